@@ -1,0 +1,114 @@
+/**
+ * The types of exactly what the native addon exports (`native/addon/exports.cc`). No code.
+ * Handles are opaque objects that only the addon can make; it checks their type tags on every call.
+ */
+
+export type DType =
+  | 'float32' | 'float64' | 'float16' | 'bfloat16'
+  | 'int64' | 'int32' | 'int16' | 'int8' | 'uint8' | 'bool';
+
+/** `'cuda'` is the current CUDA device, as in PyTorch. */
+export type Device = 'cpu' | 'cuda' | `cuda:${number}`;
+
+export type MemoryFormat = 'contiguous' | 'channels_last' | 'preserve';
+
+export type TypedArray =
+  | Float32Array | Float64Array | BigInt64Array | Int32Array | Int16Array | Int8Array | Uint8Array | Uint16Array;
+
+declare const tensorHandle: unique symbol;
+declare const moduleHandle: unique symbol;
+export interface TensorHandle { readonly [tensorHandle]: true }
+export interface ModuleHandle { readonly [moduleHandle]: true }
+
+/** What an operator takes and gives once tensors are handles. */
+export type NativeValue =
+  | TensorHandle | number | bigint | boolean | string | null | undefined
+  | readonly NativeValue[] | { readonly [name: string]: NativeValue };
+
+/** A range of bytes of a file or buffer that becomes one storage. */
+export interface ByteRange { readonly offset: number; readonly length: number }
+
+/** A tensor as a view of one of the ranges; stride and storageOffset count elements. */
+export interface TensorRead {
+  readonly range: number;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly stride: readonly number[];
+  readonly storageOffset: number;
+}
+
+/** A module of a native tree, in the order of `named_modules()`; the root comes first with the path ''. */
+export interface ModuleNode {
+  readonly path: string;
+  readonly type: string;
+  readonly version: number;
+  readonly handle: ModuleHandle;
+  readonly parameters: readonly (readonly [string, TensorHandle])[];
+  readonly buffers: readonly (readonly [string, TensorHandle])[];
+}
+
+export type ModuleOptionValue = number | boolean | string | readonly number[] | ModuleHandle | null;
+
+export interface NativeBinding {
+  /** Of the LibTorch that was met at load. When it differs from the next, nothing else is exported. */
+  readonly libtorchVersion: string;
+  readonly builtWithLibtorch: string;
+
+  // runtime
+  /** How the addon makes errors and settles jobs: one call for each, made once per environment. */
+  initialize(
+    makeError: (code: string, message: string) => Error,
+    settle: (job: number, error: Error | null, value: unknown) => void,
+  ): void;
+  configure(workers: number, threadsPerWorker: number): void;
+  configuration(): { workers: number; threadsPerWorker: number; availableThreads: number };
+  manualSeed(seed: bigint): void;
+  memory(): { tensors: number; bytes: number; cachedBytes: number; queued: number; running: number };
+  cudaDeviceCount(): number;
+  cudaLibrary(): string | null;
+  libtorchConfig(): { cpuCapability: string; folder: string; build: string };
+  /** Refuses new work, waits for running jobs; ends the process with `exitCode` if one outlasts the limit. Main thread only. */
+  drain(exitCode: number): void;
+  /** True if the job had not started and never will. */
+  cancel(job: number): boolean;
+  /** Blocks until the job has ended and gives its value or throws its error. */
+  wait(job: number): unknown;
+
+  // tensors
+  fromTypedArray(data: TypedArray, shape: readonly number[], dtype: DType, device: string, requiresGrad: boolean): TensorHandle;
+  toTypedArray(t: TensorHandle): TypedArray;
+  tensorInfo(t: TensorHandle): { shape: number[]; dtype: DType; device: Device };
+  requiresGrad(t: TensorHandle): boolean;
+  setRequiresGrad(t: TensorHandle, value: boolean): void;
+  grad(t: TensorHandle): TensorHandle | null;
+  setGrad(t: TensorHandle, grad: TensorHandle | null): void;
+  disposeTensor(t: TensorHandle): void;
+  backward(t: TensorHandle, gradient: TensorHandle | null): number;
+
+  // operators
+  callOperator(name: string, args: readonly NativeValue[], kwargs: { readonly [name: string]: NativeValue } | null, gradMode: boolean): unknown;
+  callOperatorAsync(name: string, args: readonly NativeValue[], kwargs: { readonly [name: string]: NativeValue } | null, gradMode: boolean): number;
+  listOperators(): string[];
+  operatorSchemas(name: string): string[];
+
+  // modules
+  createModule(type: string, options: { readonly [name: string]: ModuleOptionValue }): ModuleHandle;
+  moduleTree(m: ModuleHandle): ModuleNode[];
+  moduleForward(m: ModuleHandle, x: TensorHandle, gradMode: boolean): number;
+  setTraining(m: ModuleHandle, training: boolean): void;
+  isTraining(m: ModuleHandle): boolean;
+  /** Converts floating parameters and buffers in place; undefined leaves dtype or device as it is. */
+  moduleTo(m: ModuleHandle, dtype: DType | undefined, device: string | undefined, memoryFormat: MemoryFormat | undefined): void;
+  /** Copies into, or with `assign` adopts, the named parameters and buffers: all or none. */
+  moduleLoad(m: ModuleHandle, names: readonly string[], tensors: readonly TensorHandle[], assign: boolean): void;
+  assertIdle(m: ModuleHandle): void;
+  disposeModule(m: ModuleHandle): void;
+
+  // files
+  /** Reads each range once, in parallel, into memory that the tensors own; `fd` must stay open until the job has ended. */
+  readTensors(fd: number, size: number, mtimeNs: bigint, ranges: readonly ByteRange[], tensors: readonly TensorRead[]): number;
+  /** As readTensors, mapped instead of read; ranges that are not aligned to their elements are copied. */
+  mapTensors(fd: number, size: number, mtimeNs: bigint, ranges: readonly ByteRange[], tensors: readonly TensorRead[]): number;
+  /** Copies the ranges out of `bytes` before it returns. */
+  tensorsFromBytes(bytes: Uint8Array, ranges: readonly ByteRange[], tensors: readonly TensorRead[]): TensorHandle[];
+}

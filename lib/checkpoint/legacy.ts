@@ -1,0 +1,139 @@
+/**
+ * PyTorch's container before 1.6 (`_use_new_zipfile_serialization=False` still writes it): five pickles one after the
+ * other - magic number, protocol, system, object, list of storage keys - and then, for each key, a count of elements
+ * and their bytes. Follows `_legacy_load` in `torch/serialization.py`. Files of Python 2 hold byte strings for text.
+ */
+import { MAX_PICKLE_BYTES } from './limits';
+import { EndOfPickle, readPickle, type ReadPickle } from './pickle';
+import { checkpointError, printable } from './problems';
+import { readSpans, type ByteSource } from './source';
+import { ITEM_SIZE, StorageRecord } from './tensor-record';
+import { TorchHost, type StorageTable } from './torch-globals';
+import { Dict, kindOf, type Value } from './values';
+
+const MAGIC_NUMBER = 0x1950a86a20f9469cfc6cn;
+const PROTOCOL_VERSION = 1001;
+/** The pickles are read in one piece of this size, or a larger one where they do not fit. */
+const FIRST_WINDOW_BYTES = 512 * 1024;
+const COUNT_BYTES = 8;
+
+/** Reads the object of a legacy checkpoint. Errors: ERR_SENET_CHECKPOINT_*. */
+export async function readLegacy(source: ByteSource): Promise<Value> {
+  const { label, size } = source;
+  const wrong = (message: string, offset?: number): Error =>
+    checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message, offset);
+  for (let length = FIRST_WINDOW_BYTES; ; length *= 8) {
+    const window = await source.read(0, Math.min(length, size, MAX_PICKLE_BYTES));
+    const storages = new LegacyStorages(label, size);
+    let pickles: Pickles;
+    try {
+      pickles = readPickles(window, label, storages);
+    } catch (error) {
+      if (!(error instanceof EndOfPickle)) throw error;
+      if (error.needed > size || window.length === size) {
+        throw wrong(`truncated: a pickle needs byte ${error.needed} and the file ends at ${size}`);
+      }
+      if (error.needed > MAX_PICKLE_BYTES || window.length === MAX_PICKLE_BYTES) {
+        const message = `pickles of more than ${MAX_PICKLE_BYTES} bytes`;
+        throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
+      }
+      continue;
+    }
+    await storages.place(source, pickles.keys, pickles.end);
+    return pickles.value;
+  }
+}
+
+interface Pickles {
+  readonly value: Value;
+  readonly keys: Value;
+  readonly end: number;
+}
+
+function readPickles(bytes: Uint8Array, label: string, storages: LegacyStorages): Pickles {
+  const host = new TorchHost(label, storages);
+  const next = (start: number): ReadPickle => readPickle(bytes, start, host, label, 0);
+  const magic = next(0);
+  if (magic.value !== MAGIC_NUMBER) {
+    const message = `a pickle of a ${kindOf(magic.value)} and not a file of torch.save`;
+    throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message, 0);
+  }
+  const protocol = next(magic.end);
+  if (protocol.value !== PROTOCOL_VERSION) {
+    const found = typeof protocol.value === 'number' ? protocol.value : kindOf(protocol.value);
+    const message = `expected protocol ${PROTOCOL_VERSION} of the legacy container, found ${found}`;
+    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message, magic.end);
+  }
+  const system = next(protocol.end);
+  if (system.value instanceof Dict && system.value.get('little_endian') === false) {
+    const message = 'expected little-endian data, found a file of a big-endian machine';
+    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message, protocol.end);
+  }
+  const object = next(system.end);
+  const keys = next(object.end);
+  return { value: object.value, keys: keys.value, end: keys.end };
+}
+
+class LegacyStorages implements StorageTable {
+  private readonly storages = new Map<string, StorageRecord>();
+
+  constructor(
+    private readonly label: string,
+    private readonly fileSize: number,
+  ) {}
+
+  find(key: string, dtype: StorageRecord['dtype'], bytes: number, at: number): StorageRecord {
+    const known = this.storages.get(key);
+    if (known) {
+      if (known.dtype !== dtype || known.length !== bytes) {
+        throw this.wrong(`storage '${printable(key)}' has two types or two sizes`, at);
+      }
+      return known;
+    }
+    if (bytes > this.fileSize) {
+      throw this.wrong(`storage '${printable(key)}' of ${bytes} bytes in a file of ${this.fileSize}`, at);
+    }
+    const storage = new StorageRecord(key, dtype, bytes);
+    this.storages.set(key, storage);
+    return storage;
+  }
+
+  /** Finds the place of each storage after the pickles, and checks the count that stands in front of each. */
+  async place(source: ByteSource, keys: Value, start: number): Promise<void> {
+    if (!Array.isArray(keys)) throw this.wrong(`a ${kindOf(keys)} where the list of storages belongs`, start);
+    const placed: StorageRecord[] = [];
+    let position = start;
+    for (const key of keys) {
+      const text = printable(typeof key === 'object' ? kindOf(key) : String(key));
+      const storage = typeof key === 'object' ? undefined : this.storages.get(String(key));
+      if (!storage) throw this.wrong(`storage '${text}' is listed and no tensor has it`, start);
+      if (storage.offset >= 0) throw this.wrong(`storage '${text}' is listed twice`, start);
+      storage.offset = position + COUNT_BYTES;
+      position = storage.offset + storage.length;
+      if (position > this.fileSize) {
+        throw this.wrong(`truncated: storage '${text}' ends at byte ${position} and the file at ${this.fileSize}`);
+      }
+      placed.push(storage);
+    }
+    for (const storage of this.storages.values()) {
+      if (storage.offset < 0) throw this.wrong(`storage '${printable(storage.key)}' is not in the file`, start);
+    }
+    const counts = await readSpans(
+      source,
+      placed.map((storage) => ({ offset: storage.offset - COUNT_BYTES, length: COUNT_BYTES })),
+    );
+    for (const [i, storage] of placed.entries()) {
+      const bytes = counts[i] as Uint8Array;
+      const count = Buffer.from(bytes.buffer, bytes.byteOffset, COUNT_BYTES).readBigInt64LE();
+      const expected = storage.length / (storage.dtype === null ? 1 : ITEM_SIZE[storage.dtype]);
+      if (count !== BigInt(expected)) {
+        const message = `storage '${printable(storage.key)}' has ${expected} elements in the pickle and ${count} in front of its data`;
+        throw this.wrong(message, storage.offset - COUNT_BYTES);
+      }
+    }
+  }
+
+  private wrong(message: string, offset?: number): Error {
+    return checkpointError('ERR_SENET_CHECKPOINT_FORMAT', this.label, message, offset);
+  }
+}

@@ -1,0 +1,574 @@
+/**
+ * A reader of pickles that executes nothing. It knows the opcodes of protocols 0 to 5 and builds inert values from
+ * them; which globals exist and what calling one means is asked of a `PickleHost`, and there is no way from a name in
+ * the file to a JavaScript function other than that host's table. Written against CPython's `pickletools`, which
+ * documents every opcode. Must not know PyTorch or files.
+ *
+ * The file is hostile: lengths are compared with the bytes that are there before anything is made, nothing recurses,
+ * and opcodes, memo entries, digits and copies are counted against `limits.ts`.
+ */
+import {
+  MAX_COPIED_ITEMS,
+  MAX_INTEGER_DIGITS,
+  MAX_LINE_BYTES,
+  MAX_MEMO_INDEX,
+  MAX_PICKLE_OPCODES,
+} from './limits';
+import { checkpointError, printable } from './problems';
+import { Dict, GlobalName, Tuple, kindOf, type Value } from './values';
+
+/** What a pickle may ask for besides plain values. `at` is the offset in the file, for messages. */
+export interface PickleHost {
+  /** The inert stand-in for a global, or an error that names it. */
+  findGlobal(module: string, name: string, at: number): GlobalName;
+  /** What calling the global gives; for each item that is copied it calls `copied`. */
+  call(callable: GlobalName, args: readonly Value[], at: number, copied: (items: number) => void): Value;
+  /** Applies the state of a BUILD opcode to `target`. */
+  build(target: Value, state: Value, at: number): void;
+  /** The storage that a persistent id names. */
+  findPersistent(id: Value, at: number): Value;
+}
+
+/** The bytes end inside the pickle. The caller knows whether the file goes on. */
+export class EndOfPickle extends Error {
+  /** @param needed - how many bytes the array would have to hold, at least */
+  constructor(readonly needed: number) {
+    super('the bytes end inside a pickle');
+  }
+}
+
+export interface ReadPickle {
+  readonly value: Value;
+  /** Index in `bytes` of the first byte after the pickle. */
+  readonly end: number;
+}
+
+/**
+ * Reads the pickle that begins at `start`.
+ * @param label - what messages call the file
+ * @param base - offset of `bytes[0]` in the file, for messages
+ * @throws EndOfPickle; ERR_SENET_CHECKPOINT_FORMAT, _UNSAFE (by the host), _LIMIT, _UNSUPPORTED (by the host)
+ */
+export function readPickle(
+  bytes: Uint8Array,
+  start: number,
+  host: PickleHost,
+  label: string,
+  base: number,
+): ReadPickle {
+  return new PickleReader(bytes, start, host, label, base).run();
+}
+
+class PickleReader {
+  private readonly buffer: Buffer;
+  private readonly stack: Value[] = [];
+  /** Heights of the stack at the open marks. */
+  private readonly marks: number[] = [];
+  private floor = 0;
+  private readonly memo = new Map<number, Value>();
+  private position: number;
+  private opcodeAt: number;
+  private copiedItems = 0;
+
+  constructor(
+    bytes: Uint8Array,
+    start: number,
+    private readonly host: PickleHost,
+    private readonly label: string,
+    private readonly base: number,
+  ) {
+    this.buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.position = start;
+    this.opcodeAt = start;
+  }
+
+  run(): ReadPickle {
+    for (let opcodes = 0; opcodes < MAX_PICKLE_OPCODES; opcodes++) {
+      this.opcodeAt = this.position;
+      const opcode = this.byte();
+      if (opcode === 0x2e /* STOP '.' */) return { value: this.pop(), end: this.position };
+      this.step(opcode);
+    }
+    throw this.limit(`a pickle of more than ${MAX_PICKLE_OPCODES} opcodes`);
+  }
+
+  private step(opcode: number): void {
+    const { stack } = this;
+    switch (opcode) {
+      case 0x80: { // PROTO
+        const protocol = this.byte();
+        if (protocol > 5) throw this.format(`pickle protocol ${protocol}, and 0 to 5 are read`);
+        return;
+      }
+      case 0x95: { // FRAME: only a hint for streaming, but it may not promise more than there is
+        this.need(this.length64());
+        return;
+      }
+
+      // the stack and the memo
+      case 0x28: // MARK '('
+        this.marks.push(stack.length);
+        this.floor = stack.length;
+        return;
+      case 0x30: // POP '0'
+        if (stack.length === this.floor && this.marks.length > 0) this.popMark();
+        else this.pop();
+        return;
+      case 0x31: // POP_MARK '1'
+        this.popMark();
+        return;
+      case 0x32: // DUP '2'
+        stack.push(this.top());
+        return;
+      case 0x71: // BINPUT 'q'
+        return this.put(this.byte());
+      case 0x72: // LONG_BINPUT 'r'
+        return this.put(this.uint32());
+      case 0x70: // PUT 'p'
+        return this.put(this.textIndex());
+      case 0x94: // MEMOIZE
+        return this.put(this.memo.size);
+      case 0x68: // BINGET 'h'
+        return this.get(this.byte());
+      case 0x6a: // LONG_BINGET 'j'
+        return this.get(this.uint32());
+      case 0x67: // GET 'g'
+        return this.get(this.textIndex());
+
+      // plain values
+      case 0x4e: // NONE 'N'
+        stack.push(null);
+        return;
+      case 0x88: // NEWTRUE
+        stack.push(true);
+        return;
+      case 0x89: // NEWFALSE
+        stack.push(false);
+        return;
+      case 0x4b: // BININT1 'K'
+        stack.push(this.byte());
+        return;
+      case 0x4d: // BININT2 'M'
+        stack.push(this.buffer.readUInt16LE(this.take(2)));
+        return;
+      case 0x4a: // BININT 'J'
+        stack.push(this.buffer.readInt32LE(this.take(4)));
+        return;
+      case 0x8a: // LONG1
+        stack.push(this.long(this.byte()));
+        return;
+      case 0x8b: { // LONG4
+        const length = this.buffer.readInt32LE(this.take(4));
+        if (length < 0) throw this.format(`an integer of ${length} bytes`);
+        stack.push(this.long(length));
+        return;
+      }
+      case 0x49: // INT 'I'
+        stack.push(this.textInteger(true));
+        return;
+      case 0x4c: // LONG 'L'
+        stack.push(this.textInteger(false));
+        return;
+      case 0x47: // BINFLOAT 'G'
+        stack.push(this.buffer.readDoubleBE(this.take(8)));
+        return;
+      case 0x46: // FLOAT 'F'
+        stack.push(this.textFloat());
+        return;
+      case 0x58: // BINUNICODE 'X'
+        stack.push(this.unicode(this.uint32()));
+        return;
+      case 0x8c: // SHORT_BINUNICODE
+        stack.push(this.unicode(this.byte()));
+        return;
+      case 0x8d: // BINUNICODE8
+        stack.push(this.unicode(this.length64()));
+        return;
+      case 0x56: // UNICODE 'V'
+        stack.push(unescape(this.line('utf8')));
+        return;
+      case 0x55: // SHORT_BINSTRING 'U'
+        stack.push(this.python2String(this.byte()));
+        return;
+      case 0x54: { // BINSTRING 'T'
+        const length = this.buffer.readInt32LE(this.take(4));
+        if (length < 0) throw this.format(`a string of ${length} bytes`);
+        stack.push(this.python2String(length));
+        return;
+      }
+      case 0x53: // STRING 'S'
+        stack.push(this.quotedString());
+        return;
+      case 0x43: // SHORT_BINBYTES 'C'
+        stack.push(this.bytes(this.byte()));
+        return;
+      case 0x42: // BINBYTES 'B'
+        stack.push(this.bytes(this.uint32()));
+        return;
+      case 0x8e: // BINBYTES8
+      case 0x96: // BYTEARRAY8
+        stack.push(this.bytes(this.length64()));
+        return;
+
+      // containers
+      case 0x29: // EMPTY_TUPLE ')'
+        stack.push(new Tuple([]));
+        return;
+      case 0x85: // TUPLE1
+        return this.tuple(1);
+      case 0x86: // TUPLE2
+        return this.tuple(2);
+      case 0x87: // TUPLE3
+        return this.tuple(3);
+      case 0x74: // TUPLE 't'
+        stack.push(new Tuple(this.popMark()));
+        return;
+      case 0x5d: // EMPTY_LIST ']'
+        stack.push([]);
+        return;
+      case 0x6c: // LIST 'l'
+        stack.push(this.popMark());
+        return;
+      case 0x61: { // APPEND 'a'
+        const item = this.pop();
+        this.topList().push(item);
+        return;
+      }
+      case 0x65: { // APPENDS 'e'
+        const items = this.popMark();
+        const list = this.topList();
+        for (const item of items) list.push(item);
+        return;
+      }
+      case 0x7d: // EMPTY_DICT '}'
+        stack.push(new Dict());
+        return;
+      case 0x64: { // DICT 'd'
+        const items = this.popMark();
+        const dict = new Dict();
+        this.setItems(dict, items);
+        stack.push(dict);
+        return;
+      }
+      case 0x73: { // SETITEM 's'
+        const value = this.pop();
+        const key = this.pop();
+        this.setItems(this.topDict(), [key, value]);
+        return;
+      }
+      case 0x75: { // SETITEMS 'u'
+        const items = this.popMark();
+        this.setItems(this.topDict(), items);
+        return;
+      }
+      case 0x8f: // EMPTY_SET
+        stack.push(new Set<Value>());
+        return;
+      case 0x90: { // ADDITEMS
+        const items = this.popMark();
+        const set = this.top();
+        if (!(set instanceof Set)) throw this.format(`items added to a ${kindOf(set)}`);
+        for (const item of items) set.add(this.hashable(item));
+        return;
+      }
+      case 0x91: // FROZENSET
+        stack.push(new Set(this.popMark().map((item) => this.hashable(item))));
+        return;
+
+      // what would execute code in Python
+      case 0x63: { // GLOBAL 'c'
+        const module = this.line('utf8');
+        const name = this.line('utf8');
+        stack.push(this.host.findGlobal(module, name, this.here()));
+        return;
+      }
+      case 0x93: { // STACK_GLOBAL
+        const name = this.pop();
+        const module = this.pop();
+        if (typeof module !== 'string' || typeof name !== 'string') {
+          throw this.format(`a global named by ${kindOf(module)} and ${kindOf(name)}`);
+        }
+        stack.push(this.host.findGlobal(module, name, this.here()));
+        return;
+      }
+      case 0x69: { // INST 'i'
+        const module = this.line('utf8');
+        const name = this.line('utf8');
+        const callable = this.host.findGlobal(module, name, this.here());
+        stack.push(this.call(callable, new Tuple(this.popMark())));
+        return;
+      }
+      case 0x6f: { // OBJ 'o'
+        const items = this.popMark();
+        const callable = items.shift();
+        if (callable === undefined) throw this.format('an object without a class');
+        stack.push(this.call(callable, new Tuple(items)));
+        return;
+      }
+      case 0x52: // REDUCE 'R'
+      case 0x81: { // NEWOBJ
+        const args = this.pop();
+        stack.push(this.call(this.pop(), args));
+        return;
+      }
+      case 0x92: { // NEWOBJ_EX
+        const keywords = this.pop();
+        const args = this.pop();
+        if (!(keywords instanceof Dict) || keywords.size > 0) throw this.format('a call with keyword arguments');
+        stack.push(this.call(this.pop(), args));
+        return;
+      }
+      case 0x62: { // BUILD 'b'
+        const state = this.pop();
+        this.host.build(this.top(), state, this.here());
+        return;
+      }
+      case 0x51: // BINPERSID 'Q'
+        stack.push(this.host.findPersistent(this.pop(), this.here()));
+        return;
+      case 0x50: // PERSID 'P'
+        stack.push(this.host.findPersistent(this.line('utf8'), this.here()));
+        return;
+      case 0x82: // EXT1
+      case 0x83: // EXT2
+      case 0x84: // EXT4
+        throw checkpointError(
+          'ERR_SENET_CHECKPOINT_UNSAFE',
+          this.label,
+          'the pickle asks for a global by a number of the copyreg extension registry; nothing was executed',
+          this.here(),
+        );
+      default:
+        throw this.format(`no pickle opcode 0x${opcode.toString(16).padStart(2, '0')} is known`);
+    }
+  }
+
+  // ---- bytes ----
+
+  private here(): number {
+    return this.base + this.opcodeAt;
+  }
+
+  private format(message: string): Error {
+    return checkpointError('ERR_SENET_CHECKPOINT_FORMAT', this.label, `damaged pickle: ${message}`, this.here());
+  }
+
+  private limit(message: string): Error {
+    return checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, message, this.here());
+  }
+
+  private need(count: number): void {
+    if (count > this.buffer.length - this.position) throw new EndOfPickle(this.position + count);
+  }
+
+  /** Skips `count` bytes that must be there and gives the index of the first. */
+  private take(count: number): number {
+    this.need(count);
+    const at = this.position;
+    this.position += count;
+    return at;
+  }
+
+  private byte(): number {
+    return this.buffer[this.take(1)] as number;
+  }
+
+  private uint32(): number {
+    return this.buffer.readUInt32LE(this.take(4));
+  }
+
+  /** A 64-bit length; beyond 2**53 it is certainly more than there is. */
+  private length64(): number {
+    const at = this.take(8);
+    return this.buffer.readUInt32LE(at + 4) * 2 ** 32 + this.buffer.readUInt32LE(at);
+  }
+
+  private line(encoding: 'utf8' | 'latin1'): string {
+    const limit = Math.min(this.buffer.length, this.position + MAX_LINE_BYTES);
+    const end = this.buffer.subarray(this.position, limit).indexOf(0x0a);
+    if (end < 0) {
+      if (limit === this.buffer.length) throw new EndOfPickle(limit + 1);
+      throw this.limit(`a line of more than ${MAX_LINE_BYTES} bytes`);
+    }
+    const at = this.take(end + 1);
+    return this.buffer.toString(encoding, at, at + end);
+  }
+
+  private unicode(length: number): string {
+    const at = this.take(length);
+    const text = this.buffer.toString('utf8', at, at + length);
+    // U+FFFD stands for bytes that are no UTF-8, unless the file spells it out.
+    if (text.includes('\ufffd') && decodeUtf8(this.buffer.subarray(at, at + length)) === null) {
+      throw this.format('a string that is not UTF-8');
+    }
+    return text;
+  }
+
+  /** A `str` of Python 2: text where it is UTF-8, as `torch.load` decodes it, else bytes. */
+  private python2String(length: number): Value {
+    const at = this.take(length);
+    const bytes = this.buffer.subarray(at, at + length);
+    return decodeUtf8(bytes) ?? Uint8Array.from(bytes);
+  }
+
+  private quotedString(): Value {
+    const line = this.line('latin1').trim();
+    const quote = line[0];
+    if (line.length < 2 || (quote !== "'" && quote !== '"') || line.at(-1) !== quote) {
+      throw this.format('a string without quotes');
+    }
+    const bytes = Buffer.from(unescape(line.slice(1, -1)), 'latin1');
+    return decodeUtf8(bytes) ?? Uint8Array.from(bytes);
+  }
+
+  private bytes(length: number): Uint8Array {
+    const at = this.take(length);
+    return Uint8Array.from(this.buffer.subarray(at, at + length));
+  }
+
+  // ---- numbers ----
+
+  private long(length: number): number | bigint {
+    this.need(length);
+    if (length > MAX_INTEGER_DIGITS) throw this.limit(`an integer of ${length} bytes`);
+    const at = this.take(length);
+    if (length === 0) return 0;
+    if (length <= 6) return this.buffer.readIntLE(at, length);
+    const hex = Buffer.from(this.buffer.subarray(at, at + length)).reverse().toString('hex');
+    return narrow(BigInt.asIntN(length * 8, BigInt(`0x${hex}`)));
+  }
+
+  private textInteger(mayBeBoolean: boolean): Value {
+    const line = this.line('latin1').trim();
+    if (mayBeBoolean && (line === '00' || line === '01')) return line === '01';
+    if (line.length > MAX_INTEGER_DIGITS) throw this.limit(`an integer of ${line.length} digits`);
+    if (!/^[+-]?\d+L?$/.test(line)) throw this.format(`'${printable(line, 40)}' where an integer belongs`);
+    return narrow(BigInt(line.replace(/[+L]/g, '')));
+  }
+
+  private textIndex(): number {
+    const line = this.line('latin1');
+    if (!/^\d{1,10}$/.test(line)) throw this.format(`'${printable(line, 40)}' where a memo index belongs`);
+    return Number(line);
+  }
+
+  private textFloat(): number {
+    const line = this.line('latin1').trim();
+    const special = /^([+-]?)(inf|infinity|nan)$/i.exec(line);
+    if (special) return /n/i.test(special[2]?.[0] ?? '') ? NaN : special[1] === '-' ? -Infinity : Infinity;
+    if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(line)) {
+      throw this.format(`'${printable(line, 40)}' where a number belongs`);
+    }
+    return Number(line);
+  }
+
+  // ---- the stack ----
+
+  private pop(): Value {
+    if (this.stack.length <= this.floor) throw this.format('a value is taken from an empty stack');
+    return this.stack.pop() as Value;
+  }
+
+  private top(): Value {
+    if (this.stack.length <= this.floor) throw this.format('a value is needed and the stack is empty');
+    return this.stack[this.stack.length - 1] as Value;
+  }
+
+  private popMark(): Value[] {
+    const mark = this.marks.pop();
+    if (mark === undefined) throw this.format('an end without a mark');
+    this.floor = this.marks.at(-1) ?? 0;
+    return this.stack.splice(mark);
+  }
+
+  private tuple(count: number): void {
+    if (this.stack.length - count < this.floor) throw this.format('a tuple of more values than there are');
+    this.stack.push(new Tuple(this.stack.splice(-count)));
+  }
+
+  private topList(): Value[] {
+    const list = this.top();
+    if (!Array.isArray(list)) throw this.format(`items appended to a ${kindOf(list)}`);
+    return list;
+  }
+
+  private topDict(): Dict {
+    const dict = this.top();
+    if (!(dict instanceof Dict)) throw this.format(`keys set in a ${kindOf(dict)}`);
+    return dict;
+  }
+
+  private setItems(dict: Dict, items: readonly Value[]): void {
+    if (items.length % 2 !== 0) throw this.format('a key without a value');
+    for (let i = 0; i < items.length; i += 2) {
+      dict.set(this.hashable(items[i] as Value), items[i + 1] as Value);
+    }
+  }
+
+  private hashable(key: Value): Value {
+    if (!isHashable(key, 0)) throw this.format(`a ${kindOf(key)} as a key`);
+    return key;
+  }
+
+  private put(index: number): void {
+    if (index > MAX_MEMO_INDEX) throw this.limit(`memo entry ${index}`);
+    this.memo.set(index, this.top());
+  }
+
+  private get(index: number): void {
+    const value = this.memo.get(index);
+    if (value === undefined) throw this.format(`memo entry ${index} does not exist`);
+    this.stack.push(value);
+  }
+
+  private call(callable: Value, args: Value): Value {
+    if (!(callable instanceof GlobalName)) throw this.format(`a call of a ${kindOf(callable)}`);
+    if (!(args instanceof Tuple)) throw this.format(`${callable.name} called with a ${kindOf(args)}`);
+    return this.host.call(callable, args.items, this.here(), (items) => {
+      this.copiedItems += items;
+      if (this.copiedItems > MAX_COPIED_ITEMS) {
+        throw this.limit(`calls that copy more than ${MAX_COPIED_ITEMS} items`);
+      }
+    });
+  }
+}
+
+/** Python's rule, with tuples of tuples up to a depth that no honest key has. */
+export function isHashable(key: Value, depth: number): boolean {
+  if (key === null || typeof key !== 'object') return true;
+  if (key instanceof Tuple) {
+    return depth < 2 && key.items.length <= 16 && key.items.every((item) => isHashable(item, depth + 1));
+  }
+  return !(Array.isArray(key) || key instanceof Map || key instanceof Set);
+}
+
+const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+function decodeUtf8(bytes: Uint8Array): string | null {
+  try {
+    return strictUtf8.decode(bytes);
+  } catch {
+    return null;
+  }
+}
+
+function narrow(value: bigint): number | bigint {
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : value;
+}
+
+/** The escapes of Python's `repr` and `raw-unicode-escape`. */
+function unescape(text: string): string {
+  return text.replace(
+    /\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(00[01][0-9a-f]{5})|([0-7]{1,3})|([\s\S]))/gi,
+    (whole, x?: string, u?: string, long?: string, octal?: string, other?: string) => {
+      const hex = x ?? u ?? long;
+      if (hex !== undefined) {
+        const code = parseInt(hex, 16);
+        return code <= 0x10ffff ? String.fromCodePoint(code) : whole;
+      }
+      if (octal !== undefined) return String.fromCharCode(parseInt(octal, 8) & 0xff);
+      return { n: '\n', r: '\r', t: '\t', '\\': '\\', "'": "'", '"': '"' }[other ?? ''] ?? whole;
+    },
+  );
+}

@@ -1,0 +1,212 @@
+/**
+ * Random access to the bytes of a checkpoint, a file or an array in memory, without ever holding more than what is
+ * asked for. The descriptor stays open until the tensors have been read, so the file that was checked is the file
+ * that is read, whatever happens to its name. Knows no checkpoint format.
+ */
+import { constants, fstat, open, read, close, type BigIntStats } from 'node:fs';
+import { inspect, promisify } from 'node:util';
+import { makeError } from '../errors';
+import { checkpointError, printable } from './problems';
+
+const openFile = promisify(open);
+const closeFile = promisify(close);
+
+/** Reads that lie closer together than this are served by one. */
+const JOIN_GAP_BYTES = 8 * 1024;
+const JOINED_READ_BYTES = 512 * 1024;
+/** Reads under way at once: as many as libuv has threads by default, and a few waiting. */
+const CONCURRENT_READS = 8;
+
+export interface Span {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface ByteSource {
+  /** What messages call it. */
+  readonly label: string;
+  readonly size: number;
+  /** The open descriptor and its time of change, or the array. */
+  readonly origin:
+    | { readonly kind: 'file'; readonly fd: number; readonly mtimeNs: bigint }
+    | { readonly kind: 'bytes'; readonly bytes: Uint8Array };
+  /** The bytes of a span inside the source; a view where that costs no copy. */
+  read(offset: number, length: number): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a path or takes an array.
+ * Errors: ERR_SENET_ARG_TYPE, ERR_SENET_BUFFER (detached, shared or resizable), ERR_SENET_FILE_NOT_FOUND,
+ * ERR_SENET_FILE (a folder, a device, no permission), ERR_SENET_CHECKPOINT_FORMAT (empty).
+ */
+export async function openSource(source: string | Uint8Array): Promise<ByteSource> {
+  const opened = typeof source === 'string' ? await openPath(source) : takeBytes(source);
+  if (opened.size === 0) {
+    await opened.close();
+    throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', opened.label, 'expected a checkpoint, found no bytes');
+  }
+  return opened;
+}
+
+/** Opens a source, hands it to `use`, and closes it however that ends. */
+export async function withSource<T>(
+  source: string | Uint8Array,
+  use: (opened: ByteSource) => Promise<T>,
+): Promise<T> {
+  const opened = await openSource(source);
+  try {
+    return await use(opened);
+  } finally {
+    await opened.close();
+  }
+}
+
+/** Reads many small spans, joining neighbours: headers are scattered over a file between the tensors' bytes. */
+export async function readSpans(source: ByteSource, spans: readonly Span[]): Promise<Uint8Array[]> {
+  const results = new Array<Uint8Array>(spans.length);
+  if (source.origin.kind === 'bytes') {
+    for (const [i, span] of spans.entries()) results[i] = await source.read(span.offset, span.length);
+    return results;
+  }
+  const order = spans.map((_, i) => i).sort((a, b) => (spans[a] as Span).offset - (spans[b] as Span).offset);
+  const groups: { offset: number; end: number; members: number[] }[] = [];
+  for (const i of order) {
+    const { offset, length } = spans[i] as Span;
+    const group = groups.at(-1);
+    const end = Math.max(group?.end ?? 0, offset + length);
+    if (group && offset - group.end <= JOIN_GAP_BYTES && end - group.offset <= JOINED_READ_BYTES) {
+      group.members.push(i);
+      group.end = end;
+    } else {
+      groups.push({ offset, end: offset + length, members: [i] });
+    }
+  }
+  let next = 0;
+  const work = async (): Promise<void> => {
+    for (let group = groups[next++]; group; group = groups[next++]) {
+      const bytes = await source.read(group.offset, group.end - group.offset);
+      for (const i of group.members) {
+        const { offset, length } = spans[i] as Span;
+        results[i] = bytes.subarray(offset - group.offset, offset - group.offset + length);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(CONCURRENT_READS, groups.length) }, work));
+  return results;
+}
+
+/** Throws ERR_SENET_BUFFER unless the array's memory is its own, attached and of a fixed size. */
+export function checkBytes(bytes: Uint8Array, label: string): void {
+  const buffer = bytes.buffer as ArrayBuffer & { readonly resizable?: boolean };
+  if (typeof SharedArrayBuffer !== 'undefined' && (buffer as unknown) instanceof SharedArrayBuffer) {
+    throw makeError('ERR_SENET_BUFFER', `${label}: expected an array of its own memory, got shared memory`);
+  }
+  if (buffer.resizable === true) {
+    throw makeError('ERR_SENET_BUFFER', `${label}: expected a buffer of fixed size, got a resizable one`);
+  }
+  try {
+    new Uint8Array(buffer);
+  } catch (cause) {
+    throw makeError('ERR_SENET_BUFFER', `${label}: the buffer is detached`, { cause });
+  }
+}
+
+async function openPath(path: string): Promise<ByteSource> {
+  const label = printable(path, 1000);
+  if (path.includes('\0') || path === '') {
+    throw makeError('ERR_SENET_FILE_NOT_FOUND', `expected the path of a checkpoint, got '${label}'`);
+  }
+  let fd: number;
+  try {
+    // Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
+    fd = await openFile(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (cause) {
+    throw fileError(label, cause);
+  }
+  try {
+    const stats = await new Promise<BigIntStats>((resolve, reject) =>
+      fstat(fd, { bigint: true }, (error, result) => (error ? reject(error) : resolve(result))),
+    );
+    if (!stats.isFile()) {
+      const kind = stats.isDirectory() ? 'a folder' : 'no regular file';
+      throw makeError('ERR_SENET_FILE', `${label}: expected a checkpoint file, found ${kind}`);
+    }
+    const size = Number(stats.size);
+    return {
+      label,
+      size,
+      origin: { kind: 'file', fd, mtimeNs: stats.mtimeNs },
+      read: (offset, length) => readFully(fd, label, size, offset, length),
+      close: () => closeFile(fd),
+    };
+  } catch (error) {
+    await closeFile(fd);
+    throw error;
+  }
+}
+
+function takeBytes(bytes: unknown): ByteSource {
+  const label = 'checkpoint bytes';
+  if (!(bytes instanceof Uint8Array)) {
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `source: expected a path or a Uint8Array, got ${printable(inspect(bytes, { depth: 0 }), 60)}`,
+    );
+  }
+  checkBytes(bytes, label);
+  return {
+    label,
+    size: bytes.length,
+    origin: { kind: 'bytes', bytes },
+    read: (offset, length) => {
+      checkSpan(label, bytes.length, offset, length);
+      return Promise.resolve(bytes.subarray(offset, offset + length));
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+function checkSpan(label: string, size: number, offset: number, length: number): void {
+  if (!(offset >= 0 && length >= 0 && offset + length <= size)) {
+    throw checkpointError(
+      'ERR_SENET_CHECKPOINT_FORMAT',
+      label,
+      `truncated: ${length} bytes are needed at byte ${offset} and the file ends at ${size}`,
+    );
+  }
+}
+
+async function readFully(
+  fd: number,
+  label: string,
+  size: number,
+  offset: number,
+  length: number,
+): Promise<Uint8Array> {
+  checkSpan(label, size, offset, length);
+  const bytes = Buffer.allocUnsafeSlow(length);
+  for (let done = 0; done < length; ) {
+    const count = await new Promise<number>((resolve, reject) =>
+      read(fd, bytes, done, length - done, offset + done, (error, bytesRead) =>
+        error ? reject(fileError(label, error)) : resolve(bytesRead),
+      ),
+    );
+    if (count === 0) {
+      throw makeError(
+        'ERR_SENET_FILE_CHANGED',
+        `${label}: had ${size} bytes when it was opened, and now ends before byte ${offset + length}`,
+      );
+    }
+    done += count;
+  }
+  return bytes;
+}
+
+function fileError(label: string, cause: unknown): Error {
+  const { code, message } = cause as NodeJS.ErrnoException;
+  if (code === 'ENOENT' || code === 'ENOTDIR') {
+    return makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file`, { cause });
+  }
+  return makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
+}

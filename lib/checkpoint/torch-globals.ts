@@ -1,0 +1,399 @@
+/**
+ * The globals that a checkpoint may name, and what calling them means here: each becomes inert data by a rule of this
+ * table, and there is no other. The list is PyTorch's own for `torch.load(weights_only=True)`
+ * (`torch/_weights_only_unpickler.py`); what each `_rebuild_*` function takes is in `torch/_utils.py`.
+ * Must not read files: where a storage lies is the container's affair.
+ */
+import type { DType } from '../binding';
+import type { PickleHost } from './pickle';
+import { isHashable } from './pickle';
+import { MAX_RANK, MAX_TENSORS } from './limits';
+import { checkpointError, printable } from './problems';
+import { ITEM_SIZE, StorageRecord, TensorRecord, makeTensorRecord } from './tensor-record';
+import { Complex, Dict, GlobalName, Tuple, kindOf, type Value } from './values';
+
+/** Python's names of element types in storages; null: PyTorch has it and this library does not. */
+const STORAGE_TYPES: Readonly<Record<string, DType | null>> = {
+  DoubleStorage: 'float64',
+  FloatStorage: 'float32',
+  HalfStorage: 'float16',
+  BFloat16Storage: 'bfloat16',
+  LongStorage: 'int64',
+  IntStorage: 'int32',
+  ShortStorage: 'int16',
+  CharStorage: 'int8',
+  ByteStorage: 'uint8',
+  BoolStorage: 'bool',
+  ComplexDoubleStorage: null,
+  ComplexFloatStorage: null,
+  QUInt8Storage: null,
+  QInt8Storage: null,
+  QInt32Storage: null,
+  QUInt4x2Storage: null,
+  QUInt2x4Storage: null,
+};
+
+const OTHER_DTYPES = [
+  ...['complex32', 'complex64', 'complex128', 'quint8', 'qint8', 'qint32', 'quint4x2', 'quint2x4', 'bits8', 'bits16'],
+  ...['bits1x8', 'bits2x4', 'bits4x2', 'float8_e4m3fn', 'float8_e5m2', 'float8_e4m3fnuz', 'float8_e5m2fnuz'],
+  ...['float8_e8m0fnu', 'float4_e2m1fn_x2', 'uint16', 'uint32', 'uint64'],
+  ...[1, 2, 3, 4, 5, 6, 7].flatMap((bits) => [`uint${bits}`, `int${bits}`]),
+];
+
+type Call = (args: readonly Value[], context: CallContext) => Value;
+
+interface CallContext {
+  readonly rebuilder: TorchHost;
+  readonly name: string;
+  readonly at: number;
+  readonly copied: (items: number) => void;
+}
+
+/** Globals that are data, not calls: classes named as arguments, element types, quantisation schemes. */
+const CONSTANTS = new Set<string>([
+  'torch.Tensor',
+  ...Object.keys(ITEM_SIZE).map((dtype) => `torch.${dtype}`),
+  ...OTHER_DTYPES.map((dtype) => `torch.${dtype}`),
+  ...['per_tensor_affine', 'per_tensor_symmetric', 'per_channel_affine', 'per_channel_symmetric'].map(
+    (scheme) => `torch.${scheme}`,
+  ),
+  'torch.per_channel_affine_float_qparams',
+  ...['torch', 'torch.cuda'].flatMap((module) =>
+    Object.keys(STORAGE_TYPES).map((storage) => `${module}.${storage}`),
+  ),
+  ...['torch', 'torch.cuda'].flatMap((module) =>
+    ['Double', 'Float', 'Half', 'BFloat16', 'Long', 'Int', 'Short', 'Char', 'Byte', 'Bool'].map(
+      (type) => `${module}.${type}Tensor`,
+    ),
+  ),
+  'torch.storage.UntypedStorage',
+  'torch.storage.TypedStorage',
+  'torch.UntypedStorage',
+  'torch.TypedStorage',
+]);
+
+const CALLS: ReadonlyMap<string, Call> = new Map<string, Call>([
+  ['collections.OrderedDict', makeDict],
+  ['collections.Counter', makeDict],
+  ['builtins.set', makeSet],
+  ['builtins.complex', makeComplex],
+  ['builtins.bytearray', makeByteArray],
+  ['_codecs.encode', encode],
+  ['torch.Size', makeSize],
+  ['torch.device', makeDevice],
+  ['torch.serialization._get_layout', (args, context) => text(args, 0, context)],
+  ['torch._utils._rebuild_tensor', (args, context) => context.rebuilder.tensor(args, context, 1)],
+  ['torch._utils._rebuild_tensor_v2', (args, context) => context.rebuilder.tensor(args, context, 2)],
+  ['torch._utils._rebuild_tensor_v3', (args, context) => context.rebuilder.tensor(args, context, 3)],
+  ['torch._utils._rebuild_parameter', makeParameter],
+  ['torch._utils._rebuild_parameter_with_state', makeParameter],
+  ['torch.nn.parameter.Parameter', makeParameter],
+  ['torch._tensor._rebuild_from_type_v2', rebuildFromType],
+  ...[
+    ['_rebuild_sparse_tensor', 'a sparse tensor'],
+    ['_rebuild_qtensor', 'a quantised tensor'],
+    ['_rebuild_nested_tensor', 'a nested tensor'],
+    ['_rebuild_meta_tensor_no_storage', 'a tensor of the meta device, which has no data'],
+    ['_rebuild_wrapper_subclass', 'a tensor subclass'],
+    ['_rebuild_device_tensor_from_numpy', 'a tensor of a device that is saved through NumPy'],
+    ['_rebuild_device_tensor_from_cpu_tensor', 'a tensor of a device that is saved through the CPU'],
+  ].map(
+    ([name, what]): [string, Call] => [
+      `torch._utils.${name}`,
+      (_, context) => {
+        throw context.rebuilder.unsupported(`holds ${what}`, context.at);
+      },
+    ],
+  ),
+]);
+
+/** Where a container keeps its storages: the storage of a key, made or found. */
+export interface StorageTable {
+  find(key: string, dtype: DType | null, bytes: number, at: number): StorageRecord;
+}
+
+/** A view of a storage that only the oldest files have: `view_metadata` of the legacy container. */
+class StorageView {
+  constructor(
+    readonly storage: StorageRecord,
+    readonly offset: number,
+    readonly size: number,
+  ) {}
+}
+
+/** The meaning of globals and persistent ids in a pickle that `torch.save` wrote. */
+export class TorchHost implements PickleHost {
+  private readonly views = new WeakMap<StorageRecord, StorageView>();
+  private tensors = 0;
+
+  constructor(
+    readonly label: string,
+    private readonly storages: StorageTable,
+  ) {}
+
+  findGlobal(module: string, name: string, at: number): GlobalName {
+    // Python 2's name of builtins, which protocol 2 keeps writing.
+    const fullName = `${module === '__builtin__' ? 'builtins' : module}.${name}`;
+    if (CALLS.has(fullName) || CONSTANTS.has(fullName)) return new GlobalName(fullName);
+    throw checkpointError(
+      'ERR_SENET_CHECKPOINT_UNSAFE',
+      this.label,
+      `the pickle asks for '${printable(`${module}.${name}`)}', which is not among the globals that a checkpoint may name; nothing was executed`,
+      at,
+    );
+  }
+
+  call(callable: GlobalName, args: readonly Value[], at: number, copied: (items: number) => void): Value {
+    const rule = CALLS.get(callable.name);
+    if (!rule) throw this.format(`${callable.name} is called, and only named elsewhere`, at);
+    return rule(args, { rebuilder: this, name: callable.name, at, copied });
+  }
+
+  build(target: Value, state: Value, at: number): void {
+    if (target instanceof Dict) {
+      if (!(state instanceof Dict)) throw this.format(`a dictionary built from a ${kindOf(state)}`, at);
+      const metadata = state.get('_metadata');
+      if (metadata !== undefined) target.metadata = metadata;
+    } else if (target instanceof TensorRecord) {
+      throw this.unsupported('a tensor in the form that PyTorch wrote before 0.2', at);
+    } else {
+      throw this.format(`state given to a ${kindOf(target)}`, at);
+    }
+  }
+
+  /** `('storage', type, key, location, count)`, and `view_metadata` in the legacy container; any location is read to the CPU. */
+  findPersistent(id: Value, at: number): Value {
+    if (!(id instanceof Tuple)) throw this.format(`a persistent id that is a ${kindOf(id)}`, at);
+    const [tag, type, key, , count, view] = id.items;
+    if (tag !== 'storage') {
+      throw this.format(`a persistent id of the kind '${printable(String(tag), 40)}', and only storages have one`, at);
+    }
+    if (!(type instanceof GlobalName)) throw this.format('a storage without a type', at);
+    if (typeof key !== 'string' && typeof key !== 'number' && typeof key !== 'bigint') {
+      throw this.format(`a storage whose key is a ${kindOf(key ?? null)}`, at);
+    }
+    const dtype = this.storageType(type.name, at);
+    const size = this.count(count, 'the size of a storage', at);
+    const bytes = size * (dtype === null ? 1 : ITEM_SIZE[dtype]);
+    if (!Number.isSafeInteger(bytes)) throw this.format(`a storage of ${size} elements`, at);
+    const storage = this.storages.find(String(key), dtype, bytes, at);
+    return view === undefined || view === null ? storage : this.viewOf(storage, view, at);
+  }
+
+  tensor(args: readonly Value[], context: CallContext, version: 1 | 2 | 3): TensorRecord {
+    const { at } = context;
+    if (++this.tensors > MAX_TENSORS) {
+      throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, `more than ${MAX_TENSORS} tensors`, at);
+    }
+    const storage = args[0];
+    if (!(storage instanceof StorageRecord)) {
+      throw this.format(`a tensor over a ${kindOf(storage ?? null)}`, at);
+    }
+    const view = this.views.get(storage);
+    const base = view?.storage ?? storage;
+    const shape = this.counts(args[2], 'a shape', context);
+    const stride = this.counts(args[3], 'strides', context);
+    const offset = this.count(args[1], 'a storage offset', at);
+    if (version >= 2 && typeof args[4] !== 'boolean') throw this.format('a tensor without requires_grad', at);
+    const dtype = version === 3 ? this.dtypeOf(args[6], at) : base.dtype;
+    if (dtype === null) throw this.format('a tensor over an untyped storage', at);
+    const bits = args[version === 3 ? 7 : 6];
+    if (bits instanceof Dict && [...bits.values()].some((bit) => bit !== false)) {
+      throw this.unsupported('a tensor with the conjugate or negative bit', at);
+    }
+    const where = `tensor of the pickle at byte ${at}`;
+    const record = makeTensorRecord(
+      {
+        dtype,
+        shape,
+        stride,
+        storageOffset: offset + (view?.offset ?? 0),
+        storage: base,
+        requiresGrad: version >= 2 && args[4] === true,
+      },
+      this.label,
+      where,
+    );
+    if (view) {
+      // The same rules against the narrower view; what it gives is only a check.
+      const narrow = new StorageRecord(base.key, base.dtype, view.size * ITEM_SIZE[dtype]);
+      makeTensorRecord({ ...record, storageOffset: offset, storage: narrow }, this.label, where);
+    }
+    return record;
+  }
+
+  format(message: string, at: number): Error {
+    return checkpointError('ERR_SENET_CHECKPOINT_FORMAT', this.label, `damaged pickle: ${message}`, at);
+  }
+
+  unsupported(message: string, at: number): Error {
+    return checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', this.label, message, at);
+  }
+
+  private viewOf(storage: StorageRecord, view: Value, at: number): StorageRecord {
+    if (!(view instanceof Tuple) || view.items.length !== 3 || storage.dtype === null) {
+      throw this.format('view metadata that is no triple', at);
+    }
+    const offset = this.count(view.items[1], 'the offset of a view', at);
+    const size = this.count(view.items[2], 'the size of a view', at);
+    if ((offset + size) * ITEM_SIZE[storage.dtype] > storage.length) {
+      throw this.format(`a view of elements ${offset} to ${offset + size} of a storage of ${storage.length} bytes`, at);
+    }
+    const record = new StorageRecord(storage.key, storage.dtype, storage.length);
+    this.views.set(record, new StorageView(storage, offset, size));
+    return record;
+  }
+
+  private storageType(name: string, at: number): DType | null {
+    if (/^torch\.(storage\.)?UntypedStorage$/.test(name)) return null;
+    const type = STORAGE_TYPES[/^torch\.(?:cuda\.)?(\w+Storage)$/.exec(name)?.[1] ?? ''];
+    if (type === undefined) throw this.format(`a storage of the type ${name}`, at);
+    if (type === null) throw this.unsupported(`holds a ${name}, an element type this library does not have`, at);
+    return type;
+  }
+
+  private dtypeOf(value: Value | undefined, at: number): DType {
+    const name = value instanceof GlobalName ? /^torch\.(\w+)$/.exec(value.name)?.[1] : undefined;
+    if (name !== undefined && Object.hasOwn(ITEM_SIZE, name)) return name as DType;
+    if (name !== undefined && OTHER_DTYPES.includes(name)) {
+      throw this.unsupported(`holds a tensor of torch.${name}, an element type this library does not have`, at);
+    }
+    throw this.format(`a ${kindOf(value ?? null)} where an element type belongs`, at);
+  }
+
+  private count(value: Value | undefined, what: string, at: number): number {
+    if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
+    const found = typeof value === 'number' || typeof value === 'bigint' ? `${value}` : kindOf(value ?? null);
+    throw this.format(`${found} as ${what}`, at);
+  }
+
+  private counts(value: Value | undefined, what: string, context: CallContext): number[] {
+    const items = value instanceof Tuple ? value.items : Array.isArray(value) ? value : undefined;
+    if (!items) throw this.format(`a ${kindOf(value ?? null)} as ${what}`, context.at);
+    if (items.length > MAX_RANK) {
+      throw checkpointError(
+        'ERR_SENET_CHECKPOINT_LIMIT',
+        this.label,
+        `a tensor of ${items.length} dimensions, and at most ${MAX_RANK} are read`,
+        context.at,
+      );
+    }
+    context.copied(items.length);
+    return items.map((item) => this.count(item, `an element of ${what}`, context.at));
+  }
+}
+
+function itemsOf(value: Value | undefined, context: CallContext): readonly Value[] {
+  const items = value instanceof Tuple ? value.items : Array.isArray(value) ? value : undefined;
+  if (!items) throw context.rebuilder.format(`${context.name} of a ${kindOf(value ?? null)}`, context.at);
+  context.copied(items.length);
+  return items;
+}
+
+function text(args: readonly Value[], index: number, context: CallContext): string {
+  const value = args[index];
+  if (typeof value === 'string') return value;
+  throw context.rebuilder.format(`${context.name} of a ${kindOf(value ?? null)}`, context.at);
+}
+
+function key(value: Value | undefined, context: CallContext): Value {
+  if (value !== undefined && isHashable(value, 0)) return value;
+  throw context.rebuilder.format(`${context.name} with a ${kindOf(value ?? null)} as a key`, context.at);
+}
+
+/** No argument, a dictionary, or pairs as Python 2 wrote them. */
+function makeDict(args: readonly Value[], context: CallContext): Dict {
+  const dict = new Dict();
+  const source = args[0];
+  if (source === undefined) return dict;
+  if (source instanceof Dict) {
+    context.copied(source.size);
+    for (const [name, value] of source) dict.set(name, value);
+    return dict;
+  }
+  for (const pair of itemsOf(source, context)) {
+    const [name, value] = itemsOf(pair, context);
+    if (value === undefined) throw context.rebuilder.format(`${context.name} of something else than pairs`, context.at);
+    dict.set(key(name, context), value);
+  }
+  return dict;
+}
+
+function makeSet(args: readonly Value[], context: CallContext): Set<Value> {
+  if (args.length === 0) return new Set();
+  return new Set(itemsOf(args[0], context).map((item) => key(item, context)));
+}
+
+function makeComplex(args: readonly Value[], context: CallContext): Complex {
+  const [real = 0, imaginary = 0] = args;
+  if (typeof real !== 'number' || typeof imaginary !== 'number') {
+    throw context.rebuilder.format(`${context.name} of a ${kindOf(real)} and a ${kindOf(imaginary)}`, context.at);
+  }
+  return new Complex(real, imaginary);
+}
+
+/** Never of a number: `bytearray(n)` would take memory that the file does not hold. */
+function makeByteArray(args: readonly Value[], context: CallContext): Uint8Array {
+  if (args.length === 0) return new Uint8Array();
+  if (args.length === 1 && args[0] instanceof Uint8Array) {
+    context.copied(args[0].length);
+    return Uint8Array.from(args[0]);
+  }
+  return encode(args, context);
+}
+
+/** How protocol 2 spells bytes: text whose characters are the bytes. */
+function encode(args: readonly Value[], context: CallContext): Uint8Array {
+  const characters = text(args, 0, context);
+  const encoding = args.length > 1 ? text(args, 1, context) : '';
+  if (!/^latin-?1$/.test(encoding)) {
+    throw context.rebuilder.format(`${context.name} to '${printable(encoding, 40)}', and only latin1 is read`, context.at);
+  }
+  context.copied(characters.length);
+  for (let i = 0; i < characters.length; i++) {
+    if (characters.charCodeAt(i) > 0xff) {
+      throw context.rebuilder.format(`${context.name} of characters outside latin1`, context.at);
+    }
+  }
+  return Uint8Array.from(Buffer.from(characters, 'latin1'));
+}
+
+function makeSize(args: readonly Value[], context: CallContext): Tuple {
+  return new Tuple([...itemsOf(args[0], context)]);
+}
+
+/** A device is only its name: everything is read to the CPU. */
+function makeDevice(args: readonly Value[], context: CallContext): string {
+  const type = text(args, 0, context);
+  context.copied(type.length);
+  return typeof args[1] === 'number' ? `${type}:${args[1]}` : type;
+}
+
+/** A parameter is its tensor, with requires_grad as the file says; True where it does not, as in Python. */
+function makeParameter(args: readonly Value[], context: CallContext): TensorRecord {
+  const [tensor, requiresGrad = true] = args;
+  if (!(tensor instanceof TensorRecord) || typeof requiresGrad !== 'boolean') {
+    throw context.rebuilder.format(`${context.name} of a ${kindOf(tensor ?? null)}`, context.at);
+  }
+  return new TensorRecord(
+    tensor.dtype,
+    tensor.shape,
+    tensor.stride,
+    tensor.storageOffset,
+    tensor.storage,
+    requiresGrad,
+  );
+}
+
+/** `(function, type, arguments, state)`: a tensor with Python attributes, which are dropped. Other types are never allowed globals. */
+function rebuildFromType(args: readonly Value[], context: CallContext): Value {
+  const [callable, , inner] = args;
+  if (
+    !(callable instanceof GlobalName) ||
+    !/^torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)$/.test(callable.name) ||
+    !(inner instanceof Tuple)
+  ) {
+    throw context.rebuilder.format(`${context.name} of a ${kindOf(callable ?? null)}`, context.at);
+  }
+  return context.rebuilder.call(callable, inner.items, context.at, context.copied);
+}

@@ -1,0 +1,116 @@
+/**
+ * Which tensors of a state dict go where, and what is missing, unexpected or of another shape. Decides everything
+ * before anything is changed.
+ */
+import { StateDict } from '../checkpoint/state-dict';
+import { makeError } from '../errors';
+import { describe } from '../tensor/options';
+import { Tensor } from '../tensor/tensor';
+
+export interface LoadStateDictOptions {
+  strict?: boolean;
+  assign?: boolean;
+}
+
+export interface LoadStateDictResult {
+  missingKeys: string[];
+  unexpectedKeys: string[];
+}
+
+/** A key whose shape differs. */
+export interface MismatchedKey {
+  key: string;
+  expected: readonly number[];
+  actual: readonly number[];
+}
+
+interface ModuleFacts {
+  readonly path: string;
+  readonly type: string;
+  readonly version: number;
+}
+
+interface Target {
+  readonly path: string;
+  readonly tensor: Tensor;
+}
+
+interface Match {
+  names: string[];
+  tensors: Tensor[];
+  result: LoadStateDictResult;
+}
+
+/** @throws ERR_SENET_STATE_DICT, ERR_SENET_ARG_TYPE */
+export function matchStateDict(
+  given: StateDict | Map<string, Tensor>,
+  targets: readonly Target[],
+  modules: readonly ModuleFacts[],
+  strict: boolean,
+): Match {
+  if (!(given instanceof Map)) {
+    throw makeError('ERR_SENET_ARG_TYPE', `loadStateDict: expected a StateDict or a Map, got ${describe(given)}`);
+  }
+  const expected = new Map(targets.map(({ path, tensor }) => [path, tensor]));
+  const optional = optionalKeys(given, modules);
+  const unexpectedKeys: string[] = [];
+  const mismatchedKeys: MismatchedKey[] = [];
+  const found = new Map<string, Tensor>();
+  for (const [key, tensor] of given) {
+    const name = expected.has(key) ? key : articleSpelling(key);
+    const target = expected.get(name);
+    if (target === undefined) {
+      unexpectedKeys.push(key);
+      continue;
+    }
+    if (!Tensor.isTensor(tensor)) {
+      throw makeError('ERR_SENET_ARG_TYPE', `loadStateDict: expected a Tensor at '${key}', got ${describe(tensor)}`);
+    }
+    const shapes = { expected: target.shape, actual: tensor.shape };
+    if (!loadable(shapes.expected, shapes.actual)) mismatchedKeys.push({ key, ...shapes });
+    else found.set(name, tensor);
+  }
+  const mismatched = new Set(mismatchedKeys.map(({ key }) => articleOr(expected, key)));
+  const missingKeys = [...expected.keys()].filter((key) => !found.has(key) && !mismatched.has(key) && !optional.has(key));
+  if (mismatchedKeys.length > 0 || (strict && missingKeys.length + unexpectedKeys.length > 0)) {
+    throw makeError('ERR_SENET_STATE_DICT', explain(missingKeys, unexpectedKeys, mismatchedKeys), {
+      details: { missingKeys, unexpectedKeys, mismatchedKeys },
+    });
+  }
+  return { names: [...found.keys()], tensors: [...found.values()], result: { missingKeys, unexpectedKeys } };
+}
+
+/**
+ * `num_batches_tracked` came with version 2 of BatchNorm: a BatchNorm whose own metadata is absent or older may lack it
+ * and keeps its value (torch/nn/modules/batchnorm.py, _load_from_state_dict).
+ */
+function optionalKeys(given: StateDict | Map<string, Tensor>, modules: readonly ModuleFacts[]): Set<string> {
+  const metadata = given instanceof StateDict ? given.metadata : undefined;
+  const keys = modules
+    .filter(({ path, version }) => version >= 2 && (metadata?.get(path)?.version ?? 1) < 2)
+    .map(({ path }) => `${path === '' ? '' : `${path}.`}num_batches_tracked`);
+  return new Set(keys);
+}
+
+/** The article's first listing of SELayer names its halves fc1 and fc2. */
+function articleSpelling(key: string): string {
+  return key.replace(/(^|\.)fc1\.0\.weight$/, '$1fc.0.weight').replace(/(^|\.)fc2\.0\.weight$/, '$1fc.2.weight');
+}
+
+function articleOr(expected: ReadonlyMap<string, unknown>, key: string): string {
+  return expected.has(key) ? key : articleSpelling(key);
+}
+
+function loadable(expected: readonly number[], actual: readonly number[]): boolean {
+  return expected.length === actual.length && expected.every((size, index) => size === actual[index]);
+}
+
+function explain(missing: readonly string[], unexpected: readonly string[], mismatched: readonly MismatchedKey[]): string {
+  const lines = ['the state dict does not fit the module; nothing was loaded.'];
+  if (missing.length > 0) lines.push(`  missing (${missing.length}): ${missing.join(', ')}`);
+  if (unexpected.length > 0) lines.push(`  unexpected (${unexpected.length}): ${unexpected.join(', ')}`);
+  for (const { key, expected, actual } of mismatched) {
+    lines.push(`  shape of '${key}': expected [${expected.join(', ')}], got [${actual.join(', ')}]`);
+  }
+  return lines.join('\n');
+}

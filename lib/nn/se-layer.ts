@@ -1,0 +1,21 @@
+/** SELayer, the squeeze-and-excitation block (Hu et al., CVPR 2018, section 3; senet.pytorch, se_module.py). */
+import { checkInteger } from '../tensor/options';
+import { createNativeModule, Module, registerModuleClass } from './module';
+
+/**
+ * Recalibrates the channels of an N x C x H x W tensor: average over H and W, two linear layers without bias
+ * (C -> C / reduction, ReLU, -> C), sigmoid, product with the input. The output has the input's shape.
+ */
+export class SELayer extends Module {
+  /**
+   * @param channel C, at least 1
+   * @param reduction from 1 to `channel`; the hidden width is floor(channel / reduction). Default 16
+   * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE
+   */
+  constructor(channel: number, reduction = 16) {
+    checkInteger(channel, 'SELayer: channel', 1);
+    checkInteger(reduction, 'SELayer: reduction', 1, channel);
+    super(createNativeModule('SELayer', { channel, reduction }));
+  }
+}
+registerModuleClass('SELayer', SELayer);

@@ -1,0 +1,116 @@
+/**
+ * Names of dtypes, devices and memory formats, and which typed array carries which dtype.
+ */
+import type { Device, DType, MemoryFormat, TypedArray } from '../binding';
+import { makeError } from '../errors';
+import { checkOptions, describe } from './options';
+
+export const DTYPES = [
+  'float32',
+  'float64',
+  'float16',
+  'bfloat16',
+  'int64',
+  'int32',
+  'int16',
+  'int8',
+  'uint8',
+  'bool',
+] as const satisfies readonly DType[];
+
+const MEMORY_FORMATS = ['contiguous', 'channels_last', 'preserve'] as const satisfies readonly MemoryFormat[];
+
+/** What `to` takes: a dtype, a device, or both with a memory format. */
+export type Target = DType | Device | { dtype?: DType; device?: Device; memoryFormat?: MemoryFormat };
+
+export interface TargetParts {
+  dtype: DType | undefined;
+  device: Device | undefined;
+  memoryFormat: MemoryFormat | undefined;
+}
+
+export function isDType(value: unknown): value is DType {
+  return (DTYPES as readonly unknown[]).includes(value);
+}
+
+export function isDevice(value: unknown): value is Device {
+  return typeof value === 'string' && /^(cpu|cuda|cuda:\d{1,3})$/.test(value);
+}
+
+export function isFloating(dtype: DType): boolean {
+  return dtype === 'float32' || dtype === 'float64' || dtype === 'float16' || dtype === 'bfloat16';
+}
+
+/** @throws ERR_SENET_DTYPE */
+export function checkDType(value: unknown): DType {
+  if (isDType(value)) return value;
+  throw makeError('ERR_SENET_DTYPE', `expected a dtype (${DTYPES.join(', ')}), got ${describe(value)}`);
+}
+
+/** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
+export function checkDevice(value: unknown): Device {
+  if (isDevice(value)) return value;
+  const code = typeof value === 'string' ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE';
+  throw makeError(code, `expected a device ('cpu', 'cuda' or 'cuda:N'), got ${describe(value)}`);
+}
+
+/** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_DTYPE, ERR_SENET_UNKNOWN_OPTION */
+export function parseTarget(target: Target): TargetParts {
+  if (typeof target === 'string') {
+    if (isDType(target)) return { dtype: target, device: undefined, memoryFormat: undefined };
+    if (isDevice(target)) return { dtype: undefined, device: target, memoryFormat: undefined };
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `to: expected a dtype (${DTYPES.join(', ')}) or a device ('cpu', 'cuda', 'cuda:N'), got '${String(target)}'`,
+    );
+  }
+  if (target === undefined) throw makeError('ERR_SENET_ARG_MISSING', 'to: expected a dtype, a device or an object of both');
+  const { dtype, device, memoryFormat } = checkOptions(target, ['dtype', 'device', 'memoryFormat'], 'to');
+  if (memoryFormat !== undefined && !MEMORY_FORMATS.includes(memoryFormat)) {
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `to: expected a memoryFormat (${MEMORY_FORMATS.join(', ')}), got ${describe(memoryFormat)}`,
+    );
+  }
+  return {
+    dtype: dtype === undefined ? undefined : checkDType(dtype),
+    device: device === undefined ? undefined : checkDevice(device),
+    memoryFormat,
+  };
+}
+
+/** An empty-handed array of the kind that carries `dtype`: float16 and bfloat16 travel as raw 16-bit patterns. */
+export function typedArrayFor(dtype: DType, length: number): TypedArray {
+  switch (dtype) {
+    case 'float32':
+      return new Float32Array(length);
+    case 'float64':
+      return new Float64Array(length);
+    case 'float16':
+    case 'bfloat16':
+      return new Uint16Array(length);
+    case 'int64':
+      return new BigInt64Array(length);
+    case 'int32':
+      return new Int32Array(length);
+    case 'int16':
+      return new Int16Array(length);
+    case 'int8':
+      return new Int8Array(length);
+    case 'uint8':
+    case 'bool':
+      return new Uint8Array(length);
+  }
+}
+
+/** The dtype of a typed array by itself; undefined for one that needs a dtype beside it or has no counterpart. */
+export function naturalDType(array: ArrayBufferView): DType | undefined {
+  if (array instanceof Float32Array) return 'float32';
+  if (array instanceof Float64Array) return 'float64';
+  if (array instanceof BigInt64Array) return 'int64';
+  if (array instanceof Int32Array) return 'int32';
+  if (array instanceof Int16Array) return 'int16';
+  if (array instanceof Int8Array) return 'int8';
+  if (array instanceof Uint8Array || array instanceof Uint8ClampedArray) return 'uint8';
+  return undefined;
+}

@@ -1,0 +1,69 @@
+/**
+ * Jobs of the executor as promises. A job starts when it is submitted and settles in a macrotask of its own, so that
+ * finalisers get their turn in a loop of awaits; nothing here runs on libuv's pool.
+ */
+import { makeError, type ErrorCode } from '../errors';
+import { binding } from '../native';
+
+interface Settler {
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+}
+
+const pending = new Map<number, Settler>();
+
+binding.initialize(
+  (code, message) => makeError(code as ErrorCode, message),
+  (job, error, value) => {
+    const settler = pending.get(job);
+    if (settler === undefined) return; // aborted: the job ended unseen
+    pending.delete(job);
+    if (error === null) settler.resolve(value);
+    else settler.reject(error);
+  },
+);
+
+/** The error of an aborted signal: name 'AbortError', ERR_SENET_ABORTED, cause = the signal's reason. */
+export function abortError(signal: AbortSignal): Error {
+  return makeError('ERR_SENET_ABORTED', 'The operation was aborted', { cause: signal.reason });
+}
+
+/**
+ * Submits a job and gives its value. Aborting rejects at once: a queued job is dropped, a running one ends unseen.
+ * Errors carry the caller's stack.
+ */
+export function runJob(submit: () => number, signal?: AbortSignal): Promise<unknown> {
+  const caller: { stack?: string } = {};
+  Error.captureStackTrace(caller, runJob);
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted === true) {
+      reject(abortError(signal));
+      return;
+    }
+    const job = submit(); // what it throws rejects
+    const onAbort = (): void => {
+      binding.cancel(job);
+      pending.delete(job);
+      reject(abortError(signal as AbortSignal));
+    };
+    const settled = (): void => signal?.removeEventListener('abort', onAbort);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    pending.set(job, {
+      resolve(value) {
+        settled();
+        resolve(value);
+      },
+      reject(error) {
+        settled();
+        const frames = caller.stack?.split('\n').slice(1) ?? [];
+        error.stack = [`${error.name}: ${error.message}`, ...frames].join('\n');
+        reject(error);
+      },
+    });
+  });
+}
+
+/** Submits a job and blocks until it has ended. */
+export function runJobSync(submit: () => number): unknown {
+  return binding.wait(submit());
+}

@@ -1,0 +1,87 @@
+/**
+ * Option objects: every public function that takes one refuses names that it does not know, with a hint
+ * (`num_classes` -> `numClasses`), and values of the wrong type.
+ */
+import { makeError } from '../errors';
+
+/** `value`, or an empty object for undefined; throws for anything but a plain object with known names. */
+export function checkOptions<T extends object>(value: T | undefined, known: readonly string[], where: string): Partial<T> {
+  if (value === undefined) return {};
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an options object, got ${describe(value)}`);
+  }
+  for (const name of Object.keys(value)) {
+    if (known.includes(name)) continue;
+    const hint = nearest(name, known);
+    const list = known.length === 0 ? 'it takes none' : `known are ${known.join(', ')}`;
+    throw makeError(
+      'ERR_SENET_UNKNOWN_OPTION',
+      `${where}: unknown option '${name}'${hint === undefined ? '' : `; did you mean '${hint}'?`} (${list})`,
+    );
+  }
+  return value;
+}
+
+/** A safe integer within [minimum, maximum]; throws ERR_SENET_ARG_TYPE or ERR_SENET_ARG_RANGE. */
+export function checkInteger(value: unknown, what: string, minimum: number, maximum = Number.MAX_SAFE_INTEGER): number {
+  if (typeof value !== 'number') throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an integer, got ${describe(value)}`);
+  if (!Number.isSafeInteger(value) || value < minimum || value > maximum) {
+    const range = maximum === Number.MAX_SAFE_INTEGER ? `at least ${minimum}` : `from ${minimum} to ${maximum}`;
+    throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected an integer ${range}, got ${value}`);
+  }
+  return value;
+}
+
+export function checkBoolean(value: unknown, what: string): boolean {
+  if (typeof value !== 'boolean') throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a boolean, got ${describe(value)}`);
+  return value;
+}
+
+export function checkString(value: unknown, what: string): string {
+  if (typeof value !== 'string') throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a string, got ${describe(value)}`);
+  return value;
+}
+
+export function checkSignal(value: unknown, what: string): AbortSignal | undefined {
+  if (value === undefined || value instanceof AbortSignal) return value;
+  throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an AbortSignal, got ${describe(value)}`);
+}
+
+/** How error messages name a value. */
+export function describe(value: unknown): string {
+  if (value === null) return 'null';
+  if (typeof value === 'string') return `'${value.length > 80 ? `${value.slice(0, 77)}...` : value}'`;
+  if (typeof value === 'number' || typeof value === 'boolean' || value === undefined) return String(value);
+  if (typeof value === 'bigint') return `${value}n`;
+  if (Array.isArray(value)) return `an array of length ${value.length}`;
+  if (typeof value === 'object') return `an object (${value.constructor?.name ?? 'no class'})`;
+  return `a ${typeof value}`;
+}
+
+/** The known name that `name` most likely means, if one is near enough. */
+export function nearest(name: string, known: readonly string[]): string | undefined {
+  const plain = (text: string): string => text.replace(/[_-]/g, '').toLowerCase();
+  const same = known.find((candidate) => plain(candidate) === plain(name));
+  if (same !== undefined) return same;
+  let best: string | undefined;
+  let bestDistance = 3;
+  for (const candidate of known) {
+    const distance = editDistance(plain(name), plain(candidate));
+    if (distance < bestDistance && distance < candidate.length / 2) [best, bestDistance] = [candidate, distance];
+  }
+  return best;
+}
+
+/** Levenshtein's distance. */
+function editDistance(left: string, right: string): number {
+  let row = Array.from({ length: right.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= left.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= right.length; j++) {
+      const replaced = (row[j - 1] ?? 0) + (left[i - 1] === right[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[right.length] ?? 0;
+}

@@ -1,0 +1,95 @@
+/**
+ * The process-wide settings and facts: threads, seeds, memory, devices, versions.
+ */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { makeError } from '../errors';
+import { binding } from '../native';
+import { checkInteger, checkOptions, describe } from './options';
+
+/** Versions of this package, of the LibTorch that it runs on, and of Node. */
+export const version: { readonly package: string; readonly libtorch: string; readonly node: string } = Object.freeze({
+  package: packageVersion(),
+  libtorch: binding.libtorchVersion,
+  node: process.versions.node,
+});
+
+function packageVersion(): string {
+  const text = readFileSync(path.join(__dirname, '..', '..', 'package.json'), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+export const cuda = {
+  /** True if LibTorch's CUDA library, a driver and a device are there. */
+  isAvailable(): boolean {
+    return binding.cudaDeviceCount() > 0;
+  },
+  deviceCount(): number {
+    return binding.cudaDeviceCount();
+  },
+};
+
+export interface ConfigureOptions {
+  /** Jobs that run at the same time, 1 to 256. Default 1. */
+  workers?: number;
+  /** Threads of each job's operators, 1 to 256. Default: the processors granted by affinity and cgroup. */
+  threadsPerWorker?: number;
+}
+
+/**
+ * Sets the executor's threads for jobs that start from now on; what is left out stays as it is.
+ *
+ * One worker with all threads answers a single caller soonest; several workers with fewer threads each give more
+ * throughput to many callers. Random draws are reproducible with one worker only.
+ *
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
+ */
+export function configure(options: ConfigureOptions): void {
+  const current = binding.configuration();
+  const { workers = current.workers, threadsPerWorker = current.threadsPerWorker } = checkOptions(
+    options,
+    ['workers', 'threadsPerWorker'],
+    'configure',
+  );
+  binding.configure(
+    checkInteger(workers, 'configure: workers', 1, 256),
+    checkInteger(threadsPerWorker, 'configure: threadsPerWorker', 1, 256),
+  );
+}
+
+/**
+ * Seeds the process's CPU generator at once; draws are then the same as after `torch.manual_seed(seed)`.
+ *
+ * @param seed an integer from -2**63 to 2**64 - 1; use a bigint beyond 2**53. Negative ones wrap, as in PyTorch
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE
+ */
+export function manualSeed(seed: number | bigint): void {
+  if (typeof seed !== 'number' && typeof seed !== 'bigint') {
+    throw makeError('ERR_SENET_ARG_TYPE', `manualSeed: expected an integer, got ${describe(seed)}`);
+  }
+  if (typeof seed === 'number' && !Number.isSafeInteger(seed)) {
+    throw makeError('ERR_SENET_ARG_RANGE', `manualSeed: expected an integer up to 2**53 - 1 or a bigint, got ${seed}`);
+  }
+  const value = BigInt(seed);
+  if (value < -(2n ** 63n) || value >= 2n ** 64n) {
+    throw makeError('ERR_SENET_ARG_RANGE', `manualSeed: expected -2**63 to 2**64 - 1, got ${value}`);
+  }
+  binding.manualSeed(BigInt.asUintN(64, value));
+}
+
+/** What the library holds, for the whole process. */
+export interface MemoryUsage {
+  /** Tensor objects that were neither disposed nor collected. */
+  tensors: number;
+  /** Bytes of CPU memory in use by tensors, modules and running jobs. */
+  bytes: number;
+  /** Bytes of freed CPU memory kept for the next allocation; given back after a few idle seconds. */
+  cachedBytes: number;
+  jobs: { queued: number; running: number };
+}
+
+export function memory(): MemoryUsage {
+  const { tensors, bytes, cachedBytes, queued, running } = binding.memory();
+  return { tensors, bytes, cachedBytes, jobs: { queued, running } };
+}

@@ -1,0 +1,122 @@
+/**
+ * `tidy` and `noGrad`: scopes that follow the caller through awaits (AsyncLocalStorage), so that concurrent ones never
+ * see each other's tensors or mode.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+import { makeError } from '../errors';
+import { describe } from './options';
+
+/** What a scope disposes: anything that was made inside and was not returned. */
+export interface Disposable {
+  dispose(): void;
+}
+
+export interface Scope {
+  readonly grad: boolean;
+  /** Tensors made in this scope; null when no `tidy` encloses it, or once it has ended. */
+  owned: Set<Disposable> | null;
+}
+
+const storage = new AsyncLocalStorage<Scope>();
+
+export function currentScope(): Scope | undefined {
+  return storage.getStore();
+}
+
+/** False inside `noGrad`. */
+export function gradEnabled(): boolean {
+  return storage.getStore()?.grad ?? true;
+}
+
+/** Gives a new tensor to the scope that was current when its operation was called. */
+export function adopt(tensor: Disposable, scope: Scope | undefined): void {
+  scope?.owned?.add(tensor);
+}
+
+/**
+ * Runs `fn` and disposes every tensor made inside it that is not in its result. Tensors inside returned arrays, Maps,
+ * Sets and plain objects are kept (and belong to the enclosing `tidy`, if there is one). Parameters, buffers and
+ * gradients are never disposed. `fn` may be async: the scope lasts until its promise settles.
+ *
+ * @throws whatever `fn` throws, after everything made inside was disposed; ERR_SENET_ARG_TYPE
+ */
+export function tidy<T>(fn: () => T): T {
+  const outer = storage.getStore();
+  const scope: Scope = { grad: outer?.grad ?? true, owned: new Set() };
+  return runScoped(fn, scope, (result) => endTidy(scope, outer, result));
+}
+
+/**
+ * Runs `fn` without recording gradients, as `torch.no_grad()`; `fn` may be async.
+ *
+ * @throws whatever `fn` throws; ERR_SENET_ARG_TYPE
+ */
+export function noGrad<T>(fn: () => T): T {
+  if (typeof fn !== 'function') throw makeError('ERR_SENET_ARG_TYPE', `expected a function, got ${describe(fn)}`);
+  const outer = storage.getStore();
+  // Shares what the enclosing tidy owns: a tensor made in here is made in there.
+  const scope: Scope = {
+    grad: false,
+    get owned() {
+      return outer?.owned ?? null;
+    },
+    set owned(_ended) {
+      // only tidy ends a scope
+    },
+  };
+  return storage.run(scope, fn);
+}
+
+function runScoped<T>(fn: () => T, scope: Scope, end: (result: unknown) => void): T {
+  if (typeof fn !== 'function') throw makeError('ERR_SENET_ARG_TYPE', `expected a function, got ${describe(fn)}`);
+  let result: T;
+  try {
+    result = storage.run(scope, fn);
+  } catch (error) {
+    end(undefined);
+    throw error;
+  }
+  if (result instanceof Promise) {
+    return result.then(
+      (value: unknown) => {
+        end(value);
+        return value;
+      },
+      (error: unknown) => {
+        end(undefined);
+        throw error;
+      },
+    ) as T;
+  }
+  end(result);
+  return result;
+}
+
+function endTidy(scope: Scope, outer: Scope | undefined, result: unknown): void {
+  const owned = scope.owned;
+  scope.owned = null;
+  if (owned === null) return;
+  const kept = new Set<unknown>();
+  collect(result, kept);
+  for (const tensor of owned) {
+    if (kept.has(tensor)) adopt(tensor, outer);
+    else tensor.dispose();
+  }
+}
+
+/** Everything reachable from a result through arrays, Maps, Sets and plain objects. */
+function collect(value: unknown, seen: Set<unknown>): void {
+  const waiting = [value];
+  while (waiting.length > 0) {
+    const next = waiting.pop();
+    if (typeof next !== 'object' || next === null || seen.has(next)) continue;
+    seen.add(next);
+    if (ArrayBuffer.isView(next)) continue;
+    if (Array.isArray(next) || next instanceof Set) waiting.push(...next);
+    else if (next instanceof Map) for (const entry of next) waiting.push(...entry);
+    else if (Object.getPrototypeOf(next) === Object.prototype || Object.getPrototypeOf(next) === null) {
+      waiting.push(...Object.values(next));
+    }
+  }
+}

@@ -1,0 +1,499 @@
+/**
+ * Tensor: a handle on a LibTorch tensor, and the typed methods over LibTorch's operators. Also the one function through
+ * which every operator call goes (`callOperator`), since results become Tensors here.
+ *
+ * Methods run on the calling thread and record gradients as in PyTorch; what takes long (forward, backward, losses,
+ * `ops.callAsync`) is a job of the executor instead.
+ */
+import { inspect } from 'node:util';
+
+import type { Device, DType, NativeValue, TensorHandle, TypedArray } from '../binding';
+import { makeError } from '../errors';
+import { binding } from '../native';
+import { isFloating, parseTarget, type Target } from './dtype';
+import { runJob } from './jobs';
+import { nest, type Element, type NestedArray } from './nested-array';
+import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from './options';
+import { adopt, currentScope, gradEnabled, type Scope } from './scope';
+
+/** Only this module makes Tensors: a handle from elsewhere would be nobody's to dispose. */
+const CONSTRUCT = Symbol('senet-torch tensor');
+
+export type Keywords = Readonly<Record<string, unknown>>;
+
+/**
+ * A multi-dimensional array with a dtype and a device, as `torch.Tensor`.
+ *
+ * Made by the factories (`tensor`, `rand`, ...) and by operations. Memory is freed by `dispose()`, by the end of a
+ * `tidy`, or by the garbage collector. Every method of a disposed tensor throws ERR_SENET_DISPOSED; operators that
+ * LibTorch refuses (shapes that do not fit) throw ERR_SENET_LIBTORCH with its message.
+ */
+export class Tensor {
+  readonly #handle: TensorHandle;
+
+  /** @internal */
+  constructor(key: typeof CONSTRUCT, handle: TensorHandle) {
+    if (key !== CONSTRUCT) throw makeError('ERR_SENET_ARG_TYPE', 'use tensor(...) or another factory to make a Tensor');
+    this.#handle = handle;
+  }
+
+  /** @internal */
+  static handleOf(value: Tensor): TensorHandle {
+    return value.#handle;
+  }
+
+  /** @internal True for Tensors of this very copy of the library. */
+  static isTensor(value: unknown): value is Tensor {
+    return typeof value === 'object' && value !== null && #handle in value;
+  }
+
+  get shape(): readonly number[] {
+    return binding.tensorInfo(this.#handle).shape;
+  }
+
+  get dtype(): DType {
+    return binding.tensorInfo(this.#handle).dtype;
+  }
+
+  get device(): Device {
+    return binding.tensorInfo(this.#handle).device;
+  }
+
+  /** Number of elements. */
+  get numel(): number {
+    return this.shape.reduce((product, size) => product * size, 1);
+  }
+
+  /** The gradient that `backward` accumulated, or null. Never disposed by `tidy`. */
+  get grad(): Tensor | null {
+    const handle = binding.grad(this.#handle);
+    return handle === null ? null : wrapTensor(handle, undefined);
+  }
+
+  set grad(value: Tensor | null) {
+    binding.setGrad(this.#handle, value === null ? null : handleOf(value, 'grad'));
+  }
+
+  get requiresGrad(): boolean {
+    return binding.requiresGrad(this.#handle);
+  }
+
+  set requiresGrad(value: boolean) {
+    binding.setRequiresGrad(this.#handle, checkBoolean(value, 'requiresGrad'));
+  }
+
+  /** The same values with another dtype, device or memory format; this tensor itself if nothing changes. */
+  to(target: Target): Tensor {
+    const { dtype, device, memoryFormat } = parseTarget(target);
+    if (device !== undefined) {
+      return this.#call('aten::to.dtype_layout', {
+        dtype: dtype ?? this.dtype,
+        device,
+        ...(memoryFormat === undefined ? {} : { memory_format: memoryFormat }),
+      });
+    }
+    const keywords = memoryFormat === undefined ? {} : { memory_format: memoryFormat };
+    return this.#call('aten::to.dtype', dtype ?? this.dtype, keywords);
+  }
+
+  /** A copy of the elements in row-major order; float16 and bfloat16 as their 16-bit patterns, bool as 0 and 1. */
+  toTypedArray(): TypedArray {
+    return binding.toTypedArray(this.#handle);
+  }
+
+  /** A copy as nested arrays: numbers, bigints for int64, booleans for bool. A tensor of no dimensions gives its element. */
+  toArray(): NestedArray {
+    return nest(this.#elements(), this.shape);
+  }
+
+  /** The element of a tensor that has exactly one. @throws ERR_SENET_SHAPE */
+  item(): Element {
+    const elements = this.numel === 1 ? this.#elements() : [];
+    const [element] = elements;
+    if (element === undefined) {
+      throw makeError('ERR_SENET_SHAPE', `item: expected a tensor of one element, this one has the shape [${this.shape.join(', ')}]`);
+    }
+    return element;
+  }
+
+  #elements(): Element[] {
+    const { dtype } = this;
+    if (dtype === 'float16' || dtype === 'bfloat16') {
+      const wide = noGradCall('aten::to.dtype', [this, 'float32']) as Tensor;
+      const elements = wide.#elements();
+      wide.dispose();
+      return elements;
+    }
+    const array = this.toTypedArray();
+    return dtype === 'bool' ? Array.from(array as Uint8Array, (byte) => byte !== 0) : Array.from<Element>(array);
+  }
+
+  /**
+   * Computes the gradients of everything that led here and requires them, as a job of the executor.
+   *
+   * @param gradient of this tensor's shape; may be left out if it has one element
+   * @throws (rejects) ERR_SENET_AUTOGRAD, ERR_SENET_SHAPE, ERR_SENET_ABORTED
+   */
+  async backward(gradient?: Tensor | null, options?: { signal?: AbortSignal }): Promise<void> {
+    const { signal } = checkOptions(options, ['signal'], 'backward');
+    const gradientHandle = gradient === undefined || gradient === null ? null : handleOf(gradient, 'gradient');
+    await runJob(() => binding.backward(this.#handle, gradientHandle), checkSignal(signal, 'backward'));
+  }
+
+  /** Frees the memory now (unless others share it). Harmless when repeated; a job that uses it keeps it until it ends. */
+  dispose(): void {
+    binding.disposeTensor(this.#handle);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  [inspect.custom](): string {
+    let facts: string;
+    try {
+      const { shape, dtype, device } = binding.tensorInfo(this.#handle);
+      facts = `shape: [${shape.join(', ')}], dtype: ${dtype}, device: ${device}${this.requiresGrad ? ', requiresGrad' : ''}`;
+    } catch {
+      facts = 'disposed';
+    }
+    return `Tensor { ${facts} }`;
+  }
+
+  /** Calls an operator with this tensor first and gives its one tensor; a last plain object holds keyword arguments. */
+  #call(name: string, ...args: unknown[]): Tensor {
+    return splitAndCall(name, [this, ...args]) as Tensor;
+  }
+
+  // Arithmetic. Numbers that are integral stay integers: int64 tensors keep their dtype.
+
+  /** this + alpha * other, with broadcasting. */
+  add(other: Tensor | number | bigint, options?: { alpha?: number }): Tensor {
+    return this.#call('aten::add', other, checkOptions(options, ['alpha'], 'add'));
+  }
+  /** this - alpha * other, with broadcasting. */
+  sub(other: Tensor | number | bigint, options?: { alpha?: number }): Tensor {
+    return this.#call('aten::sub', other, checkOptions(options, ['alpha'], 'sub'));
+  }
+  mul(other: Tensor | number | bigint): Tensor {
+    return this.#call('aten::mul', other);
+  }
+  /** True division: integers give float32. */
+  div(other: Tensor | number | bigint): Tensor {
+    return this.#call('aten::div', other);
+  }
+  pow(exponent: Tensor | number | bigint): Tensor {
+    return this.#call('aten::pow', exponent);
+  }
+  matmul(other: Tensor): Tensor {
+    return this.#call('aten::matmul', other);
+  }
+  neg(): Tensor {
+    return this.#call('aten::neg');
+  }
+  abs(): Tensor {
+    return this.#call('aten::abs');
+  }
+  sqrt(): Tensor {
+    return this.#call('aten::sqrt');
+  }
+  exp(): Tensor {
+    return this.#call('aten::exp');
+  }
+  log(): Tensor {
+    return this.#call('aten::log');
+  }
+  clamp(min?: number | null, max?: number | null): Tensor {
+    return this.#call('aten::clamp', min ?? null, max ?? null);
+  }
+  relu(): Tensor {
+    return this.#call('aten::relu');
+  }
+  sigmoid(): Tensor {
+    return this.#call('aten::sigmoid');
+  }
+  tanh(): Tensor {
+    return this.#call('aten::tanh');
+  }
+  softmax(dim: number): Tensor {
+    return this.#call('aten::softmax.int', dim);
+  }
+  logSoftmax(dim: number): Tensor {
+    return this.#call('aten::log_softmax.int', dim);
+  }
+
+  // In-place forms change this tensor and give it back.
+
+  add_(other: Tensor | number | bigint, options?: { alpha?: number }): this {
+    this.#inPlace('aten::add_', other, checkOptions(options, ['alpha'], 'add_'));
+    return this;
+  }
+  sub_(other: Tensor | number | bigint, options?: { alpha?: number }): this {
+    this.#inPlace('aten::sub_', other, checkOptions(options, ['alpha'], 'sub_'));
+    return this;
+  }
+  mul_(other: Tensor | number | bigint): this {
+    this.#inPlace('aten::mul_', other);
+    return this;
+  }
+  div_(other: Tensor | number | bigint): this {
+    this.#inPlace('aten::div_', other);
+    return this;
+  }
+  relu_(): this {
+    this.#inPlace('aten::relu_');
+    return this;
+  }
+  clamp_(min?: number | null, max?: number | null): this {
+    this.#inPlace('aten::clamp_', min ?? null, max ?? null);
+    return this;
+  }
+  zero_(): this {
+    this.#inPlace('aten::zero_');
+    return this;
+  }
+  fill_(value: number | bigint | boolean): this {
+    this.#inPlace('aten::fill_', value);
+    return this;
+  }
+  /** Copies `source` into this tensor, with broadcasting and conversion. */
+  copy_(source: Tensor): this {
+    this.#inPlace('aten::copy_', source);
+    return this;
+  }
+  /** Draws from the normal distribution of the process's generator, as `Tensor.normal_`. */
+  normal_(mean = 0, std = 1): this {
+    this.#inPlace('aten::normal_', mean, std);
+    return this;
+  }
+  /** Draws from [from, to), as `Tensor.uniform_`. */
+  uniform_(from = 0, to = 1): this {
+    this.#inPlace('aten::uniform_', from, to);
+    return this;
+  }
+
+  #inPlace(name: string, ...args: unknown[]): void {
+    // The operator gives its first argument back: a second handle on this tensor that nobody needs.
+    this.#call(name, ...args).dispose();
+  }
+
+  // Comparisons give bool tensors.
+
+  eq(other: Tensor | number | bigint): Tensor {
+    return this.#call('aten::eq', other);
+  }
+  ne(other: Tensor | number | bigint): Tensor {
+    return this.#call('aten::ne', other);
+  }
+  gt(other: Tensor | number | bigint): Tensor {
+    return this.#call('aten::gt', other);
+  }
+  ge(other: Tensor | number | bigint): Tensor {
+    return this.#call('aten::ge', other);
+  }
+  lt(other: Tensor | number | bigint): Tensor {
+    return this.#call('aten::lt', other);
+  }
+  le(other: Tensor | number | bigint): Tensor {
+    return this.#call('aten::le', other);
+  }
+
+  // Reductions. Without `dim` over all elements.
+
+  sum(dim?: number | readonly number[] | null, options?: { keepdim?: boolean; dtype?: DType }): Tensor {
+    return this.#reduce('sum', dim, checkOptions(options, ['keepdim', 'dtype'], 'sum'));
+  }
+  mean(dim?: number | readonly number[] | null, options?: { keepdim?: boolean; dtype?: DType }): Tensor {
+    return this.#reduce('mean', dim, checkOptions(options, ['keepdim', 'dtype'], 'mean'));
+  }
+  #reduce(name: string, dim: number | readonly number[] | null | undefined, options: { keepdim?: boolean; dtype?: DType }): Tensor {
+    const { keepdim = false, dtype } = options;
+    const keywords = dtype === undefined ? {} : { dtype };
+    if (dim === undefined || dim === null) return this.#call(`aten::${name}`, keywords);
+    return this.#call(`aten::${name}.${name === 'sum' ? 'dim_IntList' : 'dim'}`, dim, keepdim, keywords);
+  }
+  /** The largest element, or with `dim` `{ values, indices }` as PyTorch's named tuple. */
+  max(): Tensor;
+  max(dim: number, options?: { keepdim?: boolean }): { values: Tensor; indices: Tensor };
+  max(dim?: number, options?: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
+    return this.#extreme('max', dim, checkOptions(options, ['keepdim'], 'max'));
+  }
+  /** The smallest element, or with `dim` `{ values, indices }` as PyTorch's named tuple. */
+  min(): Tensor;
+  min(dim: number, options?: { keepdim?: boolean }): { values: Tensor; indices: Tensor };
+  min(dim?: number, options?: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
+    return this.#extreme('min', dim, checkOptions(options, ['keepdim'], 'min'));
+  }
+  #extreme(name: string, dim: number | undefined, options: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
+    if (dim === undefined) return this.#call(`aten::${name}`);
+    return valuesAndIndices(callOperator(`aten::${name}.dim`, [this, dim, options.keepdim ?? false]));
+  }
+  argmax(dim?: number | null, options?: { keepdim?: boolean }): Tensor {
+    const { keepdim = false } = checkOptions(options, ['keepdim'], 'argmax');
+    return this.#call('aten::argmax', dim ?? null, keepdim);
+  }
+  argmin(dim?: number | null, options?: { keepdim?: boolean }): Tensor {
+    const { keepdim = false } = checkOptions(options, ['keepdim'], 'argmin');
+    return this.#call('aten::argmin', dim ?? null, keepdim);
+  }
+  /** The k largest (or smallest) along `dim`, sorted. */
+  topk(k: number, options?: { dim?: number; largest?: boolean; sorted?: boolean }): { values: Tensor; indices: Tensor } {
+    const { dim = -1, largest = true, sorted = true } = checkOptions(options, ['dim', 'largest', 'sorted'], 'topk');
+    return valuesAndIndices(callOperator('aten::topk', [this, k, dim, largest, sorted]));
+  }
+
+  // Shapes. Views share memory with this tensor.
+
+  /** A view of another shape; one size may be -1. @throws ERR_SENET_LIBTORCH if only a copy could have it */
+  view(shape: readonly number[]): Tensor {
+    return this.#call('aten::view', shape);
+  }
+  /** As `view`, copying where it must. */
+  reshape(shape: readonly number[]): Tensor {
+    return this.#call('aten::reshape', shape);
+  }
+  permute(dims: readonly number[]): Tensor {
+    return this.#call('aten::permute', dims);
+  }
+  transpose(dim0: number, dim1: number): Tensor {
+    return this.#call('aten::transpose.int', dim0, dim1);
+  }
+  flatten(startDim = 0, endDim = -1): Tensor {
+    return this.#call('aten::flatten.using_ints', startDim, endDim);
+  }
+  squeeze(dim?: number): Tensor {
+    return dim === undefined ? this.#call('aten::squeeze') : this.#call('aten::squeeze.dim', dim);
+  }
+  unsqueeze(dim: number): Tensor {
+    return this.#call('aten::unsqueeze', dim);
+  }
+  expand(shape: readonly number[]): Tensor {
+    return this.#call('aten::expand', shape);
+  }
+  /** The slice at `index` of `dim`, without that dimension. */
+  select(dim: number, index: number): Tensor {
+    return this.#call('aten::select.int', dim, index);
+  }
+  /** Elements [start, end) of `dim` in steps; negative numbers count from the end. */
+  slice(dim = 0, start?: number | null, end?: number | null, step = 1): Tensor {
+    return this.#call('aten::slice.Tensor', dim, start ?? null, end ?? null, step);
+  }
+  indexSelect(dim: number, index: Tensor): Tensor {
+    return this.#call('aten::index_select', dim, index);
+  }
+  gather(dim: number, index: Tensor): Tensor {
+    return this.#call('aten::gather', dim, index);
+  }
+  /** Pads the last dimensions, `[left, right, top, bottom, ...]` as `torch.nn.functional.pad`. */
+  pad(padding: readonly number[], mode: 'constant' | 'reflect' | 'replicate' | 'circular' = 'constant', value = 0): Tensor {
+    return this.#call('aten::pad', padding, mode, mode === 'constant' ? value : null);
+  }
+  clone(): Tensor {
+    return this.#call('aten::clone');
+  }
+  /** The same memory without its graph. */
+  detach(): Tensor {
+    return this.#call('aten::detach');
+  }
+  contiguous(): Tensor {
+    return this.#call('aten::contiguous');
+  }
+
+  /** Joins tensors along an existing dimension. */
+  static cat(tensors: readonly Tensor[], dim = 0): Tensor {
+    return callOperator('aten::cat', [tensors, checkInteger(dim, 'cat: dim', -64, 64)]) as Tensor;
+  }
+  /** Joins tensors of one shape along a new dimension. */
+  static stack(tensors: readonly Tensor[], dim = 0): Tensor {
+    return callOperator('aten::stack', [tensors, checkInteger(dim, 'stack: dim', -64, 64)]) as Tensor;
+  }
+}
+
+/** A Tensor on a handle, owned by `scope` if a `tidy` is open there. */
+export function wrapTensor(handle: TensorHandle, scope: Scope | undefined = currentScope()): Tensor {
+  const tensor = new Tensor(CONSTRUCT, handle);
+  adopt(tensor, scope);
+  return tensor;
+}
+
+/** A Tensor that no `tidy` disposes: parameters, buffers and gradients. */
+export function wrapUntracked(handle: TensorHandle): Tensor {
+  return new Tensor(CONSTRUCT, handle);
+}
+
+/** The handle of a Tensor. @throws ERR_SENET_ARG_TYPE */
+export function handleOf(value: unknown, what: string): TensorHandle {
+  if (Tensor.isTensor(value)) return Tensor.handleOf(value);
+  throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a Tensor, got ${describe(value)}`);
+}
+
+/** Calls an operator on this thread. */
+export function callOperator(name: string, args: readonly unknown[], keywords?: Keywords): unknown {
+  return fromNative(binding.callOperator(name, args.map(toNative), nativeKeywords(keywords), gradEnabled()), currentScope());
+}
+
+/** Calls an operator as a job of the executor. */
+export async function callOperatorAsync(
+  name: string,
+  args: readonly unknown[],
+  keywords?: Keywords,
+  signal?: AbortSignal,
+): Promise<unknown> {
+  const scope = currentScope();
+  const grad = gradEnabled();
+  const value = await runJob(
+    () => binding.callOperatorAsync(name, args.map(toNative), nativeKeywords(keywords), grad),
+    signal,
+  );
+  return fromNative(value, scope);
+}
+
+/** Separates a last plain object, the keyword arguments, from the positional ones. */
+export function splitKeywords(args: readonly unknown[]): [positional: readonly unknown[], keywords: Keywords | undefined] {
+  const last = args.at(-1);
+  const plain = typeof last === 'object' && last !== null && Object.getPrototypeOf(last) === Object.prototype;
+  return plain ? [args.slice(0, -1), last as Keywords] : [args, undefined];
+}
+
+function splitAndCall(name: string, args: readonly unknown[]): unknown {
+  const [positional, keywords] = splitKeywords(args);
+  return callOperator(name, positional, keywords);
+}
+
+function noGradCall(name: string, args: readonly unknown[]): unknown {
+  return fromNative(binding.callOperator(name, args.map(toNative), null, false), undefined);
+}
+
+function nativeKeywords(keywords: Keywords | undefined): Record<string, NativeValue> | null {
+  if (keywords === undefined) return null;
+  return Object.fromEntries(Object.entries(keywords).map(([name, value]) => [name, toNative(value)]));
+}
+
+/** Tensors to handles, in arrays too; what no operator takes is refused by the schema. */
+function toNative(value: unknown): NativeValue {
+  if (Tensor.isTensor(value)) return Tensor.handleOf(value);
+  if (Array.isArray(value)) return value.map(toNative);
+  if (ArrayBuffer.isView(value) && !(value instanceof DataView)) return Array.from(value as unknown as ArrayLike<number | bigint>);
+  return value as NativeValue;
+}
+
+/** Handles to Tensors, in arrays too. Operators give no other objects. */
+function fromNative(value: unknown, scope: Scope | undefined): unknown {
+  if (Array.isArray(value)) return value.map((item: unknown) => fromNative(item, scope));
+  if (typeof value === 'object' && value !== null) return wrapTensor(value as TensorHandle, scope);
+  return value;
+}
+
+function valuesAndIndices(results: unknown): { values: Tensor; indices: Tensor } {
+  const [values, indices] = results as [Tensor, Tensor];
+  return { values, indices };
+}
+
+/** @internal For factories: whether a dtype may require gradients. */
+export function checkRequiresGrad(requiresGrad: unknown, dtype: DType): boolean {
+  const wanted = requiresGrad === undefined ? false : checkBoolean(requiresGrad, 'requiresGrad');
+  if (wanted && !isFloating(dtype)) {
+    throw makeError('ERR_SENET_DTYPE', `only floating tensors can require gradients, not ${dtype}`);
+  }
+  return wanted;
+}

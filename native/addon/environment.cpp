@@ -1,0 +1,161 @@
+#include "addon/environment.h"
+
+#include "core/error.h"
+
+#include <c10/util/Exception.h>
+
+#include <new>
+
+namespace senet::addon {
+namespace {
+
+std::string without_backtrace(const c10::Error& error) {
+  std::string message = error.what_without_backtrace();
+  // LibTorch appends where in its own sources it threw.
+  const size_t origin = message.find("\nException raised from ");
+  if (origin != std::string::npos) message.resize(origin);
+  return message;
+}
+
+}  // namespace
+
+Failure describe(std::exception_ptr exception) {
+  try {
+    std::rethrow_exception(exception);
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  } catch (const c10::OutOfMemoryError& error) {
+    return {"ERR_SENET_OUT_OF_MEMORY", without_backtrace(error)};
+  } catch (const c10::Error& error) {
+    return {"ERR_SENET_LIBTORCH", without_backtrace(error)};
+  } catch (const std::bad_alloc&) {
+    return {"ERR_SENET_OUT_OF_MEMORY", "out of memory"};
+  } catch (const std::exception& error) {
+    return {"ERR_SENET_LIBTORCH", error.what()};
+  } catch (...) {
+    return {"ERR_SENET_INTERNAL", "an unknown C++ exception"};
+  }
+}
+
+Environment::Environment(Napi::Env env) : env_(env) {
+  napi_value name = Napi::String::New(env, "senet-torch");
+  napi_threadsafe_function wake = nullptr;
+  const napi_status status = napi_create_threadsafe_function(
+      env, nullptr, nullptr, name, /*max_queue_size=*/0, /*initial_thread_count=*/1, nullptr, nullptr, this,
+      &Environment::on_wake, &wake);
+  if (status != napi_ok) throw Error("ERR_SENET_INTERNAL", "could not create a thread-safe function");
+  napi_unref_threadsafe_function(env, wake);  // referenced only while a job is pending
+  mailbox_->wake = wake;
+  // Added after the thread-safe function's own hook, so it runs before it.
+  napi_add_env_cleanup_hook(env, &Environment::on_close, this);
+}
+
+void Environment::set_callbacks(Napi::Function make_error, Napi::Function settle) {
+  make_error_ = Napi::Persistent(make_error);
+  settle_ = Napi::Persistent(settle);
+}
+
+Napi::Error Environment::make_error(const Failure& failure) {
+  if (make_error_.IsEmpty()) return Napi::Error::New(env_, failure.code + ": " + failure.message);
+  return Napi::Error(env_, make_error_.Call({Napi::String::New(env_, failure.code),
+                                             Napi::String::New(env_, failure.message)}));
+}
+
+int64_t Environment::submit(JobWork work, const char* libtorch_code) {
+  const int64_t id = next_id_++;
+  auto deliver = std::make_shared<Deliver>();
+  auto job = std::make_shared<runtime::Job>(
+      this, [work = std::move(work), deliver] { *deliver = work(); },
+      [mailbox = mailbox_, id] {
+        std::lock_guard lock(mailbox->mutex);
+        if (mailbox->wake == nullptr) return;
+        mailbox->finished.push_back(id);
+        napi_call_threadsafe_function(mailbox->wake, nullptr, napi_tsfn_nonblocking);
+      });
+  runtime::Executor::instance().submit(job);
+  if (pending_.empty()) napi_ref_threadsafe_function(env_, mailbox_->wake);
+  pending_.emplace(id, Pending{std::move(job), std::move(deliver), libtorch_code});
+  return id;
+}
+
+void Environment::forget(int64_t id) {
+  pending_.erase(id);
+  if (pending_.empty()) napi_unref_threadsafe_function(env_, mailbox_->wake);
+}
+
+bool Environment::cancel(int64_t id) {
+  const auto found = pending_.find(id);
+  if (found == pending_.end() || !runtime::Executor::instance().cancel(found->second.job)) return false;
+  forget(id);
+  return true;
+}
+
+Failure Environment::failure_of(const Pending& pending) const {
+  Failure failure = describe(pending.job->failure());
+  if (pending.libtorch_code != nullptr && failure.code == "ERR_SENET_LIBTORCH") failure.code = pending.libtorch_code;
+  return failure;
+}
+
+Napi::Value Environment::wait(int64_t id) {
+  const auto found = pending_.find(id);
+  if (found == pending_.end()) throw Error("ERR_SENET_INTERNAL", "no such job");
+  const Pending pending = found->second;
+  runtime::Executor::instance().wait(pending.job);
+  forget(id);
+  if (pending.job->failure()) throw make_error(failure_of(pending));
+  // Dropped while waiting: the process is being drained.
+  if (!*pending.deliver) throw Error("ERR_SENET_CLOSING", "the process is ending and dropped the job");
+  return (*pending.deliver)(*this);
+}
+
+void Environment::on_wake(napi_env env, napi_value, void* context, void*) {
+  if (env == nullptr) return;  // the environment is closing
+  static_cast<Environment*>(context)->settle_next();
+}
+
+void Environment::settle_next() {
+  int64_t id = 0;
+  {
+    std::lock_guard lock(mailbox_->mutex);
+    if (mailbox_->finished.empty()) return;
+    id = mailbox_->finished.front();
+    mailbox_->finished.pop_front();
+  }
+  const auto found = pending_.find(id);
+  if (found == pending_.end()) return;  // waited for
+  const Pending pending = found->second;
+  forget(id);
+  Napi::HandleScope scope(env_);
+  Napi::Value error = env_.Null();
+  Napi::Value value = env_.Undefined();
+  try {
+    if (pending.job->failure()) {
+      error = make_error(failure_of(pending)).Value();
+    } else {
+      value = (*pending.deliver)(*this);
+    }
+  } catch (const Napi::Error& failure) {
+    error = failure.Value();
+  } catch (...) {
+    error = make_error(describe(std::current_exception())).Value();
+  }
+  try {
+    settle_.Call({Napi::Number::New(env_, static_cast<double>(id)), error, value});
+  } catch (const Napi::Error&) {
+    // settle only resolves or rejects a promise. While a Worker is terminated every call throws.
+  }
+}
+
+void Environment::on_close(void* self) {
+  auto* environment = static_cast<Environment*>(self);
+  napi_threadsafe_function wake = nullptr;
+  {
+    std::lock_guard lock(environment->mailbox_->mutex);
+    wake = std::exchange(environment->mailbox_->wake, nullptr);
+  }
+  runtime::Executor::instance().abandon(environment);
+  napi_release_threadsafe_function(wake, napi_tsfn_abort);
+  environment->pending_.clear();
+}
+
+}  // namespace senet::addon

@@ -1,0 +1,98 @@
+// The export table: everything that lib/binding.ts types, and nothing else. Runs once for each environment.
+#include <napi.h>
+
+#include <ATen/Context.h>
+
+#include "addon/environment.h"
+#include "addon/files.h"
+#include "addon/modules.h"
+#include "addon/operators.h"
+#include "addon/process.h"
+#include "addon/tensors.h"
+#include "runtime/allocator.h"
+#include "runtime/cuda_library.h"
+#include "runtime/threads.h"
+
+namespace senet::addon {
+namespace {
+
+// Process-wide preparations, in an order that matters: the allocator before any tensor, the CUDA library before any
+// question about CUDA. Safe to repeat.
+void prepare_process() {
+  static const bool prepared = [] {
+    runtime::install_cpu_allocator();
+    runtime::load_cuda_library();
+    // NNPACK refuses many processors with a warning at the first convolution; oneDNN serves all of them.
+    at::globalContext().setUserEnabledNNPACK(false);
+    return true;
+  }();
+  (void)prepared;
+}
+
+template <Napi::Value (*function)(Environment&, const Napi::CallbackInfo&)>
+void add(Napi::Object exports, const char* name) {
+  exports.Set(name, Napi::Function::New<guarded<function>>(exports.Env(), name));
+}
+
+Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
+  const std::string version = runtime::loaded_libtorch_version();
+  exports.Set("libtorchVersion", version);
+  exports.Set("builtWithLibtorch", SENET_BUILT_WITH_LIBTORCH);
+  if (version != SENET_BUILT_WITH_LIBTORCH) return exports;  // lib/native.ts refuses it with the right error
+
+  prepare_process();
+  // This environment's JavaScript thread runs tensor methods itself, with one thread: the others serve the executor.
+  runtime::use_threads(1);
+  env.SetInstanceData(new Environment(env));
+
+  add<initialize>(exports, "initialize");
+  add<configure>(exports, "configure");
+  add<configuration>(exports, "configuration");
+  add<manual_seed>(exports, "manualSeed");
+  add<memory>(exports, "memory");
+  add<cuda_device_count>(exports, "cudaDeviceCount");
+  add<cuda_library>(exports, "cudaLibrary");
+  add<libtorch_config>(exports, "libtorchConfig");
+  add<drain>(exports, "drain");
+  add<cancel>(exports, "cancel");
+  add<wait>(exports, "wait");
+
+  add<from_typed_array>(exports, "fromTypedArray");
+  add<to_typed_array>(exports, "toTypedArray");
+  add<tensor_info>(exports, "tensorInfo");
+  add<requires_grad>(exports, "requiresGrad");
+  add<set_requires_grad>(exports, "setRequiresGrad");
+  add<grad>(exports, "grad");
+  add<set_grad>(exports, "setGrad");
+  add<dispose_tensor_handle>(exports, "disposeTensor");
+  add<backward>(exports, "backward");
+
+  add<call_operator>(exports, "callOperator");
+  add<call_operator_async>(exports, "callOperatorAsync");
+  add<list_operators>(exports, "listOperators");
+  add<operator_schemas>(exports, "operatorSchemas");
+
+  add<create_module>(exports, "createModule");
+  add<module_tree>(exports, "moduleTree");
+  add<module_forward>(exports, "moduleForward");
+  add<set_training>(exports, "setTraining");
+  add<is_training>(exports, "isTraining");
+  add<module_to>(exports, "moduleTo");
+  add<module_load>(exports, "moduleLoad");
+  add<assert_idle>(exports, "assertIdle");
+  add<dispose_module>(exports, "disposeModule");
+
+  add<read_tensors>(exports, "readTensors");
+  add<map_tensors>(exports, "mapTensors");
+  add<tensors_from_bytes>(exports, "tensorsFromBytes");
+  return exports;
+}
+
+}  // namespace
+}  // namespace senet::addon
+
+static Napi::Object initialize_module(Napi::Env env, Napi::Object exports) {
+  return senet::addon::initialize_addon(env, exports);
+}
+
+NODE_API_MODULE(senet_torch, initialize_module)

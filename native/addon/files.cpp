@@ -1,0 +1,86 @@
+#include "addon/files.h"
+
+#include "addon/convert.h"
+#include "core/error.h"
+#include "core/names.h"
+#include "runtime/file_reader.h"
+
+namespace senet::addon {
+namespace {
+
+using runtime::ByteRange;
+using runtime::FileIdentity;
+using runtime::TensorView;
+
+std::vector<ByteRange> to_ranges(const Napi::Value& value) {
+  if (!value.IsArray()) throw Error("ERR_SENET_ARG_TYPE", "expected an array of ranges, got " + describe_value(value));
+  const auto array = value.As<Napi::Array>();
+  std::vector<ByteRange> ranges;
+  for (uint32_t i = 0, length = array.Length(); i < length; ++i) {
+    const auto range = array.Get(i).ToObject();
+    ranges.push_back({to_int64(range.Get("offset"), "offset"), to_int64(range.Get("length"), "length")});
+  }
+  return ranges;
+}
+
+std::vector<TensorView> to_views(const Napi::Value& value) {
+  if (!value.IsArray()) throw Error("ERR_SENET_ARG_TYPE", "expected an array of tensors, got " + describe_value(value));
+  const auto array = value.As<Napi::Array>();
+  std::vector<TensorView> views;
+  for (uint32_t i = 0, length = array.Length(); i < length; ++i) {
+    const auto view = array.Get(i).ToObject();
+    const int64_t range = to_int64(view.Get("range"), "range");
+    if (range < 0) throw Error("ERR_SENET_ARG_RANGE", "range: expected an index, got " + std::to_string(range));
+    views.push_back({static_cast<size_t>(range), parse_dtype(to_string(view.Get("dtype"), "dtype")),
+                     to_int64_array(view.Get("shape"), "shape"), to_int64_array(view.Get("stride"), "stride"),
+                     to_int64(view.Get("storageOffset"), "storageOffset")});
+  }
+  return views;
+}
+
+Napi::Array wrap_all(Environment& environment, const std::vector<at::Tensor>& tensors) {
+  auto array = Napi::Array::New(environment.env(), tensors.size());
+  for (uint32_t i = 0; i < tensors.size(); ++i) array.Set(i, wrap_tensor(environment, tensors[i]));
+  return array;
+}
+
+using Reader = std::vector<at::Tensor> (*)(int, FileIdentity, const std::vector<ByteRange>&,
+                                           const std::vector<TensorView>&);
+
+Napi::Value submit_reading(Environment& environment, const Napi::CallbackInfo& info, Reader reader) {
+  const int64_t descriptor = to_int64(info[0], "fd");
+  if (descriptor < 0 || descriptor > INT32_MAX) throw Error("ERR_SENET_ARG_RANGE", "fd: expected a file descriptor");
+  const FileIdentity identity{to_int64(info[1], "size"), to_int64(info[2], "mtimeNs")};
+  auto ranges = to_ranges(info[3]);
+  auto views = to_views(info[4]);
+  const int64_t job = environment.submit(
+      [descriptor, identity, ranges = std::move(ranges), views = std::move(views), reader]() -> Deliver {
+        auto tensors = reader(static_cast<int>(descriptor), identity, ranges, views);
+        return [tensors = std::move(tensors)](Environment& here) { return wrap_all(here, tensors); };
+      });
+  return Napi::Number::New(environment.env(), static_cast<double>(job));
+}
+
+}  // namespace
+
+Napi::Value read_tensors(Environment& environment, const Napi::CallbackInfo& info) {
+  return submit_reading(environment, info, &runtime::read_tensors);
+}
+
+Napi::Value map_tensors(Environment& environment, const Napi::CallbackInfo& info) {
+  return submit_reading(environment, info, &runtime::map_tensors);
+}
+
+Napi::Value tensors_from_bytes(Environment& environment, const Napi::CallbackInfo& info) {
+  const auto ranges = to_ranges(info[1]);
+  const auto views = to_views(info[2]);
+  // After the conversions, which may run JavaScript: the bytes cannot be detached between here and the copy.
+  if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected a Uint8Array, got " + describe_value(info[0]));
+  }
+  const auto bytes = info[0].As<Napi::Uint8Array>();
+  const auto tensors = runtime::copy_tensors(bytes.Data(), static_cast<int64_t>(bytes.ByteLength()), ranges, views);
+  return wrap_all(environment, tensors);
+}
+
+}  // namespace senet::addon

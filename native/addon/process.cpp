@@ -1,0 +1,106 @@
+#include "addon/process.h"
+
+#include "addon/convert.h"
+#include "core/error.h"
+#include "runtime/allocator.h"
+#include "runtime/cuda_library.h"
+#include "runtime/machine.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/Version.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+namespace senet::addon {
+namespace {
+
+// How long the end of the process waits for a job that runs. A forward takes tens of milliseconds; a training step of
+// a large network seconds.
+constexpr auto kDrainLimit = std::chrono::seconds(10);
+
+}  // namespace
+
+Napi::Value initialize(Environment& environment, const Napi::CallbackInfo& info) {
+  environment.set_callbacks(info[0].As<Napi::Function>(), info[1].As<Napi::Function>());
+  return environment.env().Undefined();
+}
+
+Napi::Value configure(Environment& environment, const Napi::CallbackInfo& info) {
+  const int64_t workers = to_int64(info[0], "workers");
+  const int64_t threads = to_int64(info[1], "threadsPerWorker");
+  if (workers < 1 || workers > 256 || threads < 1 || threads > 256) {
+    throw Error("ERR_SENET_ARG_RANGE", "workers and threadsPerWorker: expected 1 to 256, got " + std::to_string(workers) +
+                                           " and " + std::to_string(threads));
+  }
+  runtime::Executor::instance().configure({static_cast<int>(workers), static_cast<int>(threads)});
+  return environment.env().Undefined();
+}
+
+Napi::Value configuration(Environment& environment, const Napi::CallbackInfo&) {
+  const auto settings = runtime::Executor::instance().settings();
+  auto facts = Napi::Object::New(environment.env());
+  facts.Set("workers", settings.workers);
+  facts.Set("threadsPerWorker", settings.threads_per_worker);
+  facts.Set("availableThreads", runtime::available_processors());
+  return facts;
+}
+
+Napi::Value manual_seed(Environment& environment, const Napi::CallbackInfo& info) {
+  // Negative seeds wrap to uint64, as torch.manual_seed's do.
+  bool lossless = false;
+  if (!info[0].IsBigInt()) throw Error("ERR_SENET_ARG_TYPE", "seed: expected a bigint, got " + describe_value(info[0]));
+  const uint64_t seed = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
+  at::manual_seed(seed);
+  return environment.env().Undefined();
+}
+
+Napi::Value memory(Environment& environment, const Napi::CallbackInfo&) {
+  const auto counts = runtime::allocator_counts();
+  const auto jobs = runtime::Executor::instance().counts();
+  auto facts = Napi::Object::New(environment.env());
+  facts.Set("tensors", static_cast<double>(tensor_count()));
+  facts.Set("bytes", static_cast<double>(counts.live_bytes));
+  facts.Set("cachedBytes", static_cast<double>(counts.cached_bytes));
+  facts.Set("queued", static_cast<double>(jobs.queued));
+  facts.Set("running", static_cast<double>(jobs.running));
+  return facts;
+}
+
+Napi::Value cuda_device_count(Environment& environment, const Napi::CallbackInfo&) {
+  return Napi::Number::New(environment.env(), runtime::cuda_device_count());
+}
+
+Napi::Value cuda_library(Environment& environment, const Napi::CallbackInfo&) {
+  const std::string path = runtime::load_cuda_library();
+  return path.empty() ? environment.env().Null() : Napi::Value(Napi::String::New(environment.env(), path));
+}
+
+Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo&) {
+  auto facts = Napi::Object::New(environment.env());
+  facts.Set("cpuCapability", at::get_cpu_capability());
+  facts.Set("folder", runtime::libtorch_folder());
+  facts.Set("build", at::show_config());
+  return facts;
+}
+
+Napi::Value drain(Environment& environment, const Napi::CallbackInfo& info) {
+  const int64_t exit_code = to_int64(info[0], "exitCode");
+  if (!runtime::Executor::instance().drain(kDrainLimit)) {
+    // A job still uses LibTorch, whose statics exit() would destroy under it.
+    std::fflush(nullptr);
+    _exit(static_cast<int>(exit_code));
+  }
+  return environment.env().Undefined();
+}
+
+Napi::Value cancel(Environment& environment, const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(environment.env(), environment.cancel(to_int64(info[0], "job")));
+}
+
+Napi::Value wait(Environment& environment, const Napi::CallbackInfo& info) {
+  return environment.wait(to_int64(info[0], "job"));
+}
+
+}  // namespace senet::addon

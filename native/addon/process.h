@@ -1,0 +1,20 @@
+// The process-wide functions of the export table: threads, seeds, memory, devices, the end.
+#pragma once
+
+#include "addon/environment.h"
+
+namespace senet::addon {
+
+Napi::Value initialize(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value configure(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value configuration(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value manual_seed(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value memory(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value cuda_device_count(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value cuda_library(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value drain(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value cancel(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value wait(Environment& environment, const Napi::CallbackInfo& info);
+
+}  // namespace senet::addon

@@ -1,0 +1,185 @@
+#include "addon/tensors.h"
+
+#include "addon/convert.h"
+#include "core/error.h"
+#include "core/names.h"
+#include "runtime/threads.h"
+
+#include <ATen/ops/empty.h>
+
+#include <cstring>
+
+namespace senet::addon {
+namespace {
+
+// Which typed array carries a dtype, in both directions.
+napi_typedarray_type array_type(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return napi_float32_array;
+    case at::kDouble:
+      return napi_float64_array;
+    case at::kHalf:
+    case at::kBFloat16:
+      return napi_uint16_array;
+    case at::kLong:
+      return napi_bigint64_array;
+    case at::kInt:
+      return napi_int32_array;
+    case at::kShort:
+      return napi_int16_array;
+    case at::kChar:
+      return napi_int8_array;
+    default:
+      return napi_uint8_array;
+  }
+}
+
+}  // namespace
+
+Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo& info) {
+  const auto shape = to_int64_array(info[1], "shape");
+  const at::ScalarType dtype = parse_dtype(to_string(info[2], "dtype"));
+  const at::Device device = to_device(info[3]);
+  const bool wants_grad = to_bool(info[4], "requiresGrad");
+  if (!info[0].IsTypedArray()) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected a typed array, got " + describe_value(info[0]));
+  }
+  napi_typedarray_type type{};
+  size_t length = 0;
+  void* data = nullptr;
+  napi_value buffer = nullptr;
+  size_t byte_offset = 0;
+  napi_get_typedarray_info(info.Env(), info[0], &type, &length, &data, &buffer, &byte_offset);
+  bool is_array_buffer = false;
+  napi_is_arraybuffer(info.Env(), buffer, &is_array_buffer);
+  if (!is_array_buffer) throw Error("ERR_SENET_BUFFER", "the array's bytes are shared with other threads; copy them first");
+  bool detached = false;
+  napi_is_detached_arraybuffer(info.Env(), buffer, &detached);
+  if (detached) throw Error("ERR_SENET_BUFFER", "the array's bytes are detached (transferred elsewhere)");
+  if (type != array_type(dtype)) {
+    throw Error("ERR_SENET_DTYPE", std::string("the typed array does not carry ") + dtype_name(dtype));
+  }
+  __int128 elements = 1;
+  for (const int64_t size : shape) {
+    if (size < 0) throw Error("ERR_SENET_SHAPE", "a shape has no negative sizes, got " + shape_text(shape));
+    elements *= size;
+    if (elements > INT64_MAX) throw Error("ERR_SENET_SHAPE", "the shape " + shape_text(shape) + " is too large");
+  }
+  if (elements != static_cast<__int128>(length)) {
+    throw Error("ERR_SENET_SHAPE", "the shape " + shape_text(shape) + " needs " +
+                                       std::to_string(static_cast<int64_t>(elements)) + " elements, got " +
+                                       std::to_string(length));
+  }
+  at::Tensor tensor = at::empty(shape, at::TensorOptions().dtype(dtype).device(at::kCPU));
+  if (length > 0) std::memcpy(tensor.mutable_data_ptr(), data, tensor.nbytes());
+  if (dtype == at::kBool) {
+    auto* bytes = static_cast<uint8_t*>(tensor.mutable_data_ptr());
+    for (size_t i = 0; i < length; ++i) bytes[i] = bytes[i] != 0;
+  }
+  if (!device.is_cpu()) tensor = tensor.to(device);
+  if (wants_grad) tensor.set_requires_grad(true);
+  return wrap_tensor(environment, std::move(tensor));
+}
+
+Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& info) {
+  at::Tensor tensor = to_tensor(info[0], "tensor").detach();
+  dtype_name(tensor.scalar_type());  // refuses the dtypes that have no typed array
+  if (tensor.layout() != at::kStrided) {
+    throw Error("ERR_SENET_LIBTORCH", "a tensor of this layout has no plain bytes; make it dense first");
+  }
+  tensor = tensor.resolve_conj().resolve_neg().cpu().contiguous();
+  const Napi::Env env = environment.env();
+  auto buffer = Napi::ArrayBuffer::New(env, tensor.nbytes());
+  if (tensor.nbytes() > 0) std::memcpy(buffer.Data(), tensor.const_data_ptr(), tensor.nbytes());
+  napi_value array = nullptr;
+  napi_create_typedarray(env, array_type(tensor.scalar_type()), static_cast<size_t>(tensor.numel()), buffer, 0, &array);
+  return {env, array};
+}
+
+Napi::Value tensor_info(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor& tensor = to_tensor(info[0], "tensor");
+  const Napi::Env env = environment.env();
+  auto facts = Napi::Object::New(env);
+  facts.Set("shape", from_shape(env, tensor.sizes()));
+  facts.Set("dtype", dtype_name(tensor.scalar_type()));
+  facts.Set("device", device_name(tensor.device()));
+  return facts;
+}
+
+Napi::Value requires_grad(Environment& environment, const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(environment.env(), to_tensor(info[0], "tensor").requires_grad());
+}
+
+Napi::Value set_requires_grad(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor& tensor = to_tensor(info[0], "tensor");
+  const bool wanted = to_bool(info[1], "requiresGrad");
+  if (wanted && !at::isFloatingType(tensor.scalar_type())) {
+    throw Error("ERR_SENET_DTYPE", std::string("only floating tensors can require gradients, this one is ") +
+                                       dtype_name(tensor.scalar_type()));
+  }
+  if (!tensor.is_leaf() && !wanted) {
+    throw Error("ERR_SENET_AUTOGRAD", "requiresGrad of a tensor that an operator made cannot be changed; use detach()");
+  }
+  tensor.set_requires_grad(wanted);
+  return environment.env().Undefined();
+}
+
+Napi::Value grad(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor& tensor = to_tensor(info[0], "tensor");
+  // Only leaves hold gradients; asking elsewhere makes LibTorch print a warning.
+  return wrap_tensor(environment, tensor.is_leaf() || tensor.retains_grad() ? tensor.grad() : at::Tensor());
+}
+
+Napi::Value set_grad(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor& tensor = to_tensor(info[0], "tensor");
+  if (info[1].IsNull()) {
+    tensor.mutable_grad() = at::Tensor();
+    return environment.env().Undefined();
+  }
+  const at::Tensor& value = to_tensor(info[1], "grad");
+  if (value.sizes() != tensor.sizes()) {
+    throw Error("ERR_SENET_SHAPE", "a gradient has the shape of its tensor, " + shape_text(tensor.sizes()) + ", got " +
+                                       shape_text(value.sizes()));
+  }
+  if (value.scalar_type() != tensor.scalar_type()) {
+    throw Error("ERR_SENET_DTYPE", std::string("a gradient has the dtype of its tensor, ") +
+                                       dtype_name(tensor.scalar_type()) + ", got " + dtype_name(value.scalar_type()));
+  }
+  if (value.device() != tensor.device()) {
+    throw Error("ERR_SENET_DEVICE", "a gradient is on the device of its tensor, " + device_name(tensor.device()) +
+                                        ", got " + device_name(value.device()));
+  }
+  tensor.mutable_grad() = value.detach();
+  return environment.env().Undefined();
+}
+
+Napi::Value dispose_tensor_handle(Environment& environment, const Napi::CallbackInfo& info) {
+  dispose_tensor(environment, info[0]);
+  return environment.env().Undefined();
+}
+
+Napi::Value backward(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor& tensor = to_tensor(info[0], "tensor");
+  const at::Tensor gradient = info[1].IsNull() ? at::Tensor() : to_tensor(info[1], "gradient");
+  if (!tensor.requires_grad()) {
+    throw Error("ERR_SENET_AUTOGRAD", "this tensor has no graph: nothing that led to it requires gradients");
+  }
+  if (!gradient.defined() && tensor.numel() != 1) {
+    throw Error("ERR_SENET_AUTOGRAD", "backward() without a gradient needs a tensor of one element, this one has the shape " +
+                                          shape_text(tensor.sizes()));
+  }
+  if (gradient.defined() && gradient.sizes() != tensor.sizes()) {
+    throw Error("ERR_SENET_SHAPE", "the gradient has the shape " + shape_text(gradient.sizes()) + ", the tensor " +
+                                       shape_text(tensor.sizes()));
+  }
+  const int64_t job = environment.submit(
+      [tensor, gradient]() -> Deliver {
+        tensor.backward(gradient);
+        return [](Environment& here) { return here.env().Undefined(); };
+      },
+      "ERR_SENET_AUTOGRAD");
+  return Napi::Number::New(environment.env(), static_cast<double>(job));
+}
+
+}  // namespace senet::addon

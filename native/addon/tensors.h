@@ -1,0 +1,18 @@
+// The tensor functions of the export table.
+#pragma once
+
+#include "addon/environment.h"
+
+namespace senet::addon {
+
+Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value tensor_info(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value requires_grad(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value set_requires_grad(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value grad(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value set_grad(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value dispose_tensor_handle(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value backward(Environment& environment, const Napi::CallbackInfo& info);
+
+}  // namespace senet::addon

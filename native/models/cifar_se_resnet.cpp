@@ -1,0 +1,62 @@
+#include "models/cifar_se_resnet.h"
+
+#include "nn/init.h"
+
+namespace senet::models {
+namespace {
+
+std::shared_ptr<nn::Sequential> make_stage(int64_t inplanes, int64_t planes, int64_t blocks, int64_t stride,
+                                           int64_t reduction) {
+  std::vector<std::shared_ptr<nn::Module>> made;
+  for (int64_t i = 0; i < blocks; ++i) {
+    made.push_back(
+        std::make_shared<nn::CifarSEBasicBlock>(i == 0 ? inplanes : planes, planes, i == 0 ? stride : 1, reduction));
+  }
+  return std::make_shared<nn::Sequential>(std::move(made));
+}
+
+}  // namespace
+
+CifarSEResNet::CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction)
+    : CifarSEResNet("CifarSEResNet", n_size, num_classes, reduction) {}
+
+CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction)
+    : Module(std::move(type_name)) {
+  conv1 = register_module("conv1", nn::conv3x3(3, 16));
+  bn1 = register_module("bn1", std::make_shared<nn::BatchNorm2d>(16));
+  relu = register_module("relu", std::make_shared<nn::ReLU>());
+  layer1 = register_module("layer1", make_stage(16, 16, n_size, 1, reduction));
+  layer2 = register_module("layer2", make_stage(16, 32, n_size, 2, reduction));
+  layer3 = register_module("layer3", make_stage(32, 64, n_size, 2, reduction));
+  avgpool = register_module("avgpool", std::make_shared<nn::AdaptiveAvgPool2d>());
+  fc = register_module("fc", std::make_shared<nn::Linear>(64, num_classes));
+  nn::init_kaiming_normal(*this, nn::Fan::kIn);
+}
+
+at::Tensor CifarSEResNet::forward(const at::Tensor& input) {
+  at::Tensor x = relu->forward(bn1->forward(conv1->forward(input)));  // N x 16 x 32 x 32
+  x = layer1->forward(x);                                             // N x 16 x 32 x 32
+  x = layer2->forward(x);                                             // N x 32 x 16 x 16
+  x = layer3->forward(x);                                             // N x 64 x 8 x 8
+  return fc->forward(avgpool->forward(x).flatten(1));                 // N x classes
+}
+
+void CifarSEResNet::check_input(const at::Tensor& input) const {
+  Module::check_input(input);
+  check_image(input, 3);
+}
+
+CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction)
+    : CifarSEResNet("CifarSEPreActResNet", n_size, num_classes, reduction) {
+  bn1 = replace_module("bn1", std::make_shared<nn::BatchNorm2d>(64));  // keeps its place in the order of the keys
+  nn::init_kaiming_normal(*this, nn::Fan::kIn);
+}
+
+at::Tensor CifarSEPreActResNet::forward(const at::Tensor& input) {
+  at::Tensor x = layer3->forward(layer2->forward(layer1->forward(conv1->forward(input))));  // N x 64 x 8 x 8
+  x = relu->forward(bn1->forward(x));
+  // PARITY: the original forgets to return this, and gives None.
+  return fc->forward(avgpool->forward(x).flatten(1));
+}
+
+}  // namespace senet::models

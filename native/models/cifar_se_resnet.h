@@ -1,0 +1,36 @@
+// SE-ResNet for 32 x 32 images: section 4.2 of He et al. with SE blocks, as in the original implementation.
+#pragma once
+
+#include "nn/residual_blocks.h"
+
+#include <string>
+
+namespace senet::models {
+
+/// Three stages of `n_size` blocks with 16, 32 and 64 channels; n_size 3, 5 and 9 are the depths 20, 32 and 56.
+class CifarSEResNet : public nn::Module {
+ public:
+  CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction);
+  at::Tensor forward(const at::Tensor& input) override;
+  void check_input(const at::Tensor& input) const override;
+
+  std::shared_ptr<nn::Conv2d> conv1;
+  std::shared_ptr<nn::BatchNorm2d> bn1;
+  std::shared_ptr<nn::ReLU> relu;
+  std::shared_ptr<nn::Sequential> layer1, layer2, layer3;
+  std::shared_ptr<nn::AdaptiveAvgPool2d> avgpool;
+  std::shared_ptr<nn::Linear> fc;
+
+ protected:
+  CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction);
+};
+
+/// The same with bn1 after the last stage instead of before the first. PARITY: its blocks are the same as
+/// CifarSEResNet's (not pre-activation blocks), and its weights are drawn twice.
+class CifarSEPreActResNet : public CifarSEResNet {
+ public:
+  CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction);
+  at::Tensor forward(const at::Tensor& input) override;
+};
+
+}  // namespace senet::models

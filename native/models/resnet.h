@@ -1,0 +1,76 @@
+// The ImageNet ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) as torchvision builds
+// it, over a block with `kExpansion` and a constructor from BlockOptions.
+#pragma once
+
+#include "nn/init.h"
+#include "nn/residual_blocks.h"
+
+#include <array>
+#include <string>
+#include <utility>
+
+namespace senet::models {
+
+template <class Block>
+class ResNet : public nn::Module {
+ public:
+  ResNet(std::string type_name, const std::array<int64_t, 4>& layers, int64_t num_classes)
+      : nn::Module(std::move(type_name)) {
+    conv1 = register_module(
+        "conv1", std::make_shared<nn::Conv2d>(nn::Conv2dOptions{3, inplanes_, {7, 7}, {2, 2}, {3, 3}}));
+    bn1 = register_module("bn1", std::make_shared<nn::BatchNorm2d>(inplanes_));
+    relu = register_module("relu", std::make_shared<nn::ReLU>());
+    maxpool = register_module("maxpool", std::make_shared<nn::MaxPool2d>(3, 2, 1));
+    layer1 = register_module("layer1", make_layer(64, layers[0], 1));
+    layer2 = register_module("layer2", make_layer(128, layers[1], 2));
+    layer3 = register_module("layer3", make_layer(256, layers[2], 2));
+    layer4 = register_module("layer4", make_layer(512, layers[3], 2));
+    avgpool = register_module("avgpool", std::make_shared<nn::AdaptiveAvgPool2d>());
+    fc = register_module("fc", std::make_shared<nn::Linear>(inplanes_, num_classes));
+    nn::init_kaiming_normal(*this, nn::Fan::kOut);
+  }
+
+  at::Tensor forward(const at::Tensor& input) override {
+    at::Tensor x = relu->forward(bn1->forward(conv1->forward(input)));  // N x 64 x 112 x 112, from 224 x 224
+    x = layer1->forward(maxpool->forward(x));                           // N x 64 e x 56 x 56, e = kExpansion
+    x = layer2->forward(x);                                             // N x 128 e x 28 x 28
+    x = layer3->forward(x);                                             // N x 256 e x 14 x 14
+    x = layer4->forward(x);                                             // N x 512 e x 7 x 7
+    return fc->forward(avgpool->forward(x).flatten(1));                 // N x classes
+  }
+
+  void check_input(const at::Tensor& input) const override {
+    nn::Module::check_input(input);
+    check_image(input, 3);
+  }
+
+  std::shared_ptr<nn::Conv2d> conv1;
+  std::shared_ptr<nn::BatchNorm2d> bn1;
+  std::shared_ptr<nn::ReLU> relu;
+  std::shared_ptr<nn::MaxPool2d> maxpool;
+  std::shared_ptr<nn::Sequential> layer1, layer2, layer3, layer4;
+  std::shared_ptr<nn::AdaptiveAvgPool2d> avgpool;
+  std::shared_ptr<nn::Linear> fc;
+
+ private:
+  std::shared_ptr<nn::Sequential> make_layer(int64_t planes, int64_t blocks, int64_t stride) {
+    std::vector<std::shared_ptr<nn::Module>> made;
+    for (int64_t i = 0; i < blocks; ++i) {
+      nn::BlockOptions options{inplanes_, planes};
+      if (i == 0) {
+        options.stride = stride;
+        // Made before its block, so it draws first, although the block registers it last.
+        if (stride != 1 || inplanes_ != planes * Block::kExpansion) {
+          options.downsample = nn::make_downsample(inplanes_, planes * Block::kExpansion, stride);
+        }
+      }
+      made.push_back(std::make_shared<Block>(options));
+      inplanes_ = planes * Block::kExpansion;
+    }
+    return std::make_shared<nn::Sequential>(std::move(made));
+  }
+
+  int64_t inplanes_ = 64;
+};
+
+}  // namespace senet::models

@@ -1,0 +1,113 @@
+#include "models/se_inception_v3.h"
+
+#include "core/error.h"
+#include "nn/init.h"
+
+#include <ATen/ops/cat.h>
+
+namespace senet::models {
+namespace {
+
+std::shared_ptr<nn::BasicConv2d> basic_conv(int64_t in, int64_t out, int64_t kernel_size, int64_t stride = 1,
+                                            int64_t padding = 0) {
+  return std::make_shared<nn::BasicConv2d>(
+      nn::Conv2dOptions{in, out, {kernel_size, kernel_size}, {stride, stride}, {padding, padding}});
+}
+
+// From ImageNet's mean and standard deviation to 0.5 and 0.5, which weights ported from TensorFlow expect.
+at::Tensor to_half_normalisation(const at::Tensor& input) {
+  const auto channel = [&input](int64_t index, double mean, double deviation) {
+    return input.narrow(1, index, 1) * (deviation / 0.5) + (mean - 0.5) / 0.5;
+  };
+  return at::cat({channel(0, 0.485, 0.229), channel(1, 0.456, 0.224), channel(2, 0.406, 0.225)}, 1);
+}
+
+}  // namespace
+
+Inception3::Inception3(const InceptionOptions& options) : Module("Inception3"), options(options) {
+  Conv2d_1a_3x3 = register_module("Conv2d_1a_3x3", basic_conv(3, 32, 3, 2));
+  Conv2d_2a_3x3 = register_module("Conv2d_2a_3x3", basic_conv(32, 32, 3));
+  Conv2d_2b_3x3 = register_module("Conv2d_2b_3x3", basic_conv(32, 64, 3, 1, 1));
+  maxpool1 = register_module("maxpool1", std::make_shared<nn::MaxPool2d>(3, 2));
+  Conv2d_3b_1x1 = register_module("Conv2d_3b_1x1", basic_conv(64, 80, 1));
+  Conv2d_4a_3x3 = register_module("Conv2d_4a_3x3", basic_conv(80, 192, 3));
+  maxpool2 = register_module("maxpool2", std::make_shared<nn::MaxPool2d>(3, 2));
+  mixed_5 = {register_module("Mixed_5b", std::make_shared<nn::InceptionA>(192, 32)),
+             register_module("Mixed_5c", std::make_shared<nn::InceptionA>(256, 64)),
+             register_module("Mixed_5d", std::make_shared<nn::InceptionA>(288, 64))};
+  mixed_6 = {register_module("Mixed_6a", std::make_shared<nn::InceptionB>(288)),
+             register_module("Mixed_6b", std::make_shared<nn::InceptionC>(768, 128)),
+             register_module("Mixed_6c", std::make_shared<nn::InceptionC>(768, 160)),
+             register_module("Mixed_6d", std::make_shared<nn::InceptionC>(768, 160)),
+             register_module("Mixed_6e", std::make_shared<nn::InceptionC>(768, 192))};
+  if (options.aux_logits) {
+    AuxLogits = register_module("AuxLogits", std::make_shared<nn::InceptionAux>(768, options.num_classes));
+  }
+  mixed_7 = {register_module("Mixed_7a", std::make_shared<nn::InceptionD>(768)),
+             register_module("Mixed_7b", std::make_shared<nn::InceptionE>(1280)),
+             register_module("Mixed_7c", std::make_shared<nn::InceptionE>(2048))};
+  avgpool = register_module("avgpool", std::make_shared<nn::AdaptiveAvgPool2d>());
+  dropout = register_module("dropout", std::make_shared<nn::Dropout>());
+  fc = register_module("fc", std::make_shared<nn::Linear>(2048, options.num_classes));
+  nn::init_inception(*this);
+}
+
+at::Tensor Inception3::forward(const at::Tensor& input) {
+  return run(input, nullptr);
+}
+
+nn::Output Inception3::forward_all(const at::Tensor& input) {
+  nn::Output output;
+  output.logits = run(input, &output.aux_logits);
+  return output;
+}
+
+at::Tensor Inception3::run(const at::Tensor& input, at::Tensor* aux_logits) {
+  at::Tensor x = options.transform_input ? to_half_normalisation(input) : input;  // N x 3 x 299 x 299
+  x = Conv2d_1a_3x3->forward(x);                                                  // N x 32 x 149 x 149
+  x = Conv2d_2a_3x3->forward(x);                                                  // N x 32 x 147 x 147
+  x = maxpool1->forward(Conv2d_2b_3x3->forward(x));                               // N x 64 x 73 x 73
+  x = Conv2d_3b_1x1->forward(x);                                                  // N x 80 x 73 x 73
+  x = maxpool2->forward(Conv2d_4a_3x3->forward(x));                               // N x 192 x 35 x 35
+  for (const auto& block : mixed_5) x = block->forward(x);                        // N x 256, 288, 288 x 35 x 35
+  for (const auto& block : mixed_6) x = block->forward(x);                        // N x 768 x 17 x 17
+  if (aux_logits != nullptr && AuxLogits && in_training()) *aux_logits = AuxLogits->forward(x);
+  for (const auto& block : mixed_7) x = block->forward(x);  // N x 1280, 2048, 2048 x 8 x 8
+  x = dropout->forward(avgpool->forward(x)).flatten(1);     // N x 2048
+  return fc->forward(x);                                    // N x classes
+}
+
+void Inception3::check_input(const at::Tensor& input) const {
+  Module::check_input(input);
+  check_image(input, 3);
+}
+
+void Inception3::add_se(nn::Recalibrate where) {
+  for (const auto& block : mixed_5) block->add_se(where);
+  for (const auto& block : mixed_6) block->add_se(where);
+  if (AuxLogits) AuxLogits->add_se(where == nn::Recalibrate::kOutput ? nn::Recalibrate::kInput : where);
+  for (const auto& block : mixed_7) block->add_se(where);
+}
+
+SEInception3::SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate) : Module("SEInception3") {
+  model = register_module("model", std::make_shared<Inception3>(options));
+  model->add_se(recalibrate);
+}
+
+at::Tensor SEInception3::forward(const at::Tensor& input) {
+  return model->forward(input);
+}
+
+nn::Output SEInception3::forward_all(const at::Tensor& input) {
+  return model->forward_all(input);
+}
+
+void SEInception3::check_input(const at::Tensor& input) const {
+  model->check_input(input);
+  if (input.size(2) != 299 || input.size(3) != 299) {
+    throw Error("ERR_SENET_SHAPE", "input size must be (299, 299), got (" + std::to_string(input.size(2)) + ", " +
+                                       std::to_string(input.size(3)) + ")");
+  }
+}
+
+}  // namespace senet::models

@@ -1,0 +1,51 @@
+// SE-Inception-v3: torchvision's Inception3 held as `model`, with an SELayer in each Inception block, as in the
+// original implementation. Whether and where the layers act is an option, since the original never calls them.
+#pragma once
+
+#include "nn/inception_blocks.h"
+
+namespace senet::models {
+
+struct InceptionOptions {
+  int64_t num_classes;
+  bool aux_logits = true;
+  bool transform_input = false;
+};
+
+/// Inception-v3 as in torchvision, without SE layers after construction.
+class Inception3 : public nn::Module {
+ public:
+  explicit Inception3(const InceptionOptions& options);
+  at::Tensor forward(const at::Tensor& input) override;
+  nn::Output forward_all(const at::Tensor& input) override;
+  void check_input(const at::Tensor& input) const override;
+  /// Adds an SELayer to each block, in the blocks' order. The auxiliary head's is for its input whenever it acts.
+  void add_se(nn::Recalibrate where);
+
+  const InceptionOptions options;
+  std::shared_ptr<nn::BasicConv2d> Conv2d_1a_3x3, Conv2d_2a_3x3, Conv2d_2b_3x3;
+  std::shared_ptr<nn::MaxPool2d> maxpool1;
+  std::shared_ptr<nn::BasicConv2d> Conv2d_3b_1x1, Conv2d_4a_3x3;
+  std::shared_ptr<nn::MaxPool2d> maxpool2;
+  std::vector<std::shared_ptr<nn::InceptionBlock>> mixed_5, mixed_6, mixed_7;  // b to d, a to e, a to c
+  std::shared_ptr<nn::InceptionAux> AuxLogits;                                 // null without aux_logits
+  std::shared_ptr<nn::AdaptiveAvgPool2d> avgpool;
+  std::shared_ptr<nn::Dropout> dropout;
+  std::shared_ptr<nn::Linear> fc;
+
+ private:
+  at::Tensor run(const at::Tensor& input, at::Tensor* aux_logits);
+};
+
+/// Takes N x 3 x 299 x 299 only.
+class SEInception3 : public nn::Module {
+ public:
+  SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate);
+  at::Tensor forward(const at::Tensor& input) override;
+  nn::Output forward_all(const at::Tensor& input) override;
+  void check_input(const at::Tensor& input) const override;
+
+  std::shared_ptr<Inception3> model;
+};
+
+}  // namespace senet::models

@@ -1,0 +1,185 @@
+#include "runtime/executor.h"
+
+#include "core/error.h"
+#include "runtime/allocator.h"
+#include "runtime/machine.h"
+#include "runtime/threads.h"
+
+#include <algorithm>
+#include <thread>
+
+#ifdef __linux__
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace senet::runtime {
+namespace {
+
+// After this long without a job the allocator's cache goes back to the system.
+constexpr auto kIdleBeforeTrim = std::chrono::seconds(5);
+// Workers, and the OpenMP teams that they start, yield to the JavaScript thread when the processors are all in use.
+constexpr int kWorkerNiceness = 5;
+
+void lower_priority() {
+#ifdef __linux__
+  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kWorkerNiceness);
+#endif
+}
+
+}  // namespace
+
+Executor& Executor::instance() {
+  static auto* executor = new Executor();
+  return *executor;
+}
+
+Executor::Executor() : settings_{1, available_processors()} {}
+
+void Executor::configure(Settings settings) {
+  std::lock_guard lock(mutex_);
+  settings_ = settings;
+  if (started_workers_ > 0) start_workers();
+  wake_.notify_all();
+}
+
+Executor::Settings Executor::settings() {
+  std::lock_guard lock(mutex_);
+  return settings_;
+}
+
+Executor::Counts Executor::counts() {
+  std::lock_guard lock(mutex_);
+  // A job that has ended stays in running_ until its `done` returns; whoever awaited it may already look here.
+  const auto running = std::count_if(running_.begin(), running_.end(),
+                                     [](const Job* job) { return job->state_ == Job::State::kRunning; });
+  return {queue_.size(), static_cast<size_t>(running)};
+}
+
+void Executor::start_workers() {
+  while (started_workers_ < static_cast<size_t>(settings_.workers)) {
+    std::thread(&Executor::run_worker, this, started_workers_++).detach();
+  }
+}
+
+void Executor::submit(std::shared_ptr<Job> job) {
+  std::lock_guard lock(mutex_);
+  if (closed_) throw Error("ERR_SENET_CLOSING", "the process is ending and takes no new jobs");
+  start_workers();
+  queue_.push_back(std::move(job));
+  // Not notify_one: a worker above the configured number would swallow it.
+  wake_.notify_all();
+}
+
+template <typename Keep>
+std::vector<std::shared_ptr<Job>> Executor::take_queued(Keep keep) {
+  std::vector<std::shared_ptr<Job>> dropped;
+  std::deque<std::shared_ptr<Job>> kept;
+  for (auto& job : queue_) {
+    if (keep(*job)) {
+      kept.push_back(std::move(job));
+    } else {
+      job->state_ = Job::State::kEnded;
+      dropped.push_back(std::move(job));
+    }
+  }
+  queue_.swap(kept);
+  ended_.notify_all();
+  return dropped;
+}
+
+bool Executor::cancel(const std::shared_ptr<Job>& job) {
+  std::vector<std::shared_ptr<Job>> dropped;
+  {
+    std::lock_guard lock(mutex_);
+    dropped = take_queued([&](const Job& other) { return &other != job.get(); });
+  }
+  // What the work captured (tensors, modules) is freed here, outside the lock.
+  for (auto& gone : dropped) gone->work_ = nullptr;
+  return !dropped.empty();
+}
+
+void Executor::wait(const std::shared_ptr<Job>& job) {
+  std::unique_lock lock(mutex_);
+  ended_.wait(lock, [&] { return job->state_ == Job::State::kEnded; });
+}
+
+void Executor::abandon(const void* owner) {
+  std::vector<std::shared_ptr<Job>> dropped;
+  std::unique_lock lock(mutex_);
+  dropped = take_queued([&](const Job& job) { return job.owner_ != owner; });
+  ended_.wait(lock, [&] {
+    return std::none_of(running_.begin(), running_.end(), [&](const Job* job) { return job->owner_ == owner; });
+  });
+  lock.unlock();
+  for (auto& gone : dropped) gone->work_ = nullptr;
+}
+
+bool Executor::drain(std::chrono::milliseconds limit) {
+  // The dropped jobs are leaked with all they hold: the process ends, and freeing a model takes time.
+  std::unique_lock lock(mutex_);
+  closed_ = true;
+  auto* dropped = new std::vector<std::shared_ptr<Job>>(take_queued([](const Job&) { return false; }));
+  (void)dropped;
+  return ended_.wait_for(lock, limit, [&] { return running_.empty(); });
+}
+
+void Executor::run_worker(size_t index) {
+  lower_priority();
+  std::unique_lock lock(mutex_);
+  bool trimmed = true;
+  while (true) {
+    const auto ready = [&] {
+      return index >= static_cast<size_t>(settings_.workers) || !queue_.empty();
+    };
+    if (!trimmed && !wake_.wait_for(lock, kIdleBeforeTrim, ready)) {
+      trimmed = true;
+      if (running_.empty()) {
+        lock.unlock();
+        trim_cpu_allocator();
+        lock.lock();
+      }
+      continue;
+    }
+    wake_.wait(lock, ready);
+    if (index >= static_cast<size_t>(settings_.workers)) {
+      // configure() asked for fewer; the last started leave first, so that the count stays the next index.
+      if (index + 1 == started_workers_) {
+        --started_workers_;
+        wake_.notify_all();
+        return;
+      }
+      wake_.wait_for(lock, std::chrono::milliseconds(10));
+      continue;
+    }
+    std::shared_ptr<Job> job = std::move(queue_.front());
+    queue_.pop_front();
+    job->state_ = Job::State::kRunning;
+    running_.push_back(job.get());
+    const int threads = settings_.threads_per_worker;
+    lock.unlock();
+
+    std::exception_ptr failure;
+    try {
+      use_threads(threads);
+      job->work_();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    job->work_ = nullptr;
+
+    lock.lock();
+    job->failure_ = failure;
+    job->state_ = Job::State::kEnded;
+    lock.unlock();
+    // Still counted as running: abandon() and drain() return only when nobody will call into the owner any more.
+    if (job->done_) job->done_();
+    lock.lock();
+    running_.erase(std::find(running_.begin(), running_.end(), job.get()));
+    trimmed = false;
+    ended_.notify_all();
+  }
+}
+
+}  // namespace senet::runtime

@@ -1,0 +1,92 @@
+// The threads that run forwards, backwards and file reads: never the JavaScript thread, never libuv's pool.
+//
+// One executor per process, shared by every environment (the main thread and each Worker). It is leaked on purpose:
+// its threads outlive LibTorch's statics at exit otherwise. Jobs hold no JavaScript and never wait for it.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace senet::runtime {
+
+/// A unit of work. Its state is guarded by the executor's mutex.
+class Job {
+ public:
+  using Work = std::function<void()>;
+  /// Called once, on the thread that ended the job (or dropped it), after the work and all it captured are gone.
+  using Done = std::function<void()>;
+
+  /// `owner` identifies the environment that submitted the job.
+  Job(const void* owner, Work work, Done done) : owner_(owner), work_(std::move(work)), done_(std::move(done)) {}
+
+  /// What the work threw, once the job has ended.
+  std::exception_ptr failure() const {
+    return failure_;
+  }
+
+ private:
+  friend class Executor;
+  enum class State { kQueued, kRunning, kEnded };
+
+  const void* owner_;
+  Work work_;
+  Done done_;
+  State state_ = State::kQueued;
+  std::exception_ptr failure_;
+};
+
+class Executor {
+ public:
+  struct Settings {
+    int workers;
+    int threads_per_worker;
+  };
+  struct Counts {
+    size_t queued;
+    size_t running;
+  };
+
+  static Executor& instance();
+
+  /// Takes effect for jobs that start from now on.
+  void configure(Settings settings);
+  Settings settings();
+  Counts counts();
+
+  /// Queues a job; jobs start in the order of submission. Throws ERR_SENET_CLOSING after drain().
+  void submit(std::shared_ptr<Job> job);
+  /// Drops the job if it has not started: it will never run, and its `done` is not called.
+  bool cancel(const std::shared_ptr<Job>& job);
+  /// Blocks until the job has ended or was dropped.
+  void wait(const std::shared_ptr<Job>& job);
+
+  /// Drops the owner's queued jobs and waits for its running ones.
+  void abandon(const void* owner);
+  /// Refuses new jobs, drops the queued ones and waits for the running ones, at most `limit`; true if none is left.
+  bool drain(std::chrono::milliseconds limit);
+
+ private:
+  Executor();
+  void run_worker(size_t index);
+  void start_workers();  // with mutex_ held
+  template <typename Keep>
+  std::vector<std::shared_ptr<Job>> take_queued(Keep keep);  // with mutex_ held
+
+  std::mutex mutex_;
+  std::condition_variable wake_;   // a job or new settings for the workers
+  std::condition_variable ended_;  // a job has ended
+  std::deque<std::shared_ptr<Job>> queue_;
+  std::vector<const Job*> running_;
+  Settings settings_;
+  size_t started_workers_ = 0;
+  bool closed_ = false;
+};
+
+}  // namespace senet::runtime

@@ -1,0 +1,49 @@
+// Bytes of a file, or of memory, as tensors. Trusts nothing that the caller computed: every view is checked against its
+// range, and every range against the file.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace senet::runtime {
+
+/// Bytes [offset, offset + length) that become one storage.
+struct ByteRange {
+  int64_t offset;
+  int64_t length;
+};
+
+/// A tensor as a view of ranges[range]; stride and storage_offset count elements.
+struct TensorView {
+  size_t range;
+  at::ScalarType dtype;
+  std::vector<int64_t> shape;
+  std::vector<int64_t> stride;
+  int64_t storage_offset;
+};
+
+/// What the parser saw of the file. A difference is ERR_SENET_FILE_CHANGED.
+struct FileIdentity {
+  int64_t size;
+  int64_t modified_nanoseconds;
+};
+
+/// Throws ERR_SENET_CHECKPOINT_FORMAT if a view leaves its range, or a range the `size` bytes behind it.
+void check_views(const std::vector<ByteRange>& ranges, const std::vector<TensorView>& views, int64_t size);
+
+/// Reads each range once with pread, in parallel, into one block of memory that the tensors share.
+std::vector<at::Tensor> read_tensors(int fd, FileIdentity identity, const std::vector<ByteRange>& ranges,
+                                     const std::vector<TensorView>& views);
+
+/// Maps the file privately (a write copies the page). Ranges that do not start at a multiple of their elements are
+/// read instead. Another process that truncates the file kills this one with SIGBUS.
+std::vector<at::Tensor> map_tensors(int fd, FileIdentity identity, const std::vector<ByteRange>& ranges,
+                                    const std::vector<TensorView>& views);
+
+/// Copies the ranges out of memory.
+std::vector<at::Tensor> copy_tensors(const uint8_t* bytes, int64_t size, const std::vector<ByteRange>& ranges,
+                                     const std::vector<TensorView>& views);
+
+}  // namespace senet::runtime
