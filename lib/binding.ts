@@ -109,6 +109,12 @@ export interface NativeBinding {
   readTensors(fd: number, size: number, mtimeNs: bigint, ranges: readonly ByteRange[], tensors: readonly TensorRead[]): number;
   /** As readTensors, mapped instead of read; ranges that are not aligned to their elements are copied. */
   mapTensors(fd: number, size: number, mtimeNs: bigint, ranges: readonly ByteRange[], tensors: readonly TensorRead[]): number;
+  /** The bytes of small ranges of a file (headers), one after the other, as one Uint8Array. */
+  readBytes(fd: number, size: number, ranges: readonly ByteRange[]): number;
   /** Copies the ranges out of `bytes` before it returns. */
   tensorsFromBytes(bytes: Uint8Array, ranges: readonly ByteRange[], tensors: readonly TensorRead[]): TensorHandle[];
+  /** Where a tensor's elements lie: `id` is equal for tensors that share a storage; stride and offset count elements. */
+  storageInfo(t: TensorHandle): { id: bigint; bytes: number; stride: number[]; storageOffset: number };
+  /** A copy of bytes of a tensor's storage. */
+  storageBytes(t: TensorHandle, offset: number, length: number): Uint8Array;
 }

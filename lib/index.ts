@@ -34,3 +34,37 @@ export { Module, type AsyncForwardOptions, type ForwardOptions } from './nn/modu
 export type { LoadStateDictOptions, LoadStateDictResult } from './nn/load-state-dict';
 export { SELayer } from './nn/se-layer';
 export { L1Loss, type LossOptions, type Reduction } from './nn/losses';
+
+export { SEBasicBlock, SEBottleneck, CifarSEBasicBlock, type BlockOptions } from './models/residual-blocks';
+export {
+  se_resnet101,
+  se_resnet152,
+  se_resnet18,
+  se_resnet34,
+  se_resnet50,
+  SEResNet,
+  type SEResNetOptions,
+} from './models/se-resnet';
+export {
+  CifarSEPreActResNet,
+  CifarSEResNet,
+  se_preactresnet20,
+  se_preactresnet32,
+  se_preactresnet56,
+  se_resnet20,
+  se_resnet32,
+  se_resnet56,
+  type CifarSEResNetOptions,
+} from './models/cifar-se-resnet';
+export {
+  se_inception_v3,
+  SEInception3,
+  type InceptionOutputs,
+  type Recalibrate,
+  type SEInception3Options,
+} from './models/se-inception-v3';
+export { createModel, listModels, type ModelName, type ModelOf, type ModelOptions } from './models/registry';
+
+export { load, loadCheckpoint, type LoadOptions } from './checkpoint/load';
+export { save } from './checkpoint/save';
+export { consumePrefixInStateDictIfPresent, StateDict, type ModuleMetadata } from './checkpoint/state-dict';

@@ -4,7 +4,8 @@
  */
 import type { DType } from '../binding';
 import { parseCheckpoint, findStateDict, type Container, type ParsedCheckpoint } from './parse';
-import { withSource } from './source';
+import { checkpointError } from './problems';
+import { withSource, type ByteSource } from './source';
 import { TensorRecord } from './tensor-record';
 import { Dict, Tuple, kindOf, type Value } from './values';
 
@@ -40,6 +41,8 @@ export interface CheckpointReport {
 }
 
 const MAX_VALUES = 1000;
+/** Characters of all keys together: every key repeats the names above it, and one name may be as long as the pickle. */
+const MAX_KEY_CHARACTERS = 64 * 1024 * 1024;
 
 /**
  * Describes a checkpoint.
@@ -47,19 +50,22 @@ const MAX_VALUES = 1000;
  * @throws (rejects) as `load`
  */
 export function inspectCheckpoint(source: string | Uint8Array): Promise<CheckpointReport> {
-  return withSource(source, async (opened) => report(await parseCheckpoint(opened), opened.size));
+  return withSource(source, async (opened) => report(await parseCheckpoint(opened), opened));
 }
 
-function report(parsed: ParsedCheckpoint, fileBytes: number): CheckpointReport {
+function report(parsed: ParsedCheckpoint, source: ByteSource): CheckpointReport {
   const tensors: InspectedTensor[] = [];
   const values: InspectedValue[] = [];
   // Each container once: a few bytes of pickle can name one list in exponentially many places.
   const seen = new Set<Value>();
-  const visit = (value: Value, path: readonly string[]): void => {
-    const key = path.join('.');
+  let keyCharacters = 0;
+  const visit = (value: Value, key: string): void => {
+    keyCharacters += key.length;
+    if (keyCharacters > MAX_KEY_CHARACTERS) {
+      const message = `names of more than ${MAX_KEY_CHARACTERS} characters together`;
+      throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', source.label, message);
+    }
     if (value instanceof TensorRecord) {
-      if (seen.has(value) && path.length > 1) return;
-      seen.add(value);
       tensors.push({ key, dtype: value.dtype, shape: value.shape, bytes: value.bytes });
       return;
     }
@@ -70,13 +76,13 @@ function report(parsed: ParsedCheckpoint, fileBytes: number): CheckpointReport {
     }
     if (seen.has(value)) return;
     seen.add(value);
-    for (const [name, child] of children) visit(child, [...path, name]);
+    for (const [name, child] of children) visit(child, key === '' ? name : `${key}.${name}`);
   };
-  visit(parsed.value, []);
+  visit(parsed.value, '');
   const found = findStateDict(parsed.value);
   return {
     container: parsed.container,
-    fileBytes,
+    fileBytes: source.size,
     stateDictAt: found ? found.wrappers : null,
     tensors,
     values,

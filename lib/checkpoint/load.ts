@@ -81,6 +81,11 @@ async function readWith<T>(
   };
   throwIfAborted();
   const work = withSource(source, async (opened) => {
+    const { origin } = opened;
+    if (origin.kind === 'file') {
+      opened.readBatch = async (spans) =>
+        (await runJob(() => binding.readBytes(origin.fd, opened.size, spans))) as Uint8Array;
+    }
     const parsed = await parseCheckpoint(opened);
     throwIfAborted();
     const { records, finish } = choose(parsed, opened);

@@ -11,11 +11,10 @@ import { checkpointError, printable } from './problems';
 const openFile = promisify(open);
 const closeFile = promisify(close);
 
-/** Reads that lie closer together than this are served by one. */
-const JOIN_GAP_BYTES = 8 * 1024;
-const JOINED_READ_BYTES = 512 * 1024;
-/** Reads under way at once: as many as libuv has threads by default, and a few waiting. */
-const CONCURRENT_READS = 8;
+/** Up to so many spans are read one by one: a batch may have to wait for a thread. */
+const FEW_SPANS = 8;
+/** As many as libuv has threads. */
+const CONCURRENT_READS = 4;
 
 export interface Span {
   readonly offset: number;
@@ -32,6 +31,8 @@ export interface ByteSource {
     | { readonly kind: 'bytes'; readonly bytes: Uint8Array };
   /** The bytes of a span inside the source; a view where that costs no copy. */
   read(offset: number, length: number): Promise<Uint8Array>;
+  /** One call for many spans, where there is something faster than a thread-pool call for each. */
+  readBatch?: (spans: readonly Span[]) => Promise<Uint8Array>;
   close(): Promise<void>;
 }
 
@@ -62,37 +63,31 @@ export async function withSource<T>(
   }
 }
 
-/** Reads many small spans, joining neighbours: headers are scattered over a file between the tensors' bytes. */
+/**
+ * Reads many small spans, such as the headers that are scattered over a file between its tensors. At most as many
+ * reads as libuv has threads are under way; all have ended when this ends, since the caller may close the file then.
+ */
 export async function readSpans(source: ByteSource, spans: readonly Span[]): Promise<Uint8Array[]> {
+  if (source.readBatch && spans.length > FEW_SPANS) {
+    const bytes = await source.readBatch(spans);
+    let at = 0;
+    return spans.map(({ length }) => bytes.subarray(at, (at += length)));
+  }
   const results = new Array<Uint8Array>(spans.length);
-  if (source.origin.kind === 'bytes') {
-    for (const [i, span] of spans.entries()) results[i] = await source.read(span.offset, span.length);
-    return results;
-  }
-  const order = spans.map((_, i) => i).sort((a, b) => (spans[a] as Span).offset - (spans[b] as Span).offset);
-  const groups: { offset: number; end: number; members: number[] }[] = [];
-  for (const i of order) {
-    const { offset, length } = spans[i] as Span;
-    const group = groups.at(-1);
-    const end = Math.max(group?.end ?? 0, offset + length);
-    if (group && offset - group.end <= JOIN_GAP_BYTES && end - group.offset <= JOINED_READ_BYTES) {
-      group.members.push(i);
-      group.end = end;
-    } else {
-      groups.push({ offset, end: offset + length, members: [i] });
-    }
-  }
+  const failures: unknown[] = [];
   let next = 0;
   const work = async (): Promise<void> => {
-    for (let group = groups[next++]; group; group = groups[next++]) {
-      const bytes = await source.read(group.offset, group.end - group.offset);
-      for (const i of group.members) {
-        const { offset, length } = spans[i] as Span;
-        results[i] = bytes.subarray(offset - group.offset, offset - group.offset + length);
+    for (let i = next++; i < spans.length && failures.length === 0; i = next++) {
+      const { offset, length } = spans[i] as Span;
+      try {
+        results[i] = await source.read(offset, length);
+      } catch (error) {
+        failures.push(error);
       }
     }
   };
-  await Promise.all(Array.from({ length: Math.min(CONCURRENT_READS, groups.length) }, work));
+  await Promise.all(Array.from({ length: Math.min(CONCURRENT_READS, spans.length) }, work));
+  if (failures.length > 0) throw failures[0];
   return results;
 }
 

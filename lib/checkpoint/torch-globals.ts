@@ -33,6 +33,15 @@ const STORAGE_TYPES: Readonly<Record<string, DType | null>> = {
   QUInt2x4Storage: null,
 };
 
+/** The same by the full names that files use; files of CUDA machines may name `torch.cuda`'s. */
+const STORAGE_GLOBALS: ReadonlyMap<string, DType | null> = new Map([
+  ...['torch', 'torch.cuda'].flatMap((module) =>
+    Object.entries(STORAGE_TYPES).map(([name, dtype]): [string, DType | null] => [`${module}.${name}`, dtype]),
+  ),
+]);
+
+const UNTYPED_STORAGES = new Set(['torch.storage.UntypedStorage', 'torch.UntypedStorage']);
+
 const OTHER_DTYPES = [
   ...['complex32', 'complex64', 'complex128', 'quint8', 'qint8', 'qint32', 'quint4x2', 'quint2x4', 'bits8', 'bits16'],
   ...['bits1x8', 'bits2x4', 'bits4x2', 'float8_e4m3fn', 'float8_e5m2', 'float8_e4m3fnuz', 'float8_e5m2fnuz'],
@@ -58,17 +67,14 @@ const CONSTANTS = new Set<string>([
     (scheme) => `torch.${scheme}`,
   ),
   'torch.per_channel_affine_float_qparams',
-  ...['torch', 'torch.cuda'].flatMap((module) =>
-    Object.keys(STORAGE_TYPES).map((storage) => `${module}.${storage}`),
-  ),
+  ...STORAGE_GLOBALS.keys(),
+  ...UNTYPED_STORAGES,
   ...['torch', 'torch.cuda'].flatMap((module) =>
     ['Double', 'Float', 'Half', 'BFloat16', 'Long', 'Int', 'Short', 'Char', 'Byte', 'Bool'].map(
       (type) => `${module}.${type}Tensor`,
     ),
   ),
-  'torch.storage.UntypedStorage',
   'torch.storage.TypedStorage',
-  'torch.UntypedStorage',
   'torch.TypedStorage',
 ]);
 
@@ -245,8 +251,8 @@ export class TorchHost implements PickleHost {
   }
 
   private storageType(name: string, at: number): DType | null {
-    if (/^torch\.(storage\.)?UntypedStorage$/.test(name)) return null;
-    const type = STORAGE_TYPES[/^torch\.(?:cuda\.)?(\w+Storage)$/.exec(name)?.[1] ?? ''];
+    if (UNTYPED_STORAGES.has(name)) return null;
+    const type = STORAGE_GLOBALS.get(name);
     if (type === undefined) throw this.format(`a storage of the type ${name}`, at);
     if (type === null) throw this.unsupported(`holds a ${name}, an element type this library does not have`, at);
     return type;

@@ -9,7 +9,7 @@ import type { ByteSource } from './source';
 import { StorageRecord } from './tensor-record';
 import { TorchHost, type StorageTable } from './torch-globals';
 import type { Value } from './values';
-import { readZipEntries, type ZipEntry } from './zip';
+import { locateEntries, readDirectory, type DirectoryEntry } from './zip';
 
 /** The versions of the container that exist: `kMinSupportedFileFormatVersion` and the writer's newest. */
 const NEWEST_VERSION = 10;
@@ -18,43 +18,66 @@ const SMALL_ENTRY_BYTES = 64;
 /** Reads the object of a zip checkpoint. Errors: ERR_SENET_CHECKPOINT_*. */
 export async function readTorchZip(source: ByteSource): Promise<Value> {
   const { label } = source;
-  const entries = await readZipEntries(source);
-  const pickles = [...entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
-  const [pickleName] = pickles;
-  if (pickleName === undefined || pickles.length > 1) {
+  const directory = await readDirectory(source);
+  const pickles = [...directory.values()].filter(({ name }) => /^[^/]+\/data\.pkl$/.test(name));
+  const [pickle] = pickles;
+  if (pickle === undefined || pickles.length > 1) {
     const found = pickles.length > 1 ? 'several' : 'none';
     const message = `expected a zip archive with one '<name>/data.pkl', found ${found}`;
     throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message);
   }
-  const folder = pickleName.slice(0, -'data.pkl'.length);
-  if (entries.has(`${folder}constants.pkl`)) {
-    const message = 'a TorchScript archive, which holds a program; save its state dict instead';
-    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
-  }
-  const byteOrder = await readSmall(source, entries.get(`${folder}byteorder`));
-  if (byteOrder !== undefined && byteOrder !== 'little') {
-    const message = `expected little-endian data, found byteorder '${printable(byteOrder)}'`;
-    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
-  }
-  const version = await readSmall(source, entries.get(`${folder}.data/version`) ?? entries.get(`${folder}version`));
-  if (version !== undefined && !(/^\d{1,4}\s*$/.test(version) && Number(version) <= NEWEST_VERSION)) {
-    const message = `version '${printable(version)}' of the container, and 1 to ${NEWEST_VERSION} are read`;
-    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
-  }
-
-  const pickle = entries.get(pickleName) as ZipEntry;
   if (pickle.length > MAX_PICKLE_BYTES) {
     const message = `a pickle of ${pickle.length} bytes, and at most ${MAX_PICKLE_BYTES} are read`;
     throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
   }
-  const bytes = await source.read(pickle.offset, pickle.length);
-  const host = new TorchHost(label, new ZipStorages(label, entries, folder));
+  const folder = pickle.name.slice(0, -'data.pkl'.length);
+  if (directory.has(`${folder}constants.pkl`)) {
+    const message = 'a TorchScript archive, which holds a program; save its state dict instead';
+    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
+  }
+  // The local headers are scattered over the whole file: they are read while the pickle is parsed.
+  const entries = [...directory.values()];
+  const locating = locateEntries(source, entries);
+  locating.catch(() => undefined);
   try {
-    return readPickle(bytes, 0, host, label, pickle.offset).value;
+    await checkFormat(source, directory, folder);
+    const storages = new ZipStorages(label, directory, folder);
+    const value = await readObject(source, pickle, new TorchHost(label, storages));
+    const starts = await locating;
+    storages.place(new Map(entries.map(({ name }, i) => [name, starts[i] as number])));
+    return value;
+  } finally {
+    // The descriptor is closed next, and may not be under a read.
+    await locating.catch(() => undefined);
+  }
+}
+
+async function readObject(source: ByteSource, pickle: DirectoryEntry, host: TorchHost): Promise<Value> {
+  const [start = 0] = await locateEntries(source, [pickle]);
+  const bytes = await source.read(start, pickle.length);
+  try {
+    return readPickle(bytes, 0, host, source.label, start).value;
   } catch (error) {
     if (!(error instanceof EndOfPickle)) throw error;
-    const message = `'${printable(pickleName)}' ends inside its pickle`;
-    throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message, pickle.offset + pickle.length);
+    const message = `'${printable(pickle.name)}' ends inside its pickle`;
+    throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', source.label, message, start + pickle.length);
+  }
+}
+
+async function checkFormat(
+  source: ByteSource,
+  directory: ReadonlyMap<string, DirectoryEntry>,
+  folder: string,
+): Promise<void> {
+  const unsupported = (message: string): Error =>
+    checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', source.label, message);
+  const byteOrder = await readSmall(source, directory.get(`${folder}byteorder`));
+  if (byteOrder !== undefined && byteOrder !== 'little') {
+    throw unsupported(`expected little-endian data, found byteorder '${printable(byteOrder)}'`);
+  }
+  const version = await readSmall(source, directory.get(`${folder}.data/version`) ?? directory.get(`${folder}version`));
+  if (version !== undefined && !(/^\d{1,4}\s*$/.test(version) && Number(version) <= NEWEST_VERSION)) {
+    throw unsupported(`version '${printable(version)}' of the container, and 1 to ${NEWEST_VERSION} are read`);
   }
 }
 
@@ -63,7 +86,7 @@ class ZipStorages implements StorageTable {
 
   constructor(
     private readonly label: string,
-    private readonly entries: ReadonlyMap<string, ZipEntry>,
+    private readonly directory: ReadonlyMap<string, DirectoryEntry>,
     private readonly folder: string,
   ) {}
 
@@ -75,18 +98,27 @@ class ZipStorages implements StorageTable {
       if (known.dtype !== dtype || known.length !== bytes) throw wrong('has two types or two sizes');
       return known;
     }
-    const entry = this.entries.get(`${this.folder}data/${key}`);
+    const entry = this.directory.get(this.nameOf(key));
     if (!entry) throw wrong('is not in the archive');
     if (entry.length !== bytes) throw wrong(`has ${bytes} bytes in the pickle and ${entry.length} in the archive`);
     const storage = new StorageRecord(key, dtype, bytes);
-    storage.offset = entry.offset;
     this.storages.set(key, storage);
     return storage;
   }
+
+  /** Tells each storage where its entry begins. */
+  place(starts: ReadonlyMap<string, number>): void {
+    for (const [key, storage] of this.storages) storage.offset = starts.get(this.nameOf(key)) as number;
+  }
+
+  private nameOf(key: string): string {
+    return `${this.folder}data/${key}`;
+  }
 }
 
-async function readSmall(source: ByteSource, entry: ZipEntry | undefined): Promise<string | undefined> {
+async function readSmall(source: ByteSource, entry: DirectoryEntry | undefined): Promise<string | undefined> {
   if (!entry) return undefined;
-  const bytes = await source.read(entry.offset, Math.min(entry.length, SMALL_ENTRY_BYTES));
+  const [start = 0] = await locateEntries(source, [entry]);
+  const bytes = await source.read(start, Math.min(entry.length, SMALL_ENTRY_BYTES));
   return Buffer.from(bytes).toString('latin1');
 }

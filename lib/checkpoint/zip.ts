@@ -9,10 +9,11 @@ import { MAX_ZIP_DIRECTORY_BYTES, MAX_ZIP_ENTRIES } from './limits';
 import { checkpointError, printable } from './problems';
 import { readSpans, type ByteSource } from './source';
 
-export interface ZipEntry {
+/** An entry as the central directory has it. */
+export interface DirectoryEntry {
   readonly name: string;
-  /** First byte of the contents in the file. */
-  readonly offset: number;
+  readonly nameBytes: Uint8Array;
+  readonly headerOffset: number;
   readonly length: number;
 }
 
@@ -22,124 +23,152 @@ const LOCAL_HEADER_BYTES = 30;
 const LOCAL_HEADER_SIGNATURE = 0x04034b50;
 const DATA_DESCRIPTOR_FLAG = 0x8;
 const ENCRYPTED_FLAG = 0x1;
+const STORED = 0;
 const IN_ZIP64_FIELD = 0xffffffff;
 
 /**
- * Lists an archive.
- * Errors: ERR_SENET_CHECKPOINT_FORMAT (damaged, lying or overlapping headers, duplicate names),
- * ERR_SENET_CHECKPOINT_UNSUPPORTED (compressed or encrypted), ERR_SENET_CHECKPOINT_LIMIT.
+ * Reads the central directory.
+ * Errors: ERR_SENET_CHECKPOINT_FORMAT, ERR_SENET_CHECKPOINT_UNSUPPORTED (compressed or encrypted),
+ * ERR_SENET_CHECKPOINT_LIMIT.
  */
-export async function readZipEntries(source: ByteSource): Promise<Map<string, ZipEntry>> {
-  const wrong = (message: string, offset?: number): Error =>
-    checkpointError('ERR_SENET_CHECKPOINT_FORMAT', source.label, `damaged zip archive: ${message}`, offset);
-  const { entries, directoryStart } = await readDirectory(source, wrong);
-
-  const spans = entries.map((entry) => {
-    const length = LOCAL_HEADER_BYTES + entry.fileNameLength;
-    if (entry.relativeOffsetOfLocalHeader + length > directoryStart) {
-      throw wrong(`the header of '${printable(entry.fileName)}' lies outside`, entry.relativeOffsetOfLocalHeader);
-    }
-    return { offset: entry.relativeOffsetOfLocalHeader, length };
-  });
-  const headers = await readSpans(source, spans);
-
-  const found = new Map<string, ZipEntry>();
-  const taken: { start: number; end: number; name: string }[] = [];
-  for (const [i, entry] of entries.entries()) {
-    const name = entry.fileName;
-    const start = entry.relativeOffsetOfLocalHeader;
-    const offset = start + checkLocalHeader(entry, headers[i] as Uint8Array, (message) => wrong(`'${printable(name)}' ${message}`, start));
-    const end = offset + entry.uncompressedSize;
-    if (end > directoryStart) throw wrong(`'${printable(name)}' reaches beyond the entries`, start);
-    if (found.has(name)) throw wrong(`two entries are called '${printable(name)}'`, start);
-    found.set(name, { name, offset, length: entry.uncompressedSize });
-    taken.push({ start, end, name });
-  }
-  taken.sort((a, b) => a.start - b.start);
-  for (let i = 1; i < taken.length; i++) {
-    const before = taken[i - 1] as (typeof taken)[number];
-    const after = taken[i] as (typeof taken)[number];
-    if (after.start < before.end) {
-      throw wrong(`'${printable(before.name)}' and '${printable(after.name)}' overlap`, after.start);
-    }
-  }
-  return found;
-}
-
-async function readDirectory(
-  source: ByteSource,
-  wrong: (message: string, offset?: number) => Error,
-): Promise<{ entries: Entry[]; directoryStart: number }> {
+export async function readDirectory(source: ByteSource): Promise<ReadonlyMap<string, DirectoryEntry>> {
+  const fault = (kind: 'LIMIT' | 'UNSUPPORTED', message: string): Error =>
+    checkpointError(`ERR_SENET_CHECKPOINT_${kind}`, source.label, message);
   const reader = new WindowReader(source);
-  const fail = (error: unknown): never => {
-    throw reader.failure ?? wrong((error as Error).message);
-  };
+  const fail = (error: Error): Error => (reader.failure as Error | undefined) ?? damaged(source, error.message);
   const zip = await new Promise<ZipFile>((resolve, reject) => {
     const options = { lazyEntries: true, autoClose: false, strictFileNames: true };
     fromRandomAccessReader(reader, source.size, options, (error, file) => {
-      if (error) reject(error);
+      if (error) reject(fail(error));
       else resolve(file);
     });
-  }).catch(fail);
+  });
   if (zip.entryCount > MAX_ZIP_ENTRIES) {
-    const message = `a zip archive of ${zip.entryCount} entries, and at most ${MAX_ZIP_ENTRIES} are read`;
-    throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', source.label, message);
+    throw fault('LIMIT', `a zip archive of ${zip.entryCount} entries, and at most ${MAX_ZIP_ENTRIES} are read`);
   }
-  const entries: Entry[] = [];
+  const directory = new Map<string, DirectoryEntry>();
   let directoryBytes = 0;
-  reader.firstPosition = -1;
-  for (let entry = await nextEntry(zip).catch(fail); entry; entry = await nextEntry(zip).catch(fail)) {
+  const add = (entry: Entry): void => {
+    const name = entry.fileName;
     directoryBytes += 46 + entry.fileNameLength + entry.extraFieldLength + entry.fileCommentLength;
     if (directoryBytes > MAX_ZIP_DIRECTORY_BYTES) {
-      const message = `a zip directory of more than ${MAX_ZIP_DIRECTORY_BYTES} bytes`;
-      throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', source.label, message);
+      throw fault('LIMIT', `a zip directory of more than ${MAX_ZIP_DIRECTORY_BYTES} bytes`);
     }
-    const name = printable(entry.fileName);
     if ((entry.generalPurposeBitFlag & ENCRYPTED_FLAG) !== 0) {
-      throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', source.label, `entry '${name}' is encrypted`);
+      throw fault('UNSUPPORTED', `entry '${printable(name)}' is encrypted`);
     }
-    if (entry.compressionMethod !== 0) {
-      const message = `entry '${name}' is compressed (method ${entry.compressionMethod}); PyTorch stores its entries`;
-      throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', source.label, message);
+    if (entry.compressionMethod !== STORED) {
+      const method = `method ${entry.compressionMethod}`;
+      throw fault('UNSUPPORTED', `entry '${printable(name)}' is compressed (${method}); PyTorch stores its entries`);
     }
-    entries.push(entry);
+    if (directory.has(name)) throw damaged(source, `two entries are called '${printable(name)}'`);
+    const headerOffset = entry.relativeOffsetOfLocalHeader;
+    directory.set(name, { name, nameBytes: entry.fileNameRaw, headerOffset, length: entry.uncompressedSize });
+  };
+  reader.firstPosition = -1;
+  await readAllEntries(zip, add, fail);
+  const directoryStart = directory.size > 0 ? reader.firstPosition : 0;
+  for (const { name, headerOffset, length, nameBytes } of directory.values()) {
+    if (headerOffset + LOCAL_HEADER_BYTES + nameBytes.length + length > directoryStart) {
+      throw damaged(source, `'${printable(name)}' reaches beyond the entries`, headerOffset);
+    }
   }
-  return { entries, directoryStart: entries.length > 0 ? reader.firstPosition : source.size };
+  return directory;
 }
 
-/** The next entry, or null after the last. */
-function nextEntry(zip: ZipFile): Promise<Entry | null> {
-  return new Promise((resolve, reject) => {
-    const done = (settle: () => void): void => {
-      zip.removeAllListeners('entry').removeAllListeners('end').removeAllListeners('error');
-      settle();
-    };
-    zip.on('entry', (entry: Entry) => done(() => resolve(entry)));
-    zip.on('end', () => done(() => resolve(null)));
-    zip.on('error', (error: Error) => done(() => reject(error)));
-    zip.readEntry();
+/**
+ * Where the contents of each entry begin, in the order given; checks their local headers and that none overlap.
+ * Errors: ERR_SENET_CHECKPOINT_FORMAT.
+ */
+export async function locateEntries(source: ByteSource, entries: readonly DirectoryEntry[]): Promise<number[]> {
+  const headers = await readSpans(
+    source,
+    entries.map(({ headerOffset, nameBytes }) => ({
+      offset: headerOffset,
+      length: LOCAL_HEADER_BYTES + nameBytes.length,
+    })),
+  );
+  const starts = entries.map((entry, i) => {
+    const distance = checkLocalHeader(entry, headers[i] as Uint8Array, (message) =>
+      damaged(source, `'${printable(entry.name)}' ${message}`, entry.headerOffset),
+    );
+    return entry.headerOffset + distance;
   });
+  const order = entries.map((_, i) => i).sort((a, b) => headerOf(entries, a) - headerOf(entries, b));
+  let end = 0;
+  for (const i of order) {
+    const entry = entries[i] as DirectoryEntry;
+    if (entry.headerOffset < end) {
+      throw damaged(source, `'${printable(entry.name)}' overlaps the entry in front of it`, entry.headerOffset);
+    }
+    end = (starts[i] as number) + entry.length;
+  }
+  if (end > source.size) throw damaged(source, `an entry ends at byte ${end} and the file at ${source.size}`);
+  return starts;
+}
+
+function headerOf(entries: readonly DirectoryEntry[], i: number): number {
+  return (entries[i] as DirectoryEntry).headerOffset;
+}
+
+function damaged(source: ByteSource, message: string, offset?: number): Error {
+  return checkpointError('ERR_SENET_CHECKPOINT_FORMAT', source.label, `damaged zip archive: ${message}`, offset);
+}
+
+/** yauzl calls back at once where the window holds the entry, and later where it does not; the loop waits only then. */
+async function readAllEntries(
+  zip: ZipFile,
+  add: (entry: Entry) => void,
+  fail: (error: Error) => Error,
+): Promise<void> {
+  let state: 'waiting' | 'entry' | 'end' = 'waiting';
+  let problem: Error | undefined;
+  let wake: () => void = () => undefined;
+  const arrive = (next: 'entry' | 'end'): void => {
+    state = next;
+    wake();
+  };
+  zip.on('entry', (entry: Entry) => {
+    try {
+      add(entry);
+    } catch (error) {
+      problem ??= error as Error;
+    }
+    arrive('entry');
+  });
+  zip.on('end', () => arrive('end'));
+  zip.on('error', (error: Error) => {
+    problem ??= fail(error);
+    arrive('end');
+  });
+  const settled = (): boolean => state !== 'waiting';
+  for (let ended = false; !ended; ended = (state as string) === 'end') {
+    state = 'waiting';
+    zip.readEntry();
+    if (!settled()) await new Promise<void>((resolve) => (wake = resolve));
+    if (problem) throw problem;
+  }
 }
 
 /** Compares a local header with its entry and gives the distance from the header to the contents. */
-function checkLocalHeader(entry: Entry, bytes: Uint8Array, wrong: (message: string) => Error): number {
+function checkLocalHeader(entry: DirectoryEntry, bytes: Uint8Array, wrong: (message: string) => Error): number {
   const header = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (header.readUInt32LE(0) !== LOCAL_HEADER_SIGNATURE) throw wrong('has no local header');
   const flags = header.readUInt16LE(6);
-  if (header.readUInt16LE(8) !== entry.compressionMethod || (flags & ENCRYPTED_FLAG) !== 0) {
+  if (header.readUInt16LE(8) !== STORED || (flags & ENCRYPTED_FLAG) !== 0) {
     throw wrong('is stored another way in its local header');
   }
   if ((flags & DATA_DESCRIPTOR_FLAG) === 0) {
     for (const at of [18, 22]) {
       const length = header.readUInt32LE(at);
-      if (length !== entry.uncompressedSize && length !== IN_ZIP64_FIELD) {
-        throw wrong(`has ${entry.uncompressedSize} bytes in the directory and ${length} in its local header`);
+      if (length !== entry.length && length !== IN_ZIP64_FIELD) {
+        throw wrong(`has ${entry.length} bytes in the directory and ${length} in its local header`);
       }
     }
   }
   const nameLength = header.readUInt16LE(26);
   const name = header.subarray(LOCAL_HEADER_BYTES, LOCAL_HEADER_BYTES + nameLength);
-  if (nameLength !== entry.fileNameLength || !name.equals(entry.fileNameRaw)) {
+  if (nameLength !== entry.nameBytes.length || !name.equals(entry.nameBytes)) {
     throw wrong('has another name in its local header');
   }
   return LOCAL_HEADER_BYTES + nameLength + header.readUInt16LE(28);

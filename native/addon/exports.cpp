@@ -84,7 +84,10 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
 
   add<read_tensors>(exports, "readTensors");
   add<map_tensors>(exports, "mapTensors");
+  add<read_bytes>(exports, "readBytes");
   add<tensors_from_bytes>(exports, "tensorsFromBytes");
+  add<storage_info>(exports, "storageInfo");
+  add<storage_bytes>(exports, "storageBytes");
   return exports;
 }
 

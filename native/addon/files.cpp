@@ -5,6 +5,10 @@
 #include "core/names.h"
 #include "runtime/file_reader.h"
 
+#include <ATen/ops/empty.h>
+
+#include <cstring>
+
 namespace senet::addon {
 namespace {
 
@@ -44,6 +48,16 @@ Napi::Array wrap_all(Environment& environment, const std::vector<at::Tensor>& te
   return array;
 }
 
+// A tensor whose storage holds its elements as they are.
+const at::Tensor& to_storage_tensor(const Napi::Value& value) {
+  const at::Tensor& tensor = to_tensor(value, "tensor");
+  dtype_name(tensor.scalar_type());  // refuses the dtypes that no container of ours has
+  if (tensor.layout() != at::kStrided || tensor.is_neg() || tensor.is_conj()) {
+    throw Error("ERR_SENET_LIBTORCH", "a tensor of this layout has no plain bytes; make it dense first");
+  }
+  return tensor;
+}
+
 using Reader = std::vector<at::Tensor> (*)(int, FileIdentity, const std::vector<ByteRange>&,
                                            const std::vector<TensorView>&);
 
@@ -71,6 +85,21 @@ Napi::Value map_tensors(Environment& environment, const Napi::CallbackInfo& info
   return submit_reading(environment, info, &runtime::map_tensors);
 }
 
+Napi::Value read_bytes(Environment& environment, const Napi::CallbackInfo& info) {
+  const int64_t descriptor = to_int64(info[0], "fd");
+  if (descriptor < 0 || descriptor > INT32_MAX) throw Error("ERR_SENET_ARG_RANGE", "fd: expected a file descriptor");
+  const int64_t size = to_int64(info[1], "size");
+  const int64_t job = environment.submit([descriptor, size, ranges = to_ranges(info[2])]() -> Deliver {
+    auto bytes = runtime::read_bytes(static_cast<int>(descriptor), size, ranges);
+    return [bytes = std::move(bytes)](Environment& here) -> Napi::Value {
+      auto buffer = Napi::ArrayBuffer::New(here.env(), bytes.size());
+      if (!bytes.empty()) std::memcpy(buffer.Data(), bytes.data(), bytes.size());
+      return Napi::Uint8Array::New(here.env(), bytes.size(), buffer, 0);
+    };
+  });
+  return Napi::Number::New(environment.env(), static_cast<double>(job));
+}
+
 Napi::Value tensors_from_bytes(Environment& environment, const Napi::CallbackInfo& info) {
   const auto ranges = to_ranges(info[1]);
   const auto views = to_views(info[2]);
@@ -81,6 +110,35 @@ Napi::Value tensors_from_bytes(Environment& environment, const Napi::CallbackInf
   const auto bytes = info[0].As<Napi::Uint8Array>();
   const auto tensors = runtime::copy_tensors(bytes.Data(), static_cast<int64_t>(bytes.ByteLength()), ranges, views);
   return wrap_all(environment, tensors);
+}
+
+Napi::Value storage_info(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor& tensor = to_storage_tensor(info[0]);
+  const Napi::Env env = environment.env();
+  const auto* storage = tensor.storage().unsafeGetStorageImpl();
+  auto facts = Napi::Object::New(env);
+  facts.Set("id", Napi::BigInt::New(env, static_cast<uint64_t>(reinterpret_cast<uintptr_t>(storage))));
+  facts.Set("bytes", Napi::Number::New(env, static_cast<double>(tensor.storage().nbytes())));
+  facts.Set("stride", from_shape(env, tensor.strides()));
+  facts.Set("storageOffset", Napi::Number::New(env, static_cast<double>(tensor.storage_offset())));
+  return facts;
+}
+
+Napi::Value storage_bytes(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor& tensor = to_storage_tensor(info[0]);
+  const int64_t offset = to_int64(info[1], "offset");
+  const int64_t length = to_int64(info[2], "length");
+  const auto available = static_cast<int64_t>(tensor.storage().nbytes());
+  if (offset < 0 || length < 0 || offset > available || length > available - offset) {
+    throw Error("ERR_SENET_ARG_RANGE", "the bytes " + std::to_string(offset) + " + " + std::to_string(length) +
+                                           " leave a storage of " + std::to_string(available) + " bytes");
+  }
+  at::Tensor bytes = at::empty({0}, at::TensorOptions().dtype(at::kByte).device(tensor.device()));
+  bytes.set_(tensor.storage(), offset, {length}, {1});
+  bytes = bytes.cpu();
+  auto buffer = Napi::ArrayBuffer::New(environment.env(), static_cast<size_t>(length));
+  if (length > 0) std::memcpy(buffer.Data(), bytes.const_data_ptr(), static_cast<size_t>(length));
+  return Napi::Uint8Array::New(environment.env(), static_cast<size_t>(length), buffer, 0);
 }
 
 }  // namespace senet::addon

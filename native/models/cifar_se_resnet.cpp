@@ -9,8 +9,8 @@ std::shared_ptr<nn::Sequential> make_stage(int64_t inplanes, int64_t planes, int
                                            int64_t reduction) {
   std::vector<std::shared_ptr<nn::Module>> made;
   for (int64_t i = 0; i < blocks; ++i) {
-    made.push_back(
-        std::make_shared<nn::CifarSEBasicBlock>(i == 0 ? inplanes : planes, planes, i == 0 ? stride : 1, reduction));
+    made.push_back(std::make_shared<nn::CifarSEBasicBlock>(i == 0 ? inplanes : planes, planes,
+                                                           i == 0 ? stride : 1, reduction));
   }
   return std::make_shared<nn::Sequential>(std::move(made));
 }
@@ -48,7 +48,8 @@ void CifarSEResNet::check_input(const at::Tensor& input) const {
 
 CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction)
     : CifarSEResNet("CifarSEPreActResNet", n_size, num_classes, reduction) {
-  bn1 = replace_module("bn1", std::make_shared<nn::BatchNorm2d>(64));  // keeps its place in the order of the keys
+  bn1 = replace_module("bn1",
+                       std::make_shared<nn::BatchNorm2d>(64));  // keeps its place in the order of the keys
   nn::init_kaiming_normal(*this, nn::Fan::kIn);
 }
 

@@ -7,7 +7,8 @@
 
 namespace senet::models {
 
-/// Three stages of `n_size` blocks with 16, 32 and 64 channels; n_size 3, 5 and 9 are the depths 20, 32 and 56.
+/// Three stages of `n_size` blocks with 16, 32 and 64 channels; n_size 3, 5 and 9 are the depths 20, 32
+/// and 56.
 class CifarSEResNet : public nn::Module {
  public:
   CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction);

@@ -68,7 +68,8 @@ class OptionReader {
 
   void reject_others() const {
     for (const auto& [name, value] : options_) {
-      if (read_.count(name) == 0) throw Error("ERR_SENET_UNKNOWN_OPTION", type_ + " has no option '" + name + "'");
+      if (read_.count(name) == 0)
+        throw Error("ERR_SENET_UNKNOWN_OPTION", type_ + " has no option '" + name + "'");
     }
   }
 
@@ -130,7 +131,8 @@ std::shared_ptr<nn::Module> make_se_resnet(OptionReader& options) {
   options.reject_others();
   if (block == "SEBasicBlock") return std::make_shared<SEBasicResNet>("SEResNet", layers, num_classes);
   if (block == "SEBottleneck") return std::make_shared<SEBottleneckResNet>("SEResNet", layers, num_classes);
-  options.fail("ERR_SENET_ARG_RANGE", "block", "must be 'SEBasicBlock' or 'SEBottleneck', got '" + block + "'");
+  options.fail("ERR_SENET_ARG_RANGE", "block",
+               "must be 'SEBasicBlock' or 'SEBottleneck', got '" + block + "'");
 }
 
 template <class Model>
@@ -147,7 +149,8 @@ nn::Recalibrate to_recalibrate(const OptionReader& options, const std::string& n
   if (name == "none") return nn::Recalibrate::kNone;
   if (name == "input") return nn::Recalibrate::kInput;
   if (name == "output") return nn::Recalibrate::kOutput;
-  options.fail("ERR_SENET_ARG_RANGE", "recalibrate", "must be 'none', 'input' or 'output', got '" + name + "'");
+  options.fail("ERR_SENET_ARG_RANGE", "recalibrate",
+               "must be 'none', 'input' or 'output', got '" + name + "'");
 }
 
 std::shared_ptr<nn::Module> make_se_inception(OptionReader& options) {

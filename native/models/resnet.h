@@ -1,5 +1,5 @@
-// The ImageNet ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) as torchvision builds
-// it, over a block with `kExpansion` and a constructor from BlockOptions.
+// The ImageNet ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) as torchvision
+// builds it, over a block with `kExpansion` and a constructor from BlockOptions.
 #pragma once
 
 #include "nn/init.h"

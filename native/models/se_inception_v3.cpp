@@ -15,9 +15,10 @@ std::shared_ptr<nn::BasicConv2d> basic_conv(int64_t in, int64_t out, int64_t ker
 }
 
 // From ImageNet's mean and standard deviation to 0.5 and 0.5, which weights ported from TensorFlow expect.
+// (narrow would give another memory format, and so other kernels than PyTorch's, for channels-last input.)
 at::Tensor to_half_normalisation(const at::Tensor& input) {
   const auto channel = [&input](int64_t index, double mean, double deviation) {
-    return input.narrow(1, index, 1) * (deviation / 0.5) + (mean - 0.5) / 0.5;
+    return input.select(1, index).unsqueeze(1) * (deviation / 0.5) + (mean - 0.5) / 0.5;
   };
   return at::cat({channel(0, 0.485, 0.229), channel(1, 0.456, 0.224), channel(2, 0.406, 0.225)}, 1);
 }
@@ -69,8 +70,8 @@ at::Tensor Inception3::run(const at::Tensor& input, at::Tensor* aux_logits) {
   x = maxpool1->forward(Conv2d_2b_3x3->forward(x));                               // N x 64 x 73 x 73
   x = Conv2d_3b_1x1->forward(x);                                                  // N x 80 x 73 x 73
   x = maxpool2->forward(Conv2d_4a_3x3->forward(x));                               // N x 192 x 35 x 35
-  for (const auto& block : mixed_5) x = block->forward(x);                        // N x 256, 288, 288 x 35 x 35
-  for (const auto& block : mixed_6) x = block->forward(x);                        // N x 768 x 17 x 17
+  for (const auto& block : mixed_5) x = block->forward(x);  // N x 256, 288, 288 x 35 x 35
+  for (const auto& block : mixed_6) x = block->forward(x);  // N x 768 x 17 x 17
   if (aux_logits != nullptr && AuxLogits && in_training()) *aux_logits = AuxLogits->forward(x);
   for (const auto& block : mixed_7) x = block->forward(x);  // N x 1280, 2048, 2048 x 8 x 8
   x = dropout->forward(avgpool->forward(x)).flatten(1);     // N x 2048
@@ -89,7 +90,8 @@ void Inception3::add_se(nn::Recalibrate where) {
   for (const auto& block : mixed_7) block->add_se(where);
 }
 
-SEInception3::SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate) : Module("SEInception3") {
+SEInception3::SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate)
+    : Module("SEInception3") {
   model = register_module("model", std::make_shared<Inception3>(options));
   model->add_se(recalibrate);
 }
@@ -105,8 +107,8 @@ nn::Output SEInception3::forward_all(const at::Tensor& input) {
 void SEInception3::check_input(const at::Tensor& input) const {
   model->check_input(input);
   if (input.size(2) != 299 || input.size(3) != 299) {
-    throw Error("ERR_SENET_SHAPE", "input size must be (299, 299), got (" + std::to_string(input.size(2)) + ", " +
-                                       std::to_string(input.size(3)) + ")");
+    throw Error("ERR_SENET_SHAPE", "input size must be (299, 299), got (" + std::to_string(input.size(2)) +
+                                       ", " + std::to_string(input.size(3)) + ")");
   }
 }
 

@@ -1,5 +1,6 @@
-// SE-Inception-v3: torchvision's Inception3 held as `model`, with an SELayer in each Inception block, as in the
-// original implementation. Whether and where the layers act is an option, since the original never calls them.
+// SE-Inception-v3: torchvision's Inception3 held as `model`, with an SELayer in each Inception block, as in
+// the original implementation. Whether and where the layers act is an option, since the original never calls
+// them.
 #pragma once
 
 #include "nn/inception_blocks.h"
@@ -19,7 +20,8 @@ class Inception3 : public nn::Module {
   at::Tensor forward(const at::Tensor& input) override;
   nn::Output forward_all(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
-  /// Adds an SELayer to each block, in the blocks' order. The auxiliary head's is for its input whenever it acts.
+  /// Adds an SELayer to each block, in the blocks' order. The auxiliary head's is for its input whenever it
+  /// acts.
   void add_se(nn::Recalibrate where);
 
   const InceptionOptions options;

@@ -70,7 +70,8 @@ std::shared_ptr<BasicConv2d> InceptionBlock::add(const std::string& name, int64_
       name, std::make_shared<BasicConv2d>(Conv2dOptions{in, out, kernel_size, {stride, stride}, padding}));
 }
 
-// Braced lists evaluate from left to right, so the draws below are made in the order in which they are read.
+// Braced lists evaluate from left to right, so draws and branches below happen in the order in which they are
+// read.
 
 InceptionA::InceptionA(int64_t in, int64_t pool_features)
     : InceptionBlock("InceptionA", in, 64 + 64 + 96 + pool_features) {
@@ -102,7 +103,8 @@ InceptionC::InceptionC(int64_t in, int64_t c7) : InceptionBlock("InceptionC", in
   branch7x7 = {add("branch7x7_1", in, c7, {1, 1}), add("branch7x7_2", c7, c7, {1, 7}, {0, 3}),
                add("branch7x7_3", c7, 192, {7, 1}, {3, 0})};
   branch7x7dbl = {add("branch7x7dbl_1", in, c7, {1, 1}), add("branch7x7dbl_2", c7, c7, {7, 1}, {3, 0}),
-                  add("branch7x7dbl_3", c7, c7, {1, 7}, {0, 3}), add("branch7x7dbl_4", c7, c7, {7, 1}, {3, 0}),
+                  add("branch7x7dbl_3", c7, c7, {1, 7}, {0, 3}),
+                  add("branch7x7dbl_4", c7, c7, {7, 1}, {3, 0}),
                   add("branch7x7dbl_5", c7, 192, {1, 7}, {0, 3})};
   branch_pool = {add("branch_pool", in, 192, {1, 1})};
 }
@@ -136,26 +138,29 @@ InceptionE::InceptionE(int64_t in) : InceptionBlock("InceptionE", in, 320 + 2 * 
 }
 
 at::Tensor InceptionE::run_branches(const at::Tensor& input) {
-  const at::Tensor single = run_chain(branch3x3, input);
-  const at::Tensor twice = run_chain(branch3x3dbl, input);
-  return at::cat({run_chain(branch1x1, input), branch3x3_a->forward(single), branch3x3_b->forward(single),
-                  branch3x3dbl_a->forward(twice), branch3x3dbl_b->forward(twice),
-                  run_chain(branch_pool, average_pool(input))},
-                 1);
+  // One step at a time and with inner concatenations, as in torchvision: the order of the steps is the order
+  // in which the gradients of `input` are added up.
+  const at::Tensor x1 = run_chain(branch1x1, input);
+  at::Tensor x3 = run_chain(branch3x3, input);
+  x3 = at::cat({branch3x3_a->forward(x3), branch3x3_b->forward(x3)}, 1);
+  at::Tensor x3dbl = run_chain(branch3x3dbl, input);
+  x3dbl = at::cat({branch3x3dbl_a->forward(x3dbl), branch3x3dbl_b->forward(x3dbl)}, 1);
+  return at::cat({x1, x3, x3dbl, run_chain(branch_pool, average_pool(input))}, 1);
 }
 
-InceptionAux::InceptionAux(int64_t in, int64_t num_classes) : InceptionBlock("InceptionAux", in, num_classes) {
+InceptionAux::InceptionAux(int64_t in, int64_t num_classes)
+    : InceptionBlock("InceptionAux", in, num_classes) {
   conv0 = add("conv0", in, 128, {1, 1});
-  // PARITY: torchvision sets a standard deviation of 0.01 on this wrapper, where its initialisation does not look:
-  // the convolution inside keeps 0.1.
+  // PARITY: torchvision sets a standard deviation of 0.01 on this wrapper, where its initialisation does not
+  // look: the convolution inside keeps 0.1.
   conv1 = add("conv1", 128, 768, {5, 5});
   fc = register_module("fc", std::make_shared<Linear>(768, num_classes));
   fc->inception_standard_deviation = 0.001;
 }
 
 at::Tensor InceptionAux::run_branches(const at::Tensor& input) {
-  at::Tensor x = at::avg_pool2d(input, 5, 3);        // N x 768 x 5 x 5
-  x = conv1->forward(conv0->forward(x));             // N x 768 x 1 x 1
+  at::Tensor x = at::avg_pool2d(input, 5, 3);         // N x 768 x 5 x 5
+  x = conv1->forward(conv0->forward(x));              // N x 768 x 1 x 1
   x = at::adaptive_avg_pool2d(x, {1, 1}).flatten(1);  // N x 768
   return fc->forward(x);
 }

@@ -1,5 +1,5 @@
-// The blocks of Inception-v3 (Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR
-// 2016), with torchvision's names and widths, each with a place for an SELayer.
+// The blocks of Inception-v3 (Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
+// CVPR 2016), with torchvision's names and widths, each with a place for an SELayer.
 #pragma once
 
 #include "nn/se_layer.h"
@@ -23,7 +23,8 @@ class BasicConv2d : public Module {
   std::shared_ptr<BatchNorm2d> bn;
 };
 
-/// What the Inception blocks share: their convolutions run in branches on one input, around which an SELayer stands.
+/// What the Inception blocks share: their convolutions run in branches on one input, around which an SELayer
+/// stands.
 class InceptionBlock : public Module {
  public:
   using Chain = std::vector<std::shared_ptr<BasicConv2d>>;

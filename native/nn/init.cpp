@@ -21,12 +21,15 @@ at::Tensor lazy_zeros(at::IntArrayRef sizes) {
   size_t bytes = sizeof(float);
   for (const int64_t size : sizes) bytes *= static_cast<size_t>(size);  // registry.cpp bounds every size
   if (bytes < kLazyZerosBytes) return at::zeros(sizes, at::kFloat);
-  // Anonymous pages are zero and are backed at first touch. calloc would do the same, but only while it maps too.
+  // Anonymous pages are zero and are backed at first touch. calloc would do the same, but only while it maps
+  // too.
   void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (pages == MAP_FAILED) {
-    throw Error("ERR_SENET_OUT_OF_MEMORY", "cannot allocate " + std::to_string(bytes) + " bytes for a parameter");
+    throw Error("ERR_SENET_OUT_OF_MEMORY",
+                "cannot allocate " + std::to_string(bytes) + " bytes for a parameter");
   }
-  return at::from_blob(pages, sizes, [bytes](void* data) { munmap(data, bytes); }, at::TensorOptions(at::kFloat));
+  return at::from_blob(
+      pages, sizes, [bytes](void* data) { munmap(data, bytes); }, at::TensorOptions(at::kFloat));
 }
 
 double fan_of(const at::Tensor& weight, Fan fan) {
@@ -72,7 +75,8 @@ void init_kaiming_normal(const torch::nn::Module& root, Fan fan) {
 void init_inception(const torch::nn::Module& root) {
   if (SkipInitScope::active()) return;
   const at::NoGradGuard no_grad;
-  // PARITY: trunc_normal_(std, a = -2, b = 2) cuts at 20 standard deviations or more: it never rejects a draw.
+  // PARITY: trunc_normal_(std, a = -2, b = 2) cuts at 20 standard deviations or more: it never rejects a
+  // draw.
   for (const auto& module : root.modules(/*include_self=*/false)) {
     if (const auto* conv = dynamic_cast<const Conv2d*>(module.get())) {
       conv->weight.normal_(0, kInceptionStandardDeviation);

@@ -62,9 +62,10 @@ at::Tensor BatchNorm2d::forward(const at::Tensor& input) {
   if (training) {
     // LibTorch would give an infinite running variance.
     if (input.numel() == input.size(1)) {
-      throw Error("ERR_SENET_SHAPE",
-                  "BatchNorm2d: expected more than 1 value per channel when training, got an input of the shape " +
-                      shape_text(input.sizes()));
+      throw Error(
+          "ERR_SENET_SHAPE",
+          "BatchNorm2d: expected more than 1 value per channel when training, got an input of the shape " +
+              shape_text(input.sizes()));
     }
     num_batches_tracked.add_(1);
   }
@@ -100,8 +101,9 @@ at::Tensor Linear::forward(const at::Tensor& input) {
 void Linear::check_input(const at::Tensor& input) const {
   Module::check_input(input);
   if (input.dim() == 0 || input.size(-1) != in_features || input.numel() == 0) {
-    throw Error("ERR_SENET_SHAPE", "Linear: expected an input of the shape [..., " + std::to_string(in_features) +
-                                       "] that is not empty, got " + shape_text(input.sizes()));
+    throw Error("ERR_SENET_SHAPE", "Linear: expected an input of the shape [..., " +
+                                       std::to_string(in_features) + "] that is not empty, got " +
+                                       shape_text(input.sizes()));
   }
 }
 

@@ -67,7 +67,8 @@ class Linear : public Module {
   const int64_t out_features;
   at::Tensor weight;  // out x in
   at::Tensor bias;    // undefined without bias
-  double inception_standard_deviation = kInceptionStandardDeviation;  // read by init_inception
+  /// Read by init_inception only.
+  double inception_standard_deviation = kInceptionStandardDeviation;
 };
 
 /// In place, as everywhere in the originals: it changes its input.

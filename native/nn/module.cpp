@@ -41,7 +41,8 @@ void Module::check_input(const at::Tensor& input) const {
   if (input.scalar_type() != parameter->scalar_type()) {
     const std::string expected = dtype_name(parameter->scalar_type());
     throw Error("ERR_SENET_DTYPE", name() + ": expected an input of " + expected +
-                                       ", as the module's parameters are, got " + dtype_name(input.scalar_type()));
+                                       ", as the module's parameters are, got " +
+                                       dtype_name(input.scalar_type()));
   }
   if (input.device() != parameter->device()) {
     throw Error("ERR_SENET_DEVICE", name() + ": expected an input on " + device_name(parameter->device()) +
@@ -66,7 +67,8 @@ void Module::check_image(const at::Tensor& input, int64_t channels) const {
 
 void Module::check_image(const at::Tensor& input) const {
   if (input.dim() == 4 && input.numel() > 0) return;
-  throw Error("ERR_SENET_SHAPE", name() + ": expected an input of the shape [N, C, H, W], all at least 1, got " +
+  throw Error("ERR_SENET_SHAPE", name() +
+                                     ": expected an input of the shape [N, C, H, W], all at least 1, got " +
                                      shape_text(input.sizes()));
 }
 

@@ -1,5 +1,5 @@
-// The base of every layer, block and model: LibTorch's module tree, plus one forward signature, input checks, and a
-// training mode that a job captures when it is submitted. Knows no file, no thread pool and no Node.
+// The base of every layer, block and model: LibTorch's module tree, plus one forward signature, input checks,
+// and a training mode that a job captures when it is submitted. Knows no file, no thread pool and no Node.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,8 +20,8 @@ struct Output {
 /// The modules of a tree that are in training mode, captured when a job is submitted.
 using TrainingSet = std::unordered_set<const torch::nn::Module*>;
 
-/// While alive, the forwards of this thread take their mode from `set` (which must outlive it) instead of each
-/// module's flag.
+/// While alive, the forwards of this thread take their mode from `set` (which must outlive it) instead of
+/// each module's flag.
 class TrainingScope {
  public:
   explicit TrainingScope(const TrainingSet& set);
@@ -33,8 +33,8 @@ class TrainingScope {
   const TrainingSet* previous_;
 };
 
-/// While alive, modules constructed on this thread skip every random draw: their weights are zeros whose memory is
-/// not touched, and BatchNorm's are 1 and 0.
+/// While alive, modules constructed on this thread skip every random draw: their weights are zeros whose
+/// memory is not touched, and BatchNorm's are 1 and 0.
 class SkipInitScope {
  public:
   SkipInitScope();
@@ -56,8 +56,8 @@ class Module : public torch::nn::Module {
   virtual at::Tensor forward(const at::Tensor& input) = 0;
   virtual Output forward_all(const at::Tensor& input);
 
-  /// Throws ERR_SENET_SHAPE, ERR_SENET_DTYPE or ERR_SENET_DEVICE for an input that forward cannot take. Reads sizes
-  /// only, so that it may run on the JS thread.
+  /// Throws ERR_SENET_SHAPE, ERR_SENET_DTYPE or ERR_SENET_DEVICE for an input that forward cannot take. Reads
+  /// sizes only, so that it may run on the JS thread.
   virtual void check_input(const at::Tensor& input) const;
 
   /// Version of the module's own entry in a state dict's `_metadata`.

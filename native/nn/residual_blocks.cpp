@@ -70,14 +70,15 @@ CifarSEBasicBlock::CifarSEBasicBlock(int64_t inplanes, int64_t planes, int64_t s
   conv2 = register_module("conv2", conv3x3(planes, planes));
   bn2 = register_module("bn2", std::make_shared<BatchNorm2d>(planes));
   se = register_module("se", std::make_shared<SELayer>(planes, reduction));
-  // PARITY: the stride alone makes no downsample, so inplanes == planes with a stride of 2 fails in forward, as in
-  // the original.
-  if (inplanes != planes) downsample = register_module("downsample", make_downsample(inplanes, planes, stride));
+  // PARITY: the stride alone makes no downsample, so inplanes == planes with a stride of 2 fails in forward,
+  // as in the original.
+  if (inplanes != planes)
+    downsample = register_module("downsample", make_downsample(inplanes, planes, stride));
 }
 
 at::Tensor CifarSEBasicBlock::forward(const at::Tensor& input) {
-  // The residual first, as the original: in training mode the order of the BatchNorm updates is free, but jobs that
-  // fail half-way leave the same state.
+  // The residual first, as the original: in training mode the order of the BatchNorm updates is free, but
+  // jobs that fail half-way leave the same state.
   const at::Tensor residual = downsample ? downsample->forward(input) : input;
   at::Tensor out = relu->forward(bn1->forward(conv1->forward(input)));
   out = se->forward(bn2->forward(conv2->forward(out)));

@@ -34,7 +34,8 @@ class SEBasicBlock : public Module {
   std::shared_ptr<Module> downsample;  // may be null
 };
 
-/// 1 x 1, 3 x 3 (which has the stride), 1 x 1 to four times the planes; the block of SE-ResNet-50, 101 and 152.
+/// 1 x 1, 3 x 3 (which has the stride), 1 x 1 to four times the planes; the block of SE-ResNet-50, 101 and
+/// 152.
 class SEBottleneck : public Module {
  public:
   static constexpr int64_t kExpansion = 4;

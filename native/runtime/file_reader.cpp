@@ -24,6 +24,8 @@ namespace {
 constexpr int64_t kAlignment = 64;
 // What one thread reads at a time.
 constexpr int64_t kChunk = int64_t{4} << 20;
+// What headers may take: a file names its own ranges, and they may repeat each other.
+constexpr int64_t kMaxHeaderBytes = int64_t{128} << 20;
 
 [[noreturn]] void throw_format(const std::string& message) {
   throw Error("ERR_SENET_CHECKPOINT_FORMAT", message);
@@ -158,6 +160,20 @@ void check_views(const std::vector<ByteRange>& ranges, const std::vector<TensorV
                    std::to_string(ranges[view.range].length) + " bytes");
     }
   }
+}
+
+std::vector<uint8_t> read_bytes(int fd, int64_t size, const std::vector<ByteRange>& ranges) {
+  check_views(ranges, {}, size);
+  int64_t total = 0;
+  for (const auto& range : ranges) total += range.length;
+  if (total > kMaxHeaderBytes) throw_format("headers of " + std::to_string(total) + " bytes");
+  std::vector<uint8_t> bytes(static_cast<size_t>(total));
+  uint8_t* destination = bytes.data();
+  for (const auto& range : ranges) {
+    read_exactly(fd, destination, range.offset, range.length);
+    destination += range.length;
+  }
+  return bytes;
 }
 
 std::vector<at::Tensor> read_tensors(int fd, FileIdentity identity, const std::vector<ByteRange>& ranges,

@@ -33,6 +33,9 @@ struct FileIdentity {
 /// Throws ERR_SENET_CHECKPOINT_FORMAT if a view leaves its range, or a range the `size` bytes behind it.
 void check_views(const std::vector<ByteRange>& ranges, const std::vector<TensorView>& views, int64_t size);
 
+/// Reads small ranges, one after the other, into one run of bytes: headers that lie between the tensors of a file.
+std::vector<uint8_t> read_bytes(int fd, int64_t size, const std::vector<ByteRange>& ranges);
+
 /// Reads each range once with pread, in parallel, into one block of memory that the tensors share.
 std::vector<at::Tensor> read_tensors(int fd, FileIdentity identity, const std::vector<ByteRange>& ranges,
                                      const std::vector<TensorView>& views);

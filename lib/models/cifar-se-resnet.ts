@@ -1,0 +1,106 @@
+/**
+ * The SE-ResNets for 32 x 32 images (senet.pytorch, se_resnet.py; He et al., CVPR 2016, section 4.2).
+ */
+import { makeError } from '../errors';
+import { createNativeModule, Module, registerModuleClass } from '../nn/module';
+import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { CifarSEBasicBlock } from './residual-blocks';
+
+// The narrowest stage, whose SELayers bound the reduction.
+const FIRST_STAGE_WIDTH = 16;
+
+function create(
+  type: 'CifarSEResNet' | 'CifarSEPreActResNet',
+  block: unknown,
+  [nSize, numClasses, reduction]: readonly [number, number, number],
+  options: InitOptions | undefined,
+): ReturnType<typeof createNativeModule> {
+  if (block !== CifarSEBasicBlock) {
+    throw makeError('ERR_SENET_ARG_TYPE', `${type}: block: expected CifarSEBasicBlock, got ${describe(block)}`);
+  }
+  const { initWeights } = checkOptions(options, ['initWeights'], type);
+  return createNativeModule(type, {
+    nSize: checkInteger(nSize, `${type}: nSize`, 1),
+    numClasses: checkNumClasses(numClasses, type),
+    reduction: checkInteger(reduction, `${type}: reduction`, 1, FIRST_STAGE_WIDTH),
+    initWeights: checkInitWeights(initWeights, type),
+  });
+}
+
+/** N x 3 x 32 x 32 images to N x numClasses logits; three stages of `nSize` blocks, 16, 32 and 64 channels wide. */
+export class CifarSEResNet extends Module {
+  /** The order of Python's arguments. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(block: typeof CifarSEBasicBlock, nSize: number, numClasses = 10, reduction = 16, options?: InitOptions) {
+    super(create('CifarSEResNet', block, [nSize, numClasses, reduction], options));
+  }
+}
+registerModuleClass('CifarSEResNet', CifarSEResNet);
+
+/**
+ * The same with BatchNorm and ReLU after the last stage instead of after the first convolution.
+ *
+ * PARITY: the blocks are CifarSEResNet's own post-activation blocks, and the weights are drawn twice, as in the
+ * original. Deviates in one thing: the original forward forgets to return its logits.
+ */
+export class CifarSEPreActResNet extends Module {
+  /** The order of Python's arguments. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(block: typeof CifarSEBasicBlock, nSize: number, numClasses = 10, reduction = 16, options?: InitOptions) {
+    super(create('CifarSEPreActResNet', block, [nSize, numClasses, reduction], options));
+  }
+}
+registerModuleClass('CifarSEPreActResNet', CifarSEPreActResNet);
+
+export interface CifarSEResNetOptions extends InitOptions {
+  /** Default 10. */
+  numClasses?: number;
+  /** From 1 to 16. Default 16. */
+  reduction?: number;
+}
+
+type CifarClass<T> = new (
+  block: typeof CifarSEBasicBlock,
+  nSize: number,
+  numClasses?: number,
+  reduction?: number,
+  options?: InitOptions,
+) => T;
+
+function build<T>(modelClass: CifarClass<T>, name: string, nSize: number, options: CifarSEResNetOptions | undefined): T {
+  const { numClasses, reduction, initWeights = true } = checkOptions(
+    options,
+    ['numClasses', 'reduction', 'initWeights'],
+    name,
+  );
+  return new modelClass(CifarSEBasicBlock, nSize, numClasses, reduction, { initWeights });
+}
+
+/** 274,490 parameters (10 classes, reduction 16). @throws as `CifarSEResNet` */
+export function se_resnet20(options?: CifarSEResNetOptions): CifarSEResNet {
+  return build(CifarSEResNet, 'se_resnet20', 3, options);
+}
+
+/** 470,266 parameters. @throws as `CifarSEResNet` */
+export function se_resnet32(options?: CifarSEResNetOptions): CifarSEResNet {
+  return build(CifarSEResNet, 'se_resnet32', 5, options);
+}
+
+/** 861,818 parameters. @throws as `CifarSEResNet` */
+export function se_resnet56(options?: CifarSEResNetOptions): CifarSEResNet {
+  return build(CifarSEResNet, 'se_resnet56', 9, options);
+}
+
+/** 274,586 parameters. @throws as `CifarSEPreActResNet` */
+export function se_preactresnet20(options?: CifarSEResNetOptions): CifarSEPreActResNet {
+  return build(CifarSEPreActResNet, 'se_preactresnet20', 3, options);
+}
+
+/** 470,362 parameters. @throws as `CifarSEPreActResNet` */
+export function se_preactresnet32(options?: CifarSEResNetOptions): CifarSEPreActResNet {
+  return build(CifarSEPreActResNet, 'se_preactresnet32', 5, options);
+}
+
+/** 861,914 parameters. @throws as `CifarSEPreActResNet` */
+export function se_preactresnet56(options?: CifarSEResNetOptions): CifarSEPreActResNet {
+  return build(CifarSEPreActResNet, 'se_preactresnet56', 9, options);
+}

@@ -1,0 +1,68 @@
+/**
+ * SE-Inception-v3 (senet.pytorch, se_inception.py; torchvision's Inception3; Szegedy et al., CVPR 2016).
+ */
+import { makeError } from '../errors';
+import { createNativeModule, Module, registerModuleClass } from '../nn/module';
+import { checkBoolean, checkOptions, describe } from '../tensor/options';
+import type { Tensor } from '../tensor/tensor';
+import { checkInitWeights, checkNumClasses, type InitOptions } from './options';
+
+/** What training with the auxiliary head gives: two N x numClasses tensors. */
+export interface InceptionOutputs {
+  logits: Tensor;
+  auxLogits: Tensor;
+}
+
+const RECALIBRATE = ['none', 'input', 'output'] as const;
+
+/** Where the SE layers act: nowhere (as in the original), on each block's input, or on its output (the paper). */
+export type Recalibrate = (typeof RECALIBRATE)[number];
+
+export interface SEInception3Options extends InitOptions {
+  numClasses: number;
+  /** The auxiliary head, which runs in training mode. Default true. */
+  auxLogits?: boolean;
+  /** Converts ImageNet's normalisation to the one that Inception's own weights expect. Default false. */
+  transformInput?: boolean;
+  /**
+   * Default 'none'. PARITY: the original registers its SE layers and never calls them; they have keys and no gradient.
+   * 'input' uses the same state dict; 'output' has layers of the blocks' output widths.
+   */
+  recalibrate?: Recalibrate;
+}
+
+/** N x 3 x 299 x 299 images to N x numClasses logits; in training with the auxiliary head to `{ logits, auxLogits }`. */
+export class SEInception3 extends Module<Tensor | InceptionOutputs> {
+  /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options: SEInception3Options) {
+    const {
+      numClasses,
+      auxLogits = true,
+      transformInput = false,
+      recalibrate = 'none',
+      initWeights,
+    } = checkOptions(options, ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'initWeights'], 'SEInception3');
+    if (numClasses === undefined) throw makeError('ERR_SENET_ARG_MISSING', 'SEInception3: numClasses is required');
+    if (!RECALIBRATE.includes(recalibrate)) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `SEInception3: recalibrate: expected 'none', 'input' or 'output', got ${describe(recalibrate)}`,
+      );
+    }
+    super(
+      createNativeModule('SEInception3', {
+        numClasses: checkNumClasses(numClasses, 'SEInception3'),
+        auxLogits: checkBoolean(auxLogits, 'SEInception3: auxLogits'),
+        transformInput: checkBoolean(transformInput, 'SEInception3: transformInput'),
+        recalibrate,
+        initWeights: checkInitWeights(initWeights, 'SEInception3'),
+      }),
+    );
+  }
+}
+registerModuleClass('SEInception3', SEInception3);
+
+/** 28.4 million parameters with the auxiliary head and 1000 classes. @throws as `SEInception3` */
+export function se_inception_v3(options: SEInception3Options): SEInception3 {
+  return new SEInception3(options);
+}

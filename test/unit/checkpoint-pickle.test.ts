@@ -1,0 +1,231 @@
+/** The pickle reader: every opcode that PyTorch writes, and what hostile pickles get. */
+import { expect } from 'chai';
+
+import { MAX_DEPTH, MAX_MEMO_INDEX, MAX_PICKLE_OPCODES } from '../../lib/checkpoint/limits';
+import { EndOfPickle, readPickle } from '../../lib/checkpoint/pickle';
+import { TorchHost } from '../../lib/checkpoint/torch-globals';
+import { Complex, Dict, GlobalName, Tuple, type Value } from '../../lib/checkpoint/values';
+import { isSenetError, type ErrorCode } from '../../lib/errors';
+import { bytesOf, expectCode, parse, uint32, uint64, zipCheckpoint } from '../support/checkpoint-files';
+
+const noStorages = {
+  find(): never {
+    throw new Error('a storage was asked for');
+  },
+};
+
+function read(...parts: (number | string | Uint8Array)[]): Value {
+  const bytes = bytesOf(...parts);
+  const result = readPickle(bytes, 0, new TorchHost('test', noStorages), 'test', 0);
+  expect(result.end).to.equal(bytes.length);
+  return result.value;
+}
+
+function refusal(...parts: (number | string | Uint8Array)[]): { code: string; message: string } {
+  try {
+    read(...parts);
+  } catch (error) {
+    if (error instanceof EndOfPickle) return { code: 'end', message: String(error.needed) };
+    if (isSenetError(error)) return error;
+    throw error;
+  }
+  throw new Error('the pickle was read');
+}
+
+describe('checkpoint: pickle values', () => {
+  const cases: [string, (number | string | Uint8Array)[], unknown][] = [
+    ['None', ['N.'], null],
+    ['True and False', [0x88, 0x89, 0x86, '.'], new Tuple([true, false])],
+    ['BININT1', ['K', 255, '.'], 255],
+    ['BININT2', ['M', 0xff, 0xff, '.'], 65535],
+    ['BININT', ['J', uint32(0xffffffff), '.'], -1],
+    ['LONG1 empty', [0x8a, 0, '.'], 0],
+    ['LONG1 negative', [0x8a, 1, 0x80, '.'], -128],
+    ['LONG1 of 7 bytes', [0x8a, 7, Buffer.from('ffffffffffff1f', 'hex'), '.'], 2 ** 53 - 1],
+    ['LONG1 beyond 2**53', [0x8a, 8, uint64(2n ** 60n), '.'], 2n ** 60n],
+    ['LONG4', [0x8b, uint32(2), 1, 1, '.'], 257],
+    ['INT', ['I-12\n.'], -12],
+    ['INT as boolean', ['I01\n.'], true],
+    ['LONG', ['L1180591620717411303424L\n.'], 2n ** 70n],
+    ['BINFLOAT', ['G', Buffer.from('3ff8000000000000', 'hex'), '.'], 1.5],
+    ['FLOAT', ['F-2.5e3\n.'], -2500],
+    ['FLOAT inf', ['F-inf\n.'], -Infinity],
+    ['BINUNICODE', ['X', uint32(3), 'aé', '.'], 'aé'],
+    ['BINUNICODE of U+FFFD', ['X', uint32(3), '\ufffd', '.'], '\ufffd'],
+    ['SHORT_BINUNICODE', [0x8c, 1, 'a.'], 'a'],
+    ['BINUNICODE8', [0x8d, uint64(1), 'a.'], 'a'],
+    ['UNICODE', ['Va\\u00e9\n.'], 'aé'],
+    ['STRING', ["S'a\\x62\\n'\n."], 'ab\n'],
+    ['SHORT_BINSTRING as text', ['U', 3, 'aé', '.'], 'aé'],
+    ['SHORT_BINSTRING as bytes', ['U', 1, 0xff, '.'], Uint8Array.of(255)],
+    ['BINSTRING', ['T', uint32(1), 'a.'], 'a'],
+    ['SHORT_BINBYTES', ['C', 1, 0xff, '.'], Uint8Array.of(255)],
+    ['BINBYTES', ['B', uint32(1), 'a.'], Uint8Array.of(97)],
+    ['BINBYTES8', [0x8e, uint64(1), 'a.'], Uint8Array.of(97)],
+    ['BYTEARRAY8', [0x96, uint64(1), 'a.'], Uint8Array.of(97)],
+    ['LIST and APPEND', ['(K', 1, 'lK', 2, 'a.'], [1, 2]],
+    ['APPENDS', ['](K', 1, 'K', 2, 'e.'], [1, 2]],
+    ['sets', [0x8f, '(K', 1, 'K', 1, 0x90, '.'], new Set([1])],
+    ['FROZENSET', ['(K', 1, 0x91, '.'], new Set([1])],
+    ['memo', ['K', 7, 'q', 0, '0h', 0, '.'], 7],
+    ['LONG_BINPUT', ['K', 7, 'r', uint32(300), '0j', uint32(300), '.'], 7],
+    ['PUT and GET', ['K', 7, 'p1\n0g1\n.'], 7],
+    ['MEMOIZE and FRAME', [0x80, 4, 0x95, uint64(5), 'K', 7, 0x94, 'h', 0, '.'], 7],
+    ['DUP', ['K', 7, '2', 0x86, '.'], new Tuple([7, 7])],
+    ['POP_MARK', ['K', 7, '(K', 1, '1.'], 7],
+    ['bytes of protocol 2', ['c_codecs\nencode\nX', uint32(3), 'aÿ', 'X', uint32(6), 'latin1', 0x86, 'R.'], Uint8Array.of(97, 255)],
+    ['bytearray of Python 2', ['c__builtin__\nbytearray\n)R.'], new Uint8Array()],
+    ['set of protocol 2', ['c__builtin__\nset\n](K', 3, 'e', 0x85, 'R.'], new Set([3])],
+    ['complex', ['c__builtin__\ncomplex\nG', Buffer.alloc(8), 'G', Buffer.from('3ff8000000000000', 'hex'), 0x86, 'R.'], new Complex(0, 1.5)],
+    ['torch.Size', ['ctorch\nSize\nK', 2, 'K', 3, 0x86, 0x85, 'R.'], new Tuple([2, 3])],
+    ['torch.device', ['ctorch\ndevice\nX', uint32(4), 'cudaK', 1, 0x86, 'R.'], 'cuda:1'],
+    ['a dtype', ['ctorch\nbfloat16\n.'], new GlobalName('torch.bfloat16')],
+    ['STACK_GLOBAL', [0x8c, 5, 'torch', 0x8c, 4, 'half', '0', 0x8c, 7, 'float16', 0x93, '.'], new GlobalName('torch.float16')],
+  ];
+  for (const [name, parts, value] of cases) {
+    it(name, () => expect(read(...parts)).to.deep.equal(value));
+  }
+
+  it('tuples inside tuples', () => {
+    expect(read(')K', 1, 'K', 2, 'K', 3, 0x87, 0x86, '.')).to.deep.equal(new Tuple([new Tuple([]), new Tuple([1, 2, 3])]));
+  });
+
+  it('keys that mean something to JavaScript objects are only keys', () => {
+    const dict = read('}(X', uint32(9), '__proto__K', 1, 'X', uint32(11), 'constructorK', 2, 'u.') as Dict;
+    expect([...dict]).to.deep.equal([
+      ['__proto__', 1],
+      ['constructor', 2],
+    ]);
+    expect(Object.getPrototypeOf(dict)).to.equal(Dict.prototype);
+    expect(({} as Record<string, unknown>).polluted).to.equal(undefined);
+  });
+
+  it('a list that holds itself', () => {
+    const list = read(']q', 0, 'h', 0, 'a.') as Value[];
+    expect(list[0]).to.equal(list);
+  });
+
+  it('an OrderedDict with _metadata, and one of pairs as Python 2 wrote it', () => {
+    const dict = read('ccollections\nOrderedDict\n]](K', 1, 'K', 2, 'ea', 0x85, 'R}X', uint32(9), '_metadataK', 5, 'sb.') as Dict;
+    expect([...dict]).to.deep.equal([[1, 2]]);
+    expect(dict.metadata).to.equal(5);
+  });
+});
+
+describe('checkpoint: hostile pickles', () => {
+  const names: [string, (number | string | Uint8Array)[], string][] = [
+    ['GLOBAL', ['cposix\nsystem\n.'], 'posix.system'],
+    ['builtins', ['c__builtin__\neval\n.'], '__builtin__.eval'],
+    ['INST', ["(S'x'\nios\nsystem\n."], 'os.system'],
+    ['STACK_GLOBAL', [0x8c, 10, 'subprocess', 0x8c, 5, 'Popen', 0x93, '.'], 'subprocess.Popen'],
+    ['a dotted name', [0x8c, 5, 'torch', 0x8c, 14, 'os.path.expand', 0x93, '.'], 'torch.os.path.expand'],
+    ['argparse', ['cargparse\nNamespace\n.'], 'argparse.Namespace'],
+    ['numpy', ['cnumpy.core.multiarray\nscalar\n.'], 'numpy.core.multiarray.scalar'],
+    ['defaultdict', ['ccollections\ndefaultdict\n.'], 'collections.defaultdict'],
+    ['a whole module', ['ctorch.nn.modules.linear\nLinear\n.'], 'torch.nn.modules.linear.Linear'],
+    ['a name of Object.prototype', ['ctorch\nconstructor\n.'], 'torch.constructor'],
+    ['control characters', ['cos\n\u001b[31m\n.'], 'os.\\u{1b}[31m'],
+  ];
+  for (const [name, parts, global] of names) {
+    it(`${name} is refused by name`, () => {
+      const { code, message } = refusal(...parts);
+      expect(code).to.equal('ERR_SENET_CHECKPOINT_UNSAFE');
+      expect(message).to.contain(`'${global}'`);
+    });
+  }
+
+  it('extension codes are refused', () => {
+    expect(refusal(0x82, 1, '.').code).to.equal('ERR_SENET_CHECKPOINT_UNSAFE');
+  });
+
+  const table: [string, (number | string | Uint8Array)[], ErrorCode | 'end'][] = [
+    ['nothing', [], 'end'],
+    ['no STOP', ['N'], 'end'],
+    ['STOP on an empty stack', ['.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['STOP inside a mark', ['N(.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['protocol 6', [0x80, 6, 'N.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['an unknown opcode', [0xff, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a frame longer than the file', [0x95, uint64(2n ** 63n), 'N.'], 'end'],
+    ['BINUNICODE of 4 GB', ['X', uint32(0xffffffff), 'a.'], 'end'],
+    ['BINUNICODE8 of 2**64 - 1', [0x8d, uint64(2n ** 64n - 1n), 'a.'], 'end'],
+    ['BINBYTES8 of 2**63', [0x8e, uint64(2n ** 63n), 'a.'], 'end'],
+    ['BINSTRING of a negative length', ['T', uint32(0xffffffff), '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['LONG4 of a negative length', [0x8b, uint32(0xffffffff), '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['LONG4 of 2 GB', [0x8b, uint32(0x7fffffff), '.'], 'end'],
+    ['LONG4 of 2000 bytes', [0x8b, uint32(2000), Buffer.alloc(2000, 1), '.'], 'ERR_SENET_CHECKPOINT_LIMIT'],
+    ['LONG of 5000 digits', [`L${'9'.repeat(5000)}L\n.`], 'ERR_SENET_CHECKPOINT_LIMIT'],
+    ['INT of words', ['Iabc\n.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['FLOAT of words', ['Fabc\n.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a line without an end', ['c', 'a'.repeat(100)], 'end'],
+    ['a line of 100 KB', ['c', 'a'.repeat(100_000), '\n.'], 'ERR_SENET_CHECKPOINT_LIMIT'],
+    ['a string that is no UTF-8', ['X', uint32(1), 0xff, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a string without quotes', ['Sabc\n.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a memo entry that is not there', ['h', 3, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a memo index beyond the limit', ['Nr', uint32(MAX_MEMO_INDEX + 1), '.'], 'ERR_SENET_CHECKPOINT_LIMIT'],
+    ['APPEND to a tuple', [')Na.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['SETITEM in a list', [']NNs.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['SETITEMS with an odd count', ['}(Nu.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['DICT with an odd count', ['(Nd.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['ADDITEMS to None', ['N(K', 1, 0x90, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a list as a key', ['}]Ns.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a tuple of a list as a key', ['}]', 0x85, 'Ns.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['TUPLE3 of two', ['NN', 0x87, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['TUPLE across a mark', ['N(N', 0x86, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['TUPLE without a mark', ['Nt.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['REDUCE of text', ['X', uint32(1), 'a)R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['REDUCE with a list', ['ccollections\nOrderedDict\n]R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['REDUCE of a dtype', ['ctorch\nfloat32\n)R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['NEWOBJ_EX with keywords', ['ctorch\nSize\n)}X', uint32(1), 'aNs', 0x92, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['BUILD of a list', [']}b.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a persistent id that is text', ['X', uint32(1), 'aQ.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a persistent id in text', ['Pstorage\n.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a persistent module', ['X', uint32(6), 'module', 0x85, 'Q.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['NEXT_BUFFER', [0x97, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['bytearray of a number', ['c__builtin__\nbytearray\nJ', uint32(0x7fffffff), 0x85, 'R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['encode to another encoding', ['c_codecs\nencode\nX', uint32(1), 'aX', uint32(5), 'rot13', 0x86, 'R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a set of lists', ['c__builtin__\nset\n](]e', 0x85, 'R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['a tensor over None', ['ctorch._utils\n_rebuild_tensor_v2\n(NK', 0, '))', 0x89, 'NtR.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    ['_rebuild_from_type_v2 of a class', ['ctorch._tensor\n_rebuild_from_type_v2\n(ccollections\nOrderedDict\nctorch\nTensor\n)NtR.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+  ];
+  for (const [name, parts, code] of table) {
+    it(`${name}: ${code}`, () => expect(refusal(...parts).code).to.equal(code));
+  }
+
+  it('an error tells the byte', () => {
+    expect(refusal('NNN', 0xff, '.').message).to.match(/0xff is known, at byte 3$/);
+  });
+
+  it('calls that copy one list again and again end at a limit, with little memory', () => {
+    // 10,000 items, copied 10,000 times.
+    const list = ['](', Buffer.alloc(20_000, 'K\u0001'), 'eq', 0];
+    const calls = Buffer.from('c__builtin__\nset\nh\u0000\u0085R0'.repeat(10_000), 'latin1');
+    const before = process.memoryUsage().rss;
+    expect(refusal(...list, calls, 'N.').code).to.equal('ERR_SENET_CHECKPOINT_LIMIT');
+    expect(process.memoryUsage().rss - before).to.be.below(300e6);
+  });
+
+  it('a billion laughs is read once for each level', async () => {
+    // l0 = []; each next list holds the one before ten times: 10**100 paths.
+    const levels = Array.from({ length: 100 }, (_, i) => bytesOf('](', bytesOf('h', i).toString('latin1').repeat(10), 'eq', i + 1));
+    const parsed = await parse(await zipCheckpoint(bytesOf(']q', 0, ...levels, '.')));
+    expect(parsed.tensors).to.deep.equal([]);
+  });
+
+  it('more opcodes than the limit', () => {
+    expect(refusal(Buffer.alloc(2 * MAX_PICKLE_OPCODES, 'N0')).code).to.equal('ERR_SENET_CHECKPOINT_LIMIT');
+  });
+
+  it('nesting deeper than the limit, by any way down', async () => {
+    const deep = bytesOf(Buffer.alloc(MAX_DEPTH + 1, ']'), Buffer.alloc(MAX_DEPTH, 'a'), '.');
+    await expectCode(async () => parse(await zipCheckpoint(deep)), 'ERR_SENET_CHECKPOINT_LIMIT', /nested/);
+    const million = bytesOf(Buffer.alloc(1_000_000, ']'), Buffer.alloc(999_999, 'a'), '.');
+    await expectCode(async () => parse(await zipCheckpoint(million)), 'ERR_SENET_CHECKPOINT_LIMIT', /nested/);
+    // Each list holds the one before; the outermost names the shallowest first, so a walk meets each at depth 1.
+    const steps = Array.from({ length: 250 }, (_, i) => bytesOf(']h', i, 'aq', i + 1, '0')).slice(0, 250);
+    const all = Array.from({ length: 250 }, (_, i) => bytesOf('h', i));
+    const ladder = bytesOf(']q', 0, '0', ...steps, '](', ...all, 'e.');
+    await expectCode(async () => parse(await zipCheckpoint(ladder)), 'ERR_SENET_CHECKPOINT_LIMIT', /nested/);
+    const allowed = bytesOf(Buffer.alloc(MAX_DEPTH, ']'), Buffer.alloc(MAX_DEPTH - 1, 'a'), '.');
+    expect((await parse(await zipCheckpoint(allowed))).tensors).to.deep.equal([]);
+  });
+});

@@ -1,0 +1,192 @@
+/** StateDict, prefixes, and what `load`, `loadCheckpoint` and `save` do besides formats. */
+import { expect } from 'chai';
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, truncateSync, utimesSync, writeFileSync, lstatSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import { load, loadCheckpoint } from '../../lib/checkpoint/load';
+import { parseCheckpoint } from '../../lib/checkpoint/parse';
+import { save } from '../../lib/checkpoint/save';
+import { withSource } from '../../lib/checkpoint/source';
+import { StateDict, consumePrefixInStateDictIfPresent } from '../../lib/checkpoint/state-dict';
+import { planRead } from '../../lib/checkpoint/tensor-record';
+import { binding } from '../../lib/native';
+import { ones, tensor, zeros } from '../../lib/tensor/factories';
+import { runJob } from '../../lib/tensor/jobs';
+import { SELayer } from '../../lib/nn/se-layer';
+import { expectCode, fixture, zipOf, bytesOf, uint32 } from '../support/checkpoint-files';
+
+describe('checkpoint: prefixes', () => {
+  it('are stripped where they stand, metadata too, as in Python', async () => {
+    const stateDict = await load(fixture('se_resnet20-dataparallel-old.pkl'));
+    expect([...stateDict.keys()][0]).to.equal('module.conv1.weight');
+    consumePrefixInStateDictIfPresent(stateDict, 'module.');
+    expect([...stateDict.keys()][0]).to.equal('conv1.weight');
+    expect([...stateDict.keys()].some((key) => key.startsWith('module.'))).to.equal(false);
+    expect([...stateDict.metadata.keys()].some((key) => key.startsWith('module'))).to.equal(false);
+  });
+  it('leave other names alone and move what they rename to the end', () => {
+    const entry = zeros([1]);
+    const metadata = new Map([
+      ['', { version: 9 }],
+      ['module', { version: 1 }],
+      ['module.a', { version: 2 }],
+      ['b', { version: 3 }],
+    ]);
+    const stateDict = new StateDict([['module.a', entry], ['b', entry], ['modulex', entry]], metadata);
+    consumePrefixInStateDictIfPresent(stateDict, 'module.');
+    expect([...stateDict.keys()]).to.deep.equal(['b', 'modulex', 'a']);
+    expect([...stateDict.metadata]).to.deep.equal([
+      ['', { version: 1 }],
+      ['b', { version: 3 }],
+      ['a', { version: 2 }],
+    ]);
+    consumePrefixInStateDictIfPresent(stateDict, '_orig_mod.');
+    expect([...stateDict.keys()]).to.deep.equal(['b', 'modulex', 'a']);
+  });
+  it('need a state dict and text', () => {
+    expect(() => consumePrefixInStateDictIfPresent({} as never, 'a')).to.throw(TypeError);
+    expect(() => consumePrefixInStateDictIfPresent(new Map(), 3 as never)).to.throw(TypeError);
+  });
+});
+
+describe('checkpoint: load', () => {
+  let folder: string;
+  beforeEach(() => {
+    folder = mkdtempSync(path.join(tmpdir(), 'senet-load-'));
+  });
+  afterEach(() => rmSync(folder, { recursive: true }));
+
+  it('options: unknown, wrong, aborted before and during', async () => {
+    const file = fixture('se_resnet20-zip.pt');
+    await expectCode(() => load(file, { nmap: true } as never), 'ERR_SENET_UNKNOWN_OPTION', /mmap/);
+    await expectCode(() => load(file, { mmap: 1 } as never), 'ERR_SENET_ARG_TYPE');
+    const before = await expectCode(() => load(file, { signal: AbortSignal.abort('why') }), 'ERR_SENET_ABORTED');
+    expect([before.name, before.cause]).to.deep.equal(['AbortError', 'why']);
+    const controller = new AbortController();
+    const during = expectCode(() => load(file, { signal: controller.signal }), 'ERR_SENET_ABORTED');
+    controller.abort();
+    await during;
+  });
+  it('a file without a state dict says what it holds', async () => {
+    const pickle = bytesOf('}X', uint32(5), 'epochK', 1, 's.');
+    const zip = await zipOf({ 'x/data.pkl': pickle });
+    await expectCode(() => load(zip), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', /epoch \(int\).*loadCheckpoint/);
+    expect(await loadCheckpoint(zip)).to.deep.equal(new Map([['epoch', 1]]));
+  });
+  it('mapped, read and from bytes give the same', async () => {
+    for (const name of ['dtypes.pt', 'dtypes.pkl', 'dtypes.safetensors']) {
+      const file = fixture('checkpoints', name);
+      const [a, b, c] = [await load(file), await load(file, { mmap: true }), await load(readFileSync(file))];
+      for (const [key, value] of a) {
+        expect(b.get(key)?.toTypedArray(), key).to.deep.equal(value.toTypedArray());
+        expect(c.get(key)?.toTypedArray(), key).to.deep.equal(value.toTypedArray());
+      }
+    }
+  });
+  it('a file that changes between parse and read', async () => {
+    const file = path.join(folder, 'a.pt');
+    for (const change of [() => truncateSync(file, 5000), () => utimesSync(file, 1, 1)]) {
+      writeFileSync(file, readFileSync(fixture('se_resnet20-zip.pt')));
+      const read = withSource(file, async (source) => {
+        const { ranges, tensors } = planRead((await parseCheckpoint(source)).tensors);
+        change();
+        if (source.origin.kind !== 'file') throw new Error('not a file');
+        const { fd, mtimeNs } = source.origin;
+        return runJob(() => binding.readTensors(fd, source.size, mtimeNs, ranges, tensors));
+      });
+      await expectCode(() => read, 'ERR_SENET_FILE_CHANGED');
+    }
+  });
+  it('closes its file, however it ends', async () => {
+    const open = (): number => readdirSync('/proc/self/fd').length;
+    const before = open();
+    for (let i = 0; i < 20; i++) {
+      await load(fixture('checkpoints', 'dtypes.pt'));
+      await load(fixture('evil-zip.pt')).catch(() => undefined);
+      await load(fixture('truncated-legacy.pkl')).catch(() => undefined);
+    }
+    expect(open()).to.be.at.most(before + 2);
+  });
+});
+
+describe('checkpoint: save', () => {
+  let folder: string;
+  beforeEach(() => {
+    folder = mkdtempSync(path.join(tmpdir(), 'senet-save-'));
+  });
+  afterEach(() => rmSync(folder, { recursive: true }));
+  const place = (name: string): string => path.join(folder, name);
+
+  it('a module, a StateDict and a Map, in both formats', async () => {
+    const layer = new SELayer(16, 4);
+    const state = layer.stateDict();
+    for (const target of [layer, state, new Map(state)]) {
+      for (const name of ['a.pt', 'a.safetensors']) {
+        await save(target, place(name));
+        const back = await load(place(name));
+        expect([...back.keys()].sort()).to.deep.equal([...state.keys()].sort());
+        for (const [key, value] of state) expect(back.get(key)?.toArray()).to.deep.equal(value.toArray());
+        if (name === 'a.pt') expect([...back.keys()]).to.deep.equal([...state.keys()]);
+      }
+    }
+    await save(layer, place('m.pt'));
+    expect([...(await load(place('m.pt'))).metadata]).to.deep.equal([...state.metadata]);
+    expect(readdirSync(folder).sort()).to.deep.equal(['a.pt', 'a.safetensors', 'm.pt']);
+  });
+  it('keeps shared storages and strides in a .pt, and parameters', async () => {
+    const views = await load(fixture('checkpoints', 'views.pt'));
+    await save(views, place('views.pt'));
+    const back = await load(place('views.pt'));
+    for (const [key, value] of views) {
+      expect(back.get(key)?.toArray(), key).to.deep.equal(value.toArray());
+      expect(back.get(key)?.requiresGrad, key).to.equal(value.requiresGrad);
+    }
+    back.get('whole')?.add_(100);
+    expect(back.get('tail')?.toArray()).to.deep.equal([120, 121, 122, 123]);
+    expect((back.get('transposed')?.toArray() as number[][])[1]?.[0]).to.equal(101);
+  });
+  it('refuses shared memory in safetensors, one storage of two types in .pt, and unknown extensions', async () => {
+    const views = await load(fixture('checkpoints', 'views.pt'));
+    await expectCode(() => save(views, place('v.safetensors')), 'ERR_SENET_ARG_RANGE', /'whole' and 'tail' share memory/);
+    await expectCode(() => save(views, place('v.onnx')), 'ERR_SENET_ARG_RANGE', /\.safetensors or \.pt/);
+    await expectCode(() => save({} as never, place('v.pt')), 'ERR_SENET_ARG_TYPE');
+    await expectCode(() => save(new Map([['a', 3 as never]]), place('v.pt')), 'ERR_SENET_ARG_TYPE', /'a'/);
+    await expectCode(() => save(views, place('v.pt'), { metdata: {} } as never), 'ERR_SENET_UNKNOWN_OPTION');
+    expect(readdirSync(folder)).to.deep.equal([]);
+  });
+  it('writes tensors that are not contiguous, and metadata, to safetensors', async () => {
+    const transposed = tensor([[1, 2, 3], [4, 5, 6]]).transpose(0, 1);
+    const state = new StateDict([['t', transposed], ['e', zeros([0, 3])]], new Map(), new Map([['size', '224']]));
+    await save(state, place('t.safetensors'), { metadata: { crop: '7' } });
+    const back = await load(place('t.safetensors'));
+    expect(back.get('t')?.toArray()).to.deep.equal([[1, 4], [2, 5], [3, 6]]);
+    expect(Object.fromEntries(back.fileMetadata)).to.deep.equal({ format: 'pt', size: '224', crop: '7' });
+  });
+  it('leaves the old file and no other when it fails', async () => {
+    writeFileSync(place('old.pt'), 'old');
+    const gone = ones([2]);
+    gone.dispose();
+    await expectCode(() => save(new Map([['a', ones([2])], ['gone', gone]]), place('old.pt')), 'ERR_SENET_DISPOSED');
+    expect(readFileSync(place('old.pt'), 'utf8')).to.equal('old');
+    mkdirSync(place('folder.pt'));
+    await expectCode(() => save(new Map([['a', ones([2])]]), place('folder.pt')), 'ERR_SENET_FILE');
+    await expectCode(() => save(new Map([['a', ones([2])]]), place('none/a.pt')), 'ERR_SENET_FILE_NOT_FOUND');
+    expect(readdirSync(folder).sort()).to.deep.equal(['folder.pt', 'old.pt']);
+  });
+  it('a tensor that is disposed while it is written leaves no file', async () => {
+    const large = ones([4_000_000]);
+    const last = ones([2]);
+    const saving = expectCode(() => save(new Map([['large', large], ['last', last]]), place('a.pt')), 'ERR_SENET_DISPOSED');
+    setImmediate(() => last.dispose());
+    await saving;
+    expect(readdirSync(folder)).to.deep.equal([]);
+  });
+  it('writes through a link', async () => {
+    writeFileSync(place('real.pt'), '');
+    symlinkSync('real.pt', place('link.pt'));
+    await save(new Map([['a', ones([2])]]), place('link.pt'));
+    expect(lstatSync(place('link.pt')).isSymbolicLink()).to.equal(true);
+    expect((await load(place('real.pt'))).size).to.equal(1);
+  });
+});
