@@ -26,7 +26,9 @@ function readJson<T>(...names: string[]): T {
 }
 
 describe('parity: one se_resnet20 in six files', () => {
-  const { state } = readJson<{ state: Record<string, Summary> | [string, Summary][] }>('se_resnet20-checkpoint.json');
+  const { state } = readJson<{ state: Record<string, Summary> | [string, Summary][] }>(
+    'se_resnet20-checkpoint.json',
+  );
   const summaries = new Map(Array.isArray(state) ? state : Object.entries(state));
   const files = {
     'se_resnet20-zip.pt': 0,
@@ -50,8 +52,14 @@ describe('parity: one se_resnet20 in six files', () => {
       const values = numbers(tensor);
       expect(values.slice(0, summary.head.length), key).to.deep.equal(summary.head);
       const tolerance = 1e-10 * Math.max(1, summary.l2);
-      expect(values.reduce((sum, value) => sum + value, 0), key).to.be.closeTo(summary.sum, tolerance * Math.sqrt(values.length));
-      expect(Math.sqrt(values.reduce((sum, value) => sum + value * value, 0)), key).to.be.closeTo(summary.l2, tolerance);
+      expect(
+        values.reduce((sum, value) => sum + value, 0),
+        key,
+      ).to.be.closeTo(summary.sum, tolerance * Math.sqrt(values.length));
+      expect(Math.sqrt(values.reduce((sum, value) => sum + value * value, 0)), key).to.be.closeTo(
+        summary.l2,
+        tolerance,
+      );
     }
   });
   for (const [name, tolerance] of Object.entries(files)) {
@@ -68,7 +76,12 @@ describe('parity: one se_resnet20 in six files', () => {
         expect(tensor.shape, key).to.deep.equal(source?.shape);
         const [actual, wanted] = [numbers(tensor), numbers(source)];
         if (tolerance === 0) expect(actual, key).to.deep.equal(wanted);
-        else actual.forEach((value, i) => expect(Math.abs(value - (wanted[i] ?? NaN)), key).to.be.at.most(tolerance * Math.max(1, Math.abs(wanted[i] ?? NaN))));
+        else
+          actual.forEach((value, i) =>
+            expect(Math.abs(value - (wanted[i] ?? NaN)), key).to.be.at.most(
+              tolerance * Math.max(1, Math.abs(wanted[i] ?? NaN)),
+            ),
+          );
       }
     });
   }
@@ -98,7 +111,8 @@ describe('parity: small files of every kind', () => {
   for (const name of ['views.pt', 'views.pkl', 'view-metadata.pkl', 'python2.pkl']) {
     it(`${name}: tensors that shared a storage share it`, async () => {
       const loaded = await load(fixture('checkpoints', name));
-      const [whole, part] = name === 'python2.pkl' ? ['weight', 'bias'] : ['whole', name.startsWith('views') ? 'tail' : 'part'];
+      const [whole, part] =
+        name === 'python2.pkl' ? ['weight', 'bias'] : ['whole', name.startsWith('views') ? 'tail' : 'part'];
       const before = numbers(loaded.get(part as string));
       loaded.get(whole as string)?.add_(1000);
       expect(numbers(loaded.get(part as string))).to.deep.equal(before.map((value) => value + 1000));
@@ -109,7 +123,16 @@ describe('parity: small files of every kind', () => {
 describe('parity: whole checkpoints', () => {
   it('training-checkpoint.pt', async () => {
     const checkpoint = (await loadCheckpoint(fixture('training-checkpoint.pt'))) as Map<string, unknown>;
-    expect([...checkpoint.keys()]).to.deep.equal(['epoch', 'model', 'optimizer', 'scheduler', 'best', 'rng', 'classes', 'args']);
+    expect([...checkpoint.keys()]).to.deep.equal([
+      'epoch',
+      'model',
+      'optimizer',
+      'scheduler',
+      'best',
+      'rng',
+      'classes',
+      'args',
+    ]);
     expect(checkpoint.get('epoch')).to.equal(3);
     expect(checkpoint.get('model')).to.be.instanceOf(StateDict);
     const optimizer = checkpoint.get('optimizer') as Map<string, Map<number, Map<string, unknown>>>;
@@ -124,7 +147,10 @@ describe('parity: whole checkpoints', () => {
       const values = (await loadCheckpoint(fixture('checkpoints', name))) as Map<string, unknown>;
       expect(values.get('state_dict')).to.be.instanceOf(StateDict);
       const plain = {
-        counter: new Map([[3, 1], [7, 2]]),
+        counter: new Map([
+          [3, 1],
+          [7, 2],
+        ]),
         set: new Set([1, 2]),
         bytes: Uint8Array.of(0, 255, 128),
         bytearray: Uint8Array.of(97, 98),

@@ -1,4 +1,7 @@
-/** What `save` writes, read by Python: `torch.load(weights_only=True)` and safetensors. Needs a Python with torch. */
+/**
+ * What `save` writes, read by Python: `torch.load(weights_only=True)` and safetensors. Needs a Python with
+ * torch.
+ */
 import { expect } from 'chai';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,7 +13,10 @@ import { save } from '../../lib/checkpoint/save';
 import { StateDict } from '../../lib/checkpoint/state-dict';
 import { findPython, fixture, zipOf } from '../support/checkpoint-files';
 
-/** Prints, for each file, dtype, shape, stride, requires_grad and bytes of each tensor, metadata and shared storages. */
+/**
+ * Prints, for each file, dtype, shape, stride, requires_grad and bytes of each tensor, metadata and shared
+ * storages.
+ */
 const READ = `
 import json, sys, torch
 from safetensors.torch import load_file, safe_open
@@ -98,7 +104,9 @@ describe('parity: files for Python', function () {
       } else expect(extra).to.deep.equal({ format: 'pt', note: 'é' });
       if (file.endsWith('views.pt')) {
         expect(tensors.find(([key]) => key === 'transposed')?.[3]).to.deep.equal([1, 6]);
-        expect(shared.filter((keys) => keys.includes('whole') || keys.includes('matrix')).flat()).to.include.members(['whole', 'matrix', 'transposed']);
+        expect(
+          shared.filter((keys) => keys.includes('whole') || keys.includes('matrix')).flat(),
+        ).to.include.members(['whole', 'matrix', 'transposed']);
       }
     }
   });
@@ -119,8 +127,13 @@ describe('parity: files for Python', function () {
 import json, sys, zipfile
 z = zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None
 print(json.dumps({i.filename: z.read(i).hex() for i in z.infolist()}))`;
-    const entries = JSON.parse(execFileSync(python, ['-c', list, path.join(folder, 'small.pt')]).toString()) as Record<string, string>;
-    const large = await zipOf(Object.fromEntries(Object.entries(entries).map(([name, data]) => [name, Buffer.from(data, 'hex')])), 0);
+    const entries = JSON.parse(
+      execFileSync(python, ['-c', list, path.join(folder, 'small.pt')]).toString(),
+    ) as Record<string, string>;
+    const large = await zipOf(
+      Object.fromEntries(Object.entries(entries).map(([name, data]) => [name, Buffer.from(data, 'hex')])),
+      0,
+    );
     expect(large.length).to.be.above(zip.length);
     writeFileSync(path.join(folder, 'large.pt'), large);
     execFileSync(python, ['-c', list, path.join(folder, 'large.pt')]);

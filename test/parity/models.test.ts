@@ -1,6 +1,6 @@
 /**
- * Every model against PyTorch's recorded answers: keys in order, initial weights for a seed, logits, and in training mode
- * outputs and gradients. test/fixtures/make-model-parity.py made the second set of records.
+ * Every model against PyTorch's recorded answers: keys in order, initial weights for a seed, logits, and in
+ * training mode outputs and gradients. test/fixtures/make-model-parity.py made the second set of records.
  */
 import { createHash } from 'node:crypto';
 
@@ -86,7 +86,10 @@ function bytesOf(tensor: Tensor): Uint8Array {
 }
 
 const { eval: evalRecords } = readFixture<{ eval: Record<string, EvalRecord> }>('parity.json');
-const training = readFixture<{ inceptionOutput: InceptionOutputRecord; inceptionTrain: InceptionTrainRecord }>('training.json');
+const training = readFixture<{
+  inceptionOutput: InceptionOutputRecord;
+  inceptionTrain: InceptionTrainRecord;
+}>('training.json');
 const { cases } = readFixture<{ cases: CaseRecord[] }>('model-parity.json');
 
 describe('models equal PyTorch', function () {
@@ -99,7 +102,9 @@ describe('models equal PyTorch', function () {
 
   for (const [name, record] of Object.entries(evalRecords) as [ModelName, EvalRecord][]) {
     it(`${name}: keys, initial weights and logits of parity.json`, async () => {
-      const run = async (recalibrate: Record<string, unknown>): Promise<{ model: AnyModel; x: Tensor; logits: Tensor }> => {
+      const run = async (
+        recalibrate: Record<string, unknown>,
+      ): Promise<{ model: AnyModel; x: Tensor; logits: Tensor }> => {
         const model = construct(name, { ...record.args, ...recalibrate }, record.constructionSeed);
         const state = model.stateDict();
         expect([...state.keys()]).to.deep.equal(Object.keys(record.state));
@@ -158,7 +163,8 @@ describe('models equal PyTorch', function () {
       for (const [key, norm] of Object.entries(record.gradientNorms64)) {
         const gradient = byName.get(key)?.grad;
         if (norm === null) expect(gradient, key).to.equal(null);
-        else expect(Number(gradient?.mul(gradient).sum().sqrt().item()), key).to.be.closeTo(norm, 1e-8 * norm);
+        else
+          expect(Number(gradient?.mul(gradient).sum().sqrt().item()), key).to.be.closeTo(norm, 1e-8 * norm);
       }
       for (const [key, buffer] of model.namedBuffers()) {
         if (!key.endsWith('num_batches_tracked')) continue;

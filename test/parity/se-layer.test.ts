@@ -31,7 +31,10 @@ describe('SELayer equals PyTorch', function () {
       numbers(output.slice(0, 0, 1).select(1, 0).flatten().slice(0, 0, 4)).forEach((value, index) => {
         expect(value).to.be.closeTo(record.output.head[index] as number, 1e-6);
       });
-      expect(Number(output.sum(null, { dtype: 'float64' }).item())).to.be.closeTo(record.output.sum, 1e-6 * record.output.sum);
+      expect(Number(output.sum(null, { dtype: 'float64' }).item())).to.be.closeTo(
+        record.output.sum,
+        1e-6 * record.output.sum,
+      );
 
       const loss = await new L1Loss().forward(output, x);
       expect(Number(loss.item())).to.be.closeTo(record.loss, 1e-6);
@@ -39,7 +42,7 @@ describe('SELayer equals PyTorch', function () {
       const gradients = new Map(layer.namedParameters().map(([name, parameter]) => [name, parameter.grad]));
       expect([...gradients.keys()]).to.deep.equal(Object.keys(record.gradients));
       for (const [name, expected] of Object.entries(record.gradients)) {
-        // The factors of the demonstration are within an ulp of each other, and its gradients are exact zeros.
+        // In the demonstration every hidden unit is cut off by the ReLU, so its gradients are exact zeros.
         const gradient = numbers(gradients.get(name) as Tensor);
         expect(gradients.get(name)?.shape).to.deep.equal(expected.shape);
         expect(Math.hypot(...gradient), name).to.be.closeTo(expected.l2, 1e-5 * expected.l2);

@@ -47,7 +47,8 @@ export function expectSummary(tensor: Tensor, expected: Summary, what: string): 
 export function relativeError(actual: Tensor | readonly number[], expected: readonly number[]): number {
   const values = Array.isArray(actual) ? (actual as readonly number[]) : numbers(actual as Tensor);
   expect(values.length).to.equal(expected.length);
-  const norm = (all: readonly number[]): number => Math.sqrt(all.reduce((total, value) => total + value * value, 0));
+  const norm = (all: readonly number[]): number =>
+    Math.sqrt(all.reduce((total, value) => total + value * value, 0));
   return norm(values.map((value, index) => value - (expected[index] as number))) / norm(expected);
 }
 
@@ -61,6 +62,7 @@ export function perturbBatchNorms(model: Module<unknown>, [low, high]: readonly 
 
 /** PyTorch's keyword arguments as options: `num_classes` is `numClasses`. */
 export function toOptions(args: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const camelCase = (name: string): string => name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+  const camelCase = (name: string): string =>
+    name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
   return Object.fromEntries(Object.entries(args).map(([name, value]) => [camelCase(name), value]));
 }

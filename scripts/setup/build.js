@@ -1,0 +1,93 @@
+'use strict';
+// Builds the addon with cmake-js against a LibTorch that was found (libtorch.js). Skipped when sources, LibTorch and
+// compiler are those of the last build.
+const { spawn } = require('node:child_process');
+const { createHash } = require('node:crypto');
+const { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { adviceFor, compiler, missingTools } = require('./tools');
+
+const ROOT = path.join(__dirname, '..', '..');
+const ADDON = path.join(ROOT, 'build', 'Release', 'senet_torch.node');
+const STAMP = path.join(ROOT, 'build', 'senet-stamp.json');
+const LOG = path.join(ROOT, 'build', 'build.log');
+
+/** A digest of everything that the build depends on. */
+function inputsOf(libtorch) {
+  const hash = createHash('sha256');
+  const visit = (file) => {
+    for (const entry of readdirSync(file, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+      const full = path.join(file, entry.name);
+      if (entry.isDirectory()) visit(full);
+      else hash.update(`${path.relative(ROOT, full)}\0`).update(readFileSync(full));
+    }
+  };
+  visit(path.join(ROOT, 'native'));
+  hash.update(readFileSync(path.join(ROOT, 'CMakeLists.txt')));
+  return { sources: hash.digest('hex'), libtorch: libtorch.root, version: libtorch.version, arch: process.arch };
+}
+
+/** What the last successful build was made from, or null. */
+function lastBuild() {
+  if (!existsSync(ADDON) || !existsSync(STAMP)) return null;
+  return JSON.parse(readFileSync(STAMP, 'utf8'));
+}
+
+function isCurrent(libtorch) {
+  const last = lastBuild();
+  return last !== null && JSON.stringify(last.inputs) === JSON.stringify(inputsOf(libtorch));
+}
+
+/**
+ * Builds, reporting lines such as "[12/19] Building ..." through `onProgress`.
+ * Rejects with one message that says what is missing or shows the compiler's last lines.
+ */
+async function build(libtorch, onProgress) {
+  const missing = missingTools();
+  if (missing.length > 0) throw new Error(adviceFor(missing));
+  const inputs = inputsOf(libtorch);
+  rmSync(STAMP, { force: true });
+  const cmakeJs = path.join(path.dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js');
+  const shared = ['--directory', ROOT, '--config', 'Release', '--parallel', String(os.availableParallelism())];
+  const definitions = {
+    SENET_LIBTORCH_INCLUDE: libtorch.include.join(';'),
+    SENET_LIBTORCH_LIB: libtorch.lib,
+    SENET_LIBTORCH_VERSION: libtorch.version,
+    SENET_CXX11_ABI: libtorch.cxx11Abi ? 1 : 0,
+  };
+  const defined = Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`);
+  const lines = [];
+  // Configured each time, since `build` alone keeps the paths of the last LibTorch; unchanged sources stay compiled.
+  let status = await run([cmakeJs, 'configure', ...shared, ...defined], lines, onProgress);
+  if (status === 0) status = await run([cmakeJs, 'build', ...shared, ...defined], lines, onProgress);
+  mkdirSync(path.dirname(LOG), { recursive: true });
+  writeFileSync(LOG, `${lines.join('\n')}\n`);
+  if (status !== 0 || !existsSync(ADDON)) {
+    const telling = lines.filter((line) => /error|FAILED|fatal/i.test(line)).slice(0, 20);
+    throw new Error(
+      `${(telling.length > 0 ? telling : lines.slice(-20)).join('\n')}\n\nThe native build failed; the whole output is in ${LOG}.`,
+    );
+  }
+  writeFileSync(STAMP, `${JSON.stringify({ inputs, compiler: compiler(), libtorch }, null, 2)}\n`);
+}
+
+function run(args, lines, onProgress) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] });
+    const take = (chunk) => {
+      for (const line of chunk.toString().split(/\r?\n/)) {
+        if (line.trim() === '') continue;
+        lines.push(line);
+        const progress = /\[\s*(\d+\/\d+|\d+%)\]\s.*/.exec(line);
+        if (progress) onProgress(progress[0]);
+      }
+    };
+    child.stdout.on('data', take);
+    child.stderr.on('data', take);
+    child.on('error', reject);
+    child.on('close', resolve);
+  });
+}
+
+module.exports = { ADDON, build, isCurrent, lastBuild, ROOT };

@@ -1,0 +1,138 @@
+#!/usr/bin/env node
+'use strict';
+// The native half of the set-up: find LibTorch, build the addon, and on demand copy LibTorch's libraries into the
+// package so that its folder can be moved. Run by `npm start`, `npm test` and `npx senet-torch setup`.
+const { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync } = require('node:fs');
+const path = require('node:path');
+const { parseArgs } = require('node:util');
+const { ADDON, build, isCurrent, lastBuild } = require('./build');
+const { cacheFolder, findLibtorch, RUNGS, VERSION } = require('./libtorch');
+const { adviceFor, missingTools } = require('./tools');
+
+const HELP = `usage: senet-torch setup [options]
+
+Finds LibTorch ${VERSION} and builds the native addon. Steps that are done are skipped.
+
+options:
+  --from RUNG      take LibTorch from one source only: ${RUNGS.join(', ')}
+  --into-package   copy LibTorch's libraries into the package, so that its folder can be moved (a Docker stage)
+  --force          build again
+  -h, --help       show this help
+
+LibTorch is looked for in this order; the first that serves wins:
+  env      the folder in the environment variable LIBTORCH
+  cache    what an earlier set-up fetched (${cacheFolder()})
+  archive  LibTorch's official archive (SENET_LIBTORCH_URL and SENET_LIBTORCH_SHA256 name another)
+  wheel    the torch wheel from your pip index
+  python   the torch package of the active python3
+  system   a libtorch installed by the system`;
+
+/** Lines on stderr; on a terminal the last one is rewritten as work goes on. */
+function makeReport() {
+  const terminal = process.stderr.isTTY === true;
+  let open = false;
+  const close = () => {
+    if (open) process.stderr.write('\n');
+    open = false;
+  };
+  return {
+    line(text) {
+      close();
+      process.stderr.write(`${text}\n`);
+    },
+    update(text) {
+      if (!terminal) return;
+      process.stderr.write(`\r\x1b[K      ${text.slice(0, (process.stderr.columns ?? 80) - 8)}`);
+      open = true;
+    },
+    close,
+  };
+}
+
+/** LibTorch's shared libraries beside the addon; its RPATH looks there first. */
+function copyIntoPackage(libtorch, report) {
+  const target = path.join(path.dirname(ADDON), 'libtorch');
+  if (realpathSync(libtorch.lib) === (existsSync(target) ? realpathSync(target) : '')) return;
+  rmSync(target, { recursive: true, force: true });
+  mkdirSync(target, { recursive: true });
+  const wanted = /^(libtorch(_cpu|_cuda|_cuda_linalg|_global_deps|_nvshmem)?|libc10(_cuda)?|libcaffe2_nvrtc|libgomp.*|libcu.*|libnv.*)\.(so|dylib)/;
+  for (const name of readdirSync(libtorch.lib).filter((file) => wanted.test(file))) {
+    copyFileSync(path.join(libtorch.lib, name), path.join(target, name));
+  }
+  report.line(`      copied LibTorch's libraries to ${target}`);
+}
+
+/**
+ * Makes the addon ready. Rejects with an Error whose message is meant for a person.
+ *
+ * @param options { from, intoPackage, force }
+ */
+async function setUp({ from, intoPackage = false, force = false } = {}) {
+  const last = lastBuild();
+  const wish = process.env.LIBTORCH ? path.resolve(process.env.LIBTORCH) : undefined;
+  const sameSource = last !== null && existsSync(last.libtorch.lib) && (wish === undefined || realpathSync(wish) === last.libtorch.root);
+  const report = makeReport();
+  if (!force && from === undefined && sameSource && isCurrent(last.libtorch)) {
+    if (intoPackage) copyIntoPackage(last.libtorch, report);
+    return last.libtorch;
+  }
+  // Before anything is fetched: LibTorch is large, and useless without a compiler.
+  const missing = missingTools();
+  if (missing.length > 0) throw new Error(`${adviceFor(missing)}\n(ERR_SENET_SETUP)`);
+
+  report.line('[3/4] Looking for LibTorch');
+  const started = Date.now();
+  const libtorch = await findLibtorch(from, {
+    trying: (rung) => report.update(`trying ${rung}`),
+    refused: (rung, reason) => {
+      report.close();
+      report.line(`      ${rung}: ${reason}`);
+    },
+    download: ({ bytes, total }) =>
+      report.update(`${(bytes / 1e6).toFixed(0)}${total ? ` of ${(total / 1e6).toFixed(0)}` : ''} MB`),
+  });
+  report.line(`      ${libtorch.source}: LibTorch ${libtorch.version} in ${libtorch.root} (${((Date.now() - started) / 1000).toFixed(1)} s)`);
+
+  if (force || !isCurrent(libtorch)) {
+    report.line('[4/4] Building the native addon (two to three minutes on two cores)');
+    const buildStarted = Date.now();
+    let shown = 0;
+    await build(libtorch, (text) => {
+      report.update(text);
+      // Without a terminal a sign of life now and then.
+      if (process.stderr.isTTY !== true && Date.now() - shown > 15_000) {
+        shown = Date.now();
+        report.line(`      ${text}`);
+      }
+    });
+    report.line(`      done in ${((Date.now() - buildStarted) / 1000).toFixed(1)} s`);
+  }
+  if (intoPackage) copyIntoPackage(libtorch, report);
+  return libtorch;
+}
+
+async function main() {
+  const { values } = parseArgs({
+    options: {
+      from: { type: 'string' },
+      'into-package': { type: 'boolean', default: false },
+      force: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  if (values.help) {
+    console.log(HELP);
+    return;
+  }
+  await setUp({ from: values.from, intoPackage: values['into-package'], force: values.force });
+  console.error(`Ready: ${ADDON}`);
+}
+
+if (require.main === module) {
+  main().catch((error) => {
+    console.error(error.message);
+    process.exitCode = error.code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION' ? 2 : 1;
+  });
+}
+
+module.exports = { setUp };

@@ -1,0 +1,23 @@
+'use strict';
+// `npm test`: the set-up of `npm start`, then every test. Arguments go to mocha (`npm test -- --grep classify`, or files).
+const { spawnSync } = require('node:child_process');
+const { bootstrap, ROOT } = require('./bootstrap');
+
+bootstrap();
+const { setUp } = require('./setup/setup');
+
+setUp()
+  .then(() => {
+    const given = process.argv.slice(2);
+    const files = given.some((argument) => argument.endsWith('.ts')) ? [] : ['test/**/*.test.ts'];
+    const mocha = require.resolve('mocha/bin/mocha.js');
+    const result = spawnSync(process.execPath, [mocha, '--reporter', 'scripts/reporter.js', ...given, ...files], {
+      cwd: ROOT,
+      stdio: 'inherit',
+    });
+    process.exitCode = result.status ?? 1;
+  })
+  .catch((error) => {
+    console.error(error.message);
+    process.exitCode = 1;
+  });
