@@ -43,6 +43,7 @@ export {
   se_resnet34,
   se_resnet50,
   SEResNet,
+  type PretrainedOptions,
   type SEResNetOptions,
 } from './models/se-resnet';
 export {
@@ -68,3 +69,15 @@ export { createModel, listModels, type ModelName, type ModelOf, type ModelOption
 export { load, loadCheckpoint, type LoadOptions } from './checkpoint/load';
 export { save } from './checkpoint/save';
 export { consumePrefixInStateDictIfPresent, StateDict, type ModuleMetadata } from './checkpoint/state-dict';
+
+export { loadStateDictFromUrl, type FetchWeightsOptions } from './hub/hub';
+export type { ProgressOption, TransferProgress } from './hub/progress';
+
+export {
+  ImageClassifier,
+  type Classification,
+  type ClassifyOptions,
+  type ImageClassifierOptions,
+  type ImageSource,
+} from './vision/image-classifier';
+export type { Preprocessing } from './vision/preprocessing';

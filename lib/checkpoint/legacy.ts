@@ -111,12 +111,15 @@ class LegacyStorages implements StorageTable {
       storage.offset = position + COUNT_BYTES;
       position = storage.offset + storage.length;
       if (position > this.fileSize) {
-        throw this.wrong(`truncated: storage '${text}' ends at byte ${position} and the file at ${this.fileSize}`);
+        throw this.wrong(
+          `truncated: storage '${text}' ends at byte ${position} and the file at ${this.fileSize}`,
+        );
       }
       placed.push(storage);
     }
     for (const storage of this.storages.values()) {
-      if (storage.offset < 0) throw this.wrong(`storage '${printable(storage.key)}' is not in the file`, start);
+      if (storage.offset < 0)
+        throw this.wrong(`storage '${printable(storage.key)}' is not in the file`, start);
     }
     const counts = await readSpans(
       source,

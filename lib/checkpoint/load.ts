@@ -7,7 +7,13 @@ import type { TensorHandle } from '../binding';
 import { abortError, runJob } from '../tensor/jobs';
 import { checkBoolean, checkOptions, checkSignal } from '../tensor/options';
 import { wrapTensor, type Tensor } from '../tensor/tensor';
-import { explainNoStateDict, findStateDict, isStateDict, parseCheckpoint, type ParsedCheckpoint } from './parse';
+import {
+  explainNoStateDict,
+  findStateDict,
+  isStateDict,
+  parseCheckpoint,
+  type ParsedCheckpoint,
+} from './parse';
 import { checkpointError } from './problems';
 import { checkBytes, withSource, type ByteSource } from './source';
 import { StateDict, type ModuleMetadata } from './state-dict';
@@ -124,11 +130,15 @@ async function readHandles(
     return binding.tensorsFromBytes(origin.bytes, ranges, tensors);
   }
   const start = mmap ? binding.mapTensors : binding.readTensors;
-  return (await runJob(() => start(origin.fd, source.size, origin.mtimeNs, ranges, tensors))) as TensorHandle[];
+  return (await runJob(() =>
+    start(origin.fd, source.size, origin.mtimeNs, ranges, tensors),
+  )) as TensorHandle[];
 }
 
 function toStateDict(dict: Dict, parsed: ParsedCheckpoint, tensorOf: TensorOf): StateDict {
-  const entries = [...dict].map(([name, record]) => [name as string, tensorOf(record as TensorRecord)] as const);
+  const entries = [...dict].map(
+    ([name, record]) => [name as string, tensorOf(record as TensorRecord)] as const,
+  );
   return new StateDict(entries, moduleMetadata(dict.metadata), new Map(parsed.metadata));
 }
 

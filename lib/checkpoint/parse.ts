@@ -147,7 +147,12 @@ async function unknownFormat(source: ByteSource, head: Buffer): Promise<Error> {
     const message = 'a tar archive, the container of PyTorch before 0.1.10, which is not read';
     return checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
   }
-  if (/^[\w.]+\n/.test(head.toString('latin1', 1)) || head[0] === 0x28 || head[0] === 0x5d || head[0] === 0x7d) {
+  if (
+    /^[\w.]+\n/.test(head.toString('latin1', 1)) ||
+    head[0] === 0x28 ||
+    head[0] === 0x5d ||
+    head[0] === 0x7d
+  ) {
     const bytes = await source.read(0, Math.min(source.size, MAX_LINE_BYTES));
     const storages = {
       find(): never {
@@ -161,7 +166,9 @@ async function unknownFormat(source: ByteSource, head: Buffer): Promise<Error> {
     }
   }
   const start = head.subarray(0, 16);
-  const isText = start.every((byte) => byte === 9 || byte === 10 || byte === 13 || (byte >= 32 && byte < 127));
+  const isText = start.every(
+    (byte) => byte === 9 || byte === 10 || byte === 13 || (byte >= 32 && byte < 127),
+  );
   const found = isText ? `text, '${printable(start.toString('latin1'))}'` : `bytes ${start.toString('hex')}`;
   const message = `expected a file of torch.save or safetensors, found ${found}`;
   return checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message, 0);

@@ -82,7 +82,8 @@ class PickleWriter {
   }
 
   integer(value: number): void {
-    if (value >= 0 && value <= 0xff) this.raw(0x4b, value); // BININT1
+    if (value >= 0 && value <= 0xff)
+      this.raw(0x4b, value); // BININT1
     else if (value >= -(2 ** 31) && value < 2 ** 31) {
       const bytes = Buffer.alloc(5);
       bytes.writeUInt8(0x4a, 0); // BININT

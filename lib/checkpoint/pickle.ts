@@ -95,12 +95,14 @@ class PickleReader {
   private step(opcode: number): void {
     const { stack } = this;
     switch (opcode) {
-      case 0x80: { // PROTO
+      case 0x80: {
+        // PROTO
         const protocol = this.byte();
         if (protocol > 5) throw this.format(`pickle protocol ${protocol}, and 0 to 5 are read`);
         return;
       }
-      case 0x95: { // FRAME: only a hint for streaming, but it may not promise more than there is
+      case 0x95: {
+        // FRAME: only a hint for streaming, but it may not promise more than there is
         this.need(this.length64());
         return;
       }
@@ -157,7 +159,8 @@ class PickleReader {
       case 0x8a: // LONG1
         stack.push(this.long(this.byte()));
         return;
-      case 0x8b: { // LONG4
+      case 0x8b: {
+        // LONG4
         const length = this.buffer.readInt32LE(this.take(4));
         if (length < 0) throw this.format(`an integer of ${length} bytes`);
         stack.push(this.long(length));
@@ -190,7 +193,8 @@ class PickleReader {
       case 0x55: // SHORT_BINSTRING 'U'
         stack.push(this.python2String(this.byte()));
         return;
-      case 0x54: { // BINSTRING 'T'
+      case 0x54: {
+        // BINSTRING 'T'
         const length = this.buffer.readInt32LE(this.take(4));
         if (length < 0) throw this.format(`a string of ${length} bytes`);
         stack.push(this.python2String(length));
@@ -229,12 +233,14 @@ class PickleReader {
       case 0x6c: // LIST 'l'
         stack.push(this.popMark());
         return;
-      case 0x61: { // APPEND 'a'
+      case 0x61: {
+        // APPEND 'a'
         const item = this.pop();
         this.topList().push(item);
         return;
       }
-      case 0x65: { // APPENDS 'e'
+      case 0x65: {
+        // APPENDS 'e'
         const items = this.popMark();
         const list = this.topList();
         for (const item of items) list.push(item);
@@ -243,20 +249,23 @@ class PickleReader {
       case 0x7d: // EMPTY_DICT '}'
         stack.push(new Dict());
         return;
-      case 0x64: { // DICT 'd'
+      case 0x64: {
+        // DICT 'd'
         const items = this.popMark();
         const dict = new Dict();
         this.setItems(dict, items);
         stack.push(dict);
         return;
       }
-      case 0x73: { // SETITEM 's'
+      case 0x73: {
+        // SETITEM 's'
         const value = this.pop();
         const key = this.pop();
         this.setItems(this.topDict(), [key, value]);
         return;
       }
-      case 0x75: { // SETITEMS 'u'
+      case 0x75: {
+        // SETITEMS 'u'
         const items = this.popMark();
         this.setItems(this.topDict(), items);
         return;
@@ -264,7 +273,8 @@ class PickleReader {
       case 0x8f: // EMPTY_SET
         stack.push(new Set<Value>());
         return;
-      case 0x90: { // ADDITEMS
+      case 0x90: {
+        // ADDITEMS
         const items = this.popMark();
         const set = this.top();
         if (!(set instanceof Set)) throw this.format(`items added to a ${kindOf(set)}`);
@@ -276,13 +286,15 @@ class PickleReader {
         return;
 
       // what would execute code in Python
-      case 0x63: { // GLOBAL 'c'
+      case 0x63: {
+        // GLOBAL 'c'
         const module = this.line('utf8');
         const name = this.line('utf8');
         stack.push(this.host.findGlobal(module, name, this.here()));
         return;
       }
-      case 0x93: { // STACK_GLOBAL
+      case 0x93: {
+        // STACK_GLOBAL
         const name = this.pop();
         const module = this.pop();
         if (typeof module !== 'string' || typeof name !== 'string') {
@@ -291,14 +303,16 @@ class PickleReader {
         stack.push(this.host.findGlobal(module, name, this.here()));
         return;
       }
-      case 0x69: { // INST 'i'
+      case 0x69: {
+        // INST 'i'
         const module = this.line('utf8');
         const name = this.line('utf8');
         const callable = this.host.findGlobal(module, name, this.here());
         stack.push(this.call(callable, new Tuple(this.popMark())));
         return;
       }
-      case 0x6f: { // OBJ 'o'
+      case 0x6f: {
+        // OBJ 'o'
         const items = this.popMark();
         const callable = items.shift();
         if (callable === undefined) throw this.format('an object without a class');
@@ -306,19 +320,23 @@ class PickleReader {
         return;
       }
       case 0x52: // REDUCE 'R'
-      case 0x81: { // NEWOBJ
+      case 0x81: {
+        // NEWOBJ
         const args = this.pop();
         stack.push(this.call(this.pop(), args));
         return;
       }
-      case 0x92: { // NEWOBJ_EX
+      case 0x92: {
+        // NEWOBJ_EX
         const keywords = this.pop();
         const args = this.pop();
-        if (!(keywords instanceof Dict) || keywords.size > 0) throw this.format('a call with keyword arguments');
+        if (!(keywords instanceof Dict) || keywords.size > 0)
+          throw this.format('a call with keyword arguments');
         stack.push(this.call(this.pop(), args));
         return;
       }
-      case 0x62: { // BUILD 'b'
+      case 0x62: {
+        // BUILD 'b'
         const state = this.pop();
         this.host.build(this.top(), state, this.here());
         return;
@@ -350,7 +368,12 @@ class PickleReader {
   }
 
   private format(message: string): Error {
-    return checkpointError('ERR_SENET_CHECKPOINT_FORMAT', this.label, `damaged pickle: ${message}`, this.here());
+    return checkpointError(
+      'ERR_SENET_CHECKPOINT_FORMAT',
+      this.label,
+      `damaged pickle: ${message}`,
+      this.here(),
+    );
   }
 
   private limit(message: string): Error {
@@ -434,7 +457,9 @@ class PickleReader {
     const at = this.take(length);
     if (length === 0) return 0;
     if (length <= 6) return this.buffer.readIntLE(at, length);
-    const hex = Buffer.from(this.buffer.subarray(at, at + length)).reverse().toString('hex');
+    const hex = Buffer.from(this.buffer.subarray(at, at + length))
+      .reverse()
+      .toString('hex');
     return narrow(BigInt.asIntN(length * 8, BigInt(`0x${hex}`)));
   }
 

@@ -7,7 +7,13 @@ import type { DType } from '../binding';
 import { MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS } from './limits';
 import { checkpointError, printable } from './problems';
 import type { ByteSource } from './source';
-import { ITEM_SIZE, StorageRecord, contiguousStride, makeTensorRecord, type TensorRecord } from './tensor-record';
+import {
+  ITEM_SIZE,
+  StorageRecord,
+  contiguousStride,
+  makeTensorRecord,
+  type TensorRecord,
+} from './tensor-record';
 
 export const LENGTH_BYTES = 8;
 
@@ -59,7 +65,9 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
   const found: { name: string; begin: number; end: number; record: TensorRecord }[] = [];
   for (const [name, entry] of header) {
     if (name === '__metadata__') {
-      for (const [key, value] of Object.entries(isObject(entry) ? entry : fail(wrong('metadata is no object')))) {
+      for (const [key, value] of Object.entries(
+        isObject(entry) ? entry : fail(wrong('metadata is no object')),
+      )) {
         if (typeof value !== 'string') throw wrong(`metadata '${printable(key)}' is no string`);
         metadata.set(key, value);
       }
@@ -96,7 +104,8 @@ function parseHeader(bytes: Uint8Array, wrong: (message: string) => Error): [str
     throw wrong(`no JSON in UTF-8 (${printable((cause as Error).message)})`);
   }
   if (!text.startsWith('{') || !isObject(header)) throw wrong('it does not begin with {');
-  if (!/\} *$/.test(text.slice(text.lastIndexOf('}')))) throw wrong('it is padded with something else than spaces');
+  if (!/\} *$/.test(text.slice(text.lastIndexOf('}'))))
+    throw wrong('it is padded with something else than spaces');
   const entries = Object.entries(header);
   if (countTopLevelKeys(text) !== entries.length) throw wrong('it has a name twice');
   return entries;
@@ -113,7 +122,13 @@ function readEntry(
   if (!isObject(entry)) throw wrong(`${where} is no object`);
   const { dtype: dtypeName, shape, data_offsets: offsets } = entry;
   const extra = Object.keys(entry).length !== 3;
-  if (typeof dtypeName !== 'string' || !isCountList(shape) || !isCountList(offsets) || offsets.length !== 2 || extra) {
+  if (
+    typeof dtypeName !== 'string' ||
+    !isCountList(shape) ||
+    !isCountList(offsets) ||
+    offsets.length !== 2 ||
+    extra
+  ) {
     throw wrong(`${where} has not exactly dtype, shape and two data_offsets`);
   }
   const dtype = DTYPES.get(dtypeName);
@@ -126,9 +141,15 @@ function readEntry(
   const storage = new StorageRecord(name, dtype, end - begin);
   storage.offset = dataStart + begin;
   const stride = contiguousStride(shape);
-  const record = makeTensorRecord({ dtype, shape, stride, storageOffset: 0, storage, requiresGrad: false }, label, where);
+  const record = makeTensorRecord(
+    { dtype, shape, stride, storageOffset: 0, storage, requiresGrad: false },
+    label,
+    where,
+  );
   if (record.bytes !== end - begin) {
-    throw wrong(`${where} of ${dtypeName} [${shape.join(', ')}] has ${end - begin} bytes at [${begin}, ${end}]`);
+    throw wrong(
+      `${where} of ${dtypeName} [${shape.join(', ')}] has ${end - begin} bytes at [${begin}, ${end}]`,
+    );
   }
   return { begin, end, record };
 }

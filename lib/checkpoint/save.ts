@@ -32,7 +32,18 @@ const PT_EXTENSIONS = ['.pt', '.pth', '.pkl', '.bin'];
 
 /** The order in which the reference implementation writes element types: the most aligned first. */
 const SAFETENSORS_ORDER: readonly DType[] = [
-  ...(['int64', 'float64', 'float32', 'int32', 'bfloat16', 'float16', 'int16', 'int8', 'uint8', 'bool'] as const),
+  ...([
+    'int64',
+    'float64',
+    'float32',
+    'int32',
+    'bfloat16',
+    'float16',
+    'int16',
+    'int8',
+    'uint8',
+    'bool',
+  ] as const),
 ];
 
 interface Entry {
@@ -68,7 +79,11 @@ export async function save(
   for (const [name, value] of Object.entries(metadata)) checkString(value, `save: metadata '${name}'`);
   const extension = path.extname(file).toLowerCase();
   const write =
-    extension === '.safetensors' ? writeSafetensors : PT_EXTENSIONS.includes(extension) ? writeTorchZip : undefined;
+    extension === '.safetensors'
+      ? writeSafetensors
+      : PT_EXTENSIONS.includes(extension)
+        ? writeTorchZip
+        : undefined;
   if (write === undefined) {
     throw makeError(
       'ERR_SENET_ARG_RANGE',
@@ -79,16 +94,26 @@ export async function save(
   const fileMetadata = new Map([['format', 'pt'], ...stateDict.fileMetadata, ...Object.entries(metadata)]);
   // The entries keep the tensors of a module's state dict alive until they are written.
   const entries = [...stateDict].map(([name, tensor]) => describeEntry(name, tensor));
-  await writeAtomically(file, (sink) => write(sink, entries, stateDict, fileMetadata, path.basename(file, extension)));
+  await writeAtomically(file, (sink) =>
+    write(sink, entries, stateDict, fileMetadata, path.basename(file, extension)),
+  );
 }
 
 function toStateDict(target: StateDict | ReadonlyMap<string, Tensor> | HasStateDict): StateDict {
   if (target instanceof StateDict) return target;
   if (target instanceof Map) return new StateDict(target);
-  if (typeof target === 'object' && target !== null && 'stateDict' in target && typeof target.stateDict === 'function') {
+  if (
+    typeof target === 'object' &&
+    target !== null &&
+    'stateDict' in target &&
+    typeof target.stateDict === 'function'
+  ) {
     return target.stateDict();
   }
-  throw makeError('ERR_SENET_ARG_TYPE', `save: expected a StateDict, a Map or a Module, got ${describe(target)}`);
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `save: expected a StateDict, a Map or a Module, got ${describe(target)}`,
+  );
 }
 
 function describeEntry(name: unknown, tensor: Tensor): Entry {
@@ -96,7 +121,17 @@ function describeEntry(name: unknown, tensor: Tensor): Entry {
   const handle = handleOf(tensor, `save: '${text}'`);
   const { dtype, shape } = binding.tensorInfo(handle);
   const { id, bytes, stride, storageOffset } = binding.storageInfo(handle);
-  return { name: text, tensor, handle, dtype, shape, stride, storageOffset, storageId: id, storageBytes: bytes };
+  return {
+    name: text,
+    tensor,
+    handle,
+    dtype,
+    shape,
+    stride,
+    storageOffset,
+    storageId: id,
+    storageBytes: bytes,
+  };
 }
 
 async function writeTorchZip(
@@ -125,7 +160,8 @@ async function writeTorchZip(
   });
   refuseMixedStorages(entries);
   const zip = new ZipWriter(sink);
-  const small = (name: string, bytes: Buffer): Promise<void> => zip.add(`${folder}/${name}`, bytes.length, [bytes]);
+  const small = (name: string, bytes: Buffer): Promise<void> =>
+    zip.add(`${folder}/${name}`, bytes.length, [bytes]);
   await small('data.pkl', pickleStateDict(pickled, stateDict.metadata));
   await small('.format_version', Buffer.from('1'));
   await small('.storage_alignment', Buffer.from('64'));
@@ -165,7 +201,8 @@ async function writeSafetensors(
   const header: [string, unknown][] = [['__metadata__', Object.fromEntries(fileMetadata)]];
   let position = 0;
   for (const { name, dtype, shape } of ordered) {
-    if (name === '__metadata__') throw makeError('ERR_SENET_ARG_RANGE', `save: a tensor cannot be called '${name}'`);
+    if (name === '__metadata__')
+      throw makeError('ERR_SENET_ARG_RANGE', `save: a tensor cannot be called '${name}'`);
     const end = position + countElements(shape) * ITEM_SIZE[dtype];
     header.push([name, { dtype: safetensorsName(dtype), shape, data_offsets: [position, end] }]);
     position = end;
@@ -221,7 +258,10 @@ function* storagePieces(entry: Entry, start: number, length: number): Iterable<U
 async function writeAtomically(file: string, write: (sink: ByteSink) => Promise<void>): Promise<void> {
   // A link is written through, as Python does, and not replaced.
   const place = await realpath(file).catch(() => file);
-  const temporary = path.join(path.dirname(place), `.${path.basename(place)}.${randomBytes(6).toString('hex')}.tmp`);
+  const temporary = path.join(
+    path.dirname(place),
+    `.${path.basename(place)}.${randomBytes(6).toString('hex')}.tmp`,
+  );
   let handle: FileHandle | undefined;
   try {
     handle = await open(temporary, 'wx');
@@ -237,7 +277,8 @@ async function writeAtomically(file: string, write: (sink: ByteSink) => Promise<
       await unlink(temporary).catch(() => undefined);
     }
     if (isSenetError(error) || !(error instanceof Error) || !('syscall' in error)) throw error;
-    const code = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE';
+    const code =
+      (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE';
     throw makeError(code, `save: ${file} could not be written: ${error.message}`, { cause: error });
   }
 }
@@ -259,7 +300,7 @@ class BufferedFile implements ByteSink {
     const bytes = this.parts.length === 1 ? (this.parts[0] as Uint8Array) : Buffer.concat(this.parts);
     this.parts = [];
     this.waiting = 0;
-    for (let done = 0; done < bytes.length; ) {
+    for (let done = 0; done < bytes.length;) {
       done += (await this.handle.write(bytes, done, bytes.length - done)).bytesWritten;
     }
   }

@@ -45,7 +45,11 @@ export async function openSource(source: string | Uint8Array): Promise<ByteSourc
   const opened = typeof source === 'string' ? await openPath(source) : takeBytes(source);
   if (opened.size === 0) {
     await opened.close();
-    throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', opened.label, 'expected a checkpoint, found no bytes');
+    throw checkpointError(
+      'ERR_SENET_CHECKPOINT_FORMAT',
+      opened.label,
+      'expected a checkpoint, found no bytes',
+    );
   }
   return opened;
 }
@@ -181,7 +185,7 @@ async function readFully(
 ): Promise<Uint8Array> {
   checkSpan(label, size, offset, length);
   const bytes = Buffer.allocUnsafeSlow(length);
-  for (let done = 0; done < length; ) {
+  for (let done = 0; done < length;) {
     const count = await new Promise<number>((resolve, reject) =>
       read(fd, bytes, done, length - done, offset + done, (error, bytesRead) =>
         error ? reject(fileError(label, error)) : resolve(bytesRead),

@@ -45,7 +45,10 @@ export class StateDict extends Map<string, Tensor> {
  * have it, and renames the metadata with them. As `torch.nn.modules.utils.consume_prefix_in_state_dict_if_present`.
  * @throws ERR_SENET_ARG_TYPE
  */
-export function consumePrefixInStateDictIfPresent(stateDict: StateDict | Map<string, Tensor>, prefix: string): void {
+export function consumePrefixInStateDictIfPresent(
+  stateDict: StateDict | Map<string, Tensor>,
+  prefix: string,
+): void {
   const where = 'consumePrefixInStateDictIfPresent';
   if (!(stateDict instanceof Map)) {
     throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a StateDict, got ${describe(stateDict)}`);
@@ -65,6 +68,7 @@ export function consumePrefixInStateDictIfPresent(stateDict: StateDict | Map<str
   if (!(stateDict instanceof StateDict)) return;
   // '' is the wrapper itself, 'module' the wrapped module, 'module.layer1' one inside it.
   for (const key of [...stateDict.metadata.keys()]) {
-    if (key !== '' && (key === prefix.replaceAll('.', '') || key.startsWith(prefix))) rename(stateDict.metadata, key);
+    if (key !== '' && (key === prefix.replaceAll('.', '') || key.startsWith(prefix)))
+      rename(stateDict.metadata, key);
   }
 }

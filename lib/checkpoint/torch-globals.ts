@@ -36,14 +36,28 @@ const STORAGE_TYPES: Readonly<Record<string, DType | null>> = {
 /** The same by the full names that files use; files of CUDA machines may name `torch.cuda`'s. */
 const STORAGE_GLOBALS: ReadonlyMap<string, DType | null> = new Map([
   ...['torch', 'torch.cuda'].flatMap((module) =>
-    Object.entries(STORAGE_TYPES).map(([name, dtype]): [string, DType | null] => [`${module}.${name}`, dtype]),
+    Object.entries(STORAGE_TYPES).map(([name, dtype]): [string, DType | null] => [
+      `${module}.${name}`,
+      dtype,
+    ]),
   ),
 ]);
 
 const UNTYPED_STORAGES = new Set(['torch.storage.UntypedStorage', 'torch.UntypedStorage']);
 
 const OTHER_DTYPES = [
-  ...['complex32', 'complex64', 'complex128', 'quint8', 'qint8', 'qint32', 'quint4x2', 'quint2x4', 'bits8', 'bits16'],
+  ...[
+    'complex32',
+    'complex64',
+    'complex128',
+    'quint8',
+    'qint8',
+    'qint32',
+    'quint4x2',
+    'quint2x4',
+    'bits8',
+    'bits16',
+  ],
   ...['bits1x8', 'bits2x4', 'bits4x2', 'float8_e4m3fn', 'float8_e5m2', 'float8_e4m3fnuz', 'float8_e5m2fnuz'],
   ...['float8_e8m0fnu', 'float4_e2m1fn_x2', 'uint16', 'uint32', 'uint64'],
   ...[1, 2, 3, 4, 5, 6, 7].flatMap((bits) => [`uint${bits}`, `int${bits}`]),
@@ -103,14 +117,12 @@ const CALLS: ReadonlyMap<string, Call> = new Map<string, Call>([
     ['_rebuild_wrapper_subclass', 'a tensor subclass'],
     ['_rebuild_device_tensor_from_numpy', 'a tensor of a device that is saved through NumPy'],
     ['_rebuild_device_tensor_from_cpu_tensor', 'a tensor of a device that is saved through the CPU'],
-  ].map(
-    ([name, what]): [string, Call] => [
-      `torch._utils.${name}`,
-      (_, context) => {
-        throw context.rebuilder.unsupported(`holds ${what}`, context.at);
-      },
-    ],
-  ),
+  ].map(([name, what]): [string, Call] => [
+    `torch._utils.${name}`,
+    (_, context) => {
+      throw context.rebuilder.unsupported(`holds ${what}`, context.at);
+    },
+  ]),
 ]);
 
 /** Where a container keeps its storages: the storage of a key, made or found. */
@@ -172,7 +184,10 @@ export class TorchHost implements PickleHost {
     if (!(id instanceof Tuple)) throw this.format(`a persistent id that is a ${kindOf(id)}`, at);
     const [tag, type, key, , count, view] = id.items;
     if (tag !== 'storage') {
-      throw this.format(`a persistent id of the kind '${printable(String(tag), 40)}', and only storages have one`, at);
+      throw this.format(
+        `a persistent id of the kind '${printable(String(tag), 40)}', and only storages have one`,
+        at,
+      );
     }
     if (!(type instanceof GlobalName)) throw this.format('a storage without a type', at);
     if (typeof key !== 'string' && typeof key !== 'number' && typeof key !== 'bigint') {
@@ -243,7 +258,10 @@ export class TorchHost implements PickleHost {
     const offset = this.count(view.items[1], 'the offset of a view', at);
     const size = this.count(view.items[2], 'the size of a view', at);
     if ((offset + size) * ITEM_SIZE[storage.dtype] > storage.length) {
-      throw this.format(`a view of elements ${offset} to ${offset + size} of a storage of ${storage.length} bytes`, at);
+      throw this.format(
+        `a view of elements ${offset} to ${offset + size} of a storage of ${storage.length} bytes`,
+        at,
+      );
     }
     const record = new StorageRecord(storage.key, storage.dtype, storage.length);
     this.views.set(record, new StorageView(storage, offset, size));
@@ -254,7 +272,8 @@ export class TorchHost implements PickleHost {
     if (UNTYPED_STORAGES.has(name)) return null;
     const type = STORAGE_GLOBALS.get(name);
     if (type === undefined) throw this.format(`a storage of the type ${name}`, at);
-    if (type === null) throw this.unsupported(`holds a ${name}, an element type this library does not have`, at);
+    if (type === null)
+      throw this.unsupported(`holds a ${name}, an element type this library does not have`, at);
     return type;
   }
 
@@ -262,7 +281,10 @@ export class TorchHost implements PickleHost {
     const name = value instanceof GlobalName ? /^torch\.(\w+)$/.exec(value.name)?.[1] : undefined;
     if (name !== undefined && Object.hasOwn(ITEM_SIZE, name)) return name as DType;
     if (name !== undefined && OTHER_DTYPES.includes(name)) {
-      throw this.unsupported(`holds a tensor of torch.${name}, an element type this library does not have`, at);
+      throw this.unsupported(
+        `holds a tensor of torch.${name}, an element type this library does not have`,
+        at,
+      );
     }
     throw this.format(`a ${kindOf(value ?? null)} where an element type belongs`, at);
   }
@@ -319,7 +341,8 @@ function makeDict(args: readonly Value[], context: CallContext): Dict {
   }
   for (const pair of itemsOf(source, context)) {
     const [name, value] = itemsOf(pair, context);
-    if (value === undefined) throw context.rebuilder.format(`${context.name} of something else than pairs`, context.at);
+    if (value === undefined)
+      throw context.rebuilder.format(`${context.name} of something else than pairs`, context.at);
     dict.set(key(name, context), value);
   }
   return dict;
@@ -333,7 +356,10 @@ function makeSet(args: readonly Value[], context: CallContext): Set<Value> {
 function makeComplex(args: readonly Value[], context: CallContext): Complex {
   const [real = 0, imaginary = 0] = args;
   if (typeof real !== 'number' || typeof imaginary !== 'number') {
-    throw context.rebuilder.format(`${context.name} of a ${kindOf(real)} and a ${kindOf(imaginary)}`, context.at);
+    throw context.rebuilder.format(
+      `${context.name} of a ${kindOf(real)} and a ${kindOf(imaginary)}`,
+      context.at,
+    );
   }
   return new Complex(real, imaginary);
 }
@@ -353,7 +379,10 @@ function encode(args: readonly Value[], context: CallContext): Uint8Array {
   const characters = text(args, 0, context);
   const encoding = args.length > 1 ? text(args, 1, context) : '';
   if (!/^latin-?1$/.test(encoding)) {
-    throw context.rebuilder.format(`${context.name} to '${printable(encoding, 40)}', and only latin1 is read`, context.at);
+    throw context.rebuilder.format(
+      `${context.name} to '${printable(encoding, 40)}', and only latin1 is read`,
+      context.at,
+    );
   }
   context.copied(characters.length);
   for (let i = 0; i < characters.length; i++) {

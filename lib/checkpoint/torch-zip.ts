@@ -75,9 +75,14 @@ async function checkFormat(
   if (byteOrder !== undefined && byteOrder !== 'little') {
     throw unsupported(`expected little-endian data, found byteorder '${printable(byteOrder)}'`);
   }
-  const version = await readSmall(source, directory.get(`${folder}.data/version`) ?? directory.get(`${folder}version`));
+  const version = await readSmall(
+    source,
+    directory.get(`${folder}.data/version`) ?? directory.get(`${folder}version`),
+  );
   if (version !== undefined && !(/^\d{1,4}\s*$/.test(version) && Number(version) <= NEWEST_VERSION)) {
-    throw unsupported(`version '${printable(version)}' of the container, and 1 to ${NEWEST_VERSION} are read`);
+    throw unsupported(
+      `version '${printable(version)}' of the container, and 1 to ${NEWEST_VERSION} are read`,
+    );
   }
 }
 
@@ -93,14 +98,20 @@ class ZipStorages implements StorageTable {
   find(key: string, dtype: StorageRecord['dtype'], bytes: number, at: number): StorageRecord {
     const known = this.storages.get(key);
     const wrong = (message: string): Error =>
-      checkpointError('ERR_SENET_CHECKPOINT_FORMAT', this.label, `storage '${printable(key)}' ${message}`, at);
+      checkpointError(
+        'ERR_SENET_CHECKPOINT_FORMAT',
+        this.label,
+        `storage '${printable(key)}' ${message}`,
+        at,
+      );
     if (known) {
       if (known.dtype !== dtype || known.length !== bytes) throw wrong('has two types or two sizes');
       return known;
     }
     const entry = this.directory.get(this.nameOf(key));
     if (!entry) throw wrong('is not in the archive');
-    if (entry.length !== bytes) throw wrong(`has ${bytes} bytes in the pickle and ${entry.length} in the archive`);
+    if (entry.length !== bytes)
+      throw wrong(`has ${bytes} bytes in the pickle and ${entry.length} in the archive`);
     const storage = new StorageRecord(key, dtype, bytes);
     this.storages.set(key, storage);
     return storage;

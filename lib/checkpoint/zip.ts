@@ -35,7 +35,8 @@ export async function readDirectory(source: ByteSource): Promise<ReadonlyMap<str
   const fault = (kind: 'LIMIT' | 'UNSUPPORTED', message: string): Error =>
     checkpointError(`ERR_SENET_CHECKPOINT_${kind}`, source.label, message);
   const reader = new WindowReader(source);
-  const fail = (error: Error): Error => (reader.failure as Error | undefined) ?? damaged(source, error.message);
+  const fail = (error: Error): Error =>
+    (reader.failure as Error | undefined) ?? damaged(source, error.message);
   const zip = await new Promise<ZipFile>((resolve, reject) => {
     const options = { lazyEntries: true, autoClose: false, strictFileNames: true };
     fromRandomAccessReader(reader, source.size, options, (error, file) => {
@@ -44,7 +45,10 @@ export async function readDirectory(source: ByteSource): Promise<ReadonlyMap<str
     });
   });
   if (zip.entryCount > MAX_ZIP_ENTRIES) {
-    throw fault('LIMIT', `a zip archive of ${zip.entryCount} entries, and at most ${MAX_ZIP_ENTRIES} are read`);
+    throw fault(
+      'LIMIT',
+      `a zip archive of ${zip.entryCount} entries, and at most ${MAX_ZIP_ENTRIES} are read`,
+    );
   }
   const directory = new Map<string, DirectoryEntry>();
   let directoryBytes = 0;
@@ -59,7 +63,10 @@ export async function readDirectory(source: ByteSource): Promise<ReadonlyMap<str
     }
     if (entry.compressionMethod !== STORED) {
       const method = `method ${entry.compressionMethod}`;
-      throw fault('UNSUPPORTED', `entry '${printable(name)}' is compressed (${method}); PyTorch stores its entries`);
+      throw fault(
+        'UNSUPPORTED',
+        `entry '${printable(name)}' is compressed (${method}); PyTorch stores its entries`,
+      );
     }
     if (directory.has(name)) throw damaged(source, `two entries are called '${printable(name)}'`);
     const headerOffset = entry.relativeOffsetOfLocalHeader;
@@ -80,7 +87,10 @@ export async function readDirectory(source: ByteSource): Promise<ReadonlyMap<str
  * Where the contents of each entry begin, in the order given; checks their local headers and that none overlap.
  * Errors: ERR_SENET_CHECKPOINT_FORMAT.
  */
-export async function locateEntries(source: ByteSource, entries: readonly DirectoryEntry[]): Promise<number[]> {
+export async function locateEntries(
+  source: ByteSource,
+  entries: readonly DirectoryEntry[],
+): Promise<number[]> {
   const headers = await readSpans(
     source,
     entries.map(({ headerOffset, nameBytes }) => ({
@@ -99,7 +109,11 @@ export async function locateEntries(source: ByteSource, entries: readonly Direct
   for (const i of order) {
     const entry = entries[i] as DirectoryEntry;
     if (entry.headerOffset < end) {
-      throw damaged(source, `'${printable(entry.name)}' overlaps the entry in front of it`, entry.headerOffset);
+      throw damaged(
+        source,
+        `'${printable(entry.name)}' overlaps the entry in front of it`,
+        entry.headerOffset,
+      );
     }
     end = (starts[i] as number) + entry.length;
   }
@@ -112,7 +126,12 @@ function headerOf(entries: readonly DirectoryEntry[], i: number): number {
 }
 
 function damaged(source: ByteSource, message: string, offset?: number): Error {
-  return checkpointError('ERR_SENET_CHECKPOINT_FORMAT', source.label, `damaged zip archive: ${message}`, offset);
+  return checkpointError(
+    'ERR_SENET_CHECKPOINT_FORMAT',
+    source.label,
+    `damaged zip archive: ${message}`,
+    offset,
+  );
 }
 
 /** yauzl calls back at once where the window holds the entry, and later where it does not; the loop waits only then. */
@@ -151,7 +170,11 @@ async function readAllEntries(
 }
 
 /** Compares a local header with its entry and gives the distance from the header to the contents. */
-function checkLocalHeader(entry: DirectoryEntry, bytes: Uint8Array, wrong: (message: string) => Error): number {
+function checkLocalHeader(
+  entry: DirectoryEntry,
+  bytes: Uint8Array,
+  wrong: (message: string) => Error,
+): number {
   const header = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (header.readUInt32LE(0) !== LOCAL_HEADER_SIGNATURE) throw wrong('has no local header');
   const flags = header.readUInt16LE(6);

@@ -48,7 +48,7 @@ function cifarEntry<Model>(create: CifarEntry<Model>['create'], weights: string[
 const MODELS = {
   se_resnet18: imagenetEntry(imagenet.se_resnet18),
   se_resnet34: imagenetEntry(imagenet.se_resnet34),
-  se_resnet50: imagenetEntry(imagenet.se_resnet50, ['imagenet']),
+  se_resnet50: imagenetEntry(imagenet.newSeResnet50, ['imagenet']),
   se_resnet101: imagenetEntry(imagenet.se_resnet101),
   se_resnet152: imagenetEntry(imagenet.se_resnet152),
   se_resnet20: cifarEntry(cifar.se_resnet20, ['fashion_mnist']),

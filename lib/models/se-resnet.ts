@@ -3,8 +3,10 @@
  * (senet.pytorch, se_resnet.py; He et al., CVPR 2016; Hu et al., CVPR 2018).
  */
 import { makeError } from '../errors';
+import { loadStateDictFromUrl } from '../hub/hub';
+import type { ProgressOption } from '../hub/progress';
 import { createNativeModule, Module, registerModuleClass } from '../nn/module';
-import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { checkBoolean, checkInteger, checkOptions, describe } from '../tensor/options';
 import { checkInitWeights, checkNumClasses, type InitOptions } from './options';
 import { SEBasicBlock, SEBottleneck } from './residual-blocks';
 
@@ -55,9 +57,59 @@ export function se_resnet34(options?: SEResNetOptions): SEResNet {
   return new SEResNet(SEBasicBlock, [3, 4, 6, 3], options);
 }
 
-/** 28.1 million parameters. @throws as `SEResNet` */
-export function se_resnet50(options?: SEResNetOptions): SEResNet {
+export interface PretrainedOptions {
+  pretrained: true;
+  /** The published weights have 1000 classes: another number is ERR_SENET_STATE_DICT. Default 1000. */
+  numClasses?: number;
+  /** Default true: a bar on a terminal while it downloads. */
+  progress?: ProgressOption;
+  /** Default true: the SHA-256 of what is downloaded must begin as the file's name says. */
+  checkHash?: boolean;
+  signal?: AbortSignal;
+}
+
+/** Trained on ImageNet, 77.06 % top-1 as its author reports (senet.pytorch). */
+export const SE_RESNET50_URL =
+  'https://github.com/moskomule/senet.pytorch/releases/download/archive/seresnet50-60a8950a85b2b.pkl';
+
+/**
+ * 28.1 million parameters. With `pretrained: true` the published ImageNet weights are downloaded once, to torch.hub's
+ * cache, and loaded; the module is in training mode, as in PyTorch: call `eval()`.
+ *
+ * @throws as `SEResNet`; with `pretrained` (rejects) also as `loadStateDictFromUrl`
+ */
+export function se_resnet50(options: PretrainedOptions): Promise<SEResNet>;
+export function se_resnet50(options?: SEResNetOptions & { pretrained?: false }): SEResNet;
+export function se_resnet50(
+  options?: PretrainedOptions | (SEResNetOptions & { pretrained?: false }),
+): SEResNet | Promise<SEResNet> {
+  if (options?.pretrained === true) return pretrainedSeResnet50(options);
+  const { pretrained = false, ...rest } = options ?? {};
+  checkBoolean(pretrained, 'se_resnet50: pretrained');
+  return newSeResnet50(options === undefined ? undefined : rest);
+}
+
+/** Without the pretrained branch, so that it is never a promise. */
+export function newSeResnet50(options?: SEResNetOptions): SEResNet {
   return new SEResNet(SEBottleneck, [3, 4, 6, 3], options);
+}
+
+async function pretrainedSeResnet50(options: PretrainedOptions): Promise<SEResNet> {
+  const known = ['pretrained', 'numClasses', 'progress', 'checkHash', 'signal'];
+  const { pretrained: _, numClasses, ...transfer } = checkOptions(options, known, 'se_resnet50');
+  const model = newSeResnet50({
+    initWeights: false,
+    ...(numClasses === undefined ? {} : { numClasses }),
+  });
+  try {
+    const state = await loadStateDictFromUrl(SE_RESNET50_URL, transfer);
+    model.loadStateDict(state, { assign: true });
+    state.dispose();
+    return model;
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
 }
 
 /** 49.3 million parameters. @throws as `SEResNet` */

@@ -15,7 +15,8 @@ import { isSenetError } from '../../lib/errors';
 import { Tensor } from '../../lib/tensor/tensor';
 import { fixture, parse, uint32, uint64 } from '../support/checkpoint-files';
 
-const seed = process.env.SENET_FUZZ_SEED === undefined ? Date.now() & 0x7fffffff : Number(process.env.SENET_FUZZ_SEED);
+const seed =
+  process.env.SENET_FUZZ_SEED === undefined ? Date.now() & 0x7fffffff : Number(process.env.SENET_FUZZ_SEED);
 
 /** A long time for a parse of a millisecond, since the machine may be busy. */
 const CASE_MILLISECONDS = 5000;
@@ -33,9 +34,45 @@ interface Target {
 
 /** Pieces that pickles are made of, and lies. */
 const TOKENS: readonly Buffer[] = [
-  ...['.', '(', ')', 't', 'R', 'Q', 'b', 's', 'u', '}', ']', 'a', 'e', '0', '1', '2', 'N', '\x81', '\x85', '\x86', '\x94'],
-  ...['cos\nsystem\n', 'c__builtin__\neval\n', 'ccollections\nOrderedDict\n)R', 'ctorch\nFloatStorage\n', 'I-1\n', 'L9999999999999999999L\n'],
-  ...['ctorch._utils\n_rebuild_tensor_v2\n', 'c_codecs\nencode\n', 'c__builtin__\nbytearray\n', 'h\x00', 'q\x00', 'q\x05'],
+  ...[
+    '.',
+    '(',
+    ')',
+    't',
+    'R',
+    'Q',
+    'b',
+    's',
+    'u',
+    '}',
+    ']',
+    'a',
+    'e',
+    '0',
+    '1',
+    '2',
+    'N',
+    '\x81',
+    '\x85',
+    '\x86',
+    '\x94',
+  ],
+  ...[
+    'cos\nsystem\n',
+    'c__builtin__\neval\n',
+    'ccollections\nOrderedDict\n)R',
+    'ctorch\nFloatStorage\n',
+    'I-1\n',
+    'L9999999999999999999L\n',
+  ],
+  ...[
+    'ctorch._utils\n_rebuild_tensor_v2\n',
+    'c_codecs\nencode\n',
+    'c__builtin__\nbytearray\n',
+    'h\x00',
+    'q\x00',
+    'q\x05',
+  ],
 ]
   .map((text) => Buffer.from(text, 'latin1'))
   .concat([
@@ -129,15 +166,55 @@ function targets(): Target[] {
     zipTarget('the pickle of the zip file', fixture('se_resnet20-zip.pt'), 4000),
     zipTarget('the pickle of the trainer checkpoint', fixture('se_resnet20-trainer-checkpoint.pt'), 1500),
     zipTarget('the pickle of the half file', fixture('se_resnet20-half.pt'), 500),
-    zipTarget('the pickle of training-checkpoint.pt, loaded', fixture('training-checkpoint.pt'), 3000, loadWhole),
+    zipTarget(
+      'the pickle of training-checkpoint.pt, loaded',
+      fixture('training-checkpoint.pt'),
+      3000,
+      loadWhole,
+    ),
     zipTarget('the pickle of values.pt, loaded', fixture('checkpoints', 'values.pt'), 2000, loadWhole),
     zipTarget('the pickle of views.pt, loaded', fixture('checkpoints', 'views.pt'), 1000, loadWhole),
-    { name: 'the pickles of the legacy file', bytes: legacy, start: 0, end: 30_000, runs: 4000, read: parseWhole },
-    { name: 'a file of Python 2, loaded', bytes: old, start: 0, end: old.length, runs: 1000, read: loadWhole },
-    { name: 'a file with views of storages, loaded', bytes: views, start: 0, end: views.length, runs: 500, read: loadWhole },
+    {
+      name: 'the pickles of the legacy file',
+      bytes: legacy,
+      start: 0,
+      end: 30_000,
+      runs: 4000,
+      read: parseWhole,
+    },
+    {
+      name: 'a file of Python 2, loaded',
+      bytes: old,
+      start: 0,
+      end: old.length,
+      runs: 1000,
+      read: loadWhole,
+    },
+    {
+      name: 'a file with views of storages, loaded',
+      bytes: views,
+      start: 0,
+      end: views.length,
+      runs: 500,
+      read: loadWhole,
+    },
     { name: 'a whole zip file, loaded', bytes: zip, start: 0, end: zip.length, runs: 1000, read: loadWhole },
-    { name: 'a safetensors header', bytes: safetensors, start: 0, end: headerEnd(safetensors), runs: 500, read: parseWhole },
-    { name: 'a small safetensors file, loaded', bytes: small, start: 0, end: headerEnd(small), runs: 1000, read: loadWhole },
+    {
+      name: 'a safetensors header',
+      bytes: safetensors,
+      start: 0,
+      end: headerEnd(safetensors),
+      runs: 500,
+      read: parseWhole,
+    },
+    {
+      name: 'a small safetensors file, loaded',
+      bytes: small,
+      start: 0,
+      end: headerEnd(small),
+      runs: 1000,
+      read: loadWhole,
+    },
   ];
 }
 
@@ -173,11 +250,14 @@ describe('fuzz: damaged checkpoints', function () {
     it(`${name}: ${runs} cases`, async () => {
       const part = bytes.subarray(start, end);
       const original = Buffer.from(part);
-      const property = fc.asyncProperty(fc.array(mutation, { minLength: 1, maxLength: 4 }), async (mutations) => {
-        original.copy(part);
-        for (const one of mutations) damage(part, one);
-        await check(() => read(bytes));
-      });
+      const property = fc.asyncProperty(
+        fc.array(mutation, { minLength: 1, maxLength: 4 }),
+        async (mutations) => {
+          original.copy(part);
+          for (const one of mutations) damage(part, one);
+          await check(() => read(bytes));
+        },
+      );
       await fc.assert(property, { seed, numRuns: runs });
       original.copy(part);
       await read(bytes);
@@ -196,10 +276,15 @@ describe('fuzz: damaged checkpoints', function () {
   });
 
   it('20,000 cases and more, of both outcomes, in bounded memory; nothing was executed', () => {
-    console.log(`      ${cases} cases: ${[...outcomes].map(([outcome, count]) => `${outcome} ${count}`).join(', ')}`);
+    console.log(
+      `      ${cases} cases: ${[...outcomes].map(([outcome, count]) => `${outcome} ${count}`).join(', ')}`,
+    );
     expect(cases).to.be.at.least(20_000);
     for (const outcome of ['read', 'FORMAT', 'UNSAFE', 'UNSUPPORTED', 'LIMIT']) {
-      expect(outcomes.get(outcome === 'read' ? outcome : `ERR_SENET_CHECKPOINT_${outcome}`), outcome).to.be.above(0);
+      expect(
+        outcomes.get(outcome === 'read' ? outcome : `ERR_SENET_CHECKPOINT_${outcome}`),
+        outcome,
+      ).to.be.above(0);
     }
     expect(process.memoryUsage().rss - memoryBefore).to.be.below(GROWTH_BYTES);
     expect(existsSync(trace)).to.equal(false);

@@ -40,7 +40,10 @@ export function uint64(value: number | bigint): Buffer {
 }
 
 /** A zip archive; `smallLimit` 0 writes every size as zip64. */
-export async function zipOf(entries: Record<string, Uint8Array | string>, smallLimit?: number): Promise<Buffer> {
+export async function zipOf(
+  entries: Record<string, Uint8Array | string>,
+  smallLimit?: number,
+): Promise<Buffer> {
   const parts: Uint8Array[] = [];
   const sink = {
     write: (bytes: Uint8Array): Promise<void> => {
@@ -58,7 +61,10 @@ export async function zipOf(entries: Record<string, Uint8Array | string>, smallL
 }
 
 /** A zip checkpoint around a pickle. */
-export function zipCheckpoint(pickle: Uint8Array, others: Record<string, Uint8Array | string> = {}): Promise<Buffer> {
+export function zipCheckpoint(
+  pickle: Uint8Array,
+  others: Record<string, Uint8Array | string> = {},
+): Promise<Buffer> {
   return zipOf({ 'x/data.pkl': pickle, 'x/byteorder': 'little', 'x/version': '3\n', ...others });
 }
 
@@ -69,7 +75,11 @@ export function safetensorsOf(header: unknown, dataLength: number, padding = '')
 }
 
 /** Runs `action`, which must reject with this code, and gives the error. */
-export async function expectCode(action: () => Promise<unknown>, code: ErrorCode, message?: RegExp): Promise<Error> {
+export async function expectCode(
+  action: () => Promise<unknown>,
+  code: ErrorCode,
+  message?: RegExp,
+): Promise<Error> {
   let result: unknown;
   try {
     result = await action();

@@ -10,7 +10,17 @@ import { findStateDict } from '../../lib/checkpoint/parse';
 import { TensorRecord } from '../../lib/checkpoint/tensor-record';
 import { Dict } from '../../lib/checkpoint/values';
 import type { ErrorCode } from '../../lib/errors';
-import { bytesOf, expectCode, fixture, parse, safetensorsOf, uint32, uint64, zipCheckpoint, zipOf } from '../support/checkpoint-files';
+import {
+  bytesOf,
+  expectCode,
+  fixture,
+  parse,
+  safetensorsOf,
+  uint32,
+  uint64,
+  zipCheckpoint,
+  zipOf,
+} from '../support/checkpoint-files';
 
 const FORMAT = 'ERR_SENET_CHECKPOINT_FORMAT';
 
@@ -33,8 +43,22 @@ const number = (value: number): Buffer => bytesOf('J', uint32(value >>> 0));
 /** The pickle of `{ 'w': tensor }`, four float32 in storage '0' unless claimed otherwise. */
 function tensorPickle(claim: Claim = {}): Buffer {
   const { type = 'FloatStorage', key = '0', count = number(4), offset = number(0) } = claim;
-  const { shape = bytesOf(number(4), 0x85), stride = bytesOf(number(1), 0x85), extra = Buffer.alloc(0) } = claim;
-  const id = bytesOf('(', text('storage'), `ctorch\n${type}\n`, text(key), text('cpu'), count, 't', extra, 'Q');
+  const {
+    shape = bytesOf(number(4), 0x85),
+    stride = bytesOf(number(1), 0x85),
+    extra = Buffer.alloc(0),
+  } = claim;
+  const id = bytesOf(
+    '(',
+    text('storage'),
+    `ctorch\n${type}\n`,
+    text(key),
+    text('cpu'),
+    count,
+    't',
+    extra,
+    'Q',
+  );
   const rebuild = bytesOf('ctorch._utils\n_rebuild_tensor_v2\n(', id, offset, shape, stride, 0x89, '}tR');
   return bytesOf(0x80, 2, '}', text('w'), rebuild, 's.');
 }
@@ -56,7 +80,12 @@ describe('checkpoint: sources', () => {
     return place;
   };
 
-  it('a missing file', () => expectCode(() => parse(path.join(folder, 'none.pt')), 'ERR_SENET_FILE_NOT_FOUND', /none\.pt: no such file/));
+  it('a missing file', () =>
+    expectCode(
+      () => parse(path.join(folder, 'none.pt')),
+      'ERR_SENET_FILE_NOT_FOUND',
+      /none\.pt: no such file/,
+    ));
   it('a folder', () => expectCode(() => parse(folder), 'ERR_SENET_FILE', /folder/));
   it('a named pipe does not hang', async () => {
     const pipe = path.join(folder, 'pipe');
@@ -65,7 +94,12 @@ describe('checkpoint: sources', () => {
   });
   it('a device', () => expectCode(() => parse('/dev/null'), 'ERR_SENET_FILE'));
   it('an empty file', () => expectCode(() => parse(file('empty.pt', '')), FORMAT, /no bytes/));
-  it('a text file', () => expectCode(() => parse(file('text.pt', 'hello world, this is text')), FORMAT, /found text, 'hello world, thi'/));
+  it('a text file', () =>
+    expectCode(
+      () => parse(file('text.pt', 'hello world, this is text')),
+      FORMAT,
+      /found text, 'hello world, thi'/,
+    ));
   it('one byte of each kind', async () => {
     for (let byte = 0; byte < 256; byte++) await expectCode(() => parse(Uint8Array.of(byte)), FORMAT);
   });
@@ -81,10 +115,15 @@ describe('checkpoint: sources', () => {
     structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
     return expectCode(() => parse(bytes), 'ERR_SENET_BUFFER', /detached/);
   });
-  it('a shared buffer', () => expectCode(() => parse(new Uint8Array(new SharedArrayBuffer(16))), 'ERR_SENET_BUFFER', /shared/));
+  it('a shared buffer', () =>
+    expectCode(() => parse(new Uint8Array(new SharedArrayBuffer(16))), 'ERR_SENET_BUFFER', /shared/));
   it('a resizable buffer', () => {
     const Resizable = ArrayBuffer as unknown as new (length: number, options: object) => ArrayBuffer;
-    return expectCode(() => parse(new Uint8Array(new Resizable(16, { maxByteLength: 32 }))), 'ERR_SENET_BUFFER', /resizable/);
+    return expectCode(
+      () => parse(new Uint8Array(new Resizable(16, { maxByteLength: 32 }))),
+      'ERR_SENET_BUFFER',
+      /resizable/,
+    );
   });
 });
 
@@ -100,9 +139,20 @@ describe('checkpoint: evil files', () => {
     });
   }
   it('a plain pickle of any protocol', async () => {
-    await expectCode(() => parse(Buffer.from("cos\nsystem\n(S'x'\ntR.")), 'ERR_SENET_CHECKPOINT_UNSAFE', /'os\.system'/);
-    await expectCode(() => parse(bytesOf(0x80, 4, 0x8c, 2, 'os', 0x8c, 6, 'system', 0x93, '.')), 'ERR_SENET_CHECKPOINT_UNSAFE');
-    await expectCode(() => parse(bytesOf(0x80, 2, '}.')), FORMAT, /a pickle of a dict and not a file of torch\.save/);
+    await expectCode(
+      () => parse(Buffer.from("cos\nsystem\n(S'x'\ntR.")),
+      'ERR_SENET_CHECKPOINT_UNSAFE',
+      /'os\.system'/,
+    );
+    await expectCode(
+      () => parse(bytesOf(0x80, 4, 0x8c, 2, 'os', 0x8c, 6, 'system', 0x93, '.')),
+      'ERR_SENET_CHECKPOINT_UNSAFE',
+    );
+    await expectCode(
+      () => parse(bytesOf(0x80, 2, '}.')),
+      FORMAT,
+      /a pickle of a dict and not a file of torch\.save/,
+    );
   });
   for (const name of ['truncated-zip.pt', 'truncated-legacy.pkl']) {
     it(name, () => expectCode(() => parse(fixture(name)), FORMAT, /truncated/));
@@ -112,9 +162,20 @@ describe('checkpoint: evil files', () => {
 describe('checkpoint: kinds of tensor that are not supported', () => {
   const kinds = { sparse: /sparse/, uint16: /uint16/, complex: /Complex/, quantized: /QInt8/, meta: /meta/ };
   for (const [name, message] of Object.entries(kinds)) {
-    it(name, () => expectCode(() => parse(fixture('checkpoints', `${name}.pt`)), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', message));
+    it(name, () =>
+      expectCode(
+        () => parse(fixture('checkpoints', `${name}.pt`)),
+        'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+        message,
+      ),
+    );
   }
-  it('a whole module', () => expectCode(() => parse(fixture('checkpoints', 'module.pt')), 'ERR_SENET_CHECKPOINT_UNSAFE', /'torch\.nn\.modules\.linear\.Linear'/));
+  it('a whole module', () =>
+    expectCode(
+      () => parse(fixture('checkpoints', 'module.pt')),
+      'ERR_SENET_CHECKPOINT_UNSAFE',
+      /'torch\.nn\.modules\.linear\.Linear'/,
+    ));
 });
 
 describe('checkpoint: tensors that lie about their storage', () => {
@@ -132,14 +193,37 @@ describe('checkpoint: tensors that lie about their storage', () => {
     ['a negative stride', { stride: bytesOf(number(-1), 0x85) }, FORMAT],
     ['a negative size', { shape: bytesOf(number(-4), 0x85) }, FORMAT],
     ['a stride that is too large', { stride: bytesOf(number(2), 0x85) }, FORMAT],
-    ['a product beyond 2**53', { shape: bytesOf(long(2n ** 40n), long(2n ** 40n), 0x86), stride: pair(0, 0) }, FORMAT],
-    ['a product that wraps to 0 in 64 bits', { shape: bytesOf(long(2n ** 32n), long(2n ** 32n), 0x86), stride: pair(1, 1) }, FORMAT],
+    [
+      'a product beyond 2**53',
+      { shape: bytesOf(long(2n ** 40n), long(2n ** 40n), 0x86), stride: pair(0, 0) },
+      FORMAT,
+    ],
+    [
+      'a product that wraps to 0 in 64 bits',
+      { shape: bytesOf(long(2n ** 32n), long(2n ** 32n), 0x86), stride: pair(1, 1) },
+      FORMAT,
+    ],
     ['a size beyond 2**53', { shape: bytesOf(long(2n ** 62n), 0x85) }, FORMAT],
     ['a stride beyond 2**53', { stride: bytesOf(long(2n ** 62n), 0x85) }, FORMAT],
-    ['an empty tensor whose other sizes overflow', { shape: bytesOf(number(0), long(2n ** 52n), long(2n ** 52n), 0x87), stride: bytesOf(number(1), number(1), number(1), 0x87) }, FORMAT],
-    ['repeated elements by the billion', { shape: bytesOf(number(2 ** 30), 0x85), stride: bytesOf(number(0), 0x85) }, 'ERR_SENET_CHECKPOINT_LIMIT'],
+    [
+      'an empty tensor whose other sizes overflow',
+      {
+        shape: bytesOf(number(0), long(2n ** 52n), long(2n ** 52n), 0x87),
+        stride: bytesOf(number(1), number(1), number(1), 0x87),
+      },
+      FORMAT,
+    ],
+    [
+      'repeated elements by the billion',
+      { shape: bytesOf(number(2 ** 30), 0x85), stride: bytesOf(number(0), 0x85) },
+      'ERR_SENET_CHECKPOINT_LIMIT',
+    ],
     ['fewer strides than sizes', { stride: bytesOf(')') }, FORMAT],
-    ['65 dimensions', { shape: bytesOf('(', ...Array<Buffer>(65).fill(number(1)), 't') }, 'ERR_SENET_CHECKPOINT_LIMIT'],
+    [
+      '65 dimensions',
+      { shape: bytesOf('(', ...Array<Buffer>(65).fill(number(1)), 't') },
+      'ERR_SENET_CHECKPOINT_LIMIT',
+    ],
     ['a shape of floats', { shape: bytesOf('G', Buffer.from('3ff8000000000000', 'hex'), 0x85) }, FORMAT],
     ['a storage of another size', { count: number(3) }, FORMAT],
     ['a storage of 2**62 elements', { count: long(2n ** 62n) }, FORMAT],
@@ -164,35 +248,83 @@ describe('checkpoint: zip archives that lie', () => {
     return zip;
   };
   const lies: [string, (zip: Buffer) => void, ErrorCode, RegExp?][] = [
-    ['compressed by the directory', (zip) => zip.writeUInt16LE(8, central(zip, 'x/data/0') + 10), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', /compressed/],
-    ['encrypted', (zip) => {
-      zip.writeUInt16LE(0x809, central(zip, 'x/data/0') + 8);
-      zip.writeUInt32LE(28, central(zip, 'x/data/0') + 20);
-    }, 'ERR_SENET_CHECKPOINT_UNSUPPORTED', /encrypted/],
-    ['compressed by the local header', (zip) => zip.writeUInt16LE(8, local(zip, 'x/data/0') + 8), FORMAT, /another way/],
-    ['another size in the local header', (zip) => {
-      zip.writeUInt16LE(0x800, local(zip, 'x/data/0') + 6);
-      zip.writeUInt32LE(15, local(zip, 'x/data/0') + 18);
-    }, FORMAT, /16 bytes in the directory and 15/],
-    ['another name in the local header', (zip) => zip.write('9', local(zip, 'x/data/0') + 37), FORMAT, /another name/],
+    [
+      'compressed by the directory',
+      (zip) => zip.writeUInt16LE(8, central(zip, 'x/data/0') + 10),
+      'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+      /compressed/,
+    ],
+    [
+      'encrypted',
+      (zip) => {
+        zip.writeUInt16LE(0x809, central(zip, 'x/data/0') + 8);
+        zip.writeUInt32LE(28, central(zip, 'x/data/0') + 20);
+      },
+      'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+      /encrypted/,
+    ],
+    [
+      'compressed by the local header',
+      (zip) => zip.writeUInt16LE(8, local(zip, 'x/data/0') + 8),
+      FORMAT,
+      /another way/,
+    ],
+    [
+      'another size in the local header',
+      (zip) => {
+        zip.writeUInt16LE(0x800, local(zip, 'x/data/0') + 6);
+        zip.writeUInt32LE(15, local(zip, 'x/data/0') + 18);
+      },
+      FORMAT,
+      /16 bytes in the directory and 15/,
+    ],
+    [
+      'another name in the local header',
+      (zip) => zip.write('9', local(zip, 'x/data/0') + 37),
+      FORMAT,
+      /another name/,
+    ],
     ['no local header', (zip) => zip.writeUInt32LE(0, local(zip, 'x/data/0')), FORMAT, /no local header/],
-    ['a header beyond the file', (zip) => zip.writeUInt32LE(0x7fffffff, central(zip, 'x/data/0') + 42), FORMAT, /beyond/],
-    ['two entries at one place', (zip) => zip.writeUInt32LE(local(zip, 'x/data.pkl'), central(zip, 'x/data/0') + 42), FORMAT],
-    ['a size that covers the next entry', (zip) => {
-      zip.writeUInt32LE(300, central(zip, 'x/data.pkl') + 20);
-      zip.writeUInt32LE(300, central(zip, 'x/data.pkl') + 24);
-    }, FORMAT, /overlaps/],
-    ['a size that reaches the directory', (zip) => {
-      zip.writeUInt32LE(0x7ffffff0, central(zip, 'x/data/0') + 20);
-      zip.writeUInt32LE(0x7ffffff0, central(zip, 'x/data/0') + 24);
-    }, FORMAT, /beyond/],
+    [
+      'a header beyond the file',
+      (zip) => zip.writeUInt32LE(0x7fffffff, central(zip, 'x/data/0') + 42),
+      FORMAT,
+      /beyond/,
+    ],
+    [
+      'two entries at one place',
+      (zip) => zip.writeUInt32LE(local(zip, 'x/data.pkl'), central(zip, 'x/data/0') + 42),
+      FORMAT,
+    ],
+    [
+      'a size that covers the next entry',
+      (zip) => {
+        zip.writeUInt32LE(300, central(zip, 'x/data.pkl') + 20);
+        zip.writeUInt32LE(300, central(zip, 'x/data.pkl') + 24);
+      },
+      FORMAT,
+      /overlaps/,
+    ],
+    [
+      'a size that reaches the directory',
+      (zip) => {
+        zip.writeUInt32LE(0x7ffffff0, central(zip, 'x/data/0') + 20);
+        zip.writeUInt32LE(0x7ffffff0, central(zip, 'x/data/0') + 24);
+      },
+      FORMAT,
+      /beyond/,
+    ],
     ['sizes that differ', (zip) => zip.writeUInt32LE(15, central(zip, 'x/data/0') + 20), FORMAT, /mismatch/],
     ['a duplicate name', (zip) => zip.write('x/data/0', central(zip, 'x/version') + 46), FORMAT],
     ['more entries than there are', (zip) => zip.writeUInt16LE(200, zip.length - 12), FORMAT],
     ['fewer entries than there are', (zip) => zip.writeUInt16LE(0, zip.length - 12), FORMAT, /none/],
     ['a directory beyond the file', (zip) => zip.writeUInt32LE(0xfffffff0, zip.length - 6), FORMAT],
     ['a comment that is not there', (zip) => zip.writeUInt16LE(9, zip.length - 2), FORMAT],
-    ['a local name that ends the extra field late', (zip) => zip.writeUInt16LE(0xffff, local(zip, 'x/data/0') + 28), FORMAT],
+    [
+      'a local name that ends the extra field late',
+      (zip) => zip.writeUInt16LE(0xffff, local(zip, 'x/data/0') + 28),
+      FORMAT,
+    ],
   ];
   for (const [name, edit, code, message] of lies) {
     it(name, () => expectCode(async () => parse(await change(edit)), code, message));
@@ -205,18 +337,31 @@ describe('checkpoint: zip archives that lie', () => {
   });
   it('no data.pkl, two of them, an empty archive', async () => {
     await expectCode(async () => parse(await zipOf({ 'x/other': 'a' })), FORMAT, /found none/);
-    await expectCode(async () => parse(await zipOf({ 'x/data.pkl': 'N.', 'y/data.pkl': 'N.' })), FORMAT, /found several/);
+    await expectCode(
+      async () => parse(await zipOf({ 'x/data.pkl': 'N.', 'y/data.pkl': 'N.' })),
+      FORMAT,
+      /found several/,
+    );
     await expectCode(async () => parse(await zipOf({})), FORMAT);
   });
   it('big-endian data, a future version, a TorchScript archive', async () => {
     const other = async (entries: Record<string, string>, message: RegExp): Promise<void> => {
-      await expectCode(async () => parse(await tensorZip({}, entries)), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', message);
+      await expectCode(
+        async () => parse(await tensorZip({}, entries)),
+        'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+        message,
+      );
     };
     await other({ 'x/byteorder': 'big' }, /byteorder 'big'/);
     await other({ 'x/version': '11\n' }, /version/);
     await other({ 'x/constants.pkl': 'N.' }, /TorchScript/);
   });
-  it('a pickle that ends early', () => expectCode(async () => parse(await zipCheckpoint(bytesOf(0x80, 2, '}')  )), FORMAT, /ends inside its pickle/));
+  it('a pickle that ends early', () =>
+    expectCode(
+      async () => parse(await zipCheckpoint(bytesOf(0x80, 2, '}'))),
+      FORMAT,
+      /ends inside its pickle/,
+    ));
   it('zip64 throughout', async () => {
     const zip = await zipOf({ 'x/data.pkl': tensorPickle(), 'x/data/0': Buffer.alloc(16) }, 0);
     const [record] = (await parse(zip)).tensors;
@@ -225,7 +370,8 @@ describe('checkpoint: zip archives that lie', () => {
   });
   it('truncated at any byte', async () => {
     const zip = await tensorZip();
-    for (let length = 0; length < zip.length; length++) await expectCode(() => parse(zip.subarray(0, length)), FORMAT);
+    for (let length = 0; length < zip.length; length++)
+      await expectCode(() => parse(zip.subarray(0, length)), FORMAT);
   });
 });
 
@@ -245,31 +391,86 @@ describe('checkpoint: legacy files that lie', () => {
     expect(parsed.tensors[0]?.storage.offset).to.equal(whole(object(), keys('0')).length + 8);
   });
   const lies: [string, () => Buffer, ErrorCode, RegExp?][] = [
-    ['another protocol', () => bytesOf(magic, 0x80, 2, 'K', 1, '.', system(0x88)), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', /protocol 1001/],
-    ['big-endian', () => bytesOf(magic, protocol, system(0x89), object(), keys('0'), data), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', /big-endian/],
+    [
+      'another protocol',
+      () => bytesOf(magic, 0x80, 2, 'K', 1, '.', system(0x88)),
+      'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+      /protocol 1001/,
+    ],
+    [
+      'big-endian',
+      () => bytesOf(magic, protocol, system(0x89), object(), keys('0'), data),
+      'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+      /big-endian/,
+    ],
     ['a storage that is not listed', () => whole(object(), keys(), data), FORMAT, /not in the file/],
-    ['a storage that no tensor has', () => whole(object(), keys('0', '1'), data, data), FORMAT, /no tensor has it/],
+    [
+      'a storage that no tensor has',
+      () => whole(object(), keys('0', '1'), data, data),
+      FORMAT,
+      /no tensor has it/,
+    ],
     ['a storage listed twice', () => whole(object(), keys('0', '0'), data, data), FORMAT, /twice/],
-    ['a list that is a number', () => whole(object(), bytesOf('K', 1, '.'), data), FORMAT, /list of storages/],
-    ['a count that differs', () => whole(object(), keys('0'), uint64(3), Buffer.alloc(16)), FORMAT, /4 elements in the pickle and 3/],
-    ['a negative count', () => whole(object(), keys('0'), uint64(2n ** 64n - 4n), Buffer.alloc(16)), FORMAT, /-4/],
-    ['a storage larger than the file', () => whole(object({ count: number(1_000_000) }), keys('0'), data), FORMAT, /in a file of/],
-    ['a list as the view of a storage', () => whole(object({ count: bytesOf(number(4), ']') }), keys('0'), data), FORMAT, /view metadata/],
-    ['a view beyond its storage', () => whole(object({ count: bytesOf(number(4), text('v'), number(3), number(2), 0x87) }), keys('0'), data), FORMAT, /a view of elements 3 to 5/],
-    ['a tensor beyond its view', () => whole(object({ count: bytesOf(number(4), text('v'), number(0), number(3), 0x87) }), keys('0'), data), FORMAT, /storage of 3 elements/],
+    [
+      'a list that is a number',
+      () => whole(object(), bytesOf('K', 1, '.'), data),
+      FORMAT,
+      /list of storages/,
+    ],
+    [
+      'a count that differs',
+      () => whole(object(), keys('0'), uint64(3), Buffer.alloc(16)),
+      FORMAT,
+      /4 elements in the pickle and 3/,
+    ],
+    [
+      'a negative count',
+      () => whole(object(), keys('0'), uint64(2n ** 64n - 4n), Buffer.alloc(16)),
+      FORMAT,
+      /-4/,
+    ],
+    [
+      'a storage larger than the file',
+      () => whole(object({ count: number(1_000_000) }), keys('0'), data),
+      FORMAT,
+      /in a file of/,
+    ],
+    [
+      'a list as the view of a storage',
+      () => whole(object({ count: bytesOf(number(4), ']') }), keys('0'), data),
+      FORMAT,
+      /view metadata/,
+    ],
+    [
+      'a view beyond its storage',
+      () =>
+        whole(object({ count: bytesOf(number(4), text('v'), number(3), number(2), 0x87) }), keys('0'), data),
+      FORMAT,
+      /a view of elements 3 to 5/,
+    ],
+    [
+      'a tensor beyond its view',
+      () =>
+        whole(object({ count: bytesOf(number(4), text('v'), number(0), number(3), 0x87) }), keys('0'), data),
+      FORMAT,
+      /storage of 3 elements/,
+    ],
   ];
-  for (const [name, make, code, message] of lies) it(name, () => expectCode(() => parse(make()), code, message));
+  for (const [name, make, code, message] of lies)
+    it(name, () => expectCode(() => parse(make()), code, message));
 
   it('truncated at any byte', async () => {
     const file = whole(object(), keys('0'), data);
-    for (let length = 0; length < file.length; length++) await expectCode(() => parse(file.subarray(0, length)), FORMAT);
+    for (let length = 0; length < file.length; length++)
+      await expectCode(() => parse(file.subarray(0, length)), FORMAT);
   });
   it('pickles longer than the first piece that is read', async () => {
     const long = bytesOf(0x80, 2, '}', text('note'), text('x'.repeat(3_000_000)), 's.');
     const parsed = await parse(whole(long, keys()));
     expect((parsed.value as Dict).get('note')).to.have.length(3_000_000);
   });
-  it('a string that claims 4 GB in a file of a few bytes', () => expectCode(() => parse(whole(bytesOf('X', uint32(0xffffffff), 'abc'))), FORMAT, /truncated/));
+  it('a string that claims 4 GB in a file of a few bytes', () =>
+    expectCode(() => parse(whole(bytesOf('X', uint32(0xffffffff), 'abc'))), FORMAT, /truncated/));
 });
 
 describe('checkpoint: safetensors that lie', () => {
@@ -281,29 +482,78 @@ describe('checkpoint: safetensors that lie', () => {
     ['bytes that are no UTF-8', () => bytesOf(uint64(9), '{"', 0xff, '":1}   '), FORMAT, /no JSON/],
     ['padding that is no space', () => safetensorsOf({ a: one }, 8, '\n\n'), FORMAT, /padded/],
     ['a hole', () => safetensorsOf({ a: { ...one, data_offsets: [4, 12] } }, 12), FORMAT, /hole/],
-    ['a hole between', () => safetensorsOf({ a: one, b: { ...one, data_offsets: [12, 20] } }, 20), FORMAT, /hole/],
-    ['an overlap', () => safetensorsOf({ a: one, b: { ...one, data_offsets: [4, 12] } }, 12), FORMAT, /overlaps/],
+    [
+      'a hole between',
+      () => safetensorsOf({ a: one, b: { ...one, data_offsets: [12, 20] } }, 20),
+      FORMAT,
+      /hole/,
+    ],
+    [
+      'an overlap',
+      () => safetensorsOf({ a: one, b: { ...one, data_offsets: [4, 12] } }, 12),
+      FORMAT,
+      /overlaps/,
+    ],
     ['one place for two', () => safetensorsOf({ a: one, b: one }, 8), FORMAT, /overlaps/],
     ['an end before the file', () => safetensorsOf({ a: one }, 9), FORMAT, /end at byte/],
     ['an end beyond the file', () => safetensorsOf({ a: one }, 7), FORMAT, /end at byte/],
-    ['offsets that go backwards', () => safetensorsOf({ a: { ...one, data_offsets: [8, 0] } }, 8), FORMAT, /in front of its beginning/],
+    [
+      'offsets that go backwards',
+      () => safetensorsOf({ a: { ...one, data_offsets: [8, 0] } }, 8),
+      FORMAT,
+      /in front of its beginning/,
+    ],
     ['another size than its shape', () => safetensorsOf({ a: { ...one, shape: [3] } }, 8), FORMAT],
-    ['a smaller size than its bytes', () => safetensorsOf({ a: { ...one, shape: [1] } }, 8), FORMAT, /has 8 bytes/],
-    ['a product that overflows', () => safetensorsOf({ a: { ...one, shape: [2 ** 40, 2 ** 40] } }, 8), FORMAT, /overflows/],
+    [
+      'a smaller size than its bytes',
+      () => safetensorsOf({ a: { ...one, shape: [1] } }, 8),
+      FORMAT,
+      /has 8 bytes/,
+    ],
+    [
+      'a product that overflows',
+      () => safetensorsOf({ a: { ...one, shape: [2 ** 40, 2 ** 40] } }, 8),
+      FORMAT,
+      /overflows/,
+    ],
     ['a negative size', () => safetensorsOf({ a: { ...one, shape: [-2] } }, 8), FORMAT],
     ['a size beyond 2**53', () => safetensorsOf({ a: { ...one, shape: [1e300] } }, 8), FORMAT],
     ['a fraction', () => safetensorsOf({ a: { ...one, shape: [1.5] } }, 8), FORMAT],
-    ['70 dimensions', () => safetensorsOf({ a: { ...one, shape: [2, ...Array<number>(69).fill(1)] } }, 8), 'ERR_SENET_CHECKPOINT_LIMIT'],
-    ['an element type that is not supported', () => safetensorsOf({ a: { ...one, dtype: 'F8_E4M3' } }, 8), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', /F8_E4M3/],
-    ['an element type that does not exist', () => safetensorsOf({ a: { ...one, dtype: 'toString' } }, 8), 'ERR_SENET_CHECKPOINT_UNSUPPORTED'],
+    [
+      '70 dimensions',
+      () => safetensorsOf({ a: { ...one, shape: [2, ...Array<number>(69).fill(1)] } }, 8),
+      'ERR_SENET_CHECKPOINT_LIMIT',
+    ],
+    [
+      'an element type that is not supported',
+      () => safetensorsOf({ a: { ...one, dtype: 'F8_E4M3' } }, 8),
+      'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+      /F8_E4M3/,
+    ],
+    [
+      'an element type that does not exist',
+      () => safetensorsOf({ a: { ...one, dtype: 'toString' } }, 8),
+      'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+    ],
     ['a missing field', () => safetensorsOf({ a: { dtype: 'F32', shape: [2] } }, 8)],
     ['an unknown field', () => safetensorsOf({ a: { ...one, stride: [1] } }, 8)],
     ['an entry that is a list', () => safetensorsOf({ a: [] }, 0)],
-    ['metadata that is no text', () => safetensorsOf({ __metadata__: { a: 1 }, a: one }, 8), FORMAT, /metadata 'a'/],
+    [
+      'metadata that is no text',
+      () => safetensorsOf({ __metadata__: { a: 1 }, a: one }, 8),
+      FORMAT,
+      /metadata 'a'/,
+    ],
     ['metadata that is a list', () => safetensorsOf({ __metadata__: [], a: one }, 8)],
-    ['a name twice', () => safetensorsOf(`{"a":${JSON.stringify(one)},"a":${JSON.stringify(one)}}`, 8), FORMAT, /twice/],
+    [
+      'a name twice',
+      () => safetensorsOf(`{"a":${JSON.stringify(one)},"a":${JSON.stringify(one)}}`, 8),
+      FORMAT,
+      /twice/,
+    ],
   ];
-  for (const [name, make, code = FORMAT, message] of lies) it(name, () => expectCode(() => parse(make()), code, message));
+  for (const [name, make, code = FORMAT, message] of lies)
+    it(name, () => expectCode(() => parse(make()), code, message));
 
   it('what the format allows', async () => {
     const header = {
@@ -320,7 +570,8 @@ describe('checkpoint: safetensors that lie', () => {
   });
   it('truncated at any byte', async () => {
     const file = safetensorsOf({ a: one, b: { ...one, data_offsets: [8, 16] } }, 16, '  ');
-    for (let length = 0; length < file.length; length++) await expectCode(() => parse(file.subarray(0, length)), FORMAT);
+    for (let length = 0; length < file.length; length++)
+      await expectCode(() => parse(file.subarray(0, length)), FORMAT);
   });
 });
 
@@ -329,9 +580,19 @@ describe('checkpoint: finding the state dict', () => {
     const inside = tensorPickle().subarray(2, -1);
     const wrap = (...names: string[]): Promise<Buffer> => {
       const opens = names.map((name) => bytesOf('}', text(name)));
-      return zipCheckpoint(bytesOf(0x80, 2, ...opens, inside, 's'.repeat(names.length), '.'), { 'x/data/0': Buffer.alloc(16) });
+      return zipCheckpoint(bytesOf(0x80, 2, ...opens, inside, 's'.repeat(names.length), '.'), {
+        'x/data/0': Buffer.alloc(16),
+      });
     };
-    for (const names of [[], ['state_dict'], ['model'], ['net'], ['weight'], ['model_state_dict'], ['model', 'state_dict']]) {
+    for (const names of [
+      [],
+      ['state_dict'],
+      ['model'],
+      ['net'],
+      ['weight'],
+      ['model_state_dict'],
+      ['model', 'state_dict'],
+    ]) {
       const found = findStateDict((await parse(await wrap(...names))).value);
       expect(found?.wrappers).to.deep.equal(names);
       expect([...(found?.dict.keys() ?? [])]).to.deep.equal(['w']);
@@ -346,7 +607,12 @@ describe('checkpoint: inspect', () => {
     expect(report.container).to.equal('zip');
     expect(report.stateDictAt).to.deep.equal(['model']);
     expect(report.fileBytes).to.equal(readFileSync(fixture('training-checkpoint.pt')).length);
-    expect(report.tensors[0]).to.deep.equal({ key: 'model.fc.0.weight', dtype: 'float32', shape: [4, 64], bytes: 1024 });
+    expect(report.tensors[0]).to.deep.equal({
+      key: 'model.fc.0.weight',
+      dtype: 'float32',
+      shape: [4, 64],
+      bytes: 1024,
+    });
     expect(report.values[0]).to.deep.equal({ key: 'epoch', type: 'int', value: 3 });
     expect(report.moduleVersions['fc.0']).to.equal(1);
     const other = await inspectCheckpoint(fixture('checkpoints', 'dtypes.safetensors'));

@@ -73,21 +73,35 @@ describe('checkpoint: pickle values', () => {
     ['MEMOIZE and FRAME', [0x80, 4, 0x95, uint64(5), 'K', 7, 0x94, 'h', 0, '.'], 7],
     ['DUP', ['K', 7, '2', 0x86, '.'], new Tuple([7, 7])],
     ['POP_MARK', ['K', 7, '(K', 1, '1.'], 7],
-    ['bytes of protocol 2', ['c_codecs\nencode\nX', uint32(3), 'aÿ', 'X', uint32(6), 'latin1', 0x86, 'R.'], Uint8Array.of(97, 255)],
+    [
+      'bytes of protocol 2',
+      ['c_codecs\nencode\nX', uint32(3), 'aÿ', 'X', uint32(6), 'latin1', 0x86, 'R.'],
+      Uint8Array.of(97, 255),
+    ],
     ['bytearray of Python 2', ['c__builtin__\nbytearray\n)R.'], new Uint8Array()],
     ['set of protocol 2', ['c__builtin__\nset\n](K', 3, 'e', 0x85, 'R.'], new Set([3])],
-    ['complex', ['c__builtin__\ncomplex\nG', Buffer.alloc(8), 'G', Buffer.from('3ff8000000000000', 'hex'), 0x86, 'R.'], new Complex(0, 1.5)],
+    [
+      'complex',
+      ['c__builtin__\ncomplex\nG', Buffer.alloc(8), 'G', Buffer.from('3ff8000000000000', 'hex'), 0x86, 'R.'],
+      new Complex(0, 1.5),
+    ],
     ['torch.Size', ['ctorch\nSize\nK', 2, 'K', 3, 0x86, 0x85, 'R.'], new Tuple([2, 3])],
     ['torch.device', ['ctorch\ndevice\nX', uint32(4), 'cudaK', 1, 0x86, 'R.'], 'cuda:1'],
     ['a dtype', ['ctorch\nbfloat16\n.'], new GlobalName('torch.bfloat16')],
-    ['STACK_GLOBAL', [0x8c, 5, 'torch', 0x8c, 4, 'half', '0', 0x8c, 7, 'float16', 0x93, '.'], new GlobalName('torch.float16')],
+    [
+      'STACK_GLOBAL',
+      [0x8c, 5, 'torch', 0x8c, 4, 'half', '0', 0x8c, 7, 'float16', 0x93, '.'],
+      new GlobalName('torch.float16'),
+    ],
   ];
   for (const [name, parts, value] of cases) {
     it(name, () => expect(read(...parts)).to.deep.equal(value));
   }
 
   it('tuples inside tuples', () => {
-    expect(read(')K', 1, 'K', 2, 'K', 3, 0x87, 0x86, '.')).to.deep.equal(new Tuple([new Tuple([]), new Tuple([1, 2, 3])]));
+    expect(read(')K', 1, 'K', 2, 'K', 3, 0x87, 0x86, '.')).to.deep.equal(
+      new Tuple([new Tuple([]), new Tuple([1, 2, 3])]),
+    );
   });
 
   it('keys that mean something to JavaScript objects are only keys', () => {
@@ -106,7 +120,19 @@ describe('checkpoint: pickle values', () => {
   });
 
   it('an OrderedDict with _metadata, and one of pairs as Python 2 wrote it', () => {
-    const dict = read('ccollections\nOrderedDict\n]](K', 1, 'K', 2, 'ea', 0x85, 'R}X', uint32(9), '_metadataK', 5, 'sb.') as Dict;
+    const dict = read(
+      'ccollections\nOrderedDict\n]](K',
+      1,
+      'K',
+      2,
+      'ea',
+      0x85,
+      'R}X',
+      uint32(9),
+      '_metadataK',
+      5,
+      'sb.',
+    ) as Dict;
     expect([...dict]).to.deep.equal([[1, 2]]);
     expect(dict.metadata).to.equal(5);
   });
@@ -175,17 +201,37 @@ describe('checkpoint: hostile pickles', () => {
     ['REDUCE of text', ['X', uint32(1), 'a)R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
     ['REDUCE with a list', ['ccollections\nOrderedDict\n]R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
     ['REDUCE of a dtype', ['ctorch\nfloat32\n)R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
-    ['NEWOBJ_EX with keywords', ['ctorch\nSize\n)}X', uint32(1), 'aNs', 0x92, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    [
+      'NEWOBJ_EX with keywords',
+      ['ctorch\nSize\n)}X', uint32(1), 'aNs', 0x92, '.'],
+      'ERR_SENET_CHECKPOINT_FORMAT',
+    ],
     ['BUILD of a list', [']}b.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
     ['a persistent id that is text', ['X', uint32(1), 'aQ.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
     ['a persistent id in text', ['Pstorage\n.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
     ['a persistent module', ['X', uint32(6), 'module', 0x85, 'Q.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
     ['NEXT_BUFFER', [0x97, '.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
-    ['bytearray of a number', ['c__builtin__\nbytearray\nJ', uint32(0x7fffffff), 0x85, 'R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
-    ['encode to another encoding', ['c_codecs\nencode\nX', uint32(1), 'aX', uint32(5), 'rot13', 0x86, 'R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    [
+      'bytearray of a number',
+      ['c__builtin__\nbytearray\nJ', uint32(0x7fffffff), 0x85, 'R.'],
+      'ERR_SENET_CHECKPOINT_FORMAT',
+    ],
+    [
+      'encode to another encoding',
+      ['c_codecs\nencode\nX', uint32(1), 'aX', uint32(5), 'rot13', 0x86, 'R.'],
+      'ERR_SENET_CHECKPOINT_FORMAT',
+    ],
     ['a set of lists', ['c__builtin__\nset\n](]e', 0x85, 'R.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
-    ['a tensor over None', ['ctorch._utils\n_rebuild_tensor_v2\n(NK', 0, '))', 0x89, 'NtR.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
-    ['_rebuild_from_type_v2 of a class', ['ctorch._tensor\n_rebuild_from_type_v2\n(ccollections\nOrderedDict\nctorch\nTensor\n)NtR.'], 'ERR_SENET_CHECKPOINT_FORMAT'],
+    [
+      'a tensor over None',
+      ['ctorch._utils\n_rebuild_tensor_v2\n(NK', 0, '))', 0x89, 'NtR.'],
+      'ERR_SENET_CHECKPOINT_FORMAT',
+    ],
+    [
+      '_rebuild_from_type_v2 of a class',
+      ['ctorch._tensor\n_rebuild_from_type_v2\n(ccollections\nOrderedDict\nctorch\nTensor\n)NtR.'],
+      'ERR_SENET_CHECKPOINT_FORMAT',
+    ],
   ];
   for (const [name, parts, code] of table) {
     it(`${name}: ${code}`, () => expect(refusal(...parts).code).to.equal(code));
@@ -206,7 +252,9 @@ describe('checkpoint: hostile pickles', () => {
 
   it('a billion laughs is read once for each level', async () => {
     // l0 = []; each next list holds the one before ten times: 10**100 paths.
-    const levels = Array.from({ length: 100 }, (_, i) => bytesOf('](', bytesOf('h', i).toString('latin1').repeat(10), 'eq', i + 1));
+    const levels = Array.from({ length: 100 }, (_, i) =>
+      bytesOf('](', bytesOf('h', i).toString('latin1').repeat(10), 'eq', i + 1),
+    );
     const parsed = await parse(await zipCheckpoint(bytesOf(']q', 0, ...levels, '.')));
     expect(parsed.tensors).to.deep.equal([]);
   });

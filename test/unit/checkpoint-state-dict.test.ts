@@ -1,6 +1,17 @@
 /** StateDict, prefixes, and what `load`, `loadCheckpoint` and `save` do besides formats. */
 import { expect } from 'chai';
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, truncateSync, utimesSync, writeFileSync, lstatSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+  lstatSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -13,6 +24,7 @@ import { planRead } from '../../lib/checkpoint/tensor-record';
 import { binding } from '../../lib/native';
 import { ones, tensor, zeros } from '../../lib/tensor/factories';
 import { runJob } from '../../lib/tensor/jobs';
+import { callOperator } from '../../lib/tensor/tensor';
 import { SELayer } from '../../lib/nn/se-layer';
 import { expectCode, fixture, zipOf, bytesOf, uint32 } from '../support/checkpoint-files';
 
@@ -33,7 +45,14 @@ describe('checkpoint: prefixes', () => {
       ['module.a', { version: 2 }],
       ['b', { version: 3 }],
     ]);
-    const stateDict = new StateDict([['module.a', entry], ['b', entry], ['modulex', entry]], metadata);
+    const stateDict = new StateDict(
+      [
+        ['module.a', entry],
+        ['b', entry],
+        ['modulex', entry],
+      ],
+      metadata,
+    );
     consumePrefixInStateDictIfPresent(stateDict, 'module.');
     expect([...stateDict.keys()]).to.deep.equal(['b', 'modulex', 'a']);
     expect([...stateDict.metadata]).to.deep.equal([
@@ -61,7 +80,10 @@ describe('checkpoint: load', () => {
     const file = fixture('se_resnet20-zip.pt');
     await expectCode(() => load(file, { nmap: true } as never), 'ERR_SENET_UNKNOWN_OPTION', /mmap/);
     await expectCode(() => load(file, { mmap: 1 } as never), 'ERR_SENET_ARG_TYPE');
-    const before = await expectCode(() => load(file, { signal: AbortSignal.abort('why') }), 'ERR_SENET_ABORTED');
+    const before = await expectCode(
+      () => load(file, { signal: AbortSignal.abort('why') }),
+      'ERR_SENET_ABORTED',
+    );
     expect([before.name, before.cause]).to.deep.equal(['AbortError', 'why']);
     const controller = new AbortController();
     const during = expectCode(() => load(file, { signal: controller.signal }), 'ERR_SENET_ABORTED');
@@ -148,7 +170,21 @@ describe('checkpoint: save', () => {
   });
   it('refuses shared memory in safetensors, one storage of two types in .pt, and unknown extensions', async () => {
     const views = await load(fixture('checkpoints', 'views.pt'));
-    await expectCode(() => save(views, place('v.safetensors')), 'ERR_SENET_ARG_RANGE', /'whole' and 'tail' share memory/);
+    await expectCode(
+      () => save(views, place('v.safetensors')),
+      'ERR_SENET_ARG_RANGE',
+      /'whole' and 'tail' share memory/,
+    );
+    const bits = ones([2]);
+    const mixed = new Map([
+      ['a', bits],
+      ['b', callOperator('aten::view.dtype', [bits, 'int32']) as typeof bits],
+    ]);
+    await expectCode(
+      () => save(mixed, place('v.pt')),
+      'ERR_SENET_ARG_RANGE',
+      /'a' \(float32\) and 'b' \(int32\)/,
+    );
     await expectCode(() => save(views, place('v.onnx')), 'ERR_SENET_ARG_RANGE', /\.safetensors or \.pt/);
     await expectCode(() => save({} as never, place('v.pt')), 'ERR_SENET_ARG_TYPE');
     await expectCode(() => save(new Map([['a', 3 as never]]), place('v.pt')), 'ERR_SENET_ARG_TYPE', /'a'/);
@@ -156,18 +192,42 @@ describe('checkpoint: save', () => {
     expect(readdirSync(folder)).to.deep.equal([]);
   });
   it('writes tensors that are not contiguous, and metadata, to safetensors', async () => {
-    const transposed = tensor([[1, 2, 3], [4, 5, 6]]).transpose(0, 1);
-    const state = new StateDict([['t', transposed], ['e', zeros([0, 3])]], new Map(), new Map([['size', '224']]));
+    const transposed = tensor([
+      [1, 2, 3],
+      [4, 5, 6],
+    ]).transpose(0, 1);
+    const state = new StateDict(
+      [
+        ['t', transposed],
+        ['e', zeros([0, 3])],
+      ],
+      new Map(),
+      new Map([['size', '224']]),
+    );
     await save(state, place('t.safetensors'), { metadata: { crop: '7' } });
     const back = await load(place('t.safetensors'));
-    expect(back.get('t')?.toArray()).to.deep.equal([[1, 4], [2, 5], [3, 6]]);
+    expect(back.get('t')?.toArray()).to.deep.equal([
+      [1, 4],
+      [2, 5],
+      [3, 6],
+    ]);
     expect(Object.fromEntries(back.fileMetadata)).to.deep.equal({ format: 'pt', size: '224', crop: '7' });
   });
   it('leaves the old file and no other when it fails', async () => {
     writeFileSync(place('old.pt'), 'old');
     const gone = ones([2]);
     gone.dispose();
-    await expectCode(() => save(new Map([['a', ones([2])], ['gone', gone]]), place('old.pt')), 'ERR_SENET_DISPOSED');
+    await expectCode(
+      () =>
+        save(
+          new Map([
+            ['a', ones([2])],
+            ['gone', gone],
+          ]),
+          place('old.pt'),
+        ),
+      'ERR_SENET_DISPOSED',
+    );
     expect(readFileSync(place('old.pt'), 'utf8')).to.equal('old');
     mkdirSync(place('folder.pt'));
     await expectCode(() => save(new Map([['a', ones([2])]]), place('folder.pt')), 'ERR_SENET_FILE');
@@ -177,7 +237,17 @@ describe('checkpoint: save', () => {
   it('a tensor that is disposed while it is written leaves no file', async () => {
     const large = ones([4_000_000]);
     const last = ones([2]);
-    const saving = expectCode(() => save(new Map([['large', large], ['last', last]]), place('a.pt')), 'ERR_SENET_DISPOSED');
+    const saving = expectCode(
+      () =>
+        save(
+          new Map([
+            ['large', large],
+            ['last', last],
+          ]),
+          place('a.pt'),
+        ),
+      'ERR_SENET_DISPOSED',
+    );
     setImmediate(() => last.dispose());
     await saving;
     expect(readdirSync(folder)).to.deep.equal([]);

@@ -1,0 +1,105 @@
+/**
+ * The options that choose a network, shared by `classify` and `evaluate`, and what they mean. Loads the native build
+ * only when a network is loaded.
+ */
+import { readFile } from 'node:fs/promises';
+
+import { InvalidArgumentError, type Command } from 'commander';
+
+import type { Device } from '../binding';
+import { makeError } from '../errors';
+import type { ModelName } from '../models/registry';
+import type { ImageClassifier, ImageClassifierOptions } from '../vision/image-classifier';
+import type { Preprocessing } from '../vision/preprocessing';
+import { lazy } from './lazy';
+
+export interface NetworkOptions {
+  model?: string;
+  weights?: string;
+  pretrained?: boolean;
+  labels?: string;
+  preprocessing?: string;
+  device?: string;
+  /** Commander's form of --no-check-hash. */
+  checkHash: boolean;
+}
+
+export function addNetworkOptions(command: Command): Command {
+  return command
+    .option('-m, --model <name>', 'the model (see `senet-torch models`); default: what the weights say')
+    .option('-w, --weights <file>', 'a checkpoint (.safetensors, .pt, .pth, .pkl), or the name of published weights')
+    .option('--pretrained', "the model's published weights; downloads them if need be")
+    .option('--no-check-hash', 'accept a download whose SHA-256 is not the promised one')
+    .option('--labels <file>', 'labels in order: a JSON array, or a line for each')
+    .option('--preprocessing <json>', 'JSON, or a file with it: channels, size, crop, pad, interpolation, mean, std')
+    .option('--device <device>', "'cpu', 'cuda' or 'cuda:N'", 'cpu');
+}
+
+/** The bundled network, unless the options say otherwise. */
+export async function loadClassifier(options: NetworkOptions, signal: AbortSignal): Promise<ImageClassifier> {
+  const { model, weights } = await chooseNetwork(options);
+  const { ImageClassifier } = lazy.classifier;
+  const given: ImageClassifierOptions = {
+    weights,
+    signal,
+    checkHash: options.checkHash,
+    device: options.device as Device,
+    progress: process.stderr.isTTY,
+    ...(options.labels === undefined ? {} : { labels: options.labels }),
+    ...(options.preprocessing === undefined ? {} : { preprocessing: await readPreprocessing(options.preprocessing) }),
+  };
+  return ImageClassifier.load(model as ModelName, given);
+}
+
+async function chooseNetwork({ model, weights, pretrained }: NetworkOptions): Promise<{ model: string; weights: string }> {
+  if (pretrained === true) {
+    if (weights !== undefined) throw makeError('ERR_SENET_ARG_RANGE', '--pretrained and --weights exclude each other');
+    if (model === undefined) throw makeError('ERR_SENET_ARG_MISSING', '--pretrained needs --model, such as se_resnet50');
+    const { modelInfo } = lazy.models;
+    const [published] = modelInfo(model as ModelName).weights;
+    if (published !== undefined) return { model, weights: published };
+    throw makeError('ERR_SENET_ARG_RANGE', `${model} has no published weights; give a file with --weights`);
+  }
+  if (weights !== undefined) return { model: model ?? (await modelOf(weights)), weights };
+  if (model === undefined) return { model: 'se_resnet20', weights: 'fashion_mnist' };
+  const { modelInfo } = lazy.models;
+  modelInfo(model as ModelName); // an unknown model is the first thing to say
+  throw makeError('ERR_SENET_ARG_MISSING', '--model needs --weights FILE or --pretrained');
+}
+
+/** The model that published weights belong to, or that the file names in its metadata. */
+async function modelOf(weights: string): Promise<string> {
+  const { PUBLISHED_WEIGHTS } = lazy.weights;
+  const published = PUBLISHED_WEIGHTS.find(({ name }) => name === weights);
+  if (published !== undefined) return published.model;
+  const { inspectCheckpoint } = lazy.checkpoint;
+  const named = (await inspectCheckpoint(weights)).metadata.model;
+  if (named !== undefined) return named;
+  throw makeError('ERR_SENET_ARG_MISSING', `${weights} does not say which model it belongs to: add --model NAME`);
+}
+
+async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {
+  const json = text.trimStart().startsWith('{') ? text : await readTextFile(text);
+  try {
+    return JSON.parse(json) as Partial<Preprocessing>;
+  } catch (cause) {
+    throw makeError('ERR_SENET_ARG_RANGE', `--preprocessing: expected JSON: ${(cause as Error).message}`, { cause });
+  }
+}
+
+async function readTextFile(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (cause) {
+    throw makeError('ERR_SENET_FILE_NOT_FOUND', `--preprocessing: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** For commander: a whole number of at least 1. */
+export function positiveInteger(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < 1 || !Number.isSafeInteger(value)) {
+    throw new InvalidArgumentError('Expected a whole number of at least 1.');
+  }
+  return value;
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env node
+/**
+ * The command line. Each command is a file of this folder and loads what is native only when it runs, so that help,
+ * `setup`, `doctor` and `inspect` work without a build.
+ */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { Command, CommanderError } from 'commander';
+
+import { addClassify } from './classify';
+import { addEvaluate } from './evaluate';
+import { addInspect } from './inspect';
+import { addModels } from './models';
+import { EXIT_USAGE, exitCodeOf, interruptSignal, printError } from './output';
+import { addScripts } from './scripts';
+
+function packageVersion(): string {
+  const text = readFileSync(path.join(__dirname, '..', '..', 'package.json'), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+/** For those who start this in their own process: what may stand first. */
+export const COMMANDS: readonly string[] = ['classify', 'evaluate', 'models', 'doctor', 'setup', 'inspect', 'help'];
+
+/** Runs a command and sets the exit code of the process. */
+export async function main(args: readonly string[]): Promise<void> {
+  // The reader of a pipe may leave (`| head`): that is no failure of ours.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    process.exit(error.code === 'EPIPE' ? 0 : 1);
+  });
+  const program = new Command('senet-torch')
+    .description('Squeeze-and-Excitation networks on LibTorch.')
+    .version(packageVersion())
+    .enablePositionalOptions()
+    .exitOverride()
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ senet-torch setup\n  $ senet-torch classify photo.jpg --model se_resnet50 --pretrained\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. SENET_DEBUG=1 prints stacks.',
+    );
+  addClassify(program, interruptSignal);
+  addEvaluate(program, interruptSignal);
+  addModels(program);
+  addInspect(program);
+  addScripts(program);
+  try {
+    await program.parseAsync(args, { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      // Commander has printed it already.
+      process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
+      return;
+    }
+    printError(error);
+    process.exitCode = exitCodeOf(error);
+  }
+}
+
+if (require.main === module) void main(process.argv.slice(2));

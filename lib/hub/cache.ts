@@ -1,0 +1,44 @@
+/**
+ * Where torch.hub keeps downloaded weights, so that a file which Python downloaded is used, and the other way round
+ * (torch/hub.py: get_dir, load_state_dict_from_url).
+ */
+import os from 'node:os';
+import path from 'node:path';
+
+import { makeError } from '../errors';
+
+/** `$TORCH_HOME`, else `torch` in `$XDG_CACHE_HOME` or `~/.cache`; there `hub/checkpoints`. */
+export function checkpointsFolder(): string {
+  const cache = process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache');
+  const home = process.env.TORCH_HOME || path.join(cache, 'torch');
+  const expanded = home.startsWith('~/') ? path.join(os.homedir(), home.slice(2)) : home;
+  return path.join(expanded, 'hub', 'checkpoints');
+}
+
+/** The last part of the URL's path. @throws ERR_SENET_ARG_RANGE */
+export function fileNameOf(url: string): string {
+  let parsed: URL;
+  try {
+    parsed = new URL(url);
+  } catch (cause) {
+    throw makeError('ERR_SENET_ARG_RANGE', `expected a URL, got '${url}'`, { cause });
+  }
+  if (parsed.protocol !== 'http:' && parsed.protocol !== 'https:') {
+    throw makeError('ERR_SENET_ARG_RANGE', `expected an http or https URL, got '${url}'`);
+  }
+  const name = decodeURIComponent(path.posix.basename(parsed.pathname));
+  checkFileName(name);
+  return name;
+}
+
+/** A name must stay in its folder. @throws ERR_SENET_ARG_RANGE */
+export function checkFileName(name: string): void {
+  if (name === '' || name === '.' || name === '..' || /[/\\\0]/.test(name)) {
+    throw makeError('ERR_SENET_ARG_RANGE', `expected a file name, got '${name}'`);
+  }
+}
+
+/** torch.hub's convention: `name-<hex>.ext` carries the beginning of its SHA-256. */
+export function hashPrefixOf(fileName: string): string | undefined {
+  return /-([a-f0-9]*)\./.exec(fileName)?.[1];
+}

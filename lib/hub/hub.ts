@@ -1,0 +1,85 @@
+/**
+ * Weights by URL, through torch.hub's cache.
+ */
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+
+import { load } from '../checkpoint/load';
+import type { StateDict } from '../checkpoint/state-dict';
+import { makeError } from '../errors';
+import { checkBoolean, checkOptions, checkSignal, checkString } from '../tensor/options';
+import { checkFileName, checkpointsFolder, fileNameOf, hashPrefixOf } from './cache';
+import type { ProgressOption } from './progress';
+
+export interface FetchWeightsOptions {
+  /** Default: torch.hub's, `$TORCH_HOME/hub/checkpoints`. */
+  modelDir?: string;
+  /** Default: the last part of the URL. */
+  fileName?: string;
+  /**
+   * Default true: what is downloaded must have the SHA-256 whose beginning stands in the file's name (`name-<hex>.ext`);
+   * a name without one is not checked. A cached file is never checked again, as in PyTorch.
+   */
+  checkHash?: boolean;
+  /** Default true: a bar on a terminal. */
+  progress?: ProgressOption;
+  signal?: AbortSignal;
+}
+
+/**
+ * The path of a file of weights: the cached one, or the one that is downloaded now.
+ *
+ * @throws (rejects) ERR_SENET_OFFLINE (`SENET_OFFLINE=1`), ERR_SENET_DOWNLOAD, ERR_SENET_HASH, ERR_SENET_LOCKED,
+ *   ERR_SENET_FILE, ERR_SENET_ABORTED; ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
+ */
+export async function fetchWeights(url: string, options?: FetchWeightsOptions): Promise<string> {
+  const where = 'loadStateDictFromUrl';
+  const { modelDir, fileName, checkHash = true, progress = true, signal } = checkOptions(
+    options,
+    ['modelDir', 'fileName', 'checkHash', 'progress', 'signal'],
+    where,
+  );
+  checkBoolean(checkHash, `${where}: checkHash`);
+  const name = fileName === undefined ? fileNameOf(checkString(url, `${where}: url`)) : checkString(fileName, `${where}: fileName`);
+  checkFileName(name);
+  const folder = modelDir === undefined ? checkpointsFolder() : checkString(modelDir, `${where}: modelDir`);
+  const file = path.resolve(folder, name);
+  if (existsSync(file)) return file;
+  const byHand = `Put the file at ${file} by hand (mkdir -p '${path.dirname(file)}' && curl -L -o '${file}' '${url}') and run it again`;
+  if (process.env.SENET_OFFLINE === '1') {
+    throw makeError('ERR_SENET_OFFLINE', `${url} is not cached and SENET_OFFLINE=1 forbids the network. ${byHand}.`, {
+      details: { url, file },
+    });
+  }
+  const sha256Prefix = checkHash ? hashPrefixOf(name) : undefined;
+  // Only here: most programs download nothing, and the HTTP client takes its time to load.
+  // eslint-disable-next-line @typescript-eslint/no-require-imports -- CommonJS, as the output
+  const { downloadFile } = require('./download') as typeof import('./download');
+  await downloadFile(mirrored(url, name), file, {
+    progress,
+    advice: sha256Prefix === undefined ? `${byHand}.` : `${byHand}; if the file is known to be good, pass { checkHash: false }.`,
+    ...(sha256Prefix === undefined ? {} : { sha256Prefix }),
+    ...withSignal(checkSignal(signal, `${where}: signal`)),
+  });
+  return file;
+}
+
+/**
+ * Loads a state dict from a URL, as `torch.hub.load_state_dict_from_url`.
+ *
+ * @throws (rejects) as `fetchWeights` and `load`
+ */
+export async function loadStateDictFromUrl(url: string, options?: FetchWeightsOptions): Promise<StateDict> {
+  const file = await fetchWeights(url, options);
+  return load(file, withSignal(options?.signal));
+}
+
+/** SENET_WEIGHTS_MIRROR, the URL of a folder with the same file names, takes the place of every URL's folder. */
+function mirrored(url: string, name: string): string {
+  const mirror = process.env.SENET_WEIGHTS_MIRROR;
+  return mirror === undefined || mirror === '' ? url : `${mirror.replace(/\/+$/, '')}/${encodeURIComponent(name)}`;
+}
+
+function withSignal(signal: AbortSignal | undefined): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal };
+}

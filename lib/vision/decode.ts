@@ -1,0 +1,167 @@
+/**
+ * Image files and bytes to RGB pixels: what Python's `ImageOps.exif_transpose(Image.open(f)).convert('RGB')` gives.
+ * Orientation is applied, the colour profile ignored, alpha dropped (not blended), grey repeated; of several frames the
+ * first counts. Decoding is sharp's. Knows no tensor and no model.
+ *
+ * Deviates from Pillow where that gives something else than the picture: 16-bit grey keeps its high byte (Pillow
+ * saturates nearly all of it to white), and AVIF with subsampled colour is upsampled by another filter.
+ */
+import { constants } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
+
+import sharp from 'sharp';
+
+import { printable } from '../checkpoint/problems';
+import { checkBytes } from '../checkpoint/source';
+import { makeError } from '../errors';
+import { describe } from '../tensor/options';
+
+/** Width x height at most: where Pillow begins to warn of decompression bombs, 256 MiB of RGB. */
+export const MAX_PIXELS = 89_478_485;
+/** Length of an image file at most. */
+const MAX_FILE_BYTES = 512 * 1024 * 1024;
+
+/** Pixels in rows of RGB triples. */
+export interface DecodedImage {
+  /** height x width x 3 bytes. */
+  readonly data: Uint8Array;
+  readonly width: number;
+  readonly height: number;
+}
+
+/**
+ * Decodes a JPEG, PNG, WebP, AVIF, GIF or TIFF image.
+ *
+ * @param source - a path, or the bytes of a file
+ * @throws (rejects) ERR_SENET_IMAGE (not an image, damaged), ERR_SENET_IMAGE_SIZE (no bytes, or more pixels than
+ *   `MAX_PIXELS`), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE (a folder, no permission), ERR_SENET_BUFFER (detached,
+ *   shared or resizable), ERR_SENET_ARG_TYPE
+ */
+export async function decodeImage(source: string | Uint8Array): Promise<DecodedImage> {
+  const label = typeof source === 'string' ? printable(source, 1000) : 'image bytes';
+  const bytes = await readBytes(source, label);
+  if (bytes.length === 0) {
+    throw makeError('ERR_SENET_IMAGE_SIZE', `${label}: expected an image, found no bytes`);
+  }
+  const format = formatOf(bytes);
+  if (format === undefined) {
+    throw makeError(
+      'ERR_SENET_IMAGE',
+      `${label}: expected a JPEG, PNG, WebP, AVIF, GIF or TIFF image; its first bytes are ${bytes.subarray(0, 8).toString('hex')}`,
+    );
+  }
+  if (format === 'gif') clearGifTransparency(bytes);
+  try {
+    return await decode(bytes, label);
+  } catch (cause) {
+    if (!(cause instanceof Error) || 'code' in cause) throw cause;
+    const reason = printable(cause.message.trim(), 300);
+    throw makeError('ERR_SENET_IMAGE', `${label}: cannot be decoded as ${format}: ${reason}`, { cause });
+  }
+}
+
+async function decode(bytes: Buffer, label: string): Promise<DecodedImage> {
+  // As tolerant as Pillow: damage is an error, an odd header is not.
+  const options: sharp.SharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: MAX_PIXELS };
+  const { width, height, space } = await sharp(bytes, { ...options, limitInputPixels: false }).metadata();
+  if (width * height > MAX_PIXELS) {
+    throw makeError(
+      'ERR_SENET_IMAGE_SIZE',
+      `${label}: expected at most ${MAX_PIXELS} pixels, the image has ${width} x ${height}`,
+    );
+  }
+  const image = sharp(bytes, options).autoOrient();
+  const cmyk = space === 'cmyk';
+  // sharp would convert CMYK by a colour profile; Pillow multiplies.
+  const pixels = cmyk
+    ? image.pipelineColourspace('cmyk').toColourspace('cmyk')
+    : image.removeAlpha().toColourspace('srgb');
+  const { data, info } = await pixels.raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true });
+  const channels = cmyk ? 4 : 3;
+  if (data.length !== info.width * info.height * channels) {
+    throw new Error(`${info.channels} channels of ${space} are not supported`);
+  }
+  return { data: cmyk ? cmykToRgb(data) : data, width: info.width, height: info.height };
+}
+
+/** Pillow's conversion: each colour times black, in integers. */
+function cmykToRgb(cmyk: Uint8Array): Uint8Array {
+  const rgb = new Uint8Array((cmyk.length / 4) * 3);
+  for (let from = 0, to = 0; from < cmyk.length; from += 4) {
+    const white = 255 - (cmyk[from + 3] as number);
+    for (let channel = 0; channel < 3; channel++) {
+      const product = (cmyk[from + channel] as number) * white + 128;
+      rgb[to++] = Math.max(0, white - ((product + (product >> 8)) >> 8));
+    }
+  }
+  return rgb;
+}
+
+/** All bytes in memory of our own: sharp reads them on other threads, when the caller may have let go of its array. */
+async function readBytes(source: unknown, label: string): Promise<Buffer> {
+  if (typeof source === 'string') return readImageFile(source, label);
+  if (!(source instanceof Uint8Array)) {
+    throw makeError('ERR_SENET_ARG_TYPE', `image: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`);
+  }
+  checkBytes(source, label);
+  return Buffer.from(source);
+}
+
+async function readImageFile(path: string, label: string): Promise<Buffer> {
+  if (path === '' || path.includes('\0')) {
+    throw makeError('ERR_SENET_FILE_NOT_FOUND', `expected the path of an image, got '${label}'`);
+  }
+  let file: FileHandle | undefined;
+  try {
+    // Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const stats = await file.stat();
+    if (!stats.isFile()) {
+      const kind = stats.isDirectory() ? 'a folder' : 'no regular file';
+      throw makeError('ERR_SENET_FILE', `${label}: expected an image file, found ${kind}`);
+    }
+    if (stats.size > MAX_FILE_BYTES) {
+      throw makeError('ERR_SENET_IMAGE_SIZE', `${label}: expected at most ${MAX_FILE_BYTES} bytes, found ${stats.size}`);
+    }
+    return await file.readFile();
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code?.startsWith('ERR_SENET_') === true) throw cause;
+    if (code === 'ENOENT' || code === 'ENOTDIR') {
+      throw makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file`, { cause });
+    }
+    throw makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
+  } finally {
+    await file?.close();
+  }
+}
+
+type Format = 'jpeg' | 'png' | 'webp' | 'avif' | 'gif' | 'tiff';
+
+/** By the first bytes. sharp alone would also render SVG, which is a program rather than a picture. */
+function formatOf(bytes: Buffer): Format | undefined {
+  const head = bytes.subarray(0, 64).toString('latin1');
+  if (head.startsWith('\xff\xd8\xff')) return 'jpeg';
+  if (head.startsWith('\x89PNG\r\n\x1a\n')) return 'png';
+  if (head.startsWith('GIF87a') || head.startsWith('GIF89a')) return 'gif';
+  if (head.startsWith('RIFF') && head.slice(8, 12) === 'WEBP') return 'webp';
+  if (/^(II[*+]\0|MM\0[*+])/.test(head)) return 'tiff';
+  // ISO media: a box of brands, AVIF's among them.
+  if (head.slice(4, 8) === 'ftyp' && /avi[fs]/.test(head.slice(8, Math.min(64, bytes.readUInt32BE(0))))) return 'avif';
+  return undefined;
+}
+
+/**
+ * Clears the transparency flag of the first frame in place, so that transparent pixels keep the palette's colour, as
+ * in Pillow, instead of becoming black (GIF89a, sections 18, 23 and 26).
+ */
+function clearGifTransparency(bytes: Buffer): void {
+  const screen = bytes[10] ?? 0;
+  let at = 13 + (screen & 0x80 ? 3 << ((screen & 7) + 1) : 0);
+  while (bytes[at] === 0x21) {
+    if (bytes[at + 1] === 0xf9 && at + 3 < bytes.length) bytes[at + 3] = (bytes[at + 3] as number) & ~1;
+    at += 2;
+    for (let length = bytes[at] ?? 0; length > 0; length = bytes[at] ?? 0) at += 1 + length;
+    at += 1;
+  }
+}

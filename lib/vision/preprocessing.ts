@@ -1,0 +1,188 @@
+/**
+ * The record that says how pixels become a model's input, and its execution by LibTorch. It travels with the weights,
+ * as JSON in a safetensors file's metadata. Steps, in this order: grey, resize, centre crop, pad, / 255, - mean, / std,
+ * three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`); resizing equals Pillow's
+ * antialiased filters. Knows no file format and no model.
+ */
+import { makeError } from '../errors';
+import { tensor } from '../tensor/factories';
+import { ops } from '../tensor/ops';
+import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { tidy } from '../tensor/scope';
+import { Tensor } from '../tensor/tensor';
+import { MAX_PIXELS } from './decode';
+
+/** How an image becomes the input of a model. */
+export interface Preprocessing {
+  /** 'rgb'; or 'grey-repeated': grey by Pillow's formula for L, and three equal channels at the end. */
+  readonly channels: 'rgb' | 'grey-repeated';
+  /** A number resizes the short side to it and keeps the proportions; [height, width] stretches; null keeps the size. */
+  readonly size: number | readonly [height: number, width: number] | null;
+  /** Cuts the centre, filling with black what a smaller image lacks; null keeps all. */
+  readonly crop: readonly [height: number, width: number] | null;
+  /** Black pixels added on each side, after the crop. */
+  readonly pad: number;
+  readonly interpolation: 'bilinear' | 'bicubic';
+  /** Subtracted after the division by 255: one number, or three for red, green and blue. */
+  readonly mean: readonly number[];
+  /** Divided by at the end: as many numbers as `mean`. */
+  readonly std: readonly number[];
+}
+
+/** Changes nothing but the range, to 0..1. */
+export const PLAIN: Preprocessing = {
+  channels: 'rgb',
+  size: null,
+  crop: null,
+  pad: 0,
+  interpolation: 'bilinear',
+  mean: [0],
+  std: [1],
+};
+
+/** torchvision's for ImageNet at test time: short side 256, centre 224 x 224. */
+export const IMAGENET: Preprocessing = {
+  ...PLAIN,
+  size: 256,
+  crop: [224, 224],
+  mean: [0.485, 0.456, 0.406],
+  std: [0.229, 0.224, 0.225],
+};
+
+/** torchvision's for Inception-v3: short side 342, centre 299 x 299. */
+export const INCEPTION: Preprocessing = { ...IMAGENET, size: 342, crop: [299, 299] };
+
+/** No side of a model's input is longer. */
+const MAX_SIDE = 16_384;
+/**
+ * Up to so many elements an operator runs here (well below a millisecond), beyond it as a job: a job may have to wait
+ * for a forward.
+ */
+const INLINE_ELEMENTS = 2 ** 19;
+
+/**
+ * A whole record: what `given` says, and `base` for the rest.
+ *
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, naming `where` and the field
+ */
+export function checkPreprocessing(given: unknown, base: Preprocessing, where: string): Preprocessing {
+  const known = checkOptions(given as Partial<Preprocessing> | undefined, Object.keys(PLAIN), where);
+  const record = { ...base };
+  for (const [name, value] of Object.entries(known)) if (value !== undefined) Object.assign(record, { [name]: value });
+  const { channels, size, crop, pad, interpolation, mean, std } = record;
+  const oneOf = (name: string, value: unknown, names: readonly string[]): void => {
+    if (!names.includes(value as string)) {
+      throw makeError('ERR_SENET_ARG_RANGE', `${where}: ${name}: expected ${names.join(' or ')}, got ${describe(value)}`);
+    }
+  };
+  oneOf('channels', channels, ['rgb', 'grey-repeated']);
+  oneOf('interpolation', interpolation, ['bilinear', 'bicubic']);
+  if (typeof size === 'number') checkInteger(size, `${where}: size`, 1, MAX_SIDE);
+  else checkPair(size, `${where}: size`);
+  checkPair(crop, `${where}: crop`);
+  checkInteger(pad, `${where}: pad`, 0, MAX_SIDE);
+  for (const [name, values] of Object.entries({ mean, std })) {
+    const widths = channels === 'rgb' ? [1, 3] : [1];
+    if (!Array.isArray(values) || !widths.includes(values.length) || !values.every((value) => Number.isFinite(value))) {
+      const expected = channels === 'rgb' ? 'one or three numbers' : 'one number in an array';
+      throw makeError('ERR_SENET_ARG_TYPE', `${where}: ${name}: expected ${expected}, got ${describe(values)}`);
+    }
+  }
+  if (std.includes(0)) throw makeError('ERR_SENET_ARG_RANGE', `${where}: std: expected no zero`);
+  return Object.freeze(record);
+}
+
+function checkPair(value: unknown, where: string): void {
+  if (value === null) return;
+  if (!Array.isArray(value) || value.length !== 2) {
+    throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected [height, width] or null, got ${describe(value)}`);
+  }
+  for (const side of value) checkInteger(side, where, 1, MAX_SIDE);
+}
+
+/**
+ * Pixels to a model's input.
+ *
+ * @param pixels - uint8, N x C x H x W with one (grey) or three (RGB) channels
+ * @returns float32, N x 3 x height x width
+ * @throws (rejects) ERR_SENET_IMAGE_SIZE if the image would become too large; ERR_SENET_ABORTED
+ */
+export function preprocess(pixels: Tensor, record: Preprocessing, signal?: AbortSignal): Promise<Tensor> {
+  return tidy(async () => {
+    let x = pixels;
+    if (record.channels === 'grey-repeated' && x.shape[1] === 3) x = await toGrey(x, signal);
+    const [, , height, width] = x.shape as [number, number, number, number];
+    const [newHeight, newWidth] = resizedSize(record.size, height, width);
+    if (newHeight * newWidth > MAX_PIXELS) {
+      throw makeError(
+        'ERR_SENET_IMAGE_SIZE',
+        `expected at most ${MAX_PIXELS} pixels after resizing; ${width} x ${height} would become ${newWidth} x ${newHeight}`,
+      );
+    }
+    if (newHeight !== height || newWidth !== width) {
+      const name = `aten::_upsample_${record.interpolation}2d_aa`;
+      x = await run(signal, name, x, [newHeight, newWidth], false, null, null);
+    }
+    if (record.crop !== null) x = centreCrop(x, record.crop);
+    if (record.pad > 0) x = await run(signal, 'aten::constant_pad_nd', x, new Array<number>(4).fill(record.pad), 0);
+    x = await run(signal, 'aten::to.dtype', x, 'float32');
+    x = await run(signal, 'aten::div.Scalar', x, 255);
+    x = await run(signal, 'aten::sub.Tensor', x, perChannel(record.mean));
+    x = await run(signal, 'aten::div.Tensor', x, perChannel(record.std));
+    return x.shape[1] === 3 ? x : x.expand([-1, 3, -1, -1]);
+  });
+}
+
+/** Height and width after the resize step, as `torchvision.transforms.Resize` computes them. */
+export function resizedSize(size: Preprocessing['size'], height: number, width: number): [number, number] {
+  if (size === null) return [height, width];
+  if (typeof size !== 'number') return [size[0], size[1]];
+  const long = Math.trunc((size * Math.max(height, width)) / Math.min(height, width));
+  return height <= width ? [size, long] : [long, size];
+}
+
+/** As `torchvision.transforms.CenterCrop`: pads first what is too small, then cuts. N x C x H x W, as a view if it can. */
+function centreCrop(x: Tensor, [cropHeight, cropWidth]: readonly [number, number]): Tensor {
+  const [, , height, width] = x.shape as [number, number, number, number];
+  const missingHeight = Math.max(0, cropHeight - height);
+  const missingWidth = Math.max(0, cropWidth - width);
+  if (missingHeight > 0 || missingWidth > 0) {
+    const before = (missing: number): number => Math.floor(missing / 2);
+    const after = (missing: number): number => Math.floor((missing + 1) / 2);
+    x = x.pad([before(missingWidth), after(missingWidth), before(missingHeight), after(missingHeight)]);
+  }
+  const top = roundHalfToEven((height + missingHeight - cropHeight) / 2);
+  const left = roundHalfToEven((width + missingWidth - cropWidth) / 2);
+  return x.slice(2, top, top + cropHeight).slice(3, left, left + cropWidth);
+}
+
+/** Python's `round`. */
+export function roundHalfToEven(value: number): number {
+  const floor = Math.floor(value);
+  if (value - floor !== 0.5) return Math.round(value);
+  return floor % 2 === 0 ? floor : floor + 1;
+}
+
+/** Pillow's L: (19595 R + 38470 G + 7471 B + 2**15) >> 16. */
+async function toGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
+  const weights = tensor(Int32Array.of(19595, 38470, 7471), { shape: [3, 1, 1] });
+  let grey = await run(signal, 'aten::mul.Tensor', x, weights);
+  grey = await run(signal, 'aten::sum.dim_IntList', grey, [1], true, { dtype: 'int32' });
+  grey = await run(signal, 'aten::add_.Scalar', grey, 2 ** 15);
+  grey = await run(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
+  return run(signal, 'aten::to.dtype', grey, 'uint8');
+}
+
+function perChannel(values: readonly number[]): Tensor {
+  return tensor(Float32Array.from(values), { shape: [values.length, 1, 1] });
+}
+
+/** One operator: here if it is short, as a job if it is not. */
+export async function run(signal: AbortSignal | undefined, name: string, x: Tensor | Tensor[], ...args: unknown[]): Promise<Tensor> {
+  const elements = Array.isArray(x) ? x.reduce((sum, one) => sum + one.numel, 0) : x.numel;
+  if (elements <= INLINE_ELEMENTS) return ops.call(name, x, ...args) as Tensor;
+  const last = args.at(-1);
+  const keywords = typeof last === 'object' && last !== null && !Array.isArray(last) && !Tensor.isTensor(last);
+  const positional = keywords ? args.slice(0, -1) : args;
+  return (await ops.callAsync(name, x, ...positional, { ...(keywords ? last : {}), signal })) as Tensor;
+}
