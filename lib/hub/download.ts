@@ -21,8 +21,8 @@ export interface DownloadOptions {
   progress?: ProgressOption;
   /** Stops at once; what has arrived is kept for the next attempt. */
   signal?: AbortSignal;
-  /** What the errors advise, after the reason. */
-  advice?: string;
+  /** What errors say after the reason: of a failed transfer, and of another hash. */
+  advice?: { transfer: string; hash: string };
 }
 
 const CONNECT_TIMEOUT_MS = 4_000;
@@ -194,7 +194,7 @@ class Download {
       await this.#forget();
       throw makeError(
         'ERR_SENET_HASH',
-        `${this.url}: expected a SHA-256 that begins with ${expected}, got ${digest}. ${this.options.advice ?? ''}`.trim(),
+        `${this.url}: expected a SHA-256 that begins with ${expected}, got ${digest}. ${this.options.advice?.hash ?? ''}`.trim(),
         { details: { url: this.url, expected, digest } },
       );
     }
@@ -217,7 +217,7 @@ class Download {
   }
 
   #failure(reason: string, cause?: unknown): Error {
-    const message = `could not download ${this.url}: ${reason}. ${this.options.advice ?? ''}`.trim();
+    const message = `could not download ${this.url}: ${reason}. ${this.options.advice?.transfer ?? ''}`.trim();
     return makeError('ERR_SENET_DOWNLOAD', message, { cause, details: { url: this.url, destination: this.destination } });
   }
 }

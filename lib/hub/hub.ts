@@ -57,7 +57,7 @@ export async function fetchWeights(url: string, options?: FetchWeightsOptions): 
   const { downloadFile } = require('./download') as typeof import('./download');
   await downloadFile(mirrored(url, name), file, {
     progress,
-    advice: sha256Prefix === undefined ? `${byHand}.` : `${byHand}; if the file is known to be good, pass { checkHash: false }.`,
+    advice: { transfer: `${byHand}.`, hash: 'If the file is known to be good, pass { checkHash: false }.' },
     ...(sha256Prefix === undefined ? {} : { sha256Prefix }),
     ...withSignal(checkSignal(signal, `${where}: signal`)),
   });

@@ -1,0 +1,94 @@
+#!/usr/bin/env node
+'use strict';
+// Prints what was found on this machine. Works without a build, and says then what is missing.
+const { existsSync, readFileSync } = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { parseArgs } = require('node:util');
+const { ADDON, isCurrent, lastBuild, ROOT } = require('./build');
+const { cacheFolder, VERSION } = require('./libtorch');
+const { adviceFor, compiler, missingTools, versionOf } = require('./tools');
+
+const HELP = `usage: senet-torch doctor [--json]
+
+Prints what was found: versions, LibTorch and its folder, the CUDA library, devices, threads, the instruction set that
+LibTorch uses, Node, compiler. Exits with 1 if the native part is not ready.`;
+
+/** Facts of the addon, or why it does not load. */
+function examineAddon() {
+  if (!existsSync(ADDON)) return { loads: false, reason: 'there is no native build' };
+  try {
+    const { version, cuda } = require('../../dist');
+    const { binding } = require('../../dist/native');
+    const { folder, cpuCapability } = binding.libtorchConfig();
+    const { workers, threadsPerWorker, availableThreads } = binding.configuration();
+    return {
+      loads: true,
+      libtorch: { version: version.libtorch, folder },
+      cuda: { library: binding.cudaLibrary(), devices: cuda.deviceCount() },
+      threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
+      isa: cpuCapability,
+    };
+  } catch (error) {
+    return { loads: false, reason: error.message };
+  }
+}
+
+function examine() {
+  const last = lastBuild();
+  const addon = examineAddon();
+  return {
+    package: JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')).version,
+    node: process.version,
+    platform: `${process.platform} ${process.arch}`,
+    processor: os.cpus()[0]?.model ?? 'unknown',
+    compiler: compiler()?.version ?? null,
+    cmake: versionOf('cmake'),
+    ninja: versionOf('ninja'),
+    python: versionOf('python3'),
+    missing: missingTools(),
+    build: { file: ADDON, current: last !== null && isCurrent(last.libtorch), source: last?.libtorch.source ?? null },
+    cache: { folder: cacheFolder(), present: existsSync(cacheFolder()) },
+    addon,
+  };
+}
+
+function print(facts) {
+  const { addon } = facts;
+  const rows = [
+    ['senet-torch', facts.package],
+    ['Node', facts.node],
+    ['platform', `${facts.platform}, ${facts.processor}`],
+    ['compiler', facts.compiler ?? 'not found'],
+    ['cmake', facts.cmake ?? 'not found'],
+    ['ninja', facts.ninja ?? 'not found (make serves)'],
+    ['python3', facts.python ?? 'not found (only needed to fetch the wheel)'],
+    ['LibTorch cache', `${facts.cache.folder}${facts.cache.present ? '' : ' (empty)'}`],
+    ['native build', existsSync(facts.build.file) ? `${facts.build.file}${facts.build.current ? '' : ' (sources have changed since)'}` : 'none'],
+  ];
+  if (addon.loads) {
+    rows.push(
+      ['LibTorch', `${addon.libtorch.version} in ${addon.libtorch.folder}`],
+      ['CUDA library', addon.cuda.library ?? 'not present'],
+      ['CUDA devices', String(addon.cuda.devices)],
+      ['threads', `${addon.threads.available} granted; ${addon.threads.workers} worker(s) with ${addon.threads.perWorker} each`],
+      ['instruction set', addon.isa],
+    );
+  }
+  for (const [name, value] of rows) console.log(`${name.padEnd(16)}${value}`);
+  if (addon.loads) console.log('\nReady.');
+  else {
+    console.log(`\nNot ready: ${addon.reason}`);
+    console.log(facts.missing.length > 0 ? adviceFor(facts.missing) : `Run \`npx senet-torch setup\` to get LibTorch ${VERSION} and build.`);
+  }
+}
+
+const { values } = parseArgs({ options: { json: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } } });
+if (values.help) {
+  console.log(HELP);
+} else {
+  const facts = examine();
+  if (values.json) console.log(JSON.stringify(facts, null, 2));
+  else print(facts);
+  process.exitCode = facts.addon.loads ? 0 : 1;
+}
