@@ -1,0 +1,232 @@
+/** The downloader against a local server: whole, resumed, damaged, refused, aborted, proxied, locked. */
+import { spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer, request as httpRequest } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+
+import { expect } from 'chai';
+
+import { downloadFile } from '../../lib/hub/download';
+import { startServer, type TestServer } from '../support/http-server';
+import { Temporary } from '../support/temporary';
+
+const body = randomBytes(700_000);
+const digest = createHash('sha256').update(body).digest('hex');
+
+async function rejection(promise: Promise<unknown>): Promise<Error & { code?: string; cause?: unknown }> {
+  return promise.then(
+    () => expect.fail('it should reject'),
+    (error: unknown) => error as Error,
+  );
+}
+
+describe('downloadFile', () => {
+  let server: TestServer;
+  let temporary: Temporary;
+  let file: string;
+  beforeEach(async () => {
+    temporary = new Temporary();
+    temporary.environment({ HTTP_PROXY: undefined, http_proxy: undefined, NO_PROXY: undefined, no_proxy: undefined });
+    file = temporary.path('deep', 'weights.bin');
+    server = await startServer({ body });
+  });
+  afterEach(async () => {
+    await server.close();
+    temporary.cleanUp();
+  });
+  const quiet = { progress: false } as const;
+  const left = (): string[] => readdirSync(path.dirname(file)).sort();
+
+  it('brings the file whole, makes its folder and leaves nothing else', async () => {
+    await downloadFile(`${server.url}/weights.bin`, file, { ...quiet, sha256Prefix: digest.slice(0, 8) });
+    expect(readFileSync(file).equals(body)).to.equal(true);
+    expect(left()).to.deep.equal(['weights.bin']);
+  });
+
+  it('follows redirects', async () => {
+    server.behave({ redirectTo: '/elsewhere' });
+    await downloadFile(`${server.url}/weights.bin`, file, quiet);
+    expect(readFileSync(file).equals(body)).to.equal(true);
+  });
+
+  it('does not ask again for a file that is there', async () => {
+    await downloadFile(`${server.url}/weights.bin`, file, quiet);
+    await downloadFile(`${server.url}/weights.bin`, file, quiet);
+    expect(server.requests).to.have.length(1);
+  });
+
+  it('reports bytes and total', async () => {
+    const seen: { bytes: number; total?: number }[] = [];
+    await downloadFile(`${server.url}/weights.bin`, file, { progress: (progress) => seen.push(progress) });
+    expect(seen.at(-1)).to.deep.equal({ bytes: body.length, total: body.length });
+    expect(seen.map(({ bytes }) => bytes)).to.deep.equal(seen.map(({ bytes }) => bytes).sort((a, b) => a - b));
+  });
+
+  it('a wrong hash prints the digest and keeps nothing', async () => {
+    const advice = { transfer: 'by hand', hash: 'pass { checkHash: false }' };
+    const error = await rejection(downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: '00000000', advice }));
+    expect(error).to.have.property('code', 'ERR_SENET_HASH');
+    expect(error.message).to.contain(digest).and.contain('checkHash: false').and.not.contain('by hand');
+    expect(left()).to.deep.equal([]);
+  });
+
+  it('404 is one clear error at once', async () => {
+    server.behave({ status: 404 });
+    const error = await rejection(downloadFile(`${server.url}/w`, file, quiet));
+    expect(error).to.have.property('code', 'ERR_SENET_DOWNLOAD');
+    expect(error.message).to.contain('404').and.contain(`${server.url}/w`);
+    expect(server.requests).to.have.length(1);
+  });
+
+  it('500 is tried again', async () => {
+    server.behave({ status: 500 });
+    const running = downloadFile(`${server.url}/w`, file, quiet);
+    setTimeout(() => server.behave({ status: 200 }), 100);
+    await running;
+    expect(readFileSync(file).equals(body)).to.equal(true);
+  });
+
+  it('a broken connection is resumed from where it broke', async () => {
+    server.behave({ cutAfter: 300_000 });
+    await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
+    expect(readFileSync(file).equals(body)).to.equal(true);
+    expect(server.requests.slice(1).every(({ range }) => range !== undefined)).to.equal(true);
+  });
+
+  it('a partial file of an earlier process is resumed', async () => {
+    server.behave({ cutAfter: 100_000 });
+    expect(await rejection(downloadFile(`${server.url}/w`, file, quiet))).to.have.property('code', 'ERR_SENET_DOWNLOAD');
+    expect(left()).to.deep.equal(['weights.bin.partial', 'weights.bin.partial.json']);
+    const before = server.requests.length;
+    server.behave({ cutAfter: Infinity });
+    await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
+    expect(server.requests[before]?.range).to.equal('bytes=300000-');
+    expect(left()).to.deep.equal(['weights.bin']);
+  });
+
+  it('starts over when the file has changed on the server', async () => {
+    server.behave({ cutAfter: 100_000 });
+    await rejection(downloadFile(`${server.url}/w`, file, quiet));
+    const other = randomBytes(500_000);
+    server.behave({ cutAfter: Infinity, body: other, etag: '"v2"' });
+    await downloadFile(`${server.url}/w`, file, quiet);
+    expect(readFileSync(file).equals(other)).to.equal(true);
+  });
+
+  it('starts over when the server knows no ranges', async () => {
+    server.behave({ cutAfter: 100_000, ranges: false });
+    await rejection(downloadFile(`${server.url}/w`, file, quiet));
+    server.behave({ cutAfter: Infinity });
+    await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
+    expect(readFileSync(file).equals(body)).to.equal(true);
+  });
+
+  it('starts over when the partial file is longer than the file', async () => {
+    server.behave({ cutAfter: 100_000 });
+    await rejection(downloadFile(`${server.url}/w`, file, quiet));
+    writeFileSync(`${file}.partial`, Buffer.alloc(900_000));
+    server.behave({ cutAfter: Infinity });
+    await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
+    expect(readFileSync(file).equals(body)).to.equal(true);
+  });
+
+  it('fewer bytes than promised never become the file', async () => {
+    server.behave({ claimedLength: 800_000 });
+    const error = await rejection(downloadFile(`${server.url}/w`, file, quiet));
+    expect(error).to.have.property('code', 'ERR_SENET_DOWNLOAD');
+    expect(existsSync(file)).to.equal(false);
+  });
+
+  it('nobody listening fails within seconds', async () => {
+    const { url } = server;
+    await server.close();
+    const start = Date.now();
+    const error = await rejection(downloadFile(`${url}/w`, file, quiet));
+    expect(error).to.have.property('code', 'ERR_SENET_DOWNLOAD');
+    expect(error.message).to.contain('ECONNREFUSED');
+    expect(Date.now() - start).to.be.below(20_000);
+    server = await startServer({ body });
+  });
+
+  it('an aborted signal stops before and during, and the rest is resumed', async () => {
+    const reason = new Error('enough');
+    const before = await rejection(downloadFile(`${server.url}/w`, file, { ...quiet, signal: AbortSignal.abort(reason) }));
+    expect(before).to.include({ name: 'AbortError', code: 'ERR_SENET_ABORTED', cause: reason });
+    expect(server.requests).to.have.length(0);
+
+    server.behave({ slow: 50 });
+    const controller = new AbortController();
+    const during = await rejection(
+      downloadFile(`${server.url}/w`, file, {
+        signal: controller.signal,
+        progress: ({ bytes }) => bytes > 100_000 && controller.abort(reason),
+      }),
+    );
+    expect(during).to.include({ name: 'AbortError', code: 'ERR_SENET_ABORTED', cause: reason });
+    server.behave({ slow: 0 });
+    await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
+    expect(server.requests.at(-1)?.range).to.match(/^bytes=[1-9]\d*-$/);
+  });
+
+  it('a folder that cannot be made is a coded error', async () => {
+    writeFileSync(temporary.path('file'), '');
+    const error = await rejection(downloadFile(`${server.url}/w`, temporary.path('file', 'below'), quiet));
+    expect(error).to.have.property('code', 'ERR_SENET_FILE');
+  });
+
+  it('goes through the proxy of HTTP_PROXY, and not for NO_PROXY', async () => {
+    const proxied: string[] = [];
+    // Plain HTTP may come as a request with a whole URL or through a tunnel: both are a proxy's work.
+    const proxy = createServer((incoming, outgoing) => {
+      proxied.push(incoming.url ?? '');
+      httpRequest(incoming.url ?? '', { headers: incoming.headers }, (answer) => {
+        outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+        answer.pipe(outgoing);
+      }).end();
+    });
+    proxy.on('connect', (incoming: { url?: string }, socket: import('node:stream').Duplex) => {
+      proxied.push(incoming.url ?? '');
+      const [host, port] = (incoming.url ?? '').split(':');
+      const { connect } = process.getBuiltinModule('node:net');
+      const tunnel = connect(Number(port), host, () => socket.write('HTTP/1.1 200 OK\r\n\r\n'));
+      tunnel.pipe(socket).pipe(tunnel);
+      tunnel.on('error', () => socket.destroy());
+      socket.on('error', () => tunnel.destroy());
+    });
+    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+    try {
+      temporary.environment({ HTTP_PROXY: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}` });
+      await downloadFile(`${server.url}/w`, file, quiet);
+      expect(readFileSync(file).equals(body)).to.equal(true);
+      expect(proxied).to.have.length(1);
+      temporary.environment({ NO_PROXY: '127.0.0.1' });
+      await downloadFile(`${server.url}/w`, temporary.path('other.bin'), quiet);
+      expect(proxied).to.have.length(1);
+    } finally {
+      proxy.closeAllConnections();
+      proxy.close();
+    }
+  });
+
+  it('a second process waits and takes what the first one brought', async () => {
+    server.behave({ slow: 30 });
+    const program = `
+      const { downloadFile } = require(${JSON.stringify(path.resolve('lib/hub/download.ts'))});
+      downloadFile(${JSON.stringify(`${server.url}/w`)}, ${JSON.stringify(file)}, { progress: false })
+        .then(() => console.log('done'), (error) => { console.error(error); process.exitCode = 1; });`;
+    const runs = [0, 1, 2].map(
+      () =>
+        new Promise<string>((resolve) => {
+          const child = spawn(process.execPath, ['--require', 'tsx/cjs', '-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
+          let output = '';
+          child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
+          child.on('close', () => resolve(output.trim()));
+        }),
+    );
+    expect(await Promise.all(runs)).to.deep.equal(['done', 'done', 'done']);
+    expect(server.requests).to.have.length(1);
+    expect(left()).to.deep.equal(['weights.bin']);
+  });
+});
