@@ -190,11 +190,9 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
     });
 
     it('is resumed', async () => {
-      server.behave({ cutAfter: 10_000 });
-      await climb('archive');
-      server.behave({ cutAfter: Infinity });
+      server.behave({ cutAfter: body.length - 1000 });
       expect((await climb('archive')).found).to.include({ source: 'archive' });
-      expect(server.requests.at(-1)?.range).to.match(/^bytes=/);
+      expect(server.requests.map(({ range }) => range)).to.deep.equal([undefined, `bytes=${body.length - 1000}-`]);
     });
 
     it('an archive with an old LibTorch in it does not serve', async () => {

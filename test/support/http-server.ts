@@ -76,6 +76,9 @@ async function answer(request: IncomingMessage, response: ServerResponse, behavi
     if (response.destroyed) return;
     await new Promise((resolve) => response.write(sent.subarray(offset, offset + 65_536), resolve));
   }
-  if (sent.length < length) response.destroy();
-  else response.end();
+  if (sent.length < length) {
+    // What was written must reach the client before the connection breaks.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    response.destroy();
+  } else response.end();
 }
