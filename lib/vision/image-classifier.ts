@@ -284,8 +284,11 @@ export class ImageClassifier {
     if (!Tensor.isTensor(source)) {
       const { data, height, width } = await decodeImage(source);
       throwIfAborted(signal);
-      const pixels = tensor(data, { shape: [1, height, width, 3] }).permute([0, 3, 1, 2]);
-      return preprocess(pixels, this.preprocessing, signal);
+      // A scope of its own: the pixels of a large photograph must not wait for the rest of the batch.
+      return tidy(() => {
+        const pixels = tensor(data, { shape: [1, height, width, 3] }).permute([0, 3, 1, 2]);
+        return preprocess(pixels, this.preprocessing, signal);
+      });
     }
     const { shape, dtype } = source;
     const [channels = 0] = shape;

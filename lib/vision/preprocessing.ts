@@ -165,11 +165,13 @@ export function roundHalfToEven(value: number): number {
 
 /** Pillow's L: (19595 R + 38470 G + 7471 B + 2**15) >> 16. */
 async function toGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
-  const weights = tensor(Int32Array.of(19595, 38470, 7471), { shape: [3, 1, 1] });
-  let grey = await run(signal, 'aten::mul.Tensor', x, weights);
-  grey = await run(signal, 'aten::sum.dim_IntList', grey, [1], true, { dtype: 'int32' });
-  grey = await run(signal, 'aten::add_.Scalar', grey, 2 ** 15);
-  grey = await run(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
+  const channel = (index: number): Tensor => x.slice(1, index, index + 1);
+  const grey = await run(signal, 'aten::to.dtype', channel(0), 'int32');
+  await run(signal, 'aten::mul_.Scalar', grey, 19595);
+  await run(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: 38470 });
+  await run(signal, 'aten::add_.Tensor', grey, channel(2), { alpha: 7471 });
+  await run(signal, 'aten::add_.Scalar', grey, 2 ** 15);
+  await run(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
   return run(signal, 'aten::to.dtype', grey, 'uint8');
 }
 

@@ -23,13 +23,14 @@ async function logitsOf(model: SEResNet, x: Tensor): Promise<unknown> {
 }
 
 describe('weights by URL', () => {
-  const temporary = new Temporary();
+  let temporary: Temporary;
   let server: TestServer;
   let original: SEResNet;
   let bytes: Buffer;
   let home: string;
 
   before(async () => {
+    temporary = new Temporary();
     manualSeed(9);
     original = se_resnet50();
     await save(original, temporary.path('made.pt'));

@@ -215,7 +215,10 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
 });
 
 describe('setup', () => {
-  const temporary = new Temporary();
+  let temporary: Temporary;
+  before(() => {
+    temporary = new Temporary();
+  });
   after(() => temporary.cleanUp());
   const setup = (args: string[], root = ROOT, env: NodeJS.ProcessEnv = {}): { status: number | null; said: string } => {
     const result = spawnSync(process.execPath, [path.join(root, 'scripts', 'setup', 'setup.js'), ...args], {

@@ -1,0 +1,273 @@
+/** The command line as a process: output, exit codes, errors in a line, Ctrl-C, closed pipes, no build. */
+import { spawn } from 'node:child_process';
+import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { expect } from 'chai';
+
+import { readIdx } from '../../lib/data/idx';
+import { Temporary } from '../support/temporary';
+
+const ROOT = path.join(__dirname, '..', '..');
+const FIXTURES = path.join(__dirname, '..', 'fixtures');
+const IMAGES = path.join(FIXTURES, 'fashion-mnist-500-images-idx3-ubyte.gz');
+const LABELS = path.join(FIXTURES, 'fashion-mnist-500-labels-idx1-ubyte.gz');
+const SANDAL = path.join(ROOT, 'assets', 'images', '08-sandal.png');
+const recorded = JSON.parse(readFileSync(path.join(FIXTURES, 'se_resnet20_fashion_mnist-ec67461cf95ad.json'), 'utf8')) as {
+  predictions: number[];
+};
+const TSX = require.resolve('tsx/cjs');
+
+interface Outcome {
+  code: number | null;
+  signal: string | null;
+  out: string;
+  err: string;
+}
+
+interface Settings {
+  root?: string;
+  environment?: Record<string, string>;
+  /** Closes the reading end at once. */
+  closed?: boolean;
+}
+
+function run(args: readonly string[], settings: Settings = {}): Promise<Outcome> {
+  return runNode([path.join(settings.root ?? ROOT, 'lib', 'cli', 'main.ts'), ...args], settings);
+}
+
+function runNode(args: readonly string[], { environment = {}, closed = false }: Settings = {}): Promise<Outcome> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, ['--require', TSX, ...args], { cwd: ROOT, env: { ...process.env, ...environment } });
+    let out = '';
+    let err = '';
+    if (closed) child.stdout.destroy();
+    else child.stdout.on('data', (data: Buffer) => (out += data.toString()));
+    child.stderr.on('data', (data: Buffer) => (err += data.toString()));
+    child.on('error', reject);
+    child.on('close', (code, signal) => resolve({ code, signal, out, err }));
+  });
+}
+
+describe('senet-torch', () => {
+  const temporary = new Temporary();
+  after(() => temporary.cleanUp());
+
+  describe('classify', () => {
+    it('names what is on the bundled images, a line for each', async () => {
+      const { code, out, err } = await run(['classify']);
+      expect([code, err]).to.deep.equal([0, '']);
+      const lines = out.trimEnd().split('\n');
+      expect(lines).to.have.lengthOf(20);
+      expect(lines[8]).to.match(/^08-sandal\.png +Sandal +9\d\.\d\d % +\S/);
+    });
+
+    it('prints the labels of one image below each other, best first', async () => {
+      const { code, out } = await run(['classify', SANDAL, '--top-k', '2']);
+      expect(code).to.equal(0);
+      expect(out.split('\n')[0]).to.equal(SANDAL);
+      expect(out.split('\n')[1]).to.match(/^ {2}Sandal +9\d\.\d\d %$/);
+      expect(out.trimEnd().split('\n')).to.have.lengthOf(3);
+    });
+
+    it('goes on after a bad image, says what is wrong with it, and fails', async () => {
+      const text = temporary.path('text.png');
+      writeFileSync(text, 'text');
+      const { code, out, err } = await run(['classify', '--json', '--top-k', '1', text, SANDAL]);
+      expect([code, err]).to.deep.equal([1, '']);
+      const [bad, good] = JSON.parse(out) as { error?: { code: string }; labels?: { label: string; index: number; score: number }[] }[];
+      expect(bad?.error?.code).to.equal('ERR_SENET_IMAGE');
+      expect(good?.labels?.[0]).to.deep.include({ label: 'Sandal', index: 5 });
+      const shown = await run(['classify', text, SANDAL]);
+      expect(shown.code).to.equal(1);
+      expect(shown.out).to.match(/Sandal/);
+      expect(shown.err).to.match(/^error: .*text\.png.* \[ERR_SENET_IMAGE\]\n$/);
+    });
+
+    it('takes the model from the weights, and labels and preprocessing from the options', async () => {
+      const weights = path.join(ROOT, 'assets', 'weights', 'se_resnet20_fashion_mnist.safetensors');
+      const labels = temporary.path('labels.json');
+      writeFileSync(labels, JSON.stringify(Array.from({ length: 10 }, (_, index) => `kind ${index}`)));
+      const brought = await run(['classify', '--weights', weights, '--labels', labels, SANDAL]);
+      expect([brought.code, brought.err]).to.deep.equal([0, '']);
+      expect(brought.out).to.match(/kind 5 +95/);
+      const legacy = path.join(FIXTURES, 'se_resnet20_fashion_mnist-ec67461cf95ad.pkl');
+      const record = '{"channels": "grey-repeated", "size": [28, 28], "pad": 2, "mean": [0.286], "std": [0.353]}';
+      const given = await run(['classify', '--model', 'se_resnet20', '--weights', legacy, '--preprocessing', record, SANDAL]);
+      expect([given.code, given.err]).to.deep.equal([0, '']);
+      expect(given.out).to.match(/^ {2}5 +95/m);
+    });
+
+    it('says where to put published weights when there is no network', async () => {
+      const environment = { SENET_OFFLINE: '1', TORCH_HOME: temporary.path('torch-home') };
+      const { code, out, err } = await run(['classify', '--model', 'se_resnet50', '--pretrained', SANDAL], { environment });
+      expect([code, out]).to.deep.equal([1, '']);
+      expect(err).to.match(/ERR_SENET_OFFLINE/);
+      expect(err).to.include('https://github.com/moskomule/senet.pytorch/');
+      expect(err).to.include(temporary.path('torch-home', 'hub', 'checkpoints', 'seresnet50-60a8950a85b2b.pkl'));
+    });
+  });
+
+  describe('evaluate', () => {
+    it('gives exactly the recorded predictions', async () => {
+      const { code, out, err } = await run(['evaluate', IMAGES, LABELS, '--json']);
+      expect([code, err]).to.deep.equal([0, '']);
+      const { total, correct, accuracy, predictions } = JSON.parse(out) as Record<string, unknown>;
+      expect(predictions).to.deep.equal(recorded.predictions.slice(0, 500));
+      const { data: labels } = await readIdx(LABELS);
+      const right = recorded.predictions.slice(0, 500).filter((prediction, index) => prediction === labels[index]).length;
+      expect([total, correct, accuracy]).to.deep.equal([500, right, right / 500]);
+    });
+
+    it('prints accuracy for people, of the first N images of a folder', async () => {
+      const folder = temporary.path('idx');
+      mkdirSync(folder);
+      cpSync(IMAGES, path.join(folder, 't10k-images-idx3-ubyte.gz'));
+      cpSync(LABELS, path.join(folder, 't10k-labels-idx1-ubyte.gz'));
+      const { code, out, err } = await run(['evaluate', folder, '--limit', '20', '--batch-size', '7']);
+      expect([code, err]).to.deep.equal([0, '']);
+      expect(out).to.match(/^20 of 20 images right \(100\.00 %\)/);
+      expect(out).to.match(/^Ankle boot +1 of 1 +100\.00 %$/m);
+    });
+
+    it('says what is wrong with the data', async () => {
+      const swapped = await run(['evaluate', LABELS, IMAGES]);
+      expect([swapped.code, swapped.out]).to.deep.equal([1, '']);
+      expect(swapped.err).to.match(/^error: .*expected images.* \[ERR_SENET_DATA_FORMAT\]\n$/);
+      const alone = await run(['evaluate', IMAGES]);
+      expect([alone.code, alone.err]).to.deep.equal([2, 'error: evaluate: give the file of labels too, or a folder with both [ERR_SENET_ARG_MISSING]\n']);
+    });
+
+    it('stops at Ctrl-C with the exit code 130 and no stack', async () => {
+      const images = Buffer.alloc(16 + 50_000 * 784);
+      images.set([0, 0, 8, 3]);
+      [50_000, 28, 28].forEach((size, axis) => images.writeUInt32BE(size, 4 + 4 * axis));
+      const labels = Buffer.alloc(8 + 50_000);
+      labels.set([0, 0, 8, 1]);
+      labels.writeUInt32BE(50_000, 4);
+      writeFileSync(temporary.path('images'), images);
+      writeFileSync(temporary.path('labels'), labels);
+      const script = temporary.path('interrupted.js');
+      writeFileSync(
+        script,
+        `const { main } = require(${JSON.stringify(path.join(ROOT, 'lib', 'cli', 'main.ts'))});
+         const { memory } = require(${JSON.stringify(path.join(ROOT, 'lib', 'index.ts'))});
+         const timer = setInterval(() => {
+           if (memory().jobs.running === 0 || process.listenerCount('SIGINT') === 0) return;
+           clearInterval(timer);
+           process.kill(process.pid, 'SIGINT');
+         }, 1);
+         void main(${JSON.stringify(['evaluate', temporary.path('images'), temporary.path('labels')])});`,
+      );
+      const { code, signal, out, err } = await runNode([script]);
+      expect([code, signal, out]).to.deep.equal([130, null, '']);
+      expect(err).to.match(/^error: .*aborted.* \[ERR_SENET_ABORTED\]\n$/);
+    });
+  });
+
+  describe('inspect', () => {
+    it('lists keys, shapes, dtypes and metadata of every container', async () => {
+      const files = ['se_resnet20-zip.pt', 'se_resnet20-legacy.pkl', 'se_resnet20.safetensors'];
+      const results = await Promise.all(files.map((file) => run(['inspect', path.join(FIXTURES, file)])));
+      for (const { code, out } of results) {
+        expect(code).to.equal(0);
+        expect(out).to.match(/layer3\.2\.conv2\.weight +float32 +\[64, 64, 3, 3\]/);
+      }
+      const { out } = await run(['inspect', '--json', path.join(FIXTURES, 'se_resnet20-trainer-checkpoint.pt')]);
+      const report = JSON.parse(out) as { tensors: { key: string }[]; stateDictAt: string[] };
+      expect(report.tensors[0]?.key).to.equal('state_dict.conv1.weight');
+      expect(report.stateDictAt).to.deep.equal(['state_dict']);
+    });
+
+    it('executes nothing of a hostile file, names what it asked for, and prints no control characters', async () => {
+      const { code, out, err } = await run(['inspect', path.join(FIXTURES, 'evil-legacy.pkl')]);
+      expect([code, out]).to.deep.equal([1, '']);
+      expect(err).to.match(/system.* \[ERR_SENET_CHECKPOINT_UNSAFE\]\n$/);
+      const header = JSON.stringify({ 'a\u001b[31mb': { dtype: 'U8', shape: [1], data_offsets: [0, 1] }, __metadata__: { x: '\u0007' } });
+      const length = Buffer.alloc(8);
+      length.writeBigUInt64LE(BigInt(header.length));
+      writeFileSync(temporary.path('escape.safetensors'), Buffer.concat([length, Buffer.from(header), Buffer.from([0])]));
+      const shown = await run(['inspect', temporary.path('escape.safetensors')]);
+      expect(shown.code).to.equal(0);
+      expect(shown.out).to.include('a\\u{1b}[31mb');
+      // eslint-disable-next-line no-control-regex
+      expect(shown.out).not.to.match(/[\u0000-\u0009\u000b-\u001f]/);
+    });
+
+    it('does not mind that its reader leaves', async () => {
+      const { code, err } = await run(['inspect', path.join(FIXTURES, 'se_resnet20-zip.pt')], { closed: true });
+      expect([code, err]).to.deep.equal([0, '']);
+    });
+  });
+
+  it('lists the models', async () => {
+    const { code, out } = await run(['models', '--json']);
+    expect(code).to.equal(0);
+    const models = JSON.parse(out) as { name: string; weights: string[] }[];
+    expect(models.find(({ name }) => name === 'se_resnet50')?.weights).to.deep.equal(['imagenet']);
+    const { out: table } = await run(['models']);
+    expect(table.trimEnd().split('\n')).to.have.lengthOf(models.length + 1);
+  });
+
+  it('has help with an example for every command', async () => {
+    const { out } = await run(['--help']);
+    for (const command of ['classify', 'evaluate', 'models', 'doctor', 'setup', 'inspect']) expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
+    const helps = await Promise.all(['classify', 'evaluate', 'models', 'inspect'].map((command) => run([command, '--help'])));
+    for (const help of helps) {
+      expect(help.code).to.equal(0);
+      expect(help.out).to.match(/Usage: senet-torch/);
+      expect(help.out).to.match(/Examples?:\n {2}\$ senet-torch/);
+    }
+    const scripts = await Promise.all(['setup', 'doctor'].map((command) => run([command, '--help'])));
+    for (const { code, out: text } of scripts) {
+      expect(code).to.equal(0);
+      expect(text).to.match(/usage: senet-torch/i);
+    }
+  });
+
+  it('exits with 2 for wrong usage, in a line or two', async () => {
+    const cases: [string[], RegExp][] = [
+      [['clasify'], /unknown command 'clasify'[^]*classify/],
+      [['classify', '--top', '3'], /unknown option '--top'/],
+      [['classify', '--top-k', '0'], /whole number/],
+      [['classify', '--model', 'se_resnet5'], /did you mean 'se_resnet50'.*ERR_SENET_UNKNOWN_MODEL/],
+      [['classify', '--model', 'se_resnet18', '--pretrained'], /no published weights/],
+      [['classify', '--model', 'se_resnet20'], /--weights FILE or --pretrained/],
+      [['classify', '--pretrained'], /--model/],
+      [['classify', '--weights', path.join(FIXTURES, 'se_resnet20-zip.pt')], /--model NAME/],
+      [['classify', '--device', 'tpu'], /ERR_SENET_ARG_RANGE/],
+      [['evaluate'], /missing required argument/],
+      [['inspect'], /missing required argument/],
+    ];
+    for (const [args, words] of cases) {
+      const { code, out, err } = await run(args);
+      expect(err).to.match(words);
+      expect([code, out], args.join(' ')).to.deep.equal([2, '']);
+      expect(err.trimEnd().split('\n').length).to.be.at.most(2);
+    }
+  });
+
+  it('prints the stack when SENET_DEBUG asks for it', async () => {
+    const { err } = await run(['inspect', 'none.pt'], { environment: { SENET_DEBUG: '1' } });
+    expect(err).to.match(/no such file[^]*\n {4}at /);
+  });
+
+  it('helps and inspects without a native build, and says what to type', async () => {
+    const root = temporary.path('unbuilt');
+    mkdirSync(root);
+    for (const name of ['lib', 'assets', 'scripts', 'package.json', 'tsconfig.json', 'CMakeLists.txt']) {
+      cpSync(path.join(ROOT, name), path.join(root, name), { recursive: true });
+    }
+    symlinkSync(path.join(ROOT, 'node_modules'), path.join(root, 'node_modules'));
+    expect(readdirSync(root)).not.to.include('build');
+    expect((await run(['--help'], { root })).code).to.equal(0);
+    const inspected = await run(['inspect', path.join(FIXTURES, 'se_resnet20.safetensors')], { root });
+    expect([inspected.code, inspected.err]).to.deep.equal([0, '']);
+    const { code, out, err } = await run(['classify'], { root });
+    expect([code, out]).to.deep.equal([1, '']);
+    expect(err).to.match(/^error: No native build .*setup.* \[ERR_SENET_NO_BUILD\]\n$/);
+    const doctor = await run(['doctor'], { root });
+    expect(doctor.code).to.equal(1);
+    expect(doctor.out + doctor.err).to.match(/no native build/);
+  });
+});

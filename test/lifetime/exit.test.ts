@@ -1,0 +1,58 @@
+/**
+ * However a process, a Worker or an environment ends while jobs run: the exit code is the one asked for, and no signal.
+ * SENET_TEST_REPEAT repeats each scenario more often (default 3).
+ */
+import { spawn } from 'node:child_process';
+import path from 'node:path';
+
+import { expect } from 'chai';
+
+const REPEAT = Number(process.env.SENET_TEST_REPEAT ?? 3);
+const SCENARIO = path.join(__dirname, 'scenario.js');
+
+interface Ended {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  stderr: string;
+}
+
+function run(mode: string): Promise<Ended> {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [SCENARIO, mode], { stdio: ['ignore', 'ignore', 'pipe'] });
+    let stderr = '';
+    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    child.on('close', (code, signal) => resolve({ code, signal, stderr }));
+  });
+}
+
+const expected: [mode: string, code: number, stderr: RegExp][] = [
+  ['natural end', 0, /^$/],
+  ['natural end after an await', 0, /^$/],
+  ['process.exit mid-job', 3, /^$/],
+  ['process.exit at once', 3, /^$/],
+  ['process.exitCode', 3, /^$/],
+  ['uncaught throw mid-job', 1, /Error: thrown on purpose/],
+  ['unhandled rejection mid-job', 1, /Error: rejected on purpose/],
+  ['worker ends by itself', 0, /^$/],
+  ['worker calls process.exit', 0, /^$/],
+  ['worker throws', 3, /^$/],
+  ['worker.terminate mid-job, then the main thread works on', 3, /^$/],
+  ['two workers and the main thread', 0, /^$/],
+  ['process.exit while a worker has jobs', 3, /^$/],
+  ['forwardSync at exit is refused', 3, /^$/],
+  ['module reset', 3, /^$/],
+];
+
+describe(`the end of a process while jobs run, ${REPEAT} times each`, function () {
+  this.timeout(600_000);
+  for (const [mode, code, stderr] of expected) {
+    it(mode, async () => {
+      // One after the other: two OpenMP teams on the same cores spin against each other.
+      for (let done = 0; done < REPEAT; done++) {
+        const ended = await run(mode);
+        expect(ended, ended.stderr).to.include({ code, signal: null });
+        expect(ended.stderr).to.match(stderr);
+      }
+    });
+  }
+});

@@ -1,0 +1,107 @@
+'use strict';
+// One way for a process to end while jobs run: `node scenario.js MODE`. exit.test.ts looks at how it ended. Runs on dist,
+// since loading TypeScript would take longer than the scenario.
+const { isMainThread, parentPort, Worker, workerData } = require('node:worker_threads');
+const { randn, se_resnet50 } = require('../../dist');
+
+/** Three forwards: one runs, two are queued. */
+function startJobs() {
+  const model = se_resnet50({ numClasses: 10, initWeights: false });
+  const x = randn([2, 3, 128, 128]);
+  return [model.forward(x), model.forward(x), model.forward(x)];
+}
+
+function startWorker(mode) {
+  return new Worker(__filename, { workerData: mode });
+}
+
+const later = (work) => setTimeout(work, 20);
+
+const main = {
+  'natural end': () => startJobs(),
+  'natural end after an await': async () => {
+    await startJobs()[0];
+  },
+  'process.exit mid-job': () => {
+    startJobs();
+    later(() => process.exit(3));
+  },
+  'process.exit at once': () => {
+    startJobs();
+    process.exit(3);
+  },
+  'process.exitCode': () => {
+    startJobs();
+    process.exitCode = 3;
+  },
+  'uncaught throw mid-job': () => {
+    startJobs();
+    later(() => {
+      throw new Error('thrown on purpose');
+    });
+  },
+  'unhandled rejection mid-job': () => {
+    startJobs();
+    later(() => Promise.reject(new Error('rejected on purpose')));
+  },
+  'worker ends by itself': () => startWorker('jobs'),
+  'worker calls process.exit': () => startWorker('exit'),
+  'worker throws': () => {
+    const worker = startWorker('throw');
+    worker.on('error', () => {
+      process.exitCode = 3;
+    });
+  },
+  'worker.terminate mid-job, then the main thread works on': () => {
+    const worker = startWorker('jobs');
+    worker.on('message', () => later(() => worker.terminate()));
+    worker.on('exit', () => void Promise.all(startJobs()).then(() => (process.exitCode = 3)));
+  },
+  'two workers and the main thread': () => {
+    startWorker('jobs');
+    startWorker('jobs');
+    startJobs();
+  },
+  'process.exit while a worker has jobs': () => {
+    startWorker('jobs').on('message', () => later(() => process.exit(3)));
+  },
+  'forwardSync at exit is refused': () => {
+    const { SELayer, zeros } = require('../../dist');
+    const layer = new SELayer(16);
+    process.on('exit', () => {
+      try {
+        layer.forwardSync(zeros([1, 16, 2, 2]));
+      } catch (error) {
+        process.exitCode = error.code === 'ERR_SENET_CLOSING' ? 3 : 4;
+      }
+    });
+  },
+  'module reset': async () => {
+    // A test runner that resets its modules loads the addon a second time.
+    const first = startJobs();
+    for (const file of Object.keys(require.cache)) delete require.cache[file];
+    const second = require('../../dist');
+    await Promise.all([...first, new second.SELayer(16).forward(second.zeros([1, 16, 2, 2]))]);
+    process.exitCode = 3;
+  },
+};
+
+const inWorker = {
+  jobs: () => startJobs(),
+  exit: () => {
+    startJobs();
+    later(() => process.exit(0));
+  },
+  throw: () => {
+    startJobs();
+    later(() => {
+      throw new Error('thrown in a worker on purpose');
+    });
+  },
+};
+
+if (isMainThread) void main[process.argv[2]]();
+else {
+  inWorker[workerData]();
+  parentPort.postMessage('started');
+}
