@@ -4,8 +4,7 @@
  */
 
 export type DType =
-  | 'float32' | 'float64' | 'float16' | 'bfloat16'
-  | 'int64' | 'int32' | 'int16' | 'int8' | 'uint8' | 'bool';
+  'float32' | 'float64' | 'float16' | 'bfloat16' | 'int64' | 'int32' | 'int16' | 'int8' | 'uint8' | 'bool';
 
 /** `'cuda'` is the current CUDA device, as in PyTorch. */
 export type Device = 'cpu' | 'cuda' | `cuda:${number}`;
@@ -13,20 +12,41 @@ export type Device = 'cpu' | 'cuda' | `cuda:${number}`;
 export type MemoryFormat = 'contiguous' | 'channels_last' | 'preserve';
 
 export type TypedArray =
-  | Float32Array | Float64Array | BigInt64Array | Int32Array | Int16Array | Int8Array | Uint8Array | Uint16Array;
+  | Float32Array
+  | Float64Array
+  | BigInt64Array
+  | Int32Array
+  | Int16Array
+  | Int8Array
+  | Uint8Array
+  | Uint16Array;
 
 declare const tensorHandle: unique symbol;
 declare const moduleHandle: unique symbol;
-export interface TensorHandle { readonly [tensorHandle]: true }
-export interface ModuleHandle { readonly [moduleHandle]: true }
+export interface TensorHandle {
+  readonly [tensorHandle]: true;
+}
+export interface ModuleHandle {
+  readonly [moduleHandle]: true;
+}
 
 /** What an operator takes and gives once tensors are handles. */
 export type NativeValue =
-  | TensorHandle | number | bigint | boolean | string | null | undefined
-  | readonly NativeValue[] | { readonly [name: string]: NativeValue };
+  | TensorHandle
+  | number
+  | bigint
+  | boolean
+  | string
+  | null
+  | undefined
+  | readonly NativeValue[]
+  | { readonly [name: string]: NativeValue };
 
 /** A range of bytes of a file or buffer that becomes one storage. */
-export interface ByteRange { readonly offset: number; readonly length: number }
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
 
 /** A tensor as a view of one of the ranges; stride and storageOffset count elements. */
 export interface TensorRead {
@@ -75,7 +95,13 @@ export interface NativeBinding {
   wait(job: number): unknown;
 
   // tensors
-  fromTypedArray(data: TypedArray, shape: readonly number[], dtype: DType, device: string, requiresGrad: boolean): TensorHandle;
+  fromTypedArray(
+    data: TypedArray,
+    shape: readonly number[],
+    dtype: DType,
+    device: string,
+    requiresGrad: boolean,
+  ): TensorHandle;
   toTypedArray(t: TensorHandle): TypedArray;
   tensorInfo(t: TensorHandle): { shape: number[]; dtype: DType; device: Device };
   requiresGrad(t: TensorHandle): boolean;
@@ -86,8 +112,18 @@ export interface NativeBinding {
   backward(t: TensorHandle, gradient: TensorHandle | null): number;
 
   // operators
-  callOperator(name: string, args: readonly NativeValue[], kwargs: { readonly [name: string]: NativeValue } | null, gradMode: boolean): unknown;
-  callOperatorAsync(name: string, args: readonly NativeValue[], kwargs: { readonly [name: string]: NativeValue } | null, gradMode: boolean): number;
+  callOperator(
+    name: string,
+    args: readonly NativeValue[],
+    kwargs: { readonly [name: string]: NativeValue } | null,
+    gradMode: boolean,
+  ): unknown;
+  callOperatorAsync(
+    name: string,
+    args: readonly NativeValue[],
+    kwargs: { readonly [name: string]: NativeValue } | null,
+    gradMode: boolean,
+  ): number;
   listOperators(): string[];
   operatorSchemas(name: string): string[];
 
@@ -98,21 +134,47 @@ export interface NativeBinding {
   setTraining(m: ModuleHandle, training: boolean): void;
   isTraining(m: ModuleHandle): boolean;
   /** Converts floating parameters and buffers in place; undefined leaves dtype or device as it is. */
-  moduleTo(m: ModuleHandle, dtype: DType | undefined, device: string | undefined, memoryFormat: MemoryFormat | undefined): void;
+  moduleTo(
+    m: ModuleHandle,
+    dtype: DType | undefined,
+    device: string | undefined,
+    memoryFormat: MemoryFormat | undefined,
+  ): void;
   /** Copies into, or with `assign` adopts, the named parameters and buffers: all or none. */
-  moduleLoad(m: ModuleHandle, names: readonly string[], tensors: readonly TensorHandle[], assign: boolean): void;
+  moduleLoad(
+    m: ModuleHandle,
+    names: readonly string[],
+    tensors: readonly TensorHandle[],
+    assign: boolean,
+  ): void;
   assertIdle(m: ModuleHandle): void;
   disposeModule(m: ModuleHandle): void;
 
   // files
   /** Reads each range once, in parallel, into memory that the tensors own; `fd` must stay open until the job has ended. */
-  readTensors(fd: number, size: number, mtimeNs: bigint, ranges: readonly ByteRange[], tensors: readonly TensorRead[]): number;
+  readTensors(
+    fd: number,
+    size: number,
+    mtimeNs: bigint,
+    ranges: readonly ByteRange[],
+    tensors: readonly TensorRead[],
+  ): number;
   /** As readTensors, mapped instead of read; ranges that are not aligned to their elements are copied. */
-  mapTensors(fd: number, size: number, mtimeNs: bigint, ranges: readonly ByteRange[], tensors: readonly TensorRead[]): number;
+  mapTensors(
+    fd: number,
+    size: number,
+    mtimeNs: bigint,
+    ranges: readonly ByteRange[],
+    tensors: readonly TensorRead[],
+  ): number;
   /** The bytes of small ranges of a file (headers), one after the other, as one Uint8Array. */
   readBytes(fd: number, size: number, ranges: readonly ByteRange[]): number;
   /** Copies the ranges out of `bytes` before it returns. */
-  tensorsFromBytes(bytes: Uint8Array, ranges: readonly ByteRange[], tensors: readonly TensorRead[]): TensorHandle[];
+  tensorsFromBytes(
+    bytes: Uint8Array,
+    ranges: readonly ByteRange[],
+    tensors: readonly TensorRead[],
+  ): TensorHandle[];
   /** Where a tensor's elements lie: `id` is equal for tensors that share a storage; stride and offset count elements. */
   storageInfo(t: TensorHandle): { id: bigint; bytes: number; stride: number[]; storageOffset: number };
   /** A copy of bytes of a tensor's storage. */

@@ -13,50 +13,124 @@ interface CodeEntry {
 export const ERROR_CODES = {
   // arguments
   ERR_SENET_ARG_TYPE: { base: 'TypeError', meaning: 'An argument has the wrong type.' },
-  ERR_SENET_ARG_RANGE: { base: 'RangeError', meaning: 'An argument has the right type and an impossible value.' },
+  ERR_SENET_ARG_RANGE: {
+    base: 'RangeError',
+    meaning: 'An argument has the right type and an impossible value.',
+  },
   ERR_SENET_ARG_MISSING: { base: 'TypeError', meaning: 'A required argument or option is missing.' },
-  ERR_SENET_UNKNOWN_OPTION: { base: 'TypeError', meaning: 'An option that does not exist; the message names the nearest that does.' },
-  ERR_SENET_UNKNOWN_MODEL: { base: 'RangeError', meaning: 'No model has this name; `listModels()` names them all.' },
-  ERR_SENET_SHAPE: { base: 'RangeError', meaning: 'A tensor has the wrong rank, size or channel count, or data and shape disagree.' },
+  ERR_SENET_UNKNOWN_OPTION: {
+    base: 'TypeError',
+    meaning: 'An option that does not exist; the message names the nearest that does.',
+  },
+  ERR_SENET_UNKNOWN_MODEL: {
+    base: 'RangeError',
+    meaning: 'No model has this name; `listModels()` names them all.',
+  },
+  ERR_SENET_SHAPE: {
+    base: 'RangeError',
+    meaning: 'A tensor has the wrong rank, size or channel count, or data and shape disagree.',
+  },
   ERR_SENET_DTYPE: { base: 'TypeError', meaning: 'A tensor or array has the wrong element type.' },
-  ERR_SENET_DEVICE: { base: 'TypeError', meaning: 'A tensor is on another device than the module or operator needs.' },
-  ERR_SENET_BUFFER: { base: 'TypeError', meaning: 'The bytes behind an array are detached, shared or resizable.' },
+  ERR_SENET_DEVICE: {
+    base: 'TypeError',
+    meaning: 'A tensor is on another device than the module or operator needs.',
+  },
+  ERR_SENET_BUFFER: {
+    base: 'TypeError',
+    meaning: 'The bytes behind an array are detached, shared or resizable.',
+  },
   // state
   ERR_SENET_DISPOSED: { base: 'Error', meaning: 'The tensor, module or classifier was disposed.' },
   ERR_SENET_BUSY: { base: 'Error', meaning: 'A job on this module is queued or running; await it first.' },
-  ERR_SENET_ABORTED: { base: 'Error', meaning: 'The signal was aborted (name `AbortError`, cause the reason of the signal).' },
+  ERR_SENET_ABORTED: {
+    base: 'Error',
+    meaning: 'The signal was aborted (name `AbortError`, cause the reason of the signal).',
+  },
   ERR_SENET_CLOSING: { base: 'Error', meaning: 'The process or worker is ending and takes no new work.' },
-  ERR_SENET_AUTOGRAD: { base: 'Error', meaning: 'Gradients cannot be computed as asked (no graph, not a scalar, an in-place change).' },
+  ERR_SENET_AUTOGRAD: {
+    base: 'Error',
+    meaning: 'Gradients cannot be computed as asked (no graph, not a scalar, an in-place change).',
+  },
   // machine
   ERR_SENET_NO_BUILD: { base: 'Error', meaning: 'No native build was found; the message says what to type.' },
-  ERR_SENET_LIBTORCH_VERSION: { base: 'Error', meaning: 'The LibTorch found at load is not the one that the addon was built with.' },
-  ERR_SENET_PLATFORM: { base: 'Error', meaning: 'This operating system, C library or processor is not supported.' },
-  ERR_SENET_SETUP: { base: 'Error', meaning: 'Set-up failed: a tool is missing, or no source of LibTorch served; the message lists why.' },
+  ERR_SENET_LIBTORCH_VERSION: {
+    base: 'Error',
+    meaning: 'The LibTorch found at load is not the one that the addon was built with.',
+  },
+  ERR_SENET_PLATFORM: {
+    base: 'Error',
+    meaning: 'This operating system, C library or processor is not supported.',
+  },
+  ERR_SENET_SETUP: {
+    base: 'Error',
+    meaning: 'Set-up failed: a tool is missing, or no source of LibTorch served; the message lists why.',
+  },
   ERR_SENET_CUDA_UNAVAILABLE: { base: 'Error', meaning: 'A CUDA device was asked for and there is none.' },
   ERR_SENET_OUT_OF_MEMORY: { base: 'Error', meaning: 'LibTorch could not allocate memory.' },
   ERR_SENET_LIBTORCH: { base: 'Error', meaning: 'LibTorch refused an operation; the message is its own.' },
   ERR_SENET_INTERNAL: { base: 'Error', meaning: 'A defect of this library; please report it.' },
   // operators
   ERR_SENET_UNKNOWN_OPERATOR: { base: 'RangeError', meaning: 'LibTorch has no operator of this name.' },
-  ERR_SENET_REFUSED_OPERATOR: { base: 'Error', meaning: '`ops.call` does not run this operator, since it can break memory safety or touch files.' },
-  ERR_SENET_OPERATOR_ARGS: { base: 'TypeError', meaning: 'The arguments fit no overload of the operator; the message shows its schemas.' },
+  ERR_SENET_REFUSED_OPERATOR: {
+    base: 'Error',
+    meaning: '`ops.call` does not run this operator, since it can break memory safety or touch files.',
+  },
+  ERR_SENET_OPERATOR_ARGS: {
+    base: 'TypeError',
+    meaning: 'The arguments fit no overload of the operator; the message shows its schemas.',
+  },
   // files and checkpoints
   ERR_SENET_FILE_NOT_FOUND: { base: 'Error', meaning: 'No such file.' },
-  ERR_SENET_FILE: { base: 'Error', meaning: 'A file could not be read or written (a folder, no permission, disk full).' },
+  ERR_SENET_FILE: {
+    base: 'Error',
+    meaning: 'A file could not be read or written (a folder, no permission, disk full).',
+  },
   ERR_SENET_FILE_CHANGED: { base: 'Error', meaning: 'A file was truncated or changed while it was read.' },
-  ERR_SENET_CHECKPOINT_FORMAT: { base: 'Error', meaning: 'The file is no checkpoint, or a damaged one; the message says where.' },
-  ERR_SENET_CHECKPOINT_UNSAFE: { base: 'Error', meaning: 'A pickle asks for a global outside the allow-list; nothing of it was executed.' },
-  ERR_SENET_CHECKPOINT_UNSUPPORTED: { base: 'Error', meaning: 'The checkpoint is valid and holds something this library does not have (a sparse tensor, an unknown dtype).' },
-  ERR_SENET_CHECKPOINT_LIMIT: { base: 'Error', meaning: 'The checkpoint exceeds a safety limit (depth, count or size).' },
-  ERR_SENET_STATE_DICT: { base: 'Error', meaning: 'Keys are missing, unexpected or of another shape; `details` lists them all and nothing was loaded.' },
+  ERR_SENET_CHECKPOINT_FORMAT: {
+    base: 'Error',
+    meaning: 'The file is no checkpoint, or a damaged one; the message says where.',
+  },
+  ERR_SENET_CHECKPOINT_UNSAFE: {
+    base: 'Error',
+    meaning: 'A pickle asks for a global outside the allow-list; nothing of it was executed.',
+  },
+  ERR_SENET_CHECKPOINT_UNSUPPORTED: {
+    base: 'Error',
+    meaning:
+      'The checkpoint is valid and holds something this library does not have (a sparse tensor, an unknown dtype).',
+  },
+  ERR_SENET_CHECKPOINT_LIMIT: {
+    base: 'Error',
+    meaning: 'The checkpoint exceeds a safety limit (depth, count or size).',
+  },
+  ERR_SENET_STATE_DICT: {
+    base: 'Error',
+    meaning:
+      'Keys are missing, unexpected or of another shape; `details` lists them all and nothing was loaded.',
+  },
   // network
-  ERR_SENET_OFFLINE: { base: 'Error', meaning: 'The file is not cached and `SENET_OFFLINE=1` forbids the network.' },
-  ERR_SENET_DOWNLOAD: { base: 'Error', meaning: 'A download failed; the message names the URL, the reason, and where to put the file by hand.' },
-  ERR_SENET_HASH: { base: 'Error', meaning: 'A downloaded file has another SHA-256 than promised; the message prints the digest.' },
-  ERR_SENET_LOCKED: { base: 'Error', meaning: 'Another process is downloading the same file and did not finish in time.' },
+  ERR_SENET_OFFLINE: {
+    base: 'Error',
+    meaning: 'The file is not cached and `SENET_OFFLINE=1` forbids the network.',
+  },
+  ERR_SENET_DOWNLOAD: {
+    base: 'Error',
+    meaning: 'A download failed; the message names the URL, the reason, and where to put the file by hand.',
+  },
+  ERR_SENET_HASH: {
+    base: 'Error',
+    meaning: 'A downloaded file has another SHA-256 than promised; the message prints the digest.',
+  },
+  ERR_SENET_LOCKED: {
+    base: 'Error',
+    meaning: 'Another process is downloading the same file and did not finish in time.',
+  },
   // images and data
   ERR_SENET_IMAGE: { base: 'Error', meaning: 'The bytes are no image that can be decoded.' },
-  ERR_SENET_IMAGE_SIZE: { base: 'RangeError', meaning: 'The image is empty or larger than the limit on pixels.' },
+  ERR_SENET_IMAGE_SIZE: {
+    base: 'RangeError',
+    meaning: 'The image is empty or larger than the limit on pixels.',
+  },
   ERR_SENET_LABELS: { base: 'RangeError', meaning: 'The number of labels is not the number of classes.' },
   ERR_SENET_DATA_FORMAT: { base: 'Error', meaning: 'A data set file is not of the expected format.' },
 } as const satisfies Record<string, CodeEntry>;
@@ -74,7 +148,11 @@ export interface SenetErrorOptions {
 export class SenetError extends Error {
   override readonly name: string = 'SenetError';
   readonly details: Readonly<Record<string, unknown>> | undefined;
-  constructor(readonly code: ErrorCode, message: string, options: SenetErrorOptions = {}) {
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options: SenetErrorOptions = {},
+  ) {
     super(message, causeOf(options));
     this.details = options.details;
     if (code === 'ERR_SENET_ABORTED') this.name = 'AbortError';
@@ -85,7 +163,11 @@ export class SenetError extends Error {
 export class SenetTypeError extends TypeError {
   override readonly name: string = 'SenetTypeError';
   readonly details: Readonly<Record<string, unknown>> | undefined;
-  constructor(readonly code: ErrorCode, message: string, options: SenetErrorOptions = {}) {
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options: SenetErrorOptions = {},
+  ) {
     super(message, causeOf(options));
     this.details = options.details;
   }
@@ -95,7 +177,11 @@ export class SenetTypeError extends TypeError {
 export class SenetRangeError extends RangeError {
   override readonly name: string = 'SenetRangeError';
   readonly details: Readonly<Record<string, unknown>> | undefined;
-  constructor(readonly code: ErrorCode, message: string, options: SenetErrorOptions = {}) {
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options: SenetErrorOptions = {},
+  ) {
     super(message, causeOf(options));
     this.details = options.details;
   }

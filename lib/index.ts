@@ -1,5 +1,13 @@
 /** The public surface of senet-torch, and nothing else. */
-export { isSenetError, SenetError, SenetRangeError, SenetTypeError, type AnySenetError, type ErrorCode } from './errors';
+export {
+  isSenetError,
+  SenetError,
+  SenetRangeError,
+  SenetTypeError,
+  type AnySenetError,
+  type ErrorCode,
+  type SenetErrorOptions,
+} from './errors';
 
 export type { Device, DType, MemoryFormat, TypedArray } from './binding';
 export {
@@ -67,7 +75,8 @@ export {
 export { createModel, listModels, type ModelName, type ModelOf, type ModelOptions } from './models/registry';
 
 export { load, loadCheckpoint, type LoadOptions } from './checkpoint/load';
-export { save } from './checkpoint/save';
+export { save, type HasStateDict, type SaveOptions } from './checkpoint/save';
+export { inspectCheckpoint, type CheckpointReport } from './checkpoint/inspect';
 export { consumePrefixInStateDictIfPresent, StateDict, type ModuleMetadata } from './checkpoint/state-dict';
 
 export { loadStateDictFromUrl, type FetchWeightsOptions } from './hub/hub';
@@ -81,3 +90,4 @@ export {
   type ImageSource,
 } from './vision/image-classifier';
 export type { Preprocessing } from './vision/preprocessing';
+export type { InitOptions } from './models/options';

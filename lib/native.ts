@@ -17,7 +17,10 @@ function checkPlatform(): void {
   const { platform, arch } = process;
   const supported = (platform === 'linux' || platform === 'darwin') && (arch === 'x64' || arch === 'arm64');
   // glibc's version stands in the report's header; musl has none.
-  const header = platform === 'linux' ? (process.report.getReport() as { header?: Record<string, unknown> }).header : undefined;
+  const header =
+    platform === 'linux'
+      ? (process.report.getReport() as { header?: Record<string, unknown> }).header
+      : undefined;
   const musl = header !== undefined && header.glibcVersionRuntime === undefined;
   if (supported && !musl) return;
   throw makeError(
@@ -38,7 +41,11 @@ function load(): NativeBinding {
   } catch (cause) {
     checkPlatform();
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw makeError('ERR_SENET_NO_BUILD', `The native build at ${ADDON} does not load: ${reason}. ${SET_UP}`, { cause });
+    throw makeError(
+      'ERR_SENET_NO_BUILD',
+      `The native build at ${ADDON} does not load: ${reason}. ${SET_UP}`,
+      { cause },
+    );
   }
   if (loaded.libtorchVersion !== loaded.builtWithLibtorch) {
     throw makeError(

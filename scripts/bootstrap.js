@@ -2,7 +2,15 @@
 // The steps of a clone that need nothing but Node: dependencies and TypeScript. Each is skipped when its inputs have
 // not changed since it last succeeded. What comes after them may use the dependencies (scripts/setup).
 const { spawnSync } = require('node:child_process');
-const { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } = require('node:fs');
+const {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} = require('node:fs');
 const path = require('node:path');
 
 const ROOT = path.join(__dirname, '..');
@@ -38,7 +46,9 @@ function run(command, args, advice) {
   const result = spawnSync(command, args, { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   if (result.status === 0) return;
   const output = `${result.stdout ?? ''}${result.stderr ?? ''}`.trimEnd().split('\n').slice(-30).join('\n');
-  console.error(`${output}\n\n${command} ${args.join(' ')} failed${result.error ? `: ${result.error.message}` : ''}. ${advice}`);
+  console.error(
+    `${output}\n\n${command} ${args.join(' ')} failed${result.error ? `: ${result.error.message}` : ''}. ${advice}`,
+  );
   process.exit(1);
 }
 
@@ -55,8 +65,17 @@ function bootstrap() {
     ['node_modules'],
     () => run('npm', ['ci', '--no-audit', '--no-fund'], 'Is the npm registry within reach?'),
   );
-  step('[2/4] Compiling TypeScript', 'dist/.senet-stamp', ['lib', 'tsconfig.json'], ['dist/index.js', 'dist/cli/main.js'], () =>
-    run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.'], 'Mend the errors above and run it again.'),
+  step(
+    '[2/4] Compiling TypeScript',
+    'dist/.senet-stamp',
+    ['lib', 'tsconfig.json'],
+    ['dist/index.js', 'dist/cli/main.js'],
+    () =>
+      run(
+        process.execPath,
+        ['node_modules/typescript/bin/tsc', '-p', '.'],
+        'Mend the errors above and run it again.',
+      ),
   );
 }
 

@@ -10,7 +10,9 @@ setUp()
   .then(async () => {
     const { COMMANDS, main } = require('../dist/cli/main');
     const given = process.argv.slice(2);
-    const named = given.length > 0 && (COMMANDS.includes(given[0]) || ['--help', '-h', '--version', '-V'].includes(given[0]));
+    const named =
+      given.length > 0 &&
+      (COMMANDS.includes(given[0]) || ['--help', '-h', '--version', '-V'].includes(given[0]));
     await main(named ? given : ['classify', ...given]);
   })
   .catch((error) => {

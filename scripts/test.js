@@ -11,10 +11,14 @@ setUp()
     const given = process.argv.slice(2);
     const files = given.some((argument) => argument.endsWith('.ts')) ? [] : ['test/**/*.test.ts'];
     const mocha = require.resolve('mocha/bin/mocha.js');
-    const result = spawnSync(process.execPath, [mocha, '--reporter', 'scripts/reporter.js', ...given, ...files], {
-      cwd: ROOT,
-      stdio: 'inherit',
-    });
+    const result = spawnSync(
+      process.execPath,
+      [mocha, '--reporter', 'scripts/reporter.js', ...given, ...files],
+      {
+        cwd: ROOT,
+        stdio: 'inherit',
+      },
+    );
     process.exitCode = result.status ?? 1;
   })
   .catch((error) => {

@@ -94,7 +94,8 @@ async function readWith<T>(
     }
     const parsed = await parseCheckpoint(opened);
     throwIfAborted();
-    const { records, finish } = choose(parsed, opened);
+    const wanted = choose(parsed, opened);
+    const { records } = wanted;
     const handles = await readHandles(opened, records, mmap);
     throwIfAborted();
     const tensors = new Map<TensorRecord, Tensor>();
@@ -103,7 +104,7 @@ async function readWith<T>(
       if (record.requiresGrad) tensor.requiresGrad = true;
       tensors.set(record, tensor);
     }
-    return finish((record) => tensors.get(record) as Tensor);
+    return wanted.finish((record) => tensors.get(record) as Tensor);
   });
   return abort === undefined ? work : raceAbort(work, abort);
 }
@@ -129,9 +130,10 @@ async function readHandles(
     checkBytes(origin.bytes, source.label);
     return binding.tensorsFromBytes(origin.bytes, ranges, tensors);
   }
-  const start = mmap ? binding.mapTensors : binding.readTensors;
   return (await runJob(() =>
-    start(origin.fd, source.size, origin.mtimeNs, ranges, tensors),
+    mmap
+      ? binding.mapTensors(origin.fd, source.size, origin.mtimeNs, ranges, tensors)
+      : binding.readTensors(origin.fd, source.size, origin.mtimeNs, ranges, tensors),
   )) as TensorHandle[];
 }
 

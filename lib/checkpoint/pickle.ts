@@ -122,20 +122,34 @@ class PickleReader {
       case 0x32: // DUP '2'
         stack.push(this.top());
         return;
-      case 0x71: // BINPUT 'q'
-        return this.put(this.byte());
-      case 0x72: // LONG_BINPUT 'r'
-        return this.put(this.uint32());
-      case 0x70: // PUT 'p'
-        return this.put(this.textIndex());
-      case 0x94: // MEMOIZE
-        return this.put(this.memo.size);
-      case 0x68: // BINGET 'h'
-        return this.get(this.byte());
-      case 0x6a: // LONG_BINGET 'j'
-        return this.get(this.uint32());
-      case 0x67: // GET 'g'
-        return this.get(this.textIndex());
+      case 0x71: { // BINPUT 'q'
+        this.put(this.byte());
+        return;
+      }
+      case 0x72: { // LONG_BINPUT 'r'
+        this.put(this.uint32());
+        return;
+      }
+      case 0x70: { // PUT 'p'
+        this.put(this.textIndex());
+        return;
+      }
+      case 0x94: { // MEMOIZE
+        this.put(this.memo.size);
+        return;
+      }
+      case 0x68: { // BINGET 'h'
+        this.get(this.byte());
+        return;
+      }
+      case 0x6a: { // LONG_BINGET 'j'
+        this.get(this.uint32());
+        return;
+      }
+      case 0x67: { // GET 'g'
+        this.get(this.textIndex());
+        return;
+      }
 
       // plain values
       case 0x4e: // NONE 'N'
@@ -218,12 +232,18 @@ class PickleReader {
       case 0x29: // EMPTY_TUPLE ')'
         stack.push(new Tuple([]));
         return;
-      case 0x85: // TUPLE1
-        return this.tuple(1);
-      case 0x86: // TUPLE2
-        return this.tuple(2);
-      case 0x87: // TUPLE3
-        return this.tuple(3);
+      case 0x85: { // TUPLE1
+        this.tuple(1);
+        return;
+      }
+      case 0x86: { // TUPLE2
+        this.tuple(2);
+        return;
+      }
+      case 0x87: { // TUPLE3
+        this.tuple(3);
+        return;
+      }
       case 0x74: // TUPLE 't'
         stack.push(new Tuple(this.popMark()));
         return;

@@ -185,7 +185,7 @@ export class TorchHost implements PickleHost {
     const [tag, type, key, , count, view] = id.items;
     if (tag !== 'storage') {
       throw this.format(
-        `a persistent id of the kind '${printable(String(tag), 40)}', and only storages have one`,
+        `a persistent id of the kind '${typeof tag === 'string' ? printable(tag, 40) : kindOf(tag as Value)}', and only storages have one`,
         at,
       );
     }
@@ -238,7 +238,12 @@ export class TorchHost implements PickleHost {
     if (view) {
       // The same rules against the narrower view; what it gives is only a check.
       const narrow = new StorageRecord(base.key, base.dtype, view.size * ITEM_SIZE[dtype]);
-      makeTensorRecord({ ...record, storageOffset: offset, storage: narrow }, this.label, where);
+      const { requiresGrad } = record;
+      makeTensorRecord(
+        { dtype, shape, stride, storageOffset: offset, storage: narrow, requiresGrad },
+        this.label,
+        where,
+      );
     }
     return record;
   }

@@ -27,10 +27,16 @@ const TOP_K_TABLE = 3;
 export function addClassify(program: Command, interrupted: () => AbortSignal): void {
   const command = program
     .command('classify')
-    .description('Print the top labels of images, with scores. Without files: of the images that come with the package.')
+    .description(
+      'Print the top labels of images, with scores. Without files: of the images that come with the package.',
+    )
     .argument('[files...]', 'JPEG, PNG, WebP, AVIF, GIF or TIFF images');
   addNetworkOptions(command)
-    .option('-k, --top-k <n>', `labels for each image (default: ${TOP_K_ALONE}, or ${TOP_K_TABLE} for several images)`, positiveInteger)
+    .option(
+      '-k, --top-k <n>',
+      `labels for each image (default: ${TOP_K_ALONE}, or ${TOP_K_TABLE} for several images)`,
+      positiveInteger,
+    )
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
@@ -39,7 +45,11 @@ export function addClassify(program: Command, interrupted: () => AbortSignal): v
     .action((files: string[], options: ClassifyOptions) => classify(files, options, interrupted()));
 }
 
-async function classify(given: readonly string[], options: ClassifyOptions, signal: AbortSignal): Promise<void> {
+async function classify(
+  given: readonly string[],
+  options: ClassifyOptions,
+  signal: AbortSignal,
+): Promise<void> {
   const { bundledImages } = lazy.weights;
   const files = given.length > 0 ? given : await bundledImages();
   const topK = options.topK ?? (files.length === 1 ? TOP_K_ALONE : TOP_K_TABLE);
@@ -67,7 +77,11 @@ async function classify(given: readonly string[], options: ClassifyOptions, sign
 }
 
 function progressBar(total: number): SingleBar {
-  const bar = new SingleBar({ format: '{bar} {value} of {total} images', stream: process.stderr, clearOnComplete: true });
+  const bar = new SingleBar({
+    format: '{bar} {value} of {total} images',
+    stream: process.stderr,
+    clearOnComplete: true,
+  });
   bar.start(total, 0);
   return bar;
 }
@@ -77,17 +91,31 @@ function toRecord({ file, labels, error }: Outcome): object {
 }
 
 function printOutcomes(outcomes: readonly Outcome[], bundled: boolean): void {
-  const named = outcomes.map((outcome) => ({ ...outcome, name: bundled ? path.basename(outcome.file) : outcome.file }));
+  const named = outcomes.map((outcome) => ({
+    ...outcome,
+    name: bundled ? path.basename(outcome.file) : outcome.file,
+  }));
   const done = named.filter(({ labels }) => labels !== undefined);
   if (outcomes.length === 1) {
     for (const { name, labels = [] } of done) {
       printLine(name);
-      printTable(labels.map(({ label, score }) => ['', label, percent(score)]), [2]);
+      printTable(
+        labels.map(({ label, score }) => ['', label, percent(score)]),
+        [2],
+      );
     }
   } else {
-    const rows = done.map(({ name, labels = [] }) => [name, ...labels.flatMap(({ label, score }) => [label, percent(score)])]);
+    const rows = done.map(({ name, labels = [] }) => [
+      name,
+      ...labels.flatMap(({ label, score }) => [label, percent(score)]),
+    ]);
     const longest = Math.max(0, ...rows.map((row) => row.length));
-    printTable(rows, Array.from({ length: longest }, (_, column) => column).filter((column) => column > 0 && column % 2 === 0));
+    printTable(
+      rows,
+      Array.from({ length: longest }, (_, column) => column).filter(
+        (column) => column > 0 && column % 2 === 0,
+      ),
+    );
   }
   for (const { error } of named) if (error !== undefined) printError(error);
 }

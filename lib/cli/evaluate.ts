@@ -19,7 +19,9 @@ interface EvaluateOptions extends NetworkOptions {
 export function addEvaluate(program: Command, interrupted: () => AbortSignal): void {
   const command = program
     .command('evaluate')
-    .description('Print how many images of a data set a network gets right. IDX files (MNIST and its relatives), gzip or not.')
+    .description(
+      'Print how many images of a data set a network gets right. IDX files (MNIST and its relatives), gzip or not.',
+    )
     .argument('<images>', 'the file of images, or a folder with both files')
     .argument('[labels]', 'the file of labels');
   addNetworkOptions(command)
@@ -35,7 +37,12 @@ export function addEvaluate(program: Command, interrupted: () => AbortSignal): v
     );
 }
 
-async function evaluate(images: string, labels: string | undefined, options: EvaluateOptions, signal: AbortSignal): Promise<void> {
+async function evaluate(
+  images: string,
+  labels: string | undefined,
+  options: EvaluateOptions,
+  signal: AbortSignal,
+): Promise<void> {
   const files = await findFiles(images, labels);
   const data = await readIdxDataset(files.images, files.labels);
   const classifier = await loadClassifier(options, signal);
@@ -43,11 +50,18 @@ async function evaluate(images: string, labels: string | undefined, options: Eva
   const classes = classifier.labels;
   const largest = data.labels.subarray(0, total).reduce((most, label) => Math.max(most, label), 0);
   if (classes.length > 0 && largest >= classes.length) {
-    throw makeError('ERR_SENET_LABELS', `the data has the label ${largest} and the network ${count(classes.length, 'class')}`);
+    throw makeError(
+      'ERR_SENET_LABELS',
+      `the data has the label ${largest} and the network ${count(classes.length, 'class')}`,
+    );
   }
   const { tensor } = lazy.factories;
   const bar = process.stderr.isTTY
-    ? new SingleBar({ format: '{bar} {value} of {total} images, {right} right, {eta_formatted} left', stream: process.stderr, clearOnComplete: true })
+    ? new SingleBar({
+        format: '{bar} {value} of {total} images, {right} right, {eta_formatted} left',
+        stream: process.stderr,
+        clearOnComplete: true,
+      })
     : undefined;
   bar?.start(total, 0, { right: 0 });
   const predictions: number[] = [];
@@ -79,7 +93,9 @@ async function evaluate(images: string, labels: string | undefined, options: Eva
     printJson({ total, correct: right, accuracy, seconds, predictions });
     return;
   }
-  printLine(`${right.toLocaleString('en')} of ${count(total, 'image')} right (${percent(accuracy)}), ${seconds.toFixed(1)} s`);
+  printLine(
+    `${right.toLocaleString('en')} of ${count(total, 'image')} right (${percent(accuracy)}), ${seconds.toFixed(1)} s`,
+  );
   printLine();
   printTable(byClass(classes, data.labels, predictions), [1, 2]);
 }
@@ -93,10 +109,17 @@ function byClass(classes: readonly string[], labels: Uint8Array, predictions: re
   }
   return [...tally.entries()]
     .sort(([left], [right]) => left - right)
-    .map(([label, { total, right }]) => [classes[label] ?? String(label), `${right} of ${total}`, percent(right / total)]);
+    .map(([label, { total, right }]) => [
+      classes[label] ?? String(label),
+      `${right} of ${total}`,
+      percent(right / total),
+    ]);
 }
 
-async function findFiles(images: string, labels: string | undefined): Promise<{ images: string; labels: string }> {
+async function findFiles(
+  images: string,
+  labels: string | undefined,
+): Promise<{ images: string; labels: string }> {
   if (labels !== undefined) return { images, labels };
   const folder = await stat(images).then(
     (stats) => stats.isDirectory(),

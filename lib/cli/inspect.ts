@@ -27,21 +27,41 @@ export function addInspect(program: Command): void {
 function printReport(report: CheckpointReport): void {
   const { tensors, values, metadata, stateDictAt } = report;
   const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
-  const elements = tensors.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
+  const elements = tensors.reduce(
+    (sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1),
+    0,
+  );
   printTable([
     ['container', report.container],
     ['file', count(report.fileBytes, 'byte')],
-    ['tensors', `${tensors.length.toLocaleString('en')} (${count(elements, 'element')}, ${count(bytes, 'byte')})`],
-    ['state dict', stateDictAt === null ? 'none' : stateDictAt.length === 0 ? 'the whole file' : `under ${stateDictAt.map((name) => printable(name)).join('.')}`],
+    [
+      'tensors',
+      `${tensors.length.toLocaleString('en')} (${count(elements, 'element')}, ${count(bytes, 'byte')})`,
+    ],
+    [
+      'state dict',
+      stateDictAt === null
+        ? 'none'
+        : stateDictAt.length === 0
+          ? 'the whole file'
+          : `under ${stateDictAt.map((name) => printable(name)).join('.')}`,
+    ],
   ]);
-  printSection('metadata', Object.entries(metadata).map(([name, text]) => [printable(name), printable(text)]));
+  printSection(
+    'metadata',
+    Object.entries(metadata).map(([name, text]) => [printable(name), printable(text)]),
+  );
   printSection(
     'tensors',
     tensors.map(({ key, dtype, shape }) => [printable(key), dtype, `[${shape.join(', ')}]`]),
   );
   printSection(
     'values',
-    values.map(({ key, type, value }) => [printable(key), type, value === undefined ? '' : printable(String(value))]),
+    values.map(({ key, type, value }) => [
+      printable(key),
+      type,
+      value === undefined ? '' : printable(String(value)),
+    ]),
   );
 }
 

@@ -27,11 +27,17 @@ export interface NetworkOptions {
 export function addNetworkOptions(command: Command): Command {
   return command
     .option('-m, --model <name>', 'the model (see `senet-torch models`); default: what the weights say')
-    .option('-w, --weights <file>', 'a checkpoint (.safetensors, .pt, .pth, .pkl), or the name of published weights')
+    .option(
+      '-w, --weights <file>',
+      'a checkpoint (.safetensors, .pt, .pth, .pkl), or the name of published weights',
+    )
     .option('--pretrained', "the model's published weights; downloads them if need be")
     .option('--no-check-hash', 'accept a download whose SHA-256 is not the promised one')
     .option('--labels <file>', 'labels in order: a JSON array, or a line for each')
-    .option('--preprocessing <json>', 'JSON, or a file with it: channels, size, crop, pad, interpolation, mean, std')
+    .option(
+      '--preprocessing <json>',
+      'JSON, or a file with it: channels, size, crop, pad, interpolation, mean, std',
+    )
     .option('--device <device>', "'cpu', 'cuda' or 'cuda:N'", 'cpu');
 }
 
@@ -46,15 +52,23 @@ export async function loadClassifier(options: NetworkOptions, signal: AbortSigna
     device: options.device as Device,
     progress: process.stderr.isTTY,
     ...(options.labels === undefined ? {} : { labels: options.labels }),
-    ...(options.preprocessing === undefined ? {} : { preprocessing: await readPreprocessing(options.preprocessing) }),
+    ...(options.preprocessing === undefined
+      ? {}
+      : { preprocessing: await readPreprocessing(options.preprocessing) }),
   };
   return ImageClassifier.load(model as ModelName, given);
 }
 
-async function chooseNetwork({ model, weights, pretrained }: NetworkOptions): Promise<{ model: string; weights: string }> {
+async function chooseNetwork({
+  model,
+  weights,
+  pretrained,
+}: NetworkOptions): Promise<{ model: string; weights: string }> {
   if (pretrained === true) {
-    if (weights !== undefined) throw makeError('ERR_SENET_ARG_RANGE', '--pretrained and --weights exclude each other');
-    if (model === undefined) throw makeError('ERR_SENET_ARG_MISSING', '--pretrained needs --model, such as se_resnet50');
+    if (weights !== undefined)
+      throw makeError('ERR_SENET_ARG_RANGE', '--pretrained and --weights exclude each other');
+    if (model === undefined)
+      throw makeError('ERR_SENET_ARG_MISSING', '--pretrained needs --model, such as se_resnet50');
     const { modelInfo } = lazy.models;
     const [published] = modelInfo(model as ModelName).weights;
     if (published !== undefined) return { model, weights: published };
@@ -75,7 +89,10 @@ async function modelOf(weights: string): Promise<string> {
   const { inspectCheckpoint } = lazy.checkpoint;
   const named = (await inspectCheckpoint(weights)).metadata.model;
   if (named !== undefined) return named;
-  throw makeError('ERR_SENET_ARG_MISSING', `${weights} does not say which model it belongs to: add --model NAME`);
+  throw makeError(
+    'ERR_SENET_ARG_MISSING',
+    `${weights} does not say which model it belongs to: add --model NAME`,
+  );
 }
 
 async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {
@@ -83,7 +100,9 @@ async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> 
   try {
     return JSON.parse(json) as Partial<Preprocessing>;
   } catch (cause) {
-    throw makeError('ERR_SENET_ARG_RANGE', `--preprocessing: expected JSON: ${(cause as Error).message}`, { cause });
+    throw makeError('ERR_SENET_ARG_RANGE', `--preprocessing: expected JSON: ${(cause as Error).message}`, {
+      cause,
+    });
   }
 }
 

@@ -21,7 +21,15 @@ function packageVersion(): string {
 }
 
 /** For those who start this in their own process: what may stand first. */
-export const COMMANDS: readonly string[] = ['classify', 'evaluate', 'models', 'doctor', 'setup', 'inspect', 'help'];
+export const COMMANDS: readonly string[] = [
+  'classify',
+  'evaluate',
+  'models',
+  'doctor',
+  'setup',
+  'inspect',
+  'help',
+];
 
 /** Runs a command and sets the exit code of the process. */
 export async function main(args: readonly string[]): Promise<void> {

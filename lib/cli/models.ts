@@ -10,7 +10,7 @@ export function addModels(program: Command): void {
     .description('List the models, the images they were designed for, and their published weights.')
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  $ senet-torch models --json')
-    .action(async ({ json }: { json?: boolean }) => {
+    .action(({ json }: { json?: boolean }) => {
       const { listModels, modelInfo } = lazy.models;
       const models = listModels().map((name) => ({ name, ...modelInfo(name) }));
       if (json === true) {

@@ -20,7 +20,8 @@ export function printJson(value: unknown): void {
 /** Columns as wide as their widest cell, two spaces apart; the columns of `right` are aligned at their ends. */
 export function printTable(rows: readonly (readonly string[])[], right: readonly number[] = []): void {
   const widths: number[] = [];
-  for (const row of rows) for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
+  for (const row of rows)
+    for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
   for (const row of rows) {
     const cells = row.map((cell, column) =>
       right.includes(column) ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0),

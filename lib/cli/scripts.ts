@@ -13,8 +13,18 @@ import { EXIT_FAILURE } from './output';
 const SCRIPTS = path.join(__dirname, '..', '..', 'scripts', 'setup');
 
 export function addScripts(program: Command): void {
-  addScript(program, 'setup', 'Get LibTorch and build the native part. Each step is skipped when it is done.', '--from wheel');
-  addScript(program, 'doctor', 'Print what was found on this machine: LibTorch, CUDA, threads, compiler.', '--json');
+  addScript(
+    program,
+    'setup',
+    'Get LibTorch and build the native part. Each step is skipped when it is done.',
+    '--from wheel',
+  );
+  addScript(
+    program,
+    'doctor',
+    'Print what was found on this machine: LibTorch, CUDA, threads, compiler.',
+    '--json',
+  );
 }
 
 function addScript(program: Command, name: 'setup' | 'doctor', description: string, example: string): void {

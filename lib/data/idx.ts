@@ -56,17 +56,31 @@ export async function readIdx(file: string): Promise<IdxArray> {
 function parseIdx(bytes: Buffer, label: string): IdxArray {
   const element = ELEMENTS[bytes[2] ?? 0];
   const rank = bytes[3] ?? 0;
-  if (bytes.length < 4 || bytes[0] !== 0 || bytes[1] !== 0 || element === undefined || rank < 1 || rank > MAX_RANK) {
+  if (
+    bytes.length < 4 ||
+    bytes[0] !== 0 ||
+    bytes[1] !== 0 ||
+    element === undefined ||
+    rank < 1 ||
+    rank > MAX_RANK
+  ) {
     const magic = bytes.subarray(0, 4).toString('hex');
-    throw formatError(label, `expected an IDX file (magic number 0000 08 03 or the like), it begins with '${magic}'`);
+    throw formatError(
+      label,
+      `expected an IDX file (magic number 0000 08 03 or the like), it begins with '${magic}'`,
+    );
   }
   const start = 4 + 4 * rank;
-  if (bytes.length < start) throw formatError(label, `truncated: the header has ${start} bytes, the file ${bytes.length}`);
+  if (bytes.length < start)
+    throw formatError(label, `truncated: the header has ${start} bytes, the file ${bytes.length}`);
   const shape = Array.from({ length: rank }, (_, axis) => bytes.readUInt32BE(4 + 4 * axis));
   const expected = shape.reduce((product, size) => product * size, element.bytes);
   if (bytes.length - start !== expected) {
     const problem = bytes.length - start < expected ? 'truncated' : 'too long';
-    throw formatError(label, `${problem}: ${shape.join(' x ')} needs ${expected} bytes of data, found ${bytes.length - start}`);
+    throw formatError(
+      label,
+      `${problem}: ${shape.join(' x ')} needs ${expected} bytes of data, found ${bytes.length - start}`,
+    );
   }
   // A copy of its own memory: aligned to its elements, and swapped in place.
   const data = Buffer.from(new Uint8Array(bytes.subarray(start)).buffer);
@@ -95,13 +109,22 @@ export async function readIdxDataset(imagesFile: string, labelsFile: string): Pr
   const [images, labels] = await Promise.all([readIdx(imagesFile), readIdx(labelsFile)]);
   const [count = 0, height = 0, width = 0] = images.shape;
   if (images.shape.length !== 3 || !(images.data instanceof Uint8Array) || height < 1 || width < 1) {
-    throw formatError(printable(imagesFile), `expected images (bytes, count x height x width), found ${images.shape.join(' x ')}`);
+    throw formatError(
+      printable(imagesFile),
+      `expected images (bytes, count x height x width), found ${images.shape.join(' x ')}`,
+    );
   }
   if (labels.shape.length !== 1 || !(labels.data instanceof Uint8Array)) {
-    throw formatError(printable(labelsFile), `expected labels (bytes, one for each image), found ${labels.shape.join(' x ')}`);
+    throw formatError(
+      printable(labelsFile),
+      `expected labels (bytes, one for each image), found ${labels.shape.join(' x ')}`,
+    );
   }
   if (labels.data.length !== count) {
-    throw formatError(printable(labelsFile), `expected ${count} labels, as many as there are images, found ${labels.data.length}`);
+    throw formatError(
+      printable(labelsFile),
+      `expected ${count} labels, as many as there are images, found ${labels.data.length}`,
+    );
   }
   return { images: images.data, labels: labels.data, count, height, width };
 }
@@ -135,9 +158,13 @@ async function readDataFile(file: string, label: string): Promise<Buffer> {
   try {
     const stats = await stat(file);
     if (!stats.isFile()) {
-      throw makeError('ERR_SENET_FILE', `${label}: expected an IDX file, found ${stats.isDirectory() ? 'a folder' : 'no regular file'}`);
+      throw makeError(
+        'ERR_SENET_FILE',
+        `${label}: expected an IDX file, found ${stats.isDirectory() ? 'a folder' : 'no regular file'}`,
+      );
     }
-    if (stats.size > MAX_BYTES) throw formatError(label, `expected at most ${MAX_BYTES} bytes, found ${stats.size}`);
+    if (stats.size > MAX_BYTES)
+      throw formatError(label, `expected at most ${MAX_BYTES} bytes, found ${stats.size}`);
     return await readFile(file);
   } catch (cause) {
     throw fileError(label, cause);
@@ -147,7 +174,8 @@ async function readDataFile(file: string, label: string): Promise<Buffer> {
 function fileError(label: string, cause: unknown): unknown {
   const { code, message } = cause as NodeJS.ErrnoException;
   if (code?.startsWith('ERR_SENET_') === true) return cause;
-  if (code === 'ENOENT' || code === 'ENOTDIR') return makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file or folder`, { cause });
+  if (code === 'ENOENT' || code === 'ENOTDIR')
+    return makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file or folder`, { cause });
   return makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
 }
 

@@ -47,7 +47,11 @@ class Retryable extends Error {}
  * @throws (rejects) ERR_SENET_DOWNLOAD, ERR_SENET_HASH (nothing is kept), ERR_SENET_LOCKED, ERR_SENET_FILE,
  *   ERR_SENET_ABORTED
  */
-export async function downloadFile(url: string, destination: string, options: DownloadOptions = {}): Promise<void> {
+export async function downloadFile(
+  url: string,
+  destination: string,
+  options: DownloadOptions = {},
+): Promise<void> {
   const { signal } = options;
   throwIfAborted(signal);
   const progress = makeProgress(options.progress ?? true, path.basename(destination));
@@ -63,7 +67,10 @@ export async function downloadFile(url: string, destination: string, options: Do
 }
 
 /** Waits for the lock; null if the file appeared meanwhile. */
-async function takeLock(destination: string, signal: AbortSignal | undefined): Promise<(() => Promise<void>) | null> {
+async function takeLock(
+  destination: string,
+  signal: AbortSignal | undefined,
+): Promise<(() => Promise<void>) | null> {
   const deadline = Date.now() + LOCK_TIMEOUT_MS;
   for (;;) {
     throwIfAborted(signal);
@@ -75,7 +82,10 @@ async function takeLock(destination: string, signal: AbortSignal | undefined): P
     }
     if (existsSync(destination)) return null;
     if (Date.now() > deadline) {
-      throw makeError('ERR_SENET_LOCKED', `another process has been downloading ${destination} for too long; is ${destination}.lock left over?`);
+      throw makeError(
+        'ERR_SENET_LOCKED',
+        `another process has been downloading ${destination} for too long; is ${destination}.lock left over?`,
+      );
     }
     await delay(LOCK_POLL_MS, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
   }
@@ -120,14 +130,18 @@ class Download {
       await response.body?.cancel();
       await this.#forget(); // 416, or a server that contradicts itself: nothing of the old partial can be trusted
       const reason = `the server answered ${response.status} ${response.statusText}`;
-      if (response.status >= 500 || response.status === 416 || response.status === 429) throw new Retryable(reason);
+      if (response.status >= 500 || response.status === 416 || response.status === 429)
+        throw new Retryable(reason);
       throw this.#failure(reason);
     }
     const start = resumed ? present : 0;
     const length = Number(response.headers.get('content-length') ?? NaN);
     const total = Number.isFinite(length) ? start + length : undefined;
     await asFileErrors(this.#facts, () =>
-      writeFile(this.#facts, JSON.stringify({ url: this.url, validator: validatorOf(response) } satisfies PartialFacts)),
+      writeFile(
+        this.#facts,
+        JSON.stringify({ url: this.url, validator: validatorOf(response) } satisfies PartialFacts),
+      ),
     );
     const hash = createHash('sha256');
     if (resumed) await hashFile(this.#partial, hash);
@@ -163,7 +177,13 @@ class Download {
     }
   }
 
-  async #receive(response: Response, file: FileHandle, hash: Hash, start: number, total: number | undefined): Promise<number> {
+  async #receive(
+    response: Response,
+    file: FileHandle,
+    hash: Hash,
+    start: number,
+    total: number | undefined,
+  ): Promise<number> {
     let bytes = start;
     this.#report(bytes, total);
     const chunks = (response.body ?? []) as AsyncIterable<Uint8Array>;
@@ -217,8 +237,12 @@ class Download {
   }
 
   #failure(reason: string, cause?: unknown): Error {
-    const message = `could not download ${this.url}: ${reason}. ${this.options.advice?.transfer ?? ''}`.trim();
-    return makeError('ERR_SENET_DOWNLOAD', message, { cause, details: { url: this.url, destination: this.destination } });
+    const message =
+      `could not download ${this.url}: ${reason}. ${this.options.advice?.transfer ?? ''}`.trim();
+    return makeError('ERR_SENET_DOWNLOAD', message, {
+      cause,
+      details: { url: this.url, destination: this.destination },
+    });
   }
 }
 
@@ -246,7 +270,9 @@ function reasonOf(error: unknown): string {
   if (current instanceof AggregateError && current.errors.length > 0) return reasonOf(current.errors[0]);
   if (!(current instanceof Error)) return String(current);
   const { code } = current as NodeJS.ErrnoException;
-  return code === undefined || current.message.includes(code) ? current.message : `${current.message} (${code})`;
+  return code === undefined || current.message.includes(code)
+    ? current.message
+    : `${current.message} (${code})`;
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {
@@ -256,7 +282,9 @@ function throwIfAborted(signal: AbortSignal | undefined): void {
 }
 
 function fileError(file: string, cause: unknown): Error {
-  return makeError('ERR_SENET_FILE', `${file}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  return makeError('ERR_SENET_FILE', `${file}: ${cause instanceof Error ? cause.message : String(cause)}`, {
+    cause,
+  });
 }
 
 async function asFileErrors<T>(file: string, work: () => Promise<T>): Promise<T> {

@@ -34,22 +34,31 @@ export interface FetchWeightsOptions {
  */
 export async function fetchWeights(url: string, options?: FetchWeightsOptions): Promise<string> {
   const where = 'loadStateDictFromUrl';
-  const { modelDir, fileName, checkHash = true, progress = true, signal } = checkOptions(
-    options,
-    ['modelDir', 'fileName', 'checkHash', 'progress', 'signal'],
-    where,
-  );
+  const {
+    modelDir,
+    fileName,
+    checkHash = true,
+    progress = true,
+    signal,
+  } = checkOptions(options, ['modelDir', 'fileName', 'checkHash', 'progress', 'signal'], where);
   checkBoolean(checkHash, `${where}: checkHash`);
-  const name = fileName === undefined ? fileNameOf(checkString(url, `${where}: url`)) : checkString(fileName, `${where}: fileName`);
+  const name =
+    fileName === undefined
+      ? fileNameOf(checkString(url, `${where}: url`))
+      : checkString(fileName, `${where}: fileName`);
   checkFileName(name);
   const folder = modelDir === undefined ? checkpointsFolder() : checkString(modelDir, `${where}: modelDir`);
   const file = path.resolve(folder, name);
   if (existsSync(file)) return file;
   const byHand = `Put the file at ${file} by hand (mkdir -p '${path.dirname(file)}' && curl -L -o '${file}' '${url}') and run it again`;
   if (process.env.SENET_OFFLINE === '1') {
-    throw makeError('ERR_SENET_OFFLINE', `${url} is not cached and SENET_OFFLINE=1 forbids the network. ${byHand}.`, {
-      details: { url, file },
-    });
+    throw makeError(
+      'ERR_SENET_OFFLINE',
+      `${url} is not cached and SENET_OFFLINE=1 forbids the network. ${byHand}.`,
+      {
+        details: { url, file },
+      },
+    );
   }
   const sha256Prefix = checkHash ? hashPrefixOf(name) : undefined;
   // Only here: most programs download nothing, and the HTTP client takes its time to load.
@@ -77,7 +86,9 @@ export async function loadStateDictFromUrl(url: string, options?: FetchWeightsOp
 /** SENET_WEIGHTS_MIRROR, the URL of a folder with the same file names, takes the place of every URL's folder. */
 function mirrored(url: string, name: string): string {
   const mirror = process.env.SENET_WEIGHTS_MIRROR;
-  return mirror === undefined || mirror === '' ? url : `${mirror.replace(/\/+$/, '')}/${encodeURIComponent(name)}`;
+  return mirror === undefined || mirror === ''
+    ? url
+    : `${mirror.replace(/\/+$/, '')}/${encodeURIComponent(name)}`;
 }
 
 function withSignal(signal: AbortSignal | undefined): { signal?: AbortSignal } {

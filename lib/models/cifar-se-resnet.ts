@@ -17,7 +17,10 @@ function create(
   options: InitOptions | undefined,
 ): ReturnType<typeof createNativeModule> {
   if (block !== CifarSEBasicBlock) {
-    throw makeError('ERR_SENET_ARG_TYPE', `${type}: block: expected CifarSEBasicBlock, got ${describe(block)}`);
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${type}: block: expected CifarSEBasicBlock, got ${describe(block)}`,
+    );
   }
   const { initWeights } = checkOptions(options, ['initWeights'], type);
   return createNativeModule(type, {
@@ -31,7 +34,13 @@ function create(
 /** N x 3 x 32 x 32 images to N x numClasses logits; three stages of `nSize` blocks, 16, 32 and 64 channels wide. */
 export class CifarSEResNet extends Module {
   /** The order of Python's arguments. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
-  constructor(block: typeof CifarSEBasicBlock, nSize: number, numClasses = 10, reduction = 16, options?: InitOptions) {
+  constructor(
+    block: typeof CifarSEBasicBlock,
+    nSize: number,
+    numClasses = 10,
+    reduction = 16,
+    options?: InitOptions,
+  ) {
     super(create('CifarSEResNet', block, [nSize, numClasses, reduction], options));
   }
 }
@@ -45,7 +54,13 @@ registerModuleClass('CifarSEResNet', CifarSEResNet);
  */
 export class CifarSEPreActResNet extends Module {
   /** The order of Python's arguments. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
-  constructor(block: typeof CifarSEBasicBlock, nSize: number, numClasses = 10, reduction = 16, options?: InitOptions) {
+  constructor(
+    block: typeof CifarSEBasicBlock,
+    nSize: number,
+    numClasses = 10,
+    reduction = 16,
+    options?: InitOptions,
+  ) {
     super(create('CifarSEPreActResNet', block, [nSize, numClasses, reduction], options));
   }
 }
@@ -66,12 +81,17 @@ type CifarClass<T> = new (
   options?: InitOptions,
 ) => T;
 
-function build<T>(modelClass: CifarClass<T>, name: string, nSize: number, options: CifarSEResNetOptions | undefined): T {
-  const { numClasses, reduction, initWeights = true } = checkOptions(
-    options,
-    ['numClasses', 'reduction', 'initWeights'],
-    name,
-  );
+function build<T>(
+  modelClass: CifarClass<T>,
+  name: string,
+  nSize: number,
+  options: CifarSEResNetOptions | undefined,
+): T {
+  const {
+    numClasses,
+    reduction,
+    initWeights = true,
+  } = checkOptions(options, ['numClasses', 'reduction', 'initWeights'], name);
   return new modelClass(CifarSEBasicBlock, nSize, numClasses, reduction, { initWeights });
 }
 

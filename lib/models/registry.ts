@@ -88,7 +88,7 @@ export function isModelName(name: string): name is ModelName {
 
 /** What the registry knows of a model. @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_MODEL */
 export function modelInfo(name: ModelName): ModelInfo {
-  const { create, ...info } = entryOf(name, 'modelInfo');
+  const { create: _, ...info } = entryOf(name, 'modelInfo');
   return info;
 }
 

@@ -41,8 +41,13 @@ export class SEInception3 extends Module<Tensor | InceptionOutputs> {
       transformInput = false,
       recalibrate = 'none',
       initWeights,
-    } = checkOptions(options, ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'initWeights'], 'SEInception3');
-    if (numClasses === undefined) throw makeError('ERR_SENET_ARG_MISSING', 'SEInception3: numClasses is required');
+    } = checkOptions(
+      options,
+      ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'initWeights'],
+      'SEInception3',
+    );
+    if (numClasses === undefined)
+      throw makeError('ERR_SENET_ARG_MISSING', 'SEInception3: numClasses is required');
     if (!RECALIBRATE.includes(recalibrate)) {
       throw makeError(
         'ERR_SENET_ARG_RANGE',

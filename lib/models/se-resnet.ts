@@ -28,13 +28,23 @@ export class SEResNet extends Module {
     options?: SEResNetOptions,
   ) {
     if (block !== SEBasicBlock && block !== SEBottleneck) {
-      throw makeError('ERR_SENET_ARG_TYPE', `SEResNet: block: expected SEBasicBlock or SEBottleneck, got ${describe(block)}`);
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `SEResNet: block: expected SEBasicBlock or SEBottleneck, got ${describe(block)}`,
+      );
     }
     if (!Array.isArray(layers) || layers.length !== 4) {
-      throw makeError('ERR_SENET_ARG_TYPE', `SEResNet: layers: expected four numbers of blocks, got ${describe(layers)}`);
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `SEResNet: layers: expected four numbers of blocks, got ${describe(layers)}`,
+      );
     }
     for (const count of layers) checkInteger(count, 'SEResNet: layers', 1);
-    const { numClasses = 1000, initWeights } = checkOptions(options, ['numClasses', 'initWeights'], 'SEResNet');
+    const { numClasses = 1000, initWeights } = checkOptions(
+      options,
+      ['numClasses', 'initWeights'],
+      'SEResNet',
+    );
     super(
       createNativeModule('SEResNet', {
         block: block === SEBasicBlock ? 'SEBasicBlock' : 'SEBottleneck',

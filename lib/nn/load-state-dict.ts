@@ -49,7 +49,10 @@ export function matchStateDict(
   strict: boolean,
 ): Match {
   if (!(given instanceof Map)) {
-    throw makeError('ERR_SENET_ARG_TYPE', `loadStateDict: expected a StateDict or a Map, got ${describe(given)}`);
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `loadStateDict: expected a StateDict or a Map, got ${describe(given)}`,
+    );
   }
   const expected = new Map(targets.map(({ path, tensor }) => [path, tensor]));
   const optional = optionalKeys(given, modules);
@@ -64,14 +67,19 @@ export function matchStateDict(
       continue;
     }
     if (!Tensor.isTensor(tensor)) {
-      throw makeError('ERR_SENET_ARG_TYPE', `loadStateDict: expected a Tensor at '${key}', got ${describe(tensor)}`);
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `loadStateDict: expected a Tensor at '${key}', got ${describe(tensor)}`,
+      );
     }
     const shapes = { expected: target.shape, actual: tensor.shape };
     if (!loadable(shapes.expected, shapes.actual)) mismatchedKeys.push({ key, ...shapes });
     else found.set(name, tensor);
   }
   const mismatched = new Set(mismatchedKeys.map(({ key }) => articleOr(expected, key)));
-  const missingKeys = [...expected.keys()].filter((key) => !found.has(key) && !mismatched.has(key) && !optional.has(key));
+  const missingKeys = [...expected.keys()].filter(
+    (key) => !found.has(key) && !mismatched.has(key) && !optional.has(key),
+  );
   if (mismatchedKeys.length > 0 || (strict && missingKeys.length + unexpectedKeys.length > 0)) {
     throw makeError('ERR_SENET_STATE_DICT', explain(missingKeys, unexpectedKeys, mismatchedKeys), {
       details: { missingKeys, unexpectedKeys, mismatchedKeys },
@@ -94,7 +102,9 @@ function optionalKeys(given: StateDict | Map<string, Tensor>, modules: readonly 
 
 /** The article's first listing of SELayer names its halves fc1 and fc2. */
 function articleSpelling(key: string): string {
-  return key.replace(/(^|\.)fc1\.0\.weight$/, '$1fc.0.weight').replace(/(^|\.)fc2\.0\.weight$/, '$1fc.2.weight');
+  return key
+    .replace(/(^|\.)fc1\.0\.weight$/, '$1fc.0.weight')
+    .replace(/(^|\.)fc2\.0\.weight$/, '$1fc.2.weight');
 }
 
 function articleOr(expected: ReadonlyMap<string, unknown>, key: string): string {
@@ -105,7 +115,11 @@ function loadable(expected: readonly number[], actual: readonly number[]): boole
   return expected.length === actual.length && expected.every((size, index) => size === actual[index]);
 }
 
-function explain(missing: readonly string[], unexpected: readonly string[], mismatched: readonly MismatchedKey[]): string {
+function explain(
+  missing: readonly string[],
+  unexpected: readonly string[],
+  mismatched: readonly MismatchedKey[],
+): string {
   const lines = ['the state dict does not fit the module; nothing was loaded.'];
   if (missing.length > 0) lines.push(`  missing (${missing.length}): ${missing.join(', ')}`);
   if (unexpected.length > 0) lines.push(`  unexpected (${unexpected.length}): ${unexpected.join(', ')}`);

@@ -14,8 +14,12 @@ export interface LossOptions {
 const REDUCTIONS: Readonly<Record<Reduction, number>> = { none: 0, mean: 1, sum: 2 };
 
 function checkReduction(reduction: unknown, where: string): number {
-  if (typeof reduction === 'string' && Object.hasOwn(REDUCTIONS, reduction)) return REDUCTIONS[reduction as Reduction];
-  throw makeError('ERR_SENET_ARG_RANGE', `${where}: expected a reduction ('mean', 'sum', 'none'), got ${describe(reduction)}`);
+  if (typeof reduction === 'string' && Object.hasOwn(REDUCTIONS, reduction))
+    return REDUCTIONS[reduction as Reduction];
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: expected a reduction ('mean', 'sum', 'none'), got ${describe(reduction)}`,
+  );
 }
 
 /** PyTorch broadcasts with a warning; a loss over tensors of different shapes is almost always a mistake. */
@@ -24,7 +28,10 @@ function checkSameShape(input: Tensor, target: Tensor, where: string): void {
   handleOf(target, `${where}: target`);
   const [left, right] = [input.shape.join(', '), target.shape.join(', ')];
   if (left !== right) {
-    throw makeError('ERR_SENET_SHAPE', `${where}: input [${left}] and target [${right}] must have the same shape`);
+    throw makeError(
+      'ERR_SENET_SHAPE',
+      `${where}: input [${left}] and target [${right}] must have the same shape`,
+    );
   }
 }
 

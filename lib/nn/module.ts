@@ -52,7 +52,10 @@ export function registerModuleClass(type: string, moduleClass: ModuleClass): voi
 }
 
 /** A new native module. @throws the argument errors of `native/models/registry.h` */
-export function createNativeModule(type: string, options: Readonly<Record<string, ModuleOptionValue>>): ModuleHandle {
+export function createNativeModule(
+  type: string,
+  options: Readonly<Record<string, ModuleOptionValue>>,
+): ModuleHandle {
   return binding.createModule(type, options);
 }
 
@@ -137,7 +140,8 @@ export abstract class Module<Out = Tensor> {
   }
 
   #submit(x: Tensor, grad: boolean | undefined): number {
-    const recorded = grad === undefined ? this.training && gradEnabled() : checkBoolean(grad, 'forward: grad');
+    const recorded =
+      grad === undefined ? this.training && gradEnabled() : checkBoolean(grad, 'forward: grad');
     return binding.moduleForward(this.#handle, handleOf(x, 'forward: x'), recorded);
   }
 
@@ -186,7 +190,8 @@ export abstract class Module<Out = Tensor> {
     const tree = this.#openTree();
     const full = path === '' ? this.#path : this.#path === '' ? path : `${this.#path}.${path}`;
     const node = tree.nodes.find((candidate) => candidate.path === full);
-    if (node === undefined) throw makeError('ERR_SENET_ARG_RANGE', `getSubmodule: there is no module at '${path}'`);
+    if (node === undefined)
+      throw makeError('ERR_SENET_ARG_RANGE', `getSubmodule: there is no module at '${path}'`);
     return this.#moduleAt(tree, node);
   }
 
@@ -201,7 +206,8 @@ export abstract class Module<Out = Tensor> {
       .nodes.filter(({ path }) => isInside(path, this.#path))
       .map(({ path, version }) => [relative(path, this.#path), { version }] as const);
     const state = new StateDict([], new Map(versions));
-    for (const { path, tensor } of this.#ownTensors()) state.set(path, callOperator('aten::detach', [tensor]) as Tensor);
+    for (const { path, tensor } of this.#ownTensors())
+      state.set(path, callOperator('aten::detach', [tensor]) as Tensor);
     return state;
   }
 
@@ -213,7 +219,10 @@ export abstract class Module<Out = Tensor> {
    *   device, instead of copying, as PyTorch's `assign=True`.
    * @throws ERR_SENET_STATE_DICT with every missing, unexpected and mismatched key in `details`; ERR_SENET_BUSY
    */
-  loadStateDict(stateDict: StateDict | Map<string, Tensor>, options?: LoadStateDictOptions): LoadStateDictResult {
+  loadStateDict(
+    stateDict: StateDict | Map<string, Tensor>,
+    options?: LoadStateDictOptions,
+  ): LoadStateDictResult {
     const { strict = true, assign = false } = checkOptions(options, ['strict', 'assign'], 'loadStateDict');
     checkBoolean(strict, 'loadStateDict: strict');
     checkBoolean(assign, 'loadStateDict: assign');
@@ -271,7 +280,11 @@ export abstract class Module<Out = Tensor> {
     const known = tree.modules.get(node.path);
     if (known !== undefined) return known;
     // The base constructor on another class's prototype: a child needs none of that class's own construction.
-    const made = Reflect.construct(Module, [new Place(tree, node)], classes.get(node.type) ?? NativeModule) as Module<unknown>;
+    const made = Reflect.construct(
+      Module,
+      [new Place(tree, node)],
+      classes.get(node.type) ?? NativeModule,
+    ) as Module<unknown>;
     tree.modules.set(node.path, made);
     return made;
   }
@@ -280,7 +293,12 @@ export abstract class Module<Out = Tensor> {
 /** A part of a model that has no class of its own here: a convolution, a BatchNorm, a Sequential. */
 export class NativeModule extends Module {}
 
-function treeTensor(modulePath: string, name: string, kind: TreeTensor['kind'], handle: TensorHandle): TreeTensor {
+function treeTensor(
+  modulePath: string,
+  name: string,
+  kind: TreeTensor['kind'],
+  handle: TensorHandle,
+): TreeTensor {
   return { path: modulePath === '' ? name : `${modulePath}.${name}`, kind, tensor: wrapUntracked(handle) };
 }
 
@@ -294,6 +312,7 @@ function relative(path: string, root: string): string {
 
 function toOutput(value: unknown, scope: Scope | undefined): unknown {
   const both = value as { logits?: TensorHandle; auxLogits?: TensorHandle };
-  if (both.logits === undefined || both.auxLogits === undefined) return wrapTensor(value as TensorHandle, scope);
+  if (both.logits === undefined || both.auxLogits === undefined)
+    return wrapTensor(value as TensorHandle, scope);
   return { logits: wrapTensor(both.logits, scope), auxLogits: wrapTensor(both.auxLogits, scope) };
 }

@@ -64,7 +64,8 @@ export function parseTarget(target: Target): TargetParts {
       `to: expected a dtype (${DTYPES.join(', ')}) or a device ('cpu', 'cuda', 'cuda:N'), got '${String(target)}'`,
     );
   }
-  if (target === undefined) throw makeError('ERR_SENET_ARG_MISSING', 'to: expected a dtype, a device or an object of both');
+  if (target === undefined)
+    throw makeError('ERR_SENET_ARG_MISSING', 'to: expected a dtype, a device or an object of both');
   const { dtype, device, memoryFormat } = checkOptions(target, ['dtype', 'device', 'memoryFormat'], 'to');
   if (memoryFormat !== undefined && !MEMORY_FORMATS.includes(memoryFormat)) {
     throw makeError(

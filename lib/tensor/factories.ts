@@ -6,7 +6,7 @@ import { makeError } from '../errors';
 import { binding } from '../native';
 import { checkDevice, checkDType, naturalDType, typedArrayFor } from './dtype';
 import { flatten, inferDType, toElements, type NestedArray } from './nested-array';
-import { checkOptions, describe } from './options';
+import { checkOptions, checkShape, describe } from './options';
 import { callOperator, checkRequiresGrad, wrapTensor, type Tensor } from './tensor';
 
 export interface FactoryOptions {
@@ -31,17 +31,21 @@ const FACTORY_OPTIONS = ['dtype', 'device', 'requiresGrad'] as const;
  * Without a dtype: numbers give float32, booleans bool, bigints int64, typed arrays their own (Uint8ClampedArray uint8).
  * A Uint16Array holds 16-bit patterns and needs the dtype float16 or bfloat16.
  *
- * @throws ERR_SENET_SHAPE (ragged, or shape and length disagree), ERR_SENET_DTYPE, ERR_SENET_BUFFER (shared or
- *   detached), ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (does not fit the dtype), ERR_SENET_CUDA_UNAVAILABLE
+ * @throws ERR_SENET_SHAPE (ragged, or shape and length disagree), ERR_SENET_DTYPE, ERR_SENET_BUFFER (shared,
+ *   detached or resizable), ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (does not fit the dtype), ERR_SENET_CUDA_UNAVAILABLE
  */
 export function tensor(data: NestedArray | TypedArray | Uint8ClampedArray, options?: TensorOptions): Tensor {
-  const { shape, dtype, device, requiresGrad } = checkOptions(options, ['shape', ...FACTORY_OPTIONS], 'tensor');
+  const { shape, dtype, device, requiresGrad } = checkOptions(
+    options,
+    ['shape', ...FACTORY_OPTIONS],
+    'tensor',
+  );
   const wanted = dtype === undefined ? undefined : checkDType(dtype);
-  const source = ArrayBuffer.isView(data) ? fromView(data, wanted) : fromNested(data as NestedArray, wanted);
+  const source = ArrayBuffer.isView(data) ? fromView(data, wanted) : fromNested(data, wanted);
   const finalDType = wanted ?? source.dtype;
   const grad = checkRequiresGrad(requiresGrad, finalDType);
   const place = device === undefined ? 'cpu' : checkDevice(device);
-  const sizes = shape ?? source.shape;
+  const sizes = shape === undefined ? source.shape : checkShape(shape, 'tensor');
   if (finalDType === source.dtype) {
     return wrapTensor(binding.fromTypedArray(source.array, sizes, source.dtype, place, grad));
   }
@@ -63,7 +67,10 @@ function fromView(view: ArrayBufferView, wanted: DType | undefined): Source {
   let dtype = naturalDType(view);
   if (view instanceof Uint16Array) {
     if (wanted !== 'float16' && wanted !== 'bfloat16') {
-      throw makeError('ERR_SENET_DTYPE', `a Uint16Array needs the dtype float16 or bfloat16, got ${describe(wanted)}`);
+      throw makeError(
+        'ERR_SENET_DTYPE',
+        `a Uint16Array needs the dtype float16 or bfloat16, got ${describe(wanted)}`,
+      );
     }
     dtype = wanted;
   }
@@ -83,7 +90,10 @@ function fromView(view: ArrayBufferView, wanted: DType | undefined): Source {
 /** @throws ERR_SENET_BUFFER */
 export function checkBuffer(view: ArrayBufferView): void {
   if (!(view.buffer instanceof ArrayBuffer)) {
-    throw makeError('ERR_SENET_BUFFER', 'the bytes are shared with other threads (SharedArrayBuffer); copy them first');
+    throw makeError(
+      'ERR_SENET_BUFFER',
+      'the bytes are shared with other threads (SharedArrayBuffer); copy them first',
+    );
   }
   // A detached buffer has no bytes left, and a view of it no length; one that was made empty is indistinguishable by
   // length alone, so ask whether a new view can be made.
@@ -98,10 +108,20 @@ function fromNested(data: NestedArray, wanted: DType | undefined): Source {
   const { shape, elements } = flatten(data);
   // 16-bit floats are made from float32 by LibTorch, which rounds as PyTorch does.
   const dtype = wanted === 'float16' || wanted === 'bfloat16' ? 'float32' : (wanted ?? inferDType(elements));
-  return { array: elements.length === 0 ? typedArrayFor(dtype, 0) : toElements(elements, dtype), shape, dtype };
+  return {
+    array: elements.length === 0 ? typedArrayFor(dtype, 0) : toElements(elements, dtype),
+    shape,
+    dtype,
+  };
 }
 
-function make(name: string, args: readonly unknown[], options: FactoryOptions | undefined, where: string, dtype: DType): Tensor {
+function make(
+  name: string,
+  args: readonly unknown[],
+  options: FactoryOptions | undefined,
+  where: string,
+  dtype: DType,
+): Tensor {
   const checked = checkOptions(options, FACTORY_OPTIONS, where);
   const wanted = checked.dtype === undefined ? dtype : checkDType(checked.dtype);
   const grad = checkRequiresGrad(checked.requiresGrad, wanted);
@@ -113,35 +133,44 @@ function make(name: string, args: readonly unknown[], options: FactoryOptions | 
 
 /** Uniform draws from [0, 1), the same as `torch.rand`'s for the same seed. */
 export function rand(shape: readonly number[], options?: FactoryOptions): Tensor {
-  return make('aten::rand', [shape], options, 'rand', 'float32');
+  return make('aten::rand', [checkShape(shape, 'rand')], options, 'rand', 'float32');
 }
 
 /** Normal draws (mean 0, deviation 1), the same as `torch.randn`'s for the same seed. */
 export function randn(shape: readonly number[], options?: FactoryOptions): Tensor {
-  return make('aten::randn', [shape], options, 'randn', 'float32');
+  return make('aten::randn', [checkShape(shape, 'randn')], options, 'randn', 'float32');
 }
 
 /** Integers from [low, high), int64 by default, the same as `torch.randint`'s for the same seed. */
-export function randint(low: number, high: number, shape: readonly number[], options?: FactoryOptions): Tensor {
-  return make('aten::randint.low', [low, high, shape], options, 'randint', 'int64');
+export function randint(
+  low: number,
+  high: number,
+  shape: readonly number[],
+  options?: FactoryOptions,
+): Tensor {
+  return make('aten::randint.low', [low, high, checkShape(shape, 'randint')], options, 'randint', 'int64');
 }
 
 export function zeros(shape: readonly number[], options?: FactoryOptions): Tensor {
-  return make('aten::zeros', [shape], options, 'zeros', 'float32');
+  return make('aten::zeros', [checkShape(shape, 'zeros')], options, 'zeros', 'float32');
 }
 
 export function ones(shape: readonly number[], options?: FactoryOptions): Tensor {
-  return make('aten::ones', [shape], options, 'ones', 'float32');
+  return make('aten::ones', [checkShape(shape, 'ones')], options, 'ones', 'float32');
 }
 
 /** Memory as it comes: fill it before reading. */
 export function empty(shape: readonly number[], options?: FactoryOptions): Tensor {
-  return make('aten::empty', [shape], options, 'empty', 'float32');
+  return make('aten::empty', [checkShape(shape, 'empty')], options, 'empty', 'float32');
 }
 
 /** Deviates from PyTorch: an integral number gives float32 (JavaScript has one kind of number); bigint int64, boolean bool. */
-export function full(shape: readonly number[], value: number | bigint | boolean, options?: FactoryOptions): Tensor {
-  return make('aten::full', [shape, value], options, 'full', inferDType([value]));
+export function full(
+  shape: readonly number[],
+  value: number | bigint | boolean,
+  options?: FactoryOptions,
+): Tensor {
+  return make('aten::full', [checkShape(shape, 'full'), value], options, 'full', inferDType([value]));
 }
 
 /**
@@ -157,5 +186,11 @@ export function arange(...args: (number | FactoryOptions | undefined)[]): Tensor
   const [first = 0, second, step = 1] = numbers;
   const [start, end] = second === undefined ? [0, first] : [first, second];
   const integral = [start, end, step].every((value) => Number.isInteger(value));
-  return make('aten::arange.start_step', [start, end, step], options, 'arange', integral ? 'int64' : 'float32');
+  return make(
+    'aten::arange.start_step',
+    [start, end, step],
+    options,
+    'arange',
+    integral ? 'int64' : 'float32',
+  );
 }

@@ -4,13 +4,10 @@
 import type { DType, TypedArray } from '../binding';
 import { makeError } from '../errors';
 import { typedArrayFor } from './dtype';
-import { describe } from './options';
+import { describe, MAX_DIMENSIONS } from './options';
 
 export type Element = number | bigint | boolean;
 export type NestedArray = Element | readonly NestedArray[];
-
-// As PyTorch: a tensor has at most 64 dimensions.
-const MAX_DIMENSIONS = 64;
 
 const INTEGER_RANGES: Partial<Record<DType, readonly [bigint, bigint]>> = {
   int64: [-(2n ** 63n), 2n ** 63n - 1n],
@@ -43,7 +40,10 @@ export function flatten(data: NestedArray): { shape: number[]; elements: Element
     } else if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean') {
       elements.push(value);
     } else if (Array.isArray(value)) {
-      throw makeError('ERR_SENET_SHAPE', `ragged data: expected a number at depth ${depth}, got ${describe(value)}`);
+      throw makeError(
+        'ERR_SENET_SHAPE',
+        `ragged data: expected a number at depth ${depth}, got ${describe(value)}`,
+      );
     } else {
       throw makeError('ERR_SENET_ARG_TYPE', `expected a number, bigint or boolean, got ${describe(value)}`);
     }
@@ -66,14 +66,19 @@ export function toElements(elements: readonly Element[], dtype: DType): TypedArr
   const array = typedArrayFor(dtype, elements.length);
   const range = INTEGER_RANGES[dtype];
   elements.forEach((value, index) => {
-    if (dtype === 'bool') array[index] = value ? 1 : 0;
+    // Not by truthiness: a NaN is true, as in PyTorch.
+    if (dtype === 'bool') array[index] = Number(value) === 0 ? 0 : 1;
     else if (range === undefined) array[index] = Number(value);
     else array[index] = toInteger(value, dtype, range);
   });
   return array;
 }
 
-function toInteger(value: Element, dtype: DType, [minimum, maximum]: readonly [bigint, bigint]): number | bigint {
+function toInteger(
+  value: Element,
+  dtype: DType,
+  [minimum, maximum]: readonly [bigint, bigint],
+): number | bigint {
   if (typeof value === 'number' && !Number.isFinite(value)) {
     throw makeError('ERR_SENET_ARG_RANGE', `${value} cannot be an element of ${dtype}`);
   }

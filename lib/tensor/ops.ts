@@ -35,7 +35,12 @@ export const ops = {
     const [positional, keywords] = splitKeywords(args);
     const { signal, ...rest } = keywords ?? {};
     const given = keywords === undefined ? undefined : rest;
-    return callOperatorAsync(checkString(name, 'operator name'), positional, given, checkSignal(signal, 'callAsync'));
+    return callOperatorAsync(
+      checkString(name, 'operator name'),
+      positional,
+      given,
+      checkSignal(signal, 'callAsync'),
+    );
   },
 
   /** The names of all operators with their overloads, sorted. */

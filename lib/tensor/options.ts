@@ -5,7 +5,11 @@
 import { makeError } from '../errors';
 
 /** `value`, or an empty object for undefined; throws for anything but a plain object with known names. */
-export function checkOptions<T extends object>(value: T | undefined, known: readonly string[], where: string): Partial<T> {
+export function checkOptions<T extends object>(
+  value: T | undefined,
+  known: readonly string[],
+  where: string,
+): Partial<T> {
   if (value === undefined) return {};
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an options object, got ${describe(value)}`);
@@ -23,22 +27,59 @@ export function checkOptions<T extends object>(value: T | undefined, known: read
 }
 
 /** A safe integer within [minimum, maximum]; throws ERR_SENET_ARG_TYPE or ERR_SENET_ARG_RANGE. */
-export function checkInteger(value: unknown, what: string, minimum: number, maximum = Number.MAX_SAFE_INTEGER): number {
-  if (typeof value !== 'number') throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an integer, got ${describe(value)}`);
+export function checkInteger(
+  value: unknown,
+  what: string,
+  minimum: number,
+  maximum = Number.MAX_SAFE_INTEGER,
+): number {
+  if (typeof value !== 'number')
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an integer, got ${describe(value)}`);
   if (!Number.isSafeInteger(value) || value < minimum || value > maximum) {
-    const range = maximum === Number.MAX_SAFE_INTEGER ? `at least ${minimum}` : `from ${minimum} to ${maximum}`;
+    const range =
+      maximum === Number.MAX_SAFE_INTEGER ? `at least ${minimum}` : `from ${minimum} to ${maximum}`;
     throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected an integer ${range}, got ${value}`);
   }
   return value;
 }
 
+// As PyTorch: a tensor has at most 64 dimensions.
+export const MAX_DIMENSIONS = 64;
+
+/**
+ * A copy of a shape: sizes that are integers from 0 and whose product is a number of elements that can exist.
+ * ERR_SENET_ARG_TYPE for what is no array of numbers, ERR_SENET_SHAPE for impossible sizes.
+ */
+export function checkShape(value: unknown, where: string): number[] {
+  if (!Array.isArray(value)) {
+    throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a shape (an array of integers), got ${describe(value)}`);
+  }
+  const shape = Array.from<unknown, number>(value, (size, index) => {
+    if (typeof size !== 'number') {
+      throw makeError('ERR_SENET_ARG_TYPE', `${where}: shape[${index}]: expected an integer, got ${describe(size)}`);
+    }
+    if (Number.isSafeInteger(size) && size >= 0) return size;
+    throw makeError('ERR_SENET_SHAPE', `${where}: shape[${index}]: expected an integer of at least 0, got ${size}`);
+  });
+  if (shape.length > MAX_DIMENSIONS) {
+    throw makeError('ERR_SENET_SHAPE', `${where}: a tensor has at most ${MAX_DIMENSIONS} dimensions, got ${shape.length}`);
+  }
+  // Zeros do not excuse the other sizes: LibTorch's strides are products of those alone.
+  if (shape.reduce((product, size) => product * Math.max(size, 1), 1) > Number.MAX_SAFE_INTEGER) {
+    throw makeError('ERR_SENET_SHAPE', `${where}: the shape [${shape.join(', ')}] is too large`);
+  }
+  return shape;
+}
+
 export function checkBoolean(value: unknown, what: string): boolean {
-  if (typeof value !== 'boolean') throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a boolean, got ${describe(value)}`);
+  if (typeof value !== 'boolean')
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a boolean, got ${describe(value)}`);
   return value;
 }
 
 export function checkString(value: unknown, what: string): string {
-  if (typeof value !== 'string') throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a string, got ${describe(value)}`);
+  if (typeof value !== 'string')
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a string, got ${describe(value)}`);
   return value;
 }
 
@@ -67,7 +108,8 @@ export function nearest(name: string, known: readonly string[]): string | undefi
   let bestDistance = 3;
   for (const candidate of known) {
     const distance = editDistance(plain(name), plain(candidate));
-    if (distance < bestDistance && distance < candidate.length / 2) [best, bestDistance] = [candidate, distance];
+    if (distance < bestDistance && distance < candidate.length / 2)
+      [best, bestDistance] = [candidate, distance];
   }
   return best;
 }

@@ -9,11 +9,12 @@ import { binding } from '../native';
 import { checkInteger, checkOptions, describe } from './options';
 
 /** Versions of this package, of the LibTorch that it runs on, and of Node. */
-export const version: { readonly package: string; readonly libtorch: string; readonly node: string } = Object.freeze({
-  package: packageVersion(),
-  libtorch: binding.libtorchVersion,
-  node: process.versions.node,
-});
+export const version: { readonly package: string; readonly libtorch: string; readonly node: string } =
+  Object.freeze({
+    package: packageVersion(),
+    libtorch: binding.libtorchVersion,
+    node: process.versions.node,
+  });
 
 function packageVersion(): string {
   const text = readFileSync(path.join(__dirname, '..', '..', 'package.json'), 'utf8');
@@ -69,7 +70,10 @@ export function manualSeed(seed: number | bigint): void {
     throw makeError('ERR_SENET_ARG_TYPE', `manualSeed: expected an integer, got ${describe(seed)}`);
   }
   if (typeof seed === 'number' && !Number.isSafeInteger(seed)) {
-    throw makeError('ERR_SENET_ARG_RANGE', `manualSeed: expected an integer up to 2**53 - 1 or a bigint, got ${seed}`);
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `manualSeed: expected an integer up to 2**53 - 1 or a bigint, got ${seed}`,
+    );
   }
   const value = BigInt(seed);
   if (value < -(2n ** 63n) || value >= 2n ** 64n) {

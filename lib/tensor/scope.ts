@@ -53,7 +53,8 @@ export function tidy<T>(fn: () => T): T {
  * @throws whatever `fn` throws; ERR_SENET_ARG_TYPE
  */
 export function noGrad<T>(fn: () => T): T {
-  if (typeof fn !== 'function') throw makeError('ERR_SENET_ARG_TYPE', `expected a function, got ${describe(fn)}`);
+  if (typeof fn !== 'function')
+    throw makeError('ERR_SENET_ARG_TYPE', `expected a function, got ${describe(fn)}`);
   const outer = storage.getStore();
   // Shares what the enclosing tidy owns: a tensor made in here is made in there.
   const scope: Scope = {
@@ -69,7 +70,8 @@ export function noGrad<T>(fn: () => T): T {
 }
 
 function runScoped<T>(fn: () => T, scope: Scope, end: (result: unknown) => void): T {
-  if (typeof fn !== 'function') throw makeError('ERR_SENET_ARG_TYPE', `expected a function, got ${describe(fn)}`);
+  if (typeof fn !== 'function')
+    throw makeError('ERR_SENET_ARG_TYPE', `expected a function, got ${describe(fn)}`);
   let result: T;
   try {
     result = storage.run(scope, fn);
@@ -113,10 +115,16 @@ function collect(value: unknown, seen: Set<unknown>): void {
     if (typeof next !== 'object' || next === null || seen.has(next)) continue;
     seen.add(next);
     if (ArrayBuffer.isView(next)) continue;
-    if (Array.isArray(next) || next instanceof Set) waiting.push(...next);
-    else if (next instanceof Map) for (const entry of next) waiting.push(...entry);
-    else if (Object.getPrototypeOf(next) === Object.prototype || Object.getPrototypeOf(next) === null) {
-      waiting.push(...Object.values(next));
-    }
+    // Pushed one by one: as arguments, a long array would overflow the stack.
+    for (const item of contentsOf(next)) waiting.push(item);
   }
+}
+
+function contentsOf(container: object): Iterable<unknown> {
+  if (Array.isArray(container) || container instanceof Set) return container as Iterable<unknown>;
+  if (container instanceof Map) return [...(container as Map<unknown, unknown>)].flat();
+  const prototype: unknown = Object.getPrototypeOf(container);
+  return prototype === Object.prototype || prototype === null
+    ? Object.values(container as Record<string, unknown>)
+    : [];
 }

@@ -33,7 +33,8 @@ export class Tensor {
 
   /** @internal */
   constructor(key: typeof CONSTRUCT, handle: TensorHandle) {
-    if (key !== CONSTRUCT) throw makeError('ERR_SENET_ARG_TYPE', 'use tensor(...) or another factory to make a Tensor');
+    if (key !== CONSTRUCT)
+      throw makeError('ERR_SENET_ARG_TYPE', 'use tensor(...) or another factory to make a Tensor');
     this.#handle = handle;
   }
 
@@ -111,7 +112,10 @@ export class Tensor {
     const elements = this.numel === 1 ? this.#elements() : [];
     const [element] = elements;
     if (element === undefined) {
-      throw makeError('ERR_SENET_SHAPE', `item: expected a tensor of one element, this one has the shape [${this.shape.join(', ')}]`);
+      throw makeError(
+        'ERR_SENET_SHAPE',
+        `item: expected a tensor of one element, this one has the shape [${this.shape.join(', ')}]`,
+      );
     }
     return element;
   }
@@ -125,7 +129,9 @@ export class Tensor {
       return elements;
     }
     const array = this.toTypedArray();
-    return dtype === 'bool' ? Array.from(array as Uint8Array, (byte) => byte !== 0) : Array.from<Element>(array);
+    return dtype === 'bool'
+      ? Array.from(array as Uint8Array, (byte) => byte !== 0)
+      : Array.from<Element>(array);
   }
 
   /**
@@ -136,7 +142,8 @@ export class Tensor {
    */
   async backward(gradient?: Tensor | null, options?: { signal?: AbortSignal }): Promise<void> {
     const { signal } = checkOptions(options, ['signal'], 'backward');
-    const gradientHandle = gradient === undefined || gradient === null ? null : handleOf(gradient, 'gradient');
+    const gradientHandle =
+      gradient === undefined || gradient === null ? null : handleOf(gradient, 'gradient');
     await runJob(() => binding.backward(this.#handle, gradientHandle), checkSignal(signal, 'backward'));
   }
 
@@ -306,7 +313,11 @@ export class Tensor {
   mean(dim?: number | readonly number[] | null, options?: { keepdim?: boolean; dtype?: DType }): Tensor {
     return this.#reduce('mean', dim, checkOptions(options, ['keepdim', 'dtype'], 'mean'));
   }
-  #reduce(name: string, dim: number | readonly number[] | null | undefined, options: { keepdim?: boolean; dtype?: DType }): Tensor {
+  #reduce(
+    name: string,
+    dim: number | readonly number[] | null | undefined,
+    options: { keepdim?: boolean; dtype?: DType },
+  ): Tensor {
     const { keepdim = false, dtype } = options;
     const keywords = dtype === undefined ? {} : { dtype };
     if (dim === undefined || dim === null) return this.#call(`aten::${name}`, keywords);
@@ -324,7 +335,11 @@ export class Tensor {
   min(dim?: number, options?: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
     return this.#extreme('min', dim, checkOptions(options, ['keepdim'], 'min'));
   }
-  #extreme(name: string, dim: number | undefined, options: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
+  #extreme(
+    name: string,
+    dim: number | undefined,
+    options: { keepdim?: boolean },
+  ): Tensor | { values: Tensor; indices: Tensor } {
     if (dim === undefined) return this.#call(`aten::${name}`);
     return valuesAndIndices(callOperator(`aten::${name}.dim`, [this, dim, options.keepdim ?? false]));
   }
@@ -337,8 +352,15 @@ export class Tensor {
     return this.#call('aten::argmin', dim ?? null, keepdim);
   }
   /** The k largest (or smallest) along `dim`, sorted. */
-  topk(k: number, options?: { dim?: number; largest?: boolean; sorted?: boolean }): { values: Tensor; indices: Tensor } {
-    const { dim = -1, largest = true, sorted = true } = checkOptions(options, ['dim', 'largest', 'sorted'], 'topk');
+  topk(
+    k: number,
+    options?: { dim?: number; largest?: boolean; sorted?: boolean },
+  ): { values: Tensor; indices: Tensor } {
+    const {
+      dim = -1,
+      largest = true,
+      sorted = true,
+    } = checkOptions(options, ['dim', 'largest', 'sorted'], 'topk');
     return valuesAndIndices(callOperator('aten::topk', [this, k, dim, largest, sorted]));
   }
 
@@ -385,7 +407,11 @@ export class Tensor {
     return this.#call('aten::gather', dim, index);
   }
   /** Pads the last dimensions, `[left, right, top, bottom, ...]` as `torch.nn.functional.pad`. */
-  pad(padding: readonly number[], mode: 'constant' | 'reflect' | 'replicate' | 'circular' = 'constant', value = 0): Tensor {
+  pad(
+    padding: readonly number[],
+    mode: 'constant' | 'reflect' | 'replicate' | 'circular' = 'constant',
+    value = 0,
+  ): Tensor {
     return this.#call('aten::pad', padding, mode, mode === 'constant' ? value : null);
   }
   clone(): Tensor {
@@ -429,7 +455,10 @@ export function handleOf(value: unknown, what: string): TensorHandle {
 
 /** Calls an operator on this thread. */
 export function callOperator(name: string, args: readonly unknown[], keywords?: Keywords): unknown {
-  return fromNative(binding.callOperator(name, args.map(toNative), nativeKeywords(keywords), gradEnabled()), currentScope());
+  return fromNative(
+    binding.callOperator(name, args.map(toNative), nativeKeywords(keywords), gradEnabled()),
+    currentScope(),
+  );
 }
 
 /** Calls an operator as a job of the executor. */
@@ -449,7 +478,9 @@ export async function callOperatorAsync(
 }
 
 /** Separates a last plain object, the keyword arguments, from the positional ones. */
-export function splitKeywords(args: readonly unknown[]): [positional: readonly unknown[], keywords: Keywords | undefined] {
+export function splitKeywords(
+  args: readonly unknown[],
+): [positional: readonly unknown[], keywords: Keywords | undefined] {
   const last = args.at(-1);
   const plain = typeof last === 'object' && last !== null && Object.getPrototypeOf(last) === Object.prototype;
   return plain ? [args.slice(0, -1), last as Keywords] : [args, undefined];
@@ -473,7 +504,8 @@ function nativeKeywords(keywords: Keywords | undefined): Record<string, NativeVa
 function toNative(value: unknown): NativeValue {
   if (Tensor.isTensor(value)) return Tensor.handleOf(value);
   if (Array.isArray(value)) return value.map(toNative);
-  if (ArrayBuffer.isView(value) && !(value instanceof DataView)) return Array.from(value as unknown as ArrayLike<number | bigint>);
+  if (ArrayBuffer.isView(value) && !(value instanceof DataView))
+    return Array.from(value as unknown as ArrayLike<number | bigint>);
   return value as NativeValue;
 }
 

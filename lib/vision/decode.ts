@@ -101,7 +101,10 @@ function cmykToRgb(cmyk: Uint8Array): Uint8Array {
 async function readBytes(source: unknown, label: string): Promise<Buffer> {
   if (typeof source === 'string') return readImageFile(source, label);
   if (!(source instanceof Uint8Array)) {
-    throw makeError('ERR_SENET_ARG_TYPE', `image: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`);
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `image: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,
+    );
   }
   checkBytes(source, label);
   return Buffer.from(source);
@@ -121,7 +124,10 @@ async function readImageFile(path: string, label: string): Promise<Buffer> {
       throw makeError('ERR_SENET_FILE', `${label}: expected an image file, found ${kind}`);
     }
     if (stats.size > MAX_FILE_BYTES) {
-      throw makeError('ERR_SENET_IMAGE_SIZE', `${label}: expected at most ${MAX_FILE_BYTES} bytes, found ${stats.size}`);
+      throw makeError(
+        'ERR_SENET_IMAGE_SIZE',
+        `${label}: expected at most ${MAX_FILE_BYTES} bytes, found ${stats.size}`,
+      );
     }
     return await file.readFile();
   } catch (cause) {
@@ -147,7 +153,8 @@ function formatOf(bytes: Buffer): Format | undefined {
   if (head.startsWith('RIFF') && head.slice(8, 12) === 'WEBP') return 'webp';
   if (/^(II[*+]\0|MM\0[*+])/.test(head)) return 'tiff';
   // ISO media: a box of brands, AVIF's among them.
-  if (head.slice(4, 8) === 'ftyp' && /avi[fs]/.test(head.slice(8, Math.min(64, bytes.readUInt32BE(0))))) return 'avif';
+  if (head.slice(4, 8) === 'ftyp' && /avi[fs]/.test(head.slice(8, Math.min(64, bytes.readUInt32BE(0)))))
+    return 'avif';
   return undefined;
 }
 

@@ -3,28 +3,31 @@
  * Decoding is `decode`'s, pixels are `preprocessing`'s; here they are put together, batched and kept in step with
  * abort and dispose.
  */
-import { constants } from 'node:fs';
-import { access, readFile } from 'node:fs/promises';
-
 import type { Device, DType } from '../binding';
 import { load as loadStateDict } from '../checkpoint/load';
-import { printable } from '../checkpoint/problems';
-import { consumePrefixInStateDictIfPresent, type StateDict } from '../checkpoint/state-dict';
+import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
-import { fetchWeights } from '../hub/hub';
-import { createModel, listModels, modelInfo, type ModelName } from '../models/registry';
-import { SEInception3 } from '../models/se-inception-v3';
-import { SEResNet } from '../models/se-resnet';
+import type { ProgressOption } from '../hub/progress';
+import { modelInfo, type ModelName } from '../models/registry';
 import { Module } from '../nn/module';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
 import { tensor } from '../tensor/factories';
 import { abortError } from '../tensor/jobs';
-import { checkInteger, checkOptions, checkSignal, checkString, describe, nearest } from '../tensor/options';
+import { checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { noGrad, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { decodeImage } from './decode';
-import { checkPreprocessing, IMAGENET, INCEPTION, PLAIN, preprocess, run, type Preprocessing } from './preprocessing';
-import { PUBLISHED_WEIGHTS, type PublishedWeights } from './weights';
+import {
+  countClasses,
+  createFor,
+  defaultPreprocessing,
+  findWeights,
+  readLabels,
+  recordOf,
+  toFile,
+} from './network';
+import { checkPreprocessing, PLAIN, preprocess, run, type Preprocessing } from './preprocessing';
+import { PUBLISHED_WEIGHTS } from './weights';
 
 export interface ImageClassifierOptions {
   /**
@@ -41,7 +44,7 @@ export interface ImageClassifierOptions {
   /** Of weights and activations. Default 'float32'. */
   dtype?: DType;
   /** Of a download. Default true: a progress bar, on a terminal. */
-  progress?: boolean | ((progress: { bytes: number; total?: number }) => void);
+  progress?: ProgressOption;
   /** Whether a downloaded file must have the SHA-256 that its name promises. Default true. */
   checkHash?: boolean;
   /** Rejects `load` with ERR_SENET_ABORTED when it aborts. */
@@ -65,7 +68,16 @@ export interface Classification {
 /** A path, the bytes of an image file, or a tensor: uint8 C x H x W with C 1 or 3 (pixels), or floating 3 x H x W (preprocessed). */
 export type ImageSource = string | Uint8Array | Tensor;
 
-const LOAD_OPTIONS = ['weights', 'labels', 'preprocessing', 'device', 'dtype', 'progress', 'checkHash', 'signal'] as const;
+const LOAD_OPTIONS = [
+  'weights',
+  'labels',
+  'preprocessing',
+  'device',
+  'dtype',
+  'progress',
+  'checkHash',
+  'signal',
+] as const;
 /** Images that go through the model together. */
 const BATCH = 16;
 /** Images that are decoded at the same time. */
@@ -114,28 +126,45 @@ export class ImageClassifier {
    *   weights), ERR_SENET_UNKNOWN_OPTION; ERR_SENET_LABELS; ERR_SENET_STATE_DICT and the other errors of `load`;
    *   ERR_SENET_DOWNLOAD, ERR_SENET_OFFLINE, ERR_SENET_HASH; ERR_SENET_CUDA_UNAVAILABLE; ERR_SENET_ABORTED
    */
-  static async load(model: ModelName | Module<unknown>, options?: ImageClassifierOptions): Promise<ImageClassifier> {
+  static async load(
+    model: ModelName | Module<unknown>,
+    options?: ImageClassifierOptions,
+  ): Promise<ImageClassifier> {
     const given = checkOptions(options, LOAD_OPTIONS, 'ImageClassifier.load');
     const device = given.device === undefined ? 'cpu' : checkDevice(given.device);
     const dtype = given.dtype === undefined ? 'float32' : checkDType(given.dtype);
     if (!isFloating(dtype)) {
-      throw makeError('ERR_SENET_DTYPE', `ImageClassifier.load: dtype: expected a floating dtype, got ${dtype}`);
+      throw makeError(
+        'ERR_SENET_DTYPE',
+        `ImageClassifier.load: dtype: expected a floating dtype, got ${dtype}`,
+      );
     }
     const signal = checkSignal(given.signal, 'ImageClassifier.load: signal');
     throwIfAborted(signal);
     const isModule = Module.isModule(model);
     if (!isModule && typeof model !== 'string') {
-      throw makeError('ERR_SENET_ARG_TYPE', `ImageClassifier.load: expected a model's name or a Module, got ${describe(model)}`);
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `ImageClassifier.load: expected a model's name or a Module, got ${describe(model)}`,
+      );
     }
     if (!isModule) modelInfo(model); // throws for an unknown name
     if (!isModule && given.weights === undefined) {
-      const published = PUBLISHED_WEIGHTS.filter((entry) => entry.model === model).map(({ name }) => `'${name}'`);
-      const names = published.length === 0 ? 'there are no published ones' : `published: ${published.join(', ')}`;
-      throw makeError('ERR_SENET_ARG_MISSING', `ImageClassifier.load: weights: expected a path or a name (${model}: ${names})`);
+      const published = PUBLISHED_WEIGHTS.filter((entry) => entry.model === model).map(
+        ({ name }) => `'${name}'`,
+      );
+      const names =
+        published.length === 0 ? 'there are no published ones' : `published: ${published.join(', ')}`;
+      throw makeError(
+        'ERR_SENET_ARG_MISSING',
+        `ImageClassifier.load: weights: expected a path or a name (${model}: ${names})`,
+      );
     }
-    const source = given.weights === undefined ? undefined : await findWeights(given.weights, isModule ? null : model);
+    const source =
+      given.weights === undefined ? undefined : await findWeights(given.weights, isModule ? null : model);
     const file = source === undefined ? undefined : await toFile(source, given, signal);
-    const state = file === undefined ? undefined : await loadStateDict(file, signal === undefined ? {} : { signal });
+    const state =
+      file === undefined ? undefined : await loadStateDict(file, signal === undefined ? {} : { signal });
     try {
       const published = typeof source === 'object' ? source : undefined;
       const brought = await recordOf(state, published, file ?? 'weights');
@@ -146,16 +175,24 @@ export class ImageClassifier {
           'ImageClassifier.load: preprocessing: the weights bring no record and this model has no usual one; give size, mean and std',
         );
       }
-      const preprocessing = checkPreprocessing(given.preprocessing ?? {}, base ?? PLAIN, 'ImageClassifier.load: preprocessing');
+      const preprocessing = checkPreprocessing(
+        given.preprocessing ?? {},
+        base ?? PLAIN,
+        'ImageClassifier.load: preprocessing',
+      );
       const givenLabels = given.labels === undefined ? undefined : await readLabels(given.labels);
       const made = isModule ? model : createFor(model, state as StateDict);
       try {
         if (state !== undefined) made.loadStateDict(state, { assign: !isModule });
         made.to({ dtype, device }).eval();
         const classes = countClasses(made);
-        const labels = givenLabels ?? brought.labels ?? Array.from({ length: classes ?? 0 }, (_, index) => String(index));
+        const labels =
+          givenLabels ?? brought.labels ?? Array.from({ length: classes ?? 0 }, (_, index) => String(index));
         if (classes !== undefined && labels.length !== classes) {
-          throw makeError('ERR_SENET_LABELS', `ImageClassifier.load: the model has ${classes} classes and there are ${labels.length} labels`);
+          throw makeError(
+            'ERR_SENET_LABELS',
+            `ImageClassifier.load: the model has ${classes} classes and there are ${labels.length} labels`,
+          );
         }
         return new ImageClassifier(made, !isModule, Object.freeze([...labels]), preprocessing, device, dtype);
       } catch (error) {
@@ -187,7 +224,10 @@ export class ImageClassifier {
     for (const [index, source] of sources.entries()) {
       if (typeof source === 'string' || source instanceof Uint8Array || Tensor.isTensor(source)) continue;
       const place = many ? `images[${index}]` : 'image';
-      throw makeError('ERR_SENET_ARG_TYPE', `classify: ${place}: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`);
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `classify: ${place}: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,
+      );
     }
     const results = await this.#track(async () => {
       const all: Classification[][] = [];
@@ -211,11 +251,19 @@ export class ImageClassifier {
       throw makeError('ERR_SENET_ARG_TYPE', `classifyBatch: expected a Tensor, got ${describe(pixels)}`);
     }
     const { shape, dtype } = pixels;
-    if (dtype !== 'uint8') throw makeError('ERR_SENET_DTYPE', `classifyBatch: expected uint8 pixels, got ${dtype}`);
+    if (dtype !== 'uint8')
+      throw makeError('ERR_SENET_DTYPE', `classifyBatch: expected uint8 pixels, got ${dtype}`);
     if (shape.length !== 4 || ![1, 3].includes(shape[1] as number) || shape.includes(0)) {
-      throw makeError('ERR_SENET_SHAPE', `classifyBatch: expected N x C x H x W with C 1 or 3, got [${shape.join(', ')}]`);
+      throw makeError(
+        'ERR_SENET_SHAPE',
+        `classifyBatch: expected N x C x H x W with C 1 or 3, got [${shape.join(', ')}]`,
+      );
     }
-    return this.#track(() => inScope(async () => this.#rank(await preprocess(pixels, this.preprocessing, signal), topK, signal)), signal);
+    return this.#track(
+      () =>
+        inScope(async () => this.#rank(await preprocess(pixels, this.preprocessing, signal), topK, signal)),
+      signal,
+    );
   }
 
   /** Refuses new calls, waits for those that run, and frees the model, unless it was given as a Module. */
@@ -230,7 +278,10 @@ export class ImageClassifier {
     return this.dispose();
   }
 
-  #check(options: ClassifyOptions | undefined, where: string): { topK: number; signal: AbortSignal | undefined } {
+  #check(
+    options: ClassifyOptions | undefined,
+    where: string,
+  ): { topK: number; signal: AbortSignal | undefined } {
     const { topK = 5, signal } = checkOptions(options, ['topK', 'signal'], where);
     checkInteger(topK, `${where}: topK`, 1);
     const checked = checkSignal(signal, `${where}: signal`);
@@ -253,7 +304,11 @@ export class ImageClassifier {
     });
   }
 
-  #classifySources(sources: readonly ImageSource[], topK: number, signal: AbortSignal | undefined): Promise<Classification[][]> {
+  #classifySources(
+    sources: readonly ImageSource[],
+    topK: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Classification[][]> {
     return inScope(async () => {
       const inputs = new Array<Tensor>(sources.length);
       let next = 0;
@@ -294,7 +349,10 @@ export class ImageClassifier {
     const [channels = 0] = shape;
     const preprocessed = isFloating(dtype);
     if (!preprocessed && dtype !== 'uint8') {
-      throw makeError('ERR_SENET_DTYPE', `classify: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`);
+      throw makeError(
+        'ERR_SENET_DTYPE',
+        `classify: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`,
+      );
     }
     if (shape.length !== 3 || shape.includes(0) || !(channels === 3 || (channels === 1 && !preprocessed))) {
       throw makeError(
@@ -312,10 +370,16 @@ export class ImageClassifier {
     const logits = (await this.#model.forward(x, signal === undefined ? {} : { signal })) as Tensor;
     const [count, classes] = logits.shape;
     if (logits.shape.length !== 2 || count === undefined || classes === undefined) {
-      throw makeError('ERR_SENET_SHAPE', `classify: expected N x classes from the model, got [${logits.shape.join(', ')}]`);
+      throw makeError(
+        'ERR_SENET_SHAPE',
+        `classify: expected N x classes from the model, got [${logits.shape.join(', ')}]`,
+      );
     }
     if (this.labels.length > 0 && this.labels.length !== classes) {
-      throw makeError('ERR_SENET_LABELS', `classify: the model has ${classes} classes and there are ${this.labels.length} labels`);
+      throw makeError(
+        'ERR_SENET_LABELS',
+        `classify: the model has ${classes} classes and there are ${this.labels.length} labels`,
+      );
     }
     const kept = Math.min(topK, classes);
     const { values, indices } = logits.to('cpu').to('float32').softmax(1).topk(kept);
@@ -324,7 +388,11 @@ export class ImageClassifier {
     return Array.from({ length: count }, (_, image) =>
       Array.from({ length: kept }, (_unused, place) => {
         const index = Number(places[image * kept + place]);
-        return { label: this.labels[index] ?? String(index), index, score: scores[image * kept + place] as number };
+        return {
+          label: this.labels[index] ?? String(index),
+          index,
+          score: scores[image * kept + place] as number,
+        };
       }),
     );
   }
@@ -336,137 +404,4 @@ function inScope<T>(work: () => Promise<T>): Promise<T> {
 
 function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw abortError(signal);
-}
-
-/** Published weights, or the path itself. */
-async function findWeights(weights: string, model: ModelName | null): Promise<PublishedWeights | string> {
-  checkString(weights, 'ImageClassifier.load: weights');
-  const published = PUBLISHED_WEIGHTS.filter((entry) => model === null || entry.model === model);
-  const named = published.find(({ name }) => name === weights);
-  if (named !== undefined) return named;
-  if (/[/\\.]/.test(weights)) return weights; // a path, whether it exists or not
-  const exists = await access(weights, constants.F_OK).then(
-    () => true,
-    () => false,
-  );
-  if (exists) return weights;
-  const names = published.map(({ name }) => name);
-  const elsewhere = PUBLISHED_WEIGHTS.find(({ name }) => name === weights);
-  const near = nearest(weights, names);
-  const hint =
-    elsewhere !== undefined ? `; they are of ${elsewhere.model}` : near === undefined ? '' : `; did you mean '${near}'?`;
-  const list = names.length === 0 ? `${model} has no published weights` : `published are ${names.join(', ')}`;
-  throw makeError('ERR_SENET_ARG_RANGE', `ImageClassifier.load: no file and no published weights '${printable(weights)}'${hint} (${list})`);
-}
-
-async function toFile(source: PublishedWeights | string, options: Partial<ImageClassifierOptions>, signal: AbortSignal | undefined): Promise<string> {
-  if (typeof source === 'string') return source;
-  if ('bundled' in source.location) return source.location.bundled;
-  const { progress = true, checkHash = true } = options;
-  return fetchWeights(source.location.url, { progress, checkHash, ...(signal === undefined ? {} : { signal }) });
-}
-
-interface Brought {
-  readonly labels?: readonly string[];
-  readonly preprocessing?: Preprocessing;
-}
-
-/** Labels and preprocessing that come with the weights. */
-async function recordOf(state: StateDict | undefined, published: PublishedWeights | undefined, label: string): Promise<Brought> {
-  const file = printable(label, 1000);
-  const read = (name: string): unknown => {
-    const text = state?.fileMetadata.get(name);
-    if (text === undefined) return undefined;
-    try {
-      return JSON.parse(text);
-    } catch (cause) {
-      throw makeError('ERR_SENET_CHECKPOINT_FORMAT', `${file}: metadata '${name}': expected JSON, got ${describe(text)}`, { cause });
-    }
-  };
-  const labels = read('labels') ?? (published?.labelsFile === undefined ? undefined : await readLabels(published.labelsFile));
-  const record = read('preprocessing');
-  return {
-    ...(labels === undefined ? {} : { labels: checkLabels(labels, `${file}: metadata 'labels'`) }),
-    ...(record === undefined
-      ? published?.preprocessing && { preprocessing: published.preprocessing }
-      : { preprocessing: checkPreprocessing(record, PLAIN, `${file}: metadata 'preprocessing'`) }),
-  };
-}
-
-async function readLabels(labels: unknown): Promise<readonly string[]> {
-  const where = 'ImageClassifier.load: labels';
-  if (typeof labels !== 'string') return checkLabels(labels, where);
-  let text: string;
-  try {
-    text = await readFile(labels, 'utf8');
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const missing = code === 'ENOENT' || code === 'ENOTDIR';
-    throw makeError(missing ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE', `${where}: ${message}`, { cause });
-  }
-  if (!text.trimStart().startsWith('[')) return text.trimEnd().split(/\r?\n/);
-  try {
-    return checkLabels(JSON.parse(text), `${where}: ${printable(labels)}`);
-  } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause;
-    throw makeError('ERR_SENET_DATA_FORMAT', `${where}: ${printable(labels)}: expected a JSON array of labels: ${cause.message}`, { cause });
-  }
-}
-
-function checkLabels(labels: unknown, where: string): readonly string[] {
-  if (Array.isArray(labels) && labels.every((label) => typeof label === 'string')) return labels;
-  throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an array of strings, got ${describe(labels)}`);
-}
-
-/** torchvision's, for models of ImageNet's size; the small ones have none that is usual. */
-function defaultPreprocessing(model: ModelName | Module<unknown>): Preprocessing | undefined {
-  const size =
-    typeof model === 'string' ? modelInfo(model).inputSize : model instanceof SEInception3 ? 299 : model instanceof SEResNet ? 224 : 0;
-  if (size === 224) return IMAGENET;
-  if (size === 299) return INCEPTION;
-  return undefined;
-}
-
-// The last layer of every model here.
-const CLASSIFIER_KEYS = ['fc.weight', 'model.fc.weight'];
-
-function countClasses(model: Module<unknown>): number | undefined {
-  return model.namedParameters().find(([name]) => CLASSIFIER_KEYS.includes(name))?.[1].shape[0];
-}
-
-/** A model without weights of the shape that these weights need. */
-function createFor(name: ModelName, state: StateDict): Module<unknown> {
-  consumePrefixInStateDictIfPresent(state, 'module.');
-  consumePrefixInStateDictIfPresent(state, '_orig_mod.');
-  const shapeOf = (key: string): readonly number[] | undefined => state.get(key)?.shape;
-  const numClasses = CLASSIFIER_KEYS.map(shapeOf).find((shape) => shape !== undefined)?.[0];
-  const { options, numClasses: usual } = modelInfo(name);
-  const wanted: Record<string, unknown> = { numClasses: numClasses ?? usual ?? 1, initWeights: false };
-  if (options.includes('reduction')) wanted.reduction = findReduction(shapeOf);
-  if (options.includes('auxLogits')) wanted.auxLogits = state.has('model.AuxLogits.fc.weight');
-  if (options.includes('recalibrate')) {
-    // 'none' and 'input' have the same weights: those that were used say so in their metadata.
-    const widths = shapeOf('model.Mixed_5b.SELayer.fc.0.weight');
-    const told = state.fileMetadata.get('recalibrate');
-    wanted.recalibrate = widths?.[1] === 256 ? 'output' : told === 'input' ? 'input' : 'none';
-  }
-  if (options.includes('transformInput')) wanted.transformInput = state.fileMetadata.get('transformInput') === 'true';
-  return createModel(name, wanted as Parameters<typeof createModel>[1]) as Module<unknown>;
-}
-
-/** The reduction r of which every stage's SELayer has floor(channels / r) rows; the usual one if none fits. */
-function findReduction(shapeOf: (key: string) => readonly number[] | undefined): number {
-  const stages = [1, 2, 3].map((stage) => shapeOf(`layer${stage}.0.se.fc.0.weight`) ?? shapeOf(`layer${stage}.0.se.fc1.0.weight`));
-  for (let reduction = 1; reduction <= 16; reduction++) {
-    if (stages.every((shape) => shape !== undefined && shape[0] === Math.floor((shape[1] ?? 0) / reduction))) return reduction;
-  }
-  return 16;
-}
-
-/** The names that `load` takes, for those who list them. */
-export function modelsWithWeights(): { model: ModelName; weights: string[] }[] {
-  return listModels().map((model) => ({
-    model,
-    weights: PUBLISHED_WEIGHTS.filter((entry) => entry.model === model).map(({ name }) => name),
-  }));
 }

@@ -68,11 +68,15 @@ const INLINE_ELEMENTS = 2 ** 19;
 export function checkPreprocessing(given: unknown, base: Preprocessing, where: string): Preprocessing {
   const known = checkOptions(given as Partial<Preprocessing> | undefined, Object.keys(PLAIN), where);
   const record = { ...base };
-  for (const [name, value] of Object.entries(known)) if (value !== undefined) Object.assign(record, { [name]: value });
+  for (const [name, value] of Object.entries(known))
+    if (value !== undefined) Object.assign(record, { [name]: value });
   const { channels, size, crop, pad, interpolation, mean, std } = record;
   const oneOf = (name: string, value: unknown, names: readonly string[]): void => {
     if (!names.includes(value as string)) {
-      throw makeError('ERR_SENET_ARG_RANGE', `${where}: ${name}: expected ${names.join(' or ')}, got ${describe(value)}`);
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${where}: ${name}: expected ${names.join(' or ')}, got ${describe(value)}`,
+      );
     }
   };
   oneOf('channels', channels, ['rgb', 'grey-repeated']);
@@ -83,9 +87,16 @@ export function checkPreprocessing(given: unknown, base: Preprocessing, where: s
   checkInteger(pad, `${where}: pad`, 0, MAX_SIDE);
   for (const [name, values] of Object.entries({ mean, std })) {
     const widths = channels === 'rgb' ? [1, 3] : [1];
-    if (!Array.isArray(values) || !widths.includes(values.length) || !values.every((value) => Number.isFinite(value))) {
+    if (
+      !Array.isArray(values) ||
+      !widths.includes(values.length) ||
+      !values.every((value) => Number.isFinite(value))
+    ) {
       const expected = channels === 'rgb' ? 'one or three numbers' : 'one number in an array';
-      throw makeError('ERR_SENET_ARG_TYPE', `${where}: ${name}: expected ${expected}, got ${describe(values)}`);
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `${where}: ${name}: expected ${expected}, got ${describe(values)}`,
+      );
     }
   }
   if (std.includes(0)) throw makeError('ERR_SENET_ARG_RANGE', `${where}: std: expected no zero`);
@@ -95,7 +106,10 @@ export function checkPreprocessing(given: unknown, base: Preprocessing, where: s
 function checkPair(value: unknown, where: string): void {
   if (value === null) return;
   if (!Array.isArray(value) || value.length !== 2) {
-    throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected [height, width] or null, got ${describe(value)}`);
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${where}: expected [height, width] or null, got ${describe(value)}`,
+    );
   }
   for (const side of value) checkInteger(side, where, 1, MAX_SIDE);
 }
@@ -124,7 +138,8 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
       x = await run(signal, name, x, [newHeight, newWidth], false, null, null);
     }
     if (record.crop !== null) x = centreCrop(x, record.crop);
-    if (record.pad > 0) x = await run(signal, 'aten::constant_pad_nd', x, new Array<number>(4).fill(record.pad), 0);
+    if (record.pad > 0)
+      x = await run(signal, 'aten::constant_pad_nd', x, new Array<number>(4).fill(record.pad), 0);
     x = await run(signal, 'aten::to.dtype', x, 'float32');
     x = await run(signal, 'aten::div.Scalar', x, 255);
     x = await run(signal, 'aten::sub.Tensor', x, perChannel(record.mean));
@@ -180,11 +195,17 @@ function perChannel(values: readonly number[]): Tensor {
 }
 
 /** One operator: here if it is short, as a job if it is not. */
-export async function run(signal: AbortSignal | undefined, name: string, x: Tensor | Tensor[], ...args: unknown[]): Promise<Tensor> {
+export async function run(
+  signal: AbortSignal | undefined,
+  name: string,
+  x: Tensor | Tensor[],
+  ...args: unknown[]
+): Promise<Tensor> {
   const elements = Array.isArray(x) ? x.reduce((sum, one) => sum + one.numel, 0) : x.numel;
   if (elements <= INLINE_ELEMENTS) return ops.call(name, x, ...args) as Tensor;
   const last = args.at(-1);
-  const keywords = typeof last === 'object' && last !== null && !Array.isArray(last) && !Tensor.isTensor(last);
+  const keywords =
+    typeof last === 'object' && last !== null && !Array.isArray(last) && !Tensor.isTensor(last);
   const positional = keywords ? args.slice(0, -1) : args;
   return (await ops.callAsync(name, x, ...positional, { ...(keywords ? last : {}), signal })) as Tensor;
 }

@@ -21,10 +21,14 @@ struct TensorBox {
   int64_t reported_bytes = 0;  // told to V8, so that it collects in time
 
   void released(Napi::Env env) {
-    if (!tensor.defined()) return;
+    if (!tensor.defined()) {
+      return;
+    }
     tensor = at::Tensor();
     --live_handles;
-    if (reported_bytes != 0) Napi::MemoryManagement::AdjustExternalMemory(env, -reported_bytes);
+    if (reported_bytes != 0) {
+      Napi::MemoryManagement::AdjustExternalMemory(env, -reported_bytes);
+    }
     reported_bytes = 0;
   }
 };
@@ -56,8 +60,12 @@ std::string describe_value(const Napi::Value& value) {
     default:
       break;
   }
-  if (value.IsArray()) return "an array of length " + std::to_string(value.As<Napi::Array>().Length());
-  if (tensor_box(value) != nullptr) return "a tensor";
+  if (value.IsArray()) {
+    return "an array of length " + std::to_string(value.As<Napi::Array>().Length());
+  }
+  if (tensor_box(value) != nullptr) {
+    return "a tensor";
+  }
   return "an object";
 }
 
@@ -65,11 +73,15 @@ int64_t to_int64(const Napi::Value& value, const char* what) {
   if (value.IsBigInt()) {
     bool lossless = false;
     const int64_t number = value.As<Napi::BigInt>().Int64Value(&lossless);
-    if (!lossless) throw Error("ERR_SENET_ARG_RANGE", std::string(what) + ": expected an int64, got " + describe_value(value));
+    if (!lossless) {
+      throw Error("ERR_SENET_ARG_RANGE",
+                  std::string(what) + ": expected an int64, got " + describe_value(value));
+    }
     return number;
   }
   if (!value.IsNumber()) {
-    throw Error("ERR_SENET_ARG_TYPE", std::string(what) + ": expected an integer, got " + describe_value(value));
+    throw Error("ERR_SENET_ARG_TYPE",
+                std::string(what) + ": expected an integer, got " + describe_value(value));
   }
   const double number = value.As<Napi::Number>().DoubleValue();
   // Written so that NaN fails. Above 2**53 a number may not be the integer that was meant.
@@ -82,43 +94,54 @@ int64_t to_int64(const Napi::Value& value, const char* what) {
 
 bool to_bool(const Napi::Value& value, const char* what) {
   if (!value.IsBoolean()) {
-    throw Error("ERR_SENET_ARG_TYPE", std::string(what) + ": expected a boolean, got " + describe_value(value));
+    throw Error("ERR_SENET_ARG_TYPE",
+                std::string(what) + ": expected a boolean, got " + describe_value(value));
   }
   return value.As<Napi::Boolean>().Value();
 }
 
 std::string to_string(const Napi::Value& value, const char* what) {
   if (!value.IsString()) {
-    throw Error("ERR_SENET_ARG_TYPE", std::string(what) + ": expected a string, got " + describe_value(value));
+    throw Error("ERR_SENET_ARG_TYPE",
+                std::string(what) + ": expected a string, got " + describe_value(value));
   }
   return value.As<Napi::String>().Utf8Value();
 }
 
 std::vector<int64_t> to_int64_array(const Napi::Value& value, const char* what) {
   if (!value.IsArray()) {
-    throw Error("ERR_SENET_ARG_TYPE", std::string(what) + ": expected an array of integers, got " + describe_value(value));
+    throw Error("ERR_SENET_ARG_TYPE",
+                std::string(what) + ": expected an array of integers, got " + describe_value(value));
   }
   const auto array = value.As<Napi::Array>();
   std::vector<int64_t> numbers;
   // Get() may run a getter that shortens the array; what is then missing is undefined and refused.
-  for (uint32_t i = 0, length = array.Length(); i < length; ++i) numbers.push_back(to_int64(array.Get(i), what));
+  for (uint32_t i = 0, length = array.Length(); i < length; ++i) {
+    numbers.push_back(to_int64(array.Get(i), what));
+  }
   return numbers;
 }
 
 Napi::Value from_int64(Napi::Env env, int64_t value) {
-  if (std::abs(static_cast<double>(value)) <= kMaxSafeInteger) return Napi::Number::New(env, static_cast<double>(value));
+  if (std::abs(static_cast<double>(value)) <= kMaxSafeInteger) {
+    return Napi::Number::New(env, static_cast<double>(value));
+  }
   return Napi::BigInt::New(env, value);
 }
 
 Napi::Array from_shape(Napi::Env env, at::IntArrayRef shape) {
   auto array = Napi::Array::New(env, shape.size());
-  for (uint32_t i = 0; i < shape.size(); ++i) array.Set(i, static_cast<double>(shape[i]));
+  for (uint32_t i = 0; i < shape.size(); ++i) {
+    array.Set(i, static_cast<double>(shape[i]));
+  }
   return array;
 }
 
 at::Device to_device(const Napi::Value& value) {
   const std::string name = to_string(value, "device");
-  if (name == "cpu") return {at::kCPU};
+  if (name == "cpu") {
+    return {at::kCPU};
+  }
   int64_t index = -1;
   bool valid = name == "cuda";
   if (name.rfind("cuda:", 0) == 0 && name.size() > 5 && name.size() < 9 &&
@@ -126,37 +149,50 @@ at::Device to_device(const Napi::Value& value) {
     index = std::stoll(name.substr(5));
     valid = index < 128;
   }
-  if (!valid) throw Error("ERR_SENET_ARG_RANGE", "expected a device ('cpu', 'cuda' or 'cuda:N'), got '" + name + "'");
+  if (!valid) {
+    throw Error("ERR_SENET_ARG_RANGE", "expected a device ('cpu', 'cuda' or 'cuda:N'), got '" + name + "'");
+  }
   const int count = runtime::cuda_device_count();
   if (count == 0 || index >= count) {
     const bool has_library = !runtime::load_cuda_library().empty();
-    throw Error("ERR_SENET_CUDA_UNAVAILABLE",
-                "the device '" + name + "' is not available: " +
-                    (has_library ? "LibTorch's CUDA library is loaded and sees " + std::to_string(count) + " devices"
-                                 : std::string("this LibTorch has no CUDA library")));
+    throw Error(
+        "ERR_SENET_CUDA_UNAVAILABLE",
+        "the device '" + name + "' is not available: " +
+            (has_library ? "LibTorch's CUDA library is loaded and sees " + std::to_string(count) + " devices"
+                         : std::string("this LibTorch has no CUDA library")));
   }
   return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
 }
 
 Napi::Value wrap_tensor(Environment& environment, const at::Tensor& tensor) {
   const Napi::Env env = environment.env();
-  if (!tensor.defined()) return env.Null();
+  if (!tensor.defined()) {
+    return env.Null();
+  }
   auto box = std::make_unique<TensorBox>();
   box->tensor = tensor;
   // Only the sole owner of a storage reports it: views and a module's parameters would count it twice.
-  const bool sole_owner = tensor.use_count() <= 2 && tensor.has_storage() && tensor.storage().use_count() <= 1;
-  if (sole_owner && tensor.device().is_cpu()) box->reported_bytes = static_cast<int64_t>(tensor.storage().nbytes());
+  const bool sole_owner =
+      tensor.use_count() <= 2 && tensor.has_storage() && tensor.storage().use_count() <= 1;
+  if (sole_owner && tensor.device().is_cpu()) {
+    box->reported_bytes = static_cast<int64_t>(tensor.storage().nbytes());
+  }
   ++live_handles;
-  if (box->reported_bytes != 0) Napi::MemoryManagement::AdjustExternalMemory(env, box->reported_bytes);
+  if (box->reported_bytes != 0) {
+    Napi::MemoryManagement::AdjustExternalMemory(env, box->reported_bytes);
+  }
   return wrap(env, std::move(box));
 }
 
 const at::Tensor& to_tensor(const Napi::Value& value, const char* what) {
   TensorBox* box = tensor_box(value);
   if (box == nullptr) {
-    throw Error("ERR_SENET_ARG_TYPE", std::string(what) + ": expected a tensor, got " + describe_value(value));
+    throw Error("ERR_SENET_ARG_TYPE",
+                std::string(what) + ": expected a tensor, got " + describe_value(value));
   }
-  if (!box->tensor.defined()) throw Error("ERR_SENET_DISPOSED", std::string(what) + ": the tensor was disposed");
+  if (!box->tensor.defined()) {
+    throw Error("ERR_SENET_DISPOSED", std::string(what) + ": the tensor was disposed");
+  }
   return box->tensor;
 }
 
@@ -166,7 +202,9 @@ bool is_tensor(const Napi::Value& value) {
 
 void dispose_tensor(Environment& environment, const Napi::Value& value) {
   TensorBox* box = tensor_box(value);
-  if (box == nullptr) throw Error("ERR_SENET_ARG_TYPE", "expected a tensor, got " + describe_value(value));
+  if (box == nullptr) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected a tensor, got " + describe_value(value));
+  }
   box->released(environment.env());
 }
 

@@ -1,5 +1,5 @@
-// JavaScript values to C++ values and back: handles, names, numbers. Trusts nothing: every handle's type tag is
-// checked, every number's kind and range.
+// JavaScript values to C++ values and back: handles, names, numbers. Trusts nothing: every handle's type tag
+// is checked, every number's kind and range.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,7 +15,8 @@ namespace senet::addon {
 /// "a number", "an array", "null": how messages name what came.
 std::string describe_value(const Napi::Value& value);
 
-/// A number that is an integer within int64, or a bigint that fits; throws ERR_SENET_ARG_TYPE or ERR_SENET_ARG_RANGE.
+/// A number that is an integer within int64, or a bigint that fits; throws ERR_SENET_ARG_TYPE or
+/// ERR_SENET_ARG_RANGE.
 int64_t to_int64(const Napi::Value& value, const char* what);
 bool to_bool(const Napi::Value& value, const char* what);
 std::string to_string(const Napi::Value& value, const char* what);
@@ -25,7 +26,8 @@ std::vector<int64_t> to_int64_array(const Napi::Value& value, const char* what);
 Napi::Value from_int64(Napi::Env env, int64_t value);
 Napi::Array from_shape(Napi::Env env, at::IntArrayRef shape);
 
-/// 'cpu', 'cuda' or 'cuda:N'; throws ERR_SENET_ARG_RANGE, or ERR_SENET_CUDA_UNAVAILABLE if there is no such device.
+/// 'cpu', 'cuda' or 'cuda:N'; throws ERR_SENET_ARG_RANGE, or ERR_SENET_CUDA_UNAVAILABLE if there is no such
+/// device.
 at::Device to_device(const Napi::Value& value);
 
 /// A new handle that owns the tensor; undefined tensors become null.

@@ -13,7 +13,9 @@ std::string without_backtrace(const c10::Error& error) {
   std::string message = error.what_without_backtrace();
   // LibTorch appends where in its own sources it threw.
   const size_t origin = message.find("\nException raised from ");
-  if (origin != std::string::npos) message.resize(origin);
+  if (origin != std::string::npos) {
+    message.resize(origin);
+  }
   return message;
 }
 
@@ -43,7 +45,9 @@ Environment::Environment(Napi::Env env) : env_(env) {
   const napi_status status = napi_create_threadsafe_function(
       env, nullptr, nullptr, name, /*max_queue_size=*/0, /*initial_thread_count=*/1, nullptr, nullptr, this,
       &Environment::on_wake, &wake);
-  if (status != napi_ok) throw Error("ERR_SENET_INTERNAL", "could not create a thread-safe function");
+  if (status != napi_ok) {
+    throw Error("ERR_SENET_INTERNAL", "could not create a thread-safe function");
+  }
   napi_unref_threadsafe_function(env, wake);  // referenced only while a job is pending
   mailbox_->wake = wake;
   // Added after the thread-safe function's own hook, so it runs before it.
@@ -56,7 +60,9 @@ void Environment::set_callbacks(Napi::Function make_error, Napi::Function settle
 }
 
 Napi::Error Environment::make_error(const Failure& failure) {
-  if (make_error_.IsEmpty()) return Napi::Error::New(env_, failure.code + ": " + failure.message);
+  if (make_error_.IsEmpty()) {
+    return Napi::Error::New(env_, failure.code + ": " + failure.message);
+  }
   return Napi::Error(env_, make_error_.Call({Napi::String::New(env_, failure.code),
                                              Napi::String::New(env_, failure.message)}));
 }
@@ -68,48 +74,66 @@ int64_t Environment::submit(JobWork work, const char* libtorch_code) {
       this, [work = std::move(work), deliver] { *deliver = work(); },
       [mailbox = mailbox_, id] {
         std::lock_guard lock(mailbox->mutex);
-        if (mailbox->wake == nullptr) return;
+        if (mailbox->wake == nullptr) {
+          return;
+        }
         mailbox->finished.push_back(id);
         napi_call_threadsafe_function(mailbox->wake, nullptr, napi_tsfn_nonblocking);
       });
   runtime::Executor::instance().submit(job);
-  if (pending_.empty()) napi_ref_threadsafe_function(env_, mailbox_->wake);
+  if (pending_.empty()) {
+    napi_ref_threadsafe_function(env_, mailbox_->wake);
+  }
   pending_.emplace(id, Pending{std::move(job), std::move(deliver), libtorch_code});
   return id;
 }
 
 void Environment::forget(int64_t id) {
   pending_.erase(id);
-  if (pending_.empty()) napi_unref_threadsafe_function(env_, mailbox_->wake);
+  if (pending_.empty()) {
+    napi_unref_threadsafe_function(env_, mailbox_->wake);
+  }
 }
 
 bool Environment::cancel(int64_t id) {
   const auto found = pending_.find(id);
-  if (found == pending_.end() || !runtime::Executor::instance().cancel(found->second.job)) return false;
+  if (found == pending_.end() || !runtime::Executor::instance().cancel(found->second.job)) {
+    return false;
+  }
   forget(id);
   return true;
 }
 
 Failure Environment::failure_of(const Pending& pending) const {
   Failure failure = describe(pending.job->failure());
-  if (pending.libtorch_code != nullptr && failure.code == "ERR_SENET_LIBTORCH") failure.code = pending.libtorch_code;
+  if (pending.libtorch_code != nullptr && failure.code == "ERR_SENET_LIBTORCH") {
+    failure.code = pending.libtorch_code;
+  }
   return failure;
 }
 
 Napi::Value Environment::wait(int64_t id) {
   const auto found = pending_.find(id);
-  if (found == pending_.end()) throw Error("ERR_SENET_INTERNAL", "no such job");
+  if (found == pending_.end()) {
+    throw Error("ERR_SENET_INTERNAL", "no such job");
+  }
   const Pending pending = found->second;
   runtime::Executor::instance().wait(pending.job);
   forget(id);
-  if (pending.job->failure()) throw make_error(failure_of(pending));
+  if (pending.job->failure()) {
+    throw make_error(failure_of(pending));
+  }
   // Dropped while waiting: the process is being drained.
-  if (!*pending.deliver) throw Error("ERR_SENET_CLOSING", "the process is ending and dropped the job");
+  if (!*pending.deliver) {
+    throw Error("ERR_SENET_CLOSING", "the process is ending and dropped the job");
+  }
   return (*pending.deliver)(*this);
 }
 
 void Environment::on_wake(napi_env env, napi_value, void* context, void*) {
-  if (env == nullptr) return;  // the environment is closing
+  if (env == nullptr) {
+    return;  // the environment is closing
+  }
   static_cast<Environment*>(context)->settle_next();
 }
 
@@ -117,12 +141,16 @@ void Environment::settle_next() {
   int64_t id = 0;
   {
     std::lock_guard lock(mailbox_->mutex);
-    if (mailbox_->finished.empty()) return;
+    if (mailbox_->finished.empty()) {
+      return;
+    }
     id = mailbox_->finished.front();
     mailbox_->finished.pop_front();
   }
   const auto found = pending_.find(id);
-  if (found == pending_.end()) return;  // waited for
+  if (found == pending_.end()) {
+    return;  // waited for
+  }
   const Pending pending = found->second;
   forget(id);
   Napi::HandleScope scope(env_);

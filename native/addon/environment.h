@@ -52,8 +52,8 @@ class Environment {
   void set_callbacks(Napi::Function make_error, Napi::Function settle);
   Napi::Error make_error(const Failure& failure);
 
-  /// Queues work and returns the job's number; `settle` is called with it in a macrotask of its own. A failure whose
-  /// code is ERR_SENET_LIBTORCH is reported with `libtorch_code` instead if one is given.
+  /// Queues work and returns the job's number; `settle` is called with it in a macrotask of its own. A
+  /// failure whose code is ERR_SENET_LIBTORCH is reported with `libtorch_code` instead if one is given.
   int64_t submit(JobWork work, const char* libtorch_code = nullptr);
   /// True if the job had not started: it never will, and will not settle.
   bool cancel(int64_t id);
@@ -61,7 +61,8 @@ class Environment {
   Napi::Value wait(int64_t id);
 
  private:
-  // Where finished jobs wait for the JavaScript thread. Shared with the jobs, which may end after the environment.
+  // Where finished jobs wait for the JavaScript thread. Shared with the jobs, which may end after the
+  // environment.
   struct Mailbox {
     std::mutex mutex;
     std::deque<int64_t> finished;

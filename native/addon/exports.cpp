@@ -16,8 +16,8 @@
 namespace senet::addon {
 namespace {
 
-// Process-wide preparations, in an order that matters: the allocator before any tensor, the CUDA library before any
-// question about CUDA. Safe to repeat.
+// Process-wide preparations, in an order that matters: the allocator before any tensor, the CUDA library
+// before any question about CUDA. Safe to repeat.
 void prepare_process() {
   static const bool prepared = [] {
     runtime::install_cpu_allocator();
@@ -38,10 +38,13 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   const std::string version = runtime::loaded_libtorch_version();
   exports.Set("libtorchVersion", version);
   exports.Set("builtWithLibtorch", SENET_BUILT_WITH_LIBTORCH);
-  if (version != SENET_BUILT_WITH_LIBTORCH) return exports;  // lib/native.ts refuses it with the right error
+  if (version != SENET_BUILT_WITH_LIBTORCH) {
+    return exports;  // lib/native.ts refuses it with the right error
+  }
 
   prepare_process();
-  // This environment's JavaScript thread runs tensor methods itself, with one thread: the others serve the executor.
+  // This environment's JavaScript thread runs tensor methods itself, with one thread: the others serve the
+  // executor.
   runtime::use_threads(1);
   env.SetInstanceData(new Environment(env));
 

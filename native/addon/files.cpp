@@ -17,7 +17,9 @@ using runtime::FileIdentity;
 using runtime::TensorView;
 
 std::vector<ByteRange> to_ranges(const Napi::Value& value) {
-  if (!value.IsArray()) throw Error("ERR_SENET_ARG_TYPE", "expected an array of ranges, got " + describe_value(value));
+  if (!value.IsArray()) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected an array of ranges, got " + describe_value(value));
+  }
   const auto array = value.As<Napi::Array>();
   std::vector<ByteRange> ranges;
   for (uint32_t i = 0, length = array.Length(); i < length; ++i) {
@@ -28,13 +30,17 @@ std::vector<ByteRange> to_ranges(const Napi::Value& value) {
 }
 
 std::vector<TensorView> to_views(const Napi::Value& value) {
-  if (!value.IsArray()) throw Error("ERR_SENET_ARG_TYPE", "expected an array of tensors, got " + describe_value(value));
+  if (!value.IsArray()) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected an array of tensors, got " + describe_value(value));
+  }
   const auto array = value.As<Napi::Array>();
   std::vector<TensorView> views;
   for (uint32_t i = 0, length = array.Length(); i < length; ++i) {
     const auto view = array.Get(i).ToObject();
     const int64_t range = to_int64(view.Get("range"), "range");
-    if (range < 0) throw Error("ERR_SENET_ARG_RANGE", "range: expected an index, got " + std::to_string(range));
+    if (range < 0) {
+      throw Error("ERR_SENET_ARG_RANGE", "range: expected an index, got " + std::to_string(range));
+    }
     views.push_back({static_cast<size_t>(range), parse_dtype(to_string(view.Get("dtype"), "dtype")),
                      to_int64_array(view.Get("shape"), "shape"), to_int64_array(view.Get("stride"), "stride"),
                      to_int64(view.Get("storageOffset"), "storageOffset")});
@@ -44,7 +50,9 @@ std::vector<TensorView> to_views(const Napi::Value& value) {
 
 Napi::Array wrap_all(Environment& environment, const std::vector<at::Tensor>& tensors) {
   auto array = Napi::Array::New(environment.env(), tensors.size());
-  for (uint32_t i = 0; i < tensors.size(); ++i) array.Set(i, wrap_tensor(environment, tensors[i]));
+  for (uint32_t i = 0; i < tensors.size(); ++i) {
+    array.Set(i, wrap_tensor(environment, tensors[i]));
+  }
   return array;
 }
 
@@ -63,7 +71,9 @@ using Reader = std::vector<at::Tensor> (*)(int, FileIdentity, const std::vector<
 
 Napi::Value submit_reading(Environment& environment, const Napi::CallbackInfo& info, Reader reader) {
   const int64_t descriptor = to_int64(info[0], "fd");
-  if (descriptor < 0 || descriptor > INT32_MAX) throw Error("ERR_SENET_ARG_RANGE", "fd: expected a file descriptor");
+  if (descriptor < 0 || descriptor > INT32_MAX) {
+    throw Error("ERR_SENET_ARG_RANGE", "fd: expected a file descriptor");
+  }
   const FileIdentity identity{to_int64(info[1], "size"), to_int64(info[2], "mtimeNs")};
   auto ranges = to_ranges(info[3]);
   auto views = to_views(info[4]);
@@ -87,13 +97,17 @@ Napi::Value map_tensors(Environment& environment, const Napi::CallbackInfo& info
 
 Napi::Value read_bytes(Environment& environment, const Napi::CallbackInfo& info) {
   const int64_t descriptor = to_int64(info[0], "fd");
-  if (descriptor < 0 || descriptor > INT32_MAX) throw Error("ERR_SENET_ARG_RANGE", "fd: expected a file descriptor");
+  if (descriptor < 0 || descriptor > INT32_MAX) {
+    throw Error("ERR_SENET_ARG_RANGE", "fd: expected a file descriptor");
+  }
   const int64_t size = to_int64(info[1], "size");
   const int64_t job = environment.submit([descriptor, size, ranges = to_ranges(info[2])]() -> Deliver {
     auto bytes = runtime::read_bytes(static_cast<int>(descriptor), size, ranges);
     return [bytes = std::move(bytes)](Environment& here) -> Napi::Value {
       auto buffer = Napi::ArrayBuffer::New(here.env(), bytes.size());
-      if (!bytes.empty()) std::memcpy(buffer.Data(), bytes.data(), bytes.size());
+      if (!bytes.empty()) {
+        std::memcpy(buffer.Data(), bytes.data(), bytes.size());
+      }
       return Napi::Uint8Array::New(here.env(), bytes.size(), buffer, 0);
     };
   });
@@ -108,7 +122,8 @@ Napi::Value tensors_from_bytes(Environment& environment, const Napi::CallbackInf
     throw Error("ERR_SENET_ARG_TYPE", "expected a Uint8Array, got " + describe_value(info[0]));
   }
   const auto bytes = info[0].As<Napi::Uint8Array>();
-  const auto tensors = runtime::copy_tensors(bytes.Data(), static_cast<int64_t>(bytes.ByteLength()), ranges, views);
+  const auto tensors =
+      runtime::copy_tensors(bytes.Data(), static_cast<int64_t>(bytes.ByteLength()), ranges, views);
   return wrap_all(environment, tensors);
 }
 
@@ -130,14 +145,17 @@ Napi::Value storage_bytes(Environment& environment, const Napi::CallbackInfo& in
   const int64_t length = to_int64(info[2], "length");
   const auto available = static_cast<int64_t>(tensor.storage().nbytes());
   if (offset < 0 || length < 0 || offset > available || length > available - offset) {
-    throw Error("ERR_SENET_ARG_RANGE", "the bytes " + std::to_string(offset) + " + " + std::to_string(length) +
-                                           " leave a storage of " + std::to_string(available) + " bytes");
+    throw Error("ERR_SENET_ARG_RANGE", "the bytes " + std::to_string(offset) + " + " +
+                                           std::to_string(length) + " leave a storage of " +
+                                           std::to_string(available) + " bytes");
   }
   at::Tensor bytes = at::empty({0}, at::TensorOptions().dtype(at::kByte).device(tensor.device()));
   bytes.set_(tensor.storage(), offset, {length}, {1});
   bytes = bytes.cpu();
   auto buffer = Napi::ArrayBuffer::New(environment.env(), static_cast<size_t>(length));
-  if (length > 0) std::memcpy(buffer.Data(), bytes.const_data_ptr(), static_cast<size_t>(length));
+  if (length > 0) {
+    std::memcpy(buffer.Data(), bytes.const_data_ptr(), static_cast<size_t>(length));
+  }
   return Napi::Uint8Array::New(environment.env(), static_cast<size_t>(length), buffer, 0);
 }
 

@@ -30,20 +30,25 @@ bool comes_first(const c10::OperatorHandle& left, const c10::OperatorHandle& rig
     const auto& schema = op.schema();
     const bool writes_out = std::any_of(schema.arguments().begin(), schema.arguments().end(),
                                         [](const c10::Argument& argument) { return argument.is_out(); });
-    return std::make_tuple(writes_out, !schema.overload_name().empty(), schema.arguments().size(), schema.overload_name());
+    return std::make_tuple(writes_out, !schema.overload_name().empty(), schema.arguments().size(),
+                           schema.overload_name());
   };
   return rank(left) < rank(right);
 }
 
-// Every operator with a schema, by its name without overload. Built once: LibTorch registers its operators when it is
-// loaded.
+// Every operator with a schema, by its name without overload. Built once: LibTorch registers its operators
+// when it is loaded.
 const std::map<std::string, std::vector<c10::OperatorHandle>>& operator_table() {
   static const auto* table = [] {
     auto* built = new std::map<std::string, std::vector<c10::OperatorHandle>>();
     for (const auto& name : c10::Dispatcher::singleton().getAllOpNames()) {
-      if (auto found = c10::Dispatcher::singleton().findSchema(name)) (*built)[name.name].push_back(*found);
+      if (auto found = c10::Dispatcher::singleton().findSchema(name)) {
+        (*built)[name.name].push_back(*found);
+      }
     }
-    for (auto& [name, overloads] : *built) std::sort(overloads.begin(), overloads.end(), comes_first);
+    for (auto& [name, overloads] : *built) {
+      std::sort(overloads.begin(), overloads.end(), comes_first);
+    }
     return built;
   }();
   return *table;
@@ -57,13 +62,18 @@ std::vector<c10::OperatorHandle> find_overloads(const std::string& name) {
   std::vector<c10::OperatorHandle> overloads;
   if (found != operator_table().end()) {
     for (const auto& op : found->second) {
-      if (dot == std::string::npos || op.schema().overload_name() == name.substr(dot + 1)) overloads.push_back(op);
+      if (dot == std::string::npos || op.schema().overload_name() == name.substr(dot + 1)) {
+        overloads.push_back(op);
+      }
     }
   }
   if (overloads.empty()) {
     std::string hint = found == operator_table().end() ? "" : "; its overloads are";
     if (found != operator_table().end()) {
-      for (const auto& op : found->second) hint += " '" + base + (op.schema().overload_name().empty() ? "" : ".") + op.schema().overload_name() + "'";
+      for (const auto& op : found->second) {
+        hint += " '" + base + (op.schema().overload_name().empty() ? "" : ".") + op.schema().overload_name() +
+                "'";
+      }
     } else if (base.find("::") == std::string::npos && operator_table().count("aten::" + base) != 0) {
       hint = "; did you mean 'aten::" + name + "'?";
     }
@@ -73,19 +83,27 @@ std::vector<c10::OperatorHandle> find_overloads(const std::string& name) {
 }
 
 c10::Scalar to_scalar(const Napi::Value& value) {
-  if (value.IsBoolean()) return {value.As<Napi::Boolean>().Value()};
-  if (value.IsBigInt()) return {to_int64(value, "scalar")};
-  if (!value.IsNumber()) throw Misfit{"expected a number, got " + describe_value(value)};
+  if (value.IsBoolean()) {
+    return {value.As<Napi::Boolean>().Value()};
+  }
+  if (value.IsBigInt()) {
+    return {to_int64(value, "scalar")};
+  }
+  if (!value.IsNumber()) {
+    throw Misfit{"expected a number, got " + describe_value(value)};
+  }
   const double number = value.As<Napi::Number>().DoubleValue();
-  // JavaScript has one kind of number: an integral one is an integer, so that it does not turn int64 tensors into
-  // floating ones. -0 and what int64 cannot hold stay floating.
+  // JavaScript has one kind of number: an integral one is an integer, so that it does not turn int64 tensors
+  // into floating ones. -0 and what int64 cannot hold stay floating.
   const bool integral = std::trunc(number) == number && std::abs(number) < 9007199254740992.0 &&
                         !(number == 0 && std::signbit(number));
   return integral ? c10::Scalar(static_cast<int64_t>(number)) : c10::Scalar(number);
 }
 
 int64_t to_integer(const Napi::Value& value) {
-  if (!value.IsNumber() && !value.IsBigInt()) throw Misfit{"expected an integer, got " + describe_value(value)};
+  if (!value.IsNumber() && !value.IsBigInt()) {
+    throw Misfit{"expected an integer, got " + describe_value(value)};
+  }
   try {
     return to_int64(value, "argument");
   } catch (const Error& error) {
@@ -96,13 +114,18 @@ int64_t to_integer(const Napi::Value& value) {
 c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::optional<int32_t> list_size);
 
 c10::IValue to_list(const Napi::Value& value, const c10::TypePtr& element, std::optional<int32_t> size) {
-  const c10::TypePtr stored = element->kind() == c10::TypeKind::SymIntType ? c10::TypePtr(c10::IntType::get()) : element;
+  const c10::TypePtr stored =
+      element->kind() == c10::TypeKind::SymIntType ? c10::TypePtr(c10::IntType::get()) : element;
   c10::impl::GenericList list(stored);
   if (!value.IsArray()) {
     // 'int[2] stride' takes one number for all, as in Python.
-    if (!size.has_value() || *size <= 0) throw Misfit{"expected an array, got " + describe_value(value)};
+    if (!size.has_value() || *size <= 0) {
+      throw Misfit{"expected an array, got " + describe_value(value)};
+    }
     const c10::IValue repeated = to_ivalue(value, element, std::nullopt);
-    for (int32_t i = 0; i < *size; ++i) list.push_back(repeated);
+    for (int32_t i = 0; i < *size; ++i) {
+      list.push_back(repeated);
+    }
     return list;
   }
   const auto array = value.As<Napi::Array>();
@@ -116,10 +139,14 @@ c10::IValue to_list(const Napi::Value& value, const c10::TypePtr& element, std::
 c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::optional<int32_t> list_size) {
   switch (type->kind()) {
     case c10::TypeKind::OptionalType:
-      if (value.IsNull() || value.IsUndefined()) return {};
+      if (value.IsNull() || value.IsUndefined()) {
+        return {};
+      }
       return to_ivalue(value, type->expectRef<c10::OptionalType>().getElementType(), list_size);
     case c10::TypeKind::TensorType:
-      if (!is_tensor(value)) throw Misfit{"expected a tensor, got " + describe_value(value)};
+      if (!is_tensor(value)) {
+        throw Misfit{"expected a tensor, got " + describe_value(value)};
+      }
       return to_tensor(value, "argument");
     case c10::TypeKind::ListType:
       return to_list(value, type->expectRef<c10::ListType>().getElementType(), list_size);
@@ -129,13 +156,19 @@ c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::o
     case c10::TypeKind::SymIntType:
       return to_integer(value);
     case c10::TypeKind::FloatType:
-      if (!value.IsNumber()) throw Misfit{"expected a number, got " + describe_value(value)};
+      if (!value.IsNumber()) {
+        throw Misfit{"expected a number, got " + describe_value(value)};
+      }
       return value.As<Napi::Number>().DoubleValue();
     case c10::TypeKind::BoolType:
-      if (!value.IsBoolean()) throw Misfit{"expected a boolean, got " + describe_value(value)};
+      if (!value.IsBoolean()) {
+        throw Misfit{"expected a boolean, got " + describe_value(value)};
+      }
       return value.As<Napi::Boolean>().Value();
     case c10::TypeKind::StringType:
-      if (!value.IsString()) throw Misfit{"expected a string, got " + describe_value(value)};
+      if (!value.IsString()) {
+        throw Misfit{"expected a string, got " + describe_value(value)};
+      }
       return value.As<Napi::String>().Utf8Value();
     case c10::TypeKind::ScalarTypeType:
       if (!value.IsString() || !is_dtype_name(value.As<Napi::String>().Utf8Value())) {
@@ -143,10 +176,14 @@ c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::o
       }
       return static_cast<int64_t>(parse_dtype(value.As<Napi::String>().Utf8Value()));
     case c10::TypeKind::DeviceObjType:
-      if (!value.IsString()) throw Misfit{"expected a device, got " + describe_value(value)};
+      if (!value.IsString()) {
+        throw Misfit{"expected a device, got " + describe_value(value)};
+      }
       return to_device(value);
     case c10::TypeKind::MemoryFormatType:
-      if (!value.IsString()) throw Misfit{"expected a memory format, got " + describe_value(value)};
+      if (!value.IsString()) {
+        throw Misfit{"expected a memory format, got " + describe_value(value)};
+      }
       return static_cast<int64_t>(parse_memory_format(value.As<Napi::String>().Utf8Value()));
     default:
       throw Misfit{"parameters of type " + type->str() + " cannot be given from JavaScript"};
@@ -154,7 +191,8 @@ c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::o
 }
 
 // The operator's stack of arguments; throws Misfit.
-Stack make_stack(const c10::FunctionSchema& schema, const Napi::Array& positional, const Napi::Value& keywords) {
+Stack make_stack(const c10::FunctionSchema& schema, const Napi::Array& positional,
+                 const Napi::Value& keywords) {
   const bool has_keywords = keywords.IsObject();
   const uint32_t given = positional.Length();
   Stack stack;
@@ -171,9 +209,13 @@ Stack make_stack(const c10::FunctionSchema& schema, const Napi::Array& positiona
       ++used_keywords;
       present = true;
     }
-    if (present && value.IsUndefined() && argument.default_value().has_value()) present = false;
+    if (present && value.IsUndefined() && argument.default_value().has_value()) {
+      present = false;
+    }
     if (!present) {
-      if (!argument.default_value().has_value()) throw Misfit{"the argument '" + argument.name() + "' is missing"};
+      if (!argument.default_value().has_value()) {
+        throw Misfit{"the argument '" + argument.name() + "' is missing"};
+      }
       stack.push_back(*argument.default_value());
       continue;
     }
@@ -199,7 +241,9 @@ struct Call {
 
 Call prepare(const Napi::CallbackInfo& info) {
   const std::string name = to_string(info[0], "operator name");
-  if (!info[1].IsArray()) throw Error("ERR_SENET_ARG_TYPE", "expected an array of arguments, got " + describe_value(info[1]));
+  if (!info[1].IsArray()) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected an array of arguments, got " + describe_value(info[1]));
+  }
   const auto overloads = find_overloads(name);
   const std::string base = name.substr(0, name.find('.'));
   if (const std::string reason = refusal(base); !reason.empty()) {
@@ -218,35 +262,62 @@ Call prepare(const Napi::CallbackInfo& info) {
 
 Napi::Value from_ivalue(Environment& environment, const c10::IValue& value) {
   const Napi::Env env = environment.env();
-  if (value.isTensor()) return wrap_tensor(environment, value.toTensor());
-  if (value.isNone()) return env.Null();
-  if (value.isBool()) return Napi::Boolean::New(env, value.toBool());
-  if (value.isInt()) return from_int64(env, value.toInt());
-  if (value.isSymInt()) return from_int64(env, value.toSymInt().expect_int());
-  if (value.isDouble()) return Napi::Number::New(env, value.toDouble());
-  if (value.isString()) return Napi::String::New(env, value.toStringRef());
-  if (value.isDevice()) return Napi::String::New(env, device_name(value.toDevice()));
+  if (value.isTensor()) {
+    return wrap_tensor(environment, value.toTensor());
+  }
+  if (value.isNone()) {
+    return env.Null();
+  }
+  if (value.isBool()) {
+    return Napi::Boolean::New(env, value.toBool());
+  }
+  if (value.isInt()) {
+    return from_int64(env, value.toInt());
+  }
+  if (value.isSymInt()) {
+    return from_int64(env, value.toSymInt().expect_int());
+  }
+  if (value.isDouble()) {
+    return Napi::Number::New(env, value.toDouble());
+  }
+  if (value.isString()) {
+    return Napi::String::New(env, value.toStringRef());
+  }
+  if (value.isDevice()) {
+    return Napi::String::New(env, device_name(value.toDevice()));
+  }
   if (value.isList()) {
     const auto list = value.toList();
     auto array = Napi::Array::New(env, list.size());
-    for (size_t i = 0; i < list.size(); ++i) array.Set(static_cast<uint32_t>(i), from_ivalue(environment, list.get(i)));
+    for (size_t i = 0; i < list.size(); ++i) {
+      array.Set(static_cast<uint32_t>(i), from_ivalue(environment, list.get(i)));
+    }
     return array;
   }
   if (value.isTuple()) {
     const auto& elements = value.toTupleRef().elements();
     auto array = Napi::Array::New(env, elements.size());
-    for (size_t i = 0; i < elements.size(); ++i) array.Set(static_cast<uint32_t>(i), from_ivalue(environment, elements[i]));
+    for (size_t i = 0; i < elements.size(); ++i) {
+      array.Set(static_cast<uint32_t>(i), from_ivalue(environment, elements[i]));
+    }
     return array;
   }
-  throw Error("ERR_SENET_LIBTORCH", "the operator gave a " + value.tagKind() + ", which has no JavaScript counterpart");
+  throw Error("ERR_SENET_LIBTORCH",
+              "the operator gave a " + value.tagKind() + ", which has no JavaScript counterpart");
 }
 
 // One result as it is, several as an array, none as undefined.
 Napi::Value from_stack(Environment& environment, const Stack& stack) {
-  if (stack.empty()) return environment.env().Undefined();
-  if (stack.size() == 1) return from_ivalue(environment, stack[0]);
+  if (stack.empty()) {
+    return environment.env().Undefined();
+  }
+  if (stack.size() == 1) {
+    return from_ivalue(environment, stack[0]);
+  }
   auto array = Napi::Array::New(environment.env(), stack.size());
-  for (size_t i = 0; i < stack.size(); ++i) array.Set(static_cast<uint32_t>(i), from_ivalue(environment, stack[i]));
+  for (size_t i = 0; i < stack.size(); ++i) {
+    array.Set(static_cast<uint32_t>(i), from_ivalue(environment, stack[i]));
+  }
   return array;
 }
 

@@ -1,4 +1,5 @@
-// Every ATen operator through one door: LibTorch's dispatcher, with arguments converted by the operator's own schema.
+// Every ATen operator through one door: LibTorch's dispatcher, with arguments converted by the operator's own
+// schema.
 #pragma once
 
 #include "addon/environment.h"

@@ -16,8 +16,8 @@
 namespace senet::addon {
 namespace {
 
-// How long the end of the process waits for a job that runs. A forward takes tens of milliseconds; a training step of
-// a large network seconds.
+// How long the end of the process waits for a job that runs. A forward takes tens of milliseconds; a training
+// step of a large network seconds.
 constexpr auto kDrainLimit = std::chrono::seconds(10);
 
 }  // namespace
@@ -31,8 +31,8 @@ Napi::Value configure(Environment& environment, const Napi::CallbackInfo& info) 
   const int64_t workers = to_int64(info[0], "workers");
   const int64_t threads = to_int64(info[1], "threadsPerWorker");
   if (workers < 1 || workers > 256 || threads < 1 || threads > 256) {
-    throw Error("ERR_SENET_ARG_RANGE", "workers and threadsPerWorker: expected 1 to 256, got " + std::to_string(workers) +
-                                           " and " + std::to_string(threads));
+    throw Error("ERR_SENET_ARG_RANGE", "workers and threadsPerWorker: expected 1 to 256, got " +
+                                           std::to_string(workers) + " and " + std::to_string(threads));
   }
   runtime::Executor::instance().configure({static_cast<int>(workers), static_cast<int>(threads)});
   return environment.env().Undefined();
@@ -50,7 +50,9 @@ Napi::Value configuration(Environment& environment, const Napi::CallbackInfo&) {
 Napi::Value manual_seed(Environment& environment, const Napi::CallbackInfo& info) {
   // Negative seeds wrap to uint64, as torch.manual_seed's do.
   bool lossless = false;
-  if (!info[0].IsBigInt()) throw Error("ERR_SENET_ARG_TYPE", "seed: expected a bigint, got " + describe_value(info[0]));
+  if (!info[0].IsBigInt()) {
+    throw Error("ERR_SENET_ARG_TYPE", "seed: expected a bigint, got " + describe_value(info[0]));
+  }
   const uint64_t seed = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
   at::manual_seed(seed);
   return environment.env().Undefined();

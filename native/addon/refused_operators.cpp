@@ -17,17 +17,22 @@ constexpr std::array kGroups{
           {"aten::set_", "aten::set", "aten::resize_", "aten::resize", "aten::resize_as_", "aten::resize_as",
            "aten::resize_as_sparse_", "aten::as_strided", "aten::as_strided_", "aten::as_strided_copy",
            "aten::as_strided_scatter", "aten::set_data", "aten::_reshape_alias", "aten::_resize_output_",
-           "aten::_resize_output", "aten::sparse_resize_", "aten::sparse_resize_and_clear_", "aten::swap_storage"}},
+           "aten::_resize_output", "aten::sparse_resize_", "aten::sparse_resize_and_clear_",
+           "aten::swap_storage"}},
     Group{"it needs a pinned or foreign allocation", {"aten::pin_memory", "aten::_pin_memory"}},
 };
 
 }  // namespace
 
 std::string refusal(const std::string& name) {
-  if (name.find("unsafe") != std::string::npos) return "it skips the checks that memory safety needs";
+  if (name.find("unsafe") != std::string::npos) {
+    return "it skips the checks that memory safety needs";
+  }
   for (const Group& group : kGroups) {
     for (const std::string_view refused : group.names) {
-      if (!refused.empty() && name == refused) return std::string(group.reason);
+      if (!refused.empty() && name == refused) {
+        return std::string(group.reason);
+      }
     }
   }
   return "";

@@ -53,18 +53,26 @@ Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo&
   napi_get_typedarray_info(info.Env(), info[0], &type, &length, &data, &buffer, &byte_offset);
   bool is_array_buffer = false;
   napi_is_arraybuffer(info.Env(), buffer, &is_array_buffer);
-  if (!is_array_buffer) throw Error("ERR_SENET_BUFFER", "the array's bytes are shared with other threads; copy them first");
+  if (!is_array_buffer) {
+    throw Error("ERR_SENET_BUFFER", "the array's bytes are shared with other threads; copy them first");
+  }
   bool detached = false;
   napi_is_detached_arraybuffer(info.Env(), buffer, &detached);
-  if (detached) throw Error("ERR_SENET_BUFFER", "the array's bytes are detached (transferred elsewhere)");
+  if (detached) {
+    throw Error("ERR_SENET_BUFFER", "the array's bytes are detached (transferred elsewhere)");
+  }
   if (type != array_type(dtype)) {
     throw Error("ERR_SENET_DTYPE", std::string("the typed array does not carry ") + dtype_name(dtype));
   }
   __int128 elements = 1;
   for (const int64_t size : shape) {
-    if (size < 0) throw Error("ERR_SENET_SHAPE", "a shape has no negative sizes, got " + shape_text(shape));
+    if (size < 0) {
+      throw Error("ERR_SENET_SHAPE", "a shape has no negative sizes, got " + shape_text(shape));
+    }
     elements *= size;
-    if (elements > INT64_MAX) throw Error("ERR_SENET_SHAPE", "the shape " + shape_text(shape) + " is too large");
+    if (elements > INT64_MAX) {
+      throw Error("ERR_SENET_SHAPE", "the shape " + shape_text(shape) + " is too large");
+    }
   }
   if (elements != static_cast<__int128>(length)) {
     throw Error("ERR_SENET_SHAPE", "the shape " + shape_text(shape) + " needs " +
@@ -72,13 +80,21 @@ Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo&
                                        std::to_string(length));
   }
   at::Tensor tensor = at::empty(shape, at::TensorOptions().dtype(dtype).device(at::kCPU));
-  if (length > 0) std::memcpy(tensor.mutable_data_ptr(), data, tensor.nbytes());
+  if (length > 0) {
+    std::memcpy(tensor.mutable_data_ptr(), data, tensor.nbytes());
+  }
   if (dtype == at::kBool) {
     auto* bytes = static_cast<uint8_t*>(tensor.mutable_data_ptr());
-    for (size_t i = 0; i < length; ++i) bytes[i] = bytes[i] != 0;
+    for (size_t i = 0; i < length; ++i) {
+      bytes[i] = bytes[i] != 0;
+    }
   }
-  if (!device.is_cpu()) tensor = tensor.to(device);
-  if (wants_grad) tensor.set_requires_grad(true);
+  if (!device.is_cpu()) {
+    tensor = tensor.to(device);
+  }
+  if (wants_grad) {
+    tensor.set_requires_grad(true);
+  }
   return wrap_tensor(environment, std::move(tensor));
 }
 
@@ -91,9 +107,12 @@ Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& i
   tensor = tensor.resolve_conj().resolve_neg().cpu().contiguous();
   const Napi::Env env = environment.env();
   auto buffer = Napi::ArrayBuffer::New(env, tensor.nbytes());
-  if (tensor.nbytes() > 0) std::memcpy(buffer.Data(), tensor.const_data_ptr(), tensor.nbytes());
+  if (tensor.nbytes() > 0) {
+    std::memcpy(buffer.Data(), tensor.const_data_ptr(), tensor.nbytes());
+  }
   napi_value array = nullptr;
-  napi_create_typedarray(env, array_type(tensor.scalar_type()), static_cast<size_t>(tensor.numel()), buffer, 0, &array);
+  napi_create_typedarray(env, array_type(tensor.scalar_type()), static_cast<size_t>(tensor.numel()), buffer,
+                         0, &array);
   return {env, array};
 }
 
@@ -119,7 +138,8 @@ Napi::Value set_requires_grad(Environment& environment, const Napi::CallbackInfo
                                        dtype_name(tensor.scalar_type()));
   }
   if (!tensor.is_leaf() && !wanted) {
-    throw Error("ERR_SENET_AUTOGRAD", "requiresGrad of a tensor that an operator made cannot be changed; use detach()");
+    throw Error("ERR_SENET_AUTOGRAD",
+                "requiresGrad of a tensor that an operator made cannot be changed; use detach()");
   }
   tensor.set_requires_grad(wanted);
   return environment.env().Undefined();
@@ -139,16 +159,18 @@ Napi::Value set_grad(Environment& environment, const Napi::CallbackInfo& info) {
   }
   const at::Tensor& value = to_tensor(info[1], "grad");
   if (value.sizes() != tensor.sizes()) {
-    throw Error("ERR_SENET_SHAPE", "a gradient has the shape of its tensor, " + shape_text(tensor.sizes()) + ", got " +
-                                       shape_text(value.sizes()));
+    throw Error("ERR_SENET_SHAPE", "a gradient has the shape of its tensor, " + shape_text(tensor.sizes()) +
+                                       ", got " + shape_text(value.sizes()));
   }
   if (value.scalar_type() != tensor.scalar_type()) {
     throw Error("ERR_SENET_DTYPE", std::string("a gradient has the dtype of its tensor, ") +
-                                       dtype_name(tensor.scalar_type()) + ", got " + dtype_name(value.scalar_type()));
+                                       dtype_name(tensor.scalar_type()) + ", got " +
+                                       dtype_name(value.scalar_type()));
   }
   if (value.device() != tensor.device()) {
-    throw Error("ERR_SENET_DEVICE", "a gradient is on the device of its tensor, " + device_name(tensor.device()) +
-                                        ", got " + device_name(value.device()));
+    throw Error("ERR_SENET_DEVICE", "a gradient is on the device of its tensor, " +
+                                        device_name(tensor.device()) + ", got " +
+                                        device_name(value.device()));
   }
   tensor.mutable_grad() = value.detach();
   return environment.env().Undefined();
@@ -166,12 +188,13 @@ Napi::Value backward(Environment& environment, const Napi::CallbackInfo& info) {
     throw Error("ERR_SENET_AUTOGRAD", "this tensor has no graph: nothing that led to it requires gradients");
   }
   if (!gradient.defined() && tensor.numel() != 1) {
-    throw Error("ERR_SENET_AUTOGRAD", "backward() without a gradient needs a tensor of one element, this one has the shape " +
-                                          shape_text(tensor.sizes()));
+    throw Error("ERR_SENET_AUTOGRAD",
+                "backward() without a gradient needs a tensor of one element, this one has the shape " +
+                    shape_text(tensor.sizes()));
   }
   if (gradient.defined() && gradient.sizes() != tensor.sizes()) {
-    throw Error("ERR_SENET_SHAPE", "the gradient has the shape " + shape_text(gradient.sizes()) + ", the tensor " +
-                                       shape_text(tensor.sizes()));
+    throw Error("ERR_SENET_SHAPE", "the gradient has the shape " + shape_text(gradient.sizes()) +
+                                       ", the tensor " + shape_text(tensor.sizes()));
   }
   const int64_t job = environment.submit(
       [tensor, gradient]() -> Deliver {

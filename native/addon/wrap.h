@@ -1,5 +1,5 @@
-// C++ objects behind opaque JavaScript objects, with a Node-API type tag so that a wrong object is an error and never
-// a wild pointer.
+// C++ objects behind opaque JavaScript objects, with a Node-API type tag so that a wrong object is an error
+// and never a wild pointer.
 #pragma once
 
 #include <napi.h>
@@ -8,8 +8,8 @@
 
 namespace senet::addon {
 
-/// A new plain object that owns `box` until it is collected. `Box` needs `static const napi_type_tag kTag` and
-/// `void released(Napi::Env)`, called on the JavaScript thread before it is deleted.
+/// A new plain object that owns `box` until it is collected. `Box` needs `static const napi_type_tag kTag`
+/// and `void released(Napi::Env)`, called on the JavaScript thread before it is deleted.
 template <typename Box>
 Napi::Object wrap(Napi::Env env, std::unique_ptr<Box> box) {
   Napi::Object object = Napi::Object::New(env);
@@ -28,11 +28,17 @@ Napi::Object wrap(Napi::Env env, std::unique_ptr<Box> box) {
 /// The box behind an object made by wrap(), or null.
 template <typename Box>
 Box* unwrap(const Napi::Value& value) {
-  if (!value.IsObject()) return nullptr;
+  if (!value.IsObject()) {
+    return nullptr;
+  }
   bool tagged = false;
-  if (napi_check_object_type_tag(value.Env(), value, &Box::kTag, &tagged) != napi_ok || !tagged) return nullptr;
+  if (napi_check_object_type_tag(value.Env(), value, &Box::kTag, &tagged) != napi_ok || !tagged) {
+    return nullptr;
+  }
   void* data = nullptr;
-  if (napi_unwrap(value.Env(), value, &data) != napi_ok) return nullptr;
+  if (napi_unwrap(value.Env(), value, &data) != napi_ok) {
+    return nullptr;
+  }
   return static_cast<Box*>(data);
 }
 

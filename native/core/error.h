@@ -1,5 +1,5 @@
-// The one exception type of this library. It knows codes and messages; which JavaScript class a code becomes is
-// decided in lib/errors.ts.
+// The one exception type of this library. It knows codes and messages; which JavaScript class a code becomes
+// is decided in lib/errors.ts.
 #pragma once
 
 #include <stdexcept>

@@ -68,8 +68,9 @@ class OptionReader {
 
   void reject_others() const {
     for (const auto& [name, value] : options_) {
-      if (read_.count(name) == 0)
+      if (read_.count(name) == 0) {
         throw Error("ERR_SENET_UNKNOWN_OPTION", type_ + " has no option '" + name + "'");
+      }
     }
   }
 
@@ -77,15 +78,21 @@ class OptionReader {
   template <class T>
   T get(const std::string& name, const char* expected) {
     const auto found = options_.find(name);
-    if (found == options_.end()) fail("ERR_SENET_ARG_MISSING", name, "is required");
+    if (found == options_.end()) {
+      fail("ERR_SENET_ARG_MISSING", name, "is required");
+    }
     const T* value = std::get_if<T>(&found->second);
-    if (value == nullptr) fail("ERR_SENET_ARG_TYPE", name, std::string("must be ") + expected);
+    if (value == nullptr) {
+      fail("ERR_SENET_ARG_TYPE", name, std::string("must be ") + expected);
+    }
     read_.insert(name);
     return *value;
   }
 
   void check_range(const std::string& name, int64_t value, int64_t max) const {
-    if (value >= 1 && value <= max) return;
+    if (value >= 1 && value <= max) {
+      return;
+    }
     fail("ERR_SENET_ARG_RANGE", name,
          "must be an integer from 1 to " + std::to_string(max) + ", got " + std::to_string(value));
   }
@@ -110,7 +117,9 @@ std::shared_ptr<nn::Module> make_block(OptionReader& options) {
   nn::BlockOptions block{options.integer("inplanes", kMaxWidth), options.integer("planes", kMaxWidth)};
   block.stride = options.integer("stride", kMaxWidth);
   block.reduction = options.reduction(block.planes * Block::kExpansion);
-  if (options.has("downsample")) block.downsample = options.module("downsample");
+  if (options.has("downsample")) {
+    block.downsample = options.module("downsample");
+  }
   options.reject_others();
   return std::make_shared<Block>(block);
 }
@@ -129,8 +138,12 @@ std::shared_ptr<nn::Module> make_se_resnet(OptionReader& options) {
   const std::array<int64_t, 4> layers = options.depths("layers");
   const int64_t num_classes = options.integer("numClasses", kMaxWidth);
   options.reject_others();
-  if (block == "SEBasicBlock") return std::make_shared<SEBasicResNet>("SEResNet", layers, num_classes);
-  if (block == "SEBottleneck") return std::make_shared<SEBottleneckResNet>("SEResNet", layers, num_classes);
+  if (block == "SEBasicBlock") {
+    return std::make_shared<SEBasicResNet>("SEResNet", layers, num_classes);
+  }
+  if (block == "SEBottleneck") {
+    return std::make_shared<SEBottleneckResNet>("SEResNet", layers, num_classes);
+  }
   options.fail("ERR_SENET_ARG_RANGE", "block",
                "must be 'SEBasicBlock' or 'SEBottleneck', got '" + block + "'");
 }
@@ -146,9 +159,15 @@ std::shared_ptr<nn::Module> make_cifar_model(OptionReader& options) {
 }
 
 nn::Recalibrate to_recalibrate(const OptionReader& options, const std::string& name) {
-  if (name == "none") return nn::Recalibrate::kNone;
-  if (name == "input") return nn::Recalibrate::kInput;
-  if (name == "output") return nn::Recalibrate::kOutput;
+  if (name == "none") {
+    return nn::Recalibrate::kNone;
+  }
+  if (name == "input") {
+    return nn::Recalibrate::kInput;
+  }
+  if (name == "output") {
+    return nn::Recalibrate::kOutput;
+  }
   options.fail("ERR_SENET_ARG_RANGE", "recalibrate",
                "must be 'none', 'input' or 'output', got '" + name + "'");
 }
@@ -177,9 +196,13 @@ constexpr std::pair<std::string_view, Factory> kFactories[] = {
 std::shared_ptr<nn::Module> create_module(const std::string& type, const Options& options) {
   OptionReader reader(type, options);
   std::optional<nn::SkipInitScope> skip_init;
-  if (reader.has("initWeights") && !reader.boolean("initWeights")) skip_init.emplace();
+  if (reader.has("initWeights") && !reader.boolean("initWeights")) {
+    skip_init.emplace();
+  }
   for (const auto& [name, factory] : kFactories) {
-    if (name == type) return factory(reader);
+    if (name == type) {
+      return factory(reader);
+    }
   }
   throw Error("ERR_SENET_UNKNOWN_MODEL", "no module has the type '" + type + "'");
 }

@@ -70,12 +70,20 @@ at::Tensor Inception3::run(const at::Tensor& input, at::Tensor* aux_logits) {
   x = maxpool1->forward(Conv2d_2b_3x3->forward(x));                               // N x 64 x 73 x 73
   x = Conv2d_3b_1x1->forward(x);                                                  // N x 80 x 73 x 73
   x = maxpool2->forward(Conv2d_4a_3x3->forward(x));                               // N x 192 x 35 x 35
-  for (const auto& block : mixed_5) x = block->forward(x);  // N x 256, 288, 288 x 35 x 35
-  for (const auto& block : mixed_6) x = block->forward(x);  // N x 768 x 17 x 17
-  if (aux_logits != nullptr && AuxLogits && in_training()) *aux_logits = AuxLogits->forward(x);
-  for (const auto& block : mixed_7) x = block->forward(x);  // N x 1280, 2048, 2048 x 8 x 8
-  x = dropout->forward(avgpool->forward(x)).flatten(1);     // N x 2048
-  return fc->forward(x);                                    // N x classes
+  for (const auto& block : mixed_5) {
+    x = block->forward(x);  // N x 256, 288, 288 x 35 x 35
+  }
+  for (const auto& block : mixed_6) {
+    x = block->forward(x);  // N x 768 x 17 x 17
+  }
+  if (aux_logits != nullptr && AuxLogits && in_training()) {
+    *aux_logits = AuxLogits->forward(x);
+  }
+  for (const auto& block : mixed_7) {
+    x = block->forward(x);  // N x 1280, 2048, 2048 x 8 x 8
+  }
+  x = dropout->forward(avgpool->forward(x)).flatten(1);  // N x 2048
+  return fc->forward(x);                                 // N x classes
 }
 
 void Inception3::check_input(const at::Tensor& input) const {
@@ -84,10 +92,18 @@ void Inception3::check_input(const at::Tensor& input) const {
 }
 
 void Inception3::add_se(nn::Recalibrate where) {
-  for (const auto& block : mixed_5) block->add_se(where);
-  for (const auto& block : mixed_6) block->add_se(where);
-  if (AuxLogits) AuxLogits->add_se(where == nn::Recalibrate::kOutput ? nn::Recalibrate::kInput : where);
-  for (const auto& block : mixed_7) block->add_se(where);
+  for (const auto& block : mixed_5) {
+    block->add_se(where);
+  }
+  for (const auto& block : mixed_6) {
+    block->add_se(where);
+  }
+  if (AuxLogits) {
+    AuxLogits->add_se(where == nn::Recalibrate::kOutput ? nn::Recalibrate::kInput : where);
+  }
+  for (const auto& block : mixed_7) {
+    block->add_se(where);
+  }
 }
 
 SEInception3::SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate)

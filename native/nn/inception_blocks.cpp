@@ -10,7 +10,9 @@ namespace {
 
 at::Tensor run_chain(const InceptionBlock::Chain& chain, const at::Tensor& input) {
   at::Tensor x = input;
-  for (const auto& conv : chain) x = conv->forward(x);
+  for (const auto& conv : chain) {
+    x = conv->forward(x);
+  }
   return x;
 }
 

@@ -19,8 +19,12 @@ constexpr size_t kLazyZerosBytes = 64 * 1024;
 
 at::Tensor lazy_zeros(at::IntArrayRef sizes) {
   size_t bytes = sizeof(float);
-  for (const int64_t size : sizes) bytes *= static_cast<size_t>(size);  // registry.cpp bounds every size
-  if (bytes < kLazyZerosBytes) return at::zeros(sizes, at::kFloat);
+  for (const int64_t size : sizes) {
+    bytes *= static_cast<size_t>(size);  // registry.cpp bounds every size
+  }
+  if (bytes < kLazyZerosBytes) {
+    return at::zeros(sizes, at::kFloat);
+  }
   // Anonymous pages are zero and are backed at first touch. calloc would do the same, but only while it maps
   // too.
   void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -34,7 +38,9 @@ at::Tensor lazy_zeros(at::IntArrayRef sizes) {
 
 double fan_of(const at::Tensor& weight, Fan fan) {
   int64_t size = weight.size(fan == Fan::kIn ? 1 : 0);
-  for (int64_t dimension = 2; dimension < weight.dim(); ++dimension) size *= weight.size(dimension);
+  for (int64_t dimension = 2; dimension < weight.dim(); ++dimension) {
+    size *= weight.size(dimension);
+  }
   return static_cast<double>(size);
 }
 
@@ -45,7 +51,9 @@ at::Tensor new_parameter(at::IntArrayRef sizes) {
 }
 
 void init_default_weight(const at::Tensor& weight) {
-  if (SkipInitScope::active()) return;
+  if (SkipInitScope::active()) {
+    return;
+  }
   const at::NoGradGuard no_grad;
   // In the order of operations of torch.nn.init.kaiming_uniform_, so that the bound has the same bits.
   const double gain = std::sqrt(2.0 / (1.0 + std::pow(std::sqrt(5.0), 2)));
@@ -54,7 +62,9 @@ void init_default_weight(const at::Tensor& weight) {
 }
 
 void init_default_bias(const at::Tensor& bias, const at::Tensor& weight) {
-  if (SkipInitScope::active()) return;
+  if (SkipInitScope::active()) {
+    return;
+  }
   const at::NoGradGuard no_grad;
   const double bound = 1.0 / std::sqrt(fan_of(weight, Fan::kIn));
   bias.uniform_(-bound, bound);
@@ -63,7 +73,9 @@ void init_default_bias(const at::Tensor& bias, const at::Tensor& weight) {
 // Both loops of the originals also set BatchNorm to 1 and 0, which a new BatchNorm2d already is.
 
 void init_kaiming_normal(const torch::nn::Module& root, Fan fan) {
-  if (SkipInitScope::active()) return;
+  if (SkipInitScope::active()) {
+    return;
+  }
   const at::NoGradGuard no_grad;
   for (const auto& module : root.modules(/*include_self=*/false)) {
     if (const auto* conv = dynamic_cast<const Conv2d*>(module.get())) {
@@ -73,7 +85,9 @@ void init_kaiming_normal(const torch::nn::Module& root, Fan fan) {
 }
 
 void init_inception(const torch::nn::Module& root) {
-  if (SkipInitScope::active()) return;
+  if (SkipInitScope::active()) {
+    return;
+  }
   const at::NoGradGuard no_grad;
   // PARITY: trunc_normal_(std, a = -2, b = 2) cuts at 20 standard deviations or more: it never rejects a
   // draw.

@@ -148,12 +148,16 @@ at::Tensor Dropout::forward(const at::Tensor& input) {
 
 Sequential::Sequential(std::vector<std::shared_ptr<Module>> given)
     : Module("Sequential"), layers(std::move(given)) {
-  for (size_t i = 0; i < layers.size(); ++i) register_module(std::to_string(i), layers[i]);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    register_module(std::to_string(i), layers[i]);
+  }
 }
 
 at::Tensor Sequential::forward(const at::Tensor& input) {
   at::Tensor x = input;
-  for (const auto& layer : layers) x = layer->forward(x);
+  for (const auto& layer : layers) {
+    x = layer->forward(x);
+  }
   return x;
 }
 

@@ -37,7 +37,9 @@ Output Module::forward_all(const at::Tensor& input) {
 
 void Module::check_input(const at::Tensor& input) const {
   const at::Tensor* parameter = first_parameter();
-  if (parameter == nullptr) return;
+  if (parameter == nullptr) {
+    return;
+  }
   if (input.scalar_type() != parameter->scalar_type()) {
     const std::string expected = dtype_name(parameter->scalar_type());
     throw Error("ERR_SENET_DTYPE", name() + ": expected an input of " + expected +
@@ -60,24 +62,32 @@ bool Module::in_training() const {
 }
 
 void Module::check_image(const at::Tensor& input, int64_t channels) const {
-  if (input.dim() == 4 && input.size(1) == channels && input.numel() > 0) return;
+  if (input.dim() == 4 && input.size(1) == channels && input.numel() > 0) {
+    return;
+  }
   throw Error("ERR_SENET_SHAPE", name() + ": expected an input of the shape [N, " + std::to_string(channels) +
                                      ", H, W] with N, H and W at least 1, got " + shape_text(input.sizes()));
 }
 
 void Module::check_image(const at::Tensor& input) const {
-  if (input.dim() == 4 && input.numel() > 0) return;
+  if (input.dim() == 4 && input.numel() > 0) {
+    return;
+  }
   throw Error("ERR_SENET_SHAPE", name() +
                                      ": expected an input of the shape [N, C, H, W], all at least 1, got " +
                                      shape_text(input.sizes()));
 }
 
 const at::Tensor* Module::first_parameter() const {
-  if (!parameters_.is_empty()) return &parameters_.front().value();
+  if (!parameters_.is_empty()) {
+    return &parameters_.front().value();
+  }
   for (const auto& child : children()) {
     const auto* module = dynamic_cast<const Module*>(child.get());
     const at::Tensor* parameter = module != nullptr ? module->first_parameter() : nullptr;
-    if (parameter != nullptr) return parameter;
+    if (parameter != nullptr) {
+      return parameter;
+    }
   }
   return nullptr;
 }

@@ -23,7 +23,9 @@ SEBasicBlock::SEBasicBlock(const BlockOptions& options) : Module("SEBasicBlock")
   conv2 = register_module("conv2", conv3x3(options.planes, options.planes));
   bn2 = register_module("bn2", std::make_shared<BatchNorm2d>(options.planes));
   se = register_module("se", std::make_shared<SELayer>(options.planes, options.reduction));
-  if (options.downsample) downsample = register_module("downsample", options.downsample);
+  if (options.downsample) {
+    downsample = register_module("downsample", options.downsample);
+  }
 }
 
 at::Tensor SEBasicBlock::forward(const at::Tensor& input) {
@@ -47,7 +49,9 @@ SEBottleneck::SEBottleneck(const BlockOptions& options) : Module("SEBottleneck")
   bn3 = register_module("bn3", std::make_shared<BatchNorm2d>(planes * kExpansion));
   relu = register_module("relu", std::make_shared<ReLU>());
   se = register_module("se", std::make_shared<SELayer>(planes * kExpansion, options.reduction));
-  if (options.downsample) downsample = register_module("downsample", options.downsample);
+  if (options.downsample) {
+    downsample = register_module("downsample", options.downsample);
+  }
 }
 
 at::Tensor SEBottleneck::forward(const at::Tensor& input) {
@@ -72,8 +76,9 @@ CifarSEBasicBlock::CifarSEBasicBlock(int64_t inplanes, int64_t planes, int64_t s
   se = register_module("se", std::make_shared<SELayer>(planes, reduction));
   // PARITY: the stride alone makes no downsample, so inplanes == planes with a stride of 2 fails in forward,
   // as in the original.
-  if (inplanes != planes)
+  if (inplanes != planes) {
     downsample = register_module("downsample", make_downsample(inplanes, planes, stride));
+  }
 }
 
 at::Tensor CifarSEBasicBlock::forward(const at::Tensor& input) {

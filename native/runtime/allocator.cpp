@@ -28,7 +28,9 @@ constexpr size_t kCacheShare = 8;
 
 // Four classes to a doubling, so that rounding up wastes at most a quarter, and a fifth on average less.
 size_t class_size(size_t bytes) {
-  if (bytes <= kAlignment) return kAlignment;
+  if (bytes <= kAlignment) {
+    return kAlignment;
+  }
   const size_t step = std::max(std::bit_floor(bytes - 1) / 4, kAlignment);
   return (bytes + step - 1) / step * step;
 }
@@ -42,7 +44,9 @@ class CachingAllocator final : public c10::Allocator {
 
   c10::DataPtr allocate(size_t bytes) override {
     const c10::Device cpu(c10::DeviceType::CPU);
-    if (bytes == 0) return {nullptr, nullptr, &CachingAllocator::release_block, cpu};
+    if (bytes == 0) {
+      return {nullptr, nullptr, &CachingAllocator::release_block, cpu};
+    }
     void* block = take_block(bytes);
     return {block, block, &CachingAllocator::release_block, cpu};
   }
@@ -68,19 +72,24 @@ class CachingAllocator final : public c10::Allocator {
       cached_bytes_ = 0;
     }
     for (auto& [size, blocks] : free_blocks) {
-      for (void* block : blocks) unmap(block, size);
+      for (void* block : blocks) {
+        unmap(block, size);
+      }
     }
   }
 
   static CachingAllocator& instance() {
-    static auto* allocator = new CachingAllocator();  // leaked: tensors of static lifetime are freed after main
+    static auto* allocator =
+        new CachingAllocator();  // leaked: tensors of static lifetime are freed after main
     return *allocator;
   }
 
  private:
   void* take_block(size_t bytes) {
     // A size near 2**64 (a shape that only overflows once it is rounded) must not wrap to a small one.
-    if (bytes > SIZE_MAX / 2) throw_out_of_memory(bytes);
+    if (bytes > SIZE_MAX / 2) {
+      throw_out_of_memory(bytes);
+    }
     const size_t size = class_size(bytes);
     {
       std::lock_guard lock(mutex_);
@@ -98,7 +107,9 @@ class CachingAllocator final : public c10::Allocator {
     if (block == nullptr) {
       trim();
       block = map(size);
-      if (block == nullptr) throw_out_of_memory(bytes);
+      if (block == nullptr) {
+        throw_out_of_memory(bytes);
+      }
     }
     std::lock_guard lock(mutex_);
     live_bytes_ += bytes;
@@ -107,7 +118,9 @@ class CachingAllocator final : public c10::Allocator {
   }
 
   static void release_block(void* block) {
-    if (block != nullptr) instance().give_back(block);
+    if (block != nullptr) {
+      instance().give_back(block);
+    }
   }
 
   void give_back(void* block) {
@@ -141,12 +154,18 @@ class CachingAllocator final : public c10::Allocator {
     // Map a huge page more than needed, then cut the ends off to an aligned middle.
     const size_t mapped = size + kHugePage;
     void* raw = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (raw == MAP_FAILED) return nullptr;
+    if (raw == MAP_FAILED) {
+      return nullptr;
+    }
     const auto start = reinterpret_cast<uintptr_t>(raw);
     const uintptr_t aligned = (start + kHugePage - 1) / kHugePage * kHugePage;
-    if (aligned > start) munmap(raw, aligned - start);
+    if (aligned > start) {
+      munmap(raw, aligned - start);
+    }
     const uintptr_t end = aligned + size;
-    if (start + mapped > end) munmap(reinterpret_cast<void*>(end), start + mapped - end);
+    if (start + mapped > end) {
+      munmap(reinterpret_cast<void*>(end), start + mapped - end);
+    }
     void* block = reinterpret_cast<void*>(aligned);
 #ifdef MADV_HUGEPAGE
     madvise(block, size, MADV_HUGEPAGE);

@@ -1,8 +1,8 @@
 // The CPU allocator under every LibTorch tensor of the process: bounded, caching, counted.
 //
-// LibTorch's own allocator maps, faults in and unmaps every large activation anew, which is the largest single cost of
-// its CPU operators. This one keeps freed blocks by size class, up to a limit, and gives them back when the executor
-// has been idle for a while.
+// LibTorch's own allocator maps, faults in and unmaps every large activation anew, which is the largest
+// single cost of its CPU operators. This one keeps freed blocks by size class, up to a limit, and gives them
+// back when the executor has been idle for a while.
 #pragma once
 
 #include <cstddef>
@@ -14,9 +14,9 @@ struct AllocatorCounts {
   size_t cached_bytes;  // kept for the next allocation
 };
 
-/// Installs the allocator once per process; later calls do nothing. Must run before any operator and is never undone,
-/// since oneDNN frees its memory through whichever allocator is current. SENET_CACHING_ALLOCATOR=0 keeps it counting
-/// but switches the cache off.
+/// Installs the allocator once per process; later calls do nothing. Must run before any operator and is never
+/// undone, since oneDNN frees its memory through whichever allocator is current. SENET_CACHING_ALLOCATOR=0
+/// keeps it counting but switches the cache off.
 void install_cpu_allocator();
 
 AllocatorCounts allocator_counts();

@@ -8,8 +8,8 @@ namespace senet::runtime {
 /// The folder that libtorch_cpu was loaded from; empty if the loader does not say.
 std::string libtorch_folder();
 
-/// Loads libtorch_cuda from that folder if it is there. Must run before anything asks whether CUDA exists, since
-/// LibTorch caches the answer. Returns its path, or an empty string.
+/// Loads libtorch_cuda from that folder if it is there. Must run before anything asks whether CUDA exists,
+/// since LibTorch caches the answer. Returns its path, or an empty string.
 std::string load_cuda_library();
 
 /// CUDA devices that can be used; 0 without the library, a driver or a device.

@@ -19,7 +19,8 @@ namespace {
 
 // After this long without a job the allocator's cache goes back to the system.
 constexpr auto kIdleBeforeTrim = std::chrono::seconds(5);
-// Workers, and the OpenMP teams that they start, yield to the JavaScript thread when the processors are all in use.
+// Workers, and the OpenMP teams that they start, yield to the JavaScript thread when the processors are all
+// in use.
 constexpr int kWorkerNiceness = 5;
 
 void lower_priority() {
@@ -40,7 +41,9 @@ Executor::Executor() : settings_{1, available_processors()} {}
 void Executor::configure(Settings settings) {
   std::lock_guard lock(mutex_);
   settings_ = settings;
-  if (started_workers_ > 0) start_workers();
+  if (started_workers_ > 0) {
+    start_workers();
+  }
   wake_.notify_all();
 }
 
@@ -51,7 +54,8 @@ Executor::Settings Executor::settings() {
 
 Executor::Counts Executor::counts() {
   std::lock_guard lock(mutex_);
-  // A job that has ended stays in running_ until its `done` returns; whoever awaited it may already look here.
+  // A job that has ended stays in running_ until its `done` returns; whoever awaited it may already look
+  // here.
   const auto running = std::count_if(running_.begin(), running_.end(),
                                      [](const Job* job) { return job->state_ == Job::State::kRunning; });
   return {queue_.size(), static_cast<size_t>(running)};
@@ -65,7 +69,9 @@ void Executor::start_workers() {
 
 void Executor::submit(std::shared_ptr<Job> job) {
   std::lock_guard lock(mutex_);
-  if (closed_) throw Error("ERR_SENET_CLOSING", "the process is ending and takes no new jobs");
+  if (closed_) {
+    throw Error("ERR_SENET_CLOSING", "the process is ending and takes no new jobs");
+  }
   start_workers();
   queue_.push_back(std::move(job));
   // Not notify_one: a worker above the configured number would swallow it.
@@ -96,7 +102,9 @@ bool Executor::cancel(const std::shared_ptr<Job>& job) {
     dropped = take_queued([&](const Job& other) { return &other != job.get(); });
   }
   // What the work captured (tensors, modules) is freed here, outside the lock.
-  for (auto& gone : dropped) gone->work_ = nullptr;
+  for (auto& gone : dropped) {
+    gone->work_ = nullptr;
+  }
   return !dropped.empty();
 }
 
@@ -110,10 +118,13 @@ void Executor::abandon(const void* owner) {
   std::unique_lock lock(mutex_);
   dropped = take_queued([&](const Job& job) { return job.owner_ != owner; });
   ended_.wait(lock, [&] {
-    return std::none_of(running_.begin(), running_.end(), [&](const Job* job) { return job->owner_ == owner; });
+    return std::none_of(running_.begin(), running_.end(),
+                        [&](const Job* job) { return job->owner_ == owner; });
   });
   lock.unlock();
-  for (auto& gone : dropped) gone->work_ = nullptr;
+  for (auto& gone : dropped) {
+    gone->work_ = nullptr;
+  }
 }
 
 bool Executor::drain(std::chrono::milliseconds limit) {
@@ -130,9 +141,7 @@ void Executor::run_worker(size_t index) {
   std::unique_lock lock(mutex_);
   bool trimmed = true;
   while (true) {
-    const auto ready = [&] {
-      return index >= static_cast<size_t>(settings_.workers) || !queue_.empty();
-    };
+    const auto ready = [&] { return index >= static_cast<size_t>(settings_.workers) || !queue_.empty(); };
     if (!trimmed && !wake_.wait_for(lock, kIdleBeforeTrim, ready)) {
       trimmed = true;
       if (running_.empty()) {
@@ -173,8 +182,11 @@ void Executor::run_worker(size_t index) {
     job->failure_ = failure;
     job->state_ = Job::State::kEnded;
     lock.unlock();
-    // Still counted as running: abandon() and drain() return only when nobody will call into the owner any more.
-    if (job->done_) job->done_();
+    // Still counted as running: abandon() and drain() return only when nobody will call into the owner any
+    // more.
+    if (job->done_) {
+      job->done_();
+    }
     lock.lock();
     running_.erase(std::find(running_.begin(), running_.end(), job.get()));
     trimmed = false;

@@ -1,7 +1,8 @@
 // The threads that run forwards, backwards and file reads: never the JavaScript thread, never libuv's pool.
 //
-// One executor per process, shared by every environment (the main thread and each Worker). It is leaked on purpose:
-// its threads outlive LibTorch's statics at exit otherwise. Jobs hold no JavaScript and never wait for it.
+// One executor per process, shared by every environment (the main thread and each Worker). It is leaked on
+// purpose: its threads outlive LibTorch's statics at exit otherwise. Jobs hold no JavaScript and never wait
+// for it.
 #pragma once
 
 #include <chrono>
@@ -20,11 +21,13 @@ namespace senet::runtime {
 class Job {
  public:
   using Work = std::function<void()>;
-  /// Called once, on the thread that ended the job (or dropped it), after the work and all it captured are gone.
+  /// Called once, on the thread that ended the job (or dropped it), after the work and all it captured are
+  /// gone.
   using Done = std::function<void()>;
 
   /// `owner` identifies the environment that submitted the job.
-  Job(const void* owner, Work work, Done done) : owner_(owner), work_(std::move(work)), done_(std::move(done)) {}
+  Job(const void* owner, Work work, Done done)
+      : owner_(owner), work_(std::move(work)), done_(std::move(done)) {}
 
   /// What the work threw, once the job has ended.
   std::exception_ptr failure() const {
@@ -69,7 +72,8 @@ class Executor {
 
   /// Drops the owner's queued jobs and waits for its running ones.
   void abandon(const void* owner);
-  /// Refuses new jobs, drops the queued ones and waits for the running ones, at most `limit`; true if none is left.
+  /// Refuses new jobs, drops the queued ones and waits for the running ones, at most `limit`; true if none is
+  /// left.
   bool drain(std::chrono::milliseconds limit);
 
  private:

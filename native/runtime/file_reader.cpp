@@ -51,13 +51,17 @@ std::shared_ptr<Arena> allocate_arena(const std::vector<ByteRange>& ranges) {
   }
   arena->memory = c10::GetCPUAllocator()->allocate(static_cast<size_t>(total));
   auto* base = static_cast<uint8_t*>(arena->memory.get());
-  for (const int64_t place : places) arena->starts.push_back(base + place);
+  for (const int64_t place : places) {
+    arena->starts.push_back(base + place);
+  }
   return arena;
 }
 
 void check_identity(int fd, FileIdentity identity) {
   struct stat now {};
-  if (fstat(fd, &now) != 0) throw Error("ERR_SENET_FILE", std::string("fstat failed: ") + std::strerror(errno));
+  if (fstat(fd, &now) != 0) {
+    throw Error("ERR_SENET_FILE", std::string("fstat failed: ") + std::strerror(errno));
+  }
 #ifdef __APPLE__
   const int64_t modified = int64_t{now.st_mtimespec.tv_sec} * 1'000'000'000 + now.st_mtimespec.tv_nsec;
 #else
@@ -67,15 +71,23 @@ void check_identity(int fd, FileIdentity identity) {
     throw_changed("the file had " + std::to_string(identity.size) + " bytes when it was parsed and has " +
                   std::to_string(now.st_size) + " now");
   }
-  if (modified != identity.modified_nanoseconds) throw_changed("the file was modified after it was parsed");
+  if (modified != identity.modified_nanoseconds) {
+    throw_changed("the file was modified after it was parsed");
+  }
 }
 
 void read_exactly(int fd, uint8_t* destination, int64_t offset, int64_t length) {
   while (length > 0) {
     const ssize_t got = pread(fd, destination, static_cast<size_t>(length), offset);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw Error("ERR_SENET_FILE", std::string("reading failed: ") + std::strerror(errno));
-    if (got == 0) throw_changed("the file ends at byte " + std::to_string(offset) + ", before its last tensor");
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      throw Error("ERR_SENET_FILE", std::string("reading failed: ") + std::strerror(errno));
+    }
+    if (got == 0) {
+      throw_changed("the file ends at byte " + std::to_string(offset) + ", before its last tensor");
+    }
     destination += got;
     offset += got;
     length -= got;
@@ -90,9 +102,12 @@ void read_ranges(int fd, const std::vector<ByteRange>& ranges, const std::vector
   };
   std::vector<Piece> pieces;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    if (destinations[i] == nullptr) continue;
+    if (destinations[i] == nullptr) {
+      continue;
+    }
     for (int64_t done = 0; done < ranges[i].length; done += kChunk) {
-      pieces.push_back({destinations[i] + done, ranges[i].offset + done, std::min(kChunk, ranges[i].length - done)});
+      pieces.push_back(
+          {destinations[i] + done, ranges[i].offset + done, std::min(kChunk, ranges[i].length - done)});
     }
   }
   at::parallel_for(0, static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
@@ -105,17 +120,23 @@ void read_ranges(int fd, const std::vector<ByteRange>& ranges, const std::vector
 
 c10::Storage make_storage(uint8_t* start, int64_t length, std::shared_ptr<void> owner) {
   auto* context = new std::shared_ptr<void>(std::move(owner));
-  at::DataPtr pointer(start, context, [](void* held) { delete static_cast<std::shared_ptr<void>*>(held); },
-                      c10::Device(c10::DeviceType::CPU));
+  at::DataPtr pointer(
+      start, context, [](void* held) { delete static_cast<std::shared_ptr<void>*>(held); },
+      c10::Device(c10::DeviceType::CPU));
   return {c10::Storage::use_byte_size_t(), static_cast<size_t>(length), std::move(pointer), nullptr, false};
 }
 
-// One storage a range, the views over them. Views of one range share its storage, as they did when they were saved.
-std::vector<at::Tensor> make_tensors(const std::vector<ByteRange>& ranges, const std::vector<TensorView>& views,
-                                     const std::vector<uint8_t*>& starts, const std::shared_ptr<void>& owner) {
+// One storage a range, the views over them. Views of one range share its storage, as they did when they were
+// saved.
+std::vector<at::Tensor> make_tensors(const std::vector<ByteRange>& ranges,
+                                     const std::vector<TensorView>& views,
+                                     const std::vector<uint8_t*>& starts,
+                                     const std::shared_ptr<void>& owner) {
   std::vector<c10::Storage> storages;
   storages.reserve(ranges.size());
-  for (size_t i = 0; i < ranges.size(); ++i) storages.push_back(make_storage(starts[i], ranges[i].length, owner));
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    storages.push_back(make_storage(starts[i], ranges[i].length, owner));
+  }
   std::vector<at::Tensor> tensors;
   tensors.reserve(views.size());
   for (const auto& view : views) {
@@ -141,8 +162,12 @@ void check_views(const std::vector<ByteRange>& ranges, const std::vector<TensorV
     }
   }
   for (const auto& view : views) {
-    if (view.range >= ranges.size()) throw_format("a tensor names a range that does not exist");
-    if (view.shape.size() != view.stride.size()) throw_format("a tensor has as many strides as dimensions or none");
+    if (view.range >= ranges.size()) {
+      throw_format("a tensor names a range that does not exist");
+    }
+    if (view.shape.size() != view.stride.size()) {
+      throw_format("a tensor has as many strides as dimensions or none");
+    }
     const auto item = static_cast<__int128>(c10::elementSize(view.dtype));
     // The last element reached, in 128 bits: no product of a file's numbers can wrap.
     __int128 last = view.storage_offset;
@@ -165,8 +190,12 @@ void check_views(const std::vector<ByteRange>& ranges, const std::vector<TensorV
 std::vector<uint8_t> read_bytes(int fd, int64_t size, const std::vector<ByteRange>& ranges) {
   check_views(ranges, {}, size);
   int64_t total = 0;
-  for (const auto& range : ranges) total += range.length;
-  if (total > kMaxHeaderBytes) throw_format("headers of " + std::to_string(total) + " bytes");
+  for (const auto& range : ranges) {
+    total += range.length;
+  }
+  if (total > kMaxHeaderBytes) {
+    throw_format("headers of " + std::to_string(total) + " bytes");
+  }
   std::vector<uint8_t> bytes(static_cast<size_t>(total));
   uint8_t* destination = bytes.data();
   for (const auto& range : ranges) {
@@ -195,26 +224,33 @@ std::vector<at::Tensor> map_tensors(int fd, FileIdentity identity, const std::ve
     size_t length = 0;
     std::shared_ptr<Arena> copies;
     ~Mapping() {
-      if (start != nullptr) munmap(start, length);
+      if (start != nullptr) {
+        munmap(start, length);
+      }
     }
   };
   auto mapping = std::make_shared<Mapping>();
   std::vector<bool> aligned(ranges.size(), true);
   for (const auto& view : views) {
     // A bool range is written to (see make_tensors), which would copy its pages anyway.
-    if (ranges[view.range].offset % static_cast<int64_t>(c10::elementSize(view.dtype)) != 0 || view.dtype == at::kBool) {
+    if (ranges[view.range].offset % static_cast<int64_t>(c10::elementSize(view.dtype)) != 0 ||
+        view.dtype == at::kBool) {
       aligned[view.range] = false;
     }
   }
   if (identity.size > 0) {
     mapping->length = static_cast<size_t>(identity.size);
     void* start = mmap(nullptr, mapping->length, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
-    if (start == MAP_FAILED) throw Error("ERR_SENET_FILE", std::string("mapping failed: ") + std::strerror(errno));
+    if (start == MAP_FAILED) {
+      throw Error("ERR_SENET_FILE", std::string("mapping failed: ") + std::strerror(errno));
+    }
     mapping->start = start;
   }
   std::vector<ByteRange> copied;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    if (!aligned[i]) copied.push_back(ranges[i]);
+    if (!aligned[i]) {
+      copied.push_back(ranges[i]);
+    }
   }
   mapping->copies = allocate_arena(copied);
   read_ranges(fd, copied, mapping->copies->starts);

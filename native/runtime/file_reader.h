@@ -1,5 +1,5 @@
-// Bytes of a file, or of memory, as tensors. Trusts nothing that the caller computed: every view is checked against its
-// range, and every range against the file.
+// Bytes of a file, or of memory, as tensors. Trusts nothing that the caller computed: every view is checked
+// against its range, and every range against the file.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -33,15 +33,16 @@ struct FileIdentity {
 /// Throws ERR_SENET_CHECKPOINT_FORMAT if a view leaves its range, or a range the `size` bytes behind it.
 void check_views(const std::vector<ByteRange>& ranges, const std::vector<TensorView>& views, int64_t size);
 
-/// Reads small ranges, one after the other, into one run of bytes: headers that lie between the tensors of a file.
+/// Reads small ranges, one after the other, into one run of bytes: headers that lie between the tensors of a
+/// file.
 std::vector<uint8_t> read_bytes(int fd, int64_t size, const std::vector<ByteRange>& ranges);
 
 /// Reads each range once with pread, in parallel, into one block of memory that the tensors share.
 std::vector<at::Tensor> read_tensors(int fd, FileIdentity identity, const std::vector<ByteRange>& ranges,
                                      const std::vector<TensorView>& views);
 
-/// Maps the file privately (a write copies the page). Ranges that do not start at a multiple of their elements are
-/// read instead. Another process that truncates the file kills this one with SIGBUS.
+/// Maps the file privately (a write copies the page). Ranges that do not start at a multiple of their
+/// elements are read instead. Another process that truncates the file kills this one with SIGBUS.
 std::vector<at::Tensor> map_tensors(int fd, FileIdentity identity, const std::vector<ByteRange>& ranges,
                                     const std::vector<TensorView>& views);
 

@@ -19,13 +19,17 @@ double cgroup_processors() {
   std::string quota;
   double period = 0;
   if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> quota >> period) {
-    if (quota == "max" || period <= 0) return INFINITY;
+    if (quota == "max" || period <= 0) {
+      return INFINITY;
+    }
     return std::atof(quota.c_str()) / period;
   }
   double v1_quota = 0;
   std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
   std::ifstream period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  if (quota_file >> v1_quota && period_file >> period && v1_quota > 0 && period > 0) return v1_quota / period;
+  if (quota_file >> v1_quota && period_file >> period && v1_quota > 0 && period > 0) {
+    return v1_quota / period;
+  }
   return INFINITY;
 }
 
@@ -40,7 +44,9 @@ size_t read_bytes(const char* path) {
 int affinity_processors() {
 #ifdef __linux__
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    return CPU_COUNT(&set);
+  }
 #endif
   return static_cast<int>(std::thread::hardware_concurrency());
 }
@@ -50,10 +56,14 @@ int affinity_processors() {
 int available_processors() {
   int count = affinity_processors();
   const double quota = cgroup_processors();
-  if (quota < count) count = static_cast<int>(std::ceil(quota));
+  if (quota < count) {
+    count = static_cast<int>(std::ceil(quota));
+  }
   if (const char* limit = std::getenv("OMP_NUM_THREADS")) {
     const int wanted = std::atoi(limit);
-    if (wanted > 0) count = std::min(count, wanted);
+    if (wanted > 0) {
+      count = std::min(count, wanted);
+    }
   }
   return std::max(count, 1);
 }

@@ -5,7 +5,8 @@
 
 namespace senet::runtime {
 
-/// Processors granted by affinity and the cgroup's quota, at least 1; OMP_NUM_THREADS lowers it, as in PyTorch.
+/// Processors granted by affinity and the cgroup's quota, at least 1; OMP_NUM_THREADS lowers it, as in
+/// PyTorch.
 int available_processors();
 
 /// Bytes of memory granted by the cgroup, or the machine's.

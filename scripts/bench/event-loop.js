@@ -93,11 +93,19 @@ function main() {
   const kinds = ['idle', 'control', 'library'];
   const runs = Object.fromEntries(kinds.map((kind) => [kind, []]));
   for (let round = 0; round < Number(options.rounds); round++) {
-    for (const kind of kinds) runs[kind].push(runJson(process.execPath, [__filename, '--measure', kind, '--seconds', options.seconds]));
+    for (const kind of kinds)
+      runs[kind].push(
+        runJson(process.execPath, [__filename, '--measure', kind, '--seconds', options.seconds]),
+      );
   }
   const of = (kind, fact) => median(runs[kind].map((run) => run[fact]));
   const summary = Object.fromEntries(
-    kinds.map((kind) => [kind, Object.fromEntries(['delayP50', 'delayP99', 'readP50', 'readP99'].map((fact) => [fact, of(kind, fact)]))]),
+    kinds.map((kind) => [
+      kind,
+      Object.fromEntries(
+        ['delayP50', 'delayP99', 'readP50', 'readP99'].map((fact) => [fact, of(kind, fact)]),
+      ),
+    ]),
   );
   const holds = (fact, bound) => of('library', fact) <= Math.max(bound, 1.5 * of('control', fact));
   const verdict = { delay: holds('delayP99', 10), readFile: holds('readP99', 15) };
@@ -105,15 +113,28 @@ function main() {
     console.log(JSON.stringify({ milliseconds: summary, verdict, runs }, null, 2));
     return;
   }
-  console.log(`event loop while se_resnet50 batches of 8 run; ms, medians of ${options.rounds} runs of ${options.seconds} s`);
+  console.log(
+    `event loop while se_resnet50 batches of 8 run; ms, medians of ${options.rounds} runs of ${options.seconds} s`,
+  );
   console.log(`${''.padEnd(28)}delay p50   delay p99   readFile p50   readFile p99`);
-  const names = { idle: 'idle', control: `${availableParallelism()} spinning threads`, library: 'senet-torch' };
+  const names = {
+    idle: 'idle',
+    control: `${availableParallelism()} spinning threads`,
+    library: 'senet-torch',
+  };
   for (const kind of kinds) {
     const { delayP50, delayP99, readP50, readP99 } = summary[kind];
-    const cells = [delayP50.toFixed(2).padStart(9), delayP99.toFixed(2).padStart(12), readP50.toFixed(2).padStart(15), readP99.toFixed(2).padStart(15)];
+    const cells = [
+      delayP50.toFixed(2).padStart(9),
+      delayP99.toFixed(2).padStart(12),
+      readP50.toFixed(2).padStart(15),
+      readP99.toFixed(2).padStart(15),
+    ];
     console.log(`${names[kind].padEnd(28)}${cells.join('')}`);
   }
-  console.log(`p99 of the delay at most 10 ms or 1.5 x control: ${verdict.delay ? 'yes' : 'NO'}; of readFile at most 15 ms or 1.5 x: ${verdict.readFile ? 'yes' : 'NO'}`);
+  console.log(
+    `p99 of the delay at most 10 ms or 1.5 x control: ${verdict.delay ? 'yes' : 'NO'}; of readFile at most 15 ms or 1.5 x: ${verdict.readFile ? 'yes' : 'NO'}`,
+  );
 }
 
 if (options.measure === undefined) main();

@@ -72,7 +72,9 @@ async function main() {
   }
   const python = findPython(options.python);
   if (python === null) {
-    console.error('no Python with torch was found (--python PATH or SENET_BENCH_PYTHON): nothing to compare with');
+    console.error(
+      'no Python with torch was found (--python PATH or SENET_BENCH_PYTHON): nothing to compare with',
+    );
     process.exitCode = 1;
     return;
   }
@@ -100,7 +102,9 @@ async function main() {
     console.log(`se_resnet50 checkpoint (112 MB), ms, median (range); PyTorch ${python.version}`);
     for (const [container, { ours, pytorch, ratio }] of Object.entries(results)) {
       const peer = container === 'zip' ? 'torch.load(mmap=True)' : 'torch.load';
-      console.log(`${container.padEnd(7)} load + loadStateDict(assign) ${spread(ours)}   ${peer} + load_state_dict ${spread(pytorch)}   ratio ${ratio.toFixed(2)}`);
+      console.log(
+        `${container.padEnd(7)} load + loadStateDict(assign) ${spread(ours)}   ${peer} + load_state_dict ${spread(pytorch)}   ratio ${ratio.toFixed(2)}`,
+      );
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });

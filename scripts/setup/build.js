@@ -17,7 +17,9 @@ const LOG = path.join(ROOT, 'build', 'build.log');
 function inputsOf(libtorch) {
   const hash = createHash('sha256');
   const visit = (file) => {
-    for (const entry of readdirSync(file, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    for (const entry of readdirSync(file, { withFileTypes: true }).sort((a, b) =>
+      a.name < b.name ? -1 : 1,
+    )) {
       const full = path.join(file, entry.name);
       if (entry.isDirectory()) visit(full);
       else hash.update(`${path.relative(ROOT, full)}\0`).update(readFileSync(full));
@@ -25,7 +27,12 @@ function inputsOf(libtorch) {
   };
   visit(path.join(ROOT, 'native'));
   hash.update(readFileSync(path.join(ROOT, 'CMakeLists.txt')));
-  return { sources: hash.digest('hex'), libtorch: libtorch.root, version: libtorch.version, arch: process.arch };
+  return {
+    sources: hash.digest('hex'),
+    libtorch: libtorch.root,
+    version: libtorch.version,
+    arch: process.arch,
+  };
 }
 
 /** What the last successful build was made from, or null. */
@@ -49,7 +56,14 @@ async function build(libtorch, onProgress) {
   const inputs = inputsOf(libtorch);
   rmSync(STAMP, { force: true });
   const cmakeJs = path.join(path.dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js');
-  const shared = ['--directory', ROOT, '--config', 'Release', '--parallel', String(os.availableParallelism())];
+  const shared = [
+    '--directory',
+    ROOT,
+    '--config',
+    'Release',
+    '--parallel',
+    String(os.availableParallelism()),
+  ];
   const definitions = {
     SENET_LIBTORCH_INCLUDE: libtorch.include.join(';'),
     SENET_LIBTORCH_LIB: libtorch.lib,

@@ -47,7 +47,11 @@ function examine() {
     ninja: versionOf('ninja'),
     python: versionOf('python3'),
     missing: missingTools(),
-    build: { file: ADDON, current: last !== null && isCurrent(last.libtorch), source: last?.libtorch.source ?? null },
+    build: {
+      file: ADDON,
+      current: last !== null && isCurrent(last.libtorch),
+      source: last?.libtorch.source ?? null,
+    },
     cache: { folder: cacheFolder(), present: existsSync(cacheFolder()) },
     addon,
   };
@@ -64,14 +68,22 @@ function print(facts) {
     ['ninja', facts.ninja ?? 'not found (make serves)'],
     ['python3', facts.python ?? 'not found (only needed to fetch the wheel)'],
     ['LibTorch cache', `${facts.cache.folder}${facts.cache.present ? '' : ' (empty)'}`],
-    ['native build', existsSync(facts.build.file) ? `${facts.build.file}${facts.build.current ? '' : ' (sources have changed since)'}` : 'none'],
+    [
+      'native build',
+      existsSync(facts.build.file)
+        ? `${facts.build.file}${facts.build.current ? '' : ' (sources have changed since)'}`
+        : 'none',
+    ],
   ];
   if (addon.loads) {
     rows.push(
       ['LibTorch', `${addon.libtorch.version} in ${addon.libtorch.folder}`],
       ['CUDA library', addon.cuda.library ?? 'not present'],
       ['CUDA devices', String(addon.cuda.devices)],
-      ['threads', `${addon.threads.available} granted; ${addon.threads.workers} worker(s) with ${addon.threads.perWorker} each`],
+      [
+        'threads',
+        `${addon.threads.available} granted; ${addon.threads.workers} worker(s) with ${addon.threads.perWorker} each`,
+      ],
       ['instruction set', addon.isa],
     );
   }
@@ -79,11 +91,20 @@ function print(facts) {
   if (addon.loads) console.log('\nReady.');
   else {
     console.log(`\nNot ready: ${addon.reason}`);
-    console.log(facts.missing.length > 0 ? adviceFor(facts.missing) : `Run \`npx senet-torch setup\` to get LibTorch ${VERSION} and build.`);
+    console.log(
+      facts.missing.length > 0
+        ? adviceFor(facts.missing)
+        : `Run \`npx senet-torch setup\` to get LibTorch ${VERSION} and build.`,
+    );
   }
 }
 
-const { values } = parseArgs({ options: { json: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } } });
+const { values } = parseArgs({
+  options: {
+    json: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+});
 if (values.help) {
   console.log(HELP);
 } else {

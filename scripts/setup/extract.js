@@ -16,7 +16,8 @@ async function extractZip(file, folder, wanted) {
       const name = wanted(entry.fileName);
       if (name === null || entry.fileName.endsWith('/')) continue;
       const target = path.join(folder, name);
-      if (path.relative(folder, target).startsWith('..')) throw new Error(`${file}: the entry ${entry.fileName} leaves the folder`);
+      if (path.relative(folder, target).startsWith('..'))
+        throw new Error(`${file}: the entry ${entry.fileName} leaves the folder`);
       mkdirSync(path.dirname(target), { recursive: true });
       let sum = 0;
       const summed = new Transform({

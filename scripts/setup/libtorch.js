@@ -3,7 +3,17 @@
 // A source serves only if its version is accepted, its headers are there and its library loads in a process of its own.
 // Nothing of this happens inside CMake.
 const { spawnSync } = require('node:child_process');
-const { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync } = require('node:fs');
+const {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+} = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { extractZip } = require('./extract');
@@ -27,7 +37,10 @@ function cacheFolder() {
 
 /** The facts of a folder that holds include/ and lib/, or an Error that says what is wrong with it. */
 function examine(root, source, layout = {}) {
-  const include = layout.include ?? [path.join(root, 'include'), path.join(root, 'include', 'torch', 'csrc', 'api', 'include')];
+  const include = layout.include ?? [
+    path.join(root, 'include'),
+    path.join(root, 'include', 'torch', 'csrc', 'api', 'include'),
+  ];
   const lib = layout.lib ?? path.join(root, 'lib');
   const library = path.join(lib, LIBRARY);
   if (!existsSync(root)) throw new Error(`${root} does not exist`);
@@ -61,7 +74,9 @@ function versionOf(include) {
       const file = path.join(folder, name);
       if (!existsSync(file)) continue;
       const text = readFileSync(file, 'utf8');
-      const parts = ['MAJOR', 'MINOR', 'PATCH'].map((part) => new RegExp(`define TORCH_VERSION_${part} (\\d+)`).exec(text)?.[1]);
+      const parts = ['MAJOR', 'MINOR', 'PATCH'].map(
+        (part) => new RegExp(`define TORCH_VERSION_${part} (\\d+)`).exec(text)?.[1],
+      );
       if (parts.every((part) => part !== undefined)) return parts.join('.');
     }
   }
@@ -75,7 +90,10 @@ function tryToLoad(library) {
   // A library that is no addon loads, then fails to register itself.
   const said = `${child.stderr}`;
   if (child.status === 0 || /did not self-register/.test(said)) return;
-  const reason = /Error: (.*)/.exec(said)?.[1] ?? child.error?.message ?? `the process ended with ${child.signal ?? child.status}`;
+  const reason =
+    /Error: (.*)/.exec(said)?.[1] ??
+    child.error?.message ??
+    `the process ended with ${child.signal ?? child.status}`;
   throw new Error(`${library} does not load: ${reason}`);
 }
 
@@ -150,18 +168,49 @@ const SOURCES = {
   },
 
   async wheel() {
-    if (process.platform !== 'linux' || process.arch !== 'x64') throw new Error('wheels are used on linux x64 only');
+    if (process.platform !== 'linux' || process.arch !== 'x64')
+      throw new Error('wheels are used on linux x64 only');
     const folder = mkdtempSync(path.join(os.tmpdir(), 'senet-wheel-'));
-    const target = ['--python-version', '3.11', '--implementation', 'cp', '--abi', 'cp311', '--platform', 'manylinux_2_28_x86_64'];
+    const target = [
+      '--python-version',
+      '3.11',
+      '--implementation',
+      'cp',
+      '--abi',
+      'cp311',
+      '--platform',
+      'manylinux_2_28_x86_64',
+    ];
     try {
       const reasons = [];
       // A CUDA wheel needs libraries from other wheels, so the CPU one is asked for first.
       for (const requirement of [`torch==${VERSION}+cpu`, `torch==${VERSION}`]) {
-        const args = ['-m', 'pip', 'download', '--retries', '0', '--timeout', '10', '--disable-pip-version-check', '--quiet'];
-        const result = python([...args, '--no-deps', '--only-binary=:all:', ...target, '--dest', folder, requirement]);
+        const args = [
+          '-m',
+          'pip',
+          'download',
+          '--retries',
+          '0',
+          '--timeout',
+          '10',
+          '--disable-pip-version-check',
+          '--quiet',
+        ];
+        const result = python([
+          ...args,
+          '--no-deps',
+          '--only-binary=:all:',
+          ...target,
+          '--dest',
+          folder,
+          requirement,
+        ]);
         const file = readdirSync(folder).find((name) => name.endsWith('.whl'));
         if (result.status === 0 && file !== undefined) {
-          return examine(await intoCache((root) => extractZip(path.join(folder, file), root, wanted('torch/'))), 'wheel');
+          return examine(
+            await intoCache((root) => extractZip(path.join(folder, file), root, wanted('torch/'))),
+            'wheel',
+          );
         }
         reasons.push(`${requirement}: ${result.stderr.trim().split('\n').at(-1)}`);
       }
@@ -172,7 +221,8 @@ const SOURCES = {
   },
 
   python() {
-    const program = "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')";
+    const program =
+      "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')";
     const result = python(['-c', program]);
     const folder = result.stdout.trim();
     if (folder === '') throw new Error('the active python3 has no torch');
@@ -180,12 +230,19 @@ const SOURCES = {
   },
 
   system() {
-    const lib = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib', '/opt/homebrew/lib'].find((folder) =>
-      existsSync(path.join(folder, LIBRARY)),
-    );
+    const lib = [
+      '/usr/lib/x86_64-linux-gnu',
+      '/usr/lib/aarch64-linux-gnu',
+      '/usr/lib64',
+      '/usr/lib',
+      '/opt/homebrew/lib',
+    ].find((folder) => existsSync(path.join(folder, LIBRARY)));
     if (lib === undefined) throw new Error('no libtorch is installed');
     const prefix = lib.startsWith('/opt/homebrew') ? '/opt/homebrew' : '/usr';
-    const include = [path.join(prefix, 'include'), path.join(prefix, 'include', 'torch', 'csrc', 'api', 'include')];
+    const include = [
+      path.join(prefix, 'include'),
+      path.join(prefix, 'include', 'torch', 'csrc', 'api', 'include'),
+    ];
     return examine(prefix, 'system', { include, lib });
   },
 };

@@ -55,7 +55,8 @@ function copyIntoPackage(libtorch, report) {
   if (realpathSync(libtorch.lib) === (existsSync(target) ? realpathSync(target) : '')) return;
   rmSync(target, { recursive: true, force: true });
   mkdirSync(target, { recursive: true });
-  const wanted = /^(libtorch(_cpu|_cuda|_cuda_linalg|_global_deps|_nvshmem)?|libc10(_cuda)?|libcaffe2_nvrtc|libgomp.*|libcu.*|libnv.*)\.(so|dylib)/;
+  const wanted =
+    /^(libtorch(_cpu|_cuda|_cuda_linalg|_global_deps|_nvshmem)?|libc10(_cuda)?|libcaffe2_nvrtc|libgomp.*|libcu.*|libnv.*)\.(so|dylib)/;
   for (const name of readdirSync(libtorch.lib).filter((file) => wanted.test(file))) {
     copyFileSync(path.join(libtorch.lib, name), path.join(target, name));
   }
@@ -70,7 +71,10 @@ function copyIntoPackage(libtorch, report) {
 async function setUp({ from, intoPackage = false, force = false } = {}) {
   const last = lastBuild();
   const wish = process.env.LIBTORCH ? path.resolve(process.env.LIBTORCH) : undefined;
-  const sameSource = last !== null && existsSync(last.libtorch.lib) && (wish === undefined || realpathSync(wish) === last.libtorch.root);
+  const sameSource =
+    last !== null &&
+    existsSync(last.libtorch.lib) &&
+    (wish === undefined || realpathSync(wish) === last.libtorch.root);
   const report = makeReport();
   if (!force && from === undefined && sameSource && isCurrent(last.libtorch)) {
     if (intoPackage) copyIntoPackage(last.libtorch, report);
@@ -91,7 +95,9 @@ async function setUp({ from, intoPackage = false, force = false } = {}) {
     download: ({ bytes, total }) =>
       report.update(`${(bytes / 1e6).toFixed(0)}${total ? ` of ${(total / 1e6).toFixed(0)}` : ''} MB`),
   });
-  report.line(`      ${libtorch.source}: LibTorch ${libtorch.version} in ${libtorch.root} (${((Date.now() - started) / 1000).toFixed(1)} s)`);
+  report.line(
+    `      ${libtorch.source}: LibTorch ${libtorch.version} in ${libtorch.root} (${((Date.now() - started) / 1000).toFixed(1)} s)`,
+  );
 
   if (force || !isCurrent(libtorch)) {
     report.line('[4/4] Building the native addon (two to three minutes on two cores)');

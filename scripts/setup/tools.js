@@ -35,7 +35,11 @@ function missingTools() {
 /** One message that says what is missing and what to type. */
 function adviceFor(missing) {
   const lines = missing.map((name) => `  ${name}: ${INSTALL[name].why}`);
-  const packages = (manager) => missing.map((name) => INSTALL[name][manager]).filter(Boolean).join(' ');
+  const packages = (manager) =>
+    missing
+      .map((name) => INSTALL[name][manager])
+      .filter(Boolean)
+      .join(' ');
   return [
     'The native part cannot be built, because these programs are missing:',
     ...lines,

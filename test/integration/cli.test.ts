@@ -13,7 +13,9 @@ const FIXTURES = path.join(__dirname, '..', 'fixtures');
 const IMAGES = path.join(FIXTURES, 'fashion-mnist-500-images-idx3-ubyte.gz');
 const LABELS = path.join(FIXTURES, 'fashion-mnist-500-labels-idx1-ubyte.gz');
 const SANDAL = path.join(ROOT, 'assets', 'images', '08-sandal.png');
-const recorded = JSON.parse(readFileSync(path.join(FIXTURES, 'se_resnet20_fashion_mnist-ec67461cf95ad.json'), 'utf8')) as {
+const recorded = JSON.parse(
+  readFileSync(path.join(FIXTURES, 'se_resnet20_fashion_mnist-ec67461cf95ad.json'), 'utf8'),
+) as {
   predictions: number[];
 };
 const TSX = require.resolve('tsx/cjs');
@@ -36,9 +38,15 @@ function run(args: readonly string[], settings: Settings = {}): Promise<Outcome>
   return runNode([path.join(settings.root ?? ROOT, 'lib', 'cli', 'main.ts'), ...args], settings);
 }
 
-function runNode(args: readonly string[], { environment = {}, closed = false }: Settings = {}): Promise<Outcome> {
+function runNode(
+  args: readonly string[],
+  { environment = {}, closed = false }: Settings = {},
+): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--require', TSX, ...args], { cwd: ROOT, env: { ...process.env, ...environment } });
+    const child = spawn(process.execPath, ['--require', TSX, ...args], {
+      cwd: ROOT,
+      env: { ...process.env, ...environment },
+    });
     let out = '';
     let err = '';
     if (closed) child.stdout.destroy();
@@ -75,7 +83,10 @@ describe('senet-torch', () => {
       writeFileSync(text, 'text');
       const { code, out, err } = await run(['classify', '--json', '--top-k', '1', text, SANDAL]);
       expect([code, err]).to.deep.equal([1, '']);
-      const [bad, good] = JSON.parse(out) as { error?: { code: string }; labels?: { label: string; index: number; score: number }[] }[];
+      const [bad, good] = JSON.parse(out) as {
+        error?: { code: string };
+        labels?: { label: string; index: number; score: number }[];
+      }[];
       expect(bad?.error?.code).to.equal('ERR_SENET_IMAGE');
       expect(good?.labels?.[0]).to.deep.include({ label: 'Sandal', index: 5 });
       const shown = await run(['classify', text, SANDAL]);
@@ -92,19 +103,33 @@ describe('senet-torch', () => {
       expect([brought.code, brought.err]).to.deep.equal([0, '']);
       expect(brought.out).to.match(/kind 5 +95/);
       const legacy = path.join(FIXTURES, 'se_resnet20_fashion_mnist-ec67461cf95ad.pkl');
-      const record = '{"channels": "grey-repeated", "size": [28, 28], "pad": 2, "mean": [0.286], "std": [0.353]}';
-      const given = await run(['classify', '--model', 'se_resnet20', '--weights', legacy, '--preprocessing', record, SANDAL]);
+      const record =
+        '{"channels": "grey-repeated", "size": [28, 28], "pad": 2, "mean": [0.286], "std": [0.353]}';
+      const given = await run([
+        'classify',
+        '--model',
+        'se_resnet20',
+        '--weights',
+        legacy,
+        '--preprocessing',
+        record,
+        SANDAL,
+      ]);
       expect([given.code, given.err]).to.deep.equal([0, '']);
       expect(given.out).to.match(/^ {2}5 +95/m);
     });
 
     it('says where to put published weights when there is no network', async () => {
       const environment = { SENET_OFFLINE: '1', TORCH_HOME: temporary.path('torch-home') };
-      const { code, out, err } = await run(['classify', '--model', 'se_resnet50', '--pretrained', SANDAL], { environment });
+      const { code, out, err } = await run(['classify', '--model', 'se_resnet50', '--pretrained', SANDAL], {
+        environment,
+      });
       expect([code, out]).to.deep.equal([1, '']);
       expect(err).to.match(/ERR_SENET_OFFLINE/);
       expect(err).to.include('https://github.com/moskomule/senet.pytorch/');
-      expect(err).to.include(temporary.path('torch-home', 'hub', 'checkpoints', 'seresnet50-60a8950a85b2b.pkl'));
+      expect(err).to.include(
+        temporary.path('torch-home', 'hub', 'checkpoints', 'seresnet50-60a8950a85b2b.pkl'),
+      );
     });
   });
 
@@ -115,7 +140,9 @@ describe('senet-torch', () => {
       const { total, correct, accuracy, predictions } = JSON.parse(out) as Record<string, unknown>;
       expect(predictions).to.deep.equal(recorded.predictions.slice(0, 500));
       const { data: labels } = await readIdx(LABELS);
-      const right = recorded.predictions.slice(0, 500).filter((prediction, index) => prediction === labels[index]).length;
+      const right = recorded.predictions
+        .slice(0, 500)
+        .filter((prediction, index) => prediction === labels[index]).length;
       expect([total, correct, accuracy]).to.deep.equal([500, right, right / 500]);
     });
 
@@ -135,7 +162,10 @@ describe('senet-torch', () => {
       expect([swapped.code, swapped.out]).to.deep.equal([1, '']);
       expect(swapped.err).to.match(/^error: .*expected images.* \[ERR_SENET_DATA_FORMAT\]\n$/);
       const alone = await run(['evaluate', IMAGES]);
-      expect([alone.code, alone.err]).to.deep.equal([2, 'error: evaluate: give the file of labels too, or a folder with both [ERR_SENET_ARG_MISSING]\n']);
+      expect([alone.code, alone.err]).to.deep.equal([
+        2,
+        'error: evaluate: give the file of labels too, or a folder with both [ERR_SENET_ARG_MISSING]\n',
+      ]);
     });
 
     it('stops at Ctrl-C with the exit code 130 and no stack', async () => {
@@ -173,7 +203,11 @@ describe('senet-torch', () => {
         expect(code).to.equal(0);
         expect(out).to.match(/layer3\.2\.conv2\.weight +float32 +\[64, 64, 3, 3\]/);
       }
-      const { out } = await run(['inspect', '--json', path.join(FIXTURES, 'se_resnet20-trainer-checkpoint.pt')]);
+      const { out } = await run([
+        'inspect',
+        '--json',
+        path.join(FIXTURES, 'se_resnet20-trainer-checkpoint.pt'),
+      ]);
       const report = JSON.parse(out) as { tensors: { key: string }[]; stateDictAt: string[] };
       expect(report.tensors[0]?.key).to.equal('state_dict.conv1.weight');
       expect(report.stateDictAt).to.deep.equal(['state_dict']);
@@ -183,19 +217,27 @@ describe('senet-torch', () => {
       const { code, out, err } = await run(['inspect', path.join(FIXTURES, 'evil-legacy.pkl')]);
       expect([code, out]).to.deep.equal([1, '']);
       expect(err).to.match(/system.* \[ERR_SENET_CHECKPOINT_UNSAFE\]\n$/);
-      const header = JSON.stringify({ 'a\u001b[31mb': { dtype: 'U8', shape: [1], data_offsets: [0, 1] }, __metadata__: { x: '\u0007' } });
+      const header = JSON.stringify({
+        'a\u001b[31mb': { dtype: 'U8', shape: [1], data_offsets: [0, 1] },
+        __metadata__: { x: '\u0007' },
+      });
       const length = Buffer.alloc(8);
       length.writeBigUInt64LE(BigInt(header.length));
-      writeFileSync(temporary.path('escape.safetensors'), Buffer.concat([length, Buffer.from(header), Buffer.from([0])]));
+      writeFileSync(
+        temporary.path('escape.safetensors'),
+        Buffer.concat([length, Buffer.from(header), Buffer.from([0])]),
+      );
       const shown = await run(['inspect', temporary.path('escape.safetensors')]);
       expect(shown.code).to.equal(0);
       expect(shown.out).to.include('a\\u{1b}[31mb');
-      // eslint-disable-next-line no-control-regex
+
       expect(shown.out).not.to.match(/[\u0000-\u0009\u000b-\u001f]/);
     });
 
     it('does not mind that its reader leaves', async () => {
-      const { code, err } = await run(['inspect', path.join(FIXTURES, 'se_resnet20-zip.pt')], { closed: true });
+      const { code, err } = await run(['inspect', path.join(FIXTURES, 'se_resnet20-zip.pt')], {
+        closed: true,
+      });
       expect([code, err]).to.deep.equal([0, '']);
     });
   });
@@ -211,8 +253,11 @@ describe('senet-torch', () => {
 
   it('has help with an example for every command', async () => {
     const { out } = await run(['--help']);
-    for (const command of ['classify', 'evaluate', 'models', 'doctor', 'setup', 'inspect']) expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
-    const helps = await Promise.all(['classify', 'evaluate', 'models', 'inspect'].map((command) => run([command, '--help'])));
+    for (const command of ['classify', 'evaluate', 'models', 'doctor', 'setup', 'inspect'])
+      expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
+    const helps = await Promise.all(
+      ['classify', 'evaluate', 'models', 'inspect'].map((command) => run([command, '--help'])),
+    );
     for (const help of helps) {
       expect(help.code).to.equal(0);
       expect(help.out).to.match(/Usage: senet-torch/);

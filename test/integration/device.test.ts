@@ -4,13 +4,26 @@
  */
 import { expect } from 'chai';
 
-import { createModel, cuda, L1Loss, manualSeed, rand, randn, SELayer, tensor, zeros, type Tensor } from '../../lib';
+import {
+  createModel,
+  cuda,
+  L1Loss,
+  manualSeed,
+  rand,
+  randn,
+  SELayer,
+  tensor,
+  zeros,
+  type Tensor,
+} from '../../lib';
 import { device, unavailable } from '../support/device';
 
 function relativeError(actual: Tensor, expected: Tensor): number {
   const wide = actual.to({ dtype: 'float64', device: 'cpu' });
   const difference = wide.sub(expected);
-  return Math.sqrt(Number(difference.mul(difference).sum().item()) / Number(expected.mul(expected).sum().item()));
+  return Math.sqrt(
+    Number(difference.mul(difference).sum().item()) / Number(expected.mul(expected).sum().item()),
+  );
 }
 
 describe(`device ${device}`, function () {
@@ -36,7 +49,9 @@ describe(`device ${device}`, function () {
       const x = randn(shape);
       const actual = (await model.to(device).forward(x.to(device))) as Tensor;
       expect(actual.device.split(':')[0]).to.equal(device.split(':')[0]);
-      const expected = (await model.to({ device: 'cpu', dtype: 'float64' }).forward(x.to('float64'))) as Tensor;
+      const expected = (await model
+        .to({ device: 'cpu', dtype: 'float64' })
+        .forward(x.to('float64'))) as Tensor;
       expect(relativeError(actual, expected)).to.be.below(1e-4);
       model.dispose();
     });

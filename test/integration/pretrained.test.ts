@@ -5,13 +5,25 @@ import path from 'node:path';
 
 import { expect } from 'chai';
 
-import { load, loadStateDictFromUrl, manualSeed, randn, save, se_resnet50, SELayer, type SEResNet, type Tensor } from '../../lib';
+import {
+  load,
+  loadStateDictFromUrl,
+  manualSeed,
+  randn,
+  save,
+  se_resnet50,
+  SELayer,
+  type SEResNet,
+  type Tensor,
+} from '../../lib';
 import { startServer, type TestServer } from '../support/http-server';
 import { Temporary } from '../support/temporary';
 
 const FILE = 'seresnet50-60a8950a85b2b.pkl';
 
-async function rejection(promise: Promise<unknown>): Promise<Error & { code?: string; details?: Record<string, unknown> }> {
+async function rejection(
+  promise: Promise<unknown>,
+): Promise<Error & { code?: string; details?: Record<string, unknown> }> {
   return promise.then(
     () => expect.fail('it should reject'),
     (error: unknown) => error as Error,
@@ -56,7 +68,11 @@ describe('weights by URL', () => {
   it('pretrained: downloads to the cache of torch.hub, loads, and the next time reads the cache', async () => {
     const cached = path.join(home, 'hub', 'checkpoints', FILE);
     const seen: number[] = [];
-    const model = await se_resnet50({ pretrained: true, checkHash: false, progress: ({ bytes: now }) => seen.push(now) });
+    const model = await se_resnet50({
+      pretrained: true,
+      checkHash: false,
+      progress: ({ bytes: now }) => seen.push(now),
+    });
     expect(seen.at(-1)).to.equal(bytes.length);
     expect(statSync(cached).size).to.equal(bytes.length);
     expect(model.training).to.equal(true);
@@ -74,7 +90,11 @@ describe('weights by URL', () => {
     mkdirSync(folder, { recursive: true });
     await save(original, path.join(folder, 'copy.pt'));
     renameSync(path.join(folder, 'copy.pt'), path.join(folder, FILE));
-    temporary.environment({ TORCH_HOME: undefined, XDG_CACHE_HOME: temporary.path('xdg'), SENET_OFFLINE: '1' });
+    temporary.environment({
+      TORCH_HOME: undefined,
+      XDG_CACHE_HOME: temporary.path('xdg'),
+      SENET_OFFLINE: '1',
+    });
     (await se_resnet50({ pretrained: true })).dispose();
     temporary.environment({ XDG_CACHE_HOME: undefined });
   });
@@ -82,7 +102,9 @@ describe('weights by URL', () => {
   it('by default a hash that differs is refused, prints the digest and names checkHash: false', async () => {
     const error = await rejection(se_resnet50({ pretrained: true, progress: false }));
     expect(error).to.have.property('code', 'ERR_SENET_HASH');
-    expect(error.message).to.contain(createHash('sha256').update(bytes).digest('hex')).and.contain('checkHash: false');
+    expect(error.message)
+      .to.contain(createHash('sha256').update(bytes).digest('hex'))
+      .and.contain('checkHash: false');
     expect(existsSync(path.join(home, 'hub', 'checkpoints', FILE))).to.equal(false);
   });
 
@@ -97,7 +119,11 @@ describe('weights by URL', () => {
     expect([...state.keys()]).to.deep.equal(['fc.0.weight', 'fc.2.weight']);
     expect(existsSync(path.join(home, 'hub', 'checkpoints', name))).to.equal(true);
     const elsewhere = temporary.path('elsewhere');
-    await loadStateDictFromUrl(`${other.url}/${name}`, { progress: false, modelDir: elsewhere, fileName: 'mine.pt' });
+    await loadStateDictFromUrl(`${other.url}/${name}`, {
+      progress: false,
+      modelDir: elsewhere,
+      fileName: 'mine.pt',
+    });
     expect([...(await load(path.join(elsewhere, 'mine.pt'))).keys()]).to.have.length(2);
     await other.close();
   });
@@ -110,7 +136,10 @@ describe('weights by URL', () => {
       temporary.environment(environment);
       const error = await rejection(se_resnet50({ pretrained: true, progress: false }));
       expect(error).to.have.property('code', code);
-      expect(error.message).to.contain(path.join(home, 'hub', 'checkpoints', FILE)).and.contain(`/${FILE}`).and.contain('curl');
+      expect(error.message)
+        .to.contain(path.join(home, 'hub', 'checkpoints', FILE))
+        .and.contain(`/${FILE}`)
+        .and.contain('curl');
     }
   });
 
@@ -118,7 +147,9 @@ describe('weights by URL', () => {
     const unknown = await rejection(se_resnet50({ pretrained: true, num_classes: 10 } as never));
     expect(unknown).to.be.instanceOf(TypeError).and.to.have.property('code', 'ERR_SENET_UNKNOWN_OPTION');
     expect(unknown.message).to.contain("did you mean 'numClasses'");
-    const classes = await rejection(se_resnet50({ pretrained: true, numClasses: 5, checkHash: false, progress: false }));
+    const classes = await rejection(
+      se_resnet50({ pretrained: true, numClasses: 5, checkHash: false, progress: false }),
+    );
     expect(classes).to.have.property('code', 'ERR_SENET_STATE_DICT');
     expect(classes.message).to.contain("'fc.weight': expected [5, 2048], got [1000, 2048]");
     for (const bad of ['ftp://host/x.pt', 'no url', 'http://host/']) {

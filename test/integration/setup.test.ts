@@ -4,7 +4,16 @@
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 
 import { expect } from 'chai';
@@ -21,16 +30,17 @@ interface Found {
   cudaLibrary: boolean;
 }
 interface Ladder {
-  findLibtorch(
+  findLibtorch: (
     from: string | undefined,
     report: { trying(rung: string): void; refused(rung: string, reason: string): void; download: boolean },
-  ): Promise<Found>;
+  ) => Promise<Found>;
   VERSION: string;
 }
-// eslint-disable-next-line @typescript-eslint/no-require-imports -- plain Node scripts
 const { findLibtorch, VERSION } = require('../../scripts/setup/libtorch') as Ladder;
 
-async function climb(from?: string): Promise<{ found?: Found; error?: Error; refused: Record<string, string> }> {
+async function climb(
+  from?: string,
+): Promise<{ found?: Found; error?: Error; refused: Record<string, string> }> {
   const refused: Record<string, string> = {};
   const report = {
     trying: () => undefined,
@@ -115,10 +125,18 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
 
   const broken: [string, Parameters<typeof fake>[1], RegExp][] = [
     ['an old version', { version: '2.5.1' }, /it is LibTorch 2\.5\.1, and 2\.6 or newer is needed/],
-    ['a missing header', { without: 'include/ATen/core/Tensor.h' }, /the header ATen\/core\/Tensor\.h is missing/],
+    [
+      'a missing header',
+      { without: 'include/ATen/core/Tensor.h' },
+      /the header ATen\/core\/Tensor\.h is missing/,
+    ],
     ['no version', { without: 'include/torch/headeronly/version.h' }, /no version\.h .* tells the version/],
     ['no library', { without: 'lib/libtorch_cpu.so' }, /there is no libtorch_cpu\.so in/],
-    ['a library that does not load', { library: Buffer.from('no library') }, /libtorch_cpu\.so does not load: .*(invalid ELF|too short)/],
+    [
+      'a library that does not load',
+      { library: Buffer.from('no library') },
+      /libtorch_cpu\.so does not load: .*(invalid ELF|too short)/,
+    ],
   ];
   for (const [name, change, reason] of broken) {
     it(`${name} does not serve and says so`, async () => {
@@ -136,7 +154,9 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
   });
 
   it('--from names an unknown rung', async () => {
-    expect((await climb('clouds')).error?.message).to.contain("expected one of env, cache, archive, wheel, python, system, got 'clouds'");
+    expect((await climb('clouds')).error?.message).to.contain(
+      "expected one of env, cache, archive, wheel, python, system, got 'clouds'",
+    );
   });
 
   it('SENET_OFFLINE=1 asks no server', async () => {
@@ -153,7 +173,8 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
       temporary.environment({ SENET_LIBTORCH_URL: `${server.url}/libtorch.zip` });
     });
     afterEach(() => server.close());
-    const homeFiles = (): string[] => (existsSync(temporary.path('home')) ? readdirSync(temporary.path('home')) : []);
+    const homeFiles = (): string[] =>
+      existsSync(temporary.path('home')) ? readdirSync(temporary.path('home')) : [];
 
     it('is fetched once, checked and cached', async () => {
       temporary.environment({ SENET_LIBTORCH_SHA256: createHash('sha256').update(body).digest('hex') });
@@ -192,7 +213,10 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
     it('is resumed', async () => {
       server.behave({ cutAfter: body.length - 1000 });
       expect((await climb('archive')).found).to.include({ source: 'archive' });
-      expect(server.requests.map(({ range }) => range)).to.deep.equal([undefined, `bytes=${body.length - 1000}-`]);
+      expect(server.requests.map(({ range }) => range)).to.deep.equal([
+        undefined,
+        `bytes=${body.length - 1000}-`,
+      ]);
     });
 
     it('an archive with an old LibTorch in it does not serve', async () => {
@@ -210,7 +234,9 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
     const { found, error } = await climb();
     // A LibTorch that the system installed is a legitimate find on the machine that runs this.
     if (found !== undefined) expect(found.source).to.equal('system');
-    else for (const rung of ['env', 'cache', 'archive', 'wheel', 'python', 'system']) expect(error?.message).to.contain(`  ${rung}`);
+    else
+      for (const rung of ['env', 'cache', 'archive', 'wheel', 'python', 'system'])
+        expect(error?.message).to.contain(`  ${rung}`);
   });
 });
 
@@ -220,7 +246,11 @@ describe('setup', () => {
     temporary = new Temporary();
   });
   after(() => temporary.cleanUp());
-  const setup = (args: string[], root = ROOT, env: NodeJS.ProcessEnv = {}): { status: number | null; said: string } => {
+  const setup = (
+    args: string[],
+    root = ROOT,
+    env: NodeJS.ProcessEnv = {},
+  ): { status: number | null; said: string } => {
     const result = spawnSync(process.execPath, [path.join(root, 'scripts', 'setup', 'setup.js'), ...args], {
       encoding: 'utf8',
       env: { ...process.env, ...env },
@@ -251,7 +281,15 @@ describe('setup', () => {
       this.skip();
     }
     const made = temporary.path('made');
-    for (const part of ['package.json', 'dist', 'native', 'scripts', 'CMakeLists.txt', 'build/senet-stamp.json', 'build/Release/senet_torch.node']) {
+    for (const part of [
+      'package.json',
+      'dist',
+      'native',
+      'scripts',
+      'CMakeLists.txt',
+      'build/senet-stamp.json',
+      'build/Release/senet_torch.node',
+    ]) {
       cpSync(path.join(ROOT, part), path.join(made, part), { recursive: true });
     }
     symlinkSync(path.join(ROOT, 'node_modules'), path.join(made, 'node_modules'));
@@ -276,7 +314,16 @@ describe('setup', () => {
   it('doctor prints what was found, as text and as data', () => {
     const doctor = path.join(ROOT, 'scripts', 'setup', 'doctor.js');
     const text = spawnSync(process.execPath, [doctor], { encoding: 'utf8' });
-    for (const word of ['LibTorch', 'CUDA library', 'CUDA devices', 'threads', 'instruction set', 'Node', 'compiler', 'Ready.']) {
+    for (const word of [
+      'LibTorch',
+      'CUDA library',
+      'CUDA devices',
+      'threads',
+      'instruction set',
+      'Node',
+      'compiler',
+      'Ready.',
+    ]) {
       expect(text.stdout).to.contain(word);
     }
     const facts = JSON.parse(execFileSync(process.execPath, [doctor, '--json'], { encoding: 'utf8' })) as {

@@ -14,10 +14,25 @@ export function expectCoded(error: unknown, code: ErrorCode, words?: RegExp): An
 }
 
 /** Awaits a promise that must reject with `code`, and gives the error. */
-export async function expectRejection(promise: Promise<unknown>, code: ErrorCode, words?: RegExp): Promise<AnySenetError> {
+export async function expectRejection(
+  promise: Promise<unknown>,
+  code: ErrorCode,
+  words?: RegExp,
+): Promise<AnySenetError> {
   let value: unknown;
   try {
     value = await promise;
+  } catch (error) {
+    return expectCoded(error, code, words);
+  }
+  throw new Error(`expected ${code}, got ${String(value)}`);
+}
+
+/** Calls what must throw `code` at once, and gives the error. */
+export function expectThrow(run: () => unknown, code: ErrorCode, words?: RegExp): AnySenetError {
+  let value: unknown;
+  try {
+    value = run();
   } catch (error) {
     return expectCoded(error, code, words);
   }

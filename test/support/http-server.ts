@@ -49,7 +49,11 @@ export async function startServer(initial: Behaviour): Promise<TestServer> {
   };
 }
 
-async function answer(request: IncomingMessage, response: ServerResponse, behaviour: Behaviour): Promise<void> {
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  behaviour: Behaviour,
+): Promise<void> {
   const { body, etag = '"v1"', ranges = true, status = 200, redirectTo } = behaviour;
   if (redirectTo !== undefined && request.url !== redirectTo) {
     response.writeHead(302, { location: redirectTo }).end();

@@ -40,7 +40,10 @@ describe('decodeImage', () => {
         return;
       }
       const expected = Buffer.from(rgb ?? '', 'base64');
-      const worst = image.data.reduce((most, value, index) => Math.max(most, Math.abs(value - (expected[index] ?? 0))), 0);
+      const worst = image.data.reduce(
+        (most, value, index) => Math.max(most, Math.abs(value - (expected[index] ?? 0))),
+        0,
+      );
       expect(worst).to.be.at.most(1);
     });
   }
@@ -61,7 +64,11 @@ describe('decodeImage', () => {
   });
 
   it('refuses what is not there and what is no file', async () => {
-    await expectRejection(decodeImage(path.join(folder, 'none.png')), 'ERR_SENET_FILE_NOT_FOUND', /none\.png/);
+    await expectRejection(
+      decodeImage(path.join(folder, 'none.png')),
+      'ERR_SENET_FILE_NOT_FOUND',
+      /none\.png/,
+    );
     await expectRejection(decodeImage(''), 'ERR_SENET_FILE_NOT_FOUND');
     await expectRejection(decodeImage('a\0b'), 'ERR_SENET_FILE_NOT_FOUND');
     await expectRejection(decodeImage(folder), 'ERR_SENET_FILE', /folder/);
@@ -69,7 +76,11 @@ describe('decodeImage', () => {
   });
 
   it('refuses files that are no images', async () => {
-    await expectRejection(decodeImage(write('text.png', 'hello, world')), 'ERR_SENET_IMAGE', /expected a JPEG/);
+    await expectRejection(
+      decodeImage(write('text.png', 'hello, world')),
+      'ERR_SENET_IMAGE',
+      /expected a JPEG/,
+    );
     await expectRejection(decodeImage(write('short.jpg', '\xff')), 'ERR_SENET_IMAGE');
     const drawing = '<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"/>';
     await expectRejection(decodeImage(write('drawing.svg', drawing)), 'ERR_SENET_IMAGE');
@@ -78,9 +89,20 @@ describe('decodeImage', () => {
   });
 
   it('refuses truncated images of every format', async () => {
-    for (const name of ['progressive.jpg', 'rgb.png', 'lossy.webp', 'palette.gif', 'lzw.tif', 'full-colour.avif']) {
+    for (const name of [
+      'progressive.jpg',
+      'rgb.png',
+      'lossy.webp',
+      'palette.gif',
+      'lzw.tif',
+      'full-colour.avif',
+    ]) {
       const bytes = readFileSync(path.join(IMAGES, name));
-      await expectRejection(decodeImage(bytes.subarray(0, bytes.length / 2)), 'ERR_SENET_IMAGE', /cannot be decoded/);
+      await expectRejection(
+        decodeImage(bytes.subarray(0, bytes.length / 2)),
+        'ERR_SENET_IMAGE',
+        /cannot be decoded/,
+      );
     }
   });
 
@@ -95,16 +117,25 @@ describe('decodeImage', () => {
     const detached = new Uint8Array(16);
     structuredClone(detached.buffer, { transfer: [detached.buffer] });
     await expectRejection(decodeImage(detached), 'ERR_SENET_BUFFER', /detached/);
-    await expectRejection(decodeImage(new Uint8Array(new SharedArrayBuffer(16))), 'ERR_SENET_BUFFER', /shared/);
+    await expectRejection(
+      decodeImage(new Uint8Array(new SharedArrayBuffer(16))),
+      'ERR_SENET_BUFFER',
+      /shared/,
+    );
     for (const wrong of [undefined, null, 7, {}, [1, 2], new Float32Array(4), new ArrayBuffer(4)]) {
       await expectRejection(decodeImage(wrong as never), 'ERR_SENET_ARG_TYPE');
     }
   });
 
   it('answers damaged images with pixels or a coded error', async () => {
-    const sources = ['rgb.png', 'grey.jpg', 'transparent.gif', 'lzw.tif', 'alpha.webp', 'full-colour.avif'].map((name) =>
-      readFileSync(path.join(IMAGES, name)),
-    );
+    const sources = [
+      'rgb.png',
+      'grey.jpg',
+      'transparent.gif',
+      'lzw.tif',
+      'alpha.webp',
+      'full-colour.avif',
+    ].map((name) => readFileSync(path.join(IMAGES, name)));
     const damage = fc.tuple(
       fc.constantFrom(...sources),
       fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { minLength: 1, maxLength: 8 }),
@@ -141,7 +172,12 @@ function hugePng(width: number, height: number): Buffer {
   header.writeUInt32BE(height, 4);
   header.set([8, 2, 0, 0, 0], 8);
   const signature = Buffer.from('\x89PNG\r\n\x1a\n', 'latin1');
-  return Buffer.concat([signature, chunk('IHDR', header), chunk('IDAT', deflateSync(Buffer.alloc(1000))), chunk('IEND', Buffer.alloc(0))]);
+  return Buffer.concat([
+    signature,
+    chunk('IHDR', header),
+    chunk('IDAT', deflateSync(Buffer.alloc(1000))),
+    chunk('IEND', Buffer.alloc(0)),
+  ]);
 }
 
 function crc32(bytes: Buffer): number {

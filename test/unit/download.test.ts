@@ -28,7 +28,12 @@ describe('downloadFile', () => {
   let file: string;
   beforeEach(async () => {
     temporary = new Temporary();
-    temporary.environment({ HTTP_PROXY: undefined, http_proxy: undefined, NO_PROXY: undefined, no_proxy: undefined });
+    temporary.environment({
+      HTTP_PROXY: undefined,
+      http_proxy: undefined,
+      NO_PROXY: undefined,
+      no_proxy: undefined,
+    });
     file = temporary.path('deep', 'weights.bin');
     server = await startServer({ body });
   });
@@ -61,12 +66,16 @@ describe('downloadFile', () => {
     const seen: { bytes: number; total?: number }[] = [];
     await downloadFile(`${server.url}/weights.bin`, file, { progress: (progress) => seen.push(progress) });
     expect(seen.at(-1)).to.deep.equal({ bytes: body.length, total: body.length });
-    expect(seen.map(({ bytes }) => bytes)).to.deep.equal(seen.map(({ bytes }) => bytes).sort((a, b) => a - b));
+    expect(seen.map(({ bytes }) => bytes)).to.deep.equal(
+      seen.map(({ bytes }) => bytes).sort((a, b) => a - b),
+    );
   });
 
   it('a wrong hash prints the digest and keeps nothing', async () => {
     const advice = { transfer: 'by hand', hash: 'pass { checkHash: false }' };
-    const error = await rejection(downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: '00000000', advice }));
+    const error = await rejection(
+      downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: '00000000', advice }),
+    );
     expect(error).to.have.property('code', 'ERR_SENET_HASH');
     expect(error.message).to.contain(digest).and.contain('checkHash: false').and.not.contain('by hand');
     expect(left()).to.deep.equal([]);
@@ -97,7 +106,10 @@ describe('downloadFile', () => {
 
   it('a partial file of an earlier process is resumed', async () => {
     server.behave({ cutAfter: 100_000 });
-    expect(await rejection(downloadFile(`${server.url}/w`, file, quiet))).to.have.property('code', 'ERR_SENET_DOWNLOAD');
+    expect(await rejection(downloadFile(`${server.url}/w`, file, quiet))).to.have.property(
+      'code',
+      'ERR_SENET_DOWNLOAD',
+    );
     expect(left()).to.deep.equal(['weights.bin.partial', 'weights.bin.partial.json']);
     const before = server.requests.length;
     server.behave({ cutAfter: Infinity });
@@ -152,7 +164,9 @@ describe('downloadFile', () => {
 
   it('an aborted signal stops before and during, and the rest is resumed', async () => {
     const reason = new Error('enough');
-    const before = await rejection(downloadFile(`${server.url}/w`, file, { ...quiet, signal: AbortSignal.abort(reason) }));
+    const before = await rejection(
+      downloadFile(`${server.url}/w`, file, { ...quiet, signal: AbortSignal.abort(reason) }),
+    );
     expect(before).to.include({ name: 'AbortError', code: 'ERR_SENET_ABORTED', cause: reason });
     expect(server.requests).to.have.length(0);
 
@@ -219,7 +233,9 @@ describe('downloadFile', () => {
     const runs = [0, 1, 2].map(
       () =>
         new Promise<string>((resolve) => {
-          const child = spawn(process.execPath, ['--require', 'tsx/cjs', '-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
+          const child = spawn(process.execPath, ['--require', 'tsx/cjs', '-e', program], {
+            stdio: ['ignore', 'pipe', 'inherit'],
+          });
           let output = '';
           child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
           child.on('close', () => resolve(output.trim()));

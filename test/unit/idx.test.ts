@@ -36,9 +36,13 @@ describe('readIdx', () => {
   it('reads the slice of Fashion-MNIST, compressed or not', async () => {
     const { shape, data } = await readIdx(IMAGES);
     expect(shape).to.deep.equal([500, 28, 28]);
-    expect(data).to.be.instanceOf(Uint8Array).with.lengthOf(500 * 28 * 28);
+    expect(data)
+      .to.be.instanceOf(Uint8Array)
+      .with.lengthOf(500 * 28 * 28);
     const plain = write('plain', gunzipSync(readFileSync(IMAGES)));
-    expect(Buffer.from((await readIdx(plain)).data as Uint8Array).equals(Buffer.from(data as Uint8Array))).to.equal(true);
+    expect(
+      Buffer.from((await readIdx(plain)).data as Uint8Array).equals(Buffer.from(data as Uint8Array)),
+    ).to.equal(true);
     const labels = await readIdx(LABELS);
     expect(Array.from(labels.data.slice(0, 5))).to.deep.equal([9, 2, 1, 1, 6]);
   });
@@ -60,13 +64,36 @@ describe('readIdx', () => {
   });
 
   it('refuses what is no IDX file, naming it', async () => {
-    await expectRejection(readIdx(write('text.idx', Buffer.from('hello'))), 'ERR_SENET_DATA_FORMAT', /text\.idx.*68656c6c/);
-    await expectRejection(readIdx(write('empty.idx', Buffer.alloc(0))), 'ERR_SENET_DATA_FORMAT', /empty\.idx/);
-    await expectRejection(readIdx(write('type.idx', idx(0x0a, [1], Buffer.alloc(1)))), 'ERR_SENET_DATA_FORMAT');
+    await expectRejection(
+      readIdx(write('text.idx', Buffer.from('hello'))),
+      'ERR_SENET_DATA_FORMAT',
+      /text\.idx.*68656c6c/,
+    );
+    await expectRejection(
+      readIdx(write('empty.idx', Buffer.alloc(0))),
+      'ERR_SENET_DATA_FORMAT',
+      /empty\.idx/,
+    );
+    await expectRejection(
+      readIdx(write('type.idx', idx(0x0a, [1], Buffer.alloc(1)))),
+      'ERR_SENET_DATA_FORMAT',
+    );
     await expectRejection(readIdx(write('rank.idx', Buffer.from([0, 0, 8, 0]))), 'ERR_SENET_DATA_FORMAT');
-    await expectRejection(readIdx(write('header.idx', Buffer.from([0, 0, 8, 3, 0, 0]))), 'ERR_SENET_DATA_FORMAT', /truncated/);
-    await expectRejection(readIdx(write('cut.idx', idx(8, [4, 4], Buffer.alloc(15)))), 'ERR_SENET_DATA_FORMAT', /truncated: 4 x 4 needs 16/);
-    await expectRejection(readIdx(write('long.idx', idx(8, [4, 4], Buffer.alloc(17)))), 'ERR_SENET_DATA_FORMAT', /too long/);
+    await expectRejection(
+      readIdx(write('header.idx', Buffer.from([0, 0, 8, 3, 0, 0]))),
+      'ERR_SENET_DATA_FORMAT',
+      /truncated/,
+    );
+    await expectRejection(
+      readIdx(write('cut.idx', idx(8, [4, 4], Buffer.alloc(15)))),
+      'ERR_SENET_DATA_FORMAT',
+      /truncated: 4 x 4 needs 16/,
+    );
+    await expectRejection(
+      readIdx(write('long.idx', idx(8, [4, 4], Buffer.alloc(17)))),
+      'ERR_SENET_DATA_FORMAT',
+      /too long/,
+    );
     const huge = idx(8, [0xffffffff, 0xffffffff, 0xffffffff], Buffer.alloc(8));
     await expectRejection(readIdx(write('huge.idx', huge)), 'ERR_SENET_DATA_FORMAT', /truncated/);
     const cut = gzipSync(idx(8, [4, 4], Buffer.alloc(16))).subarray(0, -9);
@@ -106,19 +133,35 @@ describe('readIdx', () => {
     await expectRejection(readIdxDataset(LABELS, LABELS), 'ERR_SENET_DATA_FORMAT', /expected images/);
     await expectRejection(readIdxDataset(IMAGES, IMAGES), 'ERR_SENET_DATA_FORMAT', /expected labels/);
     const few = write('few', idx(8, [3], Buffer.alloc(3)));
-    await expectRejection(readIdxDataset(IMAGES, few), 'ERR_SENET_DATA_FORMAT', /few: expected 500 labels.*found 3/);
+    await expectRejection(
+      readIdxDataset(IMAGES, few),
+      'ERR_SENET_DATA_FORMAT',
+      /few: expected 500 labels.*found 3/,
+    );
   });
 
   it('finds both files in a folder, the test set first', async () => {
     const folder = temporary.path('data');
     mkdirSync(folder);
-    for (const name of ['train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte']) {
+    for (const name of [
+      'train-images-idx3-ubyte',
+      'train-labels-idx1-ubyte',
+      't10k-images-idx3-ubyte.gz',
+      't10k-labels-idx1-ubyte',
+    ]) {
       writeFileSync(path.join(folder, name), '');
     }
     const found = await findIdxFiles(folder);
-    expect(Object.values(found).map((file) => path.basename(file))).to.deep.equal(['t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte']);
+    expect(Object.values(found).map((file) => path.basename(file))).to.deep.equal([
+      't10k-images-idx3-ubyte.gz',
+      't10k-labels-idx1-ubyte',
+    ]);
     await expectRejection(findIdxFiles(path.join(folder, 'none')), 'ERR_SENET_FILE_NOT_FOUND');
     mkdirSync(path.join(folder, 'bare'));
-    await expectRejection(findIdxFiles(path.join(folder, 'bare')), 'ERR_SENET_FILE_NOT_FOUND', /expected IDX files/);
+    await expectRejection(
+      findIdxFiles(path.join(folder, 'bare')),
+      'ERR_SENET_FILE_NOT_FOUND',
+      /expected IDX files/,
+    );
   });
 });

@@ -7,6 +7,7 @@ import { expect } from 'chai';
 import {
   createModel,
   ImageClassifier,
+  listModels,
   load,
   memory,
   save,
@@ -21,7 +22,8 @@ import {
 } from '../../lib';
 import { readIdxDataset } from '../../lib/data/idx';
 import { IMAGENET } from '../../lib/vision/preprocessing';
-import { bundledImages } from '../../lib/vision/weights';
+import { modelInfo } from '../../lib/models/registry';
+import { bundledImages, PUBLISHED_WEIGHTS } from '../../lib/vision/weights';
 import { expectCoded, expectRejection } from '../support/errors';
 import { Temporary } from '../support/temporary';
 
@@ -54,7 +56,12 @@ describe('ImageClassifier', () => {
 
   describe('the bundled network', () => {
     it("gives PyTorch's predictions and scores on 500 test images", async () => {
-      const { images: bytes, count, height, width } = await readIdxDataset(
+      const {
+        images: bytes,
+        count,
+        height,
+        width,
+      } = await readIdxDataset(
         path.join(FIXTURES, 'fashion-mnist-500-images-idx3-ubyte.gz'),
         path.join(FIXTURES, 'fashion-mnist-500-labels-idx1-ubyte.gz'),
       );
@@ -63,12 +70,15 @@ describe('ImageClassifier', () => {
       expect(results.map(([best]) => best?.index)).to.deep.equal(recorded.predictions.slice(0, 500));
       for (let image = 0; image < 64; image++) {
         const expected = softmax(recorded.first64Logits.slice(10 * image, 10 * image + 10));
-        for (const { index, score } of results[image] ?? []) expect(score).to.be.closeTo(expected[index] ?? NaN, 1e-5);
+        for (const { index, score } of results[image] ?? [])
+          expect(score).to.be.closeTo(expected[index] ?? NaN, 1e-5);
       }
     });
 
     it('names what is on the bundled images', async () => {
-      const index = JSON.parse(readFileSync(path.join(path.dirname(images[0] ?? ''), 'index.json'), 'utf8')) as { label: string }[];
+      const index = JSON.parse(
+        readFileSync(path.join(path.dirname(images[0] ?? ''), 'index.json'), 'utf8'),
+      ) as { label: string }[];
       const results = await bundled.classify(images, { topK: 1 });
       expect(results.map(([best]) => best?.label)).to.deep.equal(index.map(({ label }) => label));
       expect(results.map(([best]) => best?.index)).to.deep.equal(recorded.predictions.slice(0, 20));
@@ -119,19 +129,41 @@ describe('ImageClassifier', () => {
     });
   });
 
+  it('has a published entry for each name that the registry gives, and labels for each class', () => {
+    for (const name of listModels()) {
+      const names = PUBLISHED_WEIGHTS.filter(({ model }) => model === name).map((entry) => entry.name);
+      expect(names).to.deep.equal(modelInfo(name).weights);
+    }
+    const file = PUBLISHED_WEIGHTS.find(({ name }) => name === 'imagenet')?.labelsFile ?? '';
+    const labels = JSON.parse(readFileSync(file, 'utf8')) as string[];
+    expect([labels.length, labels[0], labels[281], labels[999]]).to.deep.equal([
+      1000,
+      'tench',
+      'tabby',
+      'toilet tissue',
+    ]);
+  });
+
   describe('load', () => {
     it('reads the original legacy file, with labels and preprocessing given', async () => {
       const labelsFile = temporary.path('labels.txt');
       writeFileSync(labelsFile, `${bundled.labels.join('\n')}\n`);
       const { size, pad, channels, mean, std } = bundled.preprocessing;
       const preprocessing = { size, pad, channels, mean, std };
-      const original = await ImageClassifier.load('se_resnet20', { weights: LEGACY, labels: labelsFile, preprocessing });
+      const original = await ImageClassifier.load('se_resnet20', {
+        weights: LEGACY,
+        labels: labelsFile,
+        preprocessing,
+      });
       expect(await original.classify(images)).to.deep.equal(await bundled.classify(images));
       await original.dispose();
     });
 
     it('overrides single fields of the record that the weights bring', async () => {
-      const changed = await ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist', preprocessing: { pad: 4 } });
+      const changed = await ImageClassifier.load('se_resnet20', {
+        weights: 'fashion_mnist',
+        preprocessing: { pad: 4 },
+      });
       expect(changed.preprocessing).to.deep.equal({ ...bundled.preprocessing, pad: 4 });
       await changed.dispose();
     });
@@ -143,13 +175,22 @@ describe('ImageClassifier', () => {
         [1, 3],
       ] as const) {
         const model = se_preactresnet20({ numClasses, reduction });
-        const prefixed = new StateDict([...model.stateDict()].map(([name, value]) => [`module.${name}`, value]));
+        const prefixed = new StateDict(
+          [...model.stateDict()].map(([name, value]) => [`module.${name}`, value]),
+        );
         const file = temporary.path(`${numClasses}-${reduction}.pt`);
         await save(prefixed, file);
-        const classifier = await ImageClassifier.load('se_preactresnet20', { weights: file, preprocessing: CIFAR });
-        expect(classifier.labels).to.deep.equal(Array.from({ length: numClasses }, (_, index) => String(index)));
+        const classifier = await ImageClassifier.load('se_preactresnet20', {
+          weights: file,
+          preprocessing: CIFAR,
+        });
+        expect(classifier.labels).to.deep.equal(
+          Array.from({ length: numClasses }, (_, index) => String(index)),
+        );
         const given = await ImageClassifier.load(model, { preprocessing: CIFAR });
-        expect(await classifier.classify(images[0] ?? '')).to.deep.equal(await given.classify(images[0] ?? ''));
+        expect(await classifier.classify(images[0] ?? '')).to.deep.equal(
+          await given.classify(images[0] ?? ''),
+        );
         await Promise.all([classifier.dispose(), given.dispose()]);
         model.dispose();
       }
@@ -183,7 +224,10 @@ describe('ImageClassifier', () => {
       const model = se_resnet20({ reduction: 4 });
       const state = await load(LEGACY);
       model.loadStateDict(state);
-      const classifier = await ImageClassifier.load(model, { labels: bundled.labels, preprocessing: bundled.preprocessing });
+      const classifier = await ImageClassifier.load(model, {
+        labels: bundled.labels,
+        preprocessing: bundled.preprocessing,
+      });
       expect(model.training).to.equal(false);
       expect(await classifier.classify(images)).to.deep.equal(await bundled.classify(images));
       await classifier.dispose();
@@ -192,7 +236,10 @@ describe('ImageClassifier', () => {
     });
 
     it('runs in another dtype', async () => {
-      const classifier = await ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist', dtype: 'bfloat16' });
+      const classifier = await ImageClassifier.load('se_resnet20', {
+        weights: 'fashion_mnist',
+        dtype: 'bfloat16',
+      });
       const [best] = await classifier.classify(images[0] ?? '');
       expect(best?.label).to.equal('Ankle boot');
       await classifier.dispose();
@@ -211,7 +258,11 @@ describe('ImageClassifier', () => {
 
     it('gives back what it made when it fails', async () => {
       const attempt = (): Promise<unknown> =>
-        expectRejection(ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist', labels: ['a'] }), 'ERR_SENET_LABELS', /10 classes.*1 label/);
+        expectRejection(
+          ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist', labels: ['a'] }),
+          'ERR_SENET_LABELS',
+          /10 classes.*1 label/,
+        );
       await attempt();
       const before = memory();
       await attempt();
@@ -222,24 +273,44 @@ describe('ImageClassifier', () => {
 
     it('refuses bad arguments', async () => {
       const weights = 'fashion_mnist';
-      const refuses = (code: Parameters<typeof expectCoded>[1], words: RegExp, model: unknown, options?: unknown): Promise<unknown> =>
+      const refuses = (
+        code: Parameters<typeof expectCoded>[1],
+        words: RegExp,
+        model: unknown,
+        options?: unknown,
+      ): Promise<unknown> =>
         expectRejection(ImageClassifier.load(model as 'se_resnet20', options as object), code, words);
       await refuses('ERR_SENET_UNKNOWN_MODEL', /did you mean 'se_resnet20'/, 'se_resnet2o', { weights });
       await refuses('ERR_SENET_ARG_TYPE', /name or a Module/, 7, { weights });
       await refuses('ERR_SENET_ARG_MISSING', /published: 'fashion_mnist'/, 'se_resnet20');
       await refuses('ERR_SENET_UNKNOWN_OPTION', /did you mean 'weights'/, 'se_resnet20', { weight: weights });
-      await refuses('ERR_SENET_ARG_RANGE', /did you mean 'fashion_mnist'/, 'se_resnet20', { weights: 'fashion-mnist' });
+      await refuses('ERR_SENET_ARG_RANGE', /did you mean 'fashion_mnist'/, 'se_resnet20', {
+        weights: 'fashion-mnist',
+      });
       await refuses('ERR_SENET_ARG_RANGE', /they are of se_resnet50/, 'se_resnet20', { weights: 'imagenet' });
-      await refuses('ERR_SENET_FILE_NOT_FOUND', /none\.pt/, 'se_resnet20', { weights: temporary.path('none.pt') });
+      await refuses('ERR_SENET_FILE_NOT_FOUND', /none\.pt/, 'se_resnet20', {
+        weights: temporary.path('none.pt'),
+      });
       await refuses('ERR_SENET_FILE', /folder/, 'se_resnet20', { weights: temporary.folder });
-      await refuses('ERR_SENET_CHECKPOINT_UNSAFE', /system/, 'se_resnet20', { weights: path.join(FIXTURES, 'evil-zip.pt') });
+      await refuses('ERR_SENET_CHECKPOINT_UNSAFE', /system/, 'se_resnet20', {
+        weights: path.join(FIXTURES, 'evil-zip.pt'),
+      });
       await refuses('ERR_SENET_ARG_MISSING', /size, mean and std/, 'se_resnet20', { weights: LEGACY });
       await refuses('ERR_SENET_STATE_DICT', /./, 'se_resnet32', { weights: LEGACY, preprocessing: CIFAR });
-      await refuses('ERR_SENET_LABELS', /10 classes.*2 labels/, 'se_resnet20', { weights, labels: ['a', 'b'] });
+      await refuses('ERR_SENET_LABELS', /10 classes.*2 labels/, 'se_resnet20', {
+        weights,
+        labels: ['a', 'b'],
+      });
       await refuses('ERR_SENET_ARG_TYPE', /labels/, 'se_resnet20', { weights, labels: [1, 2] });
-      await refuses('ERR_SENET_FILE_NOT_FOUND', /labels/, 'se_resnet20', { weights, labels: temporary.path('none.txt') });
+      await refuses('ERR_SENET_FILE_NOT_FOUND', /labels/, 'se_resnet20', {
+        weights,
+        labels: temporary.path('none.txt'),
+      });
       writeFileSync(temporary.path('bad.json'), '["a", ');
-      await refuses('ERR_SENET_DATA_FORMAT', /bad\.json/, 'se_resnet20', { weights, labels: temporary.path('bad.json') });
+      await refuses('ERR_SENET_DATA_FORMAT', /bad\.json/, 'se_resnet20', {
+        weights,
+        labels: temporary.path('bad.json'),
+      });
       await refuses('ERR_SENET_DTYPE', /floating/, 'se_resnet20', { weights, dtype: 'int8' });
       await refuses('ERR_SENET_ARG_RANGE', /device/, 'se_resnet20', { weights, device: 'tpu' });
       await refuses('ERR_SENET_ARG_RANGE', /pad/, 'se_resnet20', { weights, preprocessing: { pad: -1 } });
@@ -264,7 +335,10 @@ describe('ImageClassifier', () => {
         await expectRejection(bundled.classify(wrong as never), 'ERR_SENET_ARG_TYPE', /expected a path/);
       }
       await expectRejection(bundled.classify([images[0], 7] as never), 'ERR_SENET_ARG_TYPE', /images\[1\]/);
-      await expectRejection(bundled.classify([images[0] ?? '', temporary.path('none.png')]), 'ERR_SENET_FILE_NOT_FOUND');
+      await expectRejection(
+        bundled.classify([images[0] ?? '', temporary.path('none.png')]),
+        'ERR_SENET_FILE_NOT_FOUND',
+      );
       writeFileSync(temporary.path('text.png'), 'text');
       await expectRejection(bundled.classify(temporary.path('text.png')), 'ERR_SENET_IMAGE');
       await expectRejection(bundled.classify(new Uint8Array(0)), 'ERR_SENET_IMAGE_SIZE');
@@ -272,13 +346,21 @@ describe('ImageClassifier', () => {
 
     it('refuses tensors of another kind', async () => {
       const of = (shape: number[], dtype: 'uint8' | 'int64' | 'float32'): Tensor => zeros(shape, { dtype });
-      await expectRejection(bundled.classify(of([28, 28], 'uint8')), 'ERR_SENET_SHAPE', /channels x height x width/);
+      await expectRejection(
+        bundled.classify(of([28, 28], 'uint8')),
+        'ERR_SENET_SHAPE',
+        /channels x height x width/,
+      );
       await expectRejection(bundled.classify(of([28, 28, 3], 'uint8')), 'ERR_SENET_SHAPE');
       await expectRejection(bundled.classify(of([1, 3, 28, 28], 'uint8')), 'ERR_SENET_SHAPE');
       await expectRejection(bundled.classify(of([3, 0, 28], 'uint8')), 'ERR_SENET_SHAPE');
       await expectRejection(bundled.classify(of([1, 32, 32], 'float32')), 'ERR_SENET_SHAPE', /3 channels/);
       await expectRejection(bundled.classify(of([3, 28, 28], 'int64')), 'ERR_SENET_DTYPE');
-      await expectRejection(bundled.classify([of([3, 32, 32], 'float32'), of([3, 40, 40], 'float32')]), 'ERR_SENET_SHAPE', /sizes/);
+      await expectRejection(
+        bundled.classify([of([3, 32, 32], 'float32'), of([3, 40, 40], 'float32')]),
+        'ERR_SENET_SHAPE',
+        /sizes/,
+      );
       await expectRejection(bundled.classifyBatch(of([3, 28, 28], 'uint8')), 'ERR_SENET_SHAPE');
       await expectRejection(bundled.classifyBatch(of([1, 3, 28, 28], 'float32')), 'ERR_SENET_DTYPE');
       const gone = of([3, 28, 28], 'uint8');
@@ -291,8 +373,16 @@ describe('ImageClassifier', () => {
       await expectRejection(bundled.classify(file, { topK: 0 }), 'ERR_SENET_ARG_RANGE', /topK/);
       await expectRejection(bundled.classify(file, { topK: 1.5 }), 'ERR_SENET_ARG_RANGE');
       await expectRejection(bundled.classify(file, { topK: '5' } as never), 'ERR_SENET_ARG_TYPE');
-      await expectRejection(bundled.classify(file, { top_k: 5 } as never), 'ERR_SENET_UNKNOWN_OPTION', /topK/);
-      await expectRejection(bundled.classify(file, { signal: {} } as never), 'ERR_SENET_ARG_TYPE', /AbortSignal/);
+      await expectRejection(
+        bundled.classify(file, { top_k: 5 } as never),
+        'ERR_SENET_UNKNOWN_OPTION',
+        /topK/,
+      );
+      await expectRejection(
+        bundled.classify(file, { signal: {} } as never),
+        'ERR_SENET_ARG_TYPE',
+        /AbortSignal/,
+      );
     });
 
     it('says that labels and classes differ, for a Module whose classes were unknown at load', async () => {
@@ -306,7 +396,10 @@ describe('ImageClassifier', () => {
   describe('abort and dispose', () => {
     it('rejects when the signal was aborted before', async () => {
       const reason = new Error('enough');
-      const error = await expectRejection(bundled.classify(images, { signal: AbortSignal.abort(reason) }), 'ERR_SENET_ABORTED');
+      const error = await expectRejection(
+        bundled.classify(images, { signal: AbortSignal.abort(reason) }),
+        'ERR_SENET_ABORTED',
+      );
       expect(error.name).to.equal('AbortError');
       expect(error.cause).to.equal(reason);
     });

@@ -181,13 +181,13 @@ describe('models: constructors and factories', function () {
       'ERR_SENET_ARG_RANGE',
       /'none', 'input' or 'output', got 'both'/,
     ],
+    ['three stages', () => new SEResNet(SEBottleneck, wrong([1, 1, 1])), 'ERR_SENET_ARG_TYPE', /four/],
     [
-      'three stages',
-      () => new SEResNet(SEBottleneck, wrong([1, 1, 1])),
-      'ERR_SENET_ARG_TYPE',
-      /four/,
+      'an empty stage',
+      () => new SEResNet(SEBottleneck, [1, 0, 1, 1]),
+      'ERR_SENET_ARG_RANGE',
+      /layers.*got 0/,
     ],
-    ['an empty stage', () => new SEResNet(SEBottleneck, [1, 0, 1, 1]), 'ERR_SENET_ARG_RANGE', /layers.*got 0/],
     [
       'a foreign block',
       () => new SEResNet(wrong(CifarSEBasicBlock), [1, 1, 1, 1]),

@@ -32,14 +32,23 @@ async function pixelsOf(name: string): Promise<Tensor> {
 }
 
 /** What comes out, times 255: whole numbers again, since nothing is subtracted. */
-async function bytesAfter(pixels: Tensor, record: Partial<Preprocessing>): Promise<{ shape: readonly number[]; bytes: number[] }> {
+async function bytesAfter(
+  pixels: Tensor,
+  record: Partial<Preprocessing>,
+): Promise<{ shape: readonly number[]; bytes: number[] }> {
   const x = await preprocess(pixels, { ...PLAIN, ...record });
-  return { shape: x.shape, bytes: Array.from(x.toTypedArray() as Float32Array, (value) => Math.round(value * 255)) };
+  return {
+    shape: x.shape,
+    bytes: Array.from(x.toTypedArray() as Float32Array, (value) => Math.round(value * 255)),
+  };
 }
 
 /** 1 x 1 x height x width, each pixel its own number. */
 function numbered(height: number, width: number): Tensor {
-  return tensor(Uint8Array.from({ length: height * width }, (_, index) => index + 1), { shape: [1, 1, height, width] });
+  return tensor(
+    Uint8Array.from({ length: height * width }, (_, index) => index + 1),
+    { shape: [1, 1, height, width] },
+  );
 }
 
 describe('preprocess', () => {
@@ -63,7 +72,8 @@ describe('preprocess', () => {
     const plane = data.length / 3;
     const luma = Buffer.alloc(data.length);
     for (let pixel = 0; pixel < plane; pixel++) {
-      for (let channel = 0; channel < 3; channel++) luma[3 * pixel + channel] = bytes[channel * plane + pixel] as number;
+      for (let channel = 0; channel < 3; channel++)
+        luma[3 * pixel + channel] = bytes[channel * plane + pixel] as number;
     }
     const grey = Buffer.from(Uint8Array.from({ length: plane }, (_, pixel) => luma[3 * pixel] as number));
     expect(createHash('sha256').update(grey).digest('hex')).to.equal(photoLuma);
@@ -71,7 +81,11 @@ describe('preprocess', () => {
   });
 
   it('normalises each channel as PyTorch does', async () => {
-    const x = await preprocess(tensor(Uint8Array.of(0, 51, 255), { shape: [1, 3, 1, 1] }), { ...IMAGENET, size: null, crop: null });
+    const x = await preprocess(tensor(Uint8Array.of(0, 51, 255), { shape: [1, 3, 1, 1] }), {
+      ...IMAGENET,
+      size: null,
+      crop: null,
+    });
     const f = Math.fround;
     const expected = [0, 51, 255].map((value, channel) => {
       const mean = f(IMAGENET.mean[channel] as number);
@@ -81,13 +95,37 @@ describe('preprocess', () => {
   });
 
   it('applies the record of the bundled network', async () => {
-    const record: Preprocessing = { ...PLAIN, channels: 'grey-repeated', size: [2, 2], pad: 1, mean: [0.286], std: [0.353] };
+    const record: Preprocessing = {
+      ...PLAIN,
+      channels: 'grey-repeated',
+      size: [2, 2],
+      pad: 1,
+      mean: [0.286],
+      std: [0.353],
+    };
     const x = await preprocess(tensor(Uint8Array.of(255, 0, 0, 51), { shape: [1, 1, 2, 2] }), record);
     expect(x.shape).to.deep.equal([1, 3, 4, 4]);
     const f = Math.fround;
     const normal = (value: number): number => f(f(f(value / 255) - f(0.286)) / f(0.353));
     const [edge, white, dark] = [normal(0), normal(255), normal(51)];
-    const plane = [edge, edge, edge, edge, edge, white, edge, edge, edge, edge, dark, edge, edge, edge, edge, edge];
+    const plane = [
+      edge,
+      edge,
+      edge,
+      edge,
+      edge,
+      white,
+      edge,
+      edge,
+      edge,
+      edge,
+      dark,
+      edge,
+      edge,
+      edge,
+      edge,
+      edge,
+    ];
     expect(Array.from(x.toTypedArray() as Float32Array)).to.deep.equal([...plane, ...plane, ...plane]);
   });
 
@@ -117,12 +155,19 @@ describe('preprocess', () => {
 
   it('refuses a resize to more pixels than an image may have', async () => {
     const strip = tensor(new Uint8Array(30_000), { shape: [1, 1, 1, 30_000] });
-    await expectRejection(preprocess(strip, { ...PLAIN, size: 256 }), 'ERR_SENET_IMAGE_SIZE', /7680000 x 256/);
+    await expectRejection(
+      preprocess(strip, { ...PLAIN, size: 256 }),
+      'ERR_SENET_IMAGE_SIZE',
+      /7680000 x 256/,
+    );
   });
 
   it('rejects when its signal aborts', async () => {
     const large = tensor(new Uint8Array(1024 * 1024), { shape: [1, 1, 1024, 1024] });
-    await expectRejection(preprocess(large, { ...PLAIN, size: 64 }, AbortSignal.abort()), 'ERR_SENET_ABORTED');
+    await expectRejection(
+      preprocess(large, { ...PLAIN, size: 64 }, AbortSignal.abort()),
+      'ERR_SENET_ABORTED',
+    );
   });
 });
 

@@ -1,0 +1,188 @@
+/**
+ * How a classifier's network comes together: weights by name or path, the labels and the preprocessing that they bring,
+ * and a model of the shape that they need. Runs nothing.
+ */
+import { constants } from 'node:fs';
+import { access, readFile } from 'node:fs/promises';
+
+import { printable } from '../checkpoint/problems';
+import { consumePrefixInStateDictIfPresent, type StateDict } from '../checkpoint/state-dict';
+import { makeError } from '../errors';
+import { fetchWeights } from '../hub/hub';
+import type { ProgressOption } from '../hub/progress';
+import { createModel, modelInfo, type ModelName } from '../models/registry';
+import { SEInception3 } from '../models/se-inception-v3';
+import { SEResNet } from '../models/se-resnet';
+import type { Module } from '../nn/module';
+import { checkString, describe, nearest } from '../tensor/options';
+import { checkPreprocessing, IMAGENET, INCEPTION, PLAIN, type Preprocessing } from './preprocessing';
+import { PUBLISHED_WEIGHTS, type PublishedWeights } from './weights';
+
+/** Published weights, or the path itself. */
+export async function findWeights(
+  weights: string,
+  model: ModelName | null,
+): Promise<PublishedWeights | string> {
+  checkString(weights, 'ImageClassifier.load: weights');
+  const published = PUBLISHED_WEIGHTS.filter((entry) => model === null || entry.model === model);
+  const named = published.find(({ name }) => name === weights);
+  if (named !== undefined) return named;
+  if (/[/\\.]/.test(weights)) return weights; // a path, whether it exists or not
+  const exists = await access(weights, constants.F_OK).then(
+    () => true,
+    () => false,
+  );
+  if (exists) return weights;
+  const names = published.map(({ name }) => name);
+  const elsewhere = PUBLISHED_WEIGHTS.find(({ name }) => name === weights);
+  const near = nearest(weights, names);
+  const hint =
+    elsewhere !== undefined
+      ? `; they are of ${elsewhere.model}`
+      : near === undefined
+        ? ''
+        : `; did you mean '${near}'?`;
+  const list = names.length === 0 ? `${model} has no published weights` : `published are ${names.join(', ')}`;
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `ImageClassifier.load: no file and no published weights '${printable(weights)}'${hint} (${list})`,
+  );
+}
+
+export async function toFile(
+  source: PublishedWeights | string,
+  options: { progress?: ProgressOption; checkHash?: boolean },
+  signal: AbortSignal | undefined,
+): Promise<string> {
+  if (typeof source === 'string') return source;
+  if ('bundled' in source.location) return source.location.bundled;
+  const { progress = true, checkHash = true } = options;
+  return fetchWeights(source.location.url, {
+    progress,
+    checkHash,
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+interface Brought {
+  readonly labels?: readonly string[];
+  readonly preprocessing?: Preprocessing;
+}
+
+/** Labels and preprocessing that come with the weights. */
+export async function recordOf(
+  state: StateDict | undefined,
+  published: PublishedWeights | undefined,
+  label: string,
+): Promise<Brought> {
+  const file = printable(label, 1000);
+  const read = (name: string): unknown => {
+    const text = state?.fileMetadata.get(name);
+    if (text === undefined) return undefined;
+    try {
+      return JSON.parse(text);
+    } catch (cause) {
+      throw makeError(
+        'ERR_SENET_CHECKPOINT_FORMAT',
+        `${file}: metadata '${name}': expected JSON, got ${describe(text)}`,
+        { cause },
+      );
+    }
+  };
+  const labels =
+    read('labels') ??
+    (published?.labelsFile === undefined ? undefined : await readLabels(published.labelsFile));
+  const record = read('preprocessing');
+  return {
+    ...(labels === undefined ? {} : { labels: checkLabels(labels, `${file}: metadata 'labels'`) }),
+    ...(record === undefined
+      ? published?.preprocessing && { preprocessing: published.preprocessing }
+      : { preprocessing: checkPreprocessing(record, PLAIN, `${file}: metadata 'preprocessing'`) }),
+  };
+}
+
+export async function readLabels(labels: unknown): Promise<readonly string[]> {
+  const where = 'ImageClassifier.load: labels';
+  if (typeof labels !== 'string') return checkLabels(labels, where);
+  let text: string;
+  try {
+    text = await readFile(labels, 'utf8');
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const missing = code === 'ENOENT' || code === 'ENOTDIR';
+    throw makeError(missing ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE', `${where}: ${message}`, {
+      cause,
+    });
+  }
+  if (!text.trimStart().startsWith('[')) return text.trimEnd().split(/\r?\n/);
+  try {
+    return checkLabels(JSON.parse(text), `${where}: ${printable(labels)}`);
+  } catch (cause) {
+    if (!(cause instanceof SyntaxError)) throw cause;
+    throw makeError(
+      'ERR_SENET_DATA_FORMAT',
+      `${where}: ${printable(labels)}: expected a JSON array of labels: ${cause.message}`,
+      { cause },
+    );
+  }
+}
+
+function checkLabels(labels: unknown, where: string): readonly string[] {
+  if (Array.isArray(labels) && labels.every((label) => typeof label === 'string')) return labels;
+  throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an array of strings, got ${describe(labels)}`);
+}
+
+/** torchvision's, for models of ImageNet's size; the small ones have none that is usual. */
+export function defaultPreprocessing(model: ModelName | Module<unknown>): Preprocessing | undefined {
+  const size =
+    typeof model === 'string'
+      ? modelInfo(model).inputSize
+      : model instanceof SEInception3
+        ? 299
+        : model instanceof SEResNet
+          ? 224
+          : 0;
+  if (size === 224) return IMAGENET;
+  if (size === 299) return INCEPTION;
+  return undefined;
+}
+
+// The last layer of every model here.
+const CLASSIFIER_KEYS = ['fc.weight', 'model.fc.weight'];
+
+export function countClasses(model: Module<unknown>): number | undefined {
+  return model.namedParameters().find(([name]) => CLASSIFIER_KEYS.includes(name))?.[1].shape[0];
+}
+
+/** A model without weights of the shape that these weights need. */
+export function createFor(name: ModelName, state: StateDict): Module<unknown> {
+  consumePrefixInStateDictIfPresent(state, 'module.');
+  consumePrefixInStateDictIfPresent(state, '_orig_mod.');
+  const shapeOf = (key: string): readonly number[] | undefined => state.get(key)?.shape;
+  const numClasses = CLASSIFIER_KEYS.map(shapeOf).find((shape) => shape !== undefined)?.[0];
+  const { options, numClasses: usual } = modelInfo(name);
+  const wanted: Record<string, unknown> = { numClasses: numClasses ?? usual ?? 1, initWeights: false };
+  if (options.includes('reduction')) wanted.reduction = findReduction(shapeOf);
+  if (options.includes('auxLogits')) wanted.auxLogits = state.has('model.AuxLogits.fc.weight');
+  if (options.includes('recalibrate')) {
+    // 'none' and 'input' have the same weights: those that were used say so in their metadata.
+    const widths = shapeOf('model.Mixed_5b.SELayer.fc.0.weight');
+    const told = state.fileMetadata.get('recalibrate');
+    wanted.recalibrate = widths?.[1] === 256 ? 'output' : told === 'input' ? 'input' : 'none';
+  }
+  if (options.includes('transformInput'))
+    wanted.transformInput = state.fileMetadata.get('transformInput') === 'true';
+  return createModel(name, wanted as Parameters<typeof createModel>[1]);
+}
+
+/** The reduction r of which every stage's SELayer has floor(channels / r) rows; the usual one if none fits. */
+function findReduction(shapeOf: (key: string) => readonly number[] | undefined): number {
+  const stages = [1, 2, 3].map(
+    (stage) => shapeOf(`layer${stage}.0.se.fc.0.weight`) ?? shapeOf(`layer${stage}.0.se.fc1.0.weight`),
+  );
+  for (let reduction = 1; reduction <= 16; reduction++) {
+    if (stages.every((shape) => shape !== undefined && shape[0] === Math.floor((shape[1] ?? 0) / reduction)))
+      return reduction;
+  }
+  return 16;
+}
