@@ -1,5 +1,6 @@
 /** The public surface of senet-torch, and nothing else. */
 export {
+  ERROR_CODES,
   isSenetError,
   SenetError,
   SenetRangeError,
@@ -76,7 +77,13 @@ export { createModel, listModels, type ModelName, type ModelOf, type ModelOption
 
 export { load, loadCheckpoint, type LoadOptions } from './checkpoint/load';
 export { save, type HasStateDict, type SaveOptions } from './checkpoint/save';
-export { inspectCheckpoint, type CheckpointReport } from './checkpoint/inspect';
+export {
+  inspectCheckpoint,
+  type CheckpointReport,
+  type InspectedTensor,
+  type InspectedValue,
+} from './checkpoint/inspect';
+export type { Container } from './checkpoint/parse';
 export { consumePrefixInStateDictIfPresent, StateDict, type ModuleMetadata } from './checkpoint/state-dict';
 
 export { loadStateDictFromUrl, type FetchWeightsOptions } from './hub/hub';

@@ -13,10 +13,10 @@ export interface InceptionOutputs {
   auxLogits: Tensor;
 }
 
-const RECALIBRATE = ['none', 'input', 'output'] as const;
-
 /** Where the SE layers act: nowhere (as in the original), on each block's input, or on its output (the paper). */
-export type Recalibrate = (typeof RECALIBRATE)[number];
+export type Recalibrate = 'none' | 'input' | 'output';
+
+const RECALIBRATE: readonly Recalibrate[] = ['none', 'input', 'output'];
 
 export interface SEInception3Options extends InitOptions {
   numClasses: number;

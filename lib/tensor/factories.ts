@@ -7,7 +7,7 @@ import { binding } from '../native';
 import { checkDevice, checkDType, naturalDType, typedArrayFor } from './dtype';
 import { flatten, inferDType, toElements, type NestedArray } from './nested-array';
 import { checkOptions, checkShape, describe } from './options';
-import { callOperator, checkRequiresGrad, wrapTensor, type Tensor } from './tensor';
+import { callOperator, checkRequiresGrad, wrapTensor, wrapUntracked, type Tensor } from './tensor';
 
 export interface FactoryOptions {
   /** Default float32. */
@@ -49,7 +49,7 @@ export function tensor(data: NestedArray | TypedArray | Uint8ClampedArray, optio
   if (finalDType === source.dtype) {
     return wrapTensor(binding.fromTypedArray(source.array, sizes, source.dtype, place, grad));
   }
-  const raw = wrapTensor(binding.fromTypedArray(source.array, sizes, source.dtype, place, false), undefined);
+  const raw = wrapUntracked(binding.fromTypedArray(source.array, sizes, source.dtype, place, false));
   const converted = raw.to(finalDType);
   raw.dispose();
   if (grad) converted.requiresGrad = true;
@@ -94,6 +94,10 @@ export function checkBuffer(view: ArrayBufferView): void {
       'ERR_SENET_BUFFER',
       'the bytes are shared with other threads (SharedArrayBuffer); copy them first',
     );
+  }
+  // Its length changes under its views; the types of this TypeScript do not know the property.
+  if ((view.buffer as { resizable?: boolean }).resizable === true) {
+    throw makeError('ERR_SENET_BUFFER', 'the bytes are those of a resizable ArrayBuffer; copy them first');
   }
   // A detached buffer has no bytes left, and a view of it no length; one that was made empty is indistinguishable by
   // length alone, so ask whether a new view can be made.

@@ -45,7 +45,7 @@ export const ops = {
 
   /** The names of all operators with their overloads, sorted. */
   list(): string[] {
-    return binding.listOperators();
+    return binding.listOperators().sort();
   },
 
   /** The schema of an operator; for a base name of all its overloads, a line each. @throws ERR_SENET_UNKNOWN_OPERATOR */

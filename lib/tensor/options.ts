@@ -52,17 +52,29 @@ export const MAX_DIMENSIONS = 64;
  */
 export function checkShape(value: unknown, where: string): number[] {
   if (!Array.isArray(value)) {
-    throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a shape (an array of integers), got ${describe(value)}`);
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${where}: expected a shape (an array of integers), got ${describe(value)}`,
+    );
   }
   const shape = Array.from<unknown, number>(value, (size, index) => {
     if (typeof size !== 'number') {
-      throw makeError('ERR_SENET_ARG_TYPE', `${where}: shape[${index}]: expected an integer, got ${describe(size)}`);
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `${where}: shape[${index}]: expected an integer, got ${describe(size)}`,
+      );
     }
     if (Number.isSafeInteger(size) && size >= 0) return size;
-    throw makeError('ERR_SENET_SHAPE', `${where}: shape[${index}]: expected an integer of at least 0, got ${size}`);
+    throw makeError(
+      'ERR_SENET_SHAPE',
+      `${where}: shape[${index}]: expected an integer of at least 0, got ${size}`,
+    );
   });
   if (shape.length > MAX_DIMENSIONS) {
-    throw makeError('ERR_SENET_SHAPE', `${where}: a tensor has at most ${MAX_DIMENSIONS} dimensions, got ${shape.length}`);
+    throw makeError(
+      'ERR_SENET_SHAPE',
+      `${where}: a tensor has at most ${MAX_DIMENSIONS} dimensions, got ${shape.length}`,
+    );
   }
   // Zeros do not excuse the other sizes: LibTorch's strides are products of those alone.
   if (shape.reduce((product, size) => product * Math.max(size, 1), 1) > Number.MAX_SAFE_INTEGER) {

@@ -68,7 +68,7 @@ export class Tensor {
   /** The gradient that `backward` accumulated, or null. Never disposed by `tidy`. */
   get grad(): Tensor | null {
     const handle = binding.grad(this.#handle);
-    return handle === null ? null : wrapTensor(handle, undefined);
+    return handle === null ? null : wrapUntracked(handle);
   }
 
   set grad(value: Tensor | null) {

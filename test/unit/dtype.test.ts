@@ -91,7 +91,11 @@ describe('dtypes', () => {
       [new BigInt64Array(1), 'int64'],
     ];
     for (const [data, dtype] of cases) expect(tensor(wrong(data)).dtype).to.equal(dtype);
-    expect([full([1], 2).dtype, full([1], 2n).dtype, full([1], true).dtype]).to.deep.equal(['float32', 'int64', 'bool']);
+    expect([full([1], 2).dtype, full([1], 2n).dtype, full([1], true).dtype]).to.deep.equal([
+      'float32',
+      'int64',
+      'bool',
+    ]);
   });
 
   it('a Uint16Array needs a 16-bit dtype, and arrays that no dtype has are refused', () => {
@@ -117,6 +121,8 @@ describe('dtypes', () => {
     expectThrow(() => zeros([1]).to({ memoryFormat: wrong('nhwc') }), 'ERR_SENET_ARG_RANGE', /channels_last/);
     expect(DTYPES.filter(isFloating)).to.deep.equal(['float32', 'float64', 'float16', 'bfloat16']);
     expect(['cpu', 'cuda', 'cuda:0', 'cuda:12'].every(isDevice)).to.equal(true);
-    expect(['', 'cuda:', 'cuda:-1', 'cuda:1.5', 'cuda:1000', 'cpu:0', 0, null].some(isDevice)).to.equal(false);
+    expect(['', 'cuda:', 'cuda:-1', 'cuda:1.5', 'cuda:1000', 'cpu:0', 0, null].some(isDevice)).to.equal(
+      false,
+    );
   });
 });

@@ -41,28 +41,48 @@ function expectAnswer(actual: unknown, expected: Answer, what: string): void {
   }
   const made = actual as Tensor;
   expect([made.dtype, made.shape], what).to.deep.equal([expected.dtype, expected.shape]);
-  const values = (made.dtype === 'float16' || made.dtype === 'bfloat16' ? numbers(made.to('float32')) : numbers(made));
+  const values =
+    made.dtype === 'float16' || made.dtype === 'bfloat16' ? numbers(made.to('float32')) : numbers(made);
   flat(expected).forEach((value, index) => {
     const got = values[index] as number;
-    if (Number.isFinite(value)) expect(got, `${what}[${index}]`).to.be.closeTo(value, 2e-6 * Math.max(1, Math.abs(value)));
+    if (Number.isFinite(value))
+      expect(got, `${what}[${index}]`).to.be.closeTo(value, 2e-6 * Math.max(1, Math.abs(value)));
     else expect(Object.is(got, value), `${what}[${index}]: ${got} is ${value}`).to.equal(true);
   });
 }
 
 describe('tensors: data in and out', () => {
   it('nested arrays of any depth', () => {
-    const deep = [[[1, 2], [3, 4]], [[5, 6], [7, 8]], [[-0, NaN], [Infinity, 1e-45]]];
+    const deep = [
+      [
+        [1, 2],
+        [3, 4],
+      ],
+      [
+        [5, 6],
+        [7, 8],
+      ],
+      [
+        [-0, NaN],
+        [Infinity, 1e-45],
+      ],
+    ];
     const made = tensor(deep);
     expect(made.shape).to.deep.equal([3, 2, 2]);
-    expect(made.toArray()).to.deep.equal(
-      deep.map((plane) => plane.map((row) => row.map(Math.fround))),
-    );
+    expect(made.toArray()).to.deep.equal(deep.map((plane) => plane.map((row) => row.map(Math.fround))));
     expect(Object.is(made.select(0, 2).select(0, 0).select(0, 0).item(), -0)).to.equal(true);
     expect(tensor([]).shape).to.deep.equal([0]);
     expect(tensor([[], []]).shape).to.deep.equal([2, 0]);
     expect(tensor([[[]]]).shape).to.deep.equal([1, 1, 0]);
-    expect(tensor([1n, 2n ** 63n - 1n, -(2n ** 63n)]).toArray()).to.deep.equal([1n, 2n ** 63n - 1n, -(2n ** 63n)]);
-    expect(tensor([2 ** 53, -(2 ** 53)], { dtype: 'int64' }).toArray()).to.deep.equal([2n ** 53n, -(2n ** 53n)]);
+    expect(tensor([1n, 2n ** 63n - 1n, -(2n ** 63n)]).toArray()).to.deep.equal([
+      1n,
+      2n ** 63n - 1n,
+      -(2n ** 63n),
+    ]);
+    expect(tensor([2 ** 53, -(2 ** 53)], { dtype: 'int64' }).toArray()).to.deep.equal([
+      2n ** 53n,
+      -(2n ** 53n),
+    ]);
     expect(tensor([1.9, -1.9], { dtype: 'int32' }).toArray()).to.deep.equal([1, -1]);
     expect(tensor([0, -0, 0.5, NaN], { dtype: 'bool' }).toArray()).to.deep.equal([false, false, true, true]);
     let level: NestedArray = 1;
@@ -91,7 +111,12 @@ describe('tensors: data in and out', () => {
     );
   });
 
-  const refused: [string, () => unknown, 'ERR_SENET_SHAPE' | 'ERR_SENET_ARG_TYPE' | 'ERR_SENET_ARG_RANGE', RegExp][] = [
+  const refused: [
+    string,
+    () => unknown,
+    'ERR_SENET_SHAPE' | 'ERR_SENET_ARG_TYPE' | 'ERR_SENET_ARG_RANGE',
+    RegExp,
+  ][] = [
     ['ragged', () => tensor([[1], [2, 3]]), 'ERR_SENET_SHAPE', /ragged.*length 1 at depth 1.*length 2/],
     ['mixed depth', () => tensor([1, [2]]), 'ERR_SENET_SHAPE', /ragged/],
     ['mixed depth, other way', () => tensor([[1], 2]), 'ERR_SENET_SHAPE', /ragged/],
@@ -102,16 +127,47 @@ describe('tensors: data in and out', () => {
     ['an object', () => tensor(wrong({ length: 1, 0: 1 })), 'ERR_SENET_ARG_TYPE', /Object/],
     ['a tensor', () => tensor(wrong(zeros([1]))), 'ERR_SENET_ARG_TYPE', /Tensor/],
     ['NaN as an integer', () => tensor([NaN], { dtype: 'int64' }), 'ERR_SENET_ARG_RANGE', /NaN.*int64/],
-    ['infinity as an integer', () => tensor(-Infinity, { dtype: 'int8' }), 'ERR_SENET_ARG_RANGE', /-Infinity/],
+    [
+      'infinity as an integer',
+      () => tensor(-Infinity, { dtype: 'int8' }),
+      'ERR_SENET_ARG_RANGE',
+      /-Infinity/,
+    ],
     ['too large for uint8', () => tensor([256], { dtype: 'uint8' }), 'ERR_SENET_ARG_RANGE', /256/],
     ['too small for int64', () => tensor([-(2n ** 63n) - 1n]), 'ERR_SENET_ARG_RANGE', /range of int64/],
-    ['a typed array that is too short', () => tensor(new Float32Array(3), { shape: [4] }), 'ERR_SENET_SHAPE', /4 elements, got 3/],
-    ['a typed array that is too long', () => tensor(new Float32Array(5), { shape: [2, 2] }), 'ERR_SENET_SHAPE', /4 elements, got 5/],
-    ['numbers that do not fill the shape', () => tensor([1, 2], { shape: [] }), 'ERR_SENET_SHAPE', /1 elements, got 2/],
-    ['an overflowing shape', () => tensor([1], { shape: [2 ** 32, 2 ** 32] }), 'ERR_SENET_SHAPE', /too large/],
-    ['an overflowing shape with 0', () => tensor([], { shape: [2 ** 40, 2 ** 40, 0] }), 'ERR_SENET_SHAPE', /too large/],
+    [
+      'a typed array that is too short',
+      () => tensor(new Float32Array(3), { shape: [4] }),
+      'ERR_SENET_SHAPE',
+      /4 elements, got 3/,
+    ],
+    [
+      'a typed array that is too long',
+      () => tensor(new Float32Array(5), { shape: [2, 2] }),
+      'ERR_SENET_SHAPE',
+      /4 elements, got 5/,
+    ],
+    [
+      'numbers that do not fill the shape',
+      () => tensor([1, 2], { shape: [] }),
+      'ERR_SENET_SHAPE',
+      /1 elements, got 2/,
+    ],
+    [
+      'an overflowing shape',
+      () => tensor([1], { shape: [2 ** 32, 2 ** 32] }),
+      'ERR_SENET_SHAPE',
+      /too large/,
+    ],
+    [
+      'an overflowing shape with 0',
+      () => tensor([], { shape: [2 ** 40, 2 ** 40, 0] }),
+      'ERR_SENET_SHAPE',
+      /too large/,
+    ],
   ];
-  for (const [what, run, code, words] of refused) it(`refuses ${what}`, () => void expectThrow(run, code, words));
+  for (const [what, run, code, words] of refused)
+    it(`refuses ${what}`, () => void expectThrow(run, code, words));
 
   it('refuses impossible shapes alike in every factory', () => {
     const factories: [string, (shape: never) => Tensor][] = [
@@ -130,14 +186,19 @@ describe('tensors: data in and out', () => {
       }
       expectThrow(() => make(wrong([2 ** 40, 2 ** 40])), 'ERR_SENET_SHAPE', new RegExp(`${name}.*too large`));
       expectThrow(() => make(wrong(new Array(65).fill(1))), 'ERR_SENET_SHAPE', /64 dimensions/);
-      for (const shape of [3, '2', null, {}, [1n], ['1'], [undefined], [[1]], [, 1]]) { // eslint-disable-line no-sparse-arrays
+      for (const shape of [3, '2', null, {}, [1n], ['1'], [undefined], [[1]], [, 1]]) {
+        // eslint-disable-line no-sparse-arrays
         expectThrow(() => make(wrong(shape)), 'ERR_SENET_ARG_TYPE', new RegExp(name));
       }
     }
     expectThrow(() => rand(wrong(undefined)), 'ERR_SENET_ARG_TYPE');
     expectThrow(() => zeros([2 ** 45]), 'ERR_SENET_OUT_OF_MEMORY', /allocate/);
     expectThrow(() => rand([1], wrong({ dype: 'float32' })), 'ERR_SENET_UNKNOWN_OPTION', /'dtype'/);
-    expectThrow(() => rand([1], wrong({ requires_grad: true })), 'ERR_SENET_UNKNOWN_OPTION', /'requiresGrad'/);
+    expectThrow(
+      () => rand([1], wrong({ requires_grad: true })),
+      'ERR_SENET_UNKNOWN_OPTION',
+      /'requiresGrad'/,
+    );
     expectThrow(() => rand([1], wrong('float32')), 'ERR_SENET_ARG_TYPE');
     expectThrow(() => randint(0, 0, [1]), 'ERR_SENET_LIBTORCH');
     expectThrow(() => rand([1], { dtype: 'int32' }), 'ERR_SENET_LIBTORCH');
@@ -153,7 +214,10 @@ describe('tensors: data in and out', () => {
     expectThrow(() => tensor(moved), 'ERR_SENET_BUFFER', /detached/);
     expectThrow(() => tensor(moved, { shape: [2] }), 'ERR_SENET_BUFFER', /detached/);
     // The types of this TypeScript do not have resizable buffers.
-    const Resizable = ArrayBuffer as unknown as new (length: number, options: object) => ArrayBuffer & { resize(to: number): void };
+    const Resizable = ArrayBuffer as unknown as new (
+      length: number,
+      options: object,
+    ) => ArrayBuffer & { resize(to: number): void };
     const buffer = new Resizable(16, { maxByteLength: 32 });
     const [tracking, fixed] = [new Float32Array(buffer), new Float32Array(buffer, 8, 2)];
     expectThrow(() => tensor(tracking), 'ERR_SENET_BUFFER', /resizable/);
@@ -181,7 +245,9 @@ describe('tensors: data in and out', () => {
     expect(pooled.buffer.byteLength).to.be.greaterThan(5); // from Node's pool, so at some offset
     expect(tensor(pooled.subarray(1, 3)).toArray()).to.deep.equal([...Buffer.from('el')]);
     expect(tensor(pooled, { dtype: 'float32' }).toArray()).to.deep.equal([...Buffer.from('hello')]);
-    expect(tensor(new Uint8Array([0, 2, 255]), { dtype: 'bool' }).toTypedArray()).to.deep.equal(new Uint8Array([0, 1, 1]));
+    expect(tensor(new Uint8Array([0, 2, 255]), { dtype: 'bool' }).toTypedArray()).to.deep.equal(
+      new Uint8Array([0, 1, 1]),
+    );
     expect(tensor(new Uint8ClampedArray([300, 7])).toArray()).to.deep.equal([255, 7]);
   });
 
@@ -279,7 +345,8 @@ describe('tensors: the same draws as PyTorch', () => {
     for (const seed of [1.5, NaN, Infinity, 2 ** 53, 2n ** 64n, -(2n ** 63n) - 1n]) {
       expectThrow(() => manualSeed(seed), 'ERR_SENET_ARG_RANGE', /manualSeed/);
     }
-    for (const seed of ['1', null, undefined, {}]) expectThrow(() => manualSeed(wrong(seed)), 'ERR_SENET_ARG_TYPE');
+    for (const seed of ['1', null, undefined, {}])
+      expectThrow(() => manualSeed(wrong(seed)), 'ERR_SENET_ARG_TYPE');
   });
 });
 
@@ -376,15 +443,28 @@ describe("tensors: PyTorch's answers", () => {
     const base = zeros([2, 2]);
     const row = base.select(0, 1);
     expect(row.add_(3).mul_(2)).to.equal(row);
-    expect(base.toArray()).to.deep.equal([[0, 0], [6, 6]]);
+    expect(base.toArray()).to.deep.equal([
+      [0, 0],
+      [6, 6],
+    ]);
     base.sub_(1).div_(2).relu_().clamp_(0, 2);
     expect(row.toArray()).to.deep.equal([2, 2]);
-    expect(base.fill_(4).toArray()).to.deep.equal([[4, 4], [4, 4]]);
-    expect(base.copy_(tensor([1, 2])).toArray()).to.deep.equal([[1, 2], [1, 2]]);
+    expect(base.fill_(4).toArray()).to.deep.equal([
+      [4, 4],
+      [4, 4],
+    ]);
+    expect(base.copy_(tensor([1, 2])).toArray()).to.deep.equal([
+      [1, 2],
+      [1, 2],
+    ]);
     expect(base.zero_().sum().item()).to.equal(0);
     expect(base.clone().add_(1) === base).to.equal(false);
     expect(base.sum().item()).to.equal(0);
-    expect(tensor([1n]).add_(2 ** 40).item()).to.equal(2n ** 40n + 1n);
+    expect(
+      tensor([1n])
+        .add_(2 ** 40)
+        .item(),
+    ).to.equal(2n ** 40n + 1n);
   });
 
   it('sizes and dims that do not fit are LibTorch errors in its words', () => {
@@ -476,7 +556,10 @@ describe('tensors: gradients', () => {
     const early = await expectRejection(a.sum().backward(null, { signal }), 'ERR_SENET_ABORTED');
     expect([early.name, (early.cause as Error).message]).to.deep.equal(['AbortError', 'enough']);
     const controller = new AbortController();
-    const first = randn([400, 400], { requiresGrad: true }).matmul(randn([400, 400])).sum().backward();
+    const first = randn([400, 400], { requiresGrad: true })
+      .matmul(randn([400, 400]))
+      .sum()
+      .backward();
     const second = a.sum().backward(null, { signal: controller.signal });
     controller.abort();
     await expectRejection(second, 'ERR_SENET_ABORTED');
@@ -555,9 +638,13 @@ describe('tensors: dispose', () => {
 
   it('a job that runs or waits keeps what it uses', async () => {
     const left = ones([300, 300]);
-    const jobs = Array.from({ length: 4 }, () => ops.callAsync('aten::matmul', left, left) as Promise<Tensor>);
+    const jobs = Array.from(
+      { length: 4 },
+      () => ops.callAsync('aten::matmul', left, left) as Promise<Tensor>,
+    );
     left.dispose();
-    for (const product of await Promise.all(jobs)) expect(product.select(0, 0).select(0, 0).item()).to.equal(300);
+    for (const product of await Promise.all(jobs))
+      expect(product.select(0, 0).select(0, 0).item()).to.equal(300);
     const weight = ones([3], { requiresGrad: true });
     const loss = weight.mul(2).sum();
     const running = loss.backward();

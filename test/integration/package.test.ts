@@ -1,0 +1,154 @@
+/**
+ * The packed tarball as a user meets it: installed in an empty folder, used by `require`, by `import` and from
+ * TypeScript, with and without a native build; and the JavaScript examples of the README, run.
+ */
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { expect } from 'chai';
+
+import { Temporary } from '../support/temporary';
+
+const ROOT = path.join(__dirname, '..', '..');
+const { pack } = require('../../scripts/checks/package') as { pack: (folder: string) => { filename: string } };
+
+describe('the packed package', function () {
+  this.timeout(300_000);
+  let temporary: Temporary;
+  let consumer: string;
+
+  before(() => {
+    temporary = new Temporary();
+    const { filename } = pack(temporary.folder);
+    consumer = temporary.path('consumer');
+    mkdirSync(consumer);
+    writeFileSync(path.join(consumer, 'package.json'), '{ "name": "consumer", "private": true }');
+    const tarball = temporary.path(filename);
+    const flags = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error'];
+    execFileSync('npm', ['install', ...flags, tarball], { cwd: consumer, stdio: 'pipe' });
+  });
+  after(() => temporary.cleanUp());
+
+  function run(file: string, program: string): string {
+    const target = path.join(consumer, file);
+    writeFileSync(target, program);
+    return execFileSync(process.execPath, [target], { cwd: consumer, encoding: 'utf8' }).trim();
+  }
+
+  it('without a build, require throws one coded error that says what to type', () => {
+    const said = run('no-build.js', "try { require('senet-torch') } catch (e) { console.log(e.code, e.message) }");
+    expect(said).to.match(/^ERR_SENET_NO_BUILD .*npx senet-torch setup/);
+  });
+
+  it('without a build, the command line has help, inspects files and says what is missing', () => {
+    const cli = path.join(consumer, 'node_modules', '.bin', 'senet-torch');
+    expect(execFileSync(cli, ['--help'], { encoding: 'utf8' })).to.contain('setup');
+    expect(execFileSync(cli, ['setup', '--help'], { encoding: 'utf8' })).to.contain('--into-package');
+    const inspected = execFileSync(cli, ['inspect', path.join(ROOT, 'test', 'fixtures', 'se_resnet20-zip.pt')], {
+      encoding: 'utf8',
+    });
+    expect(inspected).to.contain('conv1.weight');
+    const classify = spawnSync(cli, ['classify'], { encoding: 'utf8' });
+    expect(classify.status).to.equal(1);
+    expect(classify.stderr).to.contain('ERR_SENET_NO_BUILD').and.contain('npx senet-torch setup');
+    const doctor = spawnSync(cli, ['doctor'], { encoding: 'utf8' });
+    expect(doctor.status).to.equal(1);
+    expect(doctor.stdout).to.contain('Not ready');
+  });
+
+  describe('with a build', () => {
+    before(() => {
+      // The build of this repository: compiling it again would take minutes and show nothing new.
+      const installed = path.join(consumer, 'node_modules', 'senet-torch', 'build');
+      mkdirSync(path.join(installed, 'Release'), { recursive: true });
+      cpSync(
+        path.join(ROOT, 'build', 'Release', 'senet_torch.node'),
+        path.join(installed, 'Release', 'senet_torch.node'),
+      );
+    });
+
+    it('require', () => {
+      const program = `
+        const { se_resnet20, zeros } = require('senet-torch');
+        console.log(se_resnet20().eval().forwardSync(zeros([1, 3, 32, 32])).shape.join());`;
+      expect(run('required.cjs', program)).to.equal('1,10');
+    });
+
+    it('import, by name and whole', () => {
+      const program = `
+        import { se_resnet20, zeros } from 'senet-torch';
+        import * as all from 'senet-torch';
+        const y = await se_resnet20().eval().forward(zeros([1, 3, 32, 32]));
+        console.log(y.shape.join(), y instanceof all.Tensor);`;
+      expect(run('imported.mjs', program)).to.equal('1,10 true');
+    });
+
+    it('TypeScript, as CommonJS and as a module, with the libraries checked', () => {
+      const source = readFileSync(path.join(ROOT, 'test', 'support', 'surface.ts'), 'utf8');
+      for (const extension of ['cts', 'mts']) writeFileSync(path.join(consumer, `surface.${extension}`), source);
+      const tsc = path.join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
+      const flags = '--noEmit --strict --module nodenext --target es2023 --lib es2023,esnext.disposable,dom'.split(' ');
+      const types = ['--typeRoots', path.join(ROOT, 'node_modules', '@types'), '--types', 'node'];
+      const result = spawnSync(process.execPath, [tsc, ...flags, ...types, 'surface.cts', 'surface.mts'], {
+        cwd: consumer,
+        encoding: 'utf8',
+      });
+      expect(result.stdout).to.equal('');
+      expect(result.status).to.equal(0);
+    });
+
+    const examples = [...readFileSync(path.join(ROOT, 'README.md'), 'utf8').matchAll(/```js\n([\s\S]*?)```/g)].map(
+      ([, code]) => code as string,
+    );
+    it('the README has examples', () => expect(examples.length).to.be.at.least(4));
+    examples.forEach((code, index) => {
+      const [title = ''] = code.split('\n').filter((line) => line.includes('require('));
+      it(`README example ${index + 1}: ${title.slice(0, 60)}`, async () => {
+        const file = path.join(consumer, `example-${index}.js`);
+        writeFileSync(file, code);
+        if (!existsSync(path.join(consumer, 'assets'))) {
+          cpSync(path.join(ROOT, 'assets'), path.join(consumer, 'assets'), { recursive: true });
+        }
+        if (code.includes('createServer')) await useService(file);
+        else execFileSync(process.execPath, [file], { cwd: consumer });
+      });
+    });
+  });
+
+  async function useService(file: string): Promise<void> {
+    const port = await freePort();
+    const child = spawn(process.execPath, [file], { cwd: consumer, env: { ...process.env, PORT: String(port) } });
+    try {
+      const post = async (body: Uint8Array): Promise<Response> => {
+        for (let attempt = 0; ; attempt++) {
+          try {
+            return await fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body: body as BodyInit });
+          } catch (error) {
+            if (attempt === 150) throw error;
+            await delay(100);
+          }
+        }
+      };
+      const good = await post(readFileSync(path.join(ROOT, 'assets', 'images', '18-bag.png')));
+      expect(good.status).to.equal(200);
+      const answer = (await good.json()) as { label: string }[];
+      expect(answer).to.have.length(3);
+      expect(answer[0]?.label).to.equal('Bag');
+      const bad = await post(Buffer.from('no image'));
+      expect(bad.status).to.equal(400);
+    } finally {
+      child.kill();
+    }
+  }
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}

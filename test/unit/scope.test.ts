@@ -1,0 +1,247 @@
+/** `tidy`, `noGrad` and `memory`: which tensors live on, also when scopes overlap in time. */
+import { setImmediate, setTimeout } from 'node:timers/promises';
+
+import { expect } from 'chai';
+
+import { SELayer } from '../../lib/nn/se-layer';
+import { ones, rand, tensor, zeros } from '../../lib/tensor/factories';
+import { ops } from '../../lib/tensor/ops';
+import { memory } from '../../lib/tensor/runtime';
+import { noGrad, tidy } from '../../lib/tensor/scope';
+import { Tensor } from '../../lib/tensor/tensor';
+import { expectRejection, expectThrow } from '../support/errors';
+
+const wrong = (value: unknown): never => value as never;
+
+function isDisposed(made: Tensor | null | undefined): boolean {
+  try {
+    return made?.shape === undefined;
+  } catch {
+    return true;
+  }
+}
+
+describe('tidy', () => {
+  it('disposes what was made inside and keeps what is returned, and what was there before', () => {
+    const outside = ones([2]);
+    const made: Tensor[] = [];
+    const result = tidy(() => {
+      const first = outside.add(1);
+      const second = first.mul(first);
+      made.push(first, second);
+      return second;
+    });
+    expect(made.map(isDisposed)).to.deep.equal([true, false]);
+    expect(result.toArray()).to.deep.equal([4, 4]);
+    expect(isDisposed(outside)).to.equal(false);
+    expect(tidy(() => 7)).to.equal(7);
+    expect(tidy(() => undefined)).to.equal(undefined);
+  });
+
+  it('keeps tensors in arrays, Maps, Sets and objects, however deep and even in circles', () => {
+    const made = Array.from({ length: 6 }, () => zeros([1]));
+    made.forEach((one) => one.dispose());
+    const shapes: [string, (all: Tensor[]) => unknown][] = [
+      ['array', (all) => all],
+      ['nested', (all) => [[all[0]], { more: { and: all[1] } }, all.slice(2)]],
+      [
+        'Map',
+        (all) =>
+          new Map<unknown, unknown>(all.map((one, index) => (index % 2 === 0 ? [index, one] : [one, index]))),
+      ],
+      ['Set', (all) => new Set(all)],
+      ['no prototype', (all) => Object.assign(Object.create(null) as object, all)],
+      [
+        'circle',
+        (all) => {
+          const circle: Record<string, unknown> = { all };
+          circle.self = circle;
+          return circle;
+        },
+      ],
+    ];
+    for (const [name, wrap] of shapes) {
+      let all: Tensor[] = [];
+      let dropped: Tensor | undefined;
+      tidy(() => {
+        all = [zeros([1]), zeros([1]), zeros([1])];
+        dropped = zeros([1]);
+        return wrap(all);
+      });
+      expect(all.map(isDisposed), name).to.deep.equal([false, false, false]);
+      expect(isDisposed(dropped), name).to.equal(true);
+    }
+  });
+
+  it('nested scopes: what the inner returns belongs to the outer', () => {
+    let inner: Tensor | undefined;
+    let kept: Tensor | undefined;
+    const count = memory().tensors;
+    const result = tidy(() => {
+      inner = tidy(() => ones([1]).add(1));
+      expect(isDisposed(inner)).to.equal(false);
+      kept = tidy(() => inner?.add(1));
+      return kept;
+    });
+    expect([isDisposed(inner), isDisposed(kept)]).to.deep.equal([true, false]);
+    expect(result?.item()).to.equal(3);
+    expect(memory().tensors).to.equal(count + 1);
+  });
+
+  it('disposes when the function throws or rejects, and passes the error on', async () => {
+    let made: Tensor | undefined;
+    const error = new Error('on purpose');
+    expect(() =>
+      tidy(() => {
+        made = ones([1]);
+        throw error;
+      }),
+    ).to.throw(error);
+    expect(isDisposed(made)).to.equal(true);
+    made = undefined;
+    const rejected = await tidy(async () => {
+      made = ones([1]);
+      await setImmediate();
+      throw error;
+    }).catch((caught: unknown) => caught);
+    expect(rejected).to.equal(error);
+    expect(isDisposed(made)).to.equal(true);
+    for (const bad of [undefined, null, 3, 'fn', {}]) {
+      expectThrow(() => tidy(wrong(bad)), 'ERR_SENET_ARG_TYPE', /function/);
+      expectThrow(() => noGrad(wrong(bad)), 'ERR_SENET_ARG_TYPE', /function/);
+    }
+  });
+
+  it('concurrent async scopes never see the tensors of each other', async () => {
+    const layer = new SELayer(16).eval();
+    const x = rand([1, 16, 4, 4]);
+    const dropped: Tensor[] = [];
+    const loose = ones([1]);
+    const runs = Array.from({ length: 8 }, (_, index) =>
+      tidy(async () => {
+        const mine = x.add(index);
+        dropped.push(mine);
+        await setTimeout((index * 3) % 7);
+        const output = await layer.forward(mine); // submitted in this scope, settled whenever
+        expect(isDisposed(mine)).to.equal(false);
+        dropped.push(output);
+        await setImmediate();
+        return output.mean();
+      }),
+    );
+    const outside = loose.add(1); // made while the scopes are open, in none of them
+    const means = await Promise.all(runs);
+    expect(dropped.every(isDisposed)).to.equal(true);
+    expect(means.map(isDisposed)).to.deep.equal(means.map(() => false));
+    expect(isDisposed(outside)).to.equal(false);
+    for (const [index, mean] of means.entries()) {
+      const expected = tidy(() => layer.forwardSync(x.add(index)).mean().item());
+      expect(mean.item()).to.be.closeTo(Number(expected), 1e-5);
+    }
+  });
+
+  it('what a job gives after its scope has ended is not disposed under its user', async () => {
+    let job: Promise<Tensor> | undefined;
+    tidy(() => {
+      job = ops.callAsync('aten::relu', tensor([-1, 2])) as Promise<Tensor>;
+    });
+    expect((await job)?.toArray()).to.deep.equal([0, 2]);
+  });
+
+  it('parameters, buffers and gradients are never disposed', async () => {
+    const layer = tidy(() => {
+      const made = new SELayer(16);
+      made.parameters();
+      return made;
+    });
+    const parameters = tidy(() => {
+      layer.parameters();
+    });
+    expect(parameters).to.equal(undefined);
+    const x = rand([1, 16, 2, 2]);
+    await tidy(async () => {
+      const loss = (await layer.forward(x)).sum();
+      await loss.backward();
+      for (const parameter of layer.parameters()) expect(parameter.grad).not.to.equal(null);
+    });
+    const first = layer.parameters()[0];
+    expect(isDisposed(first)).to.equal(false);
+    const gradient = tidy(() => ({ unrelated: 1, shape: first?.grad?.shape }));
+    expect(gradient.shape).to.deep.equal([1, 16]);
+    let grad: Tensor | null | undefined;
+    tidy(() => {
+      grad = first?.grad;
+    });
+    expect(isDisposed(grad)).to.equal(false);
+  });
+
+  it('a kept tensor disposed inside stays disposed, and disposing twice does no harm', () => {
+    const result = tidy(() => {
+      const one = ones([1]);
+      one.dispose();
+      return one;
+    });
+    expect(isDisposed(result)).to.equal(true);
+  });
+
+  it('leaves no tensors behind in a loop', () => {
+    const x = ones([10]);
+    const count = memory().tensors;
+    for (let i = 0; i < 100; i++) tidy(() => x.add(1).mul(2).sum().item());
+    expect(memory().tensors).to.equal(count);
+  });
+});
+
+describe('noGrad', () => {
+  const weight = ones([2], { requiresGrad: true });
+
+  it('records nothing inside and everything outside', () => {
+    expect(noGrad(() => weight.mul(2)).requiresGrad).to.equal(false);
+    expect(weight.mul(2).requiresGrad).to.equal(true);
+    expect(() =>
+      noGrad(() => {
+        throw new Error('on purpose');
+      }),
+    ).to.throw('on purpose');
+    expect(weight.mul(2).requiresGrad).to.equal(true);
+    expect(noGrad(() => ones([1], { requiresGrad: true })).requiresGrad).to.equal(true);
+  });
+
+  it('holds through awaits, and only there', async () => {
+    const inside = noGrad(async () => {
+      await setImmediate();
+      const job = (await ops.callAsync('aten::mul.Tensor', weight, weight)) as Tensor;
+      return [weight.mul(2).requiresGrad, job.requiresGrad];
+    });
+    const recorded = (await ops.callAsync('aten::mul.Tensor', weight, weight)) as Tensor;
+    expect(recorded.requiresGrad).to.equal(true);
+    expect(weight.mul(2).requiresGrad).to.equal(true);
+    expect(await inside).to.deep.equal([false, false]);
+  });
+
+  it('and tidy nest either way', () => {
+    let lost: Tensor | undefined;
+    const kept = tidy(() =>
+      noGrad(() => {
+        lost = weight.mul(2);
+        return weight.mul(3);
+      }),
+    );
+    expect([isDisposed(lost), isDisposed(kept), kept.requiresGrad]).to.deep.equal([true, false, false]);
+    const other = noGrad(() => tidy(() => weight.mul(2).add(1)));
+    expect([isDisposed(other), other.requiresGrad]).to.deep.equal([false, false]);
+  });
+
+  it('a training module records unless it is called in noGrad or told otherwise', async () => {
+    const layer = new SELayer(16);
+    const x = rand([1, 16, 2, 2]);
+    expect((await layer.forward(x)).requiresGrad).to.equal(true);
+    expect((await noGrad(() => layer.forward(x))).requiresGrad).to.equal(false);
+    expect((await layer.forward(x, { grad: false })).requiresGrad).to.equal(false);
+    expect((await layer.eval().forward(x)).requiresGrad).to.equal(false);
+    const asked = await layer.forward(x, { grad: true });
+    expect(asked.requiresGrad).to.equal(true);
+    await asked.sum().backward();
+    await expectRejection((await layer.forward(x)).sum().backward(), 'ERR_SENET_AUTOGRAD');
+  });
+});
