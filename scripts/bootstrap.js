@@ -27,12 +27,16 @@ function fingerprint(...inputs) {
   return facts.join('\n');
 }
 
-/** Runs `work` unless the stamp of an earlier success says that nothing has changed. */
-function step(title, stampFile, inputs, outputs, work) {
+/** Runs `work` unless the stamp of an earlier success, or `doneElsewhere`, says that nothing has changed. */
+function step(title, stampFile, inputs, outputs, work, doneElsewhere = () => false) {
   const stamp = path.join(ROOT, stampFile);
   const current = fingerprint(...inputs);
-  const done = existsSync(stamp) && readFileSync(stamp, 'utf8') === current;
-  if (done && outputs.every((output) => existsSync(path.join(ROOT, output)))) return;
+  const stamped = existsSync(stamp);
+  const done = stamped ? readFileSync(stamp, 'utf8') === current : doneElsewhere();
+  if (done && outputs.every((output) => existsSync(path.join(ROOT, output)))) {
+    if (!stamped) writeFileSync(stamp, current);
+    return;
+  }
   console.error(title);
   const start = Date.now();
   rmSync(stamp, { force: true });
@@ -52,6 +56,12 @@ function run(command, args, advice) {
   process.exit(1);
 }
 
+/** npm writes a list of what it installed; one that is newer than the lock file is of this lock file. */
+function installedByHand() {
+  const changed = (file) => statSync(path.join(ROOT, file), { throwIfNoEntry: false })?.mtimeMs ?? NaN;
+  return changed('node_modules/.package-lock.json') >= changed('package-lock.json');
+}
+
 function bootstrap() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < 20 || (major === 20 && minor < 19)) {
@@ -62,8 +72,9 @@ function bootstrap() {
     '[1/4] Installing dependencies (npm ci)',
     'node_modules/.senet-stamp',
     ['package-lock.json'],
-    ['node_modules'],
+    ['node_modules/typescript/package.json', 'node_modules/mocha/package.json'],
     () => run('npm', ['ci', '--no-audit', '--no-fund'], 'Is the npm registry within reach?'),
+    installedByHand,
   );
   step(
     '[2/4] Compiling TypeScript',

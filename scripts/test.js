@@ -9,7 +9,8 @@ const { setUp } = require('./setup/setup');
 setUp()
   .then(() => {
     const given = process.argv.slice(2);
-    const files = given.some((argument) => argument.endsWith('.ts')) ? [] : ['test/**/*.test.ts'];
+    const named = given.some((argument) => argument.endsWith('.ts') || argument.startsWith('test/'));
+    const files = named ? [] : ['test/**/*.test.ts'];
     const mocha = require.resolve('mocha/bin/mocha.js');
     const result = spawnSync(
       process.execPath,

@@ -11,12 +11,12 @@ import { makeError } from '../errors';
 export function checkpointsFolder(): string {
   const cache = process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache');
   const home = process.env.TORCH_HOME || path.join(cache, 'torch');
-  const expanded = home.startsWith('~/') ? path.join(os.homedir(), home.slice(2)) : home;
+  const expanded = /^~(\/|$)/.test(home) ? path.join(os.homedir(), home.slice(1)) : home;
   return path.join(expanded, 'hub', 'checkpoints');
 }
 
-/** The last part of the URL's path. @throws ERR_SENET_ARG_RANGE */
-export function fileNameOf(url: string): string {
+/** @throws ERR_SENET_ARG_RANGE unless it is an http or https URL */
+export function parseUrl(url: string): URL {
   let parsed: URL;
   try {
     parsed = new URL(url);
@@ -26,7 +26,12 @@ export function fileNameOf(url: string): string {
   if (parsed.protocol !== 'http:' && parsed.protocol !== 'https:') {
     throw makeError('ERR_SENET_ARG_RANGE', `expected an http or https URL, got '${url}'`);
   }
-  const name = decodeURIComponent(path.posix.basename(parsed.pathname));
+  return parsed;
+}
+
+/** The last part of the URL's path, percent signs as they are, as torch.hub names files. @throws ERR_SENET_ARG_RANGE */
+export function fileNameOf(url: URL): string {
+  const name = path.posix.basename(url.pathname);
   checkFileName(name);
   return name;
 }

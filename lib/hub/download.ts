@@ -9,7 +9,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { lock } from 'proper-lockfile';
-import { EnvHttpProxyAgent, fetch, type Response } from 'undici';
+import { EnvHttpProxyAgent, fetch, type Dispatcher, type Response } from 'undici';
 
 import { isSenetError, makeError } from '../errors';
 import { makeProgress, type ProgressOption, type ProgressReporter } from './progress';
@@ -31,6 +31,7 @@ const SILENCE_TIMEOUT_MS = 30_000;
 const ATTEMPTS = 3;
 const LOCK_TIMEOUT_MS = 15 * 60_000;
 const LOCK_POLL_MS = 200;
+const LOCK_UPDATE_MS = 2_000;
 
 /** What was known of the file when a partial download began; a difference means starting over. */
 interface PartialFacts {
@@ -56,27 +57,48 @@ export async function downloadFile(
   throwIfAborted(signal);
   const progress = makeProgress(options.progress ?? true, path.basename(destination));
   await asFileErrors(destination, () => mkdir(path.dirname(destination), { recursive: true }));
-  const unlock = await takeLock(destination, signal);
-  if (unlock === null) return; // another process finished it while this one waited
+  const held = await takeLock(destination, signal);
+  if (held === null) return; // another process finished it while this one waited
   try {
-    if (!existsSync(destination)) await new Download(url, destination, options, progress).run();
+    if (!existsSync(destination)) await new Download(url, destination, options, progress, held.lost).run();
   } finally {
     progress.stop();
-    await unlock();
+    // A lock that was lost is not ours to release.
+    await held.release().catch(() => undefined);
   }
 }
 
+interface HeldLock {
+  release: () => Promise<void>;
+  /** Aborted when another process took the lock over or its folder was removed: this one must stop writing. */
+  lost: AbortSignal;
+}
+
 /** Waits for the lock; null if the file appeared meanwhile. */
-async function takeLock(
-  destination: string,
-  signal: AbortSignal | undefined,
-): Promise<(() => Promise<void>) | null> {
+async function takeLock(destination: string, signal: AbortSignal | undefined): Promise<HeldLock | null> {
   const deadline = Date.now() + LOCK_TIMEOUT_MS;
   for (;;) {
     throwIfAborted(signal);
+    const lost = new AbortController();
     try {
       // The lock file is a folder beside the destination; a process that died leaves one that turns stale.
-      return await lock(destination, { realpath: false, stale: 15_000, update: 5_000 });
+      const release = await lock(destination, {
+        realpath: false,
+        stale: 15_000,
+        update: LOCK_UPDATE_MS,
+        // Without this the lock's timer throws, which would end the process.
+        onCompromised: (error) =>
+          lost.abort(
+            makeError(
+              'ERR_SENET_LOCKED',
+              `${destination}: the lock was lost (${error.message}); run it again`,
+              {
+                cause: error,
+              },
+            ),
+          ),
+      });
+      return { release, lost: lost.signal };
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ELOCKED') throw fileError(destination, error);
     }
@@ -94,13 +116,16 @@ async function takeLock(
 class Download {
   readonly #partial: string;
   readonly #facts: string;
+  readonly #stop: AbortSignal;
 
   constructor(
     readonly url: string,
     readonly destination: string,
     readonly options: DownloadOptions,
     readonly progress: ProgressReporter,
+    readonly lost: AbortSignal,
   ) {
+    this.#stop = options.signal === undefined ? lost : AbortSignal.any([options.signal, lost]);
     this.#partial = `${destination}.partial`;
     this.#facts = `${destination}.partial.json`;
   }
@@ -108,11 +133,11 @@ class Download {
   async run(): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const digest = await this.#attempt();
-        await this.#finish(digest);
+        await this.#finish(await this.#attempt());
         return;
       } catch (error) {
         throwIfAborted(this.options.signal);
+        if (this.lost.aborted) throw this.lost.reason;
         if (!(error instanceof Retryable)) throw error;
         if (attempt === ATTEMPTS) throw this.#failure(error.message, error.cause);
         await delay(250 * attempt);
@@ -120,33 +145,46 @@ class Download {
     }
   }
 
-  /** One request; gives the digest of the whole file. */
+  /** One connection; gives the digest of the whole file. */
   async #attempt(): Promise<string> {
+    const dispatcher = new EnvHttpProxyAgent({
+      connect: { timeout: CONNECT_TIMEOUT_MS },
+      bodyTimeout: SILENCE_TIMEOUT_MS,
+    });
+    try {
+      return await this.#transfer(dispatcher);
+    } finally {
+      // Also ends an answer that was not read to its end.
+      await dispatcher.destroy();
+    }
+  }
+
+  async #transfer(dispatcher: Dispatcher): Promise<string> {
     const facts = await this.#readFacts();
     const present = facts === null ? 0 : await sizeOf(this.#partial);
-    const response = await this.#request(present, facts);
-    const resumed = response.status === 206 && present > 0;
+    const response = await this.#request(dispatcher, present, facts);
+    const resumed = response.status === 206 && present > 0 && continuesAt(response, present);
     if (!resumed && response.status !== 200) {
-      await response.body?.cancel();
       await this.#forget(); // 416, or a server that contradicts itself: nothing of the old partial can be trusted
       const reason = `the server answered ${response.status} ${response.statusText}`;
-      if (response.status >= 500 || response.status === 416 || response.status === 429)
-        throw new Retryable(reason);
+      // 206 without a range that was asked for counts as a contradiction too.
+      if (response.status >= 500 || [206, 416, 429].includes(response.status)) throw new Retryable(reason);
       throw this.#failure(reason);
     }
     const start = resumed ? present : 0;
     const length = Number(response.headers.get('content-length') ?? NaN);
     const total = Number.isFinite(length) ? start + length : undefined;
-    await asFileErrors(this.#facts, () =>
-      writeFile(
-        this.#facts,
-        JSON.stringify({ url: this.url, validator: validatorOf(response) } satisfies PartialFacts),
-      ),
-    );
     const hash = createHash('sha256');
     if (resumed) await hashFile(this.#partial, hash);
     const file = await asFileErrors(this.#partial, () => open(this.#partial, resumed ? 'a' : 'w'));
     try {
+      // After the old bytes are gone: a new validator must never stand beside them.
+      await asFileErrors(this.#facts, () =>
+        writeFile(
+          this.#facts,
+          JSON.stringify({ url: this.url, validator: validatorOf(response) } satisfies PartialFacts),
+        ),
+      );
       const bytes = await this.#receive(response, file, hash, start, total);
       if (total !== undefined && bytes !== total) {
         throw new Retryable(`it is truncated: ${bytes} of ${total} bytes arrived`);
@@ -158,22 +196,28 @@ class Download {
     return hash.digest('hex');
   }
 
-  async #request(present: number, facts: PartialFacts | null): Promise<Response> {
+  async #request(dispatcher: Dispatcher, present: number, facts: PartialFacts | null): Promise<Response> {
     const headers: Record<string, string> = { 'accept-encoding': 'identity', 'user-agent': 'senet-torch' };
     if (present > 0 && facts?.validator) {
       headers.range = `bytes=${present}-`;
       headers['if-range'] = facts.validator;
     }
-    const dispatcher = new EnvHttpProxyAgent({
-      connect: { timeout: CONNECT_TIMEOUT_MS },
-      headersTimeout: SILENCE_TIMEOUT_MS,
-      bodyTimeout: SILENCE_TIMEOUT_MS,
-    });
+    // Ours and not the client's own limit, which does not cover a proxy that accepts and never answers.
+    const silence = new AbortController();
+    const timer = setTimeout(
+      () => silence.abort(new Error(`no answer within ${SILENCE_TIMEOUT_MS / 1000} s`)),
+      SILENCE_TIMEOUT_MS,
+    );
     try {
-      return await fetch(this.url, { headers, dispatcher, signal: this.options.signal ?? null });
+      const signal = AbortSignal.any([silence.signal, this.#stop]);
+      return await fetch(this.url, { headers, dispatcher, signal });
     } catch (error) {
+      const reason = reasonOf(error);
+      if (/ECONNRESET|EPIPE|UND_ERR_SOCKET/.test(reason)) throw new Retryable(reason, { cause: error });
       // No connection at all: another attempt seconds later would only make the caller wait.
-      throw this.#failure(reasonOf(error), error);
+      throw this.#failure(reason, error);
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -218,7 +262,11 @@ class Download {
         { details: { url: this.url, expected, digest } },
       );
     }
-    await asFileErrors(this.destination, () => rename(this.#partial, this.destination));
+    await asFileErrors(this.destination, async () => {
+      await rename(this.#partial, this.destination);
+      const folder = await open(path.dirname(this.destination));
+      await folder.sync().finally(() => folder.close());
+    });
     await rm(this.#facts, { force: true });
   }
 
@@ -250,6 +298,11 @@ class Download {
 function validatorOf(response: Response): string | null {
   const tag = response.headers.get('etag');
   return tag !== null && !tag.startsWith('W/') ? tag : response.headers.get('last-modified');
+}
+
+/** Whether a partial answer begins where the partial file ends. */
+function continuesAt(response: Response, present: number): boolean {
+  return (response.headers.get('content-range') ?? '').startsWith(`bytes ${present}-`);
 }
 
 async function sizeOf(file: string): Promise<number> {

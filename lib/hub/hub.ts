@@ -8,7 +8,7 @@ import { load } from '../checkpoint/load';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import { checkBoolean, checkOptions, checkSignal, checkString } from '../tensor/options';
-import { checkFileName, checkpointsFolder, fileNameOf, hashPrefixOf } from './cache';
+import { checkFileName, checkpointsFolder, fileNameOf, hashPrefixOf, parseUrl } from './cache';
 import type { ProgressOption } from './progress';
 
 export interface FetchWeightsOptions {
@@ -42,10 +42,8 @@ export async function fetchWeights(url: string, options?: FetchWeightsOptions): 
     signal,
   } = checkOptions(options, ['modelDir', 'fileName', 'checkHash', 'progress', 'signal'], where);
   checkBoolean(checkHash, `${where}: checkHash`);
-  const name =
-    fileName === undefined
-      ? fileNameOf(checkString(url, `${where}: url`))
-      : checkString(fileName, `${where}: fileName`);
+  const source = parseUrl(checkString(url, `${where}: url`));
+  const name = fileName === undefined ? fileNameOf(source) : checkString(fileName, `${where}: fileName`);
   checkFileName(name);
   const folder = modelDir === undefined ? checkpointsFolder() : checkString(modelDir, `${where}: modelDir`);
   const file = path.resolve(folder, name);
@@ -64,7 +62,7 @@ export async function fetchWeights(url: string, options?: FetchWeightsOptions): 
   // Only here: most programs download nothing, and the HTTP client takes its time to load.
   // eslint-disable-next-line @typescript-eslint/no-require-imports -- CommonJS, as the output
   const { downloadFile } = require('./download') as typeof import('./download');
-  await downloadFile(mirrored(url, name), file, {
+  await downloadFile(mirrored(source), file, {
     progress,
     advice: { transfer: `${byHand}.`, hash: 'If the file is known to be good, pass { checkHash: false }.' },
     ...(sha256Prefix === undefined ? {} : { sha256Prefix }),
@@ -84,11 +82,11 @@ export async function loadStateDictFromUrl(url: string, options?: FetchWeightsOp
 }
 
 /** SENET_WEIGHTS_MIRROR, the URL of a folder with the same file names, takes the place of every URL's folder. */
-function mirrored(url: string, name: string): string {
+function mirrored(url: URL): string {
   const mirror = process.env.SENET_WEIGHTS_MIRROR;
   return mirror === undefined || mirror === ''
-    ? url
-    : `${mirror.replace(/\/+$/, '')}/${encodeURIComponent(name)}`;
+    ? url.href
+    : `${mirror.replace(/\/+$/, '')}/${path.posix.basename(url.pathname)}`;
 }
 
 function withSignal(signal: AbortSignal | undefined): { signal?: AbortSignal } {

@@ -60,9 +60,10 @@ export function matchStateDict(
   const mismatchedKeys: MismatchedKey[] = [];
   const found = new Map<string, Tensor>();
   for (const [key, tensor] of given) {
-    const name = expected.has(key) ? key : articleSpelling(key);
+    const name = articleOr(expected, key);
     const target = expected.get(name);
-    if (target === undefined) {
+    // Of a key that is there in both spellings the article's is one too many.
+    if (target === undefined || (name !== key && given.has(name))) {
       unexpectedKeys.push(key);
       continue;
     }

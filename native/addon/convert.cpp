@@ -164,19 +164,22 @@ at::Device to_device(const Napi::Value& value) {
   return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
 }
 
-Napi::Value wrap_tensor(Environment& environment, const at::Tensor& tensor) {
+Napi::Value wrap_tensor(Environment& environment, at::Tensor tensor) {
   const Napi::Env env = environment.env();
   if (!tensor.defined()) {
     return env.Null();
   }
   auto box = std::make_unique<TensorBox>();
-  box->tensor = tensor;
-  // Only the sole owner of a storage reports it: views and a module's parameters would count it twice.
-  const bool sole_owner =
-      tensor.use_count() <= 2 && tensor.has_storage() && tensor.storage().use_count() <= 1;
-  if (sole_owner && tensor.device().is_cpu()) {
-    box->reported_bytes = static_cast<int64_t>(tensor.storage().nbytes());
+  // Only the sole owner of a storage reports it: views and a module's parameters would count it twice. What
+  // has a graph reports its own size always, for the activations that the graph keeps.
+  if (tensor.use_count() == 1 && tensor.has_storage() && tensor.device().is_cpu()) {
+    if (tensor.storage().use_count() == 1) {
+      box->reported_bytes = static_cast<int64_t>(tensor.storage().nbytes());
+    } else if (tensor.grad_fn() != nullptr) {
+      box->reported_bytes = static_cast<int64_t>(tensor.nbytes());
+    }
   }
+  box->tensor = std::move(tensor);
   ++live_handles;
   if (box->reported_bytes != 0) {
     Napi::MemoryManagement::AdjustExternalMemory(env, box->reported_bytes);

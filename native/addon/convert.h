@@ -31,7 +31,8 @@ Napi::Array from_shape(Napi::Env env, at::IntArrayRef shape);
 at::Device to_device(const Napi::Value& value);
 
 /// A new handle that owns the tensor; undefined tensors become null.
-Napi::Value wrap_tensor(Environment& environment, const at::Tensor& tensor);
+/// Move what nobody else holds into it: only then V8 is told of its bytes.
+Napi::Value wrap_tensor(Environment& environment, at::Tensor tensor);
 /// The tensor of a handle; throws ERR_SENET_ARG_TYPE or ERR_SENET_DISPOSED.
 const at::Tensor& to_tensor(const Napi::Value& value, const char* what);
 bool is_tensor(const Napi::Value& value);

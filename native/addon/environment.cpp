@@ -153,21 +153,21 @@ void Environment::settle_next() {
   }
   const Pending pending = found->second;
   forget(id);
-  Napi::HandleScope scope(env_);
-  Napi::Value error = env_.Null();
-  Napi::Value value = env_.Undefined();
   try {
-    if (pending.job->failure()) {
-      error = make_error(failure_of(pending)).Value();
-    } else {
-      value = (*pending.deliver)(*this);
+    Napi::HandleScope scope(env_);
+    Napi::Value error = env_.Null();
+    Napi::Value value = env_.Undefined();
+    try {
+      if (pending.job->failure()) {
+        error = make_error(failure_of(pending)).Value();
+      } else {
+        value = (*pending.deliver)(*this);
+      }
+    } catch (const Napi::Error& failure) {
+      error = failure.Value();
+    } catch (...) {
+      error = make_error(describe(std::current_exception())).Value();
     }
-  } catch (const Napi::Error& failure) {
-    error = failure.Value();
-  } catch (...) {
-    error = make_error(describe(std::current_exception())).Value();
-  }
-  try {
     settle_.Call({Napi::Number::New(env_, static_cast<double>(id)), error, value});
   } catch (const Napi::Error&) {
     // settle only resolves or rejects a promise. While a Worker is terminated every call throws.

@@ -88,17 +88,34 @@ class Environment {
   int64_t next_id_ = 1;
 };
 
+/// Throws `error` in JavaScript when the callback returns. While a Worker is terminated nothing can be thrown
+/// and nobody would catch it: node-addon-api's own conversion then throws a C++ exception out of the
+/// callback, which ends the process, so no callback may leave a Napi::Error to it.
+inline void raise(Napi::Env env, const Napi::Error& error) noexcept {
+  try {
+    napi_throw(env, error.Value());
+  } catch (const Napi::Error&) {
+    // the environment is terminating
+  }
+}
+
 /// Wraps a function of the export table: every C++ exception becomes a JavaScript error.
 template <Napi::Value (*function)(Environment&, const Napi::CallbackInfo&)>
 Napi::Value guarded(const Napi::CallbackInfo& info) {
   Environment& environment = Environment::of(info.Env());
   try {
     return function(environment, info);
-  } catch (const Napi::Error&) {
-    throw;
+  } catch (const Napi::Error& error) {
+    raise(info.Env(), error);
   } catch (...) {
-    throw environment.make_error(describe(std::current_exception()));
+    const std::exception_ptr failure = std::current_exception();
+    try {
+      raise(info.Env(), environment.make_error(describe(failure)));
+    } catch (const Napi::Error& error) {
+      raise(info.Env(), error);
+    }
   }
+  return {};
 }
 
 }  // namespace senet::addon

@@ -98,7 +98,12 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
 }  // namespace senet::addon
 
 static Napi::Object initialize_module(Napi::Env env, Napi::Object exports) {
-  return senet::addon::initialize_addon(env, exports);
+  try {
+    return senet::addon::initialize_addon(env, exports);
+  } catch (const Napi::Error& error) {
+    senet::addon::raise(env, error);
+    return exports;
+  }
 }
 
 NODE_API_MODULE(senet_torch, initialize_module)

@@ -48,10 +48,10 @@ std::vector<TensorView> to_views(const Napi::Value& value) {
   return views;
 }
 
-Napi::Array wrap_all(Environment& environment, const std::vector<at::Tensor>& tensors) {
+Napi::Array wrap_all(Environment& environment, std::vector<at::Tensor> tensors) {
   auto array = Napi::Array::New(environment.env(), tensors.size());
   for (uint32_t i = 0; i < tensors.size(); ++i) {
-    array.Set(i, wrap_tensor(environment, tensors[i]));
+    array.Set(i, wrap_tensor(environment, std::move(tensors[i])));
   }
   return array;
 }
@@ -80,7 +80,9 @@ Napi::Value submit_reading(Environment& environment, const Napi::CallbackInfo& i
   const int64_t job = environment.submit(
       [descriptor, identity, ranges = std::move(ranges), views = std::move(views), reader]() -> Deliver {
         auto tensors = reader(static_cast<int>(descriptor), identity, ranges, views);
-        return [tensors = std::move(tensors)](Environment& here) { return wrap_all(here, tensors); };
+        return [tensors = std::move(tensors)](Environment& here) mutable {
+          return wrap_all(here, std::move(tensors));
+        };
       });
   return Napi::Number::New(environment.env(), static_cast<double>(job));
 }
@@ -122,9 +124,8 @@ Napi::Value tensors_from_bytes(Environment& environment, const Napi::CallbackInf
     throw Error("ERR_SENET_ARG_TYPE", "expected a Uint8Array, got " + describe_value(info[0]));
   }
   const auto bytes = info[0].As<Napi::Uint8Array>();
-  const auto tensors =
-      runtime::copy_tensors(bytes.Data(), static_cast<int64_t>(bytes.ByteLength()), ranges, views);
-  return wrap_all(environment, tensors);
+  return wrap_all(environment, runtime::copy_tensors(bytes.Data(), static_cast<int64_t>(bytes.ByteLength()),
+                                                     ranges, views));
 }
 
 Napi::Value storage_info(Environment& environment, const Napi::CallbackInfo& info) {

@@ -211,13 +211,13 @@ Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& i
     const c10::AutoGradMode mode(grad_mode);
     const nn::TrainingScope scope(*training);
     nn::Output output = module->forward_all(input);
-    return [output = std::move(output)](Environment& here) -> Napi::Value {
+    return [output = std::move(output)](Environment& here) mutable -> Napi::Value {
       if (!output.aux_logits.defined()) {
-        return wrap_tensor(here, output.logits);
+        return wrap_tensor(here, std::move(output.logits));
       }
       auto both = Napi::Object::New(here.env());
-      both.Set("logits", wrap_tensor(here, output.logits));
-      both.Set("auxLogits", wrap_tensor(here, output.aux_logits));
+      both.Set("logits", wrap_tensor(here, std::move(output.logits)));
+      both.Set("auxLogits", wrap_tensor(here, std::move(output.aux_logits)));
       return both;
     };
   });

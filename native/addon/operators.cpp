@@ -260,10 +260,10 @@ Call prepare(const Napi::CallbackInfo& info) {
   throw Error("ERR_SENET_OPERATOR_ARGS", "the arguments fit no overload of '" + name + "':" + reasons);
 }
 
-Napi::Value from_ivalue(Environment& environment, const c10::IValue& value) {
+Napi::Value from_ivalue(Environment& environment, c10::IValue value) {
   const Napi::Env env = environment.env();
   if (value.isTensor()) {
-    return wrap_tensor(environment, value.toTensor());
+    return wrap_tensor(environment, std::move(value).toTensor());
   }
   if (value.isNone()) {
     return env.Null();
@@ -287,10 +287,10 @@ Napi::Value from_ivalue(Environment& environment, const c10::IValue& value) {
     return Napi::String::New(env, device_name(value.toDevice()));
   }
   if (value.isList()) {
-    const auto list = value.toList();
+    auto list = std::move(value).toList();
     auto array = Napi::Array::New(env, list.size());
     for (size_t i = 0; i < list.size(); ++i) {
-      array.Set(static_cast<uint32_t>(i), from_ivalue(environment, list.get(i)));
+      array.Set(static_cast<uint32_t>(i), from_ivalue(environment, list.extract(i)));
     }
     return array;
   }
@@ -307,16 +307,16 @@ Napi::Value from_ivalue(Environment& environment, const c10::IValue& value) {
 }
 
 // One result as it is, several as an array, none as undefined.
-Napi::Value from_stack(Environment& environment, const Stack& stack) {
+Napi::Value from_stack(Environment& environment, Stack stack) {
   if (stack.empty()) {
     return environment.env().Undefined();
   }
   if (stack.size() == 1) {
-    return from_ivalue(environment, stack[0]);
+    return from_ivalue(environment, std::move(stack[0]));
   }
   auto array = Napi::Array::New(environment.env(), stack.size());
   for (size_t i = 0; i < stack.size(); ++i) {
-    array.Set(static_cast<uint32_t>(i), from_ivalue(environment, stack[i]));
+    array.Set(static_cast<uint32_t>(i), from_ivalue(environment, std::move(stack[i])));
   }
   return array;
 }
@@ -332,7 +332,7 @@ Napi::Value call_operator(Environment& environment, const Napi::CallbackInfo& in
   const bool grad_mode = to_bool(info[3], "gradMode");
   Call call = prepare(info);
   run(call, grad_mode);
-  return from_stack(environment, call.stack);
+  return from_stack(environment, std::move(call.stack));
 }
 
 Napi::Value call_operator_async(Environment& environment, const Napi::CallbackInfo& info) {
@@ -340,7 +340,9 @@ Napi::Value call_operator_async(Environment& environment, const Napi::CallbackIn
   auto call = std::make_shared<Call>(prepare(info));
   const int64_t job = environment.submit([call = std::move(call), grad_mode]() -> Deliver {
     run(*call, grad_mode);
-    return [stack = call->stack](Environment& here) { return from_stack(here, stack); };
+    return [stack = std::move(call->stack)](Environment& here) mutable {
+      return from_stack(here, std::move(stack));
+    };
   });
   return Napi::Number::New(environment.env(), static_cast<double>(job));
 }

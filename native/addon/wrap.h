@@ -17,11 +17,13 @@ Napi::Object wrap(Napi::Env env, std::unique_ptr<Box> box) {
     std::unique_ptr<Box> owned(static_cast<Box*>(data));
     owned->released(Napi::Env(finalizing));
   };
-  if (napi_wrap(env, object, box.get(), finalize, nullptr, nullptr) != napi_ok ||
-      napi_type_tag_object(env, object, &Box::kTag) != napi_ok) {
+  if (napi_wrap(env, object, box.get(), finalize, nullptr, nullptr) != napi_ok) {
     throw Napi::Error::New(env, "could not wrap a native object");
   }
-  box.release();
+  box.release();  // from here on the finaliser's, also if the tag fails because a Worker is being terminated
+  if (napi_type_tag_object(env, object, &Box::kTag) != napi_ok) {
+    throw Napi::Error::New(env, "could not tag a native object");
+  }
   return object;
 }
 

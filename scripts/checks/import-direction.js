@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 'use strict';
 // Imports point one way (CONTRIBUTING.md). Prints every import that does not, and exits with 1 if there is one.
+// An argument names another folder to look at; tests give one that holds violations.
 const { readdirSync, readFileSync } = require('node:fs');
 const path = require('node:path');
+const { preProcessFile } = require('typescript');
 
-const ROOT = path.join(__dirname, '..', '..');
+const ROOT = path.resolve(process.argv[2] ?? path.join(__dirname, '..', '..'));
 
 // From low to high: a folder imports only from lower layers (and from itself). Folders of one layer do not know each
 // other.
@@ -29,6 +31,7 @@ const NATIVE_INCLUDES = {
   inference: ['models', 'nn', 'core'],
   addon: ['inference', 'models', 'nn', 'runtime', 'core'],
 };
+const NODE_HEADER = /^(napi|node_api|js_native_api|node|v8|uv)[\w-]*\.h$/;
 
 function filesOf(folder, endings) {
   return readdirSync(path.join(ROOT, folder), { recursive: true, withFileTypes: true })
@@ -36,10 +39,10 @@ function filesOf(folder, endings) {
     .map((entry) => path.relative(ROOT, path.join(entry.parentPath ?? entry.path, entry.name)));
 }
 
-/** The layer unit of a file below lib/: its folder, or its own name at the top. */
+/** The layer of a file below lib/: its folder, or its own name at the top ('' of the folder itself is the index). */
 function unitOf(file) {
   const [first] = path.relative('lib', file).split(path.sep);
-  return first.replace(/\.ts$/, '');
+  return first.replace(/\.(ts|js)$/, '') || 'index';
 }
 
 function checkTypescript(report) {
@@ -47,14 +50,16 @@ function checkTypescript(report) {
   for (const file of filesOf('lib', ['.ts'])) {
     const text = readFileSync(path.join(ROOT, file), 'utf8');
     const from = unitOf(file);
-    if (!height.has(from)) report(`${file}: the folder '${from}' has no layer`);
-    for (const [, target] of text.matchAll(/(?:from|import|require)\s*\(?\s*'(\.[^']*)'/g)) {
+    if (!height.has(from)) report(`${file}: '${from}' has no layer`);
+    for (const { fileName: target } of preProcessFile(text, true, true).importedFiles) {
+      if (!target.startsWith('.')) continue;
       const to = unitOf(path.normalize(path.join(path.dirname(file), target)));
-      if (to === from || (from === 'index' && to !== 'cli')) continue;
-      if (!(height.get(to) < height.get(from))) report(`${file} imports ${target}: '${from}' may not know '${to}'`);
+      if (to === from) continue;
+      if (!(height.get(to) < height.get(from)))
+        report(`${file} imports ${target}: '${from}' may not know '${to}'`);
     }
-    if (text.includes('.node') && file !== path.join('lib', 'native.ts') && /require\([^)]*\.node/.test(text)) {
-      report(`${file} loads the addon; only lib/native.ts does`);
+    if (file !== path.join('lib', 'native.ts') && /\.node['"`]|\bdlopen\b/.test(text)) {
+      report(`${file} loads an addon; only lib/native.ts does`);
     }
   }
 }
@@ -62,12 +67,21 @@ function checkTypescript(report) {
 function checkNative(report) {
   for (const file of filesOf('native', ['.h', '.cpp'])) {
     const [, folder] = file.split(path.sep);
+    if (!(folder in NATIVE_INCLUDES)) {
+      report(`${file}: '${folder}' has no place in the order`);
+      continue;
+    }
     const text = readFileSync(path.join(ROOT, file), 'utf8');
-    if (folder !== 'addon' && /#include <napi/.test(text)) report(`${file} includes napi.h; only native/addon does`);
-    for (const [, target] of text.matchAll(/#include "([a-z]+)\//g)) {
-      if (target !== folder && !NATIVE_INCLUDES[folder]?.includes(target)) {
-        report(`${file} includes ${target}/: '${folder}' may not know '${target}'`);
-      }
+    for (const [, target] of text.matchAll(/^\s*#\s*include\s*[<"]([^>"]+)[>"]/gm)) {
+      if (NODE_HEADER.test(target) && folder !== 'addon')
+        report(`${file} includes ${target}; only native/addon does`);
+      const resolved = target.startsWith('.')
+        ? path.join(path.dirname(file), target)
+        : path.join('native', target);
+      const [, to] = resolved.split(path.sep);
+      if (!(to in NATIVE_INCLUDES) || to === folder) continue;
+      if (!NATIVE_INCLUDES[folder].includes(to))
+        report(`${file} includes ${target}: '${folder}' may not know '${to}'`);
     }
   }
 }
@@ -76,5 +90,7 @@ const problems = [];
 checkTypescript((problem) => problems.push(problem));
 checkNative((problem) => problems.push(problem));
 for (const problem of problems) console.error(problem);
-console.log(problems.length === 0 ? 'imports point one way' : `${problems.length} imports point the wrong way`);
+console.log(
+  problems.length === 0 ? 'imports point one way' : `${problems.length} imports point the wrong way`,
+);
 process.exitCode = problems.length === 0 ? 0 : 1;

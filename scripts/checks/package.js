@@ -10,15 +10,29 @@ const ROOT = path.join(__dirname, '..', '..');
 const MAX_FILE_BYTES = 2 * 1024 * 1024;
 const MAX_PACKED_BYTES = 3 * 1024 * 1024;
 const REQUIRED = [
-  'package.json', 'README.md', 'LICENSE', 'THIRD_PARTY_NOTICES.md', 'CHANGELOG.md', 'CMakeLists.txt', 'dist/index.js', 'dist/index.d.ts',
-  'dist/cli/main.js', 'native/addon/exports.cpp', 'scripts/setup/setup.js', 'scripts/setup/doctor.js',
-  'assets/weights/se_resnet20_fashion_mnist.safetensors', 'assets/labels/imagenet.json',
+  'package.json',
+  'README.md',
+  'LICENSE',
+  'THIRD_PARTY_NOTICES.md',
+  'CHANGELOG.md',
+  'CMakeLists.txt',
+  'dist/index.js',
+  'dist/index.d.ts',
+  'dist/cli/main.js',
+  'native/addon/exports.cpp',
+  'scripts/setup/setup.js',
+  'scripts/setup/doctor.js',
+  'assets/weights/se_resnet20_fashion_mnist.safetensors',
+  'assets/labels/imagenet.json',
 ];
 const FORBIDDEN = /\.node$|\.so(\.|$)|\.o$|^build\/|^test\/|^node_modules\/|libtorch_|\.log$/;
 
 /** Packs into `folder` and gives npm's description of the tarball. */
 function pack(folder) {
-  const packed = spawnSync('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], { cwd: ROOT, encoding: 'utf8' });
+  const packed = spawnSync('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], {
+    cwd: ROOT,
+    encoding: 'utf8',
+  });
   if (packed.status !== 0) throw new Error(`npm pack failed:\n${packed.stderr}`);
   const described = JSON.parse(packed.stdout);
   // npm 12 gives an object by name, earlier ones an array.
@@ -31,7 +45,8 @@ function checkContents({ files, size }) {
   for (const name of REQUIRED) if (!names.has(name)) problems.push(`${name} is missing`);
   for (const file of files) {
     if (FORBIDDEN.test(file.path)) problems.push(`${file.path} does not belong into the package`);
-    if (file.size > MAX_FILE_BYTES) problems.push(`${file.path} has ${file.size} bytes, more than ${MAX_FILE_BYTES}`);
+    if (file.size > MAX_FILE_BYTES)
+      problems.push(`${file.path} has ${file.size} bytes, more than ${MAX_FILE_BYTES}`);
   }
   if (size > MAX_PACKED_BYTES) problems.push(`the package has ${size} bytes, more than ${MAX_PACKED_BYTES}`);
   return problems;

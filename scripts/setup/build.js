@@ -6,11 +6,13 @@ const { createHash } = require('node:crypto');
 const { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
-const { adviceFor, compiler, missingTools } = require('./tools');
+const { createInterface } = require('node:readline');
+const { adviceFor, compiler, missingTools, versionOf } = require('./tools');
 
 const ROOT = path.join(__dirname, '..', '..');
 const ADDON = path.join(ROOT, 'build', 'Release', 'senet_torch.node');
 const STAMP = path.join(ROOT, 'build', 'senet-stamp.json');
+const TOOLCHAIN = path.join(ROOT, 'build', 'senet-toolchain.txt');
 const LOG = path.join(ROOT, 'build', 'build.log');
 
 /** A digest of everything that the build depends on. */
@@ -32,18 +34,31 @@ function inputsOf(libtorch) {
     libtorch: libtorch.root,
     version: libtorch.version,
     arch: process.arch,
+    napi: ['cmake-js', 'node-addon-api'].map((name) => require(`${name}/package.json`).version).join(' '),
   };
+}
+
+/** What CMake keeps from its first run and does not notice when it changes. */
+function toolchain() {
+  return `${compiler()?.version ?? 'no compiler'}, ${versionOf('ninja') === null ? 'make' : 'ninja'}`;
 }
 
 /** What the last successful build was made from, or null. */
 function lastBuild() {
   if (!existsSync(ADDON) || !existsSync(STAMP)) return null;
-  return JSON.parse(readFileSync(STAMP, 'utf8'));
+  try {
+    return JSON.parse(readFileSync(STAMP, 'utf8'));
+  } catch {
+    return null; // cut off: as good as none
+  }
 }
 
 function isCurrent(libtorch) {
   const last = lastBuild();
-  return last !== null && JSON.stringify(last.inputs) === JSON.stringify(inputsOf(libtorch));
+  if (last === null || JSON.stringify(last.inputs) !== JSON.stringify(inputsOf(libtorch))) return false;
+  // A machine without a compiler, such as the second stage of a container, uses what another one built.
+  const present = compiler();
+  return present === null || present.version === last.compiler.version;
 }
 
 /**
@@ -55,6 +70,13 @@ async function build(libtorch, onProgress) {
   if (missing.length > 0) throw new Error(adviceFor(missing));
   const inputs = inputsOf(libtorch);
   rmSync(STAMP, { force: true });
+  if (!existsSync(TOOLCHAIN) || readFileSync(TOOLCHAIN, 'utf8') !== toolchain()) {
+    for (const name of ['CMakeCache.txt', 'CMakeFiles']) {
+      rmSync(path.join(ROOT, 'build', name), { recursive: true, force: true });
+    }
+    mkdirSync(path.dirname(TOOLCHAIN), { recursive: true });
+    writeFileSync(TOOLCHAIN, toolchain());
+  }
   const cmakeJs = path.join(path.dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js');
   const shared = [
     '--directory',
@@ -75,7 +97,6 @@ async function build(libtorch, onProgress) {
   // Configured each time, since `build` alone keeps the paths of the last LibTorch; unchanged sources stay compiled.
   let status = await run([cmakeJs, 'configure', ...shared, ...defined], lines, onProgress);
   if (status === 0) status = await run([cmakeJs, 'build', ...shared, ...defined], lines, onProgress);
-  mkdirSync(path.dirname(LOG), { recursive: true });
   writeFileSync(LOG, `${lines.join('\n')}\n`);
   if (status !== 0 || !existsSync(ADDON)) {
     const telling = lines.filter((line) => /error|FAILED|fatal/i.test(line)).slice(0, 20);
@@ -89,16 +110,14 @@ async function build(libtorch, onProgress) {
 function run(args, lines, onProgress) {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] });
-    const take = (chunk) => {
-      for (const line of chunk.toString().split(/\r?\n/)) {
-        if (line.trim() === '') continue;
-        lines.push(line);
-        const progress = /\[\s*(\d+\/\d+|\d+%)\]\s.*/.exec(line);
-        if (progress) onProgress(progress[0]);
-      }
+    const take = (line) => {
+      if (line.trim() === '') return;
+      lines.push(line);
+      const progress = /\[\s*(\d+\/\d+|\d+%)\]\s.*/.exec(line);
+      if (progress) onProgress(progress[0]);
     };
-    child.stdout.on('data', take);
-    child.stderr.on('data', take);
+    createInterface({ input: child.stdout }).on('line', take);
+    createInterface({ input: child.stderr }).on('line', take);
     child.on('error', reject);
     child.on('close', resolve);
   });

@@ -6,7 +6,7 @@ const os = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { ADDON, isCurrent, lastBuild, ROOT } = require('./build');
-const { cacheFolder, VERSION } = require('./libtorch');
+const { cacheFolder, findPresent, VERSION } = require('./libtorch');
 const { adviceFor, compiler, missingTools, versionOf } = require('./tools');
 
 const HELP = `usage: senet-torch doctor [--json]
@@ -37,6 +37,8 @@ function examineAddon() {
 function examine() {
   const last = lastBuild();
   const addon = examineAddon();
+  // Without an addon that could tell: what a build would take, if it is here already.
+  const present = addon.loads ? null : findPresent();
   return {
     package: JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')).version,
     node: process.version,
@@ -53,6 +55,12 @@ function examine() {
       source: last?.libtorch.source ?? null,
     },
     cache: { folder: cacheFolder(), present: existsSync(cacheFolder()) },
+    present: present && {
+      source: present.source,
+      version: present.version,
+      folder: present.root,
+      cudaLibrary: present.cudaLibrary,
+    },
     addon,
   };
 }
@@ -87,6 +95,13 @@ function print(facts) {
       ['instruction set', addon.isa],
     );
   }
+  if (facts.present !== null) {
+    const { source, version, folder, cudaLibrary } = facts.present;
+    rows.push(
+      ['LibTorch', `${version} in ${folder} (${source}; not built against yet)`],
+      ['CUDA library', cudaLibrary ? 'present' : 'not present'],
+    );
+  } else if (!addon.loads) rows.push(['LibTorch', 'none found on this machine; set-up fetches it']);
   for (const [name, value] of rows) console.log(`${name.padEnd(16)}${value}`);
   if (addon.loads) console.log('\nReady.');
   else {

@@ -2,7 +2,8 @@
 // Finding LibTorch: a ladder of sources, tried in order; the first that serves wins, and each that does not says why.
 // A source serves only if its version is accepted, its headers are there and its library loads in a process of its own.
 // Nothing of this happens inside CMake.
-const { spawnSync } = require('node:child_process');
+const { spawn, spawnSync } = require('node:child_process');
+const { createHash } = require('node:crypto');
 const {
   existsSync,
   mkdirSync,
@@ -17,12 +18,16 @@ const {
 const os = require('node:os');
 const path = require('node:path');
 const { extractZip } = require('./extract');
+const { withLock } = require('./lock');
 
 /** What is fetched. Anything from MINIMUM on is accepted where it is found. */
 const VERSION = '2.13.0';
 const MINIMUM = [2, 6];
 const ARCHIVE_URL = `https://download.pytorch.org/libtorch/cpu/libtorch-shared-with-deps-${VERSION}%2Bcpu.zip`;
+// The beginning of the names of folders that are being made.
+const INCOMPLETE = 'incomplete-';
 const RUNGS = ['env', 'cache', 'archive', 'wheel', 'python', 'system'];
+const FETCHING = ['archive', 'wheel'];
 const LIBRARY = process.platform === 'darwin' ? 'libtorch_cpu.dylib' : 'libtorch_cpu.so';
 
 /** Where fetched LibTorches live: SENET_HOME, or senet-torch in the user's cache folder. */
@@ -97,25 +102,30 @@ function tryToLoad(library) {
   throw new Error(`${library} does not load: ${reason}`);
 }
 
-/** Which std::string the library was compiled with: a symbol of c10 that has one in its signature tells. */
+/** Which std::string the library was compiled with: c10's function that throws has one in its signature. */
 function usesCxx11Abi(library) {
   const c10 = path.join(path.dirname(library), 'libc10.so');
-  return !existsSync(c10) || readFileSync(c10).includes('__cxx11');
+  return !existsSync(c10) || !readFileSync(c10).includes('torchCheckFailEPKcS2_jRKSs');
 }
 
-/** Makes a folder under a temporary name and renames it, so that one that was interrupted never serves. */
-async function intoCache(fill) {
+/**
+ * Makes the cached folder under a temporary name, examines it and only then puts it in place: neither a fetch that was
+ * interrupted nor a LibTorch that does not serve ever takes the place of one that does.
+ */
+async function intoCache(source, fill) {
   const target = cacheFolder();
-  mkdirSync(home(), { recursive: true });
-  const work = mkdtempSync(path.join(home(), 'incomplete-'));
+  const work = mkdtempSync(path.join(home(), INCOMPLETE));
+  const old = `${work}-old`;
   try {
     await fill(work);
-    rmSync(target, { recursive: true, force: true });
+    examine(work, source);
+    if (existsSync(target)) renameSync(target, old);
     renameSync(work, target);
   } finally {
     rmSync(work, { recursive: true, force: true });
+    rmSync(old, { recursive: true, force: true });
   }
-  return target;
+  return examine(target, source);
 }
 
 /** Of an archive or a wheel only headers and libraries are kept, without LibTorch's Python part. */
@@ -128,10 +138,84 @@ function wanted(prefix) {
   };
 }
 
-function python(args, options = {}) {
-  const result = spawnSync('python3', args, { encoding: 'utf8', ...options });
-  if (result.error) throw new Error(`python3 does not run: ${result.error.message}`);
+function python(args) {
+  const result = spawnSync('python3', args, { encoding: 'utf8' });
+  if (result.error) throw pythonError(result.error);
   return result;
+}
+
+function pythonError(error) {
+  return new Error(
+    error.code === 'ENOENT'
+      ? 'python3 is not installed (Debian, Ubuntu: sudo apt-get install python3 python3-pip)'
+      : `python3 does not run: ${error.message}`,
+  );
+}
+
+/** The path of the wheel that pip brought to `folder`, or an Error with pip's reasons. */
+async function downloadWheel(folder, report) {
+  const cp311 = ['--python-version', '3.11', '--implementation', 'cp', '--abi', 'cp311'];
+  // Any Python's wheel holds the same libraries; the last attempt takes what the active Python would.
+  const attempts = [
+    // A CUDA wheel needs libraries from other wheels, so the CPU one is asked for first.
+    [`torch==${VERSION}+cpu`, ...cp311, '--platform', 'manylinux_2_28_x86_64'],
+    [`torch==${VERSION}`, ...cp311, '--platform', 'manylinux_2_28_x86_64'],
+    [`torch==${VERSION}`],
+  ];
+  const offline = process.env.SENET_OFFLINE === '1' ? ['--no-index'] : [];
+  const reasons = [];
+  for (const [requirement, ...target] of attempts) {
+    const args = ['--retries', '0', '--timeout', '10', '--disable-pip-version-check', '--quiet', ...offline];
+    const said = await pip(
+      ['download', ...args, '--no-deps', '--only-binary=:all:', ...target, '--dest', folder, requirement],
+      folder,
+      report,
+    );
+    if (said === null) {
+      const name = readdirSync(folder).find((file) => file.endsWith('.whl'));
+      if (name !== undefined) return path.join(folder, name);
+    }
+    reasons.push(`${requirement}: ${said ?? 'no wheel came'}`);
+    // Without pip or a connection another attempt only takes time.
+    if (
+      /No module named pip|timed out|NewConnectionError|Temporary failure|Network is unreachable/.test(said)
+    )
+      break;
+  }
+  throw new Error(`pip has no wheel (${[...new Set(reasons)].join('; ')})`);
+}
+
+/** Runs pip, reporting the bytes that have come; null if it succeeded, else the telling line. */
+function pip(args, folder, report) {
+  return new Promise((resolve, reject) => {
+    const child = spawn('python3', ['-m', 'pip', ...args], {
+      env: { ...process.env, TMPDIR: folder },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    const timer = setInterval(() => report.download({ bytes: bytesIn(folder) }), 1000);
+    let said = '';
+    child.stderr.on('data', (chunk) => (said += chunk));
+    child.on('error', (error) => {
+      clearInterval(timer);
+      reject(pythonError(error));
+    });
+    child.on('close', (status) => {
+      clearInterval(timer);
+      const lines = said.trim().split('\n');
+      const refused = lines.find((line) =>
+        /timed out|NewConnectionError|Temporary failure|unreachable/.test(line),
+      );
+      resolve(status === 0 ? null : (refused ?? lines.at(-1)).trim().slice(0, 300));
+    });
+  });
+}
+
+function bytesIn(folder) {
+  let bytes = 0;
+  for (const name of readdirSync(folder, { recursive: true })) {
+    bytes += statSync(path.join(folder, name), { throwIfNoEntry: false })?.size ?? 0;
+  }
+  return bytes;
 }
 
 const SOURCES = {
@@ -154,67 +238,31 @@ const SOURCES = {
       throw new Error(`the official archive is for linux x64, this is ${process.platform} ${process.arch}`);
     }
     const { downloadFile } = require('../../dist/hub/download');
-    mkdirSync(home(), { recursive: true });
-    const file = path.join(home(), `libtorch-${VERSION}.zip`);
+    const sha256 = process.env.SENET_LIBTORCH_SHA256 || undefined;
+    // Named after what was asked for: a file that a killed set-up left must not pass for another one.
+    const asked = createHash('sha256').update(`${url} ${sha256}`).digest('hex').slice(0, 12);
+    const file = path.join(home(), `libtorch-${VERSION}-${asked}.zip`);
+    // No hash of the official archive is published: without SENET_LIBTORCH_SHA256 it is checked by TLS, its length, the
+    // checksums of its entries and the trial load.
     await downloadFile(url, file, {
       progress: report.download,
-      ...(process.env.SENET_LIBTORCH_SHA256 ? { sha256Prefix: process.env.SENET_LIBTORCH_SHA256 } : {}),
+      ...(sha256 === undefined ? {} : { sha256Prefix: sha256 }),
     });
     try {
-      return examine(await intoCache((folder) => extractZip(file, folder, wanted('libtorch/'))), 'archive');
+      return await intoCache('archive', (folder) => extractZip(file, folder, wanted('libtorch/')));
     } finally {
       rmSync(file, { force: true });
     }
   },
 
-  async wheel() {
+  async wheel(report) {
     if (process.platform !== 'linux' || process.arch !== 'x64')
       throw new Error('wheels are used on linux x64 only');
-    const folder = mkdtempSync(path.join(os.tmpdir(), 'senet-wheel-'));
-    const target = [
-      '--python-version',
-      '3.11',
-      '--implementation',
-      'cp',
-      '--abi',
-      'cp311',
-      '--platform',
-      'manylinux_2_28_x86_64',
-    ];
+    // In the home, so that what a killed set-up leaves (pip's own temporary files too) is cleaned by the next one.
+    const folder = mkdtempSync(path.join(home(), INCOMPLETE));
     try {
-      const reasons = [];
-      // A CUDA wheel needs libraries from other wheels, so the CPU one is asked for first.
-      for (const requirement of [`torch==${VERSION}+cpu`, `torch==${VERSION}`]) {
-        const args = [
-          '-m',
-          'pip',
-          'download',
-          '--retries',
-          '0',
-          '--timeout',
-          '10',
-          '--disable-pip-version-check',
-          '--quiet',
-        ];
-        const result = python([
-          ...args,
-          '--no-deps',
-          '--only-binary=:all:',
-          ...target,
-          '--dest',
-          folder,
-          requirement,
-        ]);
-        const file = readdirSync(folder).find((name) => name.endsWith('.whl'));
-        if (result.status === 0 && file !== undefined) {
-          return examine(
-            await intoCache((root) => extractZip(path.join(folder, file), root, wanted('torch/'))),
-            'wheel',
-          );
-        }
-        reasons.push(`${requirement}: ${result.stderr.trim().split('\n').at(-1)}`);
-      }
-      throw new Error(`pip has no wheel (${reasons.join('; ')})`);
+      const file = await downloadWheel(folder, report);
+      return await intoCache('wheel', (root) => extractZip(file, root, wanted('torch/')));
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
@@ -247,10 +295,33 @@ const SOURCES = {
   },
 };
 
+/** One process fetches at a time; another one waits and then takes what was fetched. */
+function fetchLocked(rung, from, report) {
+  return withLock(home(), 'fetch', report.waiting, (waited) => {
+    for (const name of readdirSync(home())) {
+      if (name.startsWith(INCOMPLETE)) rmSync(path.join(home(), name), { recursive: true, force: true });
+    }
+    if (waited && from === undefined && existsSync(cacheFolder())) return SOURCES.cache();
+    return SOURCES[rung](report);
+  });
+}
+
+/** A LibTorch that needs no fetching, or null. */
+function findPresent() {
+  for (const rung of ['env', 'cache', 'python', 'system']) {
+    try {
+      return SOURCES[rung]();
+    } catch {
+      // the next may serve
+    }
+  }
+  return null;
+}
+
 /**
  * The first LibTorch that serves, or only that of the rung `from`.
  *
- * @param report { trying(rung), refused(rung, reason), download: progress callback of the downloader }
+ * @param report { trying(rung), refused(rung, reason), waiting(), download: progress callback of the downloader }
  */
 async function findLibtorch(from, report) {
   if (from !== undefined && !RUNGS.includes(from)) {
@@ -260,7 +331,7 @@ async function findLibtorch(from, report) {
   for (const rung of from === undefined ? RUNGS : [from]) {
     report.trying(rung);
     try {
-      return await SOURCES[rung](report);
+      return FETCHING.includes(rung) ? await fetchLocked(rung, from, report) : await SOURCES[rung](report);
     } catch (error) {
       reasons.push(`  ${rung.padEnd(8)}${error.message}`);
       report.refused(rung, error.message);
@@ -275,4 +346,4 @@ async function findLibtorch(from, report) {
   );
 }
 
-module.exports = { cacheFolder, examine, findLibtorch, home, RUNGS, VERSION };
+module.exports = { cacheFolder, findLibtorch, findPresent, LIBRARY, RUNGS, tryToLoad, VERSION };

@@ -2,11 +2,20 @@
 'use strict';
 // The native half of the set-up: find LibTorch, build the addon, and on demand copy LibTorch's libraries into the
 // package so that its folder can be moved. Run by `npm start`, `npm test` and `npx senet-torch setup`.
-const { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync } = require('node:fs');
+const {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+} = require('node:fs');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { ADDON, build, isCurrent, lastBuild } = require('./build');
-const { cacheFolder, findLibtorch, RUNGS, VERSION } = require('./libtorch');
+const { cacheFolder, findLibtorch, LIBRARY, RUNGS, tryToLoad, VERSION } = require('./libtorch');
+const { withLock } = require('./lock');
 const { adviceFor, missingTools } = require('./tools');
 
 const HELP = `usage: senet-torch setup [options]
@@ -27,10 +36,14 @@ LibTorch is looked for in this order; the first that serves wins:
   python   the torch package of the active python3
   system   a libtorch installed by the system`;
 
+// Where the addon looks for LibTorch first.
+const PACKAGED = path.join(path.dirname(ADDON), 'libtorch');
+
 /** Lines on stderr; on a terminal the last one is rewritten as work goes on. */
 function makeReport() {
   const terminal = process.stderr.isTTY === true;
   let open = false;
+  let shown = Date.now();
   const close = () => {
     if (open) process.stderr.write('\n');
     open = false;
@@ -45,22 +58,42 @@ function makeReport() {
       process.stderr.write(`\r\x1b[K      ${text.slice(0, (process.stderr.columns ?? 80) - 8)}`);
       open = true;
     },
+    /** Work that goes on: the last line of a terminal, elsewhere a sign of life now and then. */
+    step(text) {
+      if (terminal) this.update(text);
+      else if (Date.now() - shown > 15_000) {
+        shown = Date.now();
+        this.line(`      ${text}`);
+      }
+    },
     close,
   };
 }
 
 /** LibTorch's shared libraries beside the addon; its RPATH looks there first. */
 function copyIntoPackage(libtorch, report) {
-  const target = path.join(path.dirname(ADDON), 'libtorch');
-  if (realpathSync(libtorch.lib) === (existsSync(target) ? realpathSync(target) : '')) return;
-  rmSync(target, { recursive: true, force: true });
-  mkdirSync(target, { recursive: true });
+  if (!existsSync(libtorch.lib)) return; // a folder that was moved already: its copy is all there is
+  const work = `${PACKAGED}-incomplete`;
+  rmSync(work, { recursive: true, force: true });
+  mkdirSync(work, { recursive: true });
   const wanted =
     /^(libtorch(_cpu|_cuda|_cuda_linalg|_global_deps|_nvshmem)?|libc10(_cuda)?|libcaffe2_nvrtc|libgomp.*|libcu.*|libnv.*)\.(so|dylib)/;
   for (const name of readdirSync(libtorch.lib).filter((file) => wanted.test(file))) {
-    copyFileSync(path.join(libtorch.lib, name), path.join(target, name));
+    copyFileSync(path.join(libtorch.lib, name), path.join(work, name));
   }
-  report.line(`      copied LibTorch's libraries to ${target}`);
+  rmSync(PACKAGED, { recursive: true, force: true });
+  renameSync(work, PACKAGED);
+  // A LibTorch may need libraries that lie elsewhere (those of a CUDA wheel do): better said now than after the move.
+  const library = path.join(PACKAGED, LIBRARY);
+  try {
+    tryToLoad(library);
+  } catch (error) {
+    rmSync(PACKAGED, { recursive: true, force: true });
+    throw new Error(
+      `--into-package: the LibTorch in ${libtorch.root} cannot be moved: ${error.message}\nTry --from archive or --from wheel. (ERR_SENET_SETUP)`,
+    );
+  }
+  report.line(`      copied LibTorch's libraries to ${PACKAGED}`);
 }
 
 /**
@@ -73,11 +106,11 @@ async function setUp({ from, intoPackage = false, force = false } = {}) {
   const wish = process.env.LIBTORCH ? path.resolve(process.env.LIBTORCH) : undefined;
   const sameSource =
     last !== null &&
-    existsSync(last.libtorch.lib) &&
-    (wish === undefined || realpathSync(wish) === last.libtorch.root);
+    (existsSync(last.libtorch.lib) || existsSync(path.join(PACKAGED, LIBRARY))) &&
+    (wish === undefined || (existsSync(wish) && realpathSync(wish) === last.libtorch.root));
   const report = makeReport();
   if (!force && from === undefined && sameSource && isCurrent(last.libtorch)) {
-    if (intoPackage) copyIntoPackage(last.libtorch, report);
+    if (intoPackage) await exclusively(report, () => copyIntoPackage(last.libtorch, report));
     return last.libtorch;
   }
   // Before anything is fetched: LibTorch is large, and useless without a compiler.
@@ -92,29 +125,31 @@ async function setUp({ from, intoPackage = false, force = false } = {}) {
       report.close();
       report.line(`      ${rung}: ${reason}`);
     },
+    waiting: () => report.line('      another set-up is fetching LibTorch; waiting for it'),
     download: ({ bytes, total }) =>
-      report.update(`${(bytes / 1e6).toFixed(0)}${total ? ` of ${(total / 1e6).toFixed(0)}` : ''} MB`),
+      report.step(`${(bytes / 1e6).toFixed(0)}${total ? ` of ${(total / 1e6).toFixed(0)}` : ''} MB`),
   });
   report.line(
     `      ${libtorch.source}: LibTorch ${libtorch.version} in ${libtorch.root} (${((Date.now() - started) / 1000).toFixed(1)} s)`,
   );
 
-  if (force || !isCurrent(libtorch)) {
-    report.line('[4/4] Building the native addon (two to three minutes on two cores)');
-    const buildStarted = Date.now();
-    let shown = 0;
-    await build(libtorch, (text) => {
-      report.update(text);
-      // Without a terminal a sign of life now and then.
-      if (process.stderr.isTTY !== true && Date.now() - shown > 15_000) {
-        shown = Date.now();
-        report.line(`      ${text}`);
-      }
-    });
-    report.line(`      done in ${((Date.now() - buildStarted) / 1000).toFixed(1)} s`);
-  }
-  if (intoPackage) copyIntoPackage(libtorch, report);
+  await exclusively(report, async (waited) => {
+    // The set-up that was waited for may have done it.
+    if ((force && !waited) || !isCurrent(libtorch)) {
+      report.line('[4/4] Building the native addon (one to three minutes on two cores)');
+      const buildStarted = Date.now();
+      await build(libtorch, (text) => report.step(text));
+      report.line(`      done in ${((Date.now() - buildStarted) / 1000).toFixed(1)} s`);
+    }
+    if (intoPackage) copyIntoPackage(libtorch, report);
+  });
   return libtorch;
+}
+
+/** One set-up at a time writes to the package's build folder. */
+function exclusively(report, work) {
+  const waiting = () => report.line('      another set-up is building this package; waiting for it');
+  return withLock(path.join(path.dirname(ADDON), '..'), 'set-up', waiting, work);
 }
 
 async function main() {

@@ -3,7 +3,7 @@
  * TypeScript, with and without a native build; and the JavaScript examples of the README, run.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -13,7 +13,9 @@ import { expect } from 'chai';
 import { Temporary } from '../support/temporary';
 
 const ROOT = path.join(__dirname, '..', '..');
-const { pack } = require('../../scripts/checks/package') as { pack: (folder: string) => { filename: string } };
+const { pack } = require('../../scripts/checks/package') as {
+  pack: (folder: string) => { filename: string };
+};
 
 describe('the packed package', function () {
   this.timeout(300_000);
@@ -39,17 +41,46 @@ describe('the packed package', function () {
   }
 
   it('without a build, require throws one coded error that says what to type', () => {
-    const said = run('no-build.js', "try { require('senet-torch') } catch (e) { console.log(e.code, e.message) }");
+    const said = run(
+      'no-build.js',
+      "try { require('senet-torch') } catch (e) { console.log(e.code, e.message) }",
+    );
     expect(said).to.match(/^ERR_SENET_NO_BUILD .*npx senet-torch setup/);
+  });
+
+  it('what it does not run on, and a LibTorch that it was not built with, are coded errors too', () => {
+    const tryIt = "try { require('senet-torch') } catch (e) { console.log(e.code, e.message) }";
+    const windows = "Object.defineProperty(process, 'platform', { value: 'win32' });";
+    expect(run('windows.js', windows + tryIt)).to.match(/^ERR_SENET_PLATFORM .*this is win32/);
+    const musl = 'process.report.getReport = () => ({ header: {} });';
+    expect(run('musl.js', musl + tryIt)).to.match(/^ERR_SENET_PLATFORM .*with musl/);
+
+    // An addon that reports what such a one would report; a real one needs a second LibTorch.
+    const release = path.join(consumer, 'node_modules', 'senet-torch', 'build', 'Release');
+    mkdirSync(release, { recursive: true });
+    writeFileSync(path.join(release, 'senet_torch.node'), '');
+    const versions = "{ libtorchVersion: '2.99.0', builtWithLibtorch: '2.13.0' }";
+    const addon = `require.extensions['.node'] = (module) => { module.exports = ${versions}; };`;
+    const said = run('other-libtorch.js', addon + tryIt);
+    expect(said).to.match(/^ERR_SENET_LIBTORCH_VERSION .*2\.13\.0.*2\.99\.0.*npx senet-torch setup/);
+    // A damaged build is no build, and the loader's own reason stays in the message.
+    expect(run('damaged.js', tryIt)).to.match(
+      /^ERR_SENET_NO_BUILD .*does not load: .*npx senet-torch setup/s,
+    );
+    rmSync(path.dirname(release), { recursive: true });
   });
 
   it('without a build, the command line has help, inspects files and says what is missing', () => {
     const cli = path.join(consumer, 'node_modules', '.bin', 'senet-torch');
     expect(execFileSync(cli, ['--help'], { encoding: 'utf8' })).to.contain('setup');
     expect(execFileSync(cli, ['setup', '--help'], { encoding: 'utf8' })).to.contain('--into-package');
-    const inspected = execFileSync(cli, ['inspect', path.join(ROOT, 'test', 'fixtures', 'se_resnet20-zip.pt')], {
-      encoding: 'utf8',
-    });
+    const inspected = execFileSync(
+      cli,
+      ['inspect', path.join(ROOT, 'test', 'fixtures', 'se_resnet20-zip.pt')],
+      {
+        encoding: 'utf8',
+      },
+    );
     expect(inspected).to.contain('conv1.weight');
     const classify = spawnSync(cli, ['classify'], { encoding: 'utf8' });
     expect(classify.status).to.equal(1);
@@ -86,23 +117,43 @@ describe('the packed package', function () {
       expect(run('imported.mjs', program)).to.equal('1,10 true');
     });
 
-    it('TypeScript, as CommonJS and as a module, with the libraries checked', () => {
-      const source = readFileSync(path.join(ROOT, 'test', 'support', 'surface.ts'), 'utf8');
-      for (const extension of ['cts', 'mts']) writeFileSync(path.join(consumer, `surface.${extension}`), source);
+    it('exports what it is meant to, and no more', () => {
+      const names = run('names.cjs', "console.log(Object.keys(require('senet-torch')).sort().join(' '))");
+      const functions =
+        'arange configure consumePrefixInStateDictIfPresent createModel cuda empty full inspectCheckpoint isSenetError ' +
+        'listModels load loadCheckpoint loadStateDictFromUrl manualSeed memory noGrad ones ops rand randint randn save ' +
+        'se_inception_v3 se_preactresnet20 se_preactresnet32 se_preactresnet56 se_resnet101 se_resnet152 se_resnet18 ' +
+        'se_resnet20 se_resnet32 se_resnet34 se_resnet50 se_resnet56 tensor tidy version zeros';
+      const classes =
+        'CifarSEBasicBlock CifarSEPreActResNet CifarSEResNet ERROR_CODES ImageClassifier L1Loss Module SEBasicBlock ' +
+        'SEBottleneck SEInception3 SELayer SEResNet SenetError SenetRangeError SenetTypeError StateDict Tensor';
+      expect(names.split(' ')).to.have.members(`${classes} ${functions}`.split(' '));
+    });
+
+    it('TypeScript, as CommonJS and as a module, the declarations of the package checked', () => {
+      const source = readFileSync(path.join(ROOT, 'test', 'types', 'surface.test-d.ts'), 'utf8');
+      for (const extension of ['cts', 'mts'])
+        writeFileSync(path.join(consumer, `surface.${extension}`), source);
       const tsc = path.join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-      const flags = '--noEmit --strict --module nodenext --target es2023 --lib es2023,esnext.disposable,dom'.split(' ');
+      const flags =
+        '--noEmit --strict --module nodenext --target es2022 --lib es2022 --skipLibCheck false ' +
+        '--exactOptionalPropertyTypes --esModuleInterop false --ignoreDeprecations 6.0';
       const types = ['--typeRoots', path.join(ROOT, 'node_modules', '@types'), '--types', 'node'];
-      const result = spawnSync(process.execPath, [tsc, ...flags, ...types, 'surface.cts', 'surface.mts'], {
-        cwd: consumer,
-        encoding: 'utf8',
-      });
+      const result = spawnSync(
+        process.execPath,
+        [tsc, ...flags.split(' '), ...types, 'surface.cts', 'surface.mts'],
+        {
+          cwd: consumer,
+          encoding: 'utf8',
+        },
+      );
       expect(result.stdout).to.equal('');
       expect(result.status).to.equal(0);
     });
 
-    const examples = [...readFileSync(path.join(ROOT, 'README.md'), 'utf8').matchAll(/```js\n([\s\S]*?)```/g)].map(
-      ([, code]) => code as string,
-    );
+    const examples = [
+      ...readFileSync(path.join(ROOT, 'README.md'), 'utf8').matchAll(/```js\n([\s\S]*?)```/g),
+    ].map(([, code]) => code as string);
     it('the README has examples', () => expect(examples.length).to.be.at.least(4));
     examples.forEach((code, index) => {
       const [title = ''] = code.split('\n').filter((line) => line.includes('require('));
@@ -120,12 +171,15 @@ describe('the packed package', function () {
 
   async function useService(file: string): Promise<void> {
     const port = await freePort();
-    const child = spawn(process.execPath, [file], { cwd: consumer, env: { ...process.env, PORT: String(port) } });
+    const child = spawn(process.execPath, [file], {
+      cwd: consumer,
+      env: { ...process.env, PORT: String(port) },
+    });
     try {
-      const post = async (body: Uint8Array): Promise<Response> => {
+      const post = async (body: Uint8Array<ArrayBuffer>): Promise<Response> => {
         for (let attempt = 0; ; attempt++) {
           try {
-            return await fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body: body as BodyInit });
+            return await fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body: new Blob([body]) });
           } catch (error) {
             if (attempt === 150) throw error;
             await delay(100);

@@ -2,7 +2,7 @@
  * The ladder of LibTorch sources against fake folders and a local server, what set-up says when a tool is missing, and
  * a package folder that is moved after `setup --into-package`.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   cpSync,
@@ -10,11 +10,13 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
+import { promisify } from 'node:util';
 
 import { expect } from 'chai';
 
@@ -28,11 +30,17 @@ interface Found {
   root: string;
   version: string;
   cudaLibrary: boolean;
+  cxx11Abi: boolean;
 }
 interface Ladder {
   findLibtorch: (
     from: string | undefined,
-    report: { trying(rung: string): void; refused(rung: string, reason: string): void; download: boolean },
+    report: {
+      trying(rung: string): void;
+      refused(rung: string, reason: string): void;
+      waiting(): void;
+      download(): void;
+    },
   ) => Promise<Found>;
   VERSION: string;
 }
@@ -47,7 +55,8 @@ async function climb(
     refused: (rung: string, reason: string) => {
       refused[rung] = reason;
     },
-    download: false,
+    waiting: () => undefined,
+    download: () => undefined,
   };
   try {
     return { found: await findLibtorch(from, report), refused };
@@ -83,7 +92,10 @@ describe('LibTorch ladder', () => {
   afterEach(() => temporary.cleanUp());
 
   /** A folder that looks like LibTorch, with one thing changed. */
-  function fake(name: string, change: { version?: string; without?: string; library?: Buffer } = {}): string {
+  function fake(
+    name: string,
+    change: { version?: string; without?: string; library?: Buffer; c10?: Buffer } = {},
+  ): string {
     const root = temporary.path(name);
     const [major, minor, patch] = (change.version ?? VERSION).split('.');
     const files: Record<string, string | Buffer> = {
@@ -91,7 +103,7 @@ describe('LibTorch ladder', () => {
       'include/torch/csrc/api/include/torch/nn/module.h': '',
       'include/torch/headeronly/version.h': `#define TORCH_VERSION_MAJOR ${major}\n#define TORCH_VERSION_MINOR ${minor}\n#define TORCH_VERSION_PATCH ${patch}\n`,
       'lib/libtorch_cpu.so': change.library ?? library,
-      'lib/libc10.so': library,
+      'lib/libc10.so': change.c10 ?? library,
     };
     for (const [file, content] of Object.entries(files)) {
       if (file === change.without) continue;
@@ -101,8 +113,8 @@ describe('LibTorch ladder', () => {
     return root;
   }
 
-  function zipOf(root: string): Buffer {
-    const archive = temporary.path('archive.zip');
+  /** The folder as a zip archive; `more` is Python that adds entries to `archive`. */
+  function zipOf(root: string, more = '', file = temporary.path('archive.zip')): Buffer {
     // Stored, so that a test can damage a byte of an entry and know which.
     const stored = `
 import os, sys, zipfile
@@ -110,9 +122,14 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
     for folder, _, files in os.walk(sys.argv[2]):
         for file in files:
             archive.write(os.path.join(folder, file))
+    def link(name, target):
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = 0o120777 << 16
+        archive.writestr(entry, target)
+    ${more}
 `;
-    execFileSync('python3', ['-c', stored, archive, path.basename(root)], { cwd: path.dirname(root) });
-    return readFileSync(archive);
+    execFileSync('python3', ['-c', stored, file, path.basename(root)], { cwd: path.dirname(root) });
+    return readFileSync(file);
   }
 
   it('LIBTORCH serves first', async () => {
@@ -151,6 +168,18 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
     expect((await climb('env')).refused.env).to.equal('LIBTORCH is not set');
     temporary.environment({ LIBTORCH: temporary.path('nowhere') });
     expect((await climb('env')).refused.env).to.contain('does not exist');
+  });
+
+  it('reads from c10 which std::string LibTorch was compiled with', async () => {
+    const throwing = (string: string): Buffer =>
+      Buffer.concat([library, Buffer.from(`\0_ZN3c106detail14torchCheckFailEPKcS2_jRK${string}\0`)]);
+    for (const [string, expected] of [
+      ['NSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE', true],
+      ['Ss', false],
+    ] as const) {
+      temporary.environment({ LIBTORCH: fake(`abi-${string}`, { c10: throwing(string) }) });
+      expect((await climb('env')).found?.cxx11Abi).to.equal(expected);
+    }
   });
 
   it('--from names an unknown rung', async () => {
@@ -219,12 +248,109 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
       ]);
     });
 
-    it('an archive with an old LibTorch in it does not serve', async () => {
-      temporary.environment({ LIBTORCH: undefined });
-      const old = new Temporary();
-      server.behave({ body: zipOf(fake('old/libtorch', { version: '1.13.0' })) });
+    it('an archive with an old LibTorch in it neither serves nor takes the place of the cached one', async () => {
+      await climb('archive');
+      server.behave({ body: zipOf(fake('old/libtorch', { version: '1.13.0' })), etag: '"old"' });
       expect((await climb('archive')).refused.archive).to.contain('LibTorch 1.13.0');
-      old.cleanUp();
+      expect((await climb()).found).to.include({ source: 'cache', version: VERSION });
+      expect(homeFiles()).to.have.length(1);
+    });
+
+    it('links to a name beside them are made, others are refused', async () => {
+      const root = fake('libtorch');
+      server.behave({ body: zipOf(root, 'link("libtorch/lib/libgomp.so", "libc10.so")') });
+      const { found } = await climb('archive');
+      expect(readlinkSync(path.join(found?.root ?? '', 'lib', 'libgomp.so'))).to.equal('libc10.so');
+      for (const target of ['/etc/passwd', '../../outside', '..']) {
+        server.behave({ body: zipOf(root, `link("libtorch/lib/evil.so", "${target}")`) });
+        expect((await climb('archive')).refused.archive).to.contain(
+          `a link to ${target}, outside its folder`,
+        );
+      }
+    });
+
+    it('a name that leaves the folder is refused', async () => {
+      const evil = 'archive.writestr("libtorch/include/../../../evil", "x")';
+      server.behave({ body: zipOf(fake('libtorch'), evil) });
+      expect((await climb('archive')).refused.archive)
+        .to.contain('evil')
+        .and.contain('..');
+      expect(existsSync(temporary.path('evil'))).to.equal(false);
+    });
+
+    it('what a killed set-up left is cleaned by the next', async () => {
+      mkdirSync(temporary.path('home', 'incomplete-killed', 'lib'), { recursive: true });
+      await climb('archive');
+      expect(homeFiles()).to.have.length(1);
+    });
+
+    it('of two set-ups at once one fetches and the other takes what it fetched', async () => {
+      server.behave({ slow: 700 });
+      const program = `
+        require('tsx/cjs');
+        const { findLibtorch } = require(${JSON.stringify(path.join(ROOT, 'scripts', 'setup', 'libtorch.js'))});
+        const nothing = () => undefined;
+        findLibtorch(undefined, { trying: nothing, refused: nothing, waiting: nothing, download: nothing })
+          .then(({ source }) => console.log(source));`;
+      const sources = await Promise.all(
+        [0, 1].map(async () => {
+          const { stdout } = await promisify(execFile)(process.execPath, ['-e', program], { cwd: ROOT });
+          return stdout.trim();
+        }),
+      );
+      expect(sources.sort()).to.deep.equal(['archive', 'cache']);
+      expect(server.requests).to.have.length(1);
+    });
+  });
+
+  describe('wheel', () => {
+    /** Wheels of these tags, the only ones that pip knows of. */
+    function offer(...tags: string[]): void {
+      const root = temporary.path('wheel', 'torch');
+      cpSync(fake('libtorch'), root, { recursive: true });
+      writeFileSync(path.join(root, '__init__.py'), '');
+      const information = `
+    name = "torch-${VERSION}+cpu.dist-info/"
+    archive.writestr(name + "METADATA", "Metadata-Version: 2.1\\nName: torch\\nVersion: ${VERSION}+cpu\\n")
+    archive.writestr(name + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: false\\nTag: py3-none-any\\n")
+    archive.writestr(name + "RECORD", "")`;
+      mkdirSync(temporary.path('wheels'));
+      for (const tag of tags) {
+        zipOf(root, information, temporary.path('wheels', `torch-${VERSION}+cpu-${tag}.whl`));
+      }
+      temporary.environment({
+        PIP_NO_INDEX: '1',
+        PIP_FIND_LINKS: temporary.path('wheels'),
+        PIP_CONFIG_FILE: '/dev/null',
+      });
+    }
+
+    for (const [name, tag] of [
+      ['CPython 3.11', 'cp311-cp311-manylinux_2_28_x86_64'],
+      ['whatever Python is active', `py3-none-linux_x86_64`],
+    ] as const) {
+      it(`of ${name} serves, its headers and libraries only, without a network too`, async () => {
+        offer(tag);
+        temporary.environment({ SENET_OFFLINE: '1' });
+        const { found, refused } = await climb('wheel');
+        expect(refused).to.deep.equal({});
+        expect(found).to.include({ source: 'wheel', version: VERSION });
+        expect(readdirSync(found?.root ?? '').sort()).to.deep.equal(['include', 'lib']);
+        expect(readdirSync(temporary.path('home'))).to.have.length(1);
+      });
+    }
+
+    it('says what pip said when there is none', async () => {
+      offer();
+      expect((await climb('wheel')).refused.wheel).to.match(
+        /pip has no wheel \(torch==.*No matching distribution/,
+      );
+      expect(readdirSync(temporary.path('home'))).to.deep.equal([]);
+    });
+
+    it('says what to install when there is no python3', async () => {
+      temporary.environment({ PATH: temporary.path('bin') });
+      expect((await climb('wheel')).refused.wheel).to.contain('apt-get install python3');
     });
   });
 
@@ -309,6 +435,48 @@ describe('setup', () => {
       shape: [1, 16, 2, 2],
       folders: [path.join(moved, 'build', 'Release', 'libtorch')],
     });
+
+    // As on another machine: the LibTorch that it was built with is not there, nor a compiler.
+    const movedStamp = path.join(moved, 'build', 'senet-stamp.json');
+    const { root: original } = (JSON.parse(readFileSync(stamp, 'utf8')) as { libtorch: Found }).libtorch;
+    writeFileSync(movedStamp, readFileSync(stamp, 'utf8').replaceAll(original, '/gone'));
+    const bare = { PATH: temporary.path('no-tools'), CXX: '', LIBTORCH: '' };
+    for (const args of [[], ['--into-package']]) {
+      const again = setup(args, moved, bare);
+      expect(again.said).to.match(/^Ready: [^\n]*\n$/);
+      expect(again.status).to.equal(0);
+    }
+    // A LIBTORCH that is not there is no crash.
+    const wrong = setup([], moved, { ...bare, LIBTORCH: temporary.path('nowhere') });
+    expect(wrong.status).to.equal(1);
+    expect(wrong.said).to.contain('apt-get install').and.not.contain('ENOENT');
+    writeFileSync(movedStamp, '{ "cut');
+    expect(setup([], moved, bare).said).to.contain('apt-get install');
+  });
+
+  it('doctor says without a build what is missing, and which LibTorch a build would take', function () {
+    const stamp = path.join(ROOT, 'build', 'senet-stamp.json');
+    if (!existsSync(stamp)) {
+      console.log('      skipped: there is no build made by setup');
+      this.skip();
+    }
+    const bare = temporary.path('bare');
+    for (const part of ['package.json', 'native', 'scripts', 'CMakeLists.txt']) {
+      cpSync(path.join(ROOT, part), path.join(bare, part), { recursive: true });
+    }
+    symlinkSync(path.join(ROOT, 'node_modules'), path.join(bare, 'node_modules'));
+    const { libtorch } = JSON.parse(readFileSync(stamp, 'utf8')) as { libtorch: Found };
+    const { status, stdout } = spawnSync(
+      process.execPath,
+      [path.join(bare, 'scripts', 'setup', 'doctor.js')],
+      {
+        encoding: 'utf8',
+        env: { ...process.env, LIBTORCH: libtorch.root },
+      },
+    );
+    expect(status).to.equal(1);
+    expect(stdout).to.contain('Not ready: there is no native build').and.contain('npx senet-torch setup');
+    expect(stdout).to.contain(`${libtorch.version} in ${libtorch.root} (env; not built against yet)`);
   });
 
   it('doctor prints what was found, as text and as data', () => {

@@ -37,6 +37,8 @@ const expected: [mode: string, code: number, stderr: RegExp][] = [
   ['worker calls process.exit', 0, /^$/],
   ['worker throws', 3, /^$/],
   ['worker.terminate mid-job, then the main thread works on', 3, /^$/],
+  ['worker.terminate in a synchronous loop', 3, /^$/],
+  ['worker.terminate while it loads the addon', 3, /^$/],
   ['two workers and the main thread', 0, /^$/],
   ['process.exit while a worker has jobs', 3, /^$/],
   ['forwardSync at exit is refused', 3, /^$/],

@@ -57,6 +57,24 @@ const main = {
     worker.on('message', () => later(() => worker.terminate()));
     worker.on('exit', () => void Promise.all(startJobs()).then(() => (process.exitCode = 3)));
   },
+  // The termination strikes inside a call of the addon, whose JavaScript exceptions then cannot be thrown any more.
+  'worker.terminate in a synchronous loop': async () => {
+    for (let delay = 5; delay < 45; delay += 5) {
+      const worker = startWorker('loop');
+      await new Promise((resolve) => worker.once('message', resolve));
+      await new Promise((resolve) => setTimeout(resolve, delay));
+      await worker.terminate();
+    }
+    process.exitCode = 3;
+  },
+  'worker.terminate while it loads the addon': async () => {
+    for (let delay = 0; delay < 120; delay += 8) {
+      const worker = startWorker('jobs');
+      await new Promise((resolve) => setTimeout(resolve, delay));
+      await worker.terminate();
+    }
+    process.exitCode = 3;
+  },
   'two workers and the main thread': () => {
     startWorker('jobs');
     startWorker('jobs');
@@ -87,6 +105,19 @@ const main = {
 };
 
 const inWorker = {
+  loop: () => {
+    parentPort.postMessage('started');
+    const x = randn([8]);
+    for (;;) {
+      x.add(1).dispose();
+      x.toTypedArray();
+      try {
+        x.view([3]);
+      } catch {
+        // of another shape
+      }
+    }
+  },
   jobs: () => startJobs(),
   exit: () => {
     startJobs();

@@ -17,6 +17,8 @@ export interface Behaviour {
   /** Milliseconds before each 64 KB. */
   slow?: number;
   redirectTo?: string;
+  /** Answer a range from so many bytes later than asked. */
+  rangeShift?: number;
 }
 
 export interface TestServer {
@@ -65,7 +67,7 @@ async function answer(
   }
   const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? '');
   const fresh = request.headers['if-range'] === undefined || request.headers['if-range'] === etag;
-  const start = ranges && range !== null && fresh ? Number(range[1]) : 0;
+  const start = ranges && range !== null && fresh ? Number(range[1]) + (behaviour.rangeShift ?? 0) : 0;
   if (start > body.length) {
     response.writeHead(416).end();
     return;

@@ -1,7 +1,7 @@
 /** The downloader against a local server: whole, resumed, damaged, refused, aborted, proxied, locked. */
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
@@ -142,6 +142,47 @@ describe('downloadFile', () => {
     server.behave({ cutAfter: Infinity });
     await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
     expect(readFileSync(file).equals(body)).to.equal(true);
+  });
+
+  it('an answer that continues elsewhere than asked is not appended', async () => {
+    server.behave({ cutAfter: 100_000 });
+    await rejection(downloadFile(`${server.url}/w`, file, quiet));
+    server.behave({ cutAfter: Infinity, rangeShift: 50_000 });
+    await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
+    expect(readFileSync(file).equals(body)).to.equal(true);
+  });
+
+  it('a connection that is reset before the answer is tried again', async () => {
+    let requests = 0;
+    const flaky = createServer((incoming, outgoing) => {
+      if (++requests === 1) incoming.socket.resetAndDestroy();
+      else outgoing.end(body);
+    });
+    await new Promise<void>((resolve) => flaky.listen(0, '127.0.0.1', resolve));
+    const { port } = flaky.address() as AddressInfo;
+    await downloadFile(`http://127.0.0.1:${port}/w`, file, { ...quiet, sha256Prefix: digest });
+    expect(requests).to.equal(2);
+    flaky.close();
+  });
+
+  it('an error of the progress function comes through, and the partial file is resumed', async () => {
+    server.behave({ slow: 5 });
+    const thrown = new Error('no more');
+    const progress = ({ bytes }: { bytes: number }): void => {
+      if (bytes > 100_000) throw thrown;
+    };
+    expect(await rejection(downloadFile(`${server.url}/w`, file, { progress }))).to.equal(thrown);
+    await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
+    expect(server.requests.at(-1)?.range).to.match(/^bytes=[1-9]\d*-$/);
+  });
+
+  it('a lock that is taken away while it downloads is a coded error, not the end of the process', async () => {
+    server.behave({ slow: 500 });
+    const running = rejection(downloadFile(`${server.url}/w`, file, quiet));
+    while (!existsSync(`${file}.partial`)) await new Promise((resolve) => setTimeout(resolve, 20));
+    rmSync(`${file}.lock`, { recursive: true });
+    expect(await running).to.have.property('code', 'ERR_SENET_LOCKED');
+    expect(existsSync(file)).to.equal(false);
   });
 
   it('fewer bytes than promised never become the file', async () => {

@@ -1,0 +1,108 @@
+/**
+ * What only a process of its own can show about threads: `node --require tsx/cjs threads-scenario.ts NAME` prints facts
+ * as JSON. threads.test.ts looks at them.
+ */
+import { pbkdf2 } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+
+import { SELayer } from '../../lib/nn/se-layer';
+import { rand } from '../../lib/tensor/factories';
+import { configure } from '../../lib/tensor/runtime';
+import type { Tensor } from '../../lib/tensor/tensor';
+
+const layer = new SELayer(64).eval();
+const large = rand([8, 64, 256, 256]);
+
+/** CPU time in clock ticks of each thread of this process. */
+function threadTimes(): Map<string, number> {
+  const times = new Map<string, number>();
+  for (const thread of readdirSync('/proc/self/task')) {
+    try {
+      const fields =
+        readFileSync(`/proc/self/task/${thread}/stat`, 'utf8').split(') ').at(-1)?.split(' ') ?? [];
+      times.set(thread, Number(fields[11]) + Number(fields[12]));
+    } catch {
+      // the thread has ended
+    }
+  }
+  return times;
+}
+
+/** The threads that worked while `jobs` ran, without the JS thread, most work first. */
+async function busyThreads(jobs: () => Promise<unknown>): Promise<{ ticks: number[]; mainShare: number }> {
+  const before = threadTimes();
+  await jobs();
+  const after = threadTimes();
+  const spent = [...after].map(([thread, time]) => [thread, time - (before.get(thread) ?? 0)] as const);
+  const main = spent.find(([thread]) => thread === String(process.pid))?.[1] ?? 0;
+  const total = spent.reduce((sum, [, time]) => sum + time, 0);
+  const most = Math.max(...spent.map(([, time]) => time));
+  const ticks = spent.filter(([thread]) => thread !== String(process.pid)).map(([, time]) => time);
+  return { ticks: ticks.filter((time) => time > most / 4), mainShare: main / total };
+}
+
+const scenarios: Record<string, () => Promise<unknown>> = {
+  'copies of OpenMP': async () => {
+    await layer.forward(large);
+    const mapped = readFileSync('/proc/self/maps', 'utf8').match(/\/\S*lib[gi]?omp\S*/g) ?? [];
+    return [...new Set(mapped)];
+  },
+
+  // libuv's only thread is taken for long, and the JS thread goes on.
+  'away from the event loop and the pool': async () => {
+    let blocked = true;
+    const pool = new Promise<void>((resolve, reject) => {
+      pbkdf2('password', 'salt', 3_000_000, 64, 'sha512', (error) => {
+        blocked = false;
+        if (error === null) resolve();
+        else reject(error);
+      });
+    });
+    let timers = 0;
+    const ticking = setInterval(() => timers++, 1);
+    const facts = await busyThreads(() => layer.forward(rand([1, 64, 32, 32])));
+    const first = { blocked, timers };
+    timers = 0;
+    let running = true;
+    const jobs = Promise.all(Array.from({ length: 6 }, () => layer.forward(large))).then(
+      () => (running = false),
+    );
+    let longest = 0;
+    for (let last = performance.now(); running;) {
+      await new Promise((resolve) => setImmediate(resolve));
+      const now = performance.now();
+      longest = Math.max(longest, now - last);
+      last = now;
+    }
+    await jobs;
+    clearInterval(ticking);
+    await pool;
+    return { first, timers, longest, mainShare: facts.mainShare };
+  },
+
+  'one worker, one thread': () => count(1, 1),
+  'one worker, two threads': () => count(1, 2),
+  'two workers, one thread each': () => count(2, 1),
+  'reconfigured from two workers to one': async () => {
+    await count(2, 1);
+    return count(1, 1);
+  },
+};
+
+async function count(workers: number, threadsPerWorker: number): Promise<unknown> {
+  configure({ workers, threadsPerWorker });
+  await Promise.all([layer.forward(large), layer.forward(large)]);
+  const outputs: Tensor[] = [];
+  const facts = await busyThreads(async () => {
+    for (let round = 0; round < 6; round++) {
+      const jobs = Array.from({ length: 4 }, () => layer.forward(large));
+      for (const output of await Promise.all(jobs)) outputs.push(output);
+      while (outputs.length > 0) outputs.pop()?.dispose();
+    }
+  });
+  return { threads: facts.ticks.length };
+}
+
+void (scenarios[process.argv[2] ?? ''] as () => Promise<unknown>)().then((facts) => {
+  process.stdout.write(JSON.stringify(facts));
+});

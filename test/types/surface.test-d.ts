@@ -1,0 +1,317 @@
+/**
+ * The public surface as a caller's types see it. Never run: `npm run lint` compiles it against the sources, and
+ * package.test.ts against the packed package. Each `@ts-expect-error` is a call that must not compile.
+ */
+import {
+  arange,
+  CifarSEBasicBlock,
+  CifarSEPreActResNet,
+  CifarSEResNet,
+  configure,
+  consumePrefixInStateDictIfPresent,
+  createModel,
+  cuda,
+  empty,
+  ERROR_CODES,
+  full,
+  ImageClassifier,
+  isSenetError,
+  L1Loss,
+  listModels,
+  load,
+  loadCheckpoint,
+  loadStateDictFromUrl,
+  manualSeed,
+  memory,
+  Module,
+  noGrad,
+  ones,
+  ops,
+  rand,
+  randn,
+  save,
+  SEBasicBlock,
+  SEBottleneck,
+  SEInception3,
+  SELayer,
+  SenetError,
+  SenetRangeError,
+  SenetTypeError,
+  SEResNet,
+  se_inception_v3,
+  se_preactresnet20,
+  se_preactresnet32,
+  se_preactresnet56,
+  se_resnet101,
+  se_resnet152,
+  se_resnet18,
+  se_resnet20,
+  se_resnet32,
+  se_resnet34,
+  se_resnet50,
+  se_resnet56,
+  StateDict,
+  tensor,
+  Tensor,
+  tidy,
+  version,
+  zeros,
+  type Classification,
+  type Device,
+  type DType,
+  type ErrorCode,
+  type InceptionOutputs,
+  type LoadStateDictResult,
+  type ModelName,
+  type NestedArray,
+  type Preprocessing,
+  type TypedArray,
+} from 'senet-torch';
+
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+/** Compiles only if the value has exactly the type. */
+function exactly<Expected>(): <Actual>(
+  value: Actual & (Same<Actual, Expected> extends true ? unknown : never),
+) => void {
+  return () => undefined;
+}
+
+export function runtime(): void {
+  exactly<string>()(version.package);
+  exactly<string>()(version.libtorch);
+  exactly<string>()(version.node);
+  exactly<boolean>()(cuda.isAvailable());
+  exactly<number>()(cuda.deviceCount());
+  configure({ workers: 1, threadsPerWorker: 2 });
+  configure({ workers: 1 });
+  manualSeed(7);
+  manualSeed(7n);
+  const { tensors, bytes, jobs } = memory();
+  exactly<number>()(tensors);
+  exactly<number>()(bytes);
+  exactly<number>()(jobs.queued);
+  exactly<number>()(jobs.running);
+  // @ts-expect-error an unknown option
+  configure({ threads: 1 });
+  // @ts-expect-error a seed is a number
+  manualSeed('7');
+}
+
+export function tensors(): void {
+  const dtypes: DType[] = [
+    'float32',
+    'float64',
+    'float16',
+    'bfloat16',
+    'int64',
+    'int32',
+    'int16',
+    'int8',
+    'uint8',
+    'bool',
+  ];
+  const devices: Device[] = ['cpu', 'cuda', 'cuda:1'];
+  exactly<Tensor>()(tensor(1));
+  tensor(1n);
+  tensor(true);
+  tensor(
+    [
+      [1, 2],
+      [3, 4],
+    ],
+    { shape: [4], dtype: 'float64', device: 'cpu', requiresGrad: true },
+  );
+  for (const data of [new Float32Array(1), new Float64Array(1), new BigInt64Array(1), new Uint16Array(1)])
+    tensor(data);
+  tensor(new Uint8ClampedArray(4), { shape: [2, 2] });
+  const options = { dtype: 'float64', device: 'cpu', requiresGrad: true } as const;
+  for (const make of [rand, randn, zeros, ones, empty]) exactly<Tensor>()(make([2, 3], options));
+  full([2], 1, options);
+  full([2], 1n);
+  arange(3);
+  arange(0, 3);
+  arange(0, 3, 0.5, { dtype: 'float64' });
+
+  const x = zeros([2, 3]);
+  exactly<readonly number[]>()(x.shape);
+  exactly<DType>()(x.dtype);
+  exactly<Device>()(x.device);
+  exactly<Tensor | null>()(x.grad);
+  exactly<boolean>()(x.requiresGrad);
+  x.requiresGrad = true;
+  exactly<Tensor>()(x.to('float16'));
+  x.to('cuda:0').to({ dtype: 'int64', device: 'cpu', memoryFormat: 'channels_last' });
+  exactly<TypedArray>()(x.toTypedArray());
+  exactly<NestedArray>()(x.toArray());
+  exactly<number | bigint | boolean>()(x.item());
+
+  exactly<Tensor>()(x.add(1).sub(x, { alpha: 2 }).mul(2n).div(x).matmul(x));
+  exactly<Tensor>()(x.neg().abs().sqrt().exp().log().relu().sigmoid().tanh().softmax(1).logSoftmax(1));
+  exactly<Tensor>()(x.sum().mean(1).sum([0, 1], { keepdim: true, dtype: 'float64' }));
+  exactly<Tensor>()(x.max());
+  exactly<Tensor>()(x.min());
+  exactly<{ values: Tensor; indices: Tensor }>()(x.max(1));
+  exactly<{ values: Tensor; indices: Tensor }>()(x.min(1, { keepdim: true }));
+  exactly<{ values: Tensor; indices: Tensor }>()(x.topk(1, { dim: 0, largest: false, sorted: true }));
+  exactly<Tensor>()(
+    x.argmax(1).view([2]).reshape([1, 2]).permute([1, 0]).transpose(0, 1).flatten().squeeze().unsqueeze(0),
+  );
+  exactly<Tensor>()(x.select(0, 1).slice(0, 0, 1, 1).indexSelect(0, x).gather(0, x).pad([1, 1], 'reflect'));
+  exactly<Tensor>()(x.clone().detach().contiguous());
+  exactly<Tensor>()(Tensor.cat([x, x], 1));
+  exactly<Tensor>()(Tensor.stack([x, x]));
+  exactly<Tensor>()(x.add_(1).mul_(2).relu_().zero_().fill_(1).copy_(x));
+  exactly<Promise<void>>()(x.backward());
+  exactly<Promise<void>>()(x.backward(x));
+  exactly<void>()(x.dispose());
+  x[Symbol.dispose]();
+
+  // @ts-expect-error no such dtype
+  tensor([1], { dtype: 'float' });
+  // @ts-expect-error no such device
+  x.to('gpu');
+  // @ts-expect-error shapes are arrays
+  zeros(2, 3);
+  // @ts-expect-error strings are no elements
+  tensor(['1']);
+  // @ts-expect-error read only
+  x.shape = [1];
+  // @ts-expect-error made by the factories only
+  new Tensor();
+  console.log(dtypes, devices);
+}
+
+export function scopesAndOperators(x: Tensor): void {
+  exactly<Tensor>()(tidy(() => x));
+  exactly<{ a: Tensor[] }>()(tidy(() => ({ a: [x] })));
+  exactly<Promise<Tensor>>()(tidy(async () => Promise.resolve(x)));
+  exactly<number>()(noGrad(() => 1));
+  const called: Tensor = ops.call('aten::add.Tensor', x, x, { alpha: 2 }) as Tensor;
+  const later: Promise<unknown> = ops.callAsync('aten::topk', x, 1);
+  exactly<string[]>()(ops.list());
+  exactly<string>()(ops.schema('aten::relu'));
+  console.log(called, later);
+}
+
+export async function modules(x: Tensor, signal: AbortSignal): Promise<void> {
+  const layer = new SELayer(64);
+  new SELayer(64, 16);
+  exactly<boolean>()(layer.training);
+  exactly<SELayer>()(layer.train().train(false).eval());
+  exactly<SELayer>()(layer.to('float64').to({ device: 'cpu' }));
+  exactly<Promise<Tensor>>()(layer.forward(x, { grad: true, signal }));
+  exactly<Tensor>()(layer.forwardSync(x, { grad: false }));
+  exactly<Tensor[]>()(layer.parameters());
+  exactly<[string, Tensor][]>()(layer.namedParameters());
+  exactly<[string, Tensor][]>()(layer.namedBuffers());
+  const parts: readonly (readonly [string, Module<unknown>])[] = layer.namedModules();
+  const part: Module<unknown> = layer.getSubmodule('fc.0');
+  exactly<void>()(layer.zeroGrad());
+  exactly<StateDict>()(layer.stateDict());
+  exactly<LoadStateDictResult>()(
+    layer.loadStateDict(new Map<string, Tensor>(), { strict: false, assign: true }),
+  );
+  const { missingKeys, unexpectedKeys } = layer.loadStateDict(layer.stateDict());
+  exactly<string[]>()(missingKeys);
+  exactly<string[]>()(unexpectedKeys);
+  exactly<void>()(layer.dispose());
+  exactly<Promise<Tensor>>()(new L1Loss().forward(x, x));
+  new L1Loss({ reduction: 'none' });
+
+  const ImageNet = [se_resnet18, se_resnet34, se_resnet101, se_resnet152];
+  for (const make of ImageNet) exactly<SEResNet>()(make({ numClasses: 5, initWeights: false }));
+  exactly<SEResNet>()(se_resnet50());
+  exactly<Promise<SEResNet>>()(se_resnet50({ pretrained: true, numClasses: 1000, signal, progress: true }));
+  void se_resnet50({
+    pretrained: true,
+    progress: ({ bytes, total }) => {
+      console.log(bytes, total ?? 0);
+    },
+  });
+  for (const make of [se_resnet20, se_resnet32, se_resnet56])
+    exactly<CifarSEResNet>()(make({ numClasses: 2, reduction: 4 }));
+  for (const make of [se_preactresnet20, se_preactresnet32, se_preactresnet56])
+    exactly<CifarSEPreActResNet>()(make());
+  const inception = se_inception_v3({
+    numClasses: 10,
+    auxLogits: false,
+    transformInput: true,
+    recalibrate: 'output',
+  });
+  exactly<SEInception3>()(inception);
+  exactly<Tensor | InceptionOutputs>()(await inception.forward(x));
+  const { logits, auxLogits } = inception.forwardSync(x) as InceptionOutputs;
+  new SEResNet(SEBottleneck, [1, 1, 1, 1], { numClasses: 2 });
+  new CifarSEResNet(CifarSEBasicBlock, 3, 10, 16);
+  const block: Module = new SEBasicBlock(64, 64, 1, null);
+
+  exactly<ModelName[]>()(listModels());
+  exactly<SEResNet>()(createModel('se_resnet18', { numClasses: 3 }));
+  exactly<SEInception3>()(createModel('se_inception_v3', { numClasses: 3, recalibrate: 'input' }));
+
+  // @ts-expect-error camelCase
+  se_resnet18({ num_classes: 10 });
+  // @ts-expect-error numClasses is required
+  se_inception_v3({});
+  // @ts-expect-error no such model
+  createModel('se_resnet19');
+  // @ts-expect-error no such mode
+  se_inception_v3({ numClasses: 10, recalibrate: 'both' });
+  // @ts-expect-error only se_resnet50 has published weights
+  se_resnet18({ pretrained: true });
+  // @ts-expect-error a forwardSync cannot be aborted
+  layer.forwardSync(x, { signal });
+  // @ts-expect-error abstract
+  new Module();
+  console.log(parts, part, logits, auxLogits, block);
+}
+
+export async function files(x: Tensor, signal: AbortSignal): Promise<void> {
+  const state = await load('model.pt', { mmap: true, signal });
+  exactly<StateDict>()(state);
+  exactly<Tensor | undefined>()(state.get('conv1.weight'));
+  const metadata: ReadonlyMap<string, { readonly version?: number }> = state.metadata;
+  exactly<Promise<StateDict>>()(load(new Uint8Array()));
+  exactly<Promise<unknown>>()(loadCheckpoint('trainer.pt'));
+  exactly<Promise<void>>()(save(state, 'model.safetensors'));
+  exactly<Promise<void>>()(save(new SELayer(4, 2), 'model.pt'));
+  const options = { modelDir: '.', fileName: 'model.pt', checkHash: false, progress: false, signal };
+  exactly<Promise<StateDict>>()(loadStateDictFromUrl('https://example.org/model.pt', options));
+  exactly<void>()(consumePrefixInStateDictIfPresent(state, 'module.'));
+
+  const preprocessing: Partial<Preprocessing> = { size: 256, crop: [224, 224], mean: [0.5], std: [0.5] };
+  const classifier = await ImageClassifier.load('se_resnet20', {
+    weights: 'fashion_mnist',
+    preprocessing,
+    device: 'cpu',
+    dtype: 'float32',
+  });
+  await ImageClassifier.load(new SELayer(4, 2), { labels: ['a', 'b'] });
+  await ImageClassifier.load('se_resnet50', { weights: 'imagenet', labels: 'labels.txt' });
+  exactly<Classification[]>()(await classifier.classify('image.png', { topK: 1, signal }));
+  exactly<Classification[]>()(await classifier.classify(new Uint8Array()));
+  exactly<Classification[]>()(await classifier.classify(x));
+  exactly<Classification[][]>()(await classifier.classify(['image.png', new Uint8Array(), x]));
+  const [first] = await classifier.classify(x);
+  if (first) console.log(first.label.length, first.index + first.score);
+  exactly<Promise<void>>()(classifier.dispose());
+  // @ts-expect-error no such model
+  void ImageClassifier.load('resnet50');
+  // @ts-expect-error private
+  new ImageClassifier();
+  console.log(metadata);
+}
+
+export function errors(error: unknown): ErrorCode | undefined {
+  if (!isSenetError(error)) return undefined;
+  exactly<SenetError | SenetTypeError | SenetRangeError>()(error);
+  exactly<ErrorCode>()(error.code);
+  const builtIn: Error = error;
+  const type: TypeError | undefined = error instanceof SenetTypeError ? error : undefined;
+  const range: RangeError | undefined = error instanceof SenetRangeError ? error : undefined;
+  const meaning: string = ERROR_CODES[error.code].meaning;
+  // @ts-expect-error no such code
+  if (error.code === 'ERR_SENET_NOPE') return undefined;
+  console.log(builtIn, type, range, meaning, error.details);
+  return error.code;
+}
