@@ -6,7 +6,7 @@ const { setTimeout: delay } = require('node:timers/promises');
 const { lock } = require('proper-lockfile');
 
 // Longer than anything that keeps the event loop from renewing the lock.
-const STALE_MS = 90_000;
+const STALE_MS = 30_000;
 const POLL_MS = 500;
 
 /**

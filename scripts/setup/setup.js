@@ -55,7 +55,7 @@ function makeReport() {
     },
     update(text) {
       if (!terminal) return;
-      process.stderr.write(`\r\x1b[K      ${text.slice(0, (process.stderr.columns ?? 80) - 8)}`);
+      process.stderr.write(`\r\x1b[K      ${text.slice(0, (process.stderr.columns || 80) - 8)}`);
       open = true;
     },
     /** Work that goes on: the last line of a terminal, elsewhere a sign of life now and then. */

@@ -18,7 +18,7 @@ const MB = 2 ** 20;
 interface Scenario {
   rounds: number;
   /** Gives the work of one round. */
-  prepare(): () => unknown;
+  prepare: () => () => unknown;
 }
 
 const layer = new SELayer(64);

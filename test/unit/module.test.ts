@@ -82,7 +82,7 @@ describe('modules: the tree', () => {
 
   it('a child runs by itself', async () => {
     const net = model();
-    const layer = net.getSubmodule('layer1.0.se') as SELayer;
+    const layer = net.getSubmodule('layer1.0.se') as Module;
     const x = rand([1, 16, 4, 4]);
     // Zero weights: sigmoid(0) = 0.5.
     expect(numbers(await layer.forward(x))).to.deep.equal(numbers(x.mul(0.5)));
