@@ -122,31 +122,38 @@ class PickleReader {
       case 0x32: // DUP '2'
         stack.push(this.top());
         return;
-      case 0x71: { // BINPUT 'q'
+      case 0x71: {
+        // BINPUT 'q'
         this.put(this.byte());
         return;
       }
-      case 0x72: { // LONG_BINPUT 'r'
+      case 0x72: {
+        // LONG_BINPUT 'r'
         this.put(this.uint32());
         return;
       }
-      case 0x70: { // PUT 'p'
+      case 0x70: {
+        // PUT 'p'
         this.put(this.textIndex());
         return;
       }
-      case 0x94: { // MEMOIZE
+      case 0x94: {
+        // MEMOIZE
         this.put(this.memo.size);
         return;
       }
-      case 0x68: { // BINGET 'h'
+      case 0x68: {
+        // BINGET 'h'
         this.get(this.byte());
         return;
       }
-      case 0x6a: { // LONG_BINGET 'j'
+      case 0x6a: {
+        // LONG_BINGET 'j'
         this.get(this.uint32());
         return;
       }
-      case 0x67: { // GET 'g'
+      case 0x67: {
+        // GET 'g'
         this.get(this.textIndex());
         return;
       }
@@ -232,15 +239,18 @@ class PickleReader {
       case 0x29: // EMPTY_TUPLE ')'
         stack.push(new Tuple([]));
         return;
-      case 0x85: { // TUPLE1
+      case 0x85: {
+        // TUPLE1
         this.tuple(1);
         return;
       }
-      case 0x86: { // TUPLE2
+      case 0x86: {
+        // TUPLE2
         this.tuple(2);
         return;
       }
-      case 0x87: { // TUPLE3
+      case 0x87: {
+        // TUPLE3
         this.tuple(3);
         return;
       }

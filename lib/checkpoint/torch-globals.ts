@@ -184,7 +184,8 @@ export class TorchHost implements PickleHost {
     if (!(id instanceof Tuple)) throw this.format(`a persistent id that is a ${kindOf(id)}`, at);
     const [tag, type, key, , count, view] = id.items;
     if (tag !== 'storage') {
-      const kind = typeof tag === 'string' ? `'${printable(tag, 40)}'` : tag === undefined ? 'none' : kindOf(tag);
+      const kind =
+        typeof tag === 'string' ? `'${printable(tag, 40)}'` : tag === undefined ? 'none' : kindOf(tag);
       throw this.format(`a persistent id of the kind ${kind}, and only storages have one`, at);
     }
     if (!(type instanceof GlobalName)) throw this.format('a storage without a type', at);

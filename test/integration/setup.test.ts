@@ -172,7 +172,10 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
 
   it('reads from c10 which std::string LibTorch was compiled with', async () => {
     const throwing = (string: string): Buffer =>
-      Buffer.concat([library, Buffer.from(`\0_ZN3c106detail14torchCheckFailEPKcS2_jRK${string}\0_ZNSt7__cxx114noneE\0`)]);
+      Buffer.concat([
+        library,
+        Buffer.from(`\0_ZN3c106detail14torchCheckFailEPKcS2_jRK${string}\0_ZNSt7__cxx114noneE\0`),
+      ]);
     for (const [string, expected] of [
       ['NSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE', true],
       ['Ss', false],

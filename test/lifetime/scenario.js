@@ -7,7 +7,7 @@ const { randn, se_resnet50 } = require('../../dist');
 /** Three forwards: one runs, two are queued. */
 function startJobs() {
   const model = se_resnet50({ numClasses: 10, initWeights: false });
-  const x = randn([2, 3, 128, 128]);
+  const x = randn([2, 3, 64, 64]);
   return [model.forward(x), model.forward(x), model.forward(x)];
 }
 
