@@ -5,7 +5,7 @@
 import { binding } from '../native';
 import type { TensorHandle } from '../binding';
 import { abortError, runJob } from '../tensor/jobs';
-import { checkBoolean, checkOptions, checkSignal } from '../tensor/options';
+import { checkBoolean, checkBuffer, checkOptions, checkSignal } from '../tensor/options';
 import { wrapTensor, type Tensor } from '../tensor/tensor';
 import {
   explainNoStateDict,
@@ -15,7 +15,7 @@ import {
   type ParsedCheckpoint,
 } from './parse';
 import { checkpointError } from './problems';
-import { checkBytes, withSource, type ByteSource } from './source';
+import { withSource, type ByteSource } from './source';
 import { StateDict, type ModuleMetadata } from './state-dict';
 import { TensorRecord, planRead } from './tensor-record';
 import { Complex, Dict, GlobalName, Tuple, type Value } from './values';
@@ -127,7 +127,7 @@ async function readHandles(
   const { origin } = source;
   if (origin.kind === 'bytes') {
     // The array may have been detached while the parser waited.
-    checkBytes(origin.bytes, source.label);
+    checkBuffer(origin.bytes, source.label);
     return binding.tensorsFromBytes(origin.bytes, ranges, tensors);
   }
   return (await runJob(() =>

@@ -6,6 +6,7 @@
 import { constants, fstat, open, read, close, type BigIntStats } from 'node:fs';
 import { inspect, promisify } from 'node:util';
 import { makeError } from '../errors';
+import { checkBuffer } from '../tensor/options';
 import { checkpointError, printable } from './problems';
 
 const openFile = promisify(open);
@@ -95,22 +96,6 @@ export async function readSpans(source: ByteSource, spans: readonly Span[]): Pro
   return results;
 }
 
-/** Throws ERR_SENET_BUFFER unless the array's memory is its own, attached and of a fixed size. */
-export function checkBytes(bytes: Uint8Array, label: string): void {
-  const buffer = bytes.buffer as ArrayBuffer & { readonly resizable?: boolean };
-  if (typeof SharedArrayBuffer !== 'undefined' && (buffer as unknown) instanceof SharedArrayBuffer) {
-    throw makeError('ERR_SENET_BUFFER', `${label}: expected an array of its own memory, got shared memory`);
-  }
-  if (buffer.resizable === true) {
-    throw makeError('ERR_SENET_BUFFER', `${label}: expected a buffer of fixed size, got a resizable one`);
-  }
-  try {
-    new Uint8Array(buffer);
-  } catch (cause) {
-    throw makeError('ERR_SENET_BUFFER', `${label}: the buffer is detached`, { cause });
-  }
-}
-
 async function openPath(path: string): Promise<ByteSource> {
   const label = printable(path, 1000);
   if (path.includes('\0') || path === '') {
@@ -153,7 +138,7 @@ function takeBytes(bytes: unknown): ByteSource {
       `source: expected a path or a Uint8Array, got ${printable(inspect(bytes, { depth: 0 }), 60)}`,
     );
   }
-  checkBytes(bytes, label);
+  checkBuffer(bytes, label);
   return {
     label,
     size: bytes.length,

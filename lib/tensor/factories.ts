@@ -6,7 +6,7 @@ import { makeError } from '../errors';
 import { binding } from '../native';
 import { checkDevice, checkDType, naturalDType, typedArrayFor } from './dtype';
 import { flatten, inferDType, toElements, type NestedArray } from './nested-array';
-import { checkOptions, checkShape, describe } from './options';
+import { checkBuffer, checkOptions, checkShape, describe } from './options';
 import { callOperator, checkRequiresGrad, wrapTensor, wrapUntracked, type Tensor } from './tensor';
 
 export interface FactoryOptions {
@@ -63,7 +63,7 @@ interface Source {
 }
 
 function fromView(view: ArrayBufferView, wanted: DType | undefined): Source {
-  checkBuffer(view);
+  checkBuffer(view, 'tensor');
   let dtype = naturalDType(view);
   if (view instanceof Uint16Array) {
     if (wanted !== 'float16' && wanted !== 'bfloat16') {
@@ -85,27 +85,6 @@ function fromView(view: ArrayBufferView, wanted: DType | undefined): Source {
       : // Node's Buffer is a Uint8Array; the addon looks at the kind of array alone.
         (view as TypedArray);
   return { array, shape: [array.length], dtype };
-}
-
-/** @throws ERR_SENET_BUFFER */
-export function checkBuffer(view: ArrayBufferView): void {
-  if (!(view.buffer instanceof ArrayBuffer)) {
-    throw makeError(
-      'ERR_SENET_BUFFER',
-      'the bytes are shared with other threads (SharedArrayBuffer); copy them first',
-    );
-  }
-  // Its length changes under its views; the types of this TypeScript do not know the property.
-  if ((view.buffer as { resizable?: boolean }).resizable === true) {
-    throw makeError('ERR_SENET_BUFFER', 'the bytes are those of a resizable ArrayBuffer; copy them first');
-  }
-  // A detached buffer has no bytes left, and a view of it no length; one that was made empty is indistinguishable by
-  // length alone, so ask whether a new view can be made.
-  try {
-    new Uint8Array(view.buffer, 0, 0);
-  } catch {
-    throw makeError('ERR_SENET_BUFFER', 'the bytes are detached (transferred elsewhere)');
-  }
 }
 
 function fromNested(data: NestedArray, wanted: DType | undefined): Source {

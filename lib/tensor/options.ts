@@ -100,6 +100,27 @@ export function checkSignal(value: unknown, what: string): AbortSignal | undefin
   throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an AbortSignal, got ${describe(value)}`);
 }
 
+/** Throws ERR_SENET_BUFFER unless the bytes behind a view are its thread's own, attached and of a fixed size. */
+export function checkBuffer(view: ArrayBufferView, what: string): void {
+  const { buffer } = view;
+  if (!(buffer instanceof ArrayBuffer)) {
+    throw makeError('ERR_SENET_BUFFER', `${what}: the bytes are shared with other threads; copy them first`);
+  }
+  // Its length changes under its views; the types of this TypeScript do not know the property.
+  if ((buffer as { resizable?: boolean }).resizable === true) {
+    throw makeError(
+      'ERR_SENET_BUFFER',
+      `${what}: the bytes are those of a resizable ArrayBuffer; copy them first`,
+    );
+  }
+  // A detached buffer has no length, and neither has an empty one: only the first allows no new view.
+  try {
+    new Uint8Array(buffer);
+  } catch (cause) {
+    throw makeError('ERR_SENET_BUFFER', `${what}: the bytes are detached (transferred elsewhere)`, { cause });
+  }
+}
+
 /** How error messages name a value. */
 export function describe(value: unknown): string {
   if (value === null) return 'null';

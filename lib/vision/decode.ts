@@ -12,9 +12,8 @@ import { open, type FileHandle } from 'node:fs/promises';
 import sharp from 'sharp';
 
 import { printable } from '../checkpoint/problems';
-import { checkBytes } from '../checkpoint/source';
 import { makeError } from '../errors';
-import { describe } from '../tensor/options';
+import { checkBuffer, describe } from '../tensor/options';
 
 /** Width x height at most: where Pillow begins to warn of decompression bombs, 256 MiB of RGB. */
 export const MAX_PIXELS = 89_478_485;
@@ -106,7 +105,7 @@ async function readBytes(source: unknown, label: string): Promise<Buffer> {
       `image: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,
     );
   }
-  checkBytes(source, label);
+  checkBuffer(source, label);
   return Buffer.from(source);
 }
 
