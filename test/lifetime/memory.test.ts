@@ -6,7 +6,15 @@ import path from 'node:path';
 import { expect } from 'chai';
 
 const SCENARIO = path.join(__dirname, 'memory-scenario.ts');
-const LIMIT_MB = 20;
+/** What the resident set may grow by after the warm-up, and what tensors may hold at any time. */
+const LIMITS_MB = { grown: 20, held: 150 };
+/** Where V8 alone decides when to collect: far below what would pile up if it did not. */
+const OTHER_LIMITS_MB: Readonly<Record<string, typeof LIMITS_MB>> = {
+  // 10,000 errors with their stacks fill V8's new space, which may take 48 MB by itself.
+  'forwards that are refused or aborted': { grown: 60, held: 150 },
+  // 1,600 MB pass through, and no job is awaited between.
+  'large tensors dropped, one macrotask a turn': { grown: 400, held: 400 },
+};
 
 function run(name: string): { grown: number; held: number } {
   const done = spawnSync(process.execPath, ['--require', 'tsx/cjs', SCENARIO, name], { encoding: 'utf8' });
@@ -33,8 +41,9 @@ describe('memory', function () {
   ]) {
     it(`stays flat: ${name}`, () => {
       const { grown, held } = run(name);
-      expect(grown).to.be.below(LIMIT_MB);
-      expect(held).to.be.below(150);
+      const limits = OTHER_LIMITS_MB[name] ?? LIMITS_MB;
+      expect(grown).to.be.below(limits.grown);
+      expect(held).to.be.below(limits.held);
     });
   }
 });
