@@ -10,8 +10,6 @@ const SCENARIO = path.join(__dirname, 'memory-scenario.ts');
 const LIMITS_MB = { grown: 20, held: 150 };
 /** Where V8 alone decides when to collect: far below what would pile up if it did not. */
 const OTHER_LIMITS_MB: Readonly<Record<string, typeof LIMITS_MB>> = {
-  // 10,000 errors with their stacks fill V8's new space, which may take 48 MB by itself.
-  'forwards that are refused or aborted': { grown: 60, held: 150 },
   // 1,600 MB pass through, and no job is awaited between.
   'large tensors dropped, one macrotask a turn': { grown: 400, held: 400 },
 };
