@@ -23,11 +23,15 @@ export type TypedArray =
 
 declare const tensorHandle: unique symbol;
 declare const moduleHandle: unique symbol;
+declare const compiledHandle: unique symbol;
 export interface TensorHandle {
   readonly [tensorHandle]: true;
 }
 export interface ModuleHandle {
   readonly [moduleHandle]: true;
+}
+export interface CompiledHandle {
+  readonly [compiledHandle]: true;
 }
 
 /** What an operator takes and gives once tensors are handles. */
@@ -67,6 +71,22 @@ export interface ModuleNode {
   readonly buffers: readonly (readonly [string, TensorHandle])[];
 }
 
+/** One step of a compiled model; shapes are channels x height x width, counts are for one image. */
+export interface CompiledStep {
+  /** Path of the module that the step computes ("layer1.0.conv3"), or of the first of several. */
+  readonly name: string;
+  /** 'convolution', 'scale', 'max_pool', ... */
+  readonly operation: string;
+  /** What else the step computes in the same pass. */
+  readonly fused: readonly string[];
+  readonly input: readonly number[];
+  readonly output: readonly number[];
+  readonly weightBytes: number;
+  /** Read and written. */
+  readonly activationBytes: number;
+  readonly multiplyAdds: number;
+}
+
 export type ModuleOptionValue = number | boolean | string | readonly number[] | ModuleHandle | null;
 
 export interface NativeBinding {
@@ -93,6 +113,8 @@ export interface NativeBinding {
   cancel(job: number): boolean;
   /** Blocks until the job has ended and gives its value or throws its error. */
   wait(job: number): unknown;
+  /** Frees what a job made and nobody takes. */
+  discard(handle: TensorHandle | CompiledHandle): void;
 
   // tensors
   fromTypedArray(
@@ -149,6 +171,22 @@ export interface NativeBinding {
   ): void;
   assertIdle(m: ModuleHandle): void;
   disposeModule(m: ModuleHandle): void;
+
+  // compiled models
+  /** A job that gives a CompiledHandle. */
+  compileModule(m: ModuleHandle, dtype: DType): number;
+  compiledInfo(c: CompiledHandle): {
+    model: string;
+    device: Device;
+    backend: string;
+    weightBytes: number;
+    usualSize: [number, number];
+  };
+  compiledForward(c: CompiledHandle, x: TensorHandle): number;
+  compiledExplain(c: CompiledHandle, height: number, width: number): CompiledStep[];
+  /** A job that gives the seconds of each step, as a Float64Array. */
+  compiledProfile(c: CompiledHandle, x: TensorHandle): number;
+  disposeCompiled(c: CompiledHandle): void;
 
   // files
   /** Reads each range once, in parallel, into memory that the tensors own; `fd` must stay open until the job has ended. */

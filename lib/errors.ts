@@ -51,6 +51,10 @@ export const ERROR_CODES = {
     base: 'Error',
     meaning: 'Gradients cannot be computed as asked (no graph, not a scalar, an in-place change).',
   },
+  ERR_SENET_COMPILE: {
+    base: 'Error',
+    meaning: 'This module cannot be compiled; the message says which part of it and why.',
+  },
   // machine
   ERR_SENET_NO_BUILD: { base: 'Error', meaning: 'No native build was found; the message says what to type.' },
   ERR_SENET_LIBTORCH_VERSION: {

@@ -10,7 +10,7 @@ export {
   type SenetErrorOptions,
 } from './errors';
 
-export type { Device, DType, MemoryFormat, TypedArray } from './binding';
+export type { CompiledStep, Device, DType, MemoryFormat, TypedArray } from './binding';
 export {
   configure,
   cuda,
@@ -39,7 +39,15 @@ export type { Target } from './tensor/dtype';
 export { ops } from './tensor/ops';
 export { noGrad, tidy } from './tensor/scope';
 
-export { Module, type AsyncForwardOptions, type ForwardOptions } from './nn/module';
+export { Module, type AsyncForwardOptions, type CompileOptions, type ForwardOptions } from './nn/module';
+export {
+  CompiledModel,
+  type CompiledDType,
+  type CompiledPlan,
+  type CompiledProfile,
+  type ProfiledStep,
+  type ProfileOptions,
+} from './nn/compiled-model';
 export type { LoadStateDictOptions, LoadStateDictResult } from './nn/load-state-dict';
 export { SELayer } from './nn/se-layer';
 export { L1Loss, type LossOptions, type Reduction } from './nn/losses';

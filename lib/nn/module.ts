@@ -4,20 +4,26 @@
  * The tree lives in C++; this side holds one wrapper for each module and one Tensor for each parameter and buffer, made
  * when they are first asked for and the same objects ever after. Handles, modes and jobs are the addon's.
  */
-import type { ModuleHandle, ModuleNode, ModuleOptionValue, TensorHandle } from '../binding';
+import type { CompiledHandle, ModuleHandle, ModuleNode, ModuleOptionValue, TensorHandle } from '../binding';
 import { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { parseTarget, type Target } from '../tensor/dtype';
 import { runJob, runJobSync } from '../tensor/jobs';
-import { checkBoolean, checkOptions, checkSignal, checkString } from '../tensor/options';
+import { checkBoolean, checkOptions, checkSignal, checkString, describe } from '../tensor/options';
 import { currentScope, gradEnabled, type Scope } from '../tensor/scope';
 import { callOperator, handleOf, wrapTensor, wrapUntracked, type Tensor } from '../tensor/tensor';
+import { COMPILED_DTYPES, CompiledModel, type CompiledDType } from './compiled-model';
 import { matchStateDict, type LoadStateDictOptions, type LoadStateDictResult } from './load-state-dict';
 
 export interface ForwardOptions {
   /** Record a graph for `backward`. Default: in training mode yes, in evaluation mode no. */
   grad?: boolean;
+}
+
+export interface CompileOptions {
+  dtype?: CompiledDType;
+  signal?: AbortSignal;
 }
 
 export interface AsyncForwardOptions extends ForwardOptions {
@@ -154,6 +160,29 @@ export abstract class Module<Out = Tensor> {
     const { dtype, device, memoryFormat } = parseTarget(target);
     binding.moduleTo(this.#handle, dtype, device, memoryFormat);
     return this;
+  }
+
+  /**
+   * An inference-only copy: BatchNorm folded into the convolutions, weights prepacked, everything fused that can be. It
+   * shares nothing with this module, which may be trained further, or disposed, without changing it.
+   *
+   * @param options.dtype of weights and activations: 'float32' (default), 'bfloat16', or 'float16' where the device
+   *   computes with it. The compiled model takes and gives float32 whatever this is.
+   * @param options.signal rejects at once with ERR_SENET_ABORTED when it aborts
+   * @throws (rejects) ERR_SENET_DTYPE for another dtype or one that this device does not compute with;
+   *   ERR_SENET_COMPILE for a part of a model that takes no image; ERR_SENET_DISPOSED, ERR_SENET_ABORTED
+   */
+  async compile(options?: CompileOptions): Promise<CompiledModel> {
+    const { dtype = 'float32', signal } = checkOptions(options, ['dtype', 'signal'], 'compile');
+    if (!COMPILED_DTYPES.includes(dtype)) {
+      throw makeError(
+        'ERR_SENET_DTYPE',
+        `compile: dtype: expected ${COMPILED_DTYPES.join(', ')}, got ${describe(dtype)}`,
+      );
+    }
+    const checkedSignal = checkSignal(signal, 'compile: signal');
+    const value = await runJob(() => binding.compileModule(this.#handle, dtype), checkedSignal);
+    return new CompiledModel(value as CompiledHandle, dtype);
   }
 
   /** The parameters of this module and its descendants, in PyTorch's order; the same objects each time. */

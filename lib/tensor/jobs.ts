@@ -2,7 +2,7 @@
  * Jobs of the executor as promises. A job starts when it is submitted and settles in a macrotask of its own, so that
  * finalisers get their turn in a loop of awaits; nothing here runs on libuv's pool.
  */
-import type { TensorHandle } from '../binding';
+import type { CompiledHandle, TensorHandle } from '../binding';
 import { makeError, type ErrorCode } from '../errors';
 import { binding } from '../native';
 
@@ -27,13 +27,13 @@ binding.initialize(
   },
 );
 
-/** Frees the tensors of a result that nobody takes. */
+/** Frees the tensors, or the compiled model, of a result that nobody takes. */
 function discard(value: unknown): void {
   if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return;
   const parts: unknown[] = Object.values(value);
   // A handle has no properties; arrays and pairs of outputs have handles in them.
   if (parts.length > 0) parts.forEach(discard);
-  else if (!Array.isArray(value)) binding.disposeTensor(value as TensorHandle);
+  else if (!Array.isArray(value)) binding.discard(value as TensorHandle | CompiledHandle);
 }
 
 /** The error of an aborted signal: name 'AbortError', ERR_SENET_ABORTED, cause = the signal's reason. */

@@ -3,6 +3,7 @@
 
 #include <ATen/Context.h>
 
+#include "addon/compiled.h"
 #include "addon/environment.h"
 #include "addon/files.h"
 #include "addon/modules.h"
@@ -59,6 +60,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<drain>(exports, "drain");
   add<cancel>(exports, "cancel");
   add<wait>(exports, "wait");
+  add<discard>(exports, "discard");
 
   add<from_typed_array>(exports, "fromTypedArray");
   add<to_typed_array>(exports, "toTypedArray");
@@ -84,6 +86,13 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<module_load>(exports, "moduleLoad");
   add<assert_idle>(exports, "assertIdle");
   add<dispose_module>(exports, "disposeModule");
+
+  add<compile_module>(exports, "compileModule");
+  add<compiled_info>(exports, "compiledInfo");
+  add<compiled_forward>(exports, "compiledForward");
+  add<compiled_explain>(exports, "compiledExplain");
+  add<compiled_profile>(exports, "compiledProfile");
+  add<dispose_compiled>(exports, "disposeCompiled");
 
   add<read_tensors>(exports, "readTensors");
   add<map_tensors>(exports, "mapTensors");

@@ -159,6 +159,11 @@ void load_into(at::Tensor target, const at::Tensor& source, bool assign) {
 
 }  // namespace
 
+ModuleUse use_module(const Napi::Value& value) {
+  const ModuleBox& box = to_box(value);
+  return {box.module, std::make_shared<const TreeUse>(box.tree)};
+}
+
 Napi::Value create_module(Environment& environment, const Napi::CallbackInfo& info) {
   const std::string type = to_string(info[0], "module type");
   models::Options options;
@@ -205,12 +210,11 @@ Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& i
   const at::Tensor input = to_tensor(info[1], "input");
   const bool grad_mode = to_bool(info[2], "gradMode");
   box.module->check_input(input);
-  auto use = std::make_shared<TreeUse>(box.tree);
-  const int64_t job = environment.submit([use = std::move(use), module = box.module,
-                                          training = box.tree->training, input, grad_mode]() -> Deliver {
+  const int64_t job = environment.submit([used = use_module(info[0]), training = box.tree->training, input,
+                                          grad_mode]() -> Deliver {
     const c10::AutoGradMode mode(grad_mode);
     const nn::TrainingScope scope(*training);
-    nn::Output output = module->forward_all(input);
+    nn::Output output = used.module->forward_all(input);
     return [output = std::move(output)](Environment& here) mutable -> Napi::Value {
       if (!output.aux_logits.defined()) {
         return wrap_tensor(here, std::move(output.logits));

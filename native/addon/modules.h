@@ -3,7 +3,22 @@
 
 #include "addon/environment.h"
 
+#include <memory>
+
+namespace senet::nn {
+class Module;
+}
+
 namespace senet::addon {
+
+/// A module that a job works on: while `use` is alive its tree counts as busy, and is not freed.
+struct ModuleUse {
+  nn::Module* module;
+  std::shared_ptr<const void> use;
+};
+
+/// Throws ERR_SENET_ARG_TYPE or ERR_SENET_DISPOSED.
+ModuleUse use_module(const Napi::Value& value);
 
 Napi::Value create_module(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value module_tree(Environment& environment, const Napi::CallbackInfo& info);

@@ -1,5 +1,6 @@
 #include "addon/process.h"
 
+#include "addon/compiled.h"
 #include "addon/convert.h"
 #include "core/error.h"
 #include "runtime/allocator.h"
@@ -103,6 +104,13 @@ Napi::Value cancel(Environment& environment, const Napi::CallbackInfo& info) {
 
 Napi::Value wait(Environment& environment, const Napi::CallbackInfo& info) {
   return environment.wait(to_int64(info[0], "job"));
+}
+
+Napi::Value discard(Environment& environment, const Napi::CallbackInfo& info) {
+  if (!discard_compiled(info[0])) {
+    dispose_tensor(environment, info[0]);
+  }
+  return environment.env().Undefined();
 }
 
 }  // namespace senet::addon

@@ -1,0 +1,169 @@
+/**
+ * CompiledModel: an inference-only copy of a module, folded, prepacked and fused, as `module.compile()` gives it.
+ * What it computes and how is C++'s (`native/inference`); here are its options, results and life.
+ */
+import type { CompiledHandle, CompiledStep, Device, TensorHandle } from '../binding';
+import { makeError } from '../errors';
+import { binding } from '../native';
+import { runJob, runJobSync } from '../tensor/jobs';
+import { checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
+import { currentScope } from '../tensor/scope';
+import { handleOf, wrapTensor, type Tensor } from '../tensor/tensor';
+
+/** Of weights and activations while a compiled model computes; it takes and gives float32 whatever this is. */
+export type CompiledDType = 'float32' | 'bfloat16' | 'float16';
+
+export const COMPILED_DTYPES: readonly CompiledDType[] = ['float32', 'bfloat16', 'float16'];
+
+/** What a compiled model does, as data. */
+export interface CompiledPlan {
+  /** Class of the source module. */
+  readonly model: string;
+  readonly dtype: CompiledDType;
+  readonly device: Device;
+  /**
+   * What the steps run on: 'avx512_bf16', 'avx512' and 'avx2' are this library's own kernels; 'onednn', 'cuda' and
+   * 'libtorch' are LibTorch's operators.
+   */
+  readonly backend: string;
+  /** Height and width of the images that shapes and counts are for. */
+  readonly inputSize: readonly [number, number];
+  readonly weightBytes: number;
+  readonly multiplyAdds: number;
+  readonly steps: readonly CompiledStep[];
+}
+
+export interface ProfiledStep extends CompiledStep {
+  /** Median over the runs; with several threads, their mean. */
+  readonly milliseconds: number;
+}
+
+/** A plan with the time of each step. */
+export interface CompiledProfile extends Omit<CompiledPlan, 'steps'> {
+  readonly batch: number;
+  readonly runs: number;
+  /** Median of whole runs. */
+  readonly milliseconds: number;
+  readonly steps: readonly ProfiledStep[];
+}
+
+export interface ProfileOptions {
+  /** Measured runs, after two that are not. Default 10, range 1 to 10,000. */
+  runs?: number;
+  /** Rejects at once with ERR_SENET_ABORTED when it aborts. */
+  signal?: AbortSignal;
+}
+
+const UNMEASURED_RUNS = 2;
+const MOST_RUNS = 10_000;
+
+/** Any number of `forward` calls may be in flight at once; they share the packed weights. */
+export class CompiledModel {
+  readonly dtype: CompiledDType;
+  readonly #handle: CompiledHandle;
+
+  /** @internal */
+  constructor(handle: CompiledHandle, dtype: CompiledDType) {
+    this.#handle = handle;
+    this.dtype = dtype;
+  }
+
+  /**
+   * Runs the model on the executor's threads, off the event loop; never records a graph.
+   *
+   * @param x - float32, N x C x H x W, for any N and any size that the source takes; any strides
+   * @returns float32: what the source gives in evaluation mode, up to rounding
+   * @throws (rejects) ERR_SENET_SHAPE, ERR_SENET_DTYPE, ERR_SENET_DEVICE, ERR_SENET_DISPOSED, ERR_SENET_ABORTED
+   */
+  async forward(x: Tensor, options?: { signal?: AbortSignal }): Promise<Tensor> {
+    const { signal } = checkOptions(options, ['signal'], 'forward');
+    const checkedSignal = checkSignal(signal, 'forward: signal');
+    const scope = currentScope();
+    const value = await runJob(() => this.#submit(x), checkedSignal);
+    return wrapTensor(value as TensorHandle, scope);
+  }
+
+  /** As `forward`, blocking the calling thread until it is done. */
+  forwardSync(x: Tensor): Tensor {
+    return wrapTensor(runJobSync(() => this.#submit(x)) as TensorHandle, currentScope());
+  }
+
+  #submit(x: Tensor): number {
+    return binding.compiledForward(this.#handle, handleOf(x, 'forward: x'));
+  }
+
+  /**
+   * The plan: steps with their shapes, what is fused into each, and bytes.
+   *
+   * @param inputSize - height and width of an image. Default: what the model is made for (224 x 224 for SE-ResNet,
+   *   299 x 299 for SE-Inception-v3, else 32 x 32)
+   * @throws ERR_SENET_SHAPE for a size that the model does not take; ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE,
+   *   ERR_SENET_DISPOSED
+   */
+  explain(inputSize?: readonly [number, number]): CompiledPlan {
+    const { usualSize, ...info } = binding.compiledInfo(this.#handle);
+    const [height, width] = inputSize === undefined ? usualSize : checkSize(inputSize);
+    const steps = binding.compiledExplain(this.#handle, height, width);
+    return {
+      model: info.model,
+      dtype: this.dtype,
+      device: info.device,
+      backend: info.backend,
+      inputSize: [height, width],
+      weightBytes: info.weightBytes,
+      multiplyAdds: steps.reduce((sum, step) => sum + step.multiplyAdds, 0),
+      steps,
+    };
+  }
+
+  /**
+   * Times each step on an input: two runs to warm up, then medians of `runs`.
+   *
+   * @throws (rejects) as `forward`, and ERR_SENET_ARG_RANGE
+   */
+  async profile(x: Tensor, options?: ProfileOptions): Promise<CompiledProfile> {
+    const { runs = 10, signal } = checkOptions(options, ['runs', 'signal'], 'profile');
+    checkInteger(runs, 'profile: runs', 1, MOST_RUNS);
+    const checkedSignal = checkSignal(signal, 'profile: signal');
+    const handle = handleOf(x, 'profile: x');
+    const all: Float64Array[] = [];
+    for (let run = 0; run < UNMEASURED_RUNS + runs; run++) {
+      const seconds = await runJob(() => binding.compiledProfile(this.#handle, handle), checkedSignal);
+      if (run >= UNMEASURED_RUNS) all.push(seconds as Float64Array);
+    }
+    const [batch = 0, , height = 0, width = 0] = x.shape;
+    const plan = this.explain([height, width]);
+    const steps = plan.steps.map((step, index) => ({
+      ...step,
+      milliseconds: 1000 * median(all.map((seconds) => seconds[index] ?? 0)),
+    }));
+    const totals = all.map((seconds) => seconds.reduce((sum, second) => sum + second, 0));
+    return { ...plan, batch, runs, milliseconds: 1000 * median(totals), steps };
+  }
+
+  /** Frees the packed weights, once the calls that run have ended; later calls throw ERR_SENET_DISPOSED. */
+  dispose(): void {
+    binding.disposeCompiled(this.#handle);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function checkSize(size: unknown): [number, number] {
+  if (!Array.isArray(size) || size.length !== 2) {
+    throw makeError('ERR_SENET_ARG_TYPE', `explain: expected [height, width], got ${describe(size)}`);
+  }
+  const [height, width] = size as [number, number];
+  checkInteger(height, 'explain: height', 1);
+  checkInteger(width, 'explain: width', 1);
+  return [height, width];
+}
+
+function median(numbers: readonly number[]): number {
+  const sorted = [...numbers].sort((left, right) => left - right);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle] ?? 0;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? 0) + upper) / 2;
+}

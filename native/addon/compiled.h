@@ -1,0 +1,18 @@
+// The compiled-model functions of the export table.
+#pragma once
+
+#include "addon/environment.h"
+
+namespace senet::addon {
+
+Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value compiled_info(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value compiled_forward(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value compiled_explain(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value compiled_profile(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value dispose_compiled(Environment& environment, const Napi::CallbackInfo& info);
+
+/// Disposes the compiled model if `value` is one, and says so.
+bool discard_compiled(const Napi::Value& value);
+
+}  // namespace senet::addon

@@ -1,0 +1,244 @@
+#include "inference/aten_program.h"
+
+#include "core/error.h"
+#include "core/names.h"
+
+#include <ATen/Context.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/adaptive_avg_pool2d.h>
+#include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/max_pool2d.h>
+#include <c10/core/DeviceGuard.h>
+
+#include <chrono>
+#include <functional>
+#include <utility>
+
+namespace senet::inference {
+namespace {
+
+using OptionalNumbers = c10::List<std::optional<at::Scalar>>;
+using ConvolutionPointwise = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                                        at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t, std::string_view,
+                                        OptionalNumbers, std::optional<std::string_view>);
+
+// oneDNN's operators, looked up once. They have no C++ function in LibTorch's headers.
+const auto& convolution_pointwise() {
+  static const auto found = c10::Dispatcher::singleton()
+                                .findSchemaOrThrow("mkldnn::_convolution_pointwise", "")
+                                .typed<ConvolutionPointwise>();
+  return found;
+}
+
+at::Tensor reorder_weight(const at::Tensor& weight, const Node& node) {
+  using Reorder = at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t,
+                             at::OptionalIntArrayRef);
+  static const auto found = c10::Dispatcher::singleton()
+                                .findSchemaOrThrow("mkldnn::_reorder_convolution_weight", "")
+                                .typed<Reorder>();
+  return found.call(weight, node.padding, node.stride, {1, 1}, 1, std::nullopt);
+}
+
+bool query_mkldnn(const char* name) {
+  const auto found = c10::Dispatcher::singleton().findSchema({name, ""});
+  return found.has_value() && found->typed<bool()>().call();
+}
+
+// A node with its tensors in the program's dtype, on its device.
+struct Layer {
+  Node node;                  // without tensors
+  at::Tensor weight;          // prepacked for oneDNN if `is_packed`
+  at::Tensor bias;            // of a convolution or linear layer; the shift of an affine
+  at::Tensor squeeze_weight;
+  at::Tensor excite_weight;
+  int64_t weight_elements = 0;
+  bool is_packed = false;
+};
+
+class AtenProgram : public Program {
+ public:
+  AtenProgram(const Graph& graph, at::Device device, at::ScalarType dtype)
+      : graph_(without_tensors(graph)), device_(device), dtype_(dtype) {
+    const bool use_onednn = device.is_cpu() && at::Context::hasMKLDNN();
+    const at::TensorOptions options = at::TensorOptions(device).dtype(dtype);
+    for (size_t i = 0; i < graph.nodes.size(); ++i) {
+      const Node& node = graph.nodes[i];
+      Layer layer{graph_.nodes[i], {}, {}, {}, {}};
+      if (node.weight.defined() || node.batch_norm != nullptr) {
+        const Linearised linear = linearise(node);
+        layer.weight_elements = linear.weight.numel();
+        layer.weight = linear.weight.to(options);
+        layer.bias = linear.bias.to(options);
+        if (node.operation == Operation::kConvolution) {
+          if (use_onednn) {
+            layer.weight = reorder_weight(layer.weight, node);
+            layer.is_packed = true;
+          } else {
+            layer.weight = layer.weight.contiguous(at::MemoryFormat::ChannelsLast);
+          }
+        }
+      }
+      if (node.operation == Operation::kSqueezeExcite) {
+        layer.squeeze_weight = node.squeeze_weight.detach().to(options, /*non_blocking=*/false, /*copy=*/true);
+        layer.excite_weight = node.excite_weight.detach().to(options, /*non_blocking=*/false, /*copy=*/true);
+        layer.weight_elements = node.squeeze_weight.numel() + node.excite_weight.numel();
+      }
+      layers_.push_back(std::move(layer));
+    }
+  }
+
+  at::Tensor run(const at::Tensor& input, StepSeconds* seconds) const override {
+    const c10::OptionalDeviceGuard guard(device_);
+    std::vector<at::Tensor> values(graph_.channels.size());
+    values[static_cast<size_t>(graph_.input)] = input.to(dtype_).contiguous(at::MemoryFormat::ChannelsLast);
+    std::vector<int32_t> uses = count_uses();
+    for (const Layer& layer : layers_) {
+      const auto start = std::chrono::steady_clock::now();
+      std::vector<at::Tensor> inputs;
+      for (const ValueId id : layer.node.inputs) {
+        at::Tensor& value = values[static_cast<size_t>(id)];
+        // The last reader takes the value, so that its memory is free for what comes next.
+        inputs.push_back(--uses[static_cast<size_t>(id)] == 0 ? std::move(value) : value);
+      }
+      values[static_cast<size_t>(layer.node.output)] = compute(layer, inputs);
+      if (seconds != nullptr) {
+        seconds->push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      }
+    }
+    at::Tensor output = values[static_cast<size_t>(graph_.output)].to(at::kFloat);
+    return graph_.output_is_vector ? output : output.contiguous();
+  }
+
+  std::vector<StepInfo> explain(nn::Size2 size) const override {
+    const std::vector<nn::Size2> sizes = infer_sizes(graph_, size);
+    const auto shape = [&](ValueId value) {
+      const nn::Size2& of = sizes[static_cast<size_t>(value)];
+      return std::vector<int64_t>{graph_.channels[static_cast<size_t>(value)], of[0], of[1]};
+    };
+    std::vector<StepInfo> result;
+    for (const Layer& layer : layers_) {
+      const Node& node = layer.node;
+      StepInfo info{node.name, operation_name(node.operation)};
+      info.input = shape(node.inputs.front());
+      info.output = shape(node.output);
+      if (node.operation == Operation::kSqueezeExcite && node.inputs.size() > 1) {
+        info.fused.push_back("residual");
+      }
+      if (node.relu) {
+        info.fused.push_back("relu");
+      }
+      info.weight_bytes = layer_bytes(layer);
+      const auto elements = [](const std::vector<int64_t>& of) { return of[0] * of[1] * of[2]; };
+      info.activation_bytes = elements(info.output) * static_cast<int64_t>(c10::elementSize(dtype_));
+      for (const ValueId read : node.inputs) {
+        info.activation_bytes += elements(shape(read)) * static_cast<int64_t>(c10::elementSize(dtype_));
+      }
+      if (node.operation == Operation::kConvolution || node.operation == Operation::kLinear) {
+        info.multiply_adds = layer.weight_elements * info.output[1] * info.output[2];
+      }
+      result.push_back(std::move(info));
+    }
+    return result;
+  }
+
+  int64_t weight_bytes() const override {
+    int64_t bytes = 0;
+    for (const Layer& layer : layers_) {
+      bytes += layer_bytes(layer);
+    }
+    return bytes;
+  }
+
+  const char* backend() const override {
+    return device_.is_cuda() ? "cuda" : at::Context::hasMKLDNN() ? "onednn" : "libtorch";
+  }
+
+ private:
+  at::Tensor compute(const Layer& layer, std::vector<at::Tensor>& inputs) const {
+    const Node& node = layer.node;
+    const at::Tensor& x = inputs.front();
+    switch (node.operation) {
+      case Operation::kConvolution:
+        if (layer.is_packed) {
+          return convolution_pointwise().call(x, layer.weight, layer.bias, node.padding, node.stride, {1, 1}, 1,
+                                              node.relu ? "relu" : "none", OptionalNumbers(), "");
+        }
+        return relu_if(node, at::conv2d(x, layer.weight, layer.bias, node.stride, node.padding));
+      case Operation::kAffine:
+        return relu_if(node, x * per_channel(layer.weight) + per_channel(layer.bias));
+      case Operation::kRelu:
+        return x.relu();
+      case Operation::kSqueezeExcite: {
+        // The squeeze in float32: a mean of many bfloat16 numbers loses too much in their own precision.
+        const at::Tensor mean = x.mean(at::IntArrayRef{2, 3}, /*keepdim=*/false, at::kFloat).to(dtype_);
+        const at::Tensor hidden = at::linear(mean, layer.squeeze_weight).relu_();
+        const at::Tensor factors = at::linear(hidden, layer.excite_weight).sigmoid_();
+        at::Tensor y = x * per_channel(factors);
+        if (inputs.size() > 1) {
+          y += inputs[1];
+        }
+        return relu_if(node, std::move(y));
+      }
+      case Operation::kMaxPool:
+        return at::max_pool2d(x, node.kernel, node.stride, node.padding);
+      case Operation::kAveragePool:
+        return at::avg_pool2d(x, node.kernel, node.stride, node.padding);
+      case Operation::kGlobalAveragePool:
+        return x.mean(at::IntArrayRef{2, 3}, /*keepdim=*/true, at::kFloat).to(dtype_);
+      case Operation::kConcatenate:
+        return at::cat(inputs, 1);
+      case Operation::kLinear:
+        return at::linear(x.flatten(1), layer.weight, layer.bias);
+    }
+    throw Error("ERR_SENET_INTERNAL", "an operation without a plan");
+  }
+
+  static at::Tensor per_channel(const at::Tensor& vector) {
+    return vector.unsqueeze(-1).unsqueeze(-1);
+  }
+
+  static at::Tensor relu_if(const Node& node, at::Tensor y) {
+    return node.relu ? y.relu_() : y;
+  }
+
+  int64_t layer_bytes(const Layer& layer) const {
+    const int64_t biases = layer.bias.defined() ? layer.bias.numel() : 0;
+    return (layer.weight_elements + biases) * static_cast<int64_t>(c10::elementSize(dtype_));
+  }
+
+  std::vector<int32_t> count_uses() const {
+    std::vector<int32_t> uses(graph_.channels.size(), 0);
+    for (const Node& node : graph_.nodes) {
+      for (const ValueId value : node.inputs) {
+        ++uses[static_cast<size_t>(value)];
+      }
+    }
+    ++uses[static_cast<size_t>(graph_.output)];
+    return uses;
+  }
+
+  const Graph graph_;
+  const at::Device device_;
+  const at::ScalarType dtype_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace
+
+std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device, at::ScalarType dtype) {
+  const char* query = dtype == at::kHalf       ? "mkldnn::_is_mkldnn_fp16_supported"
+                      : dtype == at::kBFloat16 ? "mkldnn::_is_mkldnn_bf16_supported"
+                                               : nullptr;
+  if (device.is_cpu() && query != nullptr && !query_mkldnn(query)) {
+    throw Error("ERR_SENET_DTYPE", std::string("compile: this processor has no ") + dtype_name(dtype) +
+                                       " convolutions in oneDNN; use float32" +
+                                       (dtype == at::kHalf ? " or bfloat16" : ""));
+  }
+  return std::make_unique<AtenProgram>(graph, device, dtype);
+}
+
+}  // namespace senet::inference

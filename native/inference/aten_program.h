@@ -1,0 +1,15 @@
+// A compiled program of LibTorch's operators: for CUDA, and for processors that direct_program.h has no kernels for.
+// Folded weights, channels-last activations; on the CPU oneDNN's prepacked convolutions with ReLU as their post-operation.
+#pragma once
+
+#include "inference/graph.h"
+#include "inference/program.h"
+
+#include <memory>
+
+namespace senet::inference {
+
+/// Throws ERR_SENET_DTYPE if the device does not compute with `dtype`.
+std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device, at::ScalarType dtype);
+
+}  // namespace senet::inference

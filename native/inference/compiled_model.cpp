@@ -1,0 +1,118 @@
+#include "inference/compiled_model.h"
+
+#include "core/error.h"
+#include "core/names.h"
+#include "inference/aten_program.h"
+#include "inference/direct_program.h"
+#include "inference/kernels.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <cstdlib>
+#include <string_view>
+#include <utility>
+
+namespace senet::inference {
+namespace {
+
+// Our kernels for this element type, if they are the best that the processor can do.
+const Kernels* find_kernels(at::ScalarType dtype) {
+  const Kernels* kernels = processor_kernels();
+  const char* wish = std::getenv("SENET_COMPILE_KERNELS");
+  if (wish != nullptr) {
+    // To compare, and to test what another processor would run.
+    const std::string_view name = wish;
+    kernels = name == "avx2" ? avx2_kernels() : name == "avx512" ? avx512_kernels() : name == "libtorch" ? nullptr : kernels;
+  }
+  if (kernels == nullptr) {
+    return nullptr;
+  }
+  if (dtype == at::kBFloat16) {
+    // Matrix units do several times the products of vector units; oneDNN uses them.
+    return kernels->bfloat16 == nullptr || processor_has_matrix_unit() ? nullptr : kernels;
+  }
+  return dtype == at::kFloat ? kernels : nullptr;
+}
+
+at::Device device_of(const nn::Module& module) {
+  const auto parameters = module.parameters();
+  return parameters.empty() ? at::Device(at::kCPU) : parameters.front().device();
+}
+
+}  // namespace
+
+std::shared_ptr<const CompiledModel> CompiledModel::compile(nn::Module& module, at::ScalarType dtype) {
+  if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
+    throw Error("ERR_SENET_DTYPE", std::string("compile: expected the dtype float32, bfloat16 or float16, got ") +
+                                       dtype_name(dtype));
+  }
+  const c10::AutoGradMode no_grad(false);
+  const Graph graph = build_graph(module);
+  const at::Device device = device_of(module);
+  const Kernels* kernels = device.is_cpu() ? find_kernels(dtype) : nullptr;
+  std::unique_ptr<const Program> program = kernels != nullptr ? make_direct_program(graph, *kernels, dtype)
+                                                              : make_aten_program(graph, device, dtype);
+  return std::shared_ptr<const CompiledModel>(
+      new CompiledModel(module.name(), dtype, device, graph, std::move(program)));
+}
+
+CompiledModel::CompiledModel(std::string name, at::ScalarType dtype, at::Device device, const Graph& graph,
+                             std::unique_ptr<const Program> program)
+    : name(std::move(name)),
+      dtype(dtype),
+      device(device),
+      in_channels(graph.channels[static_cast<size_t>(graph.input)]),
+      usual_size(graph.usual_size),
+      only_usual_size_(graph.only_usual_size),
+      program_(std::move(program)) {}
+
+at::Tensor CompiledModel::forward(const at::Tensor& input) const {
+  return profile(input, nullptr);
+}
+
+at::Tensor CompiledModel::profile(const at::Tensor& input, StepSeconds* seconds) const {
+  check_input(input);
+  const c10::AutoGradMode no_grad(false);
+  return program_->run(input, seconds);
+}
+
+void CompiledModel::check_input(const at::Tensor& input) const {
+  if (input.scalar_type() != at::kFloat) {
+    throw Error("ERR_SENET_DTYPE", name + ": a compiled model takes float32 and gives float32, whatever its dtype; got " +
+                                       dtype_name(input.scalar_type()));
+  }
+  if (input.device() != device) {
+    throw Error("ERR_SENET_DEVICE", name + ": expected an input on " + device_name(device) +
+                                        ", where the module was when it was compiled, got one on " +
+                                        device_name(input.device()));
+  }
+  if (input.layout() != at::kStrided || input.dim() != 4 || input.size(1) != in_channels || input.numel() == 0) {
+    throw Error("ERR_SENET_SHAPE", name + ": expected an input of the shape [N, " + std::to_string(in_channels) +
+                                       ", H, W] with N, H and W at least 1, got " + shape_text(input.sizes()));
+  }
+  check_size({input.size(2), input.size(3)});
+}
+
+void CompiledModel::check_size(nn::Size2 size) const {
+  if (only_usual_size_ && size != usual_size) {
+    const auto text = [](nn::Size2 of) {
+      return "(" + std::to_string(of[0]) + ", " + std::to_string(of[1]) + ")";
+    };
+    throw Error("ERR_SENET_SHAPE", "input size must be " + text(usual_size) + ", got " + text(size));
+  }
+}
+
+std::vector<StepInfo> CompiledModel::explain(nn::Size2 size) const {
+  check_size(size);
+  return program_->explain(size);
+}
+
+int64_t CompiledModel::weight_bytes() const {
+  return program_->weight_bytes();
+}
+
+const char* CompiledModel::backend() const {
+  return program_->backend();
+}
+
+}  // namespace senet::inference

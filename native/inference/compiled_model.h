@@ -1,0 +1,54 @@
+// An inference-only copy of a module: `model.compile()`.
+//
+// graph.h says what it computes, a Program (program.h) how: our own kernels where the processor has them
+// (direct_program.h), LibTorch's operators elsewhere (aten_program.h).
+#pragma once
+
+#include "inference/graph.h"
+#include "inference/program.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace senet::inference {
+
+class CompiledModel {
+ public:
+  /// Copies, folds and packs the weights of `module` as they are now, for the device that they are on; afterwards the two
+  /// share nothing. `dtype`, of weights and activations, is float32, bfloat16 or float16.
+  /// Throws ERR_SENET_DTYPE for another dtype, or one that this device does not compute with; ERR_SENET_COMPILE for a
+  /// module that takes no image.
+  static std::shared_ptr<const CompiledModel> compile(nn::Module& module, at::ScalarType dtype);
+
+  /// N x channels x H x W, float32, on the model's device, of any strides, to float32.
+  /// Throws ERR_SENET_SHAPE, ERR_SENET_DTYPE or ERR_SENET_DEVICE. Any number of threads may call it at once.
+  at::Tensor forward(const at::Tensor& input) const;
+  /// As forward, and the seconds of each step of explain().
+  at::Tensor profile(const at::Tensor& input, StepSeconds* seconds) const;
+
+  /// The errors of forward that need no computation; reads sizes only.
+  void check_input(const at::Tensor& input) const;
+
+  /// The steps for images of one size. Throws ERR_SENET_SHAPE for a size that the model does not take.
+  std::vector<StepInfo> explain(nn::Size2 size) const;
+
+  const std::string name;          // of the module's class
+  const at::ScalarType dtype;
+  const at::Device device;
+  const int64_t in_channels;
+  const nn::Size2 usual_size;
+
+  int64_t weight_bytes() const;
+  const char* backend() const;
+
+ private:
+  CompiledModel(std::string name, at::ScalarType dtype, at::Device device, const Graph& graph,
+                std::unique_ptr<const Program> program);
+  void check_size(nn::Size2 size) const;
+
+  const bool only_usual_size_;
+  const std::unique_ptr<const Program> program_;
+};
+
+}  // namespace senet::inference

@@ -1,0 +1,530 @@
+#include "inference/direct_lowering.h"
+
+#include "core/error.h"
+
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+namespace senet::inference {
+namespace {
+
+int64_t padded_channels(int64_t channels) {
+  return (channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
+}
+
+// The padded vector of a kernel's operand.
+std::vector<float> to_floats(const at::Tensor& vector) {
+  const at::Tensor values = vector.to(at::kFloat).contiguous();
+  std::vector<float> result(static_cast<size_t>(padded_channels(values.numel())), 0.0f);
+  std::copy_n(values.const_data_ptr<float>(), values.numel(), result.begin());
+  return result;
+}
+
+// Goes through the nodes once, in their order. A node whose work is taken over by a later one (the last convolution of
+// a bottleneck, an average pool before a convolution) is passed over when its turn comes and done at the later one.
+class Lowering {
+ public:
+  Lowering(const Graph& graph, const Kernels& kernels, at::ScalarType element)
+      : graph_(graph),
+        kernels_(kernels),
+        is_float_(element == at::kFloat),
+        element_kernels_(is_float_ ? kernels.float32 : kernels.bfloat16),
+        places_(graph.channels.size()),
+        producers_(graph.channels.size(), nullptr),
+        uses_(graph.channels.size(), 0) {
+    for (const Node& node : graph.nodes) {
+      producers_[index(node.output)] = &node;
+      for (const ValueId value : node.inputs) {
+        ++uses_[index(value)];
+      }
+    }
+    ++uses_[index(graph.output)];
+  }
+
+  DirectSteps run() {
+    place_concatenations();
+    load_input();
+    for (const Node& node : graph_.nodes) {
+      lower(node);
+    }
+    auto store = std::make_unique<StoreStep>();
+    store->name = "output";
+    store->input = place(graph_.output).buffer;
+    result_.steps.push_back(std::move(store));
+    finish_borders();
+    return std::move(result_);
+  }
+
+ private:
+  // Where a value lies: a buffer of its own, or some of the channels of what it is concatenated into.
+  struct Place {
+    BufferId buffer = kNoBuffer;
+    int64_t channel = 0;
+  };
+
+  void lower(const Node& node) {
+    switch (node.operation) {
+      case Operation::kConvolution:
+        if (!is_taken_over(node)) {
+          convolution(node);
+        }
+        return;
+      case Operation::kAveragePool:
+        if (convolution_after(node) == nullptr) {
+          pool(node);
+        }
+        return;
+      case Operation::kMaxPool:
+        pool(node);
+        return;
+      case Operation::kSqueezeExcite:
+        squeeze_excite(node);
+        return;
+      case Operation::kAffine:
+      case Operation::kRelu:
+        affine(node);
+        return;
+      case Operation::kGlobalAveragePool:
+        global_average_pool(node);
+        return;
+      case Operation::kLinear:
+        linear(node);
+        return;
+      case Operation::kConcatenate:
+        return;  // place_concatenations
+    }
+  }
+
+  // --- places -------------------------------------------------------------------------------------------------------
+
+  void place_concatenations() {
+    for (const Node& node : graph_.nodes) {
+      if (node.operation != Operation::kConcatenate) {
+        continue;
+      }
+      const BufferId whole = place(node.output).buffer;
+      int64_t channel = 0;
+      for (const ValueId part : node.inputs) {
+        const Node* producer = producers_[index(part)];
+        const bool writes_anywhere = producer != nullptr && (producer->operation == Operation::kConvolution ||
+                                                             producer->operation == Operation::kMaxPool);
+        if (!writes_anywhere || uses_[index(part)] != 1 || channel % kChannelBlock != 0) {
+          throw Error("ERR_SENET_INTERNAL", "compile: '" + node.name + "' cannot be concatenated in place");
+        }
+        places_[index(part)] = {whole, channel};
+        channel += graph_.channels[index(part)];
+      }
+    }
+  }
+
+  Place place(ValueId value) {
+    Place& known = places_[index(value)];
+    if (known.buffer == kNoBuffer) {
+      const int64_t channels = graph_.channels[index(value)];
+      known.buffer = add_buffer({value, channels, padded_channels(channels), {0, 0}, is_float_});
+    }
+    return known;
+  }
+
+  BufferId add_buffer(Buffer buffer) {
+    result_.buffers.push_back(buffer);
+    return static_cast<BufferId>(result_.buffers.size() - 1);
+  }
+
+  BufferId add_vector(int64_t channels, bool is_float) {
+    return add_buffer({kNoValue, channels, padded_channels(channels), {0, 0}, is_float});
+  }
+
+  Buffer& buffer(BufferId id) {
+    return result_.buffers[static_cast<size_t>(id)];
+  }
+
+  // The border of a buffer is known when all its readers are; the first step that writes it clears it.
+  void finish_borders() {
+    std::vector<bool> seen(result_.buffers.size(), false);
+    for (const auto& step : result_.steps) {
+      for (const BufferId id : step->writes()) {
+        if (!seen[static_cast<size_t>(id)]) {
+          seen[static_cast<size_t>(id)] = true;
+          const Buffer& written = buffer(id);
+          if (written.border[0] + written.border[1] > 0) {
+            step->clears.push_back(id);
+          }
+        }
+      }
+    }
+  }
+
+  void load_input() {
+    const BufferId id = place(graph_.input).buffer;
+    // Few channels are not padded to a block if only convolutions read them: the stem's window stays short.
+    const bool only_convolutions = std::all_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& node) {
+      return node.operation == Operation::kConvolution ||
+             std::find(node.inputs.begin(), node.inputs.end(), graph_.input) == node.inputs.end();
+    });
+    Buffer& input = buffer(id);
+    if (only_convolutions && input.channels < kChannelBlock) {
+      input.pixel = is_float_ ? input.channels : (input.channels + 1) / 2 * 2;
+    }
+    auto step = std::make_unique<LoadStep>();
+    step->name = "input";
+    step->kernels = element_kernels_;
+    step->output = id;
+    result_.steps.push_back(std::move(step));
+  }
+
+  // --- convolutions -------------------------------------------------------------------------------------------------
+
+  static bool is_pointwise(const Node& node) {
+    return node.operation == Operation::kConvolution && node.kernel == nn::Size2{1, 1} &&
+           node.padding == nn::Size2{0, 0};
+  }
+
+  // The only reader of a value, if it has one reader.
+  const Node* only_reader(ValueId value) const {
+    if (uses_[index(value)] != 1) {
+      return nullptr;
+    }
+    for (const Node& node : graph_.nodes) {
+      if (std::find(node.inputs.begin(), node.inputs.end(), value) != node.inputs.end()) {
+        return &node;
+      }
+    }
+    return nullptr;
+  }
+
+  // The convolution that an average pool may swap places with.
+  const Node* convolution_after(const Node& pool_node) const {
+    if (pool_node.operation != Operation::kAveragePool) {
+      return nullptr;
+    }
+    const Node* next = only_reader(pool_node.output);
+    const bool swaps = next != nullptr && is_pointwise(*next) && next->stride == nn::Size2{1, 1} &&
+                       next->weight.size(0) < next->weight.size(1);
+    return swaps ? next : nullptr;
+  }
+
+  // The last convolution of a bottleneck is done by its squeeze-and-excitation node.
+  bool is_taken_over(const Node& node) const {
+    const Node* reader = only_reader(node.output);
+    return reader != nullptr && reader->operation == Operation::kSqueezeExcite &&
+           reader->inputs.front() == node.output && excitation_is_early(node);
+  }
+
+  // Whether the mean of this convolution's output can be had from the mean of its input, summed as that was made.
+  bool excitation_is_early(const Node& node) const {
+    if (!is_pointwise(node) || node.relu || node.stride != nn::Size2{1, 1}) {
+      return false;
+    }
+    const Node* before = producers_[index(node.inputs.front())];
+    return before != nullptr && before->operation == Operation::kConvolution && !is_taken_over(*before);
+  }
+
+  void convolution(const Node& node) {
+    const Node* pool_node = producers_[index(node.inputs.front())];
+    if (pool_node != nullptr && convolution_after(*pool_node) == &node) {
+      pooled_convolution(*pool_node, node);
+      return;
+    }
+    const Linearised linear = linearise(node);
+    const Place to = place(node.output);
+    ConvolutionStep& step = add_convolution(node, place(node.inputs.front()).buffer, linear.weight, linear.bias, to,
+                                            node.relu ? Activation::kRelu : Activation::kNone);
+    steps_of_[node.output] = &step;
+  }
+
+  // Convolution without bias, then the average, then bias and ReLU. The zeros of the padding stay zeros.
+  void pooled_convolution(const Node& pool_node, const Node& node) {
+    const Linearised linear = linearise(node);
+    const int64_t channels = node.weight.size(0);
+    const BufferId narrow =
+        add_buffer({pool_node.inputs.front(), channels, padded_channels(channels), {0, 0}, is_float_});
+    add_convolution(node, place(pool_node.inputs.front()).buffer, linear.weight, at::zeros_like(linear.bias), {narrow, 0},
+                    Activation::kNone);
+    auto pool_step = make_pool(pool_node, narrow, place(node.output));
+    pool_step->shift = to_floats(linear.bias);
+    pool_step->activation = node.relu ? Activation::kRelu : Activation::kNone;
+    pool_step->fused = {"bias", "relu"};
+    result_.steps.push_back(std::move(pool_step));
+  }
+
+  // A step of its own, or panels of the step that reads the same input through the same window.
+  ConvolutionStep& add_convolution(const Node& node, BufferId input, const at::Tensor& weight, const at::Tensor& bias,
+                                   Place to, Activation activation) {
+    ConvolutionStep* step = is_pointwise(node) ? find_sibling(node, input) : nullptr;
+    if (step == nullptr) {
+      step = &new_convolution(node.name, input, weight, node.stride, node.padding, element_kernels_);
+    } else {
+      step->fused.push_back(node.name);
+    }
+    add_panels(*step, weight, bias, to, activation, is_float_);
+    if (activation == Activation::kRelu && (step->fused.empty() || step->fused.front() != "relu")) {
+      step->fused.insert(step->fused.begin(), "relu");
+    }
+    return *step;
+  }
+
+  // Only of the same value: another input in the same buffer does not exist yet. Steps with sums, a scale or a residual
+  // have one output.
+  ConvolutionStep* find_sibling(const Node& node, BufferId input) {
+    for (auto& [value, step] : steps_of_) {
+      if (step->input == input && step->kernel == nn::Size2{1, 1} && step->stride == node.stride &&
+          step->padding == node.padding && step->sums == kNoBuffer && step->scale == kNoBuffer && step->store &&
+          excludes_sums(value)) {
+        return step;
+      }
+    }
+    return nullptr;
+  }
+
+  // A squeeze may still want to sum this output.
+  bool excludes_sums(ValueId value) const {
+    for (const Node& node : graph_.nodes) {
+      if (node.inputs.empty() || node.inputs.front() != value) {
+        continue;
+      }
+      if (node.operation == Operation::kSqueezeExcite || node.operation == Operation::kGlobalAveragePool ||
+          (node.operation == Operation::kConvolution && is_taken_over(node))) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  ConvolutionStep& new_convolution(const std::string& name, BufferId input, const at::Tensor& weight, nn::Size2 stride,
+                                   nn::Size2 padding, const ElementKernels* kernels) {
+    auto step = std::make_unique<ConvolutionStep>();
+    step->name = name;
+    step->kernels = kernels;
+    step->input = input;
+    step->kernel = {weight.size(2), weight.size(3)};
+    step->stride = stride;
+    step->padding = padding;
+    step->in_channels = weight.size(1);
+    if (step->kernel[0] > kMaxTaps) {
+      throw Error("ERR_SENET_COMPILE", "compile: '" + name + "' has a window of " + std::to_string(step->kernel[0]) +
+                                           " rows, more than " + std::to_string(kMaxTaps));
+    }
+    Buffer& read = buffer(input);
+    read.border = {std::max(read.border[0], padding[0]), std::max(read.border[1], padding[1])};
+    ConvolutionStep& made = *step;
+    result_.steps.push_back(std::move(step));
+    return made;
+  }
+
+  void add_panels(ConvolutionStep& step, const at::Tensor& weight, const at::Tensor& bias, Place to,
+                  Activation activation, bool weights_are_float) {
+    const int64_t channels = weight.size(0);
+    const std::vector<int32_t> vectors = split_panels(channels, kernels_.vector_channels, kernels_.max_vectors);
+    std::vector<int64_t> offsets;
+    step.weights.push_back(pack_convolution(weight, buffer(step.input).pixel, weights_are_float, kernels_.vector_channels,
+                                            vectors, &offsets));
+    int64_t channel = 0;
+    for (size_t i = 0; i < vectors.size(); ++i) {
+      step.panels.push_back({vectors[i], activation, offsets[i], static_cast<int64_t>(step.bias.size()) + channel,
+                             to.buffer, to.channel + channel});
+      step.panel_weights.push_back(step.weights.size() - 1);
+      channel += vectors[i] * kernels_.vector_channels;
+    }
+    const std::vector<float> values = to_floats(bias);
+    step.bias.insert(step.bias.end(), values.begin(), values.end());
+    step.out_channels += channels;
+  }
+
+  // --- squeeze and excitation ---------------------------------------------------------------------------------------
+
+  void squeeze_excite(const Node& node) {
+    const ValueId x = node.inputs.front();
+    const Node* before = producers_[index(x)];
+    const BufferId residual = node.inputs.size() > 1 ? place(node.inputs[1]).buffer : kNoBuffer;
+    const Activation activation = node.relu ? Activation::kRelu : Activation::kNone;
+    std::vector<std::string> fused = {"scale " + node.name};
+    if (residual != kNoBuffer) {
+      fused.push_back("residual");
+    }
+    if (node.relu) {
+      fused.push_back("relu");
+    }
+    if (before != nullptr && before->operation == Operation::kConvolution && is_taken_over(*before)) {
+      const Linearised last = linearise(*before);
+      const at::Tensor last_weight = last.weight.flatten(1);
+      const at::Tensor squeeze = to_double(node.squeeze_weight);
+      const BufferId mean = mean_of(before->inputs.front(), node.name, /*is_float=*/true);
+      const BufferId scale = excite(node, mean, at::matmul(squeeze, last_weight), at::matmul(squeeze, last.bias));
+      ConvolutionStep& step = new_convolution(before->name, place(before->inputs.front()).buffer, last.weight,
+                                              before->stride, before->padding, element_kernels_);
+      add_panels(step, last.weight, last.bias, place(node.output), activation, is_float_);
+      step.scale = scale;
+      step.residual = residual;
+      step.fused = std::move(fused);
+      steps_of_[node.output] = &step;
+      return;
+    }
+    const BufferId mean = mean_of(x, node.name, /*is_float=*/true);
+    const at::Tensor weight = to_double(node.squeeze_weight);
+    const BufferId scale = excite(node, mean, weight, at::zeros({weight.size(0)}, weight.options()));
+    ScaleStep& step = add_scale(node.name, x, node.output);
+    step.scale = scale;
+    step.residual = residual;
+    step.activation = activation;
+    step.fused.assign(fused.begin() + 1, fused.end());
+    scales_of_[node.output] = &step;
+  }
+
+  // sigmoid(w2 . relu(w1 . mean + bias)), all in float32.
+  BufferId excite(const Node& node, BufferId mean, const at::Tensor& squeeze, const at::Tensor& bias) {
+    const at::Tensor expand = to_double(node.excite_weight);
+    const BufferId hidden = add_vector(squeeze.size(0), /*is_float=*/true);
+    const BufferId scale = add_vector(expand.size(0), /*is_float=*/true);
+    add_dense(node.name + ".fc.0", mean, squeeze, bias, hidden, Activation::kRelu).fused = {"relu"};
+    add_dense(node.name + ".fc.2", hidden, expand, at::zeros({expand.size(0)}, expand.options()), scale,
+              Activation::kSigmoid)
+        .fused = {"sigmoid"};
+    return scale;
+  }
+
+  ConvolutionStep& add_dense(const std::string& name, BufferId input, const at::Tensor& weight, const at::Tensor& bias,
+                             BufferId output, Activation activation) {
+    const at::Tensor window = weight.reshape({weight.size(0), weight.size(1), 1, 1});
+    const bool is_float = buffer(input).is_float;
+    ConvolutionStep& step = new_convolution(name, input, window, {1, 1}, {0, 0},
+                                            is_float ? kernels_.float32 : kernels_.bfloat16);
+    add_panels(step, window, bias, {output, 0}, activation, is_float);
+    step.output_is_float = buffer(output).is_float;
+    return step;
+  }
+
+  // The mean of a value per channel: summed by the step that made it if that has it in registers, else by a pass.
+  BufferId mean_of(ValueId value, const std::string& name, bool is_float) {
+    const Place at = place(value);
+    const int64_t channels = graph_.channels[index(value)];
+    const BufferId sums = add_buffer({kNoValue, channels, padded_channels(channels), {0, 0}, /*is_float=*/true,
+                                      /*per_thread=*/true});
+    const auto convolution = steps_of_.find(value);
+    const auto scale = scales_of_.find(value);
+    if (convolution != steps_of_.end() && convolution->second->sums == kNoBuffer &&
+        convolution->second->weights.size() == 1) {
+      convolution->second->sums = sums;
+      convolution->second->fused.push_back("sums of " + name);
+      convolution->second->store = convolution->second->store && !is_only_averaged(value);
+    } else if (scale != scales_of_.end() && scale->second->sums == kNoBuffer) {
+      scale->second->sums = sums;
+      scale->second->fused.push_back("sums of " + name);
+      if (is_only_averaged(value)) {
+        scale->second->output = kNoBuffer;
+      }
+    } else {
+      ScaleStep& step = add_scale(name, value, kNoValue);
+      step.sums = sums;
+    }
+    auto step = std::make_unique<MeanStep>();
+    step->name = name;
+    step->sums = sums;
+    step->output = add_vector(channels, is_float);
+    step->of = at.buffer;
+    const BufferId mean = step->output;
+    result_.steps.push_back(std::move(step));
+    return mean;
+  }
+
+  bool is_only_averaged(ValueId value) const {
+    const Node* reader = only_reader(value);
+    return reader != nullptr && reader->operation == Operation::kGlobalAveragePool;
+  }
+
+  // --- the rest -----------------------------------------------------------------------------------------------------
+
+  // In place if nobody else reads the input.
+  ScaleStep& add_scale(const std::string& name, ValueId x, ValueId output) {
+    auto step = std::make_unique<ScaleStep>();
+    step->name = name;
+    step->kernels = element_kernels_;
+    step->input = place(x).buffer;
+    if (output != kNoValue) {
+      if (only_reader(x) != nullptr && places_[index(output)].buffer == kNoBuffer && x != graph_.input) {
+        places_[index(output)] = places_[index(x)];
+      }
+      step->output = place(output).buffer;
+    }
+    ScaleStep& made = *step;
+    result_.steps.push_back(std::move(step));
+    return made;
+  }
+
+  void affine(const Node& node) {
+    ScaleStep& step = add_scale(node.name, node.inputs.front(), node.output);
+    if (node.batch_norm != nullptr) {
+      const Linearised linear = linearise(node);
+      step.fixed_scale = to_floats(linear.weight);
+      step.fixed_shift = to_floats(linear.bias);
+    }
+    step.activation = node.relu || node.operation == Operation::kRelu ? Activation::kRelu : Activation::kNone;
+    if (step.activation == Activation::kRelu) {
+      step.fused = {"relu"};
+    }
+    scales_of_[node.output] = &step;
+  }
+
+  std::unique_ptr<PoolStep> make_pool(const Node& node, BufferId input, Place to) {
+    auto step = std::make_unique<PoolStep>();
+    step->name = node.name;
+    step->kernels = element_kernels_;
+    step->input = input;
+    step->output = to.buffer;
+    step->output_channel = to.channel;
+    step->kernel = node.kernel[0];
+    step->stride = node.stride[0];
+    step->padding = node.padding[0];
+    step->maximum = node.operation == Operation::kMaxPool;
+    return step;
+  }
+
+  void pool(const Node& node) {
+    result_.steps.push_back(make_pool(node, place(node.inputs.front()).buffer, place(node.output)));
+  }
+
+  void global_average_pool(const Node& node) {
+    const BufferId mean = mean_of(node.inputs.front(), node.name, is_float_);
+    places_[index(node.output)] = {mean, 0};
+  }
+
+  void linear(const Node& node) {
+    const Linearised linear = linearise(node);
+    // The logits stay float32 in a bfloat16 program.
+    const BufferId output = add_vector(node.weight.size(0), /*is_float=*/true);
+    places_[index(node.output)] = {output, 0};
+    add_dense(node.name, place(node.inputs.front()).buffer, linear.weight, linear.bias, output, Activation::kNone);
+  }
+
+  static at::Tensor to_double(const at::Tensor& tensor) {
+    return tensor.detach().to(at::TensorOptions(at::kCPU).dtype(at::kDouble));
+  }
+
+  static size_t index(ValueId value) {
+    return static_cast<size_t>(value);
+  }
+
+  const Graph& graph_;
+  const Kernels& kernels_;
+  const bool is_float_;
+  const ElementKernels* const element_kernels_;
+  std::vector<Place> places_;
+  std::vector<const Node*> producers_;
+  std::vector<int32_t> uses_;
+  std::map<ValueId, ConvolutionStep*> steps_of_;  // by the value that each makes
+  std::map<ValueId, ScaleStep*> scales_of_;
+  DirectSteps result_;
+};
+
+}  // namespace
+
+DirectSteps lower_graph(const Graph& graph, const Kernels& kernels, at::ScalarType element) {
+  return Lowering(graph, kernels, element).run();
+}
+
+}  // namespace senet::inference

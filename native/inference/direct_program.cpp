@@ -1,0 +1,322 @@
+#include "inference/direct_program.h"
+
+#include "core/error.h"
+#include "inference/direct_lowering.h"
+#include "inference/direct_steps.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <list>
+#include <mutex>
+#include <utility>
+
+namespace senet::inference {
+namespace {
+
+// Where every thread takes whole images, the weights are read once for each image: not worth it for the part of a program
+// whose weights are more than a core's cache holds.
+constexpr int64_t kCachedWeightBytes = 4 * 1024 * 1024;
+// Images of one pass: the second part of a program keeps their activations at the same time.
+constexpr int64_t kPassImages = 32;
+// Sizes of images whose layout is kept.
+constexpr size_t kLayouts = 8;
+constexpr int64_t kAlignment = 64;
+
+int64_t align(int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Steps [first, last] in which a buffer is in use.
+struct Life {
+  int64_t first = -1;
+  int64_t last = -1;
+
+  bool meets(const Life& other) const {
+    return first <= other.last && other.first <= last;
+  }
+};
+
+// Steps [0, split) run image by image, the others on all images of a pass.
+struct Schedule {
+  Layout layout;
+  int64_t split = 0;
+};
+
+class DirectProgram : public Program {
+ public:
+  DirectProgram(Graph graph, const Kernels& kernels, DirectSteps lowered)
+      : graph_(std::move(graph)),
+        kernels_(kernels),
+        steps_(std::move(lowered.steps)),
+        buffers_(std::move(lowered.buffers)),
+        lives_(find_lives()) {}
+
+  at::Tensor run(const at::Tensor& input, StepSeconds* seconds) const override {
+    const nn::Size2 size = {input.size(2), input.size(3)};
+    const int32_t threads = at::get_num_threads();
+    const std::shared_ptr<const Schedule> schedule = find_schedule(size, threads);
+    const Placement& last = schedule->layout.buffers[static_cast<size_t>(output_buffer())];
+    const int64_t count = input.size(0);
+    const int64_t channels = graph_.channels[static_cast<size_t>(graph_.output)];
+    at::Tensor output = graph_.output_is_vector
+                            ? at::empty({count, channels}, input.options())
+                            : at::empty({count, channels, last.height, last.width}, input.options());
+    std::vector<StepSeconds> times(seconds == nullptr ? 0 : static_cast<size_t>(threads),
+                                   StepSeconds(steps_.size(), 0.0));
+    const int64_t passes = (count + kPassImages - 1) / kPassImages;
+    for (int64_t pass = 0; pass < passes; ++pass) {
+      const int64_t first = count * pass / passes;
+      const int64_t images = count * (pass + 1) / passes - first;
+      const Layout& layout = schedule->layout;
+      const at::Tensor arena =
+          at::empty({threads * layout.private_bytes + images * layout.shared_bytes + kAlignment},
+                    at::TensorOptions().dtype(at::kByte));
+      auto* base = reinterpret_cast<char*>(arena.mutable_data_ptr<uint8_t>());
+      Work work{&layout, base, base + threads * layout.private_bytes, images, 0, 0, {}, &input, &output, first};
+#pragma omp parallel num_threads(threads)
+      {
+        // The runtime may give fewer threads than it was asked for.
+        const Team team{omp_get_thread_num(), omp_get_num_threads()};
+        run_pass(*schedule, work, team, times.empty() ? nullptr : &times[static_cast<size_t>(team.index)]);
+      }
+    }
+    if (seconds != nullptr) {
+      seconds->assign(steps_.size(), 0.0);
+      for (const StepSeconds& of_thread : times) {
+        for (size_t i = 0; i < of_thread.size(); ++i) {
+          (*seconds)[i] += of_thread[i] / threads;
+        }
+      }
+    }
+    return output;
+  }
+
+  std::vector<StepInfo> explain(nn::Size2 size) const override {
+    const std::shared_ptr<const Schedule> schedule = find_schedule(size, at::get_num_threads());
+    std::vector<StepInfo> result;
+    for (const auto& step : steps_) {
+      result.push_back(step->explain(schedule->layout));
+      result.back().activation_bytes = activation_bytes(*step, schedule->layout);
+    }
+    return result;
+  }
+
+  int64_t weight_bytes() const override {
+    int64_t bytes = 0;
+    for (const auto& step : steps_) {
+      bytes += step->weight_bytes();
+    }
+    return bytes;
+  }
+
+  const char* backend() const override {
+    return kernels_.name;
+  }
+
+ private:
+  // One thread's part of a pass. All threads meet at the same barriers: which ones depends on nothing but the numbers of
+  // images and threads.
+  void run_pass(const Schedule& schedule, Work work, Team team, StepSeconds* seconds) const noexcept {
+    const int64_t alone = work.images - work.images % team.size;  // 0 if there are fewer images than threads
+    char* const first_base = work.private_base;
+    const int64_t end = static_cast<int64_t>(steps_.size());
+    work.private_base = first_base + team.index * schedule.layout.private_bytes;
+    for (int64_t image = team.index; image < alone; image += team.size) {
+      work.first = image;
+      work.last = image + 1;
+      run_steps(0, schedule.split, work, /*together=*/false, seconds);
+    }
+    work.team = team;
+    work.private_base = first_base;
+    if (team.size > 1) {
+#pragma omp barrier
+    }
+    for (int64_t image = alone; image < work.images; ++image) {
+      work.first = image;
+      work.last = image + 1;
+      run_steps(0, schedule.split, work, /*together=*/true, seconds);
+    }
+    work.first = 0;
+    work.last = work.images;
+    run_steps(schedule.split, end, work, /*together=*/true, seconds);
+  }
+
+  void run_steps(int64_t begin, int64_t end, const Work& work, bool together, StepSeconds* seconds) const noexcept {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto start = seconds == nullptr ? Clock::time_point() : Clock::now();
+      steps_[static_cast<size_t>(i)]->run(work);
+      if (together && work.team.size > 1) {
+#pragma omp barrier
+      }
+      if (seconds != nullptr) {
+        (*seconds)[static_cast<size_t>(i)] += std::chrono::duration<double>(Clock::now() - start).count();
+      }
+    }
+  }
+
+  static int64_t activation_bytes(const Step& step, const Layout& layout) {
+    int64_t bytes = 0;
+    for (const auto& touched : {step.reads(), step.writes()}) {
+      for (const BufferId buffer : touched) {
+        bytes += layout.buffers[static_cast<size_t>(buffer)].image_bytes;
+      }
+    }
+    return bytes;
+  }
+
+  BufferId output_buffer() const {
+    return steps_.back()->reads().front();
+  }
+
+  std::vector<Life> find_lives() const {
+    std::vector<Life> lives(buffers_.size());
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      const auto touch = [&](const std::vector<BufferId>& touched) {
+        for (const BufferId buffer : touched) {
+          Life& life = lives[static_cast<size_t>(buffer)];
+          life.first = life.first < 0 ? static_cast<int64_t>(i) : life.first;
+          life.last = static_cast<int64_t>(i);
+        }
+      };
+      touch(steps_[i]->reads());
+      touch(steps_[i]->writes());
+    }
+    return lives;
+  }
+
+  std::shared_ptr<const Schedule> find_schedule(nn::Size2 size, int32_t threads) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (auto it = schedules_.begin(); it != schedules_.end(); ++it) {
+      if (it->size == size && it->threads == threads) {
+        schedules_.splice(schedules_.begin(), schedules_, it);
+        return it->schedule;
+      }
+    }
+    schedules_.push_front({size, threads, make_schedule(size, threads)});
+    if (schedules_.size() > kLayouts) {
+      schedules_.pop_back();
+    }
+    return schedules_.front().schedule;
+  }
+
+  std::shared_ptr<const Schedule> make_schedule(nn::Size2 size, int32_t threads) const {
+    auto schedule = std::make_shared<Schedule>();
+    Layout& layout = schedule->layout;
+    const std::vector<nn::Size2> sizes = infer_sizes(graph_, size);
+    for (const Buffer& buffer : buffers_) {
+      Placement at;
+      at.channels = buffer.channels;
+      at.pixel = buffer.pixel;
+      at.border = buffer.border;
+      at.element_bytes = buffer.is_float ? 4 : 2;
+      if (buffer.value != kNoValue) {
+        at.height = sizes[static_cast<size_t>(buffer.value)][0];
+        at.width = sizes[static_cast<size_t>(buffer.value)][1];
+      }
+      at.row = (at.width + 2 * at.border[1]) * at.pixel;
+      at.interior = at.border[0] * at.row + at.border[1] * at.pixel;
+      const int64_t pixels = buffer.per_thread ? threads : at.height + 2 * at.border[0];
+      at.image_bytes = align(pixels * (buffer.per_thread ? at.pixel : at.row) * at.element_bytes);
+      layout.buffers.push_back(at);
+    }
+    schedule->split = find_split(layout);
+    for (size_t i = 0; i < buffers_.size(); ++i) {
+      layout.buffers[i].is_shared = lives_[i].last >= schedule->split;
+    }
+    layout.private_bytes = place(layout, /*shared=*/false);
+    layout.shared_bytes = place(layout, /*shared=*/true);
+    return schedule;
+  }
+
+  // The step from which on all convolutions have more weights than activations, if that is worth it.
+  int64_t find_split(const Layout& layout) const {
+    const int64_t end = static_cast<int64_t>(steps_.size());
+    int64_t split = end;
+    int64_t weights = 0;
+    for (int64_t i = end; i-- > 0;) {
+      const Step& step = *steps_[static_cast<size_t>(i)];
+      if (step.weight_bytes() > 0 && step.weight_bytes() < activation_bytes(step, layout)) {
+        break;
+      }
+      weights += step.weight_bytes();
+      split = i;
+    }
+    if (weights < kCachedWeightBytes) {
+      return end;
+    }
+    // Partial sums are made and added up by one team.
+    const auto cuts_sums = [&](int64_t at) {
+      for (size_t i = 0; i < buffers_.size(); ++i) {
+        if (buffers_[i].per_thread && lives_[i].first < at && at <= lives_[i].last) {
+          return true;
+        }
+      }
+      return false;
+    };
+    while (split < end && cuts_sums(split)) {
+      ++split;
+    }
+    return split;
+  }
+
+  // Gives every buffer of a region the lowest place that no buffer with a meeting life has; the region's size.
+  int64_t place(Layout& layout, bool shared) const {
+    std::vector<size_t> placed;
+    int64_t total = 0;
+    for (size_t i = 0; i < buffers_.size(); ++i) {
+      Placement& at = layout.buffers[i];
+      if (at.is_shared != shared || lives_[i].first < 0) {
+        continue;
+      }
+      std::vector<std::pair<int64_t, int64_t>> taken;
+      for (const size_t other : placed) {
+        if (lives_[other].meets(lives_[i])) {
+          const Placement& there = layout.buffers[other];
+          taken.emplace_back(there.offset_bytes, there.offset_bytes + there.image_bytes);
+        }
+      }
+      std::sort(taken.begin(), taken.end());
+      int64_t offset = 0;
+      for (const auto& [begin, end] : taken) {
+        if (offset + at.image_bytes <= begin) {
+          break;
+        }
+        offset = std::max(offset, end);
+      }
+      at.offset_bytes = offset;
+      total = std::max(total, offset + at.image_bytes);
+      placed.push_back(i);
+    }
+    return total;
+  }
+
+  using Clock = std::chrono::steady_clock;
+
+  struct Known {
+    nn::Size2 size;
+    int32_t threads;
+    std::shared_ptr<const Schedule> schedule;
+  };
+
+  const Graph graph_;  // without the source's tensors
+  const Kernels& kernels_;
+  const std::vector<std::unique_ptr<Step>> steps_;
+  const std::vector<Buffer> buffers_;
+  const std::vector<Life> lives_;
+  mutable std::mutex mutex_;
+  mutable std::list<Known> schedules_;  // the latest first
+};
+
+}  // namespace
+
+std::unique_ptr<Program> make_direct_program(const Graph& graph, const Kernels& kernels, at::ScalarType element) {
+  DirectSteps lowered = lower_graph(graph, kernels, element);
+  return std::make_unique<DirectProgram>(without_tensors(graph), kernels, std::move(lowered));
+}
+
+}  // namespace senet::inference

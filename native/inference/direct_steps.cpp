@@ -1,0 +1,447 @@
+#include "inference/direct_steps.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/util/BFloat16.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace senet::inference {
+namespace {
+
+// Bytes of a convolution's input that are walked for all panels before the next: about a quarter of a core's second-level
+// cache, so that the weights of a panel have room beside it.
+constexpr int64_t kChunkBytes = 256 * 1024;
+// Pixels of such a part: enough that reading a panel's weights from the shared cache is hidden behind the products.
+constexpr int64_t kChunkPixels = 96;
+// With fewer pixels for each thread than this, threads share out the panels: each then reads only its own weights.
+constexpr int64_t kFewPixels = 48;
+
+Strides strides_of(const Placement& at, int64_t pixel) {
+  return {at.row, pixel};
+}
+
+std::vector<int64_t> shape_of(const Layout& layout, BufferId buffer, int64_t channels) {
+  const Placement& at = layout.buffers[static_cast<size_t>(buffer)];
+  return {channels, at.height, at.width};
+}
+
+// Zeros of the border, a share of the rows for each member of the team.
+void clear_border(const Work& work, BufferId buffer, int64_t image) {
+  const Placement& at = work.placement(buffer);
+  const int64_t top = at.border[0];
+  const int64_t side = at.border[1];
+  if (top == 0 && side == 0) {
+    return;
+  }
+  const int64_t rows = at.height + 2 * top;
+  const auto bytes = [&](int64_t elements) { return static_cast<size_t>(elements * at.element_bytes); };
+  for (int64_t row = work.team.begin(rows); row < work.team.end(rows); ++row) {
+    char* start = work.image(buffer, image) + bytes(row * at.row);
+    if (row < top || row >= top + at.height) {
+      std::memset(start, 0, bytes(at.row));
+    } else if (side > 0) {
+      std::memset(start, 0, bytes(side * at.pixel));
+      std::memset(start + bytes((side + at.width) * at.pixel), 0, bytes(side * at.pixel));
+    }
+  }
+}
+
+// This member's partial sums of an image.
+float* partial_sums(const Work& work, BufferId sums, int64_t image) {
+  const Placement& at = work.placement(sums);
+  float* mine = reinterpret_cast<float*>(work.image(sums, image)) + work.team.index * at.pixel;
+  std::memset(mine, 0, static_cast<size_t>(at.pixel) * sizeof(float));
+  return mine;
+}
+
+const float* floats(const Work& work, BufferId buffer, int64_t image) {
+  return buffer == kNoBuffer ? nullptr : reinterpret_cast<const float*>(work.image(buffer, image));
+}
+
+std::vector<BufferId> present(std::initializer_list<BufferId> buffers) {
+  std::vector<BufferId> result;
+  std::copy_if(buffers.begin(), buffers.end(), std::back_inserter(result),
+               [](BufferId buffer) { return buffer != kNoBuffer; });
+  return result;
+}
+
+}  // namespace
+
+void ConvolutionStep::run(const Work& work) const noexcept {
+  const Placement& in = work.placement(input);
+  // All panels have outputs of one size.
+  const Placement& out = work.placement(panels.front().output);
+  int64_t width = out.width;
+  int64_t pixels = out.height * out.width;
+  int64_t images = work.last - work.first;
+  int64_t input_image_step = 0;
+  int64_t output_image_step = 0;
+  // Images of one pixel are the rows of a matrix: they run as one image, a row each.
+  if (pixels == 1 && images > 1 && scale == kNoBuffer && residual == kNoBuffer && sums == kNoBuffer) {
+    input_image_step = in.image_bytes / in.element_bytes;
+    output_image_step = out.image_bytes / out.element_bytes;
+    pixels = images;
+    images = 1;
+  }
+
+  // The pixels of a row lie side by side, so a row of the window is one run of elements.
+  std::array<int64_t, kMaxTaps> taps{};
+  for (int64_t y = 0; y < kernel[0]; ++y) {
+    taps[static_cast<size_t>(y)] = y * in.row;
+  }
+
+  ConvTask task{};
+  task.taps = taps.data();
+  task.tap_count = kernel[0];
+  task.tap_length = kernel[1] * in.pixel;
+  task.input_strides = {input_image_step != 0 ? input_image_step : stride[0] * in.row, stride[1] * in.pixel};
+  task.width = width;
+  task.output_is_float = output_is_float;
+  if (residual != kNoBuffer) {
+    const Placement& other = work.placement(residual);
+    task.residual_strides = strides_of(other, other.pixel);
+  }
+
+  const int64_t panel_count = static_cast<int64_t>(panels.size());
+  const int32_t team = work.team.size;
+  const bool by_panels =
+      team > 1 && pixels < kFewPixels * team && (panel_count % team == 0 || panel_count >= 4 * team);
+  const int64_t first_panel = by_panels ? work.team.begin(panel_count) : 0;
+  const int64_t last_panel = by_panels ? work.team.end(panel_count) : panel_count;
+  const int64_t first_pixel = by_panels ? 0 : work.team.begin(pixels);
+  const int64_t last_pixel = by_panels ? pixels : work.team.end(pixels);
+  const int64_t window_bytes = stride[0] * stride[1] * in.pixel * in.element_bytes;
+  const int64_t chunk = std::clamp<int64_t>(kChunkBytes / window_bytes, 24, kChunkPixels);
+
+  for (int64_t image = work.first; image < work.first + images; ++image) {
+    for (int64_t i = 0; i < (input_image_step != 0 ? work.last - work.first : 1); ++i) {
+      for (const BufferId buffer : clears) {
+        clear_border(work, buffer, image + i);
+      }
+    }
+    float* image_sums = sums == kNoBuffer ? nullptr : partial_sums(work, sums, image);
+    const float* image_scale = floats(work, scale, image);
+    const char* window = work.image(input, image) +
+                         ((in.border[0] - padding[0]) * in.row + (in.border[1] - padding[1]) * in.pixel) * in.element_bytes;
+    task.input = window;
+    const int64_t chunks = (last_pixel - first_pixel + chunk - 1) / chunk;
+    int64_t from = first_pixel;
+    for (int64_t part = 0; part < chunks; ++part) {
+      const int64_t to = first_pixel + (last_pixel - first_pixel) * (part + 1) / chunks;
+      task.first = from;
+      task.last = to;
+      for (int64_t i = first_panel; i < last_panel; ++i) {
+        const Panel& panel = panels[static_cast<size_t>(i)];
+        const Placement& target = work.placement(panel.output);
+        task.vectors = panel.vectors;
+        task.activation = panel.activation;
+        task.weights = weights[panel_weights[static_cast<size_t>(i)]].data_ptr<uint8_t>() + panel.weight_offset;
+        task.bias = bias.data() + panel.channel;
+        task.scale = image_scale == nullptr ? nullptr : image_scale + panel.channel;
+        task.sums = image_sums == nullptr ? nullptr : image_sums + panel.channel;
+        task.residual = residual == kNoBuffer ? nullptr : work.pixels(residual, image, panel.channel);
+        task.output = store ? work.pixels(panel.output, image, panel.output_channel) : nullptr;
+        task.output_strides = {output_image_step != 0 ? output_image_step : target.row, target.pixel};
+        kernels->convolution(task);
+      }
+      from = to;
+    }
+  }
+}
+
+StepInfo ConvolutionStep::explain(const Layout& layout) const {
+  StepInfo info{name, "convolution", fused};
+  info.input = shape_of(layout, input, in_channels);
+  info.output = shape_of(layout, panels.front().output, out_channels);
+  info.weight_bytes = weight_bytes();
+  info.multiply_adds = out_channels * in_channels * kernel[0] * kernel[1] * info.output[1] * info.output[2];
+  return info;
+}
+
+std::vector<BufferId> ConvolutionStep::reads() const {
+  return present({input, scale, residual});
+}
+
+std::vector<BufferId> ConvolutionStep::writes() const {
+  std::vector<BufferId> result = present({sums});
+  for (const Panel& panel : panels) {
+    if (store) {
+      result.push_back(panel.output);
+    }
+  }
+  return result;
+}
+
+int64_t ConvolutionStep::weight_bytes() const {
+  int64_t bytes = static_cast<int64_t>(bias.size() * sizeof(float));
+  for (const at::Tensor& packed : weights) {
+    bytes += static_cast<int64_t>(packed.nbytes());
+  }
+  return bytes;
+}
+
+void ScaleStep::run(const Work& work) const noexcept {
+  const Placement& in = work.placement(input);
+  ScaleTask task{};
+  task.input_strides = strides_of(in, in.pixel);
+  task.activation = activation;
+  task.channels = in.pixel;
+  task.width = in.width;
+  task.first = work.team.begin(in.height * in.width);
+  task.last = work.team.end(in.height * in.width);
+  task.shift = fixed_shift.empty() ? nullptr : fixed_shift.data();
+  for (int64_t image = work.first; image < work.last; ++image) {
+    for (const BufferId buffer : clears) {
+      clear_border(work, buffer, image);
+    }
+    task.input = work.pixels(input, image);
+    task.scale = fixed_scale.empty() ? floats(work, scale, image) : fixed_scale.data();
+    task.sums = sums == kNoBuffer ? nullptr : partial_sums(work, sums, image);
+    if (residual != kNoBuffer) {
+      task.residual = work.pixels(residual, image);
+      task.residual_strides = strides_of(work.placement(residual), work.placement(residual).pixel);
+    }
+    if (output != kNoBuffer) {
+      task.output = work.pixels(output, image);
+      task.output_strides = strides_of(work.placement(output), work.placement(output).pixel);
+    }
+    kernels->scale(task);
+  }
+}
+
+StepInfo ScaleStep::explain(const Layout& layout) const {
+  StepInfo info{name, output == kNoBuffer ? "squeeze" : "scale", fused};
+  const Placement& in = layout.buffers[static_cast<size_t>(input)];
+  info.input = shape_of(layout, input, in.channels);
+  info.output = output == kNoBuffer ? std::vector<int64_t>{in.channels, 1, 1} : info.input;
+  info.weight_bytes = static_cast<int64_t>((fixed_scale.size() + fixed_shift.size()) * sizeof(float));
+  return info;
+}
+
+std::vector<BufferId> ScaleStep::reads() const {
+  return present({input, scale, residual});
+}
+
+std::vector<BufferId> ScaleStep::writes() const {
+  return present({sums, output});
+}
+
+void PoolStep::run(const Work& work) const noexcept {
+  const Placement& in = work.placement(input);
+  const Placement& out = work.placement(output);
+  PoolTask task{};
+  task.input_strides = strides_of(in, in.pixel);
+  task.input_height = in.height;
+  task.input_width = in.width;
+  task.kernel = kernel;
+  task.stride = stride;
+  task.padding = padding;
+  task.maximum = maximum;
+  task.factor = 1.0f / static_cast<float>(kernel * kernel);
+  task.shift = shift.empty() ? nullptr : shift.data();
+  task.activation = activation;
+  task.output_strides = strides_of(out, out.pixel);
+  task.channels = in.pixel;
+  task.width = out.width;
+  task.first = work.team.begin(out.height * out.width);
+  task.last = work.team.end(out.height * out.width);
+  for (int64_t image = work.first; image < work.last; ++image) {
+    for (const BufferId buffer : clears) {
+      clear_border(work, buffer, image);
+    }
+    task.input = work.pixels(input, image);
+    task.output = work.pixels(output, image, output_channel);
+    kernels->pool(task);
+  }
+}
+
+StepInfo PoolStep::explain(const Layout& layout) const {
+  StepInfo info{name, maximum ? "max_pool" : "average_pool", fused};
+  const int64_t channels = layout.buffers[static_cast<size_t>(input)].channels;
+  info.input = shape_of(layout, input, channels);
+  info.output = shape_of(layout, output, channels);
+  info.weight_bytes = static_cast<int64_t>(shift.size() * sizeof(float));
+  return info;
+}
+
+std::vector<BufferId> PoolStep::reads() const {
+  return {input};
+}
+
+std::vector<BufferId> PoolStep::writes() const {
+  return {output};
+}
+
+void MeanStep::run(const Work& work) const noexcept {
+  const Placement& partials = work.placement(sums);
+  const Placement& out = work.placement(output);
+  const Placement& source = work.placement(of);
+  const float factor = 1.0f / static_cast<float>(source.height * source.width);
+  const int64_t begin = work.team.begin(partials.pixel);
+  const int64_t end = work.team.end(partials.pixel);
+  for (int64_t image = work.first; image < work.last; ++image) {
+    const float* from = floats(work, sums, image);
+    char* to = work.image(output, image);
+    for (int64_t c = begin; c < end; ++c) {
+      float total = from[c];
+      for (int32_t member = 1; member < work.team.size; ++member) {
+        total += from[member * partials.pixel + c];
+      }
+      total *= factor;
+      if (out.element_bytes == 4) {
+        reinterpret_cast<float*>(to)[c] = total;
+      } else {
+        reinterpret_cast<uint16_t*>(to)[c] = c10::detail::round_to_nearest_even(total);
+      }
+    }
+  }
+}
+
+StepInfo MeanStep::explain(const Layout& layout) const {
+  StepInfo info{name, "mean", fused};
+  const Placement& source = layout.buffers[static_cast<size_t>(of)];
+  info.input = {source.channels, source.height, source.width};
+  info.output = {source.channels, 1, 1};
+  return info;
+}
+
+std::vector<BufferId> MeanStep::reads() const {
+  return {sums};
+}
+
+std::vector<BufferId> MeanStep::writes() const {
+  return {output};
+}
+
+void LoadStep::run(const Work& work) const noexcept {
+  const Placement& out = work.placement(output);
+  const at::Tensor& tensor = *work.input;
+  LoadTask task{};
+  task.channel_stride = tensor.stride(1);
+  task.row_stride = tensor.stride(2);
+  task.column_stride = tensor.stride(3);
+  task.output_strides = strides_of(out, out.pixel);
+  task.channels = tensor.size(1);
+  task.pixel_channels = out.pixel;
+  task.width = out.width;
+  task.first = work.team.begin(out.height);
+  task.last = work.team.end(out.height);
+  for (int64_t image = work.first; image < work.last; ++image) {
+    clear_border(work, output, image);
+    task.input = tensor.const_data_ptr<float>() + (work.tensor_image + image) * tensor.stride(0);
+    task.output = work.pixels(output, image);
+    kernels->load(task);
+  }
+}
+
+StepInfo LoadStep::explain(const Layout& layout) const {
+  StepInfo info{name, "load", fused};
+  info.input = shape_of(layout, output, layout.buffers[static_cast<size_t>(output)].channels);
+  info.output = info.input;
+  return info;
+}
+
+std::vector<BufferId> LoadStep::reads() const {
+  return {};
+}
+
+std::vector<BufferId> LoadStep::writes() const {
+  return {output};
+}
+
+void StoreStep::run(const Work& work) const noexcept {
+  const Placement& in = work.placement(input);
+  const int64_t rows_begin = work.team.begin(in.height);
+  const int64_t rows_end = work.team.end(in.height);
+  const int64_t plane = in.height * in.width;
+  for (int64_t image = work.first; image < work.last; ++image) {
+    const char* from = work.pixels(input, image);
+    float* to = work.output->mutable_data_ptr<float>() + (work.tensor_image + image) * in.channels * plane;
+    for (int64_t row = rows_begin; row < rows_end; ++row) {
+      for (int64_t column = 0; column < in.width; ++column) {
+        const char* pixel = from + (row * in.row + column * in.pixel) * in.element_bytes;
+        for (int64_t c = 0; c < in.channels; ++c) {
+          to[c * plane + row * in.width + column] =
+              in.element_bytes == 4 ? reinterpret_cast<const float*>(pixel)[c]
+                                    : c10::detail::f32_from_bits(reinterpret_cast<const uint16_t*>(pixel)[c]);
+        }
+      }
+    }
+  }
+}
+
+StepInfo StoreStep::explain(const Layout& layout) const {
+  StepInfo info{name, "store", fused};
+  info.input = shape_of(layout, input, layout.buffers[static_cast<size_t>(input)].channels);
+  info.output = info.input;
+  return info;
+}
+
+std::vector<BufferId> StoreStep::reads() const {
+  return {input};
+}
+
+std::vector<BufferId> StoreStep::writes() const {
+  return {};
+}
+
+at::Tensor pack_convolution(const at::Tensor& weight, int64_t pixel, bool is_float, int32_t vector_channels,
+                            const std::vector<int32_t>& panel_vectors, std::vector<int64_t>* offsets) {
+  const at::Tensor source = weight.contiguous();
+  const int64_t out_channels = source.size(0);
+  const int64_t in_channels = source.size(1);
+  const int64_t height = source.size(2);
+  const int64_t width = source.size(3);
+  const int64_t group = is_float ? 1 : 2;
+  int64_t vectors = 0;
+  for (const int32_t count : panel_vectors) {
+    vectors += count;
+  }
+  const int64_t elements = vectors * vector_channels * height * width * pixel;
+  const int64_t element_bytes = is_float ? 4 : 2;
+  at::Tensor packed = at::empty({elements * element_bytes}, at::TensorOptions().dtype(at::kByte));
+  auto* bytes = packed.mutable_data_ptr<uint8_t>();
+  std::memset(bytes, 0, packed.nbytes());
+  const double* from = source.const_data_ptr<double>();
+  int64_t start = 0;
+  int64_t first_channel = 0;
+  for (const int32_t count : panel_vectors) {
+    offsets->push_back(start * element_bytes);
+    const int64_t channels = count * vector_channels;
+    for (int64_t o = 0; o < channels && first_channel + o < out_channels; ++o) {
+      for (int64_t i = 0; i < in_channels; ++i) {
+        const double* window = from + ((first_channel + o) * in_channels + i) * height * width;
+        for (int64_t y = 0; y < height; ++y) {
+          for (int64_t x = 0; x < width; ++x) {
+            const int64_t k = (y * width + x) * pixel + i;
+            const int64_t at = start + (k / group) * channels * group + o * group + k % group;
+            const float value = static_cast<float>(window[y * width + x]);
+            if (is_float) {
+              reinterpret_cast<float*>(bytes)[at] = value;
+            } else {
+              reinterpret_cast<uint16_t*>(bytes)[at] = c10::detail::round_to_nearest_even(value);
+            }
+          }
+        }
+      }
+    }
+    start += channels * height * width * pixel;
+    first_channel += channels;
+  }
+  return packed;
+}
+
+std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors) {
+  const int64_t padded = (channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
+  const int64_t vectors = padded / vector_channels;
+  const int64_t count = (vectors + max_vectors - 1) / max_vectors;
+  std::vector<int32_t> result;
+  for (int64_t i = 0; i < count; ++i) {
+    result.push_back(static_cast<int32_t>(vectors * (i + 1) / count - vectors * i / count));
+  }
+  return result;
+}
+
+}  // namespace senet::inference

@@ -1,0 +1,236 @@
+// The steps of a direct program and the memory that they work on. See direct_program.h for the whole.
+#pragma once
+
+#include "inference/graph.h"
+#include "inference/kernels.h"
+#include "inference/program.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace senet::inference {
+
+using BufferId = int32_t;
+inline constexpr BufferId kNoBuffer = -1;
+
+/// Rows of a convolution's window at most.
+inline constexpr int64_t kMaxTaps = 16;
+
+/// Memory that steps write and read: an activation, a vector per image, or partial sums of one.
+struct Buffer {
+  ValueId value = kNoValue;     // of the graph, whose size it has; kNoValue: 1 x 1
+  int64_t channels = 0;
+  int64_t pixel = 0;            // elements of a pixel: the channels with their padding
+  nn::Size2 border = {0, 0};    // rows above and below, columns left and right
+  bool is_float = true;         // else bfloat16
+  bool per_thread = false;      // partial sums: one pixel for each thread
+};
+
+/// Where a buffer lies for images of one size. Counts elements unless it says bytes.
+struct Placement {
+  int64_t channels = 0;         // these three and the border as in Buffer
+  int64_t pixel = 0;
+  nn::Size2 border = {0, 0};
+  int64_t height = 1;
+  int64_t width = 1;
+  int64_t row = 0;              // with the border
+  int64_t interior = 0;         // of pixel (0, 0)
+  int64_t element_bytes = 4;
+  int64_t image_bytes = 0;
+  int64_t offset_bytes = 0;     // in its region; of the shared one, for one image
+  bool is_shared = false;       // has a place for each image, else for each thread
+};
+
+struct Layout {
+  std::vector<Placement> buffers;
+  int64_t private_bytes = 0;    // for each thread
+  int64_t shared_bytes = 0;     // for each image
+};
+
+/// The threads that work on the same images.
+struct Team {
+  int32_t index = 0;
+  int32_t size = 1;
+
+  /// This member's part of `count` things.
+  int64_t begin(int64_t count) const {
+    return count * index / size;
+  }
+  int64_t end(int64_t count) const {
+    return count * (index + 1) / size;
+  }
+};
+
+/// What a step works on: images [first, last) of a run, with one team.
+struct Work {
+  const Layout* layout;
+  char* private_base;           // of the thread or, where a team shares an image, of its first
+  char* shared_base;
+  int64_t images;               // of the run
+  int64_t first;
+  int64_t last;
+  Team team;
+
+  const at::Tensor* input;      // of the images of the run
+  at::Tensor* output;
+  int64_t tensor_image;         // index in `input` and `output` of the run's first image
+
+  const Placement& placement(BufferId buffer) const {
+    return layout->buffers[static_cast<size_t>(buffer)];
+  }
+  /// The first byte of a buffer's image.
+  char* image(BufferId buffer, int64_t index) const {
+    const Placement& at = placement(buffer);
+    return at.is_shared ? shared_base + at.offset_bytes * images + index * at.image_bytes
+                        : private_base + at.offset_bytes;
+  }
+  /// Pixel (0, 0), channel `channel`.
+  char* pixels(BufferId buffer, int64_t index, int64_t channel = 0) const {
+    const Placement& at = placement(buffer);
+    return image(buffer, index) + (at.interior + channel) * at.element_bytes;
+  }
+};
+
+class Step {
+ public:
+  virtual ~Step() = default;
+  virtual void run(const Work& work) const noexcept = 0;
+  virtual StepInfo explain(const Layout& layout) const = 0;
+  /// Buffers that it reads, and that it writes.
+  virtual std::vector<BufferId> reads() const = 0;
+  virtual std::vector<BufferId> writes() const = 0;
+  virtual int64_t weight_bytes() const {
+    return 0;
+  }
+
+  std::string name;
+  std::vector<std::string> fused;
+  std::vector<BufferId> clears;  // buffers whose border it zeroes: it is the first that writes them
+};
+
+/// Output channels [channel, channel + vectors * vector width) of a convolution, and where they go.
+struct Panel {
+  int32_t vectors;
+  Activation activation;
+  int64_t weight_offset;  // bytes
+  int64_t channel;        // of bias, scale and sums
+  BufferId output;
+  int64_t output_channel;
+};
+
+/// Convolution, or a linear layer as a 1 x 1 convolution, with everything that kernels.h does to its sums.
+class ConvolutionStep : public Step {
+ public:
+  void run(const Work& work) const noexcept override;
+  StepInfo explain(const Layout& layout) const override;
+  std::vector<BufferId> reads() const override;
+  std::vector<BufferId> writes() const override;
+  int64_t weight_bytes() const override;
+
+  const ElementKernels* kernels;
+  BufferId input;
+  nn::Size2 kernel;
+  nn::Size2 stride;
+  nn::Size2 padding;
+  int64_t in_channels;
+  int64_t out_channels = 0;
+  std::vector<Panel> panels;
+  std::vector<at::Tensor> weights;        // packed; a horizontal fusion has several
+  std::vector<size_t> panel_weights;      // for each panel, which of them
+  std::vector<float> bias;
+  BufferId scale = kNoBuffer;
+  BufferId residual = kNoBuffer;
+  BufferId sums = kNoBuffer;
+  bool store = true;
+  bool output_is_float = false;
+};
+
+/// Scale, shift, residual, ReLU and sums of an activation.
+class ScaleStep : public Step {
+ public:
+  void run(const Work& work) const noexcept override;
+  StepInfo explain(const Layout& layout) const override;
+  std::vector<BufferId> reads() const override;
+  std::vector<BufferId> writes() const override;
+
+  const ElementKernels* kernels;
+  BufferId input;
+  BufferId scale = kNoBuffer;
+  std::vector<float> fixed_scale;         // of a BatchNorm; empty: `scale` or 1
+  std::vector<float> fixed_shift;
+  BufferId residual = kNoBuffer;
+  BufferId sums = kNoBuffer;
+  BufferId output = kNoBuffer;            // kNoBuffer: only the sums are wanted
+  Activation activation = Activation::kNone;
+};
+
+/// Maximum or average of windows.
+class PoolStep : public Step {
+ public:
+  void run(const Work& work) const noexcept override;
+  StepInfo explain(const Layout& layout) const override;
+  std::vector<BufferId> reads() const override;
+  std::vector<BufferId> writes() const override;
+
+  const ElementKernels* kernels;
+  BufferId input;
+  BufferId output;
+  int64_t output_channel = 0;
+  int64_t kernel;
+  int64_t stride;
+  int64_t padding;
+  bool maximum;
+  std::vector<float> shift;               // may be empty
+  Activation activation = Activation::kNone;
+};
+
+/// The threads' partial sums over an image to its mean per channel.
+class MeanStep : public Step {
+ public:
+  void run(const Work& work) const noexcept override;
+  StepInfo explain(const Layout& layout) const override;
+  std::vector<BufferId> reads() const override;
+  std::vector<BufferId> writes() const override;
+
+  BufferId sums;
+  BufferId output;                        // 1 x 1
+  BufferId of;                            // whose pixels were summed
+};
+
+/// The input tensor to the first buffer.
+class LoadStep : public Step {
+ public:
+  void run(const Work& work) const noexcept override;
+  StepInfo explain(const Layout& layout) const override;
+  std::vector<BufferId> reads() const override;
+  std::vector<BufferId> writes() const override;
+
+  const ElementKernels* kernels;
+  BufferId output;
+};
+
+/// The last buffer to the output tensor, float32.
+class StoreStep : public Step {
+ public:
+  void run(const Work& work) const noexcept override;
+  StepInfo explain(const Layout& layout) const override;
+  std::vector<BufferId> reads() const override;
+  std::vector<BufferId> writes() const override;
+
+  BufferId input;
+};
+
+/// Packs [out, in, height, width] (float64) for ConvolutionStep::panels, in the order of kernels.h, with the input's
+/// channels padded to `pixel`. The result is bytes; `offsets` gets the place of each panel.
+at::Tensor pack_convolution(const at::Tensor& weight, int64_t pixel, bool is_float, int32_t vector_channels,
+                            const std::vector<int32_t>& panel_vectors, std::vector<int64_t>* offsets);
+
+/// Splits channels into panels of nearly equal size, at most `max_vectors` each.
+std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors);
+
+}  // namespace senet::inference

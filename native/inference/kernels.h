@@ -1,0 +1,135 @@
+// The vector kernels of compiled models, as a table that is chosen once by what the processor can do. Plain pointers
+// and sizes only: the sources behind this table are compiled with other machine flags than the rest, so that they
+// must share no inline function with it (a linker keeps one copy of each, and it might be the one that this
+// processor cannot run). For the same reason they include nothing of LibTorch and little of the standard library.
+//
+// Layout. Activations are channels-last with the channels padded to a multiple of `kChannelBlock` and a border of
+// zeros around each image as wide as the padding of the convolutions that read it; so a convolution has no special
+// case at the edges, and the elements under one row of its window lie side by side in memory.
+// Weights are packed in panels of 1 to `max_vectors` vectors of output channels, see pack_convolution.h.
+#pragma once
+
+#include <cstdint>
+
+namespace senet::inference {
+
+/// Channels of an activation are padded with zeros to a multiple of this.
+inline constexpr int64_t kChannelBlock = 16;
+
+enum class Activation : uint8_t { kNone, kRelu, kSigmoid };
+
+/// Elements from one row and one column to the next.
+struct Strides {
+  int64_t row = 0;
+  int64_t column = 0;
+};
+
+/// Pixels [first, last) of one image's output, in the order of rows, for one panel of output channels:
+///   y = activation(scale * (weights . window + bias) + residual);  sums += y over the pixels;  output = y
+/// Elements are float or bfloat16 as the kernel says; bias, scale and sums are always float.
+struct ConvTask {
+  const void* input;       // window of pixel (0, 0)
+  Strides input_strides;   // between the windows of neighbouring output pixels
+  const int64_t* taps;     // element offset of each row of the window
+  int64_t tap_count;
+  int64_t tap_length;      // elements of a row of the window; even for bfloat16
+  const void* weights;     // [tap][element][channel], bfloat16: [tap][element / 2][channel][2]
+  const float* bias;       // per channel of the panel, as everything below
+  const float* scale;      // may be null: 1
+  const void* residual;    // pixel (0, 0); may be null: 0
+  Strides residual_strides;
+  float* sums;             // may be null
+  void* output;            // pixel (0, 0); may be null
+  Strides output_strides;
+  bool output_is_float;    // also when the elements are bfloat16
+  Activation activation;
+  int32_t vectors;         // of the panel
+  int64_t width;           // pixels of a row of the output
+  int64_t first;
+  int64_t last;
+};
+
+/// Pixels [first, last) of one image, `channels` (a multiple of kChannelBlock) each:
+///   y = activation(scale * input + shift + residual);  sums += y;  output = y
+struct ScaleTask {
+  const void* input;
+  Strides input_strides;
+  const float* scale;      // may be null: 1
+  const float* shift;      // may be null: 0
+  const void* residual;    // may be null: 0
+  Strides residual_strides;
+  float* sums;             // may be null
+  void* output;            // may be null; may be the input
+  Strides output_strides;
+  Activation activation;   // kNone or kRelu
+  int64_t channels;
+  int64_t width;
+  int64_t first;
+  int64_t last;
+};
+
+/// Pixels [first, last) of one image: the maximum, or the sum times `factor`, of the part of each window that lies in
+/// the image; then shift and activation.
+struct PoolTask {
+  const void* input;       // pixel (0, 0), without the border
+  Strides input_strides;
+  int64_t input_height;
+  int64_t input_width;
+  int64_t kernel;
+  int64_t stride;
+  int64_t padding;
+  bool maximum;
+  float factor;            // of a sum
+  const float* shift;      // may be null: 0
+  Activation activation;   // kNone or kRelu
+  void* output;
+  Strides output_strides;
+  int64_t channels;        // a multiple of kChannelBlock
+  int64_t width;
+  int64_t first;
+  int64_t last;
+};
+
+/// Rows [first, last) of one image: float planes with any strides become pixels of `pixel_channels` elements.
+struct LoadTask {
+  const float* input;
+  int64_t channel_stride;
+  int64_t row_stride;
+  int64_t column_stride;
+  void* output;            // pixel (0, 0)
+  Strides output_strides;
+  int64_t channels;
+  int64_t pixel_channels;  // at least `channels`; the rest become zeros
+  int64_t width;
+  int64_t first;
+  int64_t last;
+};
+
+/// The kernels for one element type.
+struct ElementKernels {
+  void (*convolution)(const ConvTask&) noexcept;
+  void (*scale)(const ScaleTask&) noexcept;
+  void (*pool)(const PoolTask&) noexcept;
+  void (*load)(const LoadTask&) noexcept;
+};
+
+struct Kernels {
+  const char* name;                 // "avx512_bf16", "avx512", "avx2"
+  int32_t vector_channels;          // floats of a vector
+  int32_t max_vectors;              // of a panel
+  const ElementKernels* float32;
+  const ElementKernels* bfloat16;   // null where the processor multiplies none
+};
+
+/// The best that this processor can run, or null (then compiled models use LibTorch's operators).
+const Kernels* processor_kernels();
+
+/// Whether the processor multiplies bfloat16 matrices in a unit of their own (AMX).
+bool processor_has_matrix_unit();
+
+/// Of one instruction set, whether this processor has it or not; null where the compiler had none.
+const Kernels* avx512_bf16_kernels();
+const Kernels* avx512_kernels();
+const Kernels* avx2_kernels();
+
+}  // namespace senet::inference

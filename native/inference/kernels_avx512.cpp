@@ -1,0 +1,31 @@
+// The float32 kernels for AVX-512 (F, BW, VL, DQ). Compiled with those flags; see kernels.h.
+#include "inference/kernels.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#include <immintrin.h>
+#include <math.h>
+
+namespace senet::inference {
+namespace {
+
+#include "inference/kernels_simd.h"
+#include "inference/kernels_avx512.h"
+
+constexpr ElementKernels kFloat = element_kernels<Avx512Float>();
+constexpr Kernels kKernels = {"avx512", Avx512Float::kWidth, Avx512Float::kMaxVectors, &kFloat, nullptr};
+
+}  // namespace
+
+const Kernels* avx512_kernels() {
+  return &kKernels;
+}
+
+}  // namespace senet::inference
+
+#else
+
+const senet::inference::Kernels* senet::inference::avx512_kernels() {
+  return nullptr;
+}
+
+#endif

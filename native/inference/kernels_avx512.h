@@ -1,0 +1,87 @@
+// The vector types of kernels_simd.h for AVX-512. Included, as that is, in the anonymous namespace of the sources that are
+// compiled for it, after <immintrin.h>.
+
+struct Avx512Float {
+  using Element = float;
+  using Vector = __m512;
+  static constexpr int kWidth = 16;
+  static constexpr int kGroup = 1;
+  static constexpr int kMaxVectors = 4;
+
+  // Of 32 registers: pixels x vectors for the sums, `vectors` for weights, one for the broadcast.
+  static constexpr int block_pixels(int vectors) {
+    constexpr int kPixels[] = {0, 14, 12, 8, 6};
+    return kPixels[vectors];
+  }
+  static Vector broadcast(float x) {
+    return _mm512_set1_ps(x);
+  }
+  static Vector load(const float* from) {
+    return _mm512_loadu_ps(from);
+  }
+  static void store(float* to, Vector x) {
+    _mm512_storeu_ps(to, x);
+  }
+  static Vector load_elements(const Element* from) {
+    return _mm512_loadu_ps(from);
+  }
+  static void store_elements(Element* to, Vector x) {
+    _mm512_storeu_ps(to, x);
+  }
+  static Element to_element(float x) {
+    return x;
+  }
+  static Vector add(Vector x, Vector y) {
+    return _mm512_add_ps(x, y);
+  }
+  static Vector multiply(Vector x, Vector y) {
+    return _mm512_mul_ps(x, y);
+  }
+  // The instruction gives its second operand when one is NaN: written this way a NaN stays one, as in PyTorch.
+  static Vector max(Vector x, Vector y) {
+    const __mmask16 unordered = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return _mm512_mask_mov_ps(_mm512_max_ps(x, y), unordered, x);
+  }
+  static Vector relu(Vector x) {
+    return _mm512_max_ps(_mm512_setzero_ps(), x);
+  }
+  static Vector broadcast_group(const Element* from) {
+    return _mm512_set1_ps(*from);
+  }
+  static Vector multiply_add(Vector weights, Vector window, Vector sum) {
+    return _mm512_fmadd_ps(weights, window, sum);
+  }
+};
+
+#if defined(__AVX512BF16__)
+// Elements are the upper halves of floats. Each 32 bits of weights and window hold two of them.
+struct Avx512Bfloat16 : Avx512Float {
+  using Element = uint16_t;
+  static constexpr int kGroup = 2;
+
+  static Vector load_elements(const Element* from) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
+  static void store_elements(Element* to, Vector x) {
+    const __m256bh halves = _mm512_cvtneps_pbh(x);
+    __builtin_memcpy(to, &halves, sizeof(halves));
+  }
+  static Element to_element(float x) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof(bits));
+    if (x != x) {
+      return 0x7fc0;
+    }
+    return static_cast<Element>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to the nearest, ties to even
+  }
+  static Vector broadcast_group(const Element* from) {
+    int32_t pair;
+    __builtin_memcpy(&pair, from, sizeof(pair));
+    return _mm512_castsi512_ps(_mm512_set1_epi32(pair));
+  }
+  static Vector multiply_add(Vector weights, Vector window, Vector sum) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(weights), reinterpret_cast<__m512bh>(window));
+  }
+};
+#endif

@@ -1,0 +1,268 @@
+// The kernels of kernels.h, once for all instruction sets: templates over a struct `Isa` that wraps one vector type
+// and one element type. Included by kernels_<set>.cpp only, in an anonymous namespace of each, see kernels.h for why.
+//
+// An Isa has: Element; Vector (of floats); kWidth (floats of a Vector); kGroup (elements that one multiply_add takes
+// from the window: 1, or 2 for bfloat16); block_pixels(vectors); zero, broadcast(float), load(float*),
+// store(float*), load_elements, store_elements, add, multiply, max, multiply_add(weights, window, sum) and
+// broadcast_group(Element*).
+
+template <class Isa>
+inline const typename Isa::Element* element_at(const void* base, int64_t offset) {
+  return static_cast<const typename Isa::Element*>(base) + offset;
+}
+
+// One block of the output: kPixels x (kVectors vectors of channels), all of which stay in registers while the window is
+// walked once. Each step loads kVectors vectors of weights and one broadcast per pixel for kPixels * kVectors
+// multiply-adds, which keeps the two multipliers fed from the two load ports.
+template <class Isa, int kPixels, int kVectors>
+void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
+  using Element = typename Isa::Element;
+  using Vector = typename Isa::Vector;
+  const Element* windows[kPixels];
+  int64_t outputs[kPixels];
+  int64_t residuals[kPixels];
+#pragma GCC unroll 16
+  for (int p = 0; p < kPixels; ++p) {
+    windows[p] = element_at<Isa>(task.input, row * task.input_strides.row + column * task.input_strides.column);
+    outputs[p] = row * task.output_strides.row + column * task.output_strides.column;
+    residuals[p] = row * task.residual_strides.row + column * task.residual_strides.column;
+    if (++column == task.width) {
+      column = 0;
+      ++row;
+    }
+  }
+
+  Vector sums[kPixels][kVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const Vector bias = Isa::load(task.bias + v * Isa::kWidth);
+#pragma GCC unroll 16
+    for (int p = 0; p < kPixels; ++p) {
+      sums[p][v] = bias;
+    }
+  }
+  const float* weights = static_cast<const float*>(task.weights);  // of groups of elements, 32 bits each
+  for (int64_t tap = 0; tap < task.tap_count; ++tap) {
+    const Element* x[kPixels];
+#pragma GCC unroll 16
+    for (int p = 0; p < kPixels; ++p) {
+      x[p] = windows[p] + task.taps[tap];
+    }
+    for (int64_t k = 0; k < task.tap_length; k += Isa::kGroup) {
+      Vector w[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        w[v] = Isa::load(weights + v * Isa::kWidth);
+      }
+      weights += kVectors * Isa::kWidth;
+#pragma GCC unroll 16
+      for (int p = 0; p < kPixels; ++p) {
+        const Vector element = Isa::broadcast_group(x[p] + k);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          sums[p][v] = Isa::multiply_add(w[v], element, sums[p][v]);
+        }
+      }
+    }
+  }
+
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t at = v * Isa::kWidth;
+    if (task.scale != nullptr) {
+      const Vector scale = Isa::load(task.scale + at);
+#pragma GCC unroll 16
+      for (int p = 0; p < kPixels; ++p) {
+        sums[p][v] = Isa::multiply(sums[p][v], scale);
+      }
+    }
+    if (task.residual != nullptr) {
+#pragma GCC unroll 16
+      for (int p = 0; p < kPixels; ++p) {
+        sums[p][v] = Isa::add(sums[p][v], Isa::load_elements(element_at<Isa>(task.residual, residuals[p] + at)));
+      }
+    }
+    if (task.activation == Activation::kRelu) {
+#pragma GCC unroll 16
+      for (int p = 0; p < kPixels; ++p) {
+        sums[p][v] = Isa::relu(sums[p][v]);
+      }
+    } else if (task.activation == Activation::kSigmoid) {
+      for (int p = 0; p < kPixels; ++p) {
+        float values[Isa::kWidth];
+        Isa::store(values, sums[p][v]);
+        for (float& value : values) {
+          value = 1.0f / (1.0f + expf(-value));
+        }
+        sums[p][v] = Isa::load(values);
+      }
+    }
+    if (task.sums != nullptr) {
+      Vector total = Isa::load(task.sums + at);
+#pragma GCC unroll 16
+      for (int p = 0; p < kPixels; ++p) {
+        total = Isa::add(total, sums[p][v]);
+      }
+      Isa::store(task.sums + at, total);
+    }
+    if (task.output != nullptr) {
+      if (task.output_is_float) {
+#pragma GCC unroll 16
+        for (int p = 0; p < kPixels; ++p) {
+          Isa::store(static_cast<float*>(task.output) + outputs[p] + at, sums[p][v]);
+        }
+      } else {
+#pragma GCC unroll 16
+        for (int p = 0; p < kPixels; ++p) {
+          Isa::store_elements(static_cast<Element*>(task.output) + outputs[p] + at, sums[p][v]);
+        }
+      }
+    }
+  }
+}
+
+// Runs the block of `pixels` pixels; kPixels counts down to it at compile time.
+template <class Isa, int kPixels, int kVectors>
+void convolve_pixels(const ConvTask& task, int64_t pixels, int64_t row, int64_t column) {
+  if constexpr (kPixels > 1) {
+    if (pixels < kPixels) {
+      convolve_pixels<Isa, kPixels - 1, kVectors>(task, pixels, row, column);
+      return;
+    }
+  }
+  convolve_block<Isa, kPixels, kVectors>(task, row, column);
+}
+
+template <class Isa, int kVectors>
+void convolve_vectors(const ConvTask& task) {
+  constexpr int64_t kMost = Isa::block_pixels(kVectors);
+  // Blocks of nearly equal size: a short one at the end would leave the multipliers idle.
+  const int64_t count = task.last - task.first;
+  const int64_t blocks = (count + kMost - 1) / kMost;
+  int64_t pixel = task.first;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t end = task.first + count * (block + 1) / blocks;
+    convolve_pixels<Isa, kMost, kVectors>(task, end - pixel, pixel / task.width, pixel % task.width);
+    pixel = end;
+  }
+}
+
+template <class Isa, int kVectors = Isa::kMaxVectors>
+void convolve(const ConvTask& task) noexcept {
+  if constexpr (kVectors > 1) {
+    if (task.vectors < kVectors) {
+      convolve<Isa, kVectors - 1>(task);
+      return;
+    }
+  }
+  convolve_vectors<Isa, kVectors>(task);
+}
+
+template <class Isa>
+void scale(const ScaleTask& task) noexcept {
+  using Element = typename Isa::Element;
+  using Vector = typename Isa::Vector;
+  int64_t row = task.first / task.width;
+  int64_t column = task.first % task.width;
+  for (int64_t pixel = task.first; pixel < task.last; ++pixel) {
+    const int64_t in = row * task.input_strides.row + column * task.input_strides.column;
+    const int64_t out = row * task.output_strides.row + column * task.output_strides.column;
+    const int64_t other = row * task.residual_strides.row + column * task.residual_strides.column;
+    for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
+      Vector x = Isa::load_elements(element_at<Isa>(task.input, in + c));
+      if (task.scale != nullptr) {
+        x = Isa::multiply(x, Isa::load(task.scale + c));
+      }
+      if (task.shift != nullptr) {
+        x = Isa::add(x, Isa::load(task.shift + c));
+      }
+      if (task.residual != nullptr) {
+        x = Isa::add(x, Isa::load_elements(element_at<Isa>(task.residual, other + c)));
+      }
+      if (task.activation == Activation::kRelu) {
+        x = Isa::relu(x);
+      }
+      if (task.sums != nullptr) {
+        Isa::store(task.sums + c, Isa::add(Isa::load(task.sums + c), x));
+      }
+      if (task.output != nullptr) {
+        Isa::store_elements(static_cast<Element*>(task.output) + out + c, x);
+      }
+    }
+    if (++column == task.width) {
+      column = 0;
+      ++row;
+    }
+  }
+}
+
+template <class Isa>
+void pool(const PoolTask& task) noexcept {
+  using Element = typename Isa::Element;
+  using Vector = typename Isa::Vector;
+  for (int64_t pixel = task.first; pixel < task.last; ++pixel) {
+    const int64_t row = pixel / task.width;
+    const int64_t column = pixel % task.width;
+    const int64_t top = row * task.stride - task.padding;
+    const int64_t left = column * task.stride - task.padding;
+    const int64_t first_row = top > 0 ? top : 0;
+    const int64_t first_column = left > 0 ? left : 0;
+    const int64_t last_row = top + task.kernel < task.input_height ? top + task.kernel : task.input_height;
+    const int64_t last_column = left + task.kernel < task.input_width ? left + task.kernel : task.input_width;
+    Element* out = static_cast<Element*>(task.output) + row * task.output_strides.row +
+                   column * task.output_strides.column;
+    for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
+      Vector result = Isa::load_elements(element_at<Isa>(
+          task.input, first_row * task.input_strides.row + first_column * task.input_strides.column + c));
+      bool first = true;
+      for (int64_t y = first_row; y < last_row; ++y) {
+        for (int64_t x = first_column; x < last_column; ++x) {
+          if (first) {
+            first = false;
+            continue;
+          }
+          const Vector value = Isa::load_elements(
+              element_at<Isa>(task.input, y * task.input_strides.row + x * task.input_strides.column + c));
+          result = task.maximum ? Isa::max(result, value) : Isa::add(result, value);
+        }
+      }
+      if (!task.maximum) {
+        result = Isa::multiply(result, Isa::broadcast(task.factor));
+      }
+      if (task.shift != nullptr) {
+        result = Isa::add(result, Isa::load(task.shift + c));
+      }
+      if (task.activation == Activation::kRelu) {
+        result = Isa::relu(result);
+      }
+      Isa::store_elements(out + c, result);
+    }
+  }
+}
+
+template <class Isa>
+void load(const LoadTask& task) noexcept {
+  using Element = typename Isa::Element;
+  for (int64_t row = task.first; row < task.last; ++row) {
+    const float* in = task.input + row * task.row_stride;
+    Element* out = static_cast<Element*>(task.output) + row * task.output_strides.row;
+    for (int64_t c = 0; c < task.pixel_channels; ++c) {
+      Element* to = out + c;
+      if (c >= task.channels) {
+        for (int64_t x = 0; x < task.width; ++x) {
+          to[x * task.output_strides.column] = Element();
+        }
+        continue;
+      }
+      const float* from = in + c * task.channel_stride;
+      for (int64_t x = 0; x < task.width; ++x) {
+        to[x * task.output_strides.column] = Isa::to_element(from[x * task.column_stride]);
+      }
+    }
+  }
+}
+
+template <class Isa>
+constexpr ElementKernels element_kernels() {
+  return {convolve<Isa>, scale<Isa>, pool<Isa>, load<Isa>};
+}
