@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -25,6 +26,24 @@ std::vector<float> to_floats(const at::Tensor& vector) {
   return result;
 }
 
+// What the packed weights take at most, whatever is fused.
+int64_t most_weight_bytes(const Graph& graph, bool is_float) {
+  int64_t bytes = 0;
+  for (const Node& node : graph.nodes) {
+    if (node.weight.defined()) {
+      bytes += packed_bytes(node.weight.size(0), node.kernel[0] * node.kernel[1], padded_channels(node.weight.size(1)),
+                            is_float);
+    }
+    if (node.squeeze_weight.defined()) {
+      const int64_t hidden = node.squeeze_weight.size(0);
+      const int64_t channels = node.squeeze_weight.size(1);
+      bytes += packed_bytes(hidden, 1, padded_channels(channels), true) +
+               packed_bytes(channels, 1, padded_channels(hidden), true);
+    }
+  }
+  return bytes;
+}
+
 // Goes through the nodes once, in their order. A node whose work is taken over by a later one (the last convolution of
 // a bottleneck, an average pool before a convolution) is passed over when its turn comes and done at the later one.
 class Lowering {
@@ -36,7 +55,8 @@ class Lowering {
         element_kernels_(is_float_ ? kernels.float32 : kernels.bfloat16),
         places_(graph.channels.size()),
         producers_(graph.channels.size(), nullptr),
-        uses_(graph.channels.size(), 0) {
+        uses_(graph.channels.size(), 0),
+        weights_(at::empty({most_weight_bytes(graph, is_float_)}, at::TensorOptions().dtype(at::kByte))) {
     for (const Node& node : graph.nodes) {
       producers_[index(node.output)] = &node;
       for (const ValueId value : node.inputs) {
@@ -321,15 +341,21 @@ class Lowering {
                   Activation activation, bool weights_are_float) {
     const int64_t channels = weight.size(0);
     const std::vector<int32_t> vectors = split_panels(channels, kernels_.vector_channels, kernels_.max_vectors);
-    std::vector<int64_t> offsets;
-    step.weights.push_back(pack_convolution(weight, buffer(step.input).pixel, weights_are_float, kernels_.vector_channels,
-                                            vectors, &offsets));
+    const int64_t window = weight.size(2) * weight.size(3);
+    const int64_t pixel = buffer(step.input).pixel;
+    const int64_t bytes = packed_bytes(channels, window, pixel, weights_are_float);
+    TORCH_INTERNAL_ASSERT(packed_ + bytes <= weights_.numel());
+    pack_convolution(weight, pixel, weights_are_float, kernels_.vector_channels, vectors,
+                     weights_.mutable_data_ptr<uint8_t>() + packed_);
+    step.weights = weights_;
+    step.packed_bytes += bytes;
     int64_t channel = 0;
     for (size_t i = 0; i < vectors.size(); ++i) {
-      step.panels.push_back({vectors[i], activation, offsets[i], static_cast<int64_t>(step.bias.size()) + channel,
-                             to.buffer, to.channel + channel});
-      step.panel_weights.push_back(step.weights.size() - 1);
-      channel += vectors[i] * kernels_.vector_channels;
+      step.panels.push_back({vectors[i], activation, packed_, static_cast<int64_t>(step.bias.size()) + channel, to.buffer,
+                             to.channel + channel});
+      const int64_t panel_channels = vectors[i] * kernels_.vector_channels;
+      channel += panel_channels;
+      packed_ += packed_bytes(panel_channels, window, pixel, weights_are_float);
     }
     const std::vector<float> values = to_floats(bias);
     step.bias.insert(step.bias.end(), values.begin(), values.end());
@@ -408,7 +434,7 @@ class Lowering {
     const auto convolution = steps_of_.find(value);
     const auto scale = scales_of_.find(value);
     if (convolution != steps_of_.end() && convolution->second->sums == kNoBuffer &&
-        convolution->second->weights.size() == 1) {
+        convolution->second->out_channels == channels) {
       convolution->second->sums = sums;
       convolution->second->fused.push_back("sums of " + name);
       convolution->second->store = convolution->second->store && !is_only_averaged(value);
@@ -516,6 +542,8 @@ class Lowering {
   std::vector<Place> places_;
   std::vector<const Node*> producers_;
   std::vector<int32_t> uses_;
+  const at::Tensor weights_;  // all packed weights, one piece: memory of huge pages
+  int64_t packed_ = 0;        // bytes of it in use
   std::map<ValueId, ConvolutionStep*> steps_of_;  // by the value that each makes
   std::map<ValueId, ScaleStep*> scales_of_;
   DirectSteps result_;

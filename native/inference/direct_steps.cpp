@@ -17,6 +17,8 @@ constexpr int64_t kChunkBytes = 256 * 1024;
 constexpr int64_t kChunkPixels = 96;
 // With fewer pixels for each thread than this, threads share out the panels: each then reads only its own weights.
 constexpr int64_t kFewPixels = 48;
+// Elements of a window up to which a block's outputs are worth fetching ahead: its products take about as long as that.
+constexpr int64_t kShortWindow = 512;
 
 Strides strides_of(const Placement& at, int64_t pixel) {
   return {at.row, pixel};
@@ -99,11 +101,13 @@ void ConvolutionStep::run(const Work& work) const noexcept {
   task.input_strides = {input_image_step != 0 ? input_image_step : stride[0] * in.row, stride[1] * in.pixel};
   task.width = width;
   task.output_is_float = output_is_float;
+  task.prefetch_output = task.tap_count * task.tap_length <= kShortWindow;
   if (residual != kNoBuffer) {
     const Placement& other = work.placement(residual);
     task.residual_strides = strides_of(other, other.pixel);
   }
 
+  const uint8_t* packed = weights.const_data_ptr<uint8_t>();
   const int64_t panel_count = static_cast<int64_t>(panels.size());
   const int32_t team = work.team.size;
   const bool by_panels =
@@ -137,7 +141,7 @@ void ConvolutionStep::run(const Work& work) const noexcept {
         const Placement& target = work.placement(panel.output);
         task.vectors = panel.vectors;
         task.activation = panel.activation;
-        task.weights = weights[panel_weights[static_cast<size_t>(i)]].data_ptr<uint8_t>() + panel.weight_offset;
+        task.weights = packed + panel.weight_offset;
         task.bias = bias.data() + panel.channel;
         task.scale = image_scale == nullptr ? nullptr : image_scale + panel.channel;
         task.sums = image_sums == nullptr ? nullptr : image_sums + panel.channel;
@@ -175,11 +179,7 @@ std::vector<BufferId> ConvolutionStep::writes() const {
 }
 
 int64_t ConvolutionStep::weight_bytes() const {
-  int64_t bytes = static_cast<int64_t>(bias.size() * sizeof(float));
-  for (const at::Tensor& packed : weights) {
-    bytes += static_cast<int64_t>(packed.nbytes());
-  }
-  return bytes;
+  return packed_bytes + static_cast<int64_t>(bias.size() * sizeof(float));
 }
 
 void ScaleStep::run(const Work& work) const noexcept {
@@ -387,50 +387,42 @@ std::vector<BufferId> StoreStep::writes() const {
   return {};
 }
 
-at::Tensor pack_convolution(const at::Tensor& weight, int64_t pixel, bool is_float, int32_t vector_channels,
-                            const std::vector<int32_t>& panel_vectors, std::vector<int64_t>* offsets) {
+void pack_convolution(const at::Tensor& weight, int64_t pixel, bool is_float, int32_t vector_channels,
+                      const std::vector<int32_t>& panel_vectors, uint8_t* to) {
   const at::Tensor source = weight.contiguous();
+  const double* from = source.const_data_ptr<double>();
   const int64_t out_channels = source.size(0);
   const int64_t in_channels = source.size(1);
-  const int64_t height = source.size(2);
-  const int64_t width = source.size(3);
+  const int64_t window = source.size(2) * source.size(3);
   const int64_t group = is_float ? 1 : 2;
-  int64_t vectors = 0;
-  for (const int32_t count : panel_vectors) {
-    vectors += count;
-  }
-  const int64_t elements = vectors * vector_channels * height * width * pixel;
-  const int64_t element_bytes = is_float ? 4 : 2;
-  at::Tensor packed = at::empty({elements * element_bytes}, at::TensorOptions().dtype(at::kByte));
-  auto* bytes = packed.mutable_data_ptr<uint8_t>();
-  std::memset(bytes, 0, packed.nbytes());
-  const double* from = source.const_data_ptr<double>();
-  int64_t start = 0;
+  std::memset(to, 0, static_cast<size_t>(packed_bytes(out_channels, window, pixel, is_float)));
+  int64_t start = 0;  // elements
   int64_t first_channel = 0;
   for (const int32_t count : panel_vectors) {
-    offsets->push_back(start * element_bytes);
     const int64_t channels = count * vector_channels;
     for (int64_t o = 0; o < channels && first_channel + o < out_channels; ++o) {
       for (int64_t i = 0; i < in_channels; ++i) {
-        const double* window = from + ((first_channel + o) * in_channels + i) * height * width;
-        for (int64_t y = 0; y < height; ++y) {
-          for (int64_t x = 0; x < width; ++x) {
-            const int64_t k = (y * width + x) * pixel + i;
-            const int64_t at = start + (k / group) * channels * group + o * group + k % group;
-            const float value = static_cast<float>(window[y * width + x]);
-            if (is_float) {
-              reinterpret_cast<float*>(bytes)[at] = value;
-            } else {
-              reinterpret_cast<uint16_t*>(bytes)[at] = c10::detail::round_to_nearest_even(value);
-            }
+        const double* values = from + ((first_channel + o) * in_channels + i) * window;
+        for (int64_t w = 0; w < window; ++w) {
+          const int64_t k = w * pixel + i;
+          const int64_t at = start + (k / group) * channels * group + o * group + k % group;
+          const float value = static_cast<float>(values[w]);
+          if (is_float) {
+            reinterpret_cast<float*>(to)[at] = value;
+          } else {
+            reinterpret_cast<uint16_t*>(to)[at] = c10::detail::round_to_nearest_even(value);
           }
         }
       }
     }
-    start += channels * height * width * pixel;
+    start += channels * window * pixel;
     first_channel += channels;
   }
-  return packed;
+}
+
+int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float) {
+  const int64_t padded = (out_channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
+  return padded * window * pixel * (is_float ? 4 : 2);
 }
 
 std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors) {

@@ -117,7 +117,7 @@ class Step {
 struct Panel {
   int32_t vectors;
   Activation activation;
-  int64_t weight_offset;  // bytes
+  int64_t weight_offset;  // bytes of `weights`
   int64_t channel;        // of bias, scale and sums
   BufferId output;
   int64_t output_channel;
@@ -140,8 +140,8 @@ class ConvolutionStep : public Step {
   int64_t in_channels;
   int64_t out_channels = 0;
   std::vector<Panel> panels;
-  std::vector<at::Tensor> weights;        // packed; a horizontal fusion has several
-  std::vector<size_t> panel_weights;      // for each panel, which of them
+  at::Tensor weights;                     // packed, of the whole program
+  int64_t packed_bytes = 0;               // of this step
   std::vector<float> bias;
   BufferId scale = kNoBuffer;
   BufferId residual = kNoBuffer;
@@ -225,10 +225,11 @@ class StoreStep : public Step {
   BufferId input;
 };
 
-/// Packs [out, in, height, width] (float64) for ConvolutionStep::panels, in the order of kernels.h, with the input's
-/// channels padded to `pixel`. The result is bytes; `offsets` gets the place of each panel.
-at::Tensor pack_convolution(const at::Tensor& weight, int64_t pixel, bool is_float, int32_t vector_channels,
-                            const std::vector<int32_t>& panel_vectors, std::vector<int64_t>* offsets);
+/// Packs [out, in, height, width] (float64) in the order of kernels.h, panel after panel, with the input's channels padded
+/// to `pixel` and the output's to the panels. `to` has room for packed_bytes().
+void pack_convolution(const at::Tensor& weight, int64_t pixel, bool is_float, int32_t vector_channels,
+                      const std::vector<int32_t>& panel_vectors, uint8_t* to);
+int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float);
 
 /// Splits channels into panels of nearly equal size, at most `max_vectors` each.
 std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors);

@@ -41,6 +41,7 @@ struct ConvTask {
   float* sums;             // may be null
   void* output;            // pixel (0, 0); may be null
   Strides output_strides;
+  bool prefetch_output;    // worth it where few products are made for each output
   bool output_is_float;    // also when the elements are bfloat16
   Activation activation;
   int32_t vectors;         // of the panel

@@ -32,6 +32,21 @@ void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
     }
   }
 
+  // What the end will read and write comes into the cache while the products are computed.
+#pragma GCC unroll 16
+  for (int p = 0; p < kPixels; ++p) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t line = v * Isa::kWidth;
+      if (task.residual != nullptr) {
+        __builtin_prefetch(element_at<Isa>(task.residual, residuals[p] + line));
+      }
+      if (task.output != nullptr && task.prefetch_output) {
+        __builtin_prefetch(static_cast<const char*>(task.output) + (outputs[p] + line) * static_cast<int64_t>(sizeof(Element)), 1);
+      }
+    }
+  }
+
   Vector sums[kPixels][kVectors];
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
