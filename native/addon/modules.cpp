@@ -210,21 +210,21 @@ Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& i
   const at::Tensor input = to_tensor(info[1], "input");
   const bool grad_mode = to_bool(info[2], "gradMode");
   box.module->check_input(input);
-  const int64_t job = environment.submit([used = use_module(info[0]), training = box.tree->training, input,
-                                          grad_mode]() -> Deliver {
-    const c10::AutoGradMode mode(grad_mode);
-    const nn::TrainingScope scope(*training);
-    nn::Output output = used.module->forward_all(input);
-    return [output = std::move(output)](Environment& here) mutable -> Napi::Value {
-      if (!output.aux_logits.defined()) {
-        return wrap_tensor(here, std::move(output.logits));
-      }
-      auto both = Napi::Object::New(here.env());
-      both.Set("logits", wrap_tensor(here, std::move(output.logits)));
-      both.Set("auxLogits", wrap_tensor(here, std::move(output.aux_logits)));
-      return both;
-    };
-  });
+  const int64_t job = environment.submit(
+      [used = use_module(info[0]), training = box.tree->training, input, grad_mode]() -> Deliver {
+        const c10::AutoGradMode mode(grad_mode);
+        const nn::TrainingScope scope(*training);
+        nn::Output output = used.module->forward_all(input);
+        return [output = std::move(output)](Environment& here) mutable -> Napi::Value {
+          if (!output.aux_logits.defined()) {
+            return wrap_tensor(here, std::move(output.logits));
+          }
+          auto both = Napi::Object::New(here.env());
+          both.Set("logits", wrap_tensor(here, std::move(output.logits)));
+          both.Set("auxLogits", wrap_tensor(here, std::move(output.aux_logits)));
+          return both;
+        };
+      });
   return Napi::Number::New(environment.env(), static_cast<double>(job));
 }
 

@@ -22,9 +22,10 @@ namespace senet::inference {
 namespace {
 
 using OptionalNumbers = c10::List<std::optional<at::Scalar>>;
-using ConvolutionPointwise = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
-                                        at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t, std::string_view,
-                                        OptionalNumbers, std::optional<std::string_view>);
+using ConvolutionPointwise = at::Tensor(const at::Tensor&, const at::Tensor&,
+                                        const std::optional<at::Tensor>&, at::IntArrayRef, at::IntArrayRef,
+                                        at::IntArrayRef, int64_t, std::string_view, OptionalNumbers,
+                                        std::optional<std::string_view>);
 
 // oneDNN's operators, looked up once. They have no C++ function in LibTorch's headers.
 const auto& convolution_pointwise() {
@@ -50,9 +51,9 @@ bool query_mkldnn(const char* name) {
 
 // A node with its tensors in the program's dtype, on its device.
 struct Layer {
-  Node node;                  // without tensors
-  at::Tensor weight;          // prepacked for oneDNN if `is_packed`
-  at::Tensor bias;            // of a convolution or linear layer; the shift of an affine
+  Node node;          // without tensors
+  at::Tensor weight;  // prepacked for oneDNN if `is_packed`
+  at::Tensor bias;    // of a convolution or linear layer; the shift of an affine
   at::Tensor squeeze_weight;
   at::Tensor excite_weight;
   int64_t weight_elements = 0;
@@ -83,7 +84,8 @@ class AtenProgram : public Program {
         }
       }
       if (node.operation == Operation::kSqueezeExcite) {
-        layer.squeeze_weight = node.squeeze_weight.detach().to(options, /*non_blocking=*/false, /*copy=*/true);
+        layer.squeeze_weight =
+            node.squeeze_weight.detach().to(options, /*non_blocking=*/false, /*copy=*/true);
         layer.excite_weight = node.excite_weight.detach().to(options, /*non_blocking=*/false, /*copy=*/true);
         layer.weight_elements = node.squeeze_weight.numel() + node.excite_weight.numel();
       }
@@ -164,8 +166,8 @@ class AtenProgram : public Program {
     switch (node.operation) {
       case Operation::kConvolution:
         if (layer.is_packed) {
-          return convolution_pointwise().call(x, layer.weight, layer.bias, node.padding, node.stride, {1, 1}, 1,
-                                              node.relu ? "relu" : "none", OptionalNumbers(), "");
+          return convolution_pointwise().call(x, layer.weight, layer.bias, node.padding, node.stride, {1, 1},
+                                              1, node.relu ? "relu" : "none", OptionalNumbers(), "");
         }
         return relu_if(node, at::conv2d(x, layer.weight, layer.bias, node.stride, node.padding));
       case Operation::kAffine:

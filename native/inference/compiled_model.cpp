@@ -22,7 +22,10 @@ const Kernels* find_kernels(at::ScalarType dtype) {
   if (wish != nullptr) {
     // To compare, and to test what another processor would run.
     const std::string_view name = wish;
-    kernels = name == "avx2" ? avx2_kernels() : name == "avx512" ? avx512_kernels() : name == "libtorch" ? nullptr : kernels;
+    kernels = name == "avx2"       ? avx2_kernels()
+              : name == "avx512"   ? avx512_kernels()
+              : name == "libtorch" ? nullptr
+                                   : kernels;
   }
   if (kernels == nullptr) {
     return nullptr;
@@ -43,8 +46,9 @@ at::Device device_of(const nn::Module& module) {
 
 std::shared_ptr<const CompiledModel> CompiledModel::compile(nn::Module& module, at::ScalarType dtype) {
   if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
-    throw Error("ERR_SENET_DTYPE", std::string("compile: expected the dtype float32, bfloat16 or float16, got ") +
-                                       dtype_name(dtype));
+    throw Error(
+        "ERR_SENET_DTYPE",
+        std::string("compile: expected the dtype float32, bfloat16 or float16, got ") + dtype_name(dtype));
   }
   const c10::AutoGradMode no_grad(false);
   const Graph graph = build_graph(module);
@@ -78,17 +82,20 @@ at::Tensor CompiledModel::profile(const at::Tensor& input, StepSeconds* seconds)
 
 void CompiledModel::check_input(const at::Tensor& input) const {
   if (input.scalar_type() != at::kFloat) {
-    throw Error("ERR_SENET_DTYPE", name + ": a compiled model takes float32 and gives float32, whatever its dtype; got " +
-                                       dtype_name(input.scalar_type()));
+    throw Error("ERR_SENET_DTYPE",
+                name + ": a compiled model takes float32 and gives float32, whatever its dtype; got " +
+                    dtype_name(input.scalar_type()));
   }
   if (input.device() != device) {
     throw Error("ERR_SENET_DEVICE", name + ": expected an input on " + device_name(device) +
                                         ", where the module was when it was compiled, got one on " +
                                         device_name(input.device()));
   }
-  if (input.layout() != at::kStrided || input.dim() != 4 || input.size(1) != in_channels || input.numel() == 0) {
-    throw Error("ERR_SENET_SHAPE", name + ": expected an input of the shape [N, " + std::to_string(in_channels) +
-                                       ", H, W] with N, H and W at least 1, got " + shape_text(input.sizes()));
+  if (input.layout() != at::kStrided || input.dim() != 4 || input.size(1) != in_channels ||
+      input.numel() == 0) {
+    throw Error("ERR_SENET_SHAPE",
+                name + ": expected an input of the shape [N, " + std::to_string(in_channels) +
+                    ", H, W] with N, H and W at least 1, got " + shape_text(input.sizes()));
   }
   check_size({input.size(2), input.size(3)});
 }

@@ -15,10 +15,10 @@ namespace senet::inference {
 
 class CompiledModel {
  public:
-  /// Copies, folds and packs the weights of `module` as they are now, for the device that they are on; afterwards the two
-  /// share nothing. `dtype`, of weights and activations, is float32, bfloat16 or float16.
-  /// Throws ERR_SENET_DTYPE for another dtype, or one that this device does not compute with; ERR_SENET_COMPILE for a
-  /// module that takes no image.
+  /// Copies, folds and packs the weights of `module` as they are now, for the device that they are on;
+  /// afterwards the two share nothing. `dtype`, of weights and activations, is float32, bfloat16 or float16.
+  /// Throws ERR_SENET_DTYPE for another dtype, or one that this device does not compute with;
+  /// ERR_SENET_COMPILE for a module that takes no image.
   static std::shared_ptr<const CompiledModel> compile(nn::Module& module, at::ScalarType dtype);
 
   /// N x channels x H x W, float32, on the model's device, of any strides, to float32.
@@ -33,7 +33,7 @@ class CompiledModel {
   /// The steps for images of one size. Throws ERR_SENET_SHAPE for a size that the model does not take.
   std::vector<StepInfo> explain(nn::Size2 size) const;
 
-  const std::string name;          // of the module's class
+  const std::string name;  // of the module's class
   const at::ScalarType dtype;
   const at::Device device;
   const int64_t in_channels;

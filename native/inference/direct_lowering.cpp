@@ -31,8 +31,8 @@ int64_t most_weight_bytes(const Graph& graph, bool is_float) {
   int64_t bytes = 0;
   for (const Node& node : graph.nodes) {
     if (node.weight.defined()) {
-      bytes += packed_bytes(node.weight.size(0), node.kernel[0] * node.kernel[1], padded_channels(node.weight.size(1)),
-                            is_float);
+      bytes += packed_bytes(node.weight.size(0), node.kernel[0] * node.kernel[1],
+                            padded_channels(node.weight.size(1)), is_float);
     }
     if (node.squeeze_weight.defined()) {
       const int64_t hidden = node.squeeze_weight.size(0);
@@ -44,8 +44,9 @@ int64_t most_weight_bytes(const Graph& graph, bool is_float) {
   return bytes;
 }
 
-// Goes through the nodes once, in their order. A node whose work is taken over by a later one (the last convolution of
-// a bottleneck, an average pool before a convolution) is passed over when its turn comes and done at the later one.
+// Goes through the nodes once, in their order. A node whose work is taken over by a later one (the last
+// convolution of a bottleneck, an average pool before a convolution) is passed over when its turn comes and
+// done at the later one.
 class Lowering {
  public:
   Lowering(const Graph& graph, const Kernels& kernels, at::ScalarType element)
@@ -120,7 +121,8 @@ class Lowering {
     }
   }
 
-  // --- places -------------------------------------------------------------------------------------------------------
+  // --- places
+  // -------------------------------------------------------------------------------------------------------
 
   void place_concatenations() {
     for (const Node& node : graph_.nodes) {
@@ -183,10 +185,11 @@ class Lowering {
   void load_input() {
     const BufferId id = place(graph_.input).buffer;
     // Few channels are not padded to a block if only convolutions read them: the stem's window stays short.
-    const bool only_convolutions = std::all_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& node) {
-      return node.operation == Operation::kConvolution ||
-             std::find(node.inputs.begin(), node.inputs.end(), graph_.input) == node.inputs.end();
-    });
+    const bool only_convolutions =
+        std::all_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& node) {
+          return node.operation == Operation::kConvolution ||
+                 std::find(node.inputs.begin(), node.inputs.end(), graph_.input) == node.inputs.end();
+        });
     Buffer& input = buffer(id);
     if (only_convolutions && input.channels < kChannelBlock) {
       input.pixel = is_float_ ? input.channels : (input.channels + 1) / 2 * 2;
@@ -198,7 +201,8 @@ class Lowering {
     result_.steps.push_back(std::move(step));
   }
 
-  // --- convolutions -------------------------------------------------------------------------------------------------
+  // --- convolutions
+  // -------------------------------------------------------------------------------------------------
 
   static bool is_pointwise(const Node& node) {
     return node.operation == Operation::kConvolution && node.kernel == nn::Size2{1, 1} &&
@@ -236,7 +240,8 @@ class Lowering {
            reader->inputs.front() == node.output && excitation_is_early(node);
   }
 
-  // Whether the mean of this convolution's output can be had from the mean of its input, summed as that was made.
+  // Whether the mean of this convolution's output can be had from the mean of its input, summed as that was
+  // made.
   bool excitation_is_early(const Node& node) const {
     if (!is_pointwise(node) || node.relu || node.stride != nn::Size2{1, 1}) {
       return false;
@@ -253,8 +258,9 @@ class Lowering {
     }
     const Linearised linear = linearise(node);
     const Place to = place(node.output);
-    ConvolutionStep& step = add_convolution(node, place(node.inputs.front()).buffer, linear.weight, linear.bias, to,
-                                            node.relu ? Activation::kRelu : Activation::kNone);
+    ConvolutionStep& step =
+        add_convolution(node, place(node.inputs.front()).buffer, linear.weight, linear.bias, to,
+                        node.relu ? Activation::kRelu : Activation::kNone);
     steps_of_[node.output] = &step;
   }
 
@@ -264,8 +270,8 @@ class Lowering {
     const int64_t channels = node.weight.size(0);
     const BufferId narrow =
         add_buffer({pool_node.inputs.front(), channels, padded_channels(channels), {0, 0}, is_float_});
-    add_convolution(node, place(pool_node.inputs.front()).buffer, linear.weight, at::zeros_like(linear.bias), {narrow, 0},
-                    Activation::kNone);
+    add_convolution(node, place(pool_node.inputs.front()).buffer, linear.weight, at::zeros_like(linear.bias),
+                    {narrow, 0}, Activation::kNone);
     auto pool_step = make_pool(pool_node, narrow, place(node.output));
     pool_step->shift = to_floats(linear.bias);
     pool_step->activation = node.relu ? Activation::kRelu : Activation::kNone;
@@ -274,8 +280,8 @@ class Lowering {
   }
 
   // A step of its own, or panels of the step that reads the same input through the same window.
-  ConvolutionStep& add_convolution(const Node& node, BufferId input, const at::Tensor& weight, const at::Tensor& bias,
-                                   Place to, Activation activation) {
+  ConvolutionStep& add_convolution(const Node& node, BufferId input, const at::Tensor& weight,
+                                   const at::Tensor& bias, Place to, Activation activation) {
     ConvolutionStep* step = is_pointwise(node) ? find_sibling(node, input) : nullptr;
     if (step == nullptr) {
       step = &new_convolution(node.name, input, weight, node.stride, node.padding, element_kernels_);
@@ -289,13 +295,13 @@ class Lowering {
     return *step;
   }
 
-  // Only of the same value: another input in the same buffer does not exist yet. Steps with sums, a scale or a residual
-  // have one output.
+  // Only of the same value: another input in the same buffer does not exist yet. Steps with sums, a scale or
+  // a residual have one output.
   ConvolutionStep* find_sibling(const Node& node, BufferId input) {
     for (auto& [value, step] : steps_of_) {
       if (step->input == input && step->kernel == nn::Size2{1, 1} && step->stride == node.stride &&
-          step->padding == node.padding && step->sums == kNoBuffer && step->scale == kNoBuffer && step->store &&
-          excludes_sums(value)) {
+          step->padding == node.padding && step->sums == kNoBuffer && step->scale == kNoBuffer &&
+          step->store && excludes_sums(value)) {
         return step;
       }
     }
@@ -316,8 +322,8 @@ class Lowering {
     return true;
   }
 
-  ConvolutionStep& new_convolution(const std::string& name, BufferId input, const at::Tensor& weight, nn::Size2 stride,
-                                   nn::Size2 padding, const ElementKernels* kernels) {
+  ConvolutionStep& new_convolution(const std::string& name, BufferId input, const at::Tensor& weight,
+                                   nn::Size2 stride, nn::Size2 padding, const ElementKernels* kernels) {
     auto step = std::make_unique<ConvolutionStep>();
     step->name = name;
     step->kernels = kernels;
@@ -327,8 +333,9 @@ class Lowering {
     step->padding = padding;
     step->in_channels = weight.size(1);
     if (step->kernel[0] > kMaxTaps) {
-      throw Error("ERR_SENET_COMPILE", "compile: '" + name + "' has a window of " + std::to_string(step->kernel[0]) +
-                                           " rows, more than " + std::to_string(kMaxTaps));
+      throw Error("ERR_SENET_COMPILE", "compile: '" + name + "' has a window of " +
+                                           std::to_string(step->kernel[0]) + " rows, more than " +
+                                           std::to_string(kMaxTaps));
     }
     Buffer& read = buffer(input);
     read.border = {std::max(read.border[0], padding[0]), std::max(read.border[1], padding[1])};
@@ -340,7 +347,8 @@ class Lowering {
   void add_panels(ConvolutionStep& step, const at::Tensor& weight, const at::Tensor& bias, Place to,
                   Activation activation, bool weights_are_float) {
     const int64_t channels = weight.size(0);
-    const std::vector<int32_t> vectors = split_panels(channels, kernels_.vector_channels, kernels_.max_vectors);
+    const std::vector<int32_t> vectors =
+        split_panels(channels, kernels_.vector_channels, kernels_.max_vectors);
     const int64_t window = weight.size(2) * weight.size(3);
     const int64_t pixel = buffer(step.input).pixel;
     const int64_t bytes = packed_bytes(channels, window, pixel, weights_are_float);
@@ -351,7 +359,8 @@ class Lowering {
     step.packed_bytes += bytes;
     int64_t channel = 0;
     for (size_t i = 0; i < vectors.size(); ++i) {
-      step.panels.push_back({vectors[i], activation, packed_, static_cast<int64_t>(step.bias.size()) + channel, to.buffer,
+      step.panels.push_back({vectors[i], activation, packed_,
+                             static_cast<int64_t>(step.bias.size()) + channel, to.buffer,
                              to.channel + channel});
       const int64_t panel_channels = vectors[i] * kernels_.vector_channels;
       channel += panel_channels;
@@ -362,7 +371,8 @@ class Lowering {
     step.out_channels += channels;
   }
 
-  // --- squeeze and excitation ---------------------------------------------------------------------------------------
+  // --- squeeze and excitation
+  // ---------------------------------------------------------------------------------------
 
   void squeeze_excite(const Node& node) {
     const ValueId x = node.inputs.front();
@@ -381,7 +391,8 @@ class Lowering {
       const at::Tensor last_weight = last.weight.flatten(1);
       const at::Tensor squeeze = to_double(node.squeeze_weight);
       const BufferId mean = mean_of(before->inputs.front(), node.name, /*is_float=*/true);
-      const BufferId scale = excite(node, mean, at::matmul(squeeze, last_weight), at::matmul(squeeze, last.bias));
+      const BufferId scale =
+          excite(node, mean, at::matmul(squeeze, last_weight), at::matmul(squeeze, last.bias));
       ConvolutionStep& step = new_convolution(before->name, place(before->inputs.front()).buffer, last.weight,
                                               before->stride, before->padding, element_kernels_);
       add_panels(step, last.weight, last.bias, place(node.output), activation, is_float_);
@@ -414,22 +425,27 @@ class Lowering {
     return scale;
   }
 
-  ConvolutionStep& add_dense(const std::string& name, BufferId input, const at::Tensor& weight, const at::Tensor& bias,
-                             BufferId output, Activation activation) {
+  ConvolutionStep& add_dense(const std::string& name, BufferId input, const at::Tensor& weight,
+                             const at::Tensor& bias, BufferId output, Activation activation) {
     const at::Tensor window = weight.reshape({weight.size(0), weight.size(1), 1, 1});
     const bool is_float = buffer(input).is_float;
-    ConvolutionStep& step = new_convolution(name, input, window, {1, 1}, {0, 0},
-                                            is_float ? kernels_.float32 : kernels_.bfloat16);
+    ConvolutionStep& step =
+        new_convolution(name, input, window, {1, 1}, {0, 0}, is_float ? kernels_.float32 : kernels_.bfloat16);
     add_panels(step, window, bias, {output, 0}, activation, is_float);
     step.output_is_float = buffer(output).is_float;
     return step;
   }
 
-  // The mean of a value per channel: summed by the step that made it if that has it in registers, else by a pass.
+  // The mean of a value per channel: summed by the step that made it if that has it in registers, else by a
+  // pass.
   BufferId mean_of(ValueId value, const std::string& name, bool is_float) {
     const Place at = place(value);
     const int64_t channels = graph_.channels[index(value)];
-    const BufferId sums = add_buffer({kNoValue, channels, padded_channels(channels), {0, 0}, /*is_float=*/true,
+    const BufferId sums = add_buffer({kNoValue,
+                                      channels,
+                                      padded_channels(channels),
+                                      {0, 0},
+                                      /*is_float=*/true,
                                       /*per_thread=*/true});
     const auto convolution = steps_of_.find(value);
     const auto scale = scales_of_.find(value);
@@ -463,7 +479,8 @@ class Lowering {
     return reader != nullptr && reader->operation == Operation::kGlobalAveragePool;
   }
 
-  // --- the rest -----------------------------------------------------------------------------------------------------
+  // --- the rest
+  // -----------------------------------------------------------------------------------------------------
 
   // In place if nobody else reads the input.
   ScaleStep& add_scale(const std::string& name, ValueId x, ValueId output) {
@@ -524,7 +541,8 @@ class Lowering {
     // The logits stay float32 in a bfloat16 program.
     const BufferId output = add_vector(node.weight.size(0), /*is_float=*/true);
     places_[index(node.output)] = {output, 0};
-    add_dense(node.name, place(node.inputs.front()).buffer, linear.weight, linear.bias, output, Activation::kNone);
+    add_dense(node.name, place(node.inputs.front()).buffer, linear.weight, linear.bias, output,
+              Activation::kNone);
   }
 
   static at::Tensor to_double(const at::Tensor& tensor) {
@@ -542,8 +560,8 @@ class Lowering {
   std::vector<Place> places_;
   std::vector<const Node*> producers_;
   std::vector<int32_t> uses_;
-  const at::Tensor weights_;  // all packed weights, one piece: memory of huge pages
-  int64_t packed_ = 0;        // bytes of it in use
+  const at::Tensor weights_;                      // all packed weights, one piece: memory of huge pages
+  int64_t packed_ = 0;                            // bytes of it in use
   std::map<ValueId, ConvolutionStep*> steps_of_;  // by the value that each makes
   std::map<ValueId, ScaleStep*> scales_of_;
   DirectSteps result_;

@@ -1,4 +1,5 @@
-// From a graph to the steps of a direct program: which nodes become which step, and what is fused. See direct_program.h.
+// From a graph to the steps of a direct program: which nodes become which step, and what is fused. See
+// direct_program.h.
 #pragma once
 
 #include "inference/direct_steps.h"

@@ -18,8 +18,8 @@
 namespace senet::inference {
 namespace {
 
-// Where every thread takes whole images, the weights are read once for each image: not worth it for the part of a program
-// whose weights are more than a core's cache holds.
+// Where every thread takes whole images, the weights are read once for each image: not worth it for the part
+// of a program whose weights are more than a core's cache holds.
 constexpr int64_t kCachedWeightBytes = 4 * 1024 * 1024;
 // Images of one pass: the second part of a program keeps their activations at the same time.
 constexpr int64_t kPassImages = 32;
@@ -77,7 +77,8 @@ class DirectProgram : public Program {
           at::empty({threads * layout.private_bytes + images * layout.shared_bytes + kAlignment},
                     at::TensorOptions().dtype(at::kByte));
       auto* base = reinterpret_cast<char*>(arena.mutable_data_ptr<uint8_t>());
-      Work work{&layout, base, base + threads * layout.private_bytes, images, 0, 0, {}, &input, &output, first};
+      Work work{&layout, base, base + threads * layout.private_bytes, images, 0, 0, {}, &input,
+                &output, first};
 #pragma omp parallel num_threads(threads)
       {
         // The runtime may give fewer threads than it was asked for.
@@ -119,8 +120,8 @@ class DirectProgram : public Program {
   }
 
  private:
-  // One thread's part of a pass. All threads meet at the same barriers: which ones depends on nothing but the numbers of
-  // images and threads.
+  // One thread's part of a pass. All threads meet at the same barriers: which ones depends on nothing but the
+  // numbers of images and threads.
   void run_pass(const Schedule& schedule, Work work, Team team, StepSeconds* seconds) const noexcept {
     const int64_t alone = work.images - work.images % team.size;  // 0 if there are fewer images than threads
     char* const first_base = work.private_base;
@@ -146,7 +147,8 @@ class DirectProgram : public Program {
     run_steps(schedule.split, end, work, /*together=*/true, seconds);
   }
 
-  void run_steps(int64_t begin, int64_t end, const Work& work, bool together, StepSeconds* seconds) const noexcept {
+  void run_steps(int64_t begin, int64_t end, const Work& work, bool together,
+                 StepSeconds* seconds) const noexcept {
     for (int64_t i = begin; i < end; ++i) {
       const auto start = seconds == nullptr ? Clock::time_point() : Clock::now();
       steps_[static_cast<size_t>(i)]->run(work);
@@ -264,7 +266,8 @@ class DirectProgram : public Program {
     return split;
   }
 
-  // Gives every buffer of a region the lowest place that no buffer with a meeting life has; the region's size.
+  // Gives every buffer of a region the lowest place that no buffer with a meeting life has; the region's
+  // size.
   int64_t place(Layout& layout, bool shared) const {
     std::vector<size_t> placed;
     int64_t total = 0;
@@ -314,7 +317,8 @@ class DirectProgram : public Program {
 
 }  // namespace
 
-std::unique_ptr<Program> make_direct_program(const Graph& graph, const Kernels& kernels, at::ScalarType element) {
+std::unique_ptr<Program> make_direct_program(const Graph& graph, const Kernels& kernels,
+                                             at::ScalarType element) {
   DirectSteps lowered = lower_graph(graph, kernels, element);
   return std::make_unique<DirectProgram>(without_tensors(graph), kernels, std::move(lowered));
 }

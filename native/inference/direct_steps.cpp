@@ -10,14 +10,17 @@
 namespace senet::inference {
 namespace {
 
-// Bytes of a convolution's input that are walked for all panels before the next: about a quarter of a core's second-level
-// cache, so that the weights of a panel have room beside it.
+// Bytes of a convolution's input that are walked for all panels before the next: about a quarter of a core's
+// second-level cache, so that the weights of a panel have room beside it.
 constexpr int64_t kChunkBytes = 256 * 1024;
-// Pixels of such a part: enough that reading a panel's weights from the shared cache is hidden behind the products.
+// Pixels of such a part: enough that reading a panel's weights from the shared cache is hidden behind the
+// products.
 constexpr int64_t kChunkPixels = 96;
-// With fewer pixels for each thread than this, threads share out the panels: each then reads only its own weights.
+// With fewer pixels for each thread than this, threads share out the panels: each then reads only its own
+// weights.
 constexpr int64_t kFewPixels = 48;
-// Elements of a window up to which a block's outputs are worth fetching ahead: its products take about as long as that.
+// Elements of a window up to which a block's outputs are worth fetching ahead: its products take about as
+// long as that.
 constexpr int64_t kShortWindow = 512;
 
 Strides strides_of(const Placement& at, int64_t pixel) {
@@ -127,8 +130,9 @@ void ConvolutionStep::run(const Work& work) const noexcept {
     }
     float* image_sums = sums == kNoBuffer ? nullptr : partial_sums(work, sums, image);
     const float* image_scale = floats(work, scale, image);
-    const char* window = work.image(input, image) +
-                         ((in.border[0] - padding[0]) * in.row + (in.border[1] - padding[1]) * in.pixel) * in.element_bytes;
+    const char* window =
+        work.image(input, image) +
+        ((in.border[0] - padding[0]) * in.row + (in.border[1] - padding[1]) * in.pixel) * in.element_bytes;
     task.input = window;
     const int64_t chunks = (last_pixel - first_pixel + chunk - 1) / chunk;
     int64_t from = first_pixel;

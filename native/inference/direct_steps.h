@@ -23,33 +23,33 @@ inline constexpr int64_t kMaxTaps = 16;
 
 /// Memory that steps write and read: an activation, a vector per image, or partial sums of one.
 struct Buffer {
-  ValueId value = kNoValue;     // of the graph, whose size it has; kNoValue: 1 x 1
+  ValueId value = kNoValue;  // of the graph, whose size it has; kNoValue: 1 x 1
   int64_t channels = 0;
-  int64_t pixel = 0;            // elements of a pixel: the channels with their padding
-  nn::Size2 border = {0, 0};    // rows above and below, columns left and right
-  bool is_float = true;         // else bfloat16
-  bool per_thread = false;      // partial sums: one pixel for each thread
+  int64_t pixel = 0;          // elements of a pixel: the channels with their padding
+  nn::Size2 border = {0, 0};  // rows above and below, columns left and right
+  bool is_float = true;       // else bfloat16
+  bool per_thread = false;    // partial sums: one pixel for each thread
 };
 
 /// Where a buffer lies for images of one size. Counts elements unless it says bytes.
 struct Placement {
-  int64_t channels = 0;         // these three and the border as in Buffer
+  int64_t channels = 0;  // these three and the border as in Buffer
   int64_t pixel = 0;
   nn::Size2 border = {0, 0};
   int64_t height = 1;
   int64_t width = 1;
-  int64_t row = 0;              // with the border
-  int64_t interior = 0;         // of pixel (0, 0)
+  int64_t row = 0;       // with the border
+  int64_t interior = 0;  // of pixel (0, 0)
   int64_t element_bytes = 4;
   int64_t image_bytes = 0;
-  int64_t offset_bytes = 0;     // in its region; of the shared one, for one image
-  bool is_shared = false;       // has a place for each image, else for each thread
+  int64_t offset_bytes = 0;  // in its region; of the shared one, for one image
+  bool is_shared = false;    // has a place for each image, else for each thread
 };
 
 struct Layout {
   std::vector<Placement> buffers;
-  int64_t private_bytes = 0;    // for each thread
-  int64_t shared_bytes = 0;     // for each image
+  int64_t private_bytes = 0;  // for each thread
+  int64_t shared_bytes = 0;   // for each image
 };
 
 /// The threads that work on the same images.
@@ -69,16 +69,16 @@ struct Team {
 /// What a step works on: images [first, last) of a run, with one team.
 struct Work {
   const Layout* layout;
-  char* private_base;           // of the thread or, where a team shares an image, of its first
+  char* private_base;  // of the thread or, where a team shares an image, of its first
   char* shared_base;
-  int64_t images;               // of the run
+  int64_t images;  // of the run
   int64_t first;
   int64_t last;
   Team team;
 
-  const at::Tensor* input;      // of the images of the run
+  const at::Tensor* input;  // of the images of the run
   at::Tensor* output;
-  int64_t tensor_image;         // index in `input` and `output` of the run's first image
+  int64_t tensor_image;  // index in `input` and `output` of the run's first image
 
   const Placement& placement(BufferId buffer) const {
     return layout->buffers[static_cast<size_t>(buffer)];
@@ -140,8 +140,8 @@ class ConvolutionStep : public Step {
   int64_t in_channels;
   int64_t out_channels = 0;
   std::vector<Panel> panels;
-  at::Tensor weights;                     // packed, of the whole program
-  int64_t packed_bytes = 0;               // of this step
+  at::Tensor weights;        // packed, of the whole program
+  int64_t packed_bytes = 0;  // of this step
   std::vector<float> bias;
   BufferId scale = kNoBuffer;
   BufferId residual = kNoBuffer;
@@ -161,11 +161,11 @@ class ScaleStep : public Step {
   const ElementKernels* kernels;
   BufferId input;
   BufferId scale = kNoBuffer;
-  std::vector<float> fixed_scale;         // of a BatchNorm; empty: `scale` or 1
+  std::vector<float> fixed_scale;  // of a BatchNorm; empty: `scale` or 1
   std::vector<float> fixed_shift;
   BufferId residual = kNoBuffer;
   BufferId sums = kNoBuffer;
-  BufferId output = kNoBuffer;            // kNoBuffer: only the sums are wanted
+  BufferId output = kNoBuffer;  // kNoBuffer: only the sums are wanted
   Activation activation = Activation::kNone;
 };
 
@@ -185,7 +185,7 @@ class PoolStep : public Step {
   int64_t stride;
   int64_t padding;
   bool maximum;
-  std::vector<float> shift;               // may be empty
+  std::vector<float> shift;  // may be empty
   Activation activation = Activation::kNone;
 };
 
@@ -198,8 +198,8 @@ class MeanStep : public Step {
   std::vector<BufferId> writes() const override;
 
   BufferId sums;
-  BufferId output;                        // 1 x 1
-  BufferId of;                            // whose pixels were summed
+  BufferId output;  // 1 x 1
+  BufferId of;      // whose pixels were summed
 };
 
 /// The input tensor to the first buffer.
@@ -225,8 +225,8 @@ class StoreStep : public Step {
   BufferId input;
 };
 
-/// Packs [out, in, height, width] (float64) in the order of kernels.h, panel after panel, with the input's channels padded
-/// to `pixel` and the output's to the panels. `to` has room for packed_bytes().
+/// Packs [out, in, height, width] (float64) in the order of kernels.h, panel after panel, with the input's
+/// channels padded to `pixel` and the output's to the panels. `to` has room for packed_bytes().
 void pack_convolution(const at::Tensor& weight, int64_t pixel, bool is_float, int32_t vector_channels,
                       const std::vector<int32_t>& panel_vectors, uint8_t* to);
 int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float);

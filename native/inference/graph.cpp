@@ -15,8 +15,8 @@
 namespace senet::inference {
 namespace {
 
-// Walks the module tree by type. Each `build` takes the value that the module reads and gives the one that it makes;
-// `path` is the module's name in the source.
+// Walks the module tree by type. Each `build` takes the value that the module reads and gives the one that it
+// makes; `path` is the module's name in the source.
 class Builder {
  public:
   Graph take() {
@@ -93,8 +93,7 @@ class Builder {
     if (auto* net = dynamic_cast<models::Inception3*>(&module)) {
       return inception(*net, path, x);
     }
-    throw Error("ERR_SENET_COMPILE", "compile: " + module.name() +
-                                         (path.empty() ? "" : " ('" + path + "')") +
+    throw Error("ERR_SENET_COMPILE", "compile: " + module.name() + (path.empty() ? "" : " ('" + path + "')") +
                                          " takes no image by itself; compile the model that it is part of");
   }
 
@@ -221,12 +220,8 @@ class Builder {
     const auto one = [&](const std::shared_ptr<nn::BasicConv2d>& conv, ValueId value) {
       return run({conv}, value);
     };
-    const auto averaged = [&] {
-      return average_pool(join(path, "branch_pool"), x, 3, 1, 1);
-    };
-    const auto halved = [&] {
-      return max_pool(join(path, "max_pool"), x, 3, 2, 0);
-    };
+    const auto averaged = [&] { return average_pool(join(path, "branch_pool"), x, 3, 1, 1); };
+    const auto halved = [&] { return max_pool(join(path, "max_pool"), x, 3, 2, 0); };
     if (auto* a = dynamic_cast<nn::InceptionA*>(&block)) {
       return concatenate(path, {run(a->branch1x1, x), run(a->branch5x5, x), run(a->branch3x3dbl, x),
                                 run(a->branch_pool, averaged())});
@@ -399,8 +394,8 @@ Graph build_graph(nn::Module& module) {
   builder.build_root(module);
   Graph graph = builder.take();
   if (graph.channels[static_cast<size_t>(graph.input)] == 0 || graph.nodes.empty()) {
-    throw Error("ERR_SENET_COMPILE",
-                "compile: " + module.name() + " has no weights of its own; compile the model that it is part of");
+    throw Error("ERR_SENET_COMPILE", "compile: " + module.name() +
+                                         " has no weights of its own; compile the model that it is part of");
   }
   return graph;
 }
@@ -424,7 +419,8 @@ Linearised linearise(const Node& node) {
     }
   }
   if (node.half_normalisation) {
-    // Without padding, a scale and shift of the input's channels move into the weights; see to_half_normalisation.
+    // Without padding, a scale and shift of the input's channels move into the weights; see
+    // to_half_normalisation.
     const at::Tensor mean = at::tensor({0.485, 0.456, 0.406}, options);
     const at::Tensor deviation = at::tensor({0.229, 0.224, 0.225}, options);
     result.bias = result.bias +
@@ -456,7 +452,8 @@ std::vector<nn::Size2> infer_sizes(const Graph& graph, nn::Size2 input) {
       case Operation::kMaxPool:
       case Operation::kAveragePool:
         for (size_t axis = 0; axis < 2; ++axis) {
-          size[axis] = window_count(size[axis], node.kernel[axis], node.stride[axis], node.padding[axis], node.name);
+          size[axis] =
+              window_count(size[axis], node.kernel[axis], node.stride[axis], node.padding[axis], node.name);
         }
         break;
       case Operation::kGlobalAveragePool:
@@ -464,10 +461,10 @@ std::vector<nn::Size2> infer_sizes(const Graph& graph, nn::Size2 input) {
         break;
       case Operation::kSqueezeExcite:
         if (node.inputs.size() > 1 && of(node.inputs[1]) != size) {
-          throw Error("ERR_SENET_SHAPE", "'" + node.name + "': the residual is " +
-                                             std::to_string(of(node.inputs[1])[0]) + " x " +
-                                             std::to_string(of(node.inputs[1])[1]) + " and the block's output " +
-                                             std::to_string(size[0]) + " x " + std::to_string(size[1]));
+          throw Error("ERR_SENET_SHAPE",
+                      "'" + node.name + "': the residual is " + std::to_string(of(node.inputs[1])[0]) +
+                          " x " + std::to_string(of(node.inputs[1])[1]) + " and the block's output " +
+                          std::to_string(size[0]) + " x " + std::to_string(size[1]));
         }
         break;
       case Operation::kConcatenate:

@@ -1,6 +1,7 @@
-// What a compiled model computes, as a list of nodes over numbered values: the model's module tree with its containers
-// resolved, each BatchNorm belonging to its convolution, and the Squeeze-and-Excitation of a block with its residual
-// sum and ReLU in one node. Says nothing of how it is computed: direct_program.h and aten_program.h do.
+// What a compiled model computes, as a list of nodes over numbered values: the model's module tree with its
+// containers resolved, each BatchNorm belonging to its convolution, and the Squeeze-and-Excitation of a block
+// with its residual sum and ReLU in one node. Says nothing of how it is computed: direct_program.h and
+// aten_program.h do.
 #pragma once
 
 #include "nn/layers.h"
@@ -19,9 +20,9 @@ using ValueId = int32_t;
 inline constexpr ValueId kNoValue = -1;
 
 enum class Operation {
-  kConvolution,        // with bias, then ReLU if `relu`
-  kAffine,             // scale and shift per channel, then ReLU if `relu`
-  kSqueezeExcite,      // inputs[0] * sigmoid(w2 . relu(w1 . mean)) [+ inputs[1]], then ReLU if `relu`
+  kConvolution,    // with bias, then ReLU if `relu`
+  kAffine,         // scale and shift per channel, then ReLU if `relu`
+  kSqueezeExcite,  // inputs[0] * sigmoid(w2 . relu(w1 . mean)) [+ inputs[1]], then ReLU if `relu`
   kRelu,
   kMaxPool,
   kAveragePool,        // zeros of the padding count
@@ -37,16 +38,18 @@ struct Node {
   ValueId output = kNoValue;
   bool relu = false;
 
-  // Tensors are the source's own, in its dtype and on its device: nothing is copied before a program packs it.
-  at::Tensor weight = {};  // convolution: out x in x height x width; linear: out x in
-  at::Tensor bias = {};    // linear; may be undefined
+  // Tensors are the source's own, in its dtype and on its device: nothing is copied before a program packs
+  // it.
+  at::Tensor weight = {};                       // convolution: out x in x height x width; linear: out x in
+  at::Tensor bias = {};                         // linear; may be undefined
   const nn::BatchNorm2d* batch_norm = nullptr;  // of a convolution, may be null; of an affine
-  bool half_normalisation = false;  // of a convolution: its input goes through Inception's `transform_input` first
-  nn::Size2 stride = {1, 1};        // of pools as well
+  bool half_normalisation =
+      false;                  // of a convolution: its input goes through Inception's `transform_input` first
+  nn::Size2 stride = {1, 1};  // of pools as well
   nn::Size2 padding = {0, 0};
-  nn::Size2 kernel = {1, 1};        // of convolutions and pools
-  at::Tensor squeeze_weight = {};   // [hidden, channels]
-  at::Tensor excite_weight = {};    // [channels, hidden]
+  nn::Size2 kernel = {1, 1};       // of convolutions and pools
+  at::Tensor squeeze_weight = {};  // [hidden, channels]
+  at::Tensor excite_weight = {};   // [channels, hidden]
 };
 
 struct Graph {
@@ -54,7 +57,7 @@ struct Graph {
   std::vector<int64_t> channels;  // of each value
   ValueId input = kNoValue;
   ValueId output = kNoValue;
-  bool output_is_vector = false;  // N x channels instead of N x channels x 1 x 1
+  bool output_is_vector = false;    // N x channels instead of N x channels x 1 x 1
   nn::Size2 usual_size = {32, 32};  // of an image
   bool only_usual_size = false;     // others are refused
 
@@ -66,9 +69,9 @@ struct Graph {
 /// Throws ERR_SENET_COMPILE for a module that takes no image.
 Graph build_graph(nn::Module& module);
 
-/// y = weight * x + bias, in float64 on the CPU: what a convolution with its BatchNorm (and what its input goes through
-/// first) comes to, a linear layer, or a BatchNorm alone (weight is then a vector). Float64, so that the result is
-/// rounded once, when it is packed.
+/// y = weight * x + bias, in float64 on the CPU: what a convolution with its BatchNorm (and what its input
+/// goes through first) comes to, a linear layer, or a BatchNorm alone (weight is then a vector). Float64, so
+/// that the result is rounded once, when it is packed.
 struct Linearised {
   at::Tensor weight;
   at::Tensor bias;
@@ -78,7 +81,8 @@ Linearised linearise(const Node& node);
 /// The graph's shape alone, once a program has packed the tensors: it refers to no module.
 Graph without_tensors(const Graph& graph);
 
-/// Height and width of each value for an input of this size. Throws ERR_SENET_SHAPE where a window does not fit.
+/// Height and width of each value for an input of this size. Throws ERR_SENET_SHAPE where a window does not
+/// fit.
 std::vector<nn::Size2> infer_sizes(const Graph& graph, nn::Size2 input);
 
 const char* operation_name(Operation operation);

@@ -1,12 +1,13 @@
-// The vector kernels of compiled models, as a table that is chosen once by what the processor can do. Plain pointers
-// and sizes only: the sources behind this table are compiled with other machine flags than the rest, so that they
-// must share no inline function with it (a linker keeps one copy of each, and it might be the one that this
-// processor cannot run). For the same reason they include nothing of LibTorch and little of the standard library.
+// The vector kernels of compiled models, as a table that is chosen once by what the processor can do. Plain
+// pointers and sizes only: the sources behind this table are compiled with other machine flags than the rest,
+// so that they must share no inline function with it (a linker keeps one copy of each, and it might be the
+// one that this processor cannot run). For the same reason they include nothing of LibTorch and little of the
+// standard library.
 //
-// Layout. Activations are channels-last with the channels padded to a multiple of `kChannelBlock` and a border of
-// zeros around each image as wide as the padding of the convolutions that read it; so a convolution has no special
-// case at the edges, and the elements under one row of its window lie side by side in memory.
-// Weights are packed in panels of 1 to `max_vectors` vectors of output channels, see pack_convolution.h.
+// Layout. Activations are channels-last with the channels padded to a multiple of `kChannelBlock` and a
+// border of zeros around each image as wide as the padding of the convolutions that read it; so a convolution
+// has no special case at the edges, and the elements under one row of its window lie side by side in memory.
+// Weights are packed in panels of 1 to `max_vectors` vectors of output channels, see pack_convolution.
 #pragma once
 
 #include <cstdint>
@@ -28,24 +29,24 @@ struct Strides {
 ///   y = activation(scale * (weights . window + bias) + residual);  sums += y over the pixels;  output = y
 /// Elements are float or bfloat16 as the kernel says; bias, scale and sums are always float.
 struct ConvTask {
-  const void* input;       // window of pixel (0, 0)
-  Strides input_strides;   // between the windows of neighbouring output pixels
-  const int64_t* taps;     // element offset of each row of the window
+  const void* input;      // window of pixel (0, 0)
+  Strides input_strides;  // between the windows of neighbouring output pixels
+  const int64_t* taps;    // element offset of each row of the window
   int64_t tap_count;
-  int64_t tap_length;      // elements of a row of the window; even for bfloat16
-  const void* weights;     // [tap][element][channel], bfloat16: [tap][element / 2][channel][2]
-  const float* bias;       // per channel of the panel, as everything below
-  const float* scale;      // may be null: 1
-  const void* residual;    // pixel (0, 0); may be null: 0
+  int64_t tap_length;    // elements of a row of the window; even for bfloat16
+  const void* weights;   // [tap][element][channel], bfloat16: [tap][element / 2][channel][2]
+  const float* bias;     // per channel of the panel, as everything below
+  const float* scale;    // may be null: 1
+  const void* residual;  // pixel (0, 0); may be null: 0
   Strides residual_strides;
-  float* sums;             // may be null
-  void* output;            // pixel (0, 0); may be null
+  float* sums;   // may be null
+  void* output;  // pixel (0, 0); may be null
   Strides output_strides;
-  bool prefetch_output;    // worth it where few products are made for each output
-  bool output_is_float;    // also when the elements are bfloat16
+  bool prefetch_output;  // worth it where few products are made for each output
+  bool output_is_float;  // also when the elements are bfloat16
   Activation activation;
-  int32_t vectors;         // of the panel
-  int64_t width;           // pixels of a row of the output
+  int32_t vectors;  // of the panel
+  int64_t width;    // pixels of a row of the output
   int64_t first;
   int64_t last;
 };
@@ -55,24 +56,24 @@ struct ConvTask {
 struct ScaleTask {
   const void* input;
   Strides input_strides;
-  const float* scale;      // may be null: 1
-  const float* shift;      // may be null: 0
-  const void* residual;    // may be null: 0
+  const float* scale;    // may be null: 1
+  const float* shift;    // may be null: 0
+  const void* residual;  // may be null: 0
   Strides residual_strides;
-  float* sums;             // may be null
-  void* output;            // may be null; may be the input
+  float* sums;   // may be null
+  void* output;  // may be null; may be the input
   Strides output_strides;
-  Activation activation;   // kNone or kRelu
+  Activation activation;  // kNone or kRelu
   int64_t channels;
   int64_t width;
   int64_t first;
   int64_t last;
 };
 
-/// Pixels [first, last) of one image: the maximum, or the sum times `factor`, of the part of each window that lies in
-/// the image; then shift and activation.
+/// Pixels [first, last) of one image: the maximum, or the sum times `factor`, of the part of each window that
+/// lies in the image; then shift and activation.
 struct PoolTask {
-  const void* input;       // pixel (0, 0), without the border
+  const void* input;  // pixel (0, 0), without the border
   Strides input_strides;
   int64_t input_height;
   int64_t input_width;
@@ -80,12 +81,12 @@ struct PoolTask {
   int64_t stride;
   int64_t padding;
   bool maximum;
-  float factor;            // of a sum
-  const float* shift;      // may be null: 0
-  Activation activation;   // kNone or kRelu
+  float factor;           // of a sum
+  const float* shift;     // may be null: 0
+  Activation activation;  // kNone or kRelu
   void* output;
   Strides output_strides;
-  int64_t channels;        // a multiple of kChannelBlock
+  int64_t channels;  // a multiple of kChannelBlock
   int64_t width;
   int64_t first;
   int64_t last;
@@ -97,7 +98,7 @@ struct LoadTask {
   int64_t channel_stride;
   int64_t row_stride;
   int64_t column_stride;
-  void* output;            // pixel (0, 0)
+  void* output;  // pixel (0, 0)
   Strides output_strides;
   int64_t channels;
   int64_t pixel_channels;  // at least `channels`; the rest become zeros
@@ -115,11 +116,11 @@ struct ElementKernels {
 };
 
 struct Kernels {
-  const char* name;                 // "avx512_bf16", "avx512", "avx2"
-  int32_t vector_channels;          // floats of a vector
-  int32_t max_vectors;              // of a panel
+  const char* name;         // "avx512_bf16", "avx512", "avx2"
+  int32_t vector_channels;  // floats of a vector
+  int32_t max_vectors;      // of a panel
   const ElementKernels* float32;
-  const ElementKernels* bfloat16;   // null where the processor multiplies none
+  const ElementKernels* bfloat16;  // null where the processor multiplies none
 };
 
 /// The best that this processor can run, or null (then compiled models use LibTorch's operators).

@@ -45,7 +45,8 @@ struct Avx2Float {
   static Vector multiply(Vector x, Vector y) {
     return _mm256_mul_ps(x, y);
   }
-  // The instruction gives its second operand when one is NaN: written this way a NaN stays one, as in PyTorch.
+  // The instruction gives its second operand when one is NaN: written this way a NaN stays one, as in
+  // PyTorch.
   static Vector max(Vector x, Vector y) {
     return _mm256_blendv_ps(_mm256_max_ps(x, y), x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   }

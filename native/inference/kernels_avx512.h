@@ -1,5 +1,5 @@
-// The vector types of kernels_simd.h for AVX-512. Included, as that is, in the anonymous namespace of the sources that are
-// compiled for it, after <immintrin.h>.
+// The vector types of kernels_simd.h for AVX-512. Included, as that is, in the anonymous namespace of the
+// sources that are compiled for it, after <immintrin.h>.
 
 struct Avx512Float {
   using Element = float;
@@ -37,7 +37,8 @@ struct Avx512Float {
   static Vector multiply(Vector x, Vector y) {
     return _mm512_mul_ps(x, y);
   }
-  // The instruction gives its second operand when one is NaN: written this way a NaN stays one, as in PyTorch.
+  // The instruction gives its second operand when one is NaN: written this way a NaN stays one, as in
+  // PyTorch.
   static Vector max(Vector x, Vector y) {
     const __mmask16 unordered = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
     return _mm512_mask_mov_ps(_mm512_max_ps(x, y), unordered, x);

@@ -9,8 +9,8 @@
 namespace senet::inference {
 namespace {
 
-#include "inference/kernels_simd.h"
 #include "inference/kernels_avx512.h"
+#include "inference/kernels_simd.h"
 
 constexpr ElementKernels kFloat = element_kernels<Avx512Float>();
 constexpr ElementKernels kBfloat16 = element_kernels<Avx512Bfloat16>();

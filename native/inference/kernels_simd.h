@@ -1,19 +1,20 @@
-// The kernels of kernels.h, once for all instruction sets: templates over a struct `Isa` that wraps one vector type
-// and one element type. Included by kernels_<set>.cpp only, in an anonymous namespace of each, see kernels.h for why.
+// The kernels of kernels.h, once for all instruction sets: templates over a struct `Isa` that wraps one
+// vector type and one element type. Included by kernels_<set>.cpp only, in an anonymous namespace of each,
+// see kernels.h for why.
 //
-// An Isa has: Element; Vector (of floats); kWidth (floats of a Vector); kGroup (elements that one multiply_add takes
-// from the window: 1, or 2 for bfloat16); block_pixels(vectors); zero, broadcast(float), load(float*),
-// store(float*), load_elements, store_elements, add, multiply, max, multiply_add(weights, window, sum) and
-// broadcast_group(Element*).
+// An Isa has: Element; Vector (of floats); kWidth (floats of a Vector); kGroup (elements that one
+// multiply_add takes from the window: 1, or 2 for bfloat16); block_pixels(vectors); zero, broadcast(float),
+// load(float*), store(float*), load_elements, store_elements, add, multiply, max, multiply_add(weights,
+// window, sum) and broadcast_group(Element*).
 
 template <class Isa>
 inline const typename Isa::Element* element_at(const void* base, int64_t offset) {
   return static_cast<const typename Isa::Element*>(base) + offset;
 }
 
-// One block of the output: kPixels x (kVectors vectors of channels), all of which stay in registers while the window is
-// walked once. Each step loads kVectors vectors of weights and one broadcast per pixel for kPixels * kVectors
-// multiply-adds, which keeps the two multipliers fed from the two load ports.
+// One block of the output: kPixels x (kVectors vectors of channels), all of which stay in registers while the
+// window is walked once. Each step loads kVectors vectors of weights and one broadcast per pixel for kPixels
+// * kVectors multiply-adds, which keeps the two multipliers fed from the two load ports.
 template <class Isa, int kPixels, int kVectors>
 void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
   using Element = typename Isa::Element;
@@ -23,7 +24,8 @@ void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
   int64_t residuals[kPixels];
 #pragma GCC unroll 16
   for (int p = 0; p < kPixels; ++p) {
-    windows[p] = element_at<Isa>(task.input, row * task.input_strides.row + column * task.input_strides.column);
+    windows[p] =
+        element_at<Isa>(task.input, row * task.input_strides.row + column * task.input_strides.column);
     outputs[p] = row * task.output_strides.row + column * task.output_strides.column;
     residuals[p] = row * task.residual_strides.row + column * task.residual_strides.column;
     if (++column == task.width) {
@@ -42,7 +44,9 @@ void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
         __builtin_prefetch(element_at<Isa>(task.residual, residuals[p] + line));
       }
       if (task.output != nullptr && task.prefetch_output) {
-        __builtin_prefetch(static_cast<const char*>(task.output) + (outputs[p] + line) * static_cast<int64_t>(sizeof(Element)), 1);
+        __builtin_prefetch(static_cast<const char*>(task.output) +
+                               (outputs[p] + line) * static_cast<int64_t>(sizeof(Element)),
+                           1);
       }
     }
   }
@@ -94,7 +98,8 @@ void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
     if (task.residual != nullptr) {
 #pragma GCC unroll 16
       for (int p = 0; p < kPixels; ++p) {
-        sums[p][v] = Isa::add(sums[p][v], Isa::load_elements(element_at<Isa>(task.residual, residuals[p] + at)));
+        sums[p][v] =
+            Isa::add(sums[p][v], Isa::load_elements(element_at<Isa>(task.residual, residuals[p] + at)));
       }
     }
     if (task.activation == Activation::kRelu) {

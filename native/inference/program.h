@@ -13,14 +13,15 @@ namespace senet::inference {
 
 /// A step of a program, for people.
 struct StepInfo {
-  std::string name;                 // path of the module that it computes, or of the first of several
-  std::string operation;            // "convolution", "scale", ...
-  std::vector<std::string> fused = {};   // what else is computed in the same pass: "relu", "squeeze layer1.0.se", ...
-  std::vector<int64_t> input = {};   // channels, height, width
+  std::string name;       // path of the module that it computes, or of the first of several
+  std::string operation;  // "convolution", "scale", ...
+  std::vector<std::string> fused =
+      {};  // what else is computed in the same pass: "relu", "squeeze layer1.0.se", ...
+  std::vector<int64_t> input = {};  // channels, height, width
   std::vector<int64_t> output = {};
   int64_t weight_bytes = 0;
-  int64_t activation_bytes = 0;     // read and written, for one image
-  int64_t multiply_adds = 0;        // for one image
+  int64_t activation_bytes = 0;  // read and written, for one image
+  int64_t multiply_adds = 0;     // for one image
 };
 
 /// Seconds spent in each step of one run, in the order of the steps; with several threads, their mean.
@@ -30,8 +31,9 @@ class Program {
  public:
   virtual ~Program() = default;
 
-  /// `input` is float32, N x channels x height x width with N at least 1, of any strides. May be called by several
-  /// threads at once; uses as many threads as LibTorch is set to on the calling one. `seconds` may be null.
+  /// `input` is float32, N x channels x height x width with N at least 1, of any strides. May be called by
+  /// several threads at once; uses as many threads as LibTorch is set to on the calling one. `seconds` may be
+  /// null.
   virtual at::Tensor run(const at::Tensor& input, StepSeconds* seconds) const = 0;
 
   /// The steps for images of one size.
