@@ -371,6 +371,10 @@ at::Tensor to_float64(const at::Tensor& tensor) {
   return tensor.detach().to(at::TensorOptions(at::kCPU).dtype(at::kDouble));
 }
 
+// Of one value for one image. Whoever computes with sizes needs no check for overflow; an expanded tensor may
+// be described as larger than any memory.
+constexpr int64_t kMostElements = int64_t{1} << 40;
+
 int64_t window_count(int64_t size, int64_t kernel, int64_t stride, int64_t padding, const std::string& name) {
   const int64_t padded = size + 2 * padding;
   if (padded < kernel) {
@@ -442,6 +446,11 @@ Graph without_tensors(const Graph& graph) {
 }
 
 std::vector<nn::Size2> infer_sizes(const Graph& graph, nn::Size2 input) {
+  const int64_t widest = *std::max_element(graph.channels.begin(), graph.channels.end());
+  if (input[0] > kMostElements / widest / input[1]) {
+    throw Error("ERR_SENET_SHAPE", "an image of " + std::to_string(input[0]) + " x " +
+                                       std::to_string(input[1]) + " is too large for any memory");
+  }
   std::vector<nn::Size2> sizes(graph.channels.size(), nn::Size2{0, 0});
   const auto of = [&](ValueId value) -> nn::Size2& { return sizes[static_cast<size_t>(value)]; };
   of(graph.input) = input;

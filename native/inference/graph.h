@@ -82,7 +82,7 @@ Linearised linearise(const Node& node);
 Graph without_tensors(const Graph& graph);
 
 /// Height and width of each value for an input of this size. Throws ERR_SENET_SHAPE where a window does not
-/// fit.
+/// fit, and for an image that is larger than any memory.
 std::vector<nn::Size2> infer_sizes(const Graph& graph, nn::Size2 input);
 
 const char* operation_name(Operation operation);

@@ -1,5 +1,6 @@
 #include "models/cifar_se_resnet.h"
 
+#include "nn/fused_training.h"
 #include "nn/init.h"
 
 namespace senet::models {
@@ -34,11 +35,12 @@ CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_
 }
 
 at::Tensor CifarSEResNet::forward(const at::Tensor& input) {
-  at::Tensor x = relu->forward(bn1->forward(conv1->forward(input)));  // N x 16 x 32 x 32
-  x = layer1->forward(x);                                             // N x 16 x 32 x 32
-  x = layer2->forward(x);                                             // N x 32 x 16 x 16
-  x = layer3->forward(x);                                             // N x 64 x 8 x 8
-  return fc->forward(avgpool->forward(x).flatten(1));                 // N x classes
+  at::Tensor x = relu->forward(
+      bn1->forward(conv1->forward(nn::to_training_layout(input, in_training()))));  // N x 16 x 32 x 32
+  x = layer1->forward(x);                                                           // N x 16 x 32 x 32
+  x = layer2->forward(x);                                                           // N x 32 x 16 x 16
+  x = layer3->forward(x);                                                           // N x 64 x 8 x 8
+  return fc->forward(avgpool->forward(x).flatten(1));                               // N x classes
 }
 
 void CifarSEResNet::check_input(const at::Tensor& input) const {
@@ -54,7 +56,8 @@ CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, in
 }
 
 at::Tensor CifarSEPreActResNet::forward(const at::Tensor& input) {
-  at::Tensor x = layer3->forward(layer2->forward(layer1->forward(conv1->forward(input))));  // N x 64 x 8 x 8
+  at::Tensor x = layer3->forward(layer2->forward(
+      layer1->forward(conv1->forward(nn::to_training_layout(input, in_training())))));  // N x 64 x 8 x 8
   x = relu->forward(bn1->forward(x));
   // PARITY: the original forgets to return this, and gives None.
   return fc->forward(avgpool->forward(x).flatten(1));

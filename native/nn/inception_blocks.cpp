@@ -1,5 +1,7 @@
 #include "nn/inception_blocks.h"
 
+#include "nn/fused_training.h"
+
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/cat.h>
@@ -33,7 +35,8 @@ BasicConv2d::BasicConv2d(const Conv2dOptions& options) : Module("BasicConv2d") {
 }
 
 at::Tensor BasicConv2d::forward(const at::Tensor& input) {
-  return bn->forward(conv->forward(input)).relu_();
+  const at::Tensor x = conv->forward(input);
+  return can_fuse_training(x, *bn) ? fused_batch_norm(x, *bn, /*relu=*/true) : bn->forward(x).relu_();
 }
 
 void BasicConv2d::check_input(const at::Tensor& input) const {

@@ -1,5 +1,7 @@
 #include "nn/layers.h"
 
+#include "nn/fused_training.h"
+
 #include "core/error.h"
 #include "core/names.h"
 #include "nn/init.h"
@@ -66,6 +68,9 @@ at::Tensor BatchNorm2d::forward(const at::Tensor& input) {
           "ERR_SENET_SHAPE",
           "BatchNorm2d: expected more than 1 value per channel when training, got an input of the shape " +
               shape_text(input.sizes()));
+    }
+    if (can_fuse_training(input, *this)) {
+      return fused_batch_norm(input, *this, /*relu=*/false);
     }
     num_batches_tracked.add_(1);
   }

@@ -1,10 +1,23 @@
 #include "nn/residual_blocks.h"
 
+#include "nn/fused_training.h"
+
 namespace senet::nn {
 namespace {
 
-// Changes both `out` and what it gives, as the originals do; autograd needs neither value again.
-at::Tensor add_and_relu(at::Tensor out, const at::Tensor& residual, ReLU& relu) {
+at::Tensor normalise_and_relu(const at::Tensor& x, BatchNorm2d& bn, ReLU& relu) {
+  return can_fuse_training(x, bn) ? fused_batch_norm(x, bn, /*relu=*/true) : relu.forward(bn.forward(x));
+}
+
+// relu(se(bn(x)) + residual). The layers change both `out` and what it gives in place, as the originals do;
+// autograd needs neither value again.
+at::Tensor recalibrate_and_add(const at::Tensor& x, BatchNorm2d& bn, SELayer& se, const at::Tensor& residual,
+                               ReLU& relu) {
+  if (can_fuse_training(x, bn) && residual.sizes() == x.sizes() &&
+      residual.scalar_type() == x.scalar_type()) {
+    return fused_recalibration(x, bn, se, residual);
+  }
+  at::Tensor out = se.forward(bn.forward(x));
   out += residual;
   return relu.forward(out);
 }
@@ -29,9 +42,9 @@ SEBasicBlock::SEBasicBlock(const BlockOptions& options) : Module("SEBasicBlock")
 }
 
 at::Tensor SEBasicBlock::forward(const at::Tensor& input) {
-  at::Tensor out = relu->forward(bn1->forward(conv1->forward(input)));
-  out = se->forward(bn2->forward(conv2->forward(out)));
-  return add_and_relu(out, downsample ? downsample->forward(input) : input, *relu);
+  at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
+  out = conv2->forward(out);
+  return recalibrate_and_add(out, *bn2, *se, downsample ? downsample->forward(input) : input, *relu);
 }
 
 void SEBasicBlock::check_input(const at::Tensor& input) const {
@@ -55,10 +68,10 @@ SEBottleneck::SEBottleneck(const BlockOptions& options) : Module("SEBottleneck")
 }
 
 at::Tensor SEBottleneck::forward(const at::Tensor& input) {
-  at::Tensor out = relu->forward(bn1->forward(conv1->forward(input)));
-  out = relu->forward(bn2->forward(conv2->forward(out)));
-  out = se->forward(bn3->forward(conv3->forward(out)));
-  return add_and_relu(out, downsample ? downsample->forward(input) : input, *relu);
+  at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
+  out = normalise_and_relu(conv2->forward(out), *bn2, *relu);
+  out = conv3->forward(out);
+  return recalibrate_and_add(out, *bn3, *se, downsample ? downsample->forward(input) : input, *relu);
 }
 
 void SEBottleneck::check_input(const at::Tensor& input) const {
@@ -85,9 +98,9 @@ at::Tensor CifarSEBasicBlock::forward(const at::Tensor& input) {
   // The residual first, as the original: in training mode the order of the BatchNorm updates is free, but
   // jobs that fail half-way leave the same state.
   const at::Tensor residual = downsample ? downsample->forward(input) : input;
-  at::Tensor out = relu->forward(bn1->forward(conv1->forward(input)));
-  out = se->forward(bn2->forward(conv2->forward(out)));
-  return add_and_relu(out, residual, *relu);
+  at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
+  out = conv2->forward(out);
+  return recalibrate_and_add(out, *bn2, *se, residual, *relu);
 }
 
 void CifarSEBasicBlock::check_input(const at::Tensor& input) const {

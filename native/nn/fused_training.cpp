@@ -1,0 +1,523 @@
+#include "nn/fused_training.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+// The loops below for the vector widths of this processor: the compiler makes a copy for each and the loader
+// picks. Not under the address sanitizer, which is not ready when the loader asks.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define SENET_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define SENET_VECTOR_CLONES
+#endif
+
+namespace senet::nn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+constexpr double kMomentum = 0.1;
+// Pixels that are summed in float before the sum goes to a double.
+constexpr int64_t kBlock = 128;
+constexpr int64_t kWidth = 16;
+typedef float Vector __attribute__((vector_size(kWidth * sizeof(float)), aligned(4), may_alias));
+
+inline const Vector& at(const float* from) {
+  return *reinterpret_cast<const Vector*>(from);
+}
+
+inline Vector& at(float* to) {
+  return *reinterpret_cast<Vector*>(to);
+}
+
+// One image, pixels x channels. Sums of x - shift and of its square, per channel.
+SENET_VECTOR_CLONES void sum_image(const float* x, int64_t pixels, int64_t channels, const float* shift,
+                                   double* sums, double* squares) {
+  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
+    const int64_t end = begin + kBlock < pixels ? begin + kBlock : pixels;
+    int64_t c = 0;
+    for (; c + kWidth <= channels; c += kWidth) {
+      Vector sum = {};
+      Vector square = {};
+      const Vector k = at(shift + c);
+      for (int64_t p = begin; p < end; ++p) {
+        const Vector d = at(x + p * channels + c) - k;
+        sum += d;
+        square += d * d;
+      }
+      for (int64_t i = 0; i < kWidth; ++i) {
+        sums[c + i] += static_cast<double>(sum[i]);
+        squares[c + i] += static_cast<double>(square[i]);
+      }
+    }
+    for (; c < channels; ++c) {
+      for (int64_t p = begin; p < end; ++p) {
+        const float d = x[p * channels + c] - shift[c];
+        sums[c] += d;
+        squares[c] += static_cast<double>(d * d);
+      }
+    }
+  }
+}
+
+// y = scale * x + shift (+ residual), then ReLU if `relu`.
+SENET_VECTOR_CLONES void apply_image(const float* x, int64_t pixels, int64_t channels, const float* scale,
+                                     const float* shift, const float* residual, bool relu, float* y) {
+  const Vector zero = {};
+  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
+    const int64_t end = begin + kBlock < pixels ? begin + kBlock : pixels;
+    int64_t c = 0;
+    for (; c + kWidth <= channels; c += kWidth) {
+      const Vector a = at(scale + c);
+      const Vector b = at(shift + c);
+      for (int64_t p = begin; p < end; ++p) {
+        Vector v = at(x + p * channels + c) * a + b;
+        if (residual != nullptr) {
+          v += at(residual + p * channels + c);
+        }
+        if (relu) {
+          v = v < zero ? zero : v;  // NaN stays
+        }
+        at(y + p * channels + c) = v;
+      }
+    }
+    for (; c < channels; ++c) {
+      for (int64_t p = begin; p < end; ++p) {
+        float v = x[p * channels + c] * scale[c] + shift[c];
+        if (residual != nullptr) {
+          v += residual[p * channels + c];
+        }
+        y[p * channels + c] = relu && v < 0 ? 0 : v;
+      }
+    }
+  }
+}
+
+// g is dy where y > 0 (everywhere without `y`). Sums of g and of g * (x - shift), per channel.
+SENET_VECTOR_CLONES void sum_gradients(const float* dy, const float* y, const float* x, int64_t pixels,
+                                       int64_t channels, const float* shift, double* sums, double* products) {
+  const Vector zero = {};
+  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
+    const int64_t end = begin + kBlock < pixels ? begin + kBlock : pixels;
+    int64_t c = 0;
+    for (; c + kWidth <= channels; c += kWidth) {
+      Vector sum = {};
+      Vector product = {};
+      const Vector k = at(shift + c);
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t i = p * channels + c;
+        Vector g = at(dy + i);
+        if (y != nullptr) {
+          g = at(y + i) <= zero ? zero : g;
+        }
+        sum += g;
+        product += g * (at(x + i) - k);
+      }
+      for (int64_t i = 0; i < kWidth; ++i) {
+        sums[c + i] += static_cast<double>(sum[i]);
+        products[c + i] += static_cast<double>(product[i]);
+      }
+    }
+    for (; c < channels; ++c) {
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t i = p * channels + c;
+        const float g = y != nullptr && y[i] <= 0 ? 0 : dy[i];
+        sums[c] += g;
+        products[c] += static_cast<double>(g * (x[i] - shift[c]));
+      }
+    }
+  }
+}
+
+// dx = a * g + b * (x - center) + d, and the residual's gradient g if `dr`.
+SENET_VECTOR_CLONES void apply_gradients(const float* dy, const float* y, const float* x, int64_t pixels,
+                                         int64_t channels, const float* a, const float* b, const float* d,
+                                         const float* center, float* dx, float* dr) {
+  const Vector zero = {};
+  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
+    const int64_t end = begin + kBlock < pixels ? begin + kBlock : pixels;
+    int64_t c = 0;
+    for (; c + kWidth <= channels; c += kWidth) {
+      const Vector va = at(a + c);
+      const Vector vb = at(b + c);
+      const Vector vd = at(d + c);
+      const Vector k = at(center + c);
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t i = p * channels + c;
+        Vector g = at(dy + i);
+        if (y != nullptr) {
+          g = at(y + i) <= zero ? zero : g;
+        }
+        at(dx + i) = va * g + vb * (at(x + i) - k) + vd;
+        if (dr != nullptr) {
+          at(dr + i) = g;
+        }
+      }
+    }
+    for (; c < channels; ++c) {
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t i = p * channels + c;
+        const float g = y != nullptr && y[i] <= 0 ? 0 : dy[i];
+        dx[i] = a[c] * g + b[c] * (x[i] - center[c]) + d[c];
+        if (dr != nullptr) {
+          dr[i] = g;
+        }
+      }
+    }
+  }
+}
+
+struct Extent {
+  int64_t images;
+  int64_t channels;
+  int64_t pixels;  // of an image
+
+  explicit Extent(const at::Tensor& x)
+      : images(x.size(0)), channels(x.size(1)), pixels(x.size(2) * x.size(3)) {}
+  int64_t image() const {
+    return channels * pixels;
+  }
+  int64_t per_channel() const {
+    return images * pixels;
+  }
+};
+
+template <class Body>
+void for_each_image(const Extent& extent, const Body& body) {
+  at::parallel_for(0, extent.images, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      body(n);
+    }
+  });
+}
+
+// Of one BatchNorm in training mode.
+struct Statistics {
+  std::vector<double> image_sums;  // images x channels: of x - shift
+  std::vector<float> shift;        // close to the mean, so that squares of what is left lose nothing
+  std::vector<double> mean;
+  std::vector<double> inverse_deviation;
+};
+
+std::shared_ptr<Statistics> measure(const at::Tensor& x, double eps, std::vector<double>* variance) {
+  const Extent extent(x);
+  const auto channels = static_cast<size_t>(extent.channels);
+  auto result = std::make_shared<Statistics>();
+  const float* data = x.const_data_ptr<float>();
+  result->shift.assign(data, data + channels);  // the first pixel
+  result->image_sums.assign(static_cast<size_t>(extent.images) * channels, 0.0);
+  std::vector<double> squares(result->image_sums.size(), 0.0);
+  for_each_image(extent, [&](int64_t n) {
+    sum_image(data + n * extent.image(), extent.pixels, extent.channels, result->shift.data(),
+              result->image_sums.data() + n * extent.channels, squares.data() + n * extent.channels);
+  });
+  const auto count = static_cast<double>(extent.per_channel());
+  for (size_t c = 0; c < channels; ++c) {
+    double sum = 0;
+    double square = 0;
+    for (size_t n = 0; n < static_cast<size_t>(extent.images); ++n) {
+      sum += result->image_sums[n * channels + c];
+      square += squares[n * channels + c];
+    }
+    const double offset = sum / count;
+    result->mean.push_back(offset + result->shift[c]);
+    variance->push_back(std::max(square / count - offset * offset, 0.0));
+    result->inverse_deviation.push_back(1.0 / std::sqrt(variance->back() + eps));
+    if (std::isnan(square)) {
+      variance->back() = square;  // max() would have hidden it
+      result->inverse_deviation.back() = square;
+    }
+  }
+  return result;
+}
+
+// As at::batch_norm does with momentum 0.1.
+void update_running_statistics(BatchNorm2d& bn, const Statistics& statistics,
+                               const std::vector<double>& variance, double count) {
+  const at::NoGradGuard no_grad;
+  bn.num_batches_tracked.add_(1);
+  auto* mean = bn.running_mean.mutable_data_ptr<float>();
+  auto* var = bn.running_var.mutable_data_ptr<float>();
+  for (size_t c = 0; c < variance.size(); ++c) {
+    mean[c] = static_cast<float>(kMomentum * statistics.mean[c] + (1 - kMomentum) * mean[c]);
+    var[c] = static_cast<float>(kMomentum * variance[c] * count / (count - 1) + (1 - kMomentum) * var[c]);
+  }
+}
+
+at::Tensor as_matrix(std::vector<float>& values, int64_t rows) {
+  return at::from_blob(values.data(), {rows, static_cast<int64_t>(values.size()) / rows}, at::kFloat);
+}
+
+// What both functions keep for their backward beside tensors.
+struct Kept : torch::CustomClassHolder {
+  std::shared_ptr<Statistics> statistics;
+};
+
+class BatchNormReLU : public torch::autograd::Function<BatchNormReLU> {
+ public:
+  static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
+                          const Variable& bias, c10::intrusive_ptr<Kept> kept, bool relu) {
+    const Extent extent(x);
+    const Statistics& statistics = *kept->statistics;
+    const auto channels = static_cast<size_t>(extent.channels);
+    std::vector<float> scale(channels);
+    std::vector<float> shift(channels);
+    const float* w = weight.const_data_ptr<float>();
+    const float* b = bias.const_data_ptr<float>();
+    for (size_t c = 0; c < channels; ++c) {
+      const double factor = w[c] * statistics.inverse_deviation[c];
+      scale[c] = static_cast<float>(factor);
+      shift[c] = static_cast<float>(b[c] - statistics.mean[c] * factor);
+    }
+    at::Tensor y = at::empty_like(x);
+    const float* from = x.const_data_ptr<float>();
+    float* to = y.mutable_data_ptr<float>();
+    for_each_image(extent, [&](int64_t n) {
+      apply_image(from + n * extent.image(), extent.pixels, extent.channels, scale.data(), shift.data(),
+                  nullptr, relu, to + n * extent.image());
+    });
+    context->save_for_backward({x, weight, relu ? y : Variable()});
+    context->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor& x = saved[0];
+    const at::Tensor& y = saved[2];
+    const Extent extent(x);
+    const auto kept = c10::static_intrusive_pointer_cast<Kept>(context->saved_data["kept"].toCapsule());
+    const Statistics& statistics = *kept->statistics;
+    const at::Tensor dy = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const auto channels = static_cast<size_t>(extent.channels);
+    std::vector<double> sums(static_cast<size_t>(extent.images) * channels, 0.0);
+    std::vector<double> products(sums.size(), 0.0);
+    const float* dy_data = dy.const_data_ptr<float>();
+    const float* x_data = x.const_data_ptr<float>();
+    const float* y_data = y.defined() ? y.const_data_ptr<float>() : nullptr;
+    const auto y_image = [&](int64_t n) { return y_data == nullptr ? nullptr : y_data + n * extent.image(); };
+    for_each_image(extent, [&](int64_t n) {
+      sum_gradients(dy_data + n * extent.image(), y_image(n), x_data + n * extent.image(), extent.pixels,
+                    extent.channels, statistics.shift.data(), sums.data() + n * extent.channels,
+                    products.data() + n * extent.channels);
+    });
+    at::Tensor dweight = at::empty_like(saved[1]);
+    at::Tensor dbias = at::empty_like(saved[1]);
+    std::vector<float> a(channels);
+    std::vector<float> b(channels);
+    std::vector<float> d(channels);
+    std::vector<float> center(channels);
+    const auto count = static_cast<double>(extent.per_channel());
+    const float* w = saved[1].const_data_ptr<float>();
+    for (size_t c = 0; c < channels; ++c) {
+      double sum = 0;
+      double product = 0;
+      for (size_t n = 0; n < static_cast<size_t>(extent.images); ++n) {
+        sum += sums[n * channels + c];
+        product += products[n * channels + c];
+      }
+      const double inverse = statistics.inverse_deviation[c];
+      const double centred = product - (statistics.mean[c] - statistics.shift[c]) * sum;  // of g (x - mean)
+      dweight.mutable_data_ptr<float>()[c] = static_cast<float>(centred * inverse);
+      dbias.mutable_data_ptr<float>()[c] = static_cast<float>(sum);
+      a[c] = static_cast<float>(w[c] * inverse);
+      b[c] = static_cast<float>(-w[c] * inverse * inverse * inverse * centred / count);
+      d[c] = static_cast<float>(-w[c] * inverse * sum / count);
+      center[c] = static_cast<float>(statistics.mean[c]);
+    }
+    at::Tensor dx = at::empty_like(x);
+    float* dx_data = dx.mutable_data_ptr<float>();
+    for_each_image(extent, [&](int64_t n) {
+      apply_gradients(dy_data + n * extent.image(), y_image(n), x_data + n * extent.image(), extent.pixels,
+                      extent.channels, a.data(), b.data(), d.data(), center.data(),
+                      dx_data + n * extent.image(), nullptr);
+    });
+    return {dx, dweight, dbias, Variable(), Variable()};
+  }
+};
+
+class Recalibration : public torch::autograd::Function<Recalibration> {
+ public:
+  static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
+                          const Variable& bias, const Variable& squeeze, const Variable& excite,
+                          const Variable& residual, c10::intrusive_ptr<Kept> kept) {
+    const Extent extent(x);
+    const Statistics& statistics = *kept->statistics;
+    const auto channels = static_cast<size_t>(extent.channels);
+    const auto images = static_cast<size_t>(extent.images);
+    const float* w = weight.const_data_ptr<float>();
+    const float* b = bias.const_data_ptr<float>();
+    std::vector<float> squeezed(images * channels);
+    for (size_t n = 0; n < images; ++n) {
+      for (size_t c = 0; c < channels; ++c) {
+        const double mean = statistics.image_sums[n * channels + c] / static_cast<double>(extent.pixels) +
+                            statistics.shift[c];
+        squeezed[n * channels + c] =
+            static_cast<float>(w[c] * statistics.inverse_deviation[c] * (mean - statistics.mean[c]) + b[c]);
+      }
+    }
+    const at::Tensor means = as_matrix(squeezed, extent.images).clone();
+    const at::Tensor hidden = at::mm(means, squeeze.t()).relu_();
+    const at::Tensor factors = at::mm(hidden, excite.t()).sigmoid_();
+    const float* s = factors.const_data_ptr<float>();
+    std::vector<float> scale(images * channels);
+    std::vector<float> shift(images * channels);
+    for (size_t n = 0; n < images; ++n) {
+      for (size_t c = 0; c < channels; ++c) {
+        const size_t i = n * channels + c;
+        const double factor = w[c] * statistics.inverse_deviation[c];
+        scale[i] = static_cast<float>(s[i] * factor);
+        shift[i] = static_cast<float>(s[i] * (b[c] - statistics.mean[c] * factor));
+      }
+    }
+    at::Tensor y = at::empty_like(x);
+    const float* from = x.const_data_ptr<float>();
+    const float* other = residual.const_data_ptr<float>();
+    float* to = y.mutable_data_ptr<float>();
+    for_each_image(extent, [&](int64_t n) {
+      apply_image(from + n * extent.image(), extent.pixels, extent.channels,
+                  scale.data() + n * extent.channels, shift.data() + n * extent.channels,
+                  other + n * extent.image(), /*relu=*/true, to + n * extent.image());
+    });
+    context->save_for_backward({x, weight, bias, squeeze, excite, y, means, hidden, factors});
+    context->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor& x = saved[0];
+    const at::Tensor& squeeze = saved[3];
+    const at::Tensor& excite = saved[4];
+    const at::Tensor& means = saved[6];
+    const at::Tensor& hidden = saved[7];
+    const at::Tensor& factors = saved[8];
+    const Extent extent(x);
+    const auto kept = c10::static_intrusive_pointer_cast<Kept>(context->saved_data["kept"].toCapsule());
+    const Statistics& statistics = *kept->statistics;
+    const auto channels = static_cast<size_t>(extent.channels);
+    const auto images = static_cast<size_t>(extent.images);
+    const at::Tensor dy = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const float* dy_data = dy.const_data_ptr<float>();
+    const float* x_data = x.const_data_ptr<float>();
+    const float* y_data = saved[5].const_data_ptr<float>();
+    std::vector<double> sums(images * channels, 0.0);
+    std::vector<double> products(images * channels, 0.0);
+    for_each_image(extent, [&](int64_t n) {
+      sum_gradients(dy_data + n * extent.image(), y_data + n * extent.image(), x_data + n * extent.image(),
+                    extent.pixels, extent.channels, statistics.shift.data(),
+                    sums.data() + n * extent.channels, products.data() + n * extent.channels);
+    });
+    const float* w = saved[1].const_data_ptr<float>();
+    const float* b = saved[2].const_data_ptr<float>();
+    // Through the excitation: ds is the sum of g times what it scaled, which is bn(x).
+    std::vector<float> dfactors(images * channels);
+    for (size_t n = 0; n < images; ++n) {
+      for (size_t c = 0; c < channels; ++c) {
+        const size_t i = n * channels + c;
+        const double centred = products[i] - (statistics.mean[c] - statistics.shift[c]) * sums[i];
+        dfactors[i] = static_cast<float>(w[c] * statistics.inverse_deviation[c] * centred + b[c] * sums[i]);
+      }
+    }
+    const at::Tensor dexcited = as_matrix(dfactors, extent.images) * factors * (1 - factors);
+    const at::Tensor dexcite = at::mm(dexcited.t(), hidden);
+    const at::Tensor dhidden = at::mm(dexcited, excite).mul_(hidden > 0);
+    const at::Tensor dsqueeze = at::mm(dhidden.t(), means);
+    const at::Tensor dmeans = at::mm(dhidden, squeeze);
+    const float* s = factors.const_data_ptr<float>();
+    const float* dm = dmeans.const_data_ptr<float>();
+    // Through BatchNorm: z = bn(x) has the gradient s g + dm / pixels.
+    const auto count = static_cast<double>(extent.per_channel());
+    const auto pixels = static_cast<double>(extent.pixels);
+    at::Tensor dweight = at::empty_like(saved[1]);
+    at::Tensor dbias = at::empty_like(saved[1]);
+    std::vector<float> a(images * channels);
+    std::vector<float> d(images * channels);
+    std::vector<float> slope(channels);
+    std::vector<float> center(channels);
+    for (size_t c = 0; c < channels; ++c) {
+      const double inverse = statistics.inverse_deviation[c];
+      const double offset = statistics.mean[c] - statistics.shift[c];
+      double sum = 0;
+      double centred = 0;
+      for (size_t n = 0; n < images; ++n) {
+        const size_t i = n * channels + c;
+        sum += s[i] * sums[i] + dm[i];
+        centred += s[i] * (products[i] - offset * sums[i]) +
+                   dm[i] / pixels * (statistics.image_sums[i] - pixels * offset);
+      }
+      dweight.mutable_data_ptr<float>()[c] = static_cast<float>(centred * inverse);
+      dbias.mutable_data_ptr<float>()[c] = static_cast<float>(sum);
+      const double factor = w[c] * inverse;
+      slope[c] = static_cast<float>(-factor * inverse * inverse * centred / count);
+      center[c] = static_cast<float>(statistics.mean[c]);
+      for (size_t n = 0; n < images; ++n) {
+        const size_t i = n * channels + c;
+        a[i] = static_cast<float>(factor * s[i]);
+        d[i] = static_cast<float>(factor * (dm[i] / pixels - sum / count));
+      }
+    }
+    at::Tensor dx = at::empty_like(x);
+    at::Tensor dresidual = at::empty_like(x);
+    float* dx_data = dx.mutable_data_ptr<float>();
+    float* dr_data = dresidual.mutable_data_ptr<float>();
+    for_each_image(extent, [&](int64_t n) {
+      apply_gradients(dy_data + n * extent.image(), y_data + n * extent.image(), x_data + n * extent.image(),
+                      extent.pixels, extent.channels, a.data() + n * extent.channels, slope.data(),
+                      d.data() + n * extent.channels, center.data(), dx_data + n * extent.image(),
+                      dr_data + n * extent.image());
+    });
+    return {dx, dweight, dbias, dsqueeze, dexcite, dresidual, Variable()};
+  }
+};
+
+c10::intrusive_ptr<Kept> prepare(const at::Tensor& x, BatchNorm2d& bn) {
+  const at::NoGradGuard no_grad;
+  std::vector<double> variance;
+  auto kept = c10::make_intrusive<Kept>();
+  kept->statistics = measure(x, bn.eps, &variance);
+  update_running_statistics(bn, *kept->statistics, variance, static_cast<double>(Extent(x).per_channel()));
+  return kept;
+}
+
+}  // namespace
+
+bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn) {
+  const auto is_plain = [](const at::Tensor& tensor) {
+    return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
+  };
+  return bn.in_training() && input.is_cpu() && input.scalar_type() == at::kFloat && input.dim() == 4 &&
+         input.numel() > input.size(1) && input.is_contiguous(at::MemoryFormat::ChannelsLast) &&
+         !at::autocast::is_autocast_enabled(at::kCPU) && is_plain(bn.weight) && is_plain(bn.bias) &&
+         is_plain(bn.running_mean) && is_plain(bn.running_var);
+}
+
+at::Tensor fused_batch_norm(const at::Tensor& input, BatchNorm2d& bn, bool relu) {
+  return BatchNormReLU::apply(input, bn.weight, bn.bias, prepare(input, bn), relu);
+}
+
+at::Tensor fused_recalibration(const at::Tensor& input, BatchNorm2d& bn, SELayer& se,
+                               const at::Tensor& residual) {
+  const auto& squeeze = dynamic_cast<Linear&>(*se.fc->layers.at(0));
+  const auto& excite = dynamic_cast<Linear&>(*se.fc->layers.at(2));
+  return Recalibration::apply(input, bn.weight, bn.bias, squeeze.weight, excite.weight,
+                              residual.contiguous(at::MemoryFormat::ChannelsLast), prepare(input, bn));
+}
+
+at::Tensor to_training_layout(const at::Tensor& input, bool training) {
+  const bool wanted = training && input.is_cpu() && input.scalar_type() == at::kFloat && input.dim() == 4;
+  return wanted ? input.contiguous(at::MemoryFormat::ChannelsLast) : input;
+}
+
+}  // namespace senet::nn
