@@ -24,11 +24,15 @@ export type TypedArray =
 declare const tensorHandle: unique symbol;
 declare const moduleHandle: unique symbol;
 declare const compiledHandle: unique symbol;
+declare const optimizerHandle: unique symbol;
 export interface TensorHandle {
   readonly [tensorHandle]: true;
 }
 export interface ModuleHandle {
   readonly [moduleHandle]: true;
+}
+export interface OptimizerHandle {
+  readonly [optimizerHandle]: true;
 }
 export interface CompiledHandle {
   readonly [compiledHandle]: true;
@@ -61,15 +65,19 @@ export interface TensorRead {
   readonly storageOffset: number;
 }
 
-/** A module of a native tree, in the order of `named_modules()`; the root comes first with the path ''. */
+/** A native module without its descendants, in the order of registration. */
 export interface ModuleNode {
-  readonly path: string;
   readonly type: string;
   readonly version: number;
-  readonly handle: ModuleHandle;
+  /** Channels or features of input and output; 0 is any number, or one that the module does not know. */
+  readonly width: readonly [number, number];
   readonly parameters: readonly (readonly [string, TensorHandle])[];
   readonly buffers: readonly (readonly [string, TensorHandle])[];
+  readonly children: readonly (readonly [name: string, type: string, ModuleHandle])[];
 }
+
+/** Shapes of one call of a module's forward; the path is relative to the module whose forward was recorded. */
+export type ModuleCall = readonly [path: string, input: readonly number[], output: readonly number[]];
 
 /** One step of a compiled model; shapes are channels x height x width, counts are for one image. */
 export interface CompiledStep {
@@ -87,7 +95,8 @@ export interface CompiledStep {
   readonly multiplyAdds: number;
 }
 
-export type ModuleOptionValue = number | boolean | string | readonly number[] | ModuleHandle | null;
+export type ModuleOptionValue =
+  number | boolean | string | readonly number[] | ModuleHandle | readonly ModuleHandle[] | null;
 
 export interface NativeBinding {
   /** Of the LibTorch that was met at load. When it differs from the next, nothing else is exported. */
@@ -103,6 +112,9 @@ export interface NativeBinding {
   configure(workers: number, threadsPerWorker: number): void;
   configuration(): { workers: number; threadsPerWorker: number; availableThreads: number };
   manualSeed(seed: bigint): void;
+  /** Of the process's CPU generator: as many bytes as PyTorch's. */
+  generatorState(): TensorHandle;
+  setGeneratorState(state: TensorHandle): void;
   memory(): { tensors: number; bytes: number; cachedBytes: number; queued: number; running: number };
   cudaDeviceCount(): number;
   cudaLibrary(): string | null;
@@ -130,6 +142,8 @@ export interface NativeBinding {
   setRequiresGrad(t: TensorHandle, value: boolean): void;
   grad(t: TensorHandle): TensorHandle | null;
   setGrad(t: TensorHandle, grad: TensorHandle | null): void;
+  /** Sets the gradients of all to null, or of none if a job uses one of them. */
+  clearGrads(tensors: readonly TensorHandle[]): void;
   disposeTensor(t: TensorHandle): void;
   backward(t: TensorHandle, gradient: TensorHandle | null): number;
 
@@ -139,38 +153,74 @@ export interface NativeBinding {
     args: readonly NativeValue[],
     kwargs: { readonly [name: string]: NativeValue } | null,
     gradMode: boolean,
+    autocast: boolean,
   ): unknown;
   callOperatorAsync(
     name: string,
     args: readonly NativeValue[],
     kwargs: { readonly [name: string]: NativeValue } | null,
     gradMode: boolean,
+    autocast: boolean,
   ): number;
   listOperators(): string[];
   operatorSchemas(name: string): string[];
 
   // modules
+  /** Modules among the options become parts of the new one. */
   createModule(type: string, options: { readonly [name: string]: ModuleOptionValue }): ModuleHandle;
-  moduleTree(m: ModuleHandle): ModuleNode[];
-  moduleForward(m: ModuleHandle, x: TensorHandle, gradMode: boolean): number;
+  moduleNode(m: ModuleHandle): ModuleNode;
+  moduleForward(m: ModuleHandle, x: TensorHandle, gradMode: boolean, autocast: boolean): number;
+  /** A job: forward in evaluation mode without a graph, and every call of a module in it, inner ones first. */
+  moduleRecord(m: ModuleHandle, x: TensorHandle): number;
+  /** Puts `replacement`, which is part of no other module, where the child `name` is; that one is then free. */
+  replaceModule(parent: ModuleHandle, name: string, replacement: ModuleHandle): void;
   setTraining(m: ModuleHandle, training: boolean): void;
   isTraining(m: ModuleHandle): boolean;
-  /** Converts floating parameters and buffers in place; undefined leaves dtype or device as it is. */
+  /** Converts floating tensors in place, all or none; undefined leaves dtype or device as it is. */
   moduleTo(
-    m: ModuleHandle,
+    mustBeIdle: readonly ModuleHandle[],
+    tensors: readonly TensorHandle[],
     dtype: DType | undefined,
     device: string | undefined,
     memoryFormat: MemoryFormat | undefined,
   ): void;
-  /** Copies into, or with `assign` adopts, the named parameters and buffers: all or none. */
+  /** Copies the sources into the targets, or with `assign` makes these adopt them: all or none. */
   moduleLoad(
-    m: ModuleHandle,
+    mustBeIdle: readonly ModuleHandle[],
     names: readonly string[],
-    tensors: readonly TensorHandle[],
+    targets: readonly TensorHandle[],
+    sources: readonly TensorHandle[],
     assign: boolean,
   ): void;
   assertIdle(m: ModuleHandle): void;
   disposeModule(m: ModuleHandle): void;
+
+  // optimisers; each job runs alone: those before it have ended, those after it wait
+  createOptimizer(kind: 'sgd' | 'adam' | 'adamw'): OptimizerHandle;
+  optimizerStep(
+    o: OptimizerHandle,
+    groups: readonly {
+      readonly params: readonly TensorHandle[];
+      readonly options: { readonly [name: string]: number | boolean };
+    }[],
+  ): number;
+  /** By Python's names ("exp_avg"), in its order; null for a parameter that was never updated. */
+  optimizerState(o: OptimizerHandle, parameter: TensorHandle): Record<string, TensorHandle> | null;
+  /** Replaces everything that is remembered by copies of these: all or none. */
+  setOptimizerState(
+    o: OptimizerHandle,
+    parameters: readonly TensorHandle[],
+    states: readonly { readonly [name: string]: TensorHandle }[],
+  ): void;
+  /** A job that gives the norm before clipping. */
+  clipGradients(
+    parameters: readonly TensorHandle[],
+    maxNorm: number,
+    normType: number,
+    errorIfNonfinite: boolean,
+  ): number;
+  /** averages += weight * (values - averages); tensors of integers are copied. */
+  averageInto(averages: readonly TensorHandle[], values: readonly TensorHandle[], weight: number): number;
 
   // compiled models
   /** A job that gives a CompiledHandle. */

@@ -41,6 +41,10 @@ export const ERROR_CODES = {
   },
   // state
   ERR_SENET_DISPOSED: { base: 'Error', meaning: 'The tensor, module or classifier was disposed.' },
+  ERR_SENET_QUEUE_FULL: {
+    base: 'Error',
+    meaning: 'A classifier has as many images waiting as its `batching.maxQueue` allows; try again later.',
+  },
   ERR_SENET_BUSY: { base: 'Error', meaning: 'A job on this module is queued or running; await it first.' },
   ERR_SENET_ABORTED: {
     base: 'Error',
@@ -50,6 +54,20 @@ export const ERROR_CODES = {
   ERR_SENET_AUTOGRAD: {
     base: 'Error',
     meaning: 'Gradients cannot be computed as asked (no graph, not a scalar, an in-place change).',
+  },
+  ERR_SENET_MODULE_TREE: {
+    base: 'Error',
+    meaning: 'A module cannot stand here: it is part of another module already, or would be part of itself.',
+  },
+  ERR_SENET_TS_FORWARD: {
+    base: 'Error',
+    meaning:
+      'Only a module whose forward is native can do this (`compile`, `forwardSync`, a place in a native module), and the forward of this one is TypeScript or has hooks.',
+  },
+  ERR_SENET_NATIVE_FORWARD: {
+    base: 'Error',
+    meaning:
+      'No hook can be registered here: a native forward calls this module, and never calls JavaScript.',
   },
   ERR_SENET_COMPILE: {
     base: 'Error',
@@ -137,6 +155,21 @@ export const ERROR_CODES = {
   },
   ERR_SENET_LABELS: { base: 'RangeError', meaning: 'The number of labels is not the number of classes.' },
   ERR_SENET_DATA_FORMAT: { base: 'Error', meaning: 'A data set file is not of the expected format.' },
+  ERR_SENET_DATASET: {
+    base: 'Error',
+    meaning:
+      'A folder or file holds nothing to train on: no class folders, only one, or a class without images.',
+  },
+  // training
+  ERR_SENET_NAN_LOSS: {
+    base: 'Error',
+    meaning:
+      'The loss or the weights of a training run are not finite; the message names the step, the last checkpoint is good.',
+  },
+  ERR_SENET_RESUME: {
+    base: 'Error',
+    meaning: 'A checkpoint is of another training run (model, data set, options) than the one to be resumed.',
+  },
 } as const satisfies Record<string, CodeEntry>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

@@ -14,8 +14,10 @@ export type { CompiledStep, Device, DType, MemoryFormat, TypedArray } from './bi
 export {
   configure,
   cuda,
+  getRngState,
   manualSeed,
   memory,
+  setRngState,
   version,
   type ConfigureOptions,
   type MemoryUsage,
@@ -37,9 +39,30 @@ export { Tensor } from './tensor/tensor';
 export type { Element, NestedArray } from './tensor/nested-array';
 export type { Target } from './tensor/dtype';
 export { ops } from './tensor/ops';
-export { noGrad, tidy } from './tensor/scope';
+export { autocast, noGrad, tidy, type AutocastOptions } from './tensor/scope';
 
 export { Module, type AsyncForwardOptions, type CompileOptions, type ForwardOptions } from './nn/module';
+export type { NativeModule } from './nn/module';
+export type { HookHandle } from './nn/hooks';
+export type { ModelSummary, SummaryOptions, SummaryRow } from './nn/summary';
+export {
+  AdaptiveAvgPool2d,
+  AvgPool2d,
+  BatchNorm2d,
+  Conv2d,
+  Dropout,
+  Flatten,
+  Identity,
+  Linear,
+  MaxPool2d,
+  ReLU,
+  Sigmoid,
+  type BatchNorm2dOptions,
+  type Conv2dOptions,
+  type PoolOptions,
+  type Size2,
+} from './nn/layers';
+export { ModuleList, Sequential } from './nn/containers';
 export {
   CompiledModel,
   type CompiledDType,
@@ -50,7 +73,19 @@ export {
 } from './nn/compiled-model';
 export type { LoadStateDictOptions, LoadStateDictResult } from './nn/load-state-dict';
 export { SELayer } from './nn/se-layer';
-export { L1Loss, type LossOptions, type Reduction } from './nn/losses';
+export {
+  BCEWithLogitsLoss,
+  CrossEntropyLoss,
+  L1Loss,
+  MSELoss,
+  NLLLoss,
+  type BCEWithLogitsLossOptions,
+  type CrossEntropyLossOptions,
+  type LossForwardOptions,
+  type LossOptions,
+  type NLLLossOptions,
+  type Reduction,
+} from './nn/losses';
 
 export { SEBasicBlock, SEBottleneck, CifarSEBasicBlock, type BlockOptions } from './models/residual-blocks';
 export {
@@ -77,6 +112,7 @@ export {
 export {
   se_inception_v3,
   SEInception3,
+  type Inception3,
   type InceptionOutputs,
   type Recalibrate,
   type SEInception3Options,
@@ -84,7 +120,7 @@ export {
 export { createModel, listModels, type ModelName, type ModelOf, type ModelOptions } from './models/registry';
 
 export { load, loadCheckpoint, type LoadOptions } from './checkpoint/load';
-export { save, type HasStateDict, type SaveOptions } from './checkpoint/save';
+export { save, saveCheckpoint, type HasStateDict, type SaveOptions } from './checkpoint/save';
 export {
   inspectCheckpoint,
   type CheckpointReport,
@@ -94,11 +130,41 @@ export {
 export type { Container } from './checkpoint/parse';
 export { consumePrefixInStateDictIfPresent, StateDict, type ModuleMetadata } from './checkpoint/state-dict';
 
+export { Adam, AdamW, type AdamOptions } from './optim/adam';
+export { SGD, type SGDOptions } from './optim/sgd';
+export {
+  Optimizer,
+  type GroupOptions,
+  type OptimizerState,
+  type Parameters,
+  type ParamGroup,
+  type ParamGroupOptions,
+} from './optim/optimizer';
+export {
+  CosineAnnealingLR,
+  ExponentialLR,
+  LinearLR,
+  LRScheduler,
+  MultiStepLR,
+  OneCycleLR,
+  StepLR,
+  type CosineAnnealingLROptions,
+  type ExponentialLROptions,
+  type LinearLROptions,
+  type MultiStepLROptions,
+  type OneCycleLROptions,
+  type SchedulerState,
+  type StepLROptions,
+} from './optim/schedulers';
+export { clipGradNorm_, type ClipGradNormOptions } from './optim/clip';
+export { ExponentialMovingAverage, type ExponentialMovingAverageOptions } from './optim/ema';
+
 export { loadStateDictFromUrl, type FetchWeightsOptions } from './hub/hub';
 export type { ProgressOption, TransferProgress } from './hub/progress';
 
 export {
   ImageClassifier,
+  type BatchingOptions,
   type Classification,
   type ClassifyOptions,
   type ImageClassifierOptions,
@@ -106,3 +172,70 @@ export {
 } from './vision/image-classifier';
 export type { Preprocessing } from './vision/preprocessing';
 export type { InitOptions } from './models/options';
+
+export {
+  PixelDataset,
+  randomSplit,
+  Subset,
+  type Dataset,
+  type GetOptions,
+  type Sample,
+  type SampleBatch,
+} from './data/dataset';
+export { Cifar10, Cifar100, type Cifar100Options, type CifarOptions } from './data/cifar';
+export { IdxDataset, type IdxDatasetOptions } from './data/idx-dataset';
+export { ImageFolder, type ImageFile, type ImageFolderOptions } from './data/image-folder';
+export {
+  DataLoader,
+  type Batch,
+  type BatchTransform,
+  type DataLoaderOptions,
+  type DataLoaderState,
+  type DataSource,
+  type SkippedSample,
+} from './data/loader';
+export { Random } from './data/random';
+export {
+  Compose,
+  Grayscale,
+  Normalize,
+  ToTensor,
+  type GrayscaleOptions,
+  type NormalizeOptions,
+  type Size,
+  type Transform,
+  type TransformOptions,
+} from './data/transforms';
+export {
+  CenterCrop,
+  Pad,
+  RandomCrop,
+  RandomHorizontalFlip,
+  RandomResizedCrop,
+  Resize,
+  type Box,
+  type CenterCropOptions,
+  type Interpolation,
+  type Padding,
+  type PaddingMode,
+  type PadOptions,
+  type RandomCropOptions,
+  type RandomHorizontalFlipOptions,
+  type RandomResizedCropOptions,
+  type ResizeOptions,
+} from './data/geometry';
+export { ColorJitter, type ColorJitterOptions, type JitterDraw, type JitterRange } from './data/color-jitter';
+export { RandomErasing, type RandomErasingOptions } from './data/random-erasing';
+export { Mixup, type MixupOptions } from './data/mixup';
+
+export {
+  Trainer,
+  type BatchLoader,
+  type CheckpointOptions,
+  type TrainerOptions,
+  type TrainingProgress,
+  type TrainingResult,
+} from './train/trainer';
+export { readTrainingCheckpoint, type TrainingCheckpoint } from './train/training-checkpoint';
+export type { EpochRecord, StepRecord, TrainingHistory, ValidationRecord } from './train/history';
+export type { Criterion } from './train/step';

@@ -1,12 +1,16 @@
 /**
- * Pickles of protocol 2 for a state dict, as `torch.save` writes them and `torch.load(weights_only=True)` reads them:
- * an OrderedDict of `_rebuild_tensor_v2` calls, with `_metadata` as its state. Knows where nothing lies in a file.
+ * Pickles of protocol 2 as `torch.save` writes them and `torch.load(weights_only=True)` reads them: plain values, and
+ * tensors as `_rebuild_tensor_v2` calls. A state dict is an OrderedDict with `_metadata` as its state. Only globals of
+ * torch-globals.ts are named. Knows nothing of where tensors lie in a file.
  */
 import type { DType } from '../binding';
-import type { ModuleMetadata } from './state-dict';
+import { makeError } from '../errors';
+import { describe } from '../tensor/options';
+import { Tensor } from '../tensor/tensor';
+import { MAX_DEPTH } from './limits';
+import { StateDict } from './state-dict';
 
 export interface PickledTensor {
-  readonly name: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
   readonly stride: readonly number[];
@@ -33,47 +37,166 @@ const STORAGE_TYPES: Readonly<Record<DType, string>> = {
 const MARK = 0x28;
 const EMPTY_TUPLE = 0x29;
 const TUPLE = 0x74;
+const TUPLE1 = 0x85;
 const REDUCE = 0x52;
 const SETITEMS = 0x75;
+const APPENDS = 0x65;
+const EMPTY_DICT = 0x7d;
+const EMPTY_LIST = 0x5d;
+const NONE = 0x4e;
 const BUILD = 0x62;
+const BINPERSID = 0x51;
+const STOP = 0x2e;
 
-/** The pickle of a state dict. */
-export function pickleStateDict(
-  tensors: readonly PickledTensor[],
-  metadata: ReadonlyMap<string, ModuleMetadata>,
-): Buffer {
-  const writer = new PickleWriter();
+/** Where a tensor lies; `name` is its place in the value, for messages. */
+export type PickleTensor = (tensor: Tensor, name: string) => PickledTensor;
+
+/**
+ * The pickle of a value: null, booleans, numbers, bigints, strings, Uint8Arrays, arrays, Sets, Maps, plain objects,
+ * StateDicts and Tensors, nested. What occurs in two places is written once.
+ *
+ * @throws ERR_SENET_ARG_TYPE for another value, ERR_SENET_ARG_RANGE for more levels than a checkpoint may have
+ */
+export function pickleValue(value: unknown, tensorOf: PickleTensor, where: string): Buffer {
+  const writer = new PickleWriter(tensorOf, where);
   writer.raw(0x80, 2);
-  writer.orderedDict();
-  writer.raw(MARK);
-  for (const tensor of tensors) {
-    writer.text(tensor.name);
-    writer.tensor(tensor);
-  }
-  writer.raw(SETITEMS);
-  if (metadata.size > 0) {
-    writer.raw(0x7d, MARK); // EMPTY_DICT
-    writer.text('_metadata');
-    writer.orderedDict();
-    writer.raw(MARK);
-    for (const [path, facts] of metadata) {
-      writer.text(path);
-      writer.facts(facts);
-    }
-    writer.raw(SETITEMS, SETITEMS, BUILD);
-  }
-  writer.raw(0x2e); // STOP
+  writer.value(value, '', 0);
+  writer.raw(STOP);
   return writer.finish();
 }
 
 class PickleWriter {
   private readonly parts: Uint8Array[] = [];
+  private readonly memo = new Map<object, number>();
+
+  constructor(
+    private readonly tensorOf: PickleTensor,
+    private readonly where: string,
+  ) {}
+
+  value(value: unknown, place: string, depth: number): void {
+    switch (typeof value) {
+      case 'boolean':
+        this.boolean(value);
+        return;
+      case 'number':
+        if (Number.isSafeInteger(value) && !Object.is(value, -0)) this.integer(BigInt(value));
+        else this.float(value);
+        return;
+      case 'bigint':
+        this.integer(value);
+        return;
+      case 'string':
+        this.text(value);
+        return;
+      case 'object':
+        if (value === null) this.raw(NONE);
+        else this.object(value, place, depth);
+        return;
+      default:
+        throw this.refusal(value, place);
+    }
+  }
+
+  private object(value: object, place: string, depth: number): void {
+    const known = this.memo.get(value);
+    if (known !== undefined) {
+      this.indexed(0x68, 0x6a, known); // BINGET
+      return;
+    }
+    if (depth > MAX_DEPTH) {
+      throw makeError('ERR_SENET_ARG_RANGE', `${this.where}: more than ${MAX_DEPTH} levels at '${place}'`);
+    }
+    const inner = (item: unknown, name: string | number): void =>
+      this.value(item, place === '' ? String(name) : `${place}.${name}`, depth + 1);
+
+    if (Tensor.isTensor(value)) {
+      this.tensor(this.tensorOf(value, place));
+      this.remember(value);
+    } else if (Array.isArray(value)) {
+      this.raw(EMPTY_LIST);
+      this.remember(value);
+      this.raw(MARK);
+      for (let i = 0; i < value.length; i++) inner(value[i], i); // holes are refused as undefined
+      this.raw(APPENDS);
+    } else if (value instanceof Uint8Array) {
+      // How protocol 2 spells bytes: text whose characters are the bytes.
+      this.global('_codecs', 'encode');
+      this.raw(MARK);
+      this.text(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('latin1'));
+      this.text('latin1');
+      this.raw(TUPLE, REDUCE);
+      this.remember(value);
+    } else if (value instanceof Set) {
+      this.global('__builtin__', 'set');
+      this.raw(EMPTY_LIST, MARK);
+      for (const item of value) {
+        this.checkKey(item, place);
+        this.value(item, place, depth + 1);
+      }
+      this.raw(APPENDS, TUPLE1, REDUCE);
+      this.remember(value);
+    } else if (value instanceof StateDict) {
+      this.global('collections', 'OrderedDict');
+      this.raw(EMPTY_TUPLE, REDUCE);
+      this.remember(value);
+      this.items(value, place, inner);
+      if (value.metadata.size > 0) {
+        this.raw(EMPTY_DICT, MARK);
+        this.text('_metadata');
+        this.global('collections', 'OrderedDict');
+        this.raw(EMPTY_TUPLE, REDUCE);
+        this.items(value.metadata, place, (facts, name) => inner(facts, `metadata of '${name}'`));
+        this.raw(SETITEMS, BUILD);
+      }
+    } else if (value instanceof Map || isPlain(value)) {
+      this.raw(EMPTY_DICT);
+      this.remember(value);
+      const entries: Iterable<[unknown, unknown]> =
+        value instanceof Map
+          ? (value as Map<unknown, unknown>)
+          : Object.entries(value).filter(([, item]) => item !== undefined);
+      this.items(entries, place, inner);
+    } else {
+      throw this.refusal(value, place);
+    }
+  }
+
+  private items(
+    entries: Iterable<readonly [unknown, unknown]>,
+    place: string,
+    inner: (item: unknown, name: string | number) => void,
+  ): void {
+    this.raw(MARK);
+    for (const [name, item] of entries) {
+      this.checkKey(name, place);
+      this.value(name, place, 0);
+      inner(item, String(name));
+    }
+    this.raw(SETITEMS);
+  }
+
+  /** What Python can hash and JavaScript tells apart by value. */
+  private checkKey(key: unknown, place: string): void {
+    if (key === null || ['string', 'number', 'bigint', 'boolean'].includes(typeof key)) return;
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${this.where}: expected text or a number as a key${at(place)}, got ${describe(key)}`,
+    );
+  }
+
+  private refusal(value: unknown, place: string): Error {
+    return makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${this.where}: expected plain values and Tensors${at(place)}, got ${describe(value)}`,
+    );
+  }
 
   raw(...bytes: number[]): void {
     this.parts.push(Uint8Array.from(bytes));
   }
 
-  text(text: string): void {
+  private text(text: string): void {
     const bytes = Buffer.from(text);
     const head = Buffer.alloc(5);
     head.writeUInt8(0x58, 0); // BINUNICODE
@@ -81,78 +204,97 @@ class PickleWriter {
     this.parts.push(head, bytes);
   }
 
-  integer(value: number): void {
-    if (value >= 0 && value <= 0xff)
-      this.raw(0x4b, value); // BININT1
-    else if (value >= -(2 ** 31) && value < 2 ** 31) {
+  private integer(value: bigint): void {
+    if (value >= 0n && value <= 0xffn) {
+      this.raw(0x4b, Number(value)); // BININT1
+    } else if (value >= -(2n ** 31n) && value < 2n ** 31n) {
       const bytes = Buffer.alloc(5);
       bytes.writeUInt8(0x4a, 0); // BININT
-      bytes.writeInt32LE(value, 1);
+      bytes.writeInt32LE(Number(value), 1);
       this.parts.push(bytes);
     } else {
-      const bytes = Buffer.alloc(10);
-      bytes.writeUInt8(0x8a, 0); // LONG1
-      bytes.writeUInt8(8, 1);
-      bytes.writeBigInt64LE(BigInt(value), 2);
-      this.parts.push(bytes);
+      // Two's complement, little-endian, in as few bytes as hold the sign.
+      const bytes: number[] = [];
+      let rest = value;
+      do {
+        bytes.push(Number(rest & 0xffn));
+        rest >>= 8n;
+      } while (!(
+        (rest === 0n && (bytes.at(-1) ?? 0) < 0x80) ||
+        (rest === -1n && (bytes.at(-1) ?? 0) >= 0x80)
+      ));
+      if (bytes.length > 0xff)
+        throw makeError('ERR_SENET_ARG_RANGE', `${this.where}: an integer of ${bytes.length} bytes`);
+      this.raw(0x8a, bytes.length, ...bytes); // LONG1
     }
   }
 
-  boolean(value: boolean): void {
+  private float(value: number): void {
+    const bytes = Buffer.alloc(9);
+    bytes.writeUInt8(0x47, 0); // BINFLOAT
+    bytes.writeDoubleBE(value, 1);
+    this.parts.push(bytes);
+  }
+
+  private boolean(value: boolean): void {
     this.raw(value ? 0x88 : 0x89);
   }
 
-  integers(values: readonly number[]): void {
+  private integers(values: readonly number[]): void {
     this.raw(MARK);
-    for (const value of values) this.integer(value);
+    for (const value of values) this.integer(BigInt(value));
     this.raw(TUPLE);
   }
 
-  global(module: string, name: string): void {
+  private global(module: string, name: string): void {
     this.parts.push(Buffer.from(`c${module}\n${name}\n`));
   }
 
-  orderedDict(): void {
-    this.global('collections', 'OrderedDict');
-    this.raw(EMPTY_TUPLE, REDUCE);
+  private remember(value: object): void {
+    const index = this.memo.size;
+    this.memo.set(value, index);
+    this.indexed(0x71, 0x72, index); // BINPUT
   }
 
-  tensor(tensor: PickledTensor): void {
+  /** An opcode with a memo index of one byte, or its long form. */
+  private indexed(short: number, long: number, index: number): void {
+    if (index <= 0xff) {
+      this.raw(short, index);
+      return;
+    }
+    const bytes = Buffer.alloc(5);
+    bytes.writeUInt8(long, 0);
+    bytes.writeUInt32LE(index, 1);
+    this.parts.push(bytes);
+  }
+
+  private tensor(tensor: PickledTensor): void {
     this.global('torch._utils', '_rebuild_tensor_v2');
     this.raw(MARK, MARK);
     this.text('storage');
     this.global('torch', STORAGE_TYPES[tensor.dtype]);
     this.text(tensor.storageKey);
     this.text('cpu');
-    this.integer(tensor.storageSize);
-    this.raw(TUPLE, 0x51); // BINPERSID
-    this.integer(tensor.storageOffset);
+    this.integer(BigInt(tensor.storageSize));
+    this.raw(TUPLE, BINPERSID);
+    this.integer(BigInt(tensor.storageOffset));
     this.integers(tensor.shape);
     this.integers(tensor.stride);
     this.boolean(tensor.requiresGrad);
-    this.orderedDict(); // backward hooks: always none
-    this.raw(TUPLE, REDUCE);
-  }
-
-  /** What is known of one module: its version, and other plain facts that a file brought. */
-  facts(facts: ModuleMetadata): void {
-    this.raw(0x7d, MARK);
-    for (const [name, value] of Object.entries(facts)) {
-      if (typeof value === 'number' && Number.isSafeInteger(value)) {
-        this.text(name);
-        this.integer(value);
-      } else if (typeof value === 'boolean') {
-        this.text(name);
-        this.boolean(value);
-      } else if (typeof value === 'string') {
-        this.text(name);
-        this.text(value);
-      }
-    }
-    this.raw(SETITEMS);
+    this.global('collections', 'OrderedDict'); // backward hooks: always none
+    this.raw(EMPTY_TUPLE, REDUCE, TUPLE, REDUCE);
   }
 
   finish(): Buffer {
     return Buffer.concat(this.parts);
   }
+}
+
+function at(place: string): string {
+  return place === '' ? '' : ` at '${place}'`;
+}
+
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
 }

@@ -461,7 +461,7 @@ class PickleReader {
   private python2String(length: number): Value {
     const at = this.take(length);
     const bytes = this.buffer.subarray(at, at + length);
-    return decodeUtf8(bytes) ?? Uint8Array.from(bytes);
+    return decodeUtf8(bytes) ?? new Uint8Array(bytes);
   }
 
   private quotedString(): Value {
@@ -471,12 +471,12 @@ class PickleReader {
       throw this.format('a string without quotes');
     }
     const bytes = Buffer.from(unescape(line.slice(1, -1)), 'latin1');
-    return decodeUtf8(bytes) ?? Uint8Array.from(bytes);
+    return decodeUtf8(bytes) ?? new Uint8Array(bytes);
   }
 
   private bytes(length: number): Uint8Array {
     const at = this.take(length);
-    return Uint8Array.from(this.buffer.subarray(at, at + length));
+    return new Uint8Array(this.buffer.subarray(at, at + length));
   }
 
   // ---- numbers ----

@@ -1,20 +1,21 @@
 /**
- * `save`: a state dict as safetensors, or as a `.pt` that `torch.load(weights_only=True)` reads. The file appears whole
+ * `save`: a state dict as safetensors, or as a `.pt` that `torch.load(weights_only=True)` reads; `saveCheckpoint`: any
+ * nested value of a training run, as such a `.pt`. The file appears whole
  * or not at all: it is written beside its place under another name, flushed to the disk and renamed.
  */
 import { randomBytes } from 'node:crypto';
 import { open, realpath, rename, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
-import type { DType, TensorHandle } from '../binding';
+import type { DType } from '../binding';
 import { isSenetError, makeError } from '../errors';
-import { binding } from '../native';
 import { checkOptions, checkString, describe } from '../tensor/options';
-import { handleOf, type Tensor } from '../tensor/tensor';
-import { pickleStateDict, type PickledTensor } from './pickle-writer';
+import type { Tensor } from '../tensor/tensor';
 import { LENGTH_BYTES, safetensorsName } from './safetensors';
 import { StateDict } from './state-dict';
-import { ITEM_SIZE, contiguousStride, countElements } from './tensor-record';
-import { ZipWriter, type ByteSink } from './zip-writer';
+import { ITEM_SIZE, countElements } from './tensor-record';
+import { elementPieces, PIECE_BYTES, savedTensor, type SavedTensor } from './tensor-source';
+import { TorchArchive } from './torch-zip-writer';
+import type { ByteSink } from './zip-writer';
 
 export interface SaveOptions {
   /** Text for the `__metadata__` of a safetensors file, added to the state dict's own `fileMetadata`. */
@@ -26,8 +27,6 @@ export interface HasStateDict {
   stateDict(): StateDict;
 }
 
-/** Bytes copied out of LibTorch at a time on the JavaScript thread: about a millisecond. */
-const PIECE_BYTES = 1024 * 1024;
 const PT_EXTENSIONS = ['.pt', '.pth', '.pkl', '.bin'];
 
 /** The order in which the reference implementation writes element types: the most aligned first. */
@@ -45,18 +44,6 @@ const SAFETENSORS_ORDER: readonly DType[] = [
     'bool',
   ] as const),
 ];
-
-interface Entry {
-  readonly name: string;
-  readonly tensor: Tensor;
-  readonly handle: TensorHandle;
-  readonly dtype: DType;
-  readonly shape: readonly number[];
-  readonly stride: readonly number[];
-  readonly storageOffset: number;
-  readonly storageId: bigint;
-  readonly storageBytes: number;
-}
 
 /**
  * Saves a state dict or a module's. The extension chooses the format: `.safetensors`; or `.pt`, `.pth`, `.pkl`, `.bin`
@@ -78,13 +65,7 @@ export async function save(
   const { metadata = {} } = checkOptions(options, ['metadata'], 'save');
   for (const [name, value] of Object.entries(metadata)) checkString(value, `save: metadata '${name}'`);
   const extension = path.extname(file).toLowerCase();
-  const write =
-    extension === '.safetensors'
-      ? writeSafetensors
-      : PT_EXTENSIONS.includes(extension)
-        ? writeTorchZip
-        : undefined;
-  if (write === undefined) {
+  if (extension !== '.safetensors' && !PT_EXTENSIONS.includes(extension)) {
     throw makeError(
       'ERR_SENET_ARG_RANGE',
       `save: expected a path that ends in .safetensors or ${PT_EXTENSIONS.join(', ')}, got '${file}'`,
@@ -92,11 +73,41 @@ export async function save(
   }
   const stateDict = toStateDict(target);
   const fileMetadata = new Map([['format', 'pt'], ...stateDict.fileMetadata, ...Object.entries(metadata)]);
-  // The entries keep the tensors of a module's state dict alive until they are written.
-  const entries = [...stateDict].map(([name, tensor]) => describeEntry(name, tensor));
-  await writeAtomically(file, (sink) =>
-    write(sink, entries, stateDict, fileMetadata, path.basename(file, extension)),
-  );
+  if (extension === '.safetensors') {
+    // The entries keep the tensors of a module's state dict alive until they are written.
+    const entries = [...stateDict].map(([name, tensor]) =>
+      savedTensor(tensor, checkString(name, 'save: a name')),
+    );
+    await writeAtomically(file, (sink) => writeSafetensors(sink, entries, fileMetadata));
+  } else {
+    await writeTorchFile(file, stateDict, 'save');
+  }
+}
+
+/** As `torch.save`. */
+async function writeTorchFile(file: string, value: unknown, where: string): Promise<void> {
+  const archive = new TorchArchive(value, where);
+  await writeAtomically(file, (sink) => archive.write(sink, path.basename(file, path.extname(file))));
+}
+
+/**
+ * Saves any nested value of a training run as a file that `torch.load(weights_only=True)` reads and `loadCheckpoint` too:
+ * Maps and plain objects become dictionaries, a StateDict an OrderedDict, arrays lists, whole numbers and bigints int,
+ * other numbers float, null None, a Uint8Array bytes, a Set a set; booleans, strings and Tensors are themselves. What is
+ * shared or cyclic stays so. Properties that are undefined are left out.
+ *
+ * The file appears whole or not at all: a crash, or a full disk, leaves the one that was there. Do not change the tensors
+ * until the promise settles.
+ *
+ * @param value - such as `{ epoch, model: model.stateDict(), optimizer: optimizer.stateDict() }`
+ * @param file - path of the file, of any extension; an existing one is replaced at the end
+ * @throws (rejects) ERR_SENET_ARG_TYPE for a value that is none of these, naming its place; ERR_SENET_ARG_RANGE (deeper
+ *   than 200 levels, tensors that view one storage as different types); ERR_SENET_DISPOSED; ERR_SENET_FILE_NOT_FOUND (no
+ *   such folder), ERR_SENET_FILE
+ */
+export async function saveCheckpoint(value: unknown, file: string): Promise<void> {
+  checkString(file, 'saveCheckpoint: file');
+  await writeTorchFile(file, value, 'saveCheckpoint');
 }
 
 function toStateDict(target: StateDict | ReadonlyMap<string, Tensor> | HasStateDict): StateDict {
@@ -116,83 +127,9 @@ function toStateDict(target: StateDict | ReadonlyMap<string, Tensor> | HasStateD
   );
 }
 
-function describeEntry(name: unknown, tensor: Tensor): Entry {
-  const text = checkString(name, 'save: a name');
-  const handle = handleOf(tensor, `save: '${text}'`);
-  const { dtype, shape } = binding.tensorInfo(handle);
-  const { id, bytes, stride, storageOffset } = binding.storageInfo(handle);
-  return {
-    name: text,
-    tensor,
-    handle,
-    dtype,
-    shape,
-    stride,
-    storageOffset,
-    storageId: id,
-    storageBytes: bytes,
-  };
-}
-
-async function writeTorchZip(
-  sink: ByteSink,
-  entries: readonly Entry[],
-  stateDict: StateDict,
-  _fileMetadata: ReadonlyMap<string, string>,
-  folder: string,
-): Promise<void> {
-  // As in torch.save, a storage is written whole and once, however little of it a tensor shows.
-  const keys = new Map<bigint, string>();
-  const storages: Entry[] = [];
-  const pickled = entries.map((entry): PickledTensor => {
-    let key = keys.get(entry.storageId);
-    if (key === undefined) {
-      key = String(keys.size);
-      keys.set(entry.storageId, key);
-      storages.push(entry);
-    }
-    return {
-      ...entry,
-      storageKey: key,
-      storageSize: Math.floor(entry.storageBytes / ITEM_SIZE[entry.dtype]),
-      requiresGrad: entry.tensor.requiresGrad,
-    };
-  });
-  refuseMixedStorages(entries);
-  const zip = new ZipWriter(sink);
-  const small = (name: string, bytes: Buffer): Promise<void> =>
-    zip.add(`${folder}/${name}`, bytes.length, [bytes]);
-  await small('data.pkl', pickleStateDict(pickled, stateDict.metadata));
-  await small('.format_version', Buffer.from('1'));
-  await small('.storage_alignment', Buffer.from('64'));
-  await small('byteorder', Buffer.from('little'));
-  for (const [i, entry] of storages.entries()) {
-    const length = Math.floor(entry.storageBytes / ITEM_SIZE[entry.dtype]) * ITEM_SIZE[entry.dtype];
-    await zip.add(`${folder}/data/${i}`, length, storagePieces(entry, 0, length));
-  }
-  await small('version', Buffer.from('3\n'));
-  await zip.finish();
-}
-
-/** PyTorch's container has one element type for each storage. */
-function refuseMixedStorages(entries: readonly Entry[]): void {
-  const first = new Map<bigint, Entry>();
-  for (const entry of entries) {
-    const known = first.get(entry.storageId);
-    if (known === undefined) first.set(entry.storageId, entry);
-    else if (known.dtype !== entry.dtype) {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `save: '${known.name}' (${known.dtype}) and '${entry.name}' (${entry.dtype}) view one storage as different types, which the format cannot hold; clone one of them`,
-      );
-    }
-  }
-}
-
 async function writeSafetensors(
   sink: ByteSink,
-  entries: readonly Entry[],
-  _stateDict: StateDict,
+  entries: readonly SavedTensor[],
   fileMetadata: ReadonlyMap<string, string>,
 ): Promise<void> {
   refuseShared(entries);
@@ -218,8 +155,8 @@ async function writeSafetensors(
 }
 
 /** As `safetensors.torch.save_file`: tensors that share memory would come back as copies, so they are refused. */
-function refuseShared(entries: readonly Entry[]): void {
-  const owners = new Map<bigint, Entry>();
+function refuseShared(entries: readonly SavedTensor[]): void {
+  const owners = new Map<bigint, SavedTensor>();
   for (const entry of entries) {
     if (countElements(entry.shape) === 0) continue;
     const owner = owners.get(entry.storageId);
@@ -233,29 +170,8 @@ function refuseShared(entries: readonly Entry[]): void {
   }
 }
 
-/** A tensor's elements in row-major order. */
-function* elementPieces(entry: Entry): Iterable<Uint8Array> {
-  const { shape, stride, dtype, storageOffset } = entry;
-  const elements = countElements(shape);
-  if (elements === 0) return;
-  const expected = contiguousStride(shape);
-  const contiguous = shape.every((size, i) => size === 1 || stride[i] === expected[i]);
-  if (contiguous) {
-    yield* storagePieces(entry, storageOffset * ITEM_SIZE[dtype], elements * ITEM_SIZE[dtype]);
-    return;
-  }
-  const copy = binding.toTypedArray(entry.handle);
-  const bytes = new Uint8Array(copy.buffer, copy.byteOffset, copy.byteLength);
-  for (let at = 0; at < bytes.length; at += PIECE_BYTES) yield bytes.subarray(at, at + PIECE_BYTES);
-}
-
-function* storagePieces(entry: Entry, start: number, length: number): Iterable<Uint8Array> {
-  for (let done = 0; done < length; done += PIECE_BYTES) {
-    yield binding.storageBytes(entry.handle, start + done, Math.min(PIECE_BYTES, length - done));
-  }
-}
-
-async function writeAtomically(file: string, write: (sink: ByteSink) => Promise<void>): Promise<void> {
+/** Writes to a temporary file beside `file` that then takes its place. @throws ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE */
+export async function writeAtomically(file: string, write: (sink: ByteSink) => Promise<void>): Promise<void> {
   // A link is written through, as Python does, and not replaced.
   const place = await realpath(file).catch(() => file);
   const temporary = path.join(

@@ -17,6 +17,24 @@ export const lazy = {
   get factories() {
     return require('../tensor/factories') as typeof import('../tensor/factories');
   },
+  get training() {
+    return require('./training') as typeof import('./training');
+  },
+  get network() {
+    return require('../vision/network') as typeof import('../vision/network');
+  },
+  get runtime() {
+    return require('../tensor/runtime') as typeof import('../tensor/runtime');
+  },
+  get native() {
+    return require('../native') as typeof import('../native');
+  },
+  get load() {
+    return require('../checkpoint/load') as typeof import('../checkpoint/load');
+  },
+  get save() {
+    return require('../checkpoint/save') as typeof import('../checkpoint/save');
+  },
   get checkpoint() {
     return require('../checkpoint/inspect') as typeof import('../checkpoint/inspect');
   },

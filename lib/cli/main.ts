@@ -10,10 +10,13 @@ import { Command, CommanderError } from 'commander';
 
 import { addClassify } from './classify';
 import { addEvaluate } from './evaluate';
+import { addFinetune } from './finetune';
 import { addInspect } from './inspect';
 import { addModels } from './models';
 import { EXIT_USAGE, exitCodeOf, interruptSignal, printError } from './output';
+import { addProfile } from './profile';
 import { addScripts } from './scripts';
+import { addTrain } from './train';
 
 function packageVersion(): string {
   const text = readFileSync(path.join(__dirname, '..', '..', 'package.json'), 'utf8');
@@ -24,7 +27,10 @@ function packageVersion(): string {
 export const COMMANDS: readonly string[] = [
   'classify',
   'evaluate',
+  'train',
+  'finetune',
   'models',
+  'profile',
   'doctor',
   'setup',
   'inspect',
@@ -48,7 +54,10 @@ export async function main(args: readonly string[]): Promise<void> {
     );
   addClassify(program, interruptSignal);
   addEvaluate(program, interruptSignal);
+  addTrain(program, interruptSignal);
+  addFinetune(program, interruptSignal);
   addModels(program);
+  addProfile(program, interruptSignal);
   addInspect(program);
   addScripts(program);
   try {

@@ -91,7 +91,7 @@ function parseIdx(bytes: Buffer, label: string): IdxArray {
 }
 
 /** Images with their labels. */
-export interface IdxDataset {
+export interface LabelledImages {
   /** count x height x width pixels. */
   readonly images: Uint8Array;
   readonly labels: Uint8Array;
@@ -105,7 +105,7 @@ export interface IdxDataset {
  *
  * @throws (rejects) as `readIdx`, and ERR_SENET_DATA_FORMAT if a file holds something else or the counts differ
  */
-export async function readIdxDataset(imagesFile: string, labelsFile: string): Promise<IdxDataset> {
+export async function readIdxDataset(imagesFile: string, labelsFile: string): Promise<LabelledImages> {
   const [images, labels] = await Promise.all([readIdx(imagesFile), readIdx(labelsFile)]);
   const [count = 0, height = 0, width = 0] = images.shape;
   if (images.shape.length !== 3 || !(images.data instanceof Uint8Array) || height < 1 || width < 1) {
@@ -130,11 +130,15 @@ export async function readIdxDataset(imagesFile: string, labelsFile: string): Pr
 }
 
 /**
- * The images and labels files in a folder: those of the test set (`t10k-`, `test-`) if there are several.
+ * The images and labels files in a folder: those of the test set (`t10k-`, `test-`) if there are several, or of the
+ * training set (`train-`).
  *
  * @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE
  */
-export async function findIdxFiles(folder: string): Promise<{ images: string; labels: string }> {
+export async function findIdxFiles(
+  folder: string,
+  part: 'test' | 'train' = 'test',
+): Promise<{ images: string; labels: string }> {
   let names: string[];
   try {
     names = (await readdir(folder)).sort();
@@ -142,13 +146,18 @@ export async function findIdxFiles(folder: string): Promise<{ images: string; la
     throw fileError(printable(folder), cause);
   }
   const candidates = names.filter((name) => /images.*idx3/.test(name));
-  const images = candidates.find((name) => /^(t10k|test)/.test(name)) ?? candidates[0];
+  const ofTest = (name: string): boolean => /^(t10k|test)/.test(name);
+  const images =
+    part === 'test'
+      ? (candidates.find(ofTest) ?? candidates[0])
+      : (candidates.find((name) => name.startsWith('train')) ?? candidates.find((name) => !ofTest(name)));
   const labels = images?.replace('images', 'labels').replace('idx3', 'idx1');
   const found = names.find((name) => name.replace(/\.gz$/, '') === labels?.replace(/\.gz$/, ''));
   if (images === undefined || found === undefined) {
+    const example = part === 'test' ? 't10k' : 'train';
     throw makeError(
       'ERR_SENET_FILE_NOT_FOUND',
-      `${printable(folder)}: expected IDX files such as t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz`,
+      `${printable(folder)}: expected IDX files such as ${example}-images-idx3-ubyte.gz and ${example}-labels-idx1-ubyte.gz`,
     );
   }
   return { images: path.join(folder, images), labels: path.join(folder, found) };

@@ -2,7 +2,9 @@
  * The SE-ResNets for 32 x 32 images (senet.pytorch, se_resnet.py; He et al., CVPR 2016, section 4.2).
  */
 import { makeError } from '../errors';
-import { createNativeModule, Module, registerModuleClass } from '../nn/module';
+import type { Sequential } from '../nn/containers';
+import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, ReLU } from '../nn/layers';
+import { createNativeModule, defineChildProperties, NativeModule, registerModuleClass } from '../nn/module';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 import { checkInitWeights, checkNumClasses, type InitOptions } from './options';
 import { CifarSEBasicBlock } from './residual-blocks';
@@ -32,7 +34,16 @@ function create(
 }
 
 /** N x 3 x 32 x 32 images to N x numClasses logits; three stages of `nSize` blocks, 16, 32 and 64 channels wide. */
-export class CifarSEResNet extends Module {
+export class CifarSEResNet extends NativeModule {
+  declare conv1: Conv2d;
+  declare bn1: BatchNorm2d;
+  declare relu: ReLU;
+  declare layer1: Sequential;
+  declare layer2: Sequential;
+  declare layer3: Sequential;
+  declare avgpool: AdaptiveAvgPool2d;
+  declare fc: Linear;
+
   /** The order of Python's arguments. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(
     block: typeof CifarSEBasicBlock,
@@ -45,6 +56,7 @@ export class CifarSEResNet extends Module {
   }
 }
 registerModuleClass('CifarSEResNet', CifarSEResNet);
+defineChildProperties(CifarSEResNet, ['conv1', 'bn1', 'relu', 'layer1', 'layer2', 'layer3', 'avgpool', 'fc']);
 
 /**
  * The same with BatchNorm and ReLU after the last stage instead of after the first convolution.
@@ -52,7 +64,16 @@ registerModuleClass('CifarSEResNet', CifarSEResNet);
  * PARITY: the blocks are CifarSEResNet's own post-activation blocks, and the weights are drawn twice, as in the
  * original. Deviates in one thing: the original forward forgets to return its logits.
  */
-export class CifarSEPreActResNet extends Module {
+export class CifarSEPreActResNet extends NativeModule {
+  declare conv1: Conv2d;
+  declare bn1: BatchNorm2d;
+  declare relu: ReLU;
+  declare layer1: Sequential;
+  declare layer2: Sequential;
+  declare layer3: Sequential;
+  declare avgpool: AdaptiveAvgPool2d;
+  declare fc: Linear;
+
   /** The order of Python's arguments. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(
     block: typeof CifarSEBasicBlock,
@@ -65,6 +86,16 @@ export class CifarSEPreActResNet extends Module {
   }
 }
 registerModuleClass('CifarSEPreActResNet', CifarSEPreActResNet);
+defineChildProperties(CifarSEPreActResNet, [
+  'conv1',
+  'bn1',
+  'relu',
+  'layer1',
+  'layer2',
+  'layer3',
+  'avgpool',
+  'fc',
+]);
 
 export interface CifarSEResNetOptions extends InitOptions {
   /** Default 10. */

@@ -3,9 +3,16 @@
  * BatchNorm and before the residual is added (Hu et al., CVPR 2018, section 3.3). Names and order of
  * arguments are Python's.
  */
-import type { ModuleOptionValue } from '../binding';
 import { makeError } from '../errors';
-import { createNativeModule, Module, registerModuleClass } from '../nn/module';
+import type { BatchNorm2d, Conv2d, ReLU } from '../nn/layers';
+import {
+  createNativeModule,
+  defineChildProperties,
+  Module,
+  NativeModule,
+  registerModuleClass,
+} from '../nn/module';
+import type { SELayer } from '../nn/se-layer';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 
 export interface BlockOptions {
@@ -21,7 +28,7 @@ function blockOptions(
   stride: number,
   downsample: Module<unknown> | null,
   options: BlockOptions | undefined,
-): Record<string, ModuleOptionValue> {
+): Parameters<typeof createNativeModule>[1] {
   const { reduction = 16 } = checkOptions(options, ['reduction'], where);
   checkInteger(inplanes, `${where}: inplanes`, 1);
   checkInteger(planes, `${where}: planes`, 1);
@@ -33,20 +40,23 @@ function blockOptions(
       `${where}: downsample: expected a Module or null, got ${describe(downsample)}`,
     );
   }
-  return {
-    inplanes,
-    planes,
-    stride,
-    reduction,
-    downsample: downsample === null ? null : Module.handleOf(downsample),
-  };
+  return { inplanes, planes, stride, reduction, downsample };
 }
 
 /**
  * Two 3 x 3 convolutions: N x inplanes x H x W to N x planes x H / stride x W / stride. The block of
  * SE-ResNet-18 and 34.
  */
-export class SEBasicBlock extends Module {
+export class SEBasicBlock extends NativeModule {
+  declare conv1: Conv2d;
+  declare bn1: BatchNorm2d;
+  declare relu: ReLU;
+  declare conv2: Conv2d;
+  declare bn2: BatchNorm2d;
+  declare se: SELayer;
+  /** Null where the block does not change its shape. */
+  declare downsample: Module<unknown> | null;
+
   static readonly expansion = 1;
 
   /**
@@ -75,12 +85,24 @@ export class SEBasicBlock extends Module {
   }
 }
 registerModuleClass('SEBasicBlock', SEBasicBlock);
+defineChildProperties(SEBasicBlock, ['conv1', 'bn1', 'relu', 'conv2', 'bn2', 'se', 'downsample']);
 
 /**
  * 1 x 1, 3 x 3 (which has the stride) and 1 x 1 convolutions: N x inplanes x H x W to N x 4 planes x H /
  * stride x W / stride. The block of SE-ResNet-50, 101 and 152.
  */
-export class SEBottleneck extends Module {
+export class SEBottleneck extends NativeModule {
+  declare conv1: Conv2d;
+  declare bn1: BatchNorm2d;
+  declare conv2: Conv2d;
+  declare bn2: BatchNorm2d;
+  declare conv3: Conv2d;
+  declare bn3: BatchNorm2d;
+  declare relu: ReLU;
+  declare se: SELayer;
+  /** Null where the block does not change its shape. */
+  declare downsample: Module<unknown> | null;
+
   static readonly expansion = 4;
 
   /**
@@ -108,12 +130,32 @@ export class SEBottleneck extends Module {
   }
 }
 registerModuleClass('SEBottleneck', SEBottleneck);
+defineChildProperties(SEBottleneck, [
+  'conv1',
+  'bn1',
+  'conv2',
+  'bn2',
+  'conv3',
+  'bn3',
+  'relu',
+  'se',
+  'downsample',
+]);
 
 /**
  * SEBasicBlock that makes its own downsample when `inplanes` and `planes` differ. The block of the CIFAR
  * networks.
  */
-export class CifarSEBasicBlock extends Module {
+export class CifarSEBasicBlock extends NativeModule {
+  declare conv1: Conv2d;
+  declare bn1: BatchNorm2d;
+  declare relu: ReLU;
+  declare conv2: Conv2d;
+  declare bn2: BatchNorm2d;
+  declare se: SELayer;
+  /** Null where the block does not change its shape. */
+  declare downsample: Module<unknown> | null;
+
   /**
    * PARITY: a stride other than 1 with equal `inplanes` and `planes` makes no downsample, so forward then
    * fails.
@@ -132,3 +174,4 @@ export class CifarSEBasicBlock extends Module {
   }
 }
 registerModuleClass('CifarSEBasicBlock', CifarSEBasicBlock);
+defineChildProperties(CifarSEBasicBlock, ['conv1', 'bn1', 'relu', 'conv2', 'bn2', 'se', 'downsample']);

@@ -2,7 +2,14 @@
  * SE-Inception-v3 (senet.pytorch, se_inception.py; torchvision's Inception3; Szegedy et al., CVPR 2016).
  */
 import { makeError } from '../errors';
-import { createNativeModule, Module, registerModuleClass } from '../nn/module';
+import type { AdaptiveAvgPool2d, Dropout, Linear } from '../nn/layers';
+import {
+  createNativeModule,
+  defineChildProperties,
+  NativeModule,
+  registerModuleClass,
+  type Module,
+} from '../nn/module';
 import { checkBoolean, checkOptions, describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
 import { checkInitWeights, checkNumClasses, type InitOptions } from './options';
@@ -31,8 +38,22 @@ export interface SEInception3Options extends InitOptions {
   recalibrate?: Recalibrate;
 }
 
+/** torchvision's network, which SEInception3 holds as `model`. Not to be made by itself. */
+export class Inception3 extends NativeModule<Tensor | InceptionOutputs> {
+  declare avgpool: AdaptiveAvgPool2d;
+  declare dropout: Dropout;
+  declare fc: Linear;
+  /** The auxiliary head, whose last layer is its `fc`; null without `auxLogits`. */
+  declare readonly AuxLogits: Module<unknown> | null;
+}
+registerModuleClass('Inception3', Inception3);
+defineChildProperties(Inception3, ['avgpool', 'dropout', 'fc', 'AuxLogits']);
+
 /** N x 3 x 299 x 299 images to N x numClasses logits; in training with the auxiliary head to `{ logits, auxLogits }`. */
-export class SEInception3 extends Module<Tensor | InceptionOutputs> {
+export class SEInception3 extends NativeModule<Tensor | InceptionOutputs> {
+  /** Its `fc` is the classifier. */
+  declare readonly model: Inception3;
+
   /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: SEInception3Options) {
     const {
@@ -66,6 +87,7 @@ export class SEInception3 extends Module<Tensor | InceptionOutputs> {
   }
 }
 registerModuleClass('SEInception3', SEInception3);
+defineChildProperties(SEInception3, ['model']);
 
 /** 28.4 million parameters with the auxiliary head and 1000 classes. @throws as `SEInception3` */
 export function se_inception_v3(options: SEInception3Options): SEInception3 {

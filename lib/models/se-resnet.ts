@@ -5,7 +5,9 @@
 import { makeError } from '../errors';
 import { loadStateDictFromUrl } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
-import { createNativeModule, Module, registerModuleClass } from '../nn/module';
+import type { Sequential } from '../nn/containers';
+import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU } from '../nn/layers';
+import { createNativeModule, defineChildProperties, NativeModule, registerModuleClass } from '../nn/module';
 import { checkBoolean, checkInteger, checkOptions, describe } from '../tensor/options';
 import { checkInitWeights, checkNumClasses, type InitOptions } from './options';
 import { SEBasicBlock, SEBottleneck } from './residual-blocks';
@@ -16,7 +18,18 @@ export interface SEResNetOptions extends InitOptions {
 }
 
 /** N x 3 x H x W images (ImageNet: 224 x 224, normalised) to N x numClasses logits. */
-export class SEResNet extends Module {
+export class SEResNet extends NativeModule {
+  declare conv1: Conv2d;
+  declare bn1: BatchNorm2d;
+  declare relu: ReLU;
+  declare maxpool: MaxPool2d;
+  declare layer1: Sequential;
+  declare layer2: Sequential;
+  declare layer3: Sequential;
+  declare layer4: Sequential;
+  declare avgpool: AdaptiveAvgPool2d;
+  declare fc: Linear;
+
   /**
    * @param block `SEBasicBlock` or `SEBottleneck`
    * @param layers blocks in each of the four stages
@@ -56,6 +69,18 @@ export class SEResNet extends Module {
   }
 }
 registerModuleClass('SEResNet', SEResNet);
+defineChildProperties(SEResNet, [
+  'conv1',
+  'bn1',
+  'relu',
+  'maxpool',
+  'layer1',
+  'layer2',
+  'layer3',
+  'layer4',
+  'avgpool',
+  'fc',
+]);
 
 /** 11.8 million parameters. @throws as `SEResNet` */
 export function se_resnet18(options?: SEResNetOptions): SEResNet {

@@ -1,12 +1,18 @@
 /** SELayer, the squeeze-and-excitation block (Hu et al., CVPR 2018, section 3; senet.pytorch, se_module.py). */
 import { checkInteger } from '../tensor/options';
-import { createNativeModule, Module, registerModuleClass } from './module';
+import type { Sequential } from './containers';
+import type { AdaptiveAvgPool2d } from './layers';
+import { createNativeModule, defineChildProperties, NativeModule, registerModuleClass } from './module';
 
 /**
  * Recalibrates the channels of an N x C x H x W tensor: average over H and W, two linear layers without bias
  * (C -> C / reduction, ReLU, -> C), sigmoid, product with the input. The output has the input's shape.
  */
-export class SELayer extends Module {
+export class SELayer extends NativeModule {
+  declare avg_pool: AdaptiveAvgPool2d;
+  /** Linear, ReLU, Linear, Sigmoid. */
+  declare fc: Sequential;
+
   /**
    * @param channel C, at least 1
    * @param reduction from 1 to `channel`; the hidden width is floor(channel / reduction). Default 16
@@ -19,3 +25,4 @@ export class SELayer extends Module {
   }
 }
 registerModuleClass('SELayer', SELayer);
+defineChildProperties(SELayer, ['avg_pool', 'fc']);

@@ -43,6 +43,25 @@ export function checkInteger(
   return value;
 }
 
+/** A finite number within [minimum, maximum]; throws ERR_SENET_ARG_TYPE or ERR_SENET_ARG_RANGE. */
+export function checkNumber(
+  value: unknown,
+  what: string,
+  minimum = -Number.MAX_VALUE,
+  maximum = Number.MAX_VALUE,
+): number {
+  if (typeof value !== 'number')
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a number, got ${describe(value)}`);
+  if (value >= minimum && value <= maximum) return value;
+  const range =
+    maximum !== Number.MAX_VALUE
+      ? `from ${minimum} to ${maximum}`
+      : minimum === -Number.MAX_VALUE
+        ? 'that is finite'
+        : `of at least ${minimum}`;
+  throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected a number ${range}, got ${value}`);
+}
+
 // As PyTorch: a tensor has at most 64 dimensions.
 export const MAX_DIMENSIONS = 64;
 

@@ -7,6 +7,7 @@ import path from 'node:path';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { checkInteger, checkOptions, describe } from './options';
+import { handleOf, wrapTensor, type Tensor } from './tensor';
 
 /** Versions of this package, of the LibTorch that it runs on, and of Node. */
 export const version: { readonly package: string; readonly libtorch: string; readonly node: string } =
@@ -80,6 +81,20 @@ export function manualSeed(seed: number | bigint): void {
     throw makeError('ERR_SENET_ARG_RANGE', `manualSeed: expected -2**63 to 2**64 - 1, got ${value}`);
   }
   binding.manualSeed(BigInt.asUintN(64, value));
+}
+
+/** The state of the process's CPU generator, the bytes of `torch.get_rng_state()`. */
+export function getRngState(): Tensor {
+  return wrapTensor(binding.generatorState());
+}
+
+/**
+ * Puts the process's CPU generator where `getRngState`, or `torch.get_rng_state()` of Python, found it.
+ *
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE unless it is a generator's state (uint8)
+ */
+export function setRngState(state: Tensor): void {
+  binding.setGeneratorState(handleOf(state, 'setRngState'));
 }
 
 /** What the library holds, for the whole process. */

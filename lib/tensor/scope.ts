@@ -1,11 +1,11 @@
 /**
- * `tidy` and `noGrad`: scopes that follow the caller through awaits (AsyncLocalStorage), so that concurrent ones never
+ * `tidy`, `noGrad` and `autocast`: scopes that follow the caller through awaits (AsyncLocalStorage), so that concurrent ones never
  * see each other's tensors or mode.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 import { makeError } from '../errors';
-import { describe } from './options';
+import { checkBoolean, checkOptions, describe } from './options';
 
 /** What a scope disposes: anything that was made inside and was not returned. */
 export interface Disposable {
@@ -14,6 +14,7 @@ export interface Disposable {
 
 export interface Scope {
   readonly grad: boolean;
+  readonly autocast: boolean;
   /** Tensors made in this scope; null when no `tidy` encloses it, or once it has ended. */
   owned: Set<Disposable> | null;
 }
@@ -27,6 +28,11 @@ export function currentScope(): Scope | undefined {
 /** False inside `noGrad`. */
 export function gradEnabled(): boolean {
   return storage.getStore()?.grad ?? true;
+}
+
+/** True inside `autocast`. */
+export function autocastEnabled(): boolean {
+  return storage.getStore()?.autocast ?? false;
 }
 
 /** Gives a new tensor to the scope that was current when its operation was called. */
@@ -43,7 +49,11 @@ export function adopt(tensor: Disposable, scope: Scope | undefined): void {
  */
 export function tidy<T>(fn: () => T): T {
   const outer = storage.getStore();
-  const scope: Scope = { grad: outer?.grad ?? true, owned: new Set() };
+  const scope: Scope = {
+    grad: outer?.grad ?? true,
+    autocast: outer?.autocast ?? false,
+    owned: new Set(),
+  };
   return runScoped(fn, scope, (result) => endTidy(scope, outer, result));
 }
 
@@ -53,12 +63,37 @@ export function tidy<T>(fn: () => T): T {
  * @throws whatever `fn` throws; ERR_SENET_ARG_TYPE
  */
 export function noGrad<T>(fn: () => T): T {
+  return runInMode(fn, { grad: false });
+}
+
+export interface AutocastOptions {
+  /** False: full precision again inside an outer `autocast`. Default true. */
+  enabled?: boolean;
+}
+
+/**
+ * Runs `fn` in mixed precision, as `torch.autocast('cpu', dtype=torch.bfloat16)`: convolutions and matrix products compute
+ * in bfloat16, losses and what else needs the range in float32. Weights stay float32, and so do their gradients. Run
+ * forward and loss inside, backward and the optimiser's step outside. `fn` may be async.
+ *
+ * Pays on processors that compute in bfloat16 (AMX, AVX512-BF16), and on CUDA devices.
+ *
+ * @throws whatever `fn` throws; ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION
+ */
+export function autocast<T>(fn: () => T, options?: AutocastOptions): T {
+  const { enabled = true } = checkOptions(options, ['enabled'], 'autocast');
+  return runInMode(fn, { autocast: checkBoolean(enabled, 'autocast: enabled') });
+}
+
+/** Runs `fn` in the present scope with another mode. */
+function runInMode<T>(fn: () => T, mode: { grad?: boolean; autocast?: boolean }): T {
   if (typeof fn !== 'function')
     throw makeError('ERR_SENET_ARG_TYPE', `expected a function, got ${describe(fn)}`);
   const outer = storage.getStore();
   // Shares what the enclosing tidy owns: a tensor made in here is made in there.
   const scope: Scope = {
-    grad: false,
+    grad: mode.grad ?? outer?.grad ?? true,
+    autocast: mode.autocast ?? outer?.autocast ?? false,
     get owned() {
       return outer?.owned ?? null;
     },
@@ -67,6 +102,14 @@ export function noGrad<T>(fn: () => T): T {
     },
   };
   return storage.run(scope, fn);
+}
+
+/**
+ * Runs `fn` outside the caller's scopes and without gradients: for work that goes on after the call that started it.
+ * What it makes belongs to `owned`, or to nobody.
+ */
+export function detached<T>(owned: Set<Disposable> | null, fn: () => T): T {
+  return storage.run({ grad: false, autocast: false, owned }, fn);
 }
 
 function runScoped<T>(fn: () => T, scope: Scope, end: (result: unknown) => void): T {

@@ -14,7 +14,7 @@ import { isFloating, parseTarget, type Target } from './dtype';
 import { runJob } from './jobs';
 import { nest, type Element, type NestedArray } from './nested-array';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from './options';
-import { adopt, currentScope, gradEnabled, type Scope } from './scope';
+import { adopt, autocastEnabled, currentScope, gradEnabled, type Scope } from './scope';
 
 /** Only this module makes Tensors: a handle from elsewhere would be nobody's to dispose. */
 const CONSTRUCT = Symbol('senet-torch tensor');
@@ -65,7 +65,11 @@ export class Tensor {
     return this.shape.reduce((product, size) => product * size, 1);
   }
 
-  /** The gradient that `backward` accumulated, or null. Never disposed by `tidy`. */
+  /**
+   * The gradient that `backward` accumulated, or null. Never disposed by `tidy`.
+   *
+   * @throws ERR_SENET_BUSY while a job that uses it (backward, an optimiser's step, clipping) is queued or running
+   */
   get grad(): Tensor | null {
     const handle = binding.grad(this.#handle);
     return handle === null ? null : wrapUntracked(handle);
@@ -456,7 +460,13 @@ export function handleOf(value: unknown, what: string): TensorHandle {
 /** Calls an operator on this thread. */
 export function callOperator(name: string, args: readonly unknown[], keywords?: Keywords): unknown {
   return fromNative(
-    binding.callOperator(name, args.map(toNative), nativeKeywords(keywords), gradEnabled()),
+    binding.callOperator(
+      name,
+      args.map(toNative),
+      nativeKeywords(keywords),
+      gradEnabled(),
+      autocastEnabled(),
+    ),
     currentScope(),
   );
 }
@@ -470,8 +480,9 @@ export async function callOperatorAsync(
 ): Promise<unknown> {
   const scope = currentScope();
   const grad = gradEnabled();
+  const autocast = autocastEnabled();
   const value = await runJob(
-    () => binding.callOperatorAsync(name, args.map(toNative), nativeKeywords(keywords), grad),
+    () => binding.callOperatorAsync(name, args.map(toNative), nativeKeywords(keywords), grad, autocast),
     signal,
   );
   return fromNative(value, scope);
@@ -492,7 +503,7 @@ function splitAndCall(name: string, args: readonly unknown[]): unknown {
 }
 
 function noGradCall(name: string, args: readonly unknown[]): unknown {
-  return fromNative(binding.callOperator(name, args.map(toNative), null, false), undefined);
+  return fromNative(binding.callOperator(name, args.map(toNative), null, false, false), undefined);
 }
 
 function nativeKeywords(keywords: Keywords | undefined): Record<string, NativeValue> | null {

@@ -9,7 +9,7 @@
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 
-import sharp from 'sharp';
+import type sharp from 'sharp';
 
 import { printable } from '../checkpoint/problems';
 import { makeError } from '../errors';
@@ -19,6 +19,20 @@ import { checkBuffer, describe } from '../tensor/options';
 export const MAX_PIXELS = 89_478_485;
 /** Length of an image file at most. */
 const MAX_FILE_BYTES = 512 * 1024 * 1024;
+
+/**
+ * A JPEG is shrunk while it is decoded if it is so many times too large: below that, sharp decodes all of it anyway, for
+ * fear of libjpeg's rounding.
+ */
+const LEAST_SHRINK = 3;
+
+/**
+ * sharp takes a tenth of a second to load, which nobody should wait for who never decodes: the first image does, or
+ * whoever calls this before, while there is nothing else to do.
+ */
+export async function loadDecoder(): Promise<typeof sharp> {
+  return (await import('sharp')).default;
+}
 
 /** Pixels in rows of RGB triples. */
 export interface DecodedImage {
@@ -32,11 +46,17 @@ export interface DecodedImage {
  * Decodes a JPEG, PNG, WebP, AVIF, GIF or TIFF image.
  *
  * @param source - a path, or the bytes of a file
+ * @param wantedSize - where given, a JPEG may come smaller than it is, though not below twice the height and width that
+ *   this function gives for its own. libjpeg then leaves out what would not be seen (it scales blocks by their
+ *   frequencies) and the rest is resized: much faster, and not Pillow's pixels.
  * @throws (rejects) ERR_SENET_IMAGE (not an image, damaged), ERR_SENET_IMAGE_SIZE (no bytes, or more pixels than
  *   `MAX_PIXELS`), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE (a folder, no permission), ERR_SENET_BUFFER (detached,
  *   shared or resizable), ERR_SENET_ARG_TYPE
  */
-export async function decodeImage(source: string | Uint8Array): Promise<DecodedImage> {
+export async function decodeImage(
+  source: string | Uint8Array,
+  wantedSize?: (height: number, width: number) => readonly [height: number, width: number],
+): Promise<DecodedImage> {
   const label = typeof source === 'string' ? printable(source, 1000) : 'image bytes';
   const bytes = await readBytes(source, label);
   if (bytes.length === 0) {
@@ -51,7 +71,7 @@ export async function decodeImage(source: string | Uint8Array): Promise<DecodedI
   }
   if (format === 'gif') clearGifTransparency(bytes);
   try {
-    return await decode(bytes, label);
+    return await decode(bytes, label, format === 'jpeg' ? wantedSize : undefined);
   } catch (cause) {
     if (!(cause instanceof Error) || 'code' in cause) throw cause;
     const reason = printable(cause.message.trim(), 300);
@@ -59,18 +79,30 @@ export async function decodeImage(source: string | Uint8Array): Promise<DecodedI
   }
 }
 
-async function decode(bytes: Buffer, label: string): Promise<DecodedImage> {
+async function decode(
+  bytes: Buffer,
+  label: string,
+  wantedSize: Parameters<typeof decodeImage>[1],
+): Promise<DecodedImage> {
+  const decoder = await loadDecoder();
   // As tolerant as Pillow: damage is an error, an odd header is not.
   const options: sharp.SharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: MAX_PIXELS };
-  const { width, height, space } = await sharp(bytes, { ...options, limitInputPixels: false }).metadata();
+  const metadata = await decoder(bytes, { ...options, limitInputPixels: false }).metadata();
+  const { width, height, space } = metadata;
   if (width * height > MAX_PIXELS) {
     throw makeError(
       'ERR_SENET_IMAGE_SIZE',
       `${label}: expected at most ${MAX_PIXELS} pixels, the image has ${width} x ${height}`,
     );
   }
-  const image = sharp(bytes, options).autoOrient();
+  const image = decoder(bytes, options).autoOrient();
   const cmyk = space === 'cmyk';
+  if (wantedSize !== undefined && !cmyk) {
+    const { autoOrient: upright } = metadata;
+    const [leastHeight, leastWidth] = wantedSize(upright.height, upright.width).map((side) => 2 * side);
+    const shrink = Math.min(upright.height / (leastHeight ?? 1), upright.width / (leastWidth ?? 1));
+    if (shrink >= LEAST_SHRINK) image.resize(leastWidth, leastHeight, { fit: 'fill', kernel: 'linear' });
+  }
   // sharp would convert CMYK by a colour profile; Pillow multiplies.
   const pixels = cmyk
     ? image.pipelineColourspace('cmyk').toColourspace('cmyk')

@@ -1,10 +1,11 @@
 /**
  * How a classifier's network comes together: weights by name or path, the labels and the preprocessing that they bring,
- * and a model of the shape that they need. Runs nothing.
+ * a model of the shape that they need, and what runs it.
  */
 import { constants } from 'node:fs';
 import { access, readFile } from 'node:fs/promises';
 
+import type { Device, DType } from '../binding';
 import { printable } from '../checkpoint/problems';
 import { consumePrefixInStateDictIfPresent, type StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
@@ -13,8 +14,10 @@ import type { ProgressOption } from '../hub/progress';
 import { createModel, modelInfo, type ModelName } from '../models/registry';
 import { SEInception3 } from '../models/se-inception-v3';
 import { SEResNet } from '../models/se-resnet';
+import { COMPILED_DTYPES, type CompiledDType } from '../nn/compiled-model';
 import type { Module } from '../nn/module';
 import { checkString, describe, nearest } from '../tensor/options';
+import type { Tensor } from '../tensor/tensor';
 import { checkPreprocessing, IMAGENET, INCEPTION, PLAIN, type Preprocessing } from './preprocessing';
 import { PUBLISHED_WEIGHTS, type PublishedWeights } from './weights';
 
@@ -185,4 +188,44 @@ function findReduction(shapeOf: (key: string) => readonly number[] | undefined):
       return reduction;
   }
   return 16;
+}
+
+/** What gives the logits of a batch. */
+export interface Network {
+  /** @param x - float32, N x 3 x height x width, on the CPU */
+  forward(x: Tensor): Promise<Tensor>;
+  dispose(): void;
+}
+
+/**
+ * The network of a model in evaluation mode: a compiled copy, or for a dtype that is not compiled (float64) the model
+ * itself. What `owned` says is this network's to dispose.
+ */
+export async function makeNetwork(
+  model: Module<unknown>,
+  owned: boolean,
+  dtype: DType,
+  device: Device,
+  signal: AbortSignal | undefined,
+): Promise<Network> {
+  model.eval();
+  if (!COMPILED_DTYPES.includes(dtype as CompiledDType)) {
+    model.to({ dtype, device });
+    return {
+      forward: async (x) => (await model.forward(x.to({ dtype, device }))) as Tensor,
+      dispose: () => owned && model.dispose(),
+    };
+  }
+  model.to(device);
+  const compiling = model.compile({
+    dtype: dtype as CompiledDType,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  // The job holds its weights until it has read them, and no longer.
+  if (owned) model.dispose();
+  const compiled = await compiling;
+  return {
+    forward: (x) => compiled.forward(x.to(device)),
+    dispose: () => compiled.dispose(),
+  };
 }

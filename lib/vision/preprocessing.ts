@@ -6,6 +6,7 @@
  */
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
+import { abortError } from '../tensor/jobs';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 import { tidy } from '../tensor/scope';
@@ -59,6 +60,8 @@ const MAX_SIDE = 16_384;
  * for a forward.
  */
 const INLINE_ELEMENTS = 2 ** 19;
+/** The same for resizing bytes, of which a thread does four in a nanosecond. */
+const INLINE_RESIZE_ELEMENTS = 2 ** 22;
 
 /**
  * A whole record: what `given` says, and `base` for the rest.
@@ -123,6 +126,7 @@ function checkPair(value: unknown, where: string): void {
  */
 export function preprocess(pixels: Tensor, record: Preprocessing, signal?: AbortSignal): Promise<Tensor> {
   return tidy(async () => {
+    if (signal?.aborted === true) throw abortError(signal);
     let x = pixels;
     if (record.channels === 'grey-repeated' && x.shape[1] === 3) x = await toGrey(x, signal);
     const [, , height, width] = x.shape as [number, number, number, number];
@@ -133,10 +137,8 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
         `expected at most ${MAX_PIXELS} pixels after resizing; ${width} x ${height} would become ${newWidth} x ${newHeight}`,
       );
     }
-    if (newHeight !== height || newWidth !== width) {
-      const name = `aten::_upsample_${record.interpolation}2d_aa`;
-      x = await run(signal, name, x, [newHeight, newWidth], false, null, null);
-    }
+    if (newHeight !== height || newWidth !== width)
+      x = await resize(x, [newHeight, newWidth], record.interpolation, signal);
     if (record.crop !== null) x = centreCrop(x, record.crop);
     if (record.pad > 0)
       x = await run(signal, 'aten::constant_pad_nd', x, new Array<number>(4).fill(record.pad), 0);
@@ -146,6 +148,20 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
     x = await run(signal, 'aten::div.Tensor', x, perChannel(record.std));
     return x.shape[1] === 3 ? x : x.expand([-1, 3, -1, -1]);
   });
+}
+
+async function resize(
+  x: Tensor,
+  [newHeight, newWidth]: readonly [number, number],
+  interpolation: Preprocessing['interpolation'],
+  signal: AbortSignal | undefined,
+): Promise<Tensor> {
+  const [count, channels, height, width] = x.shape as [number, number, number, number];
+  const elements = count * channels * Math.max(height * width, newHeight * newWidth);
+  const name = `aten::_upsample_${interpolation}2d_aa`;
+  const given = [x, [newHeight, newWidth], false, null, null];
+  if (elements <= INLINE_RESIZE_ELEMENTS) return ops.call(name, ...given) as Tensor;
+  return (await ops.callAsync(name, ...given, { signal })) as Tensor;
 }
 
 /** Height and width after the resize step, as `torchvision.transforms.Resize` computes them. */

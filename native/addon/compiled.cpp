@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/names.h"
 #include "inference/compiled_model.h"
+#include "runtime/allocator.h"
 
 #include <utility>
 
@@ -54,8 +55,12 @@ Napi::Number job_number(Environment& environment, int64_t job) {
 Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info) {
   ModuleUse used = use_module(info[0]);
   const at::ScalarType dtype = parse_dtype(to_string(info[1], "dtype"));
-  const int64_t job = environment.submit([used = std::move(used), dtype]() -> Deliver {
+  const int64_t job = environment.submit([used = std::move(used), dtype]() mutable -> Deliver {
     auto model = inference::CompiledModel::compile(*used.module, dtype);
+    // Twice the weights, of use to nobody: what folding and packing took, and the source if it was disposed
+    // meanwhile.
+    used = {};
+    runtime::trim_cpu_allocator();
     return [model = std::move(model)](Environment& here) mutable -> Napi::Value {
       return wrap_compiled(here, std::move(model));
     };

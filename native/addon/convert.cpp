@@ -199,6 +199,18 @@ const at::Tensor& to_tensor(const Napi::Value& value, const char* what) {
   return box->tensor;
 }
 
+std::vector<at::Tensor> to_tensors(const Napi::Value& value, const char* what) {
+  if (!value.IsArray()) {
+    throw Error("ERR_SENET_ARG_TYPE", std::string(what) + ": expected an array, got " + describe_value(value));
+  }
+  const auto array = value.As<Napi::Array>();
+  std::vector<at::Tensor> tensors;
+  for (uint32_t i = 0, length = array.Length(); i < length; ++i) {
+    tensors.push_back(to_tensor(array.Get(i), what));
+  }
+  return tensors;
+}
+
 bool is_tensor(const Napi::Value& value) {
   return tensor_box(value) != nullptr;
 }

@@ -35,6 +35,7 @@ at::Device to_device(const Napi::Value& value);
 Napi::Value wrap_tensor(Environment& environment, at::Tensor tensor);
 /// The tensor of a handle; throws ERR_SENET_ARG_TYPE or ERR_SENET_DISPOSED.
 const at::Tensor& to_tensor(const Napi::Value& value, const char* what);
+std::vector<at::Tensor> to_tensors(const Napi::Value& value, const char* what);
 bool is_tensor(const Napi::Value& value);
 /// Drops the handle's reference; later uses throw ERR_SENET_DISPOSED. Harmless when repeated.
 void dispose_tensor(Environment& environment, const Napi::Value& value);

@@ -67,7 +67,7 @@ Napi::Error Environment::make_error(const Failure& failure) {
                                              Napi::String::New(env_, failure.message)}));
 }
 
-int64_t Environment::submit(JobWork work, const char* libtorch_code) {
+int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Company company) {
   const int64_t id = next_id_++;
   auto deliver = std::make_shared<Deliver>();
   auto job = std::make_shared<runtime::Job>(
@@ -79,7 +79,8 @@ int64_t Environment::submit(JobWork work, const char* libtorch_code) {
         }
         mailbox->finished.push_back(id);
         napi_call_threadsafe_function(mailbox->wake, nullptr, napi_tsfn_nonblocking);
-      });
+      },
+      company);
   runtime::Executor::instance().submit(job);
   if (pending_.empty()) {
     napi_ref_threadsafe_function(env_, mailbox_->wake);

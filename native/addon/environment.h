@@ -54,7 +54,8 @@ class Environment {
 
   /// Queues work and returns the job's number; `settle` is called with it in a macrotask of its own. A
   /// failure whose code is ERR_SENET_LIBTORCH is reported with `libtorch_code` instead if one is given.
-  int64_t submit(JobWork work, const char* libtorch_code = nullptr);
+  int64_t submit(JobWork work, const char* libtorch_code = nullptr,
+                 runtime::Company company = runtime::Company::kShared);
   /// True if the job had not started: it never will, and will not settle.
   bool cancel(int64_t id);
   /// Blocks until the job has ended; its value, or its error thrown. It will not settle.

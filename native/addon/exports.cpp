@@ -8,6 +8,7 @@
 #include "addon/files.h"
 #include "addon/modules.h"
 #include "addon/operators.h"
+#include "addon/optimizers.h"
 #include "addon/process.h"
 #include "addon/tensors.h"
 #include "runtime/allocator.h"
@@ -53,6 +54,8 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<configure>(exports, "configure");
   add<configuration>(exports, "configuration");
   add<manual_seed>(exports, "manualSeed");
+  add<generator_state>(exports, "generatorState");
+  add<set_generator_state>(exports, "setGeneratorState");
   add<memory>(exports, "memory");
   add<cuda_device_count>(exports, "cudaDeviceCount");
   add<cuda_library>(exports, "cudaLibrary");
@@ -69,6 +72,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<set_requires_grad>(exports, "setRequiresGrad");
   add<grad>(exports, "grad");
   add<set_grad>(exports, "setGrad");
+  add<clear_grads>(exports, "clearGrads");
   add<dispose_tensor_handle>(exports, "disposeTensor");
   add<backward>(exports, "backward");
 
@@ -78,14 +82,23 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<operator_schemas>(exports, "operatorSchemas");
 
   add<create_module>(exports, "createModule");
-  add<module_tree>(exports, "moduleTree");
+  add<module_node>(exports, "moduleNode");
   add<module_forward>(exports, "moduleForward");
+  add<module_record>(exports, "moduleRecord");
+  add<replace_module>(exports, "replaceModule");
   add<set_training>(exports, "setTraining");
   add<is_training>(exports, "isTraining");
   add<module_to>(exports, "moduleTo");
   add<module_load>(exports, "moduleLoad");
   add<assert_idle>(exports, "assertIdle");
   add<dispose_module>(exports, "disposeModule");
+
+  add<create_optimizer>(exports, "createOptimizer");
+  add<optimizer_step>(exports, "optimizerStep");
+  add<optimizer_state>(exports, "optimizerState");
+  add<set_optimizer_state>(exports, "setOptimizerState");
+  add<clip_gradients>(exports, "clipGradients");
+  add<average_into>(exports, "averageInto");
 
   add<compile_module>(exports, "compileModule");
   add<compiled_info>(exports, "compiledInfo");

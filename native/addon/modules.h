@@ -21,8 +21,10 @@ struct ModuleUse {
 ModuleUse use_module(const Napi::Value& value);
 
 Napi::Value create_module(Environment& environment, const Napi::CallbackInfo& info);
-Napi::Value module_tree(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value module_node(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value module_record(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value replace_module(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value set_training(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value is_training(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value module_to(Environment& environment, const Napi::CallbackInfo& info);

@@ -1,12 +1,12 @@
 #include "addon/operators.h"
 
 #include "addon/convert.h"
+#include "addon/mode.h"
 #include "addon/refused_operators.h"
 #include "core/error.h"
 #include "core/names.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/core/jit_type.h>
 
 #include <algorithm>
@@ -321,25 +321,29 @@ Napi::Value from_stack(Environment& environment, Stack stack) {
   return array;
 }
 
-void run(Call& call, bool grad_mode) {
-  c10::AutoGradMode mode(grad_mode);
+Mode to_mode(const Napi::CallbackInfo& info) {
+  return {to_bool(info[3], "gradMode"), to_bool(info[4], "autocast")};
+}
+
+void run(Call& call, Mode mode) {
+  const ModeScope scope(mode);
   call.op.callBoxed(call.stack);
 }
 
 }  // namespace
 
 Napi::Value call_operator(Environment& environment, const Napi::CallbackInfo& info) {
-  const bool grad_mode = to_bool(info[3], "gradMode");
+  const Mode mode = to_mode(info);
   Call call = prepare(info);
-  run(call, grad_mode);
+  run(call, mode);
   return from_stack(environment, std::move(call.stack));
 }
 
 Napi::Value call_operator_async(Environment& environment, const Napi::CallbackInfo& info) {
-  const bool grad_mode = to_bool(info[3], "gradMode");
+  const Mode mode = to_mode(info);
   auto call = std::make_shared<Call>(prepare(info));
-  const int64_t job = environment.submit([call = std::move(call), grad_mode]() -> Deliver {
-    run(*call, grad_mode);
+  const int64_t job = environment.submit([call = std::move(call), mode]() -> Deliver {
+    run(*call, mode);
     return [stack = std::move(call->stack)](Environment& here) mutable {
       return from_stack(here, std::move(stack));
     };

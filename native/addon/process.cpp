@@ -3,6 +3,7 @@
 #include "addon/compiled.h"
 #include "addon/convert.h"
 #include "core/error.h"
+#include "core/names.h"
 #include "runtime/allocator.h"
 #include "runtime/cuda_library.h"
 #include "runtime/machine.h"
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <mutex>
 
 namespace senet::addon {
 namespace {
@@ -56,6 +58,27 @@ Napi::Value manual_seed(Environment& environment, const Napi::CallbackInfo& info
   }
   const uint64_t seed = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
   at::manual_seed(seed);
+  return environment.env().Undefined();
+}
+
+Napi::Value generator_state(Environment& environment, const Napi::CallbackInfo&) {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard lock(generator.mutex());
+  return wrap_tensor(environment, generator.get_state());
+}
+
+Napi::Value set_generator_state(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor state = to_tensor(info[0], "state").detach().contiguous();
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard lock(generator.mutex());
+  const int64_t bytes = generator.get_state().numel();
+  if (!state.is_cpu() || state.scalar_type() != at::kByte || state.numel() != bytes) {
+    throw Error("ERR_SENET_ARG_RANGE", "expected a generator's state, " + std::to_string(bytes) +
+                                           " values of uint8 on the CPU, got " + shape_text(state.sizes()) +
+                                           " of " + dtype_name(state.scalar_type()) + " on " +
+                                           device_name(state.device()));
+  }
+  generator.set_state(state);
   return environment.env().Undefined();
 }
 

@@ -9,6 +9,8 @@ Napi::Value initialize(Environment& environment, const Napi::CallbackInfo& info)
 Napi::Value configure(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value configuration(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value manual_seed(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value generator_state(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value set_generator_state(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value memory(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value cuda_device_count(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value cuda_library(Environment& environment, const Napi::CallbackInfo& info);

@@ -1,6 +1,7 @@
 #include "addon/tensors.h"
 
 #include "addon/convert.h"
+#include "addon/gradient_use.h"
 #include "core/error.h"
 #include "core/names.h"
 #include "runtime/threads.h"
@@ -147,12 +148,14 @@ Napi::Value set_requires_grad(Environment& environment, const Napi::CallbackInfo
 
 Napi::Value grad(Environment& environment, const Napi::CallbackInfo& info) {
   const at::Tensor& tensor = to_tensor(info[0], "tensor");
+  check_gradient_idle(tensor);
   // Only leaves hold gradients; asking elsewhere makes LibTorch print a warning.
   return wrap_tensor(environment, tensor.is_leaf() || tensor.retains_grad() ? tensor.grad() : at::Tensor());
 }
 
 Napi::Value set_grad(Environment& environment, const Napi::CallbackInfo& info) {
   const at::Tensor& tensor = to_tensor(info[0], "tensor");
+  check_gradient_idle(tensor);
   if (info[1].IsNull()) {
     tensor.mutable_grad() = at::Tensor();
     return environment.env().Undefined();
@@ -173,6 +176,16 @@ Napi::Value set_grad(Environment& environment, const Napi::CallbackInfo& info) {
                                         device_name(value.device()));
   }
   tensor.mutable_grad() = value.detach();
+  return environment.env().Undefined();
+}
+
+// All or none: what is busy is found before anything changes.
+Napi::Value clear_grads(Environment& environment, const Napi::CallbackInfo& info) {
+  const std::vector<at::Tensor> tensors = to_tensors(info[0], "tensors");
+  check_gradients_idle(tensors);
+  for (const at::Tensor& tensor : tensors) {
+    tensor.mutable_grad() = at::Tensor();
+  }
   return environment.env().Undefined();
 }
 
@@ -197,7 +210,7 @@ Napi::Value backward(Environment& environment, const Napi::CallbackInfo& info) {
                                        ", the tensor " + shape_text(tensor.sizes()));
   }
   const int64_t job = environment.submit(
-      [tensor, gradient]() -> Deliver {
+      [tensor, gradient, leaves = std::make_shared<const GradientUse>(leaves_of(tensor))]() -> Deliver {
         tensor.backward(gradient);
         return [](Environment& here) { return here.env().Undefined(); };
       },

@@ -12,6 +12,7 @@ Napi::Value requires_grad(Environment& environment, const Napi::CallbackInfo& in
 Napi::Value set_requires_grad(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value grad(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value set_grad(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value clear_grads(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value dispose_tensor_handle(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value backward(Environment& environment, const Napi::CallbackInfo& info);
 

@@ -14,6 +14,9 @@
 namespace senet::inference {
 namespace {
 
+// Of the second-level cache of a present server core, 1 MiB and more.
+constexpr int64_t kMostPanelBytes = 704 * 1024;
+
 int64_t padded_channels(int64_t channels) {
   return (channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
 }
@@ -344,11 +347,22 @@ class Lowering {
     return made;
   }
 
+  // Narrower panels where the widest would not stay in a core's second-level cache beside its input.
+  int32_t most_vectors(const at::Tensor& weight, bool is_float) const {
+    const int64_t window = weight.size(2) * weight.size(3);
+    int32_t vectors = kernels_.max_vectors;
+    while (vectors > 2 && packed_bytes(vectors * kernels_.vector_channels, window, weight.size(1), is_float) >
+                              kMostPanelBytes) {
+      vectors /= 2;
+    }
+    return vectors;
+  }
+
   void add_panels(ConvolutionStep& step, const at::Tensor& weight, const at::Tensor& bias, Place to,
                   Activation activation, bool weights_are_float) {
     const int64_t channels = weight.size(0);
     const std::vector<int32_t> vectors =
-        split_panels(channels, kernels_.vector_channels, kernels_.max_vectors);
+        split_panels(channels, kernels_.vector_channels, most_vectors(weight, weights_are_float));
     const int64_t window = weight.size(2) * weight.size(3);
     const int64_t pixel = buffer(step.input).pixel;
     const int64_t bytes = packed_bytes(channels, window, pixel, weights_are_float);

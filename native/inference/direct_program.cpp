@@ -242,7 +242,8 @@ class DirectProgram : public Program {
     int64_t weights = 0;
     for (int64_t i = end; i-- > 0;) {
       const Step& step = *steps_[static_cast<size_t>(i)];
-      if (step.weight_bytes() > 0 && step.weight_bytes() < activation_bytes(step, layout)) {
+      if (dynamic_cast<const ConvolutionStep*>(&step) != nullptr &&
+          step.weight_bytes() < activation_bytes(step, layout)) {
         break;
       }
       weights += step.weight_bytes();

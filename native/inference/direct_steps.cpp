@@ -76,17 +76,15 @@ std::vector<BufferId> present(std::initializer_list<BufferId> buffers) {
 
 void ConvolutionStep::run(const Work& work) const noexcept {
   const Placement& in = work.placement(input);
-  // All panels have outputs of one size.
+  // All panels have outputs of one height and width.
   const Placement& out = work.placement(panels.front().output);
   int64_t width = out.width;
   int64_t pixels = out.height * out.width;
   int64_t images = work.last - work.first;
   int64_t input_image_step = 0;
-  int64_t output_image_step = 0;
   // Images of one pixel are the rows of a matrix: they run as one image, a row each.
   if (pixels == 1 && images > 1 && scale == kNoBuffer && residual == kNoBuffer && sums == kNoBuffer) {
     input_image_step = in.image_bytes / in.element_bytes;
-    output_image_step = out.image_bytes / out.element_bytes;
     pixels = images;
     images = 1;
   }
@@ -151,7 +149,8 @@ void ConvolutionStep::run(const Work& work) const noexcept {
         task.sums = image_sums == nullptr ? nullptr : image_sums + panel.channel;
         task.residual = residual == kNoBuffer ? nullptr : work.pixels(residual, image, panel.channel);
         task.output = store ? work.pixels(panel.output, image, panel.output_channel) : nullptr;
-        task.output_strides = {output_image_step != 0 ? output_image_step : target.row, target.pixel};
+        task.output_strides = {input_image_step != 0 ? target.image_bytes / target.element_bytes : target.row,
+                               target.pixel};
         kernels->convolution(task);
       }
       from = to;
@@ -220,8 +219,12 @@ StepInfo ScaleStep::explain(const Layout& layout) const {
   const Placement& in = layout.buffers[static_cast<size_t>(input)];
   info.input = shape_of(layout, input, in.channels);
   info.output = output == kNoBuffer ? std::vector<int64_t>{in.channels, 1, 1} : info.input;
-  info.weight_bytes = static_cast<int64_t>((fixed_scale.size() + fixed_shift.size()) * sizeof(float));
+  info.weight_bytes = weight_bytes();
   return info;
+}
+
+int64_t ScaleStep::weight_bytes() const {
+  return static_cast<int64_t>((fixed_scale.size() + fixed_shift.size()) * sizeof(float));
 }
 
 std::vector<BufferId> ScaleStep::reads() const {
@@ -266,8 +269,12 @@ StepInfo PoolStep::explain(const Layout& layout) const {
   const int64_t channels = layout.buffers[static_cast<size_t>(input)].channels;
   info.input = shape_of(layout, input, channels);
   info.output = shape_of(layout, output, channels);
-  info.weight_bytes = static_cast<int64_t>(shift.size() * sizeof(float));
+  info.weight_bytes = weight_bytes();
   return info;
+}
+
+int64_t PoolStep::weight_bytes() const {
+  return static_cast<int64_t>(shift.size() * sizeof(float));
 }
 
 std::vector<BufferId> PoolStep::reads() const {

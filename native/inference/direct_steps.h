@@ -157,6 +157,7 @@ class ScaleStep : public Step {
   StepInfo explain(const Layout& layout) const override;
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
+  int64_t weight_bytes() const override;
 
   const ElementKernels* kernels;
   BufferId input;
@@ -176,6 +177,7 @@ class PoolStep : public Step {
   StepInfo explain(const Layout& layout) const override;
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
+  int64_t weight_bytes() const override;
 
   const ElementKernels* kernels;
   BufferId input;

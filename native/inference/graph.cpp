@@ -37,8 +37,27 @@ class Builder {
   }
 
  private:
+  // How far the value that was made last has come from an image to logits.
+  enum class Stage { kImage, kPooled, kVector, kLogits };
+
   // A module by its type: children whose forward is a plain chain, layers, and blocks.
   ValueId build(nn::Module& module, const std::string& path, ValueId x) {
+    if (dynamic_cast<nn::Dropout*>(&module) != nullptr || dynamic_cast<nn::Identity*>(&module) != nullptr) {
+      return x;  // evaluation mode
+    }
+    if (const auto* flatten = dynamic_cast<nn::Flatten*>(&module);
+        flatten != nullptr && stage_ == Stage::kPooled && flatten->start == 1 &&
+        (flatten->end == -1 || flatten->end == 3)) {
+      stage_ = Stage::kVector;
+      graph_.output_is_vector = true;
+      return x;
+    }
+    if (auto* linear = dynamic_cast<nn::Linear*>(&module); linear != nullptr && stage_ == Stage::kVector) {
+      return logits(*linear, path, x);
+    }
+    if (stage_ != Stage::kImage && dynamic_cast<nn::Sequential*>(&module) == nullptr) {
+      refuse(module, path, "stands where only Flatten() and one Linear layer can be compiled");
+    }
     if (auto* sequential = dynamic_cast<nn::Sequential*>(&module)) {
       return build_sequential(*sequential, path, x);
     }
@@ -55,10 +74,10 @@ class Builder {
       return max_pool(path, x, pool->kernel_size, pool->stride, pool->padding);
     }
     if (dynamic_cast<nn::AdaptiveAvgPool2d*>(&module) != nullptr) {
-      return global_pool(path, x);
+      return global_pool(dynamic_cast<nn::AdaptiveAvgPool2d&>(module), path, x);
     }
-    if (dynamic_cast<nn::Dropout*>(&module) != nullptr) {
-      return x;  // evaluation mode
+    if (auto* pool = dynamic_cast<nn::AvgPool2d*>(&module)) {
+      return average_pool(path, x, pool->kernel_size, pool->stride, pool->padding);
     }
     if (auto* se = dynamic_cast<nn::SELayer*>(&module)) {
       return squeeze_excite(*se, path, x, kNoValue, /*relu=*/false);
@@ -93,13 +112,17 @@ class Builder {
     if (auto* net = dynamic_cast<models::Inception3*>(&module)) {
       return inception(*net, path, x);
     }
-    throw Error("ERR_SENET_COMPILE", "compile: " + module.name() + (path.empty() ? "" : " ('" + path + "')") +
-                                         " takes no image by itself; compile the model that it is part of");
+    refuse(module, path, "takes no image by itself; compile the model that it is part of");
+  }
+
+  [[noreturn]] static void refuse(const nn::Module& module, const std::string& path, const std::string& why) {
+    throw Error("ERR_SENET_COMPILE",
+                "compile: " + module.name() + (path.empty() ? "" : " ('" + path + "')") + ' ' + why);
   }
 
   // A BatchNorm after a convolution belongs to it, and so does a ReLU after either.
   ValueId build_sequential(nn::Sequential& sequential, const std::string& path, ValueId x) {
-    const auto& layers = sequential.layers;
+    const auto& layers = sequential.layers();
     for (size_t i = 0; i < layers.size();) {
       const std::string name = join(path, std::to_string(i));
       const auto follows = [&](size_t at, auto* type) {
@@ -107,7 +130,7 @@ class Builder {
       };
       auto* conv = follows(i, static_cast<nn::Conv2d*>(nullptr));
       auto* bn = follows(conv != nullptr ? i + 1 : i, static_cast<nn::BatchNorm2d*>(nullptr));
-      if (conv == nullptr && bn == nullptr) {
+      if ((conv == nullptr && bn == nullptr) || stage_ != Stage::kImage) {
         x = build(*layers[i++], name, x);
         continue;
       }
@@ -148,7 +171,7 @@ class Builder {
                                       std::pair{"layer3", net.layer3}, std::pair{"layer4", net.layer4}}) {
       x = build(*layer, join(path, name), x);
     }
-    return classify(*net.fc, path, x);
+    return classify(*net.avgpool, *net.fc, path, x);
   }
 
   ValueId cifar_resnet(models::CifarSEResNet& net, const std::string& path, ValueId x) {
@@ -160,17 +183,21 @@ class Builder {
     if (late) {
       x = affine(*net.bn1, join(path, "bn1"), x, /*relu=*/true);
     }
-    return classify(*net.fc, path, x);
+    return classify(*net.avgpool, *net.fc, path, x);
   }
 
-  ValueId classify(nn::Linear& fc, const std::string& path, ValueId x) {
-    x = global_pool(join(path, "avgpool"), x);
-    expect_channels(join(path, "fc"), x, fc.in_features);
-    Node node{Operation::kLinear, join(path, "fc"), {x}};
-    node.weight = fc.weight;
-    node.bias = fc.bias;
+  ValueId classify(nn::AdaptiveAvgPool2d& pool, nn::Linear& fc, const std::string& path, ValueId x) {
+    return logits(fc, join(path, "fc"), global_pool(pool, join(path, "avgpool"), x));
+  }
+
+  ValueId logits(nn::Linear& linear, const std::string& path, ValueId x) {
+    expect_channels(path, x, linear.in_features);
+    Node node{Operation::kLinear, path, {x}};
+    node.weight = linear.weight;
+    node.bias = linear.bias;
     graph_.output_is_vector = true;
-    return graph_.add(std::move(node), fc.out_features);
+    stage_ = Stage::kLogits;
+    return graph_.add(std::move(node), linear.out_features);
   }
 
   ValueId basic_conv(nn::BasicConv2d& conv, const std::string& path, ValueId x) {
@@ -179,7 +206,13 @@ class Builder {
 
   ValueId inception(models::Inception3& net, const std::string& path, ValueId x) {
     x = basic_conv(*net.Conv2d_1a_3x3, join(path, "Conv2d_1a_3x3"), x);
-    graph_.nodes.back().half_normalisation = net.options.transform_input;
+    if (net.options.transform_input) {
+      if (net.Conv2d_1a_3x3->conv->options.padding != nn::Size2{0, 0}) {
+        refuse(*net.Conv2d_1a_3x3->conv, join(path, "Conv2d_1a_3x3.conv"),
+               "has padding, and cannot be compiled behind transformInput");
+      }
+      graph_.nodes.back().half_normalisation = true;
+    }
     x = basic_conv(*net.Conv2d_2a_3x3, join(path, "Conv2d_2a_3x3"), x);
     x = basic_conv(*net.Conv2d_2b_3x3, join(path, "Conv2d_2b_3x3"), x);
     x = build(*net.maxpool1, join(path, "maxpool1"), x);
@@ -195,7 +228,7 @@ class Builder {
     stage(net.mixed_5, "5");
     stage(net.mixed_6, "6");
     stage(net.mixed_7, "7");
-    return classify(*net.fc, path, x);  // dropout does nothing in evaluation mode
+    return classify(*net.avgpool, *net.fc, path, x);  // dropout does nothing in evaluation mode
   }
 
   ValueId inception_block(nn::InceptionBlock& block, const std::string& path, ValueId x) {
@@ -245,16 +278,21 @@ class Builder {
     }
     if (auto* aux = dynamic_cast<nn::InceptionAux*>(&block)) {
       x = average_pool(join(path, "avg_pool"), x, 5, 3, 0);
-      return classify(*aux->fc, path, run({aux->conv0, aux->conv1}, x));
+      nn::AdaptiveAvgPool2d pool;
+      return classify(pool, *aux->fc, path, run({aux->conv0, aux->conv1}, x));
     }
     throw Error("ERR_SENET_INTERNAL", "compile: " + block.name() + " has no plan");
   }
 
   ValueId convolution(nn::Conv2d& conv, nn::BatchNorm2d* bn, std::string name, ValueId x, bool relu) {
     expect_channels(name, x, conv.options.in_channels);
+    if (conv.options.groups != 1 || conv.options.dilation != nn::Size2{1, 1}) {
+      refuse(conv, name, "has groups or a dilation other than 1, which are not compiled");
+    }
     Node node{Operation::kConvolution, std::move(name), {x}};
     node.relu = relu;
     node.weight = conv.weight;
+    node.bias = conv.bias;
     node.kernel = conv.options.kernel_size;
     node.batch_norm = bn;
     node.stride = conv.options.stride;
@@ -272,14 +310,20 @@ class Builder {
 
   ValueId squeeze_excite(nn::SELayer& se, std::string name, ValueId x, ValueId residual, bool relu) {
     expect_channels(name, x, se.channel);
+    if (se.has_bias()) {
+      refuse(se, name, "has a linear layer with a bias, which is not compiled");
+    }
+    if (se.avg_pool->output_size != nn::Size2{1, 1}) {
+      refuse(*se.avg_pool, join(name, "avg_pool"), "does not pool to 1 x 1");
+    }
     Node node{Operation::kSqueezeExcite, std::move(name), {x}};
     if (residual != kNoValue) {
       expect_channels(node.name, residual, se.channel);
       node.inputs.push_back(residual);
     }
     node.relu = relu;
-    node.squeeze_weight = dynamic_cast<nn::Linear&>(*se.fc->layers.at(0)).weight;
-    node.excite_weight = dynamic_cast<nn::Linear&>(*se.fc->layers.at(2)).weight;
+    node.squeeze_weight = dynamic_cast<nn::Linear&>(*se.fc->layers().at(0)).weight;
+    node.excite_weight = dynamic_cast<nn::Linear&>(*se.fc->layers().at(2)).weight;
     return graph_.add(std::move(node), channels(x));
   }
 
@@ -300,7 +344,11 @@ class Builder {
     return graph_.add(std::move(node), channels(x));
   }
 
-  ValueId global_pool(std::string name, ValueId x) {
+  ValueId global_pool(nn::AdaptiveAvgPool2d& pool, std::string name, ValueId x) {
+    if (pool.output_size != nn::Size2{1, 1}) {
+      refuse(pool, name, "pools to another size than 1 x 1, which is not compiled");
+    }
+    stage_ = Stage::kPooled;
     return graph_.add({Operation::kGlobalAveragePool, std::move(name), {x}}, channels(x));
   }
 
@@ -365,6 +413,7 @@ class Builder {
   }
 
   Graph graph_;
+  Stage stage_ = Stage::kImage;
 };
 
 at::Tensor to_float64(const at::Tensor& tensor) {

@@ -23,18 +23,18 @@ CifarSEResNet::CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduct
 
 CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction)
     : Module(std::move(type_name)) {
-  conv1 = register_module("conv1", nn::conv3x3(3, 16));
-  bn1 = register_module("bn1", std::make_shared<nn::BatchNorm2d>(16));
-  relu = register_module("relu", std::make_shared<nn::ReLU>());
-  layer1 = register_module("layer1", make_stage(16, 16, n_size, 1, reduction));
-  layer2 = register_module("layer2", make_stage(16, 32, n_size, 2, reduction));
-  layer3 = register_module("layer3", make_stage(32, 64, n_size, 2, reduction));
-  avgpool = register_module("avgpool", std::make_shared<nn::AdaptiveAvgPool2d>());
-  fc = register_module("fc", std::make_shared<nn::Linear>(64, num_classes));
+  add_child("conv1", conv1, nn::conv3x3(3, 16));
+  add_child("bn1", bn1, std::make_shared<nn::BatchNorm2d>(16));
+  add_child("relu", relu, std::make_shared<nn::ReLU>());
+  add_child("layer1", layer1, make_stage(16, 16, n_size, 1, reduction));
+  add_child("layer2", layer2, make_stage(16, 32, n_size, 2, reduction));
+  add_child("layer3", layer3, make_stage(32, 64, n_size, 2, reduction));
+  add_child("avgpool", avgpool, std::make_shared<nn::AdaptiveAvgPool2d>());
+  add_child("fc", fc, std::make_shared<nn::Linear>(64, num_classes));
   nn::init_kaiming_normal(*this, nn::Fan::kIn);
 }
 
-at::Tensor CifarSEResNet::forward(const at::Tensor& input) {
+at::Tensor CifarSEResNet::compute(const at::Tensor& input) {
   at::Tensor x = relu->forward(
       bn1->forward(conv1->forward(nn::to_training_layout(input, in_training()))));  // N x 16 x 32 x 32
   x = layer1->forward(x);                                                           // N x 16 x 32 x 32
@@ -45,7 +45,19 @@ at::Tensor CifarSEResNet::forward(const at::Tensor& input) {
 
 void CifarSEResNet::check_input(const at::Tensor& input) const {
   Module::check_input(input);
-  check_image(input, 3);
+  check_image(input, conv1->options.in_channels);
+}
+
+nn::Width CifarSEResNet::width() const {
+  return {conv1->options.in_channels, fc->out_features};
+}
+
+bool CifarSEResNet::begins_with(const nn::Module& child) const {
+  return &child == conv1.get();
+}
+
+bool CifarSEResNet::ends_with(const nn::Module& child) const {
+  return &child == fc.get();
 }
 
 CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction)
@@ -55,7 +67,7 @@ CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, in
   nn::init_kaiming_normal(*this, nn::Fan::kIn);
 }
 
-at::Tensor CifarSEPreActResNet::forward(const at::Tensor& input) {
+at::Tensor CifarSEPreActResNet::compute(const at::Tensor& input) {
   at::Tensor x = layer3->forward(layer2->forward(
       layer1->forward(conv1->forward(nn::to_training_layout(input, in_training())))));  // N x 64 x 8 x 8
   x = relu->forward(bn1->forward(x));

@@ -12,8 +12,11 @@ namespace senet::models {
 class CifarSEResNet : public nn::Module {
  public:
   CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+  nn::Width width() const override;
+  bool begins_with(const nn::Module& child) const override;
+  bool ends_with(const nn::Module& child) const override;
 
   std::shared_ptr<nn::Conv2d> conv1;
   std::shared_ptr<nn::BatchNorm2d> bn1;
@@ -31,7 +34,7 @@ class CifarSEResNet : public nn::Module {
 class CifarSEPreActResNet : public CifarSEResNet {
  public:
   CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
 };
 
 }  // namespace senet::models

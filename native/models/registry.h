@@ -11,8 +11,8 @@
 
 namespace senet::models {
 
-using OptionValue =
-    std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::shared_ptr<nn::Module>>;
+using OptionValue = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>,
+                                 std::shared_ptr<nn::Module>, std::vector<std::shared_ptr<nn::Module>>>;
 using Options = std::map<std::string, OptionValue>;
 
 /// Makes a module by its type name; every option but `initWeights` (true) and `downsample` (none) is
@@ -24,6 +24,17 @@ using Options = std::map<std::string, OptionValue>;
 ///   CifarSEResNet, CifarSEPreActResNet  nSize, numClasses, reduction
 ///   SEInception3                numClasses, auxLogits, transformInput, recalibrate ("none", "input" or
 ///   "output")
+///   Conv2d                      inChannels, outChannels, kernelSize, stride, padding, dilation (pairs: height
+///                               and width), groups, bias
+///   BatchNorm2d                 features, eps, momentum (negative for the average of all batches)
+///   Linear                      inFeatures, outFeatures, bias
+///   ReLU                        inPlace
+///   Sigmoid, Identity           nothing
+///   MaxPool2d, AvgPool2d        kernelSize, stride, padding
+///   AdaptiveAvgPool2d           outputSize (a pair)
+///   Dropout                     p
+///   Flatten                     startDim, endDim
+///   Sequential                  modules (which become parts of it)
 /// With `initWeights` false, nothing is drawn and the weights are zeros (SkipInitScope).
 /// Throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, or
 /// ERR_SENET_UNKNOWN_MODEL for the type name.

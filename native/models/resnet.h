@@ -17,21 +17,20 @@ class ResNet : public nn::Module {
  public:
   ResNet(std::string type_name, const std::array<int64_t, 4>& layers, int64_t num_classes)
       : nn::Module(std::move(type_name)) {
-    conv1 = register_module(
-        "conv1", std::make_shared<nn::Conv2d>(nn::Conv2dOptions{3, inplanes_, {7, 7}, {2, 2}, {3, 3}}));
-    bn1 = register_module("bn1", std::make_shared<nn::BatchNorm2d>(inplanes_));
-    relu = register_module("relu", std::make_shared<nn::ReLU>());
-    maxpool = register_module("maxpool", std::make_shared<nn::MaxPool2d>(3, 2, 1));
-    layer1 = register_module("layer1", make_layer(64, layers[0], 1));
-    layer2 = register_module("layer2", make_layer(128, layers[1], 2));
-    layer3 = register_module("layer3", make_layer(256, layers[2], 2));
-    layer4 = register_module("layer4", make_layer(512, layers[3], 2));
-    avgpool = register_module("avgpool", std::make_shared<nn::AdaptiveAvgPool2d>());
-    fc = register_module("fc", std::make_shared<nn::Linear>(inplanes_, num_classes));
+    add_child("conv1", conv1, std::make_shared<nn::Conv2d>(nn::Conv2dOptions{3, inplanes_, {7, 7}, {2, 2}, {3, 3}}));
+    add_child("bn1", bn1, std::make_shared<nn::BatchNorm2d>(inplanes_));
+    add_child("relu", relu, std::make_shared<nn::ReLU>());
+    add_child("maxpool", maxpool, std::make_shared<nn::MaxPool2d>(3, 2, 1));
+    add_child("layer1", layer1, make_layer(64, layers[0], 1));
+    add_child("layer2", layer2, make_layer(128, layers[1], 2));
+    add_child("layer3", layer3, make_layer(256, layers[2], 2));
+    add_child("layer4", layer4, make_layer(512, layers[3], 2));
+    add_child("avgpool", avgpool, std::make_shared<nn::AdaptiveAvgPool2d>());
+    add_child("fc", fc, std::make_shared<nn::Linear>(inplanes_, num_classes));
     nn::init_kaiming_normal(*this, nn::Fan::kOut);
   }
 
-  at::Tensor forward(const at::Tensor& input) override {
+  at::Tensor compute(const at::Tensor& input) override {
     at::Tensor x = relu->forward(bn1->forward(
         conv1->forward(nn::to_training_layout(input, in_training()))));  // N x 64 x 112 x 112, from 224 x 224
     x = layer1->forward(maxpool->forward(x));                            // N x 64 e x 56 x 56, e = kExpansion
@@ -43,7 +42,19 @@ class ResNet : public nn::Module {
 
   void check_input(const at::Tensor& input) const override {
     nn::Module::check_input(input);
-    check_image(input, 3);
+    check_image(input, conv1->options.in_channels);
+  }
+
+  nn::Width width() const override {
+    return {conv1->options.in_channels, fc->out_features};
+  }
+
+  bool begins_with(const nn::Module& child) const override {
+    return &child == conv1.get();
+  }
+
+  bool ends_with(const nn::Module& child) const override {
+    return &child == fc.get();
   }
 
   std::shared_ptr<nn::Conv2d> conv1;

@@ -27,13 +27,13 @@ at::Tensor to_half_normalisation(const at::Tensor& input) {
 }  // namespace
 
 Inception3::Inception3(const InceptionOptions& options) : Module("Inception3"), options(options) {
-  Conv2d_1a_3x3 = register_module("Conv2d_1a_3x3", basic_conv(3, 32, 3, 2));
-  Conv2d_2a_3x3 = register_module("Conv2d_2a_3x3", basic_conv(32, 32, 3));
-  Conv2d_2b_3x3 = register_module("Conv2d_2b_3x3", basic_conv(32, 64, 3, 1, 1));
-  maxpool1 = register_module("maxpool1", std::make_shared<nn::MaxPool2d>(3, 2));
-  Conv2d_3b_1x1 = register_module("Conv2d_3b_1x1", basic_conv(64, 80, 1));
-  Conv2d_4a_3x3 = register_module("Conv2d_4a_3x3", basic_conv(80, 192, 3));
-  maxpool2 = register_module("maxpool2", std::make_shared<nn::MaxPool2d>(3, 2));
+  add_child("Conv2d_1a_3x3", Conv2d_1a_3x3, basic_conv(3, 32, 3, 2));
+  add_child("Conv2d_2a_3x3", Conv2d_2a_3x3, basic_conv(32, 32, 3));
+  add_child("Conv2d_2b_3x3", Conv2d_2b_3x3, basic_conv(32, 64, 3, 1, 1));
+  add_child("maxpool1", maxpool1, std::make_shared<nn::MaxPool2d>(3, 2));
+  add_child("Conv2d_3b_1x1", Conv2d_3b_1x1, basic_conv(64, 80, 1));
+  add_child("Conv2d_4a_3x3", Conv2d_4a_3x3, basic_conv(80, 192, 3));
+  add_child("maxpool2", maxpool2, std::make_shared<nn::MaxPool2d>(3, 2));
   mixed_5 = {register_module("Mixed_5b", std::make_shared<nn::InceptionA>(192, 32)),
              register_module("Mixed_5c", std::make_shared<nn::InceptionA>(256, 64)),
              register_module("Mixed_5d", std::make_shared<nn::InceptionA>(288, 64))};
@@ -43,22 +43,22 @@ Inception3::Inception3(const InceptionOptions& options) : Module("Inception3"), 
              register_module("Mixed_6d", std::make_shared<nn::InceptionC>(768, 160)),
              register_module("Mixed_6e", std::make_shared<nn::InceptionC>(768, 192))};
   if (options.aux_logits) {
-    AuxLogits = register_module("AuxLogits", std::make_shared<nn::InceptionAux>(768, options.num_classes));
+    add_child("AuxLogits", AuxLogits, std::make_shared<nn::InceptionAux>(768, options.num_classes));
   }
   mixed_7 = {register_module("Mixed_7a", std::make_shared<nn::InceptionD>(768)),
              register_module("Mixed_7b", std::make_shared<nn::InceptionE>(1280)),
              register_module("Mixed_7c", std::make_shared<nn::InceptionE>(2048))};
-  avgpool = register_module("avgpool", std::make_shared<nn::AdaptiveAvgPool2d>());
-  dropout = register_module("dropout", std::make_shared<nn::Dropout>());
-  fc = register_module("fc", std::make_shared<nn::Linear>(2048, options.num_classes));
+  add_child("avgpool", avgpool, std::make_shared<nn::AdaptiveAvgPool2d>());
+  add_child("dropout", dropout, std::make_shared<nn::Dropout>());
+  add_child("fc", fc, std::make_shared<nn::Linear>(2048, options.num_classes));
   nn::init_inception(*this);
 }
 
-at::Tensor Inception3::forward(const at::Tensor& input) {
+at::Tensor Inception3::compute(const at::Tensor& input) {
   return run(input, nullptr);
 }
 
-nn::Output Inception3::forward_all(const at::Tensor& input) {
+nn::Output Inception3::compute_all(const at::Tensor& input) {
   nn::Output output;
   output.logits = run(input, &output.aux_logits);
   return output;
@@ -90,7 +90,19 @@ at::Tensor Inception3::run(const at::Tensor& input, at::Tensor* aux_logits) {
 
 void Inception3::check_input(const at::Tensor& input) const {
   Module::check_input(input);
-  check_image(input, 3);
+  check_image(input, width().input);
+}
+
+nn::Width Inception3::width() const {
+  return {Conv2d_1a_3x3->width().input, fc->out_features};
+}
+
+bool Inception3::begins_with(const nn::Module& child) const {
+  return &child == Conv2d_1a_3x3.get() && !options.transform_input;  // which is of three channels
+}
+
+bool Inception3::ends_with(const nn::Module& child) const {
+  return &child == fc.get() || &child == AuxLogits.get();
 }
 
 void Inception3::add_se(nn::Recalibrate where) {
@@ -110,15 +122,15 @@ void Inception3::add_se(nn::Recalibrate where) {
 
 SEInception3::SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate)
     : Module("SEInception3") {
-  model = register_module("model", std::make_shared<Inception3>(options));
+  add_child("model", model, std::make_shared<Inception3>(options));
   model->add_se(recalibrate);
 }
 
-at::Tensor SEInception3::forward(const at::Tensor& input) {
+at::Tensor SEInception3::compute(const at::Tensor& input) {
   return model->forward(input);
 }
 
-nn::Output SEInception3::forward_all(const at::Tensor& input) {
+nn::Output SEInception3::compute_all(const at::Tensor& input) {
   return model->forward_all(input);
 }
 
@@ -128,6 +140,18 @@ void SEInception3::check_input(const at::Tensor& input) const {
     throw Error("ERR_SENET_SHAPE", "input size must be (299, 299), got (" + std::to_string(input.size(2)) +
                                        ", " + std::to_string(input.size(3)) + ")");
   }
+}
+
+nn::Width SEInception3::width() const {
+  return model->width();
+}
+
+bool SEInception3::begins_with(const nn::Module& child) const {
+  return &child == model.get();
+}
+
+bool SEInception3::ends_with(const nn::Module& child) const {
+  return &child == model.get();
 }
 
 }  // namespace senet::models

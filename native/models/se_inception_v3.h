@@ -17,9 +17,12 @@ struct InceptionOptions {
 class Inception3 : public nn::Module {
  public:
   explicit Inception3(const InceptionOptions& options);
-  at::Tensor forward(const at::Tensor& input) override;
-  nn::Output forward_all(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
+  nn::Output compute_all(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+  nn::Width width() const override;
+  bool begins_with(const nn::Module& child) const override;
+  bool ends_with(const nn::Module& child) const override;
   /// Adds an SELayer to each block, in the blocks' order. The auxiliary head's is for its input whenever it
   /// acts.
   void add_se(nn::Recalibrate where);
@@ -43,9 +46,12 @@ class Inception3 : public nn::Module {
 class SEInception3 : public nn::Module {
  public:
   SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate);
-  at::Tensor forward(const at::Tensor& input) override;
-  nn::Output forward_all(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
+  nn::Output compute_all(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+  nn::Width width() const override;
+  bool begins_with(const nn::Module& child) const override;
+  bool ends_with(const nn::Module& child) const override;
 
   std::shared_ptr<Inception3> model;
 };

@@ -497,7 +497,7 @@ bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn) {
   const auto is_plain = [](const at::Tensor& tensor) {
     return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
   };
-  return bn.in_training() && input.is_cpu() && input.scalar_type() == at::kFloat && input.dim() == 4 &&
+  return bn.in_training() && bn.momentum == kMomentum && input.is_cpu() && input.scalar_type() == at::kFloat && input.dim() == 4 &&
          input.numel() > input.size(1) && input.is_contiguous(at::MemoryFormat::ChannelsLast) &&
          !at::autocast::is_autocast_enabled(at::kCPU) && is_plain(bn.weight) && is_plain(bn.bias) &&
          is_plain(bn.running_mean) && is_plain(bn.running_var);
@@ -509,8 +509,8 @@ at::Tensor fused_batch_norm(const at::Tensor& input, BatchNorm2d& bn, bool relu)
 
 at::Tensor fused_recalibration(const at::Tensor& input, BatchNorm2d& bn, SELayer& se,
                                const at::Tensor& residual) {
-  const auto& squeeze = dynamic_cast<Linear&>(*se.fc->layers.at(0));
-  const auto& excite = dynamic_cast<Linear&>(*se.fc->layers.at(2));
+  const auto& squeeze = dynamic_cast<Linear&>(*se.fc->layers().at(0));
+  const auto& excite = dynamic_cast<Linear&>(*se.fc->layers().at(2));
   return Recalibration::apply(input, bn.weight, bn.bias, squeeze.weight, excite.weight,
                               residual.contiguous(at::MemoryFormat::ChannelsLast), prepare(input, bn));
 }

@@ -30,11 +30,11 @@ at::Tensor halving_max_pool(const at::Tensor& input) {
 }  // namespace
 
 BasicConv2d::BasicConv2d(const Conv2dOptions& options) : Module("BasicConv2d") {
-  conv = register_module("conv", std::make_shared<Conv2d>(options));
-  bn = register_module("bn", std::make_shared<BatchNorm2d>(options.out_channels, /*eps=*/0.001));
+  add_child("conv", conv, std::make_shared<Conv2d>(options));
+  add_child("bn", bn, std::make_shared<BatchNorm2d>(options.out_channels, /*eps=*/0.001));
 }
 
-at::Tensor BasicConv2d::forward(const at::Tensor& input) {
+at::Tensor BasicConv2d::compute(const at::Tensor& input) {
   const at::Tensor x = conv->forward(input);
   return can_fuse_training(x, *bn) ? fused_batch_norm(x, *bn, /*relu=*/true) : bn->forward(x).relu_();
 }
@@ -43,10 +43,18 @@ void BasicConv2d::check_input(const at::Tensor& input) const {
   conv->check_input(input);
 }
 
+Width BasicConv2d::width() const {
+  return conv->width();
+}
+
+bool BasicConv2d::begins_with(const Module& child) const {
+  return &child == conv.get();
+}
+
 InceptionBlock::InceptionBlock(std::string type_name, int64_t in_channels, int64_t out_channels)
     : Module(std::move(type_name)), in_channels(in_channels), out_channels(out_channels) {}
 
-at::Tensor InceptionBlock::forward(const at::Tensor& input) {
+at::Tensor InceptionBlock::compute(const at::Tensor& input) {
   switch (recalibrate) {
     case Recalibrate::kInput:
       return run_branches(se->forward(input));
@@ -63,10 +71,14 @@ void InceptionBlock::check_input(const at::Tensor& input) const {
   check_image(input, in_channels);
 }
 
+Width InceptionBlock::width() const {
+  return {in_channels, out_channels};
+}
+
 void InceptionBlock::add_se(Recalibrate where) {
   recalibrate = where;
   const int64_t channels = where == Recalibrate::kOutput ? out_channels : in_channels;
-  se = register_module("SELayer", std::make_shared<SELayer>(channels));
+  add_child("SELayer", se, std::make_shared<SELayer>(channels));
 }
 
 std::shared_ptr<BasicConv2d> InceptionBlock::add(const std::string& name, int64_t in, int64_t out,
@@ -159,8 +171,12 @@ InceptionAux::InceptionAux(int64_t in, int64_t num_classes)
   // PARITY: torchvision sets a standard deviation of 0.01 on this wrapper, where its initialisation does not
   // look: the convolution inside keeps 0.1.
   conv1 = add("conv1", 128, 768, {5, 5});
-  fc = register_module("fc", std::make_shared<Linear>(768, num_classes));
+  add_child("fc", fc, std::make_shared<Linear>(768, num_classes));
   fc->inception_standard_deviation = 0.001;
+}
+
+bool InceptionAux::ends_with(const Module& child) const {
+  return &child == fc.get();
 }
 
 at::Tensor InceptionAux::run_branches(const at::Tensor& input) {

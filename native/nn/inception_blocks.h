@@ -16,8 +16,10 @@ enum class Recalibrate { kNone, kInput, kOutput };
 class BasicConv2d : public Module {
  public:
   explicit BasicConv2d(const Conv2dOptions& options);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+  Width width() const override;
+  bool begins_with(const Module& child) const override;
 
   std::shared_ptr<Conv2d> conv;
   std::shared_ptr<BatchNorm2d> bn;
@@ -29,8 +31,9 @@ class InceptionBlock : public Module {
  public:
   using Chain = std::vector<std::shared_ptr<BasicConv2d>>;
 
-  at::Tensor forward(const at::Tensor& input) final;
+  at::Tensor compute(const at::Tensor& input) final;
   void check_input(const at::Tensor& input) const override;
+  Width width() const override;
   /// Registers an SELayer as the block's last child, for its input or output channels.
   void add_se(Recalibrate where);
 
@@ -101,6 +104,7 @@ class InceptionE : public InceptionBlock {
 class InceptionAux : public InceptionBlock {
  public:
   InceptionAux(int64_t in_channels, int64_t num_classes);
+  bool ends_with(const Module& child) const override;
   std::shared_ptr<BasicConv2d> conv0, conv1;
   std::shared_ptr<Linear> fc;
 

@@ -8,6 +8,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
+#include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/dropout.h>
@@ -15,31 +16,63 @@
 #include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sigmoid.h>
+#include <ATen/ops/relu.h>
 #include <ATen/ops/zeros.h>
 
 namespace senet::nn {
+namespace {
 
-Conv2d::Conv2d(const Conv2dOptions& options) : Module("Conv2d"), options(options) {
-  const at::Tensor data = new_parameter(
-      {options.out_channels, options.in_channels, options.kernel_size[0], options.kernel_size[1]});
-  init_default_weight(data);
-  weight = register_parameter("weight", data);
+void check_pool(const Module& pool, const at::Tensor& input, int64_t kernel_size, int64_t padding) {
+  for (const int64_t axis : {2, 3}) {
+    if (input.size(axis) + 2 * padding < kernel_size) {
+      throw Error("ERR_SENET_SHAPE", pool.name() + ": an input of the shape " + shape_text(input.sizes()) +
+                                         " is smaller than the window of " + std::to_string(kernel_size) +
+                                         " with a padding of " + std::to_string(padding));
+    }
+  }
 }
 
-at::Tensor Conv2d::forward(const at::Tensor& input) {
-  return at::conv2d(input, weight, {}, options.stride, options.padding);
+// Whether a layer leaves the width of what passes through as it is. Flatten makes channels, height and width
+// one.
+bool keeps_width(const Module& layer) {
+  return layer.width().input == 0 && layer.width().output == 0 &&
+         dynamic_cast<const Flatten*>(&layer) == nullptr;
+}
+
+}  // namespace
+
+Conv2d::Conv2d(const Conv2dOptions& options) : Module("Conv2d"), options(options) {
+  const at::Tensor data = new_parameter({options.out_channels, options.in_channels / options.groups,
+                                         options.kernel_size[0], options.kernel_size[1]});
+  init_default_weight(data);
+  weight = register_parameter("weight", data);
+  if (options.with_bias) {
+    const at::Tensor bias_data = new_parameter({options.out_channels});
+    init_default_bias(bias_data, weight);
+    bias = register_parameter("bias", bias_data);
+  }
+}
+
+at::Tensor Conv2d::compute(const at::Tensor& input) {
+  return at::conv2d(input, weight, bias, options.stride, options.padding, options.dilation, options.groups);
 }
 
 void Conv2d::check_input(const at::Tensor& input) const {
   Module::check_input(input);
   check_image(input, options.in_channels);
   for (const size_t i : {0, 1}) {
-    if (input.size(2 + static_cast<int64_t>(i)) + 2 * options.padding[i] < options.kernel_size[i]) {
+    const int64_t window = options.dilation[i] * (options.kernel_size[i] - 1) + 1;
+    if (input.size(2 + static_cast<int64_t>(i)) + 2 * options.padding[i] < window) {
       throw Error("ERR_SENET_SHAPE", "Conv2d: an input of the shape " + shape_text(input.sizes()) +
                                          " is smaller than the kernel " + shape_text(options.kernel_size) +
-                                         " with the padding " + shape_text(options.padding));
+                                         " with the padding " + shape_text(options.padding) +
+                                         " and the dilation " + shape_text(options.dilation));
     }
   }
+}
+
+Width Conv2d::width() const {
+  return {options.in_channels, options.out_channels};
 }
 
 std::shared_ptr<Conv2d> conv3x3(int64_t in_channels, int64_t out_channels, int64_t stride) {
@@ -50,7 +83,8 @@ std::shared_ptr<Conv2d> conv1x1(int64_t in_channels, int64_t out_channels, int64
   return std::make_shared<Conv2d>(Conv2dOptions{in_channels, out_channels, {1, 1}, {stride, stride}});
 }
 
-BatchNorm2d::BatchNorm2d(int64_t features, double eps) : Module("BatchNorm2d"), features(features), eps(eps) {
+BatchNorm2d::BatchNorm2d(int64_t features, double eps, double momentum)
+    : Module("BatchNorm2d"), features(features), eps(eps), momentum(momentum) {
   weight = register_parameter("weight", at::ones({features}));
   bias = register_parameter("bias", at::zeros({features}));
   running_mean = register_buffer("running_mean", at::zeros({features}));
@@ -58,9 +92,9 @@ BatchNorm2d::BatchNorm2d(int64_t features, double eps) : Module("BatchNorm2d"), 
   num_batches_tracked = register_buffer("num_batches_tracked", at::zeros({}, at::kLong));
 }
 
-at::Tensor BatchNorm2d::forward(const at::Tensor& input) {
-  constexpr double kMomentum = 0.1;
+at::Tensor BatchNorm2d::compute(const at::Tensor& input) {
   const bool training = in_training();
+  double factor = momentum;
   if (training) {
     // LibTorch would give an infinite running variance.
     if (input.numel() == input.size(1)) {
@@ -73,8 +107,11 @@ at::Tensor BatchNorm2d::forward(const at::Tensor& input) {
       return fused_batch_norm(input, *this, /*relu=*/false);
     }
     num_batches_tracked.add_(1);
+    if (momentum < 0) {
+      factor = 1.0 / num_batches_tracked.item<double>();
+    }
   }
-  return at::batch_norm(input, weight, bias, running_mean, running_var, training, kMomentum, eps,
+  return at::batch_norm(input, weight, bias, running_mean, running_var, training, factor, eps,
                         at::globalContext().userEnabledCuDNN());
 }
 
@@ -85,6 +122,10 @@ void BatchNorm2d::check_input(const at::Tensor& input) const {
 
 int64_t BatchNorm2d::version() const {
   return 2;
+}
+
+Width BatchNorm2d::width() const {
+  return {features, features};
 }
 
 Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias)
@@ -99,7 +140,7 @@ Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias)
   }
 }
 
-at::Tensor Linear::forward(const at::Tensor& input) {
+at::Tensor Linear::compute(const at::Tensor& input) {
   return at::linear(input, weight, bias);
 }
 
@@ -112,62 +153,136 @@ void Linear::check_input(const at::Tensor& input) const {
   }
 }
 
-ReLU::ReLU() : Module("ReLU") {}
+Width Linear::width() const {
+  return {in_features, out_features};
+}
 
-at::Tensor ReLU::forward(const at::Tensor& input) {
-  return input.relu_();
+ReLU::ReLU(bool in_place) : Module("ReLU"), in_place(in_place) {}
+
+at::Tensor ReLU::compute(const at::Tensor& input) {
+  return in_place ? input.relu_() : at::relu(input);
 }
 
 Sigmoid::Sigmoid() : Module("Sigmoid") {}
 
-at::Tensor Sigmoid::forward(const at::Tensor& input) {
+at::Tensor Sigmoid::compute(const at::Tensor& input) {
   return at::sigmoid(input);
 }
 
 MaxPool2d::MaxPool2d(int64_t kernel_size, int64_t stride, int64_t padding)
     : Module("MaxPool2d"), kernel_size(kernel_size), stride(stride), padding(padding) {}
 
-at::Tensor MaxPool2d::forward(const at::Tensor& input) {
+at::Tensor MaxPool2d::compute(const at::Tensor& input) {
   return at::max_pool2d(input, kernel_size, stride, padding);
 }
 
 void MaxPool2d::check_input(const at::Tensor& input) const {
   check_image(input);
+  check_pool(*this, input, kernel_size, padding);
 }
 
-AdaptiveAvgPool2d::AdaptiveAvgPool2d() : Module("AdaptiveAvgPool2d") {}
+AvgPool2d::AvgPool2d(int64_t kernel_size, int64_t stride, int64_t padding)
+    : Module("AvgPool2d"), kernel_size(kernel_size), stride(stride), padding(padding) {}
 
-at::Tensor AdaptiveAvgPool2d::forward(const at::Tensor& input) {
-  return at::adaptive_avg_pool2d(input, {1, 1});
+at::Tensor AvgPool2d::compute(const at::Tensor& input) {
+  return at::avg_pool2d(input, kernel_size, stride, padding);
+}
+
+void AvgPool2d::check_input(const at::Tensor& input) const {
+  check_image(input);
+  check_pool(*this, input, kernel_size, padding);
+}
+
+AdaptiveAvgPool2d::AdaptiveAvgPool2d(Size2 output_size)
+    : Module("AdaptiveAvgPool2d"), output_size(output_size) {}
+
+at::Tensor AdaptiveAvgPool2d::compute(const at::Tensor& input) {
+  return at::adaptive_avg_pool2d(input, output_size);
 }
 
 void AdaptiveAvgPool2d::check_input(const at::Tensor& input) const {
   check_image(input);
 }
 
-Dropout::Dropout() : Module("Dropout") {}
+Dropout::Dropout(double probability) : Module("Dropout"), probability(probability) {}
 
-at::Tensor Dropout::forward(const at::Tensor& input) {
-  return at::dropout(input, 0.5, in_training());
+at::Tensor Dropout::compute(const at::Tensor& input) {
+  return at::dropout(input, probability, in_training());
+}
+
+Flatten::Flatten(int64_t start, int64_t end) : Module("Flatten"), start(start), end(end) {}
+
+at::Tensor Flatten::compute(const at::Tensor& input) {
+  return input.flatten(start, end);
+}
+
+Identity::Identity() : Module("Identity") {}
+
+at::Tensor Identity::compute(const at::Tensor& input) {
+  return input;
 }
 
 Sequential::Sequential(std::vector<std::shared_ptr<Module>> given)
-    : Module("Sequential"), layers(std::move(given)) {
-  for (size_t i = 0; i < layers.size(); ++i) {
-    register_module(std::to_string(i), layers[i]);
+    : Module("Sequential"), layers_(std::move(given)) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    add_child(std::to_string(i), layers_[i], layers_[i]);
   }
 }
 
-at::Tensor Sequential::forward(const at::Tensor& input) {
+at::Tensor Sequential::compute(const at::Tensor& input) {
   at::Tensor x = input;
-  for (const auto& layer : layers) {
+  for (const auto& layer : layers_) {
     x = layer->forward(x);
   }
   return x;
 }
 
 void Sequential::check_input(const at::Tensor& input) const {
-  layers.front()->check_input(input);
+  Module::check_input(input);
+  if (!layers_.empty()) {
+    layers_.front()->check_input(input);
+  }
+}
+
+Width Sequential::width() const {
+  Width width;
+  for (const auto& layer : layers_) {
+    if (!keeps_width(*layer)) {
+      width.input = layer->width().input;
+      break;
+    }
+  }
+  for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer) {
+    if (!keeps_width(**layer)) {
+      width.output = (*layer)->width().output;
+      break;
+    }
+  }
+  return width;
+}
+
+bool Sequential::begins_with(const Module& child) const {
+  for (const auto& layer : layers_) {
+    if (layer.get() == &child) {
+      return true;
+    }
+    if (!keeps_width(*layer)) {
+      return false;
+    }
+  }
+  return false;
+}
+
+bool Sequential::ends_with(const Module& child) const {
+  for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer) {
+    if (layer->get() == &child) {
+      return true;
+    }
+    if (!keeps_width(**layer)) {
+      return false;
+    }
+  }
+  return false;
 }
 
 }  // namespace senet::nn

@@ -1,6 +1,7 @@
 // The layers of torch.nn that the models are made of, with PyTorch's names, keys, defaults and initial draws.
 // They stand in for LibTorch's own, which always draw their weights and have no input checks.
-// Tensors and children are public and are replaced by nobody: their data is (Tensor::set_data).
+// Tensors are public and are replaced by nobody: their data is (Tensor::set_data). Children are replaced by
+// Module::replace_child alone.
 #pragma once
 
 #include "nn/module.h"
@@ -20,33 +21,42 @@ struct Conv2dOptions {
   Size2 kernel_size;
   Size2 stride = {1, 1};
   Size2 padding = {0, 0};
+  Size2 dilation = {1, 1};
+  int64_t groups = 1;
+  bool with_bias = false;  // every convolution of the models is followed by a BatchNorm2d
 };
 
-/// Convolution without bias: every convolution of these models is followed by a BatchNorm2d.
 class Conv2d : public Module {
  public:
   explicit Conv2d(const Conv2dOptions& options);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
 
+  Width width() const override;
+
   const Conv2dOptions options;
-  at::Tensor weight;  // out x in x kernel height x kernel width
+  at::Tensor weight;  // out x in / groups x kernel height x kernel width
+  at::Tensor bias;    // undefined without bias
 };
 
 /// 3 x 3 with padding 1.
 std::shared_ptr<Conv2d> conv3x3(int64_t in_channels, int64_t out_channels, int64_t stride = 1);
 std::shared_ptr<Conv2d> conv1x1(int64_t in_channels, int64_t out_channels, int64_t stride = 1);
 
-/// momentum 0.1, with affine parameters and running statistics.
+/// With affine parameters and running statistics. A negative momentum stands for None in Python: the average
+/// of all batches.
 class BatchNorm2d : public Module {
  public:
-  explicit BatchNorm2d(int64_t features, double eps = 1e-5);
-  at::Tensor forward(const at::Tensor& input) override;
+  explicit BatchNorm2d(int64_t features, double eps = 1e-5, double momentum = kUsualMomentum);
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
   int64_t version() const override;  // 2, since num_batches_tracked
+  Width width() const override;
 
+  static constexpr double kUsualMomentum = 0.1;
   const int64_t features;
   const double eps;
+  const double momentum;
   at::Tensor weight;
   at::Tensor bias;
   at::Tensor running_mean;
@@ -60,8 +70,10 @@ inline constexpr double kInceptionStandardDeviation = 0.1;
 class Linear : public Module {
  public:
   Linear(int64_t in_features, int64_t out_features, bool with_bias = true);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+
+  Width width() const override;
 
   const int64_t in_features;
   const int64_t out_features;
@@ -71,24 +83,26 @@ class Linear : public Module {
   double inception_standard_deviation = kInceptionStandardDeviation;
 };
 
-/// In place, as everywhere in the originals: it changes its input.
+/// In place by default, as everywhere in the originals: it changes its input.
 class ReLU : public Module {
  public:
-  ReLU();
-  at::Tensor forward(const at::Tensor& input) override;
+  explicit ReLU(bool in_place = true);
+  at::Tensor compute(const at::Tensor& input) override;
+
+  const bool in_place;
 };
 
 class Sigmoid : public Module {
  public:
   Sigmoid();
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
 };
 
 /// Floor mode.
 class MaxPool2d : public Module {
  public:
   MaxPool2d(int64_t kernel_size, int64_t stride, int64_t padding = 0);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
 
   const int64_t kernel_size;
@@ -96,29 +110,68 @@ class MaxPool2d : public Module {
   const int64_t padding;
 };
 
-/// To an output of 1 x 1.
+/// Floor mode; the zeros of the padding count as values.
+class AvgPool2d : public Module {
+ public:
+  AvgPool2d(int64_t kernel_size, int64_t stride, int64_t padding = 0);
+  at::Tensor compute(const at::Tensor& input) override;
+  void check_input(const at::Tensor& input) const override;
+
+  const int64_t kernel_size;
+  const int64_t stride;
+  const int64_t padding;
+};
+
 class AdaptiveAvgPool2d : public Module {
  public:
-  AdaptiveAvgPool2d();
-  at::Tensor forward(const at::Tensor& input) override;
+  explicit AdaptiveAvgPool2d(Size2 output_size = {1, 1});
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+
+  const Size2 output_size;
 };
 
-/// Probability 0.5.
 class Dropout : public Module {
  public:
-  Dropout();
-  at::Tensor forward(const at::Tensor& input) override;
+  explicit Dropout(double probability = 0.5);
+  at::Tensor compute(const at::Tensor& input) override;
+
+  const double probability;
 };
 
-/// Children are named "0", "1", ... and run in that order.
+/// Joins the dimensions from `start` to `end` (which counts from the last if it is negative) into one.
+class Flatten : public Module {
+ public:
+  explicit Flatten(int64_t start = 1, int64_t end = -1);
+  at::Tensor compute(const at::Tensor& input) override;
+
+  const int64_t start;
+  const int64_t end;
+};
+
+/// Gives its input.
+class Identity : public Module {
+ public:
+  Identity();
+  at::Tensor compute(const at::Tensor& input) override;
+};
+
+/// Children are named "0", "1", ... and run in that order; without any, it gives its input.
 class Sequential : public Module {
  public:
   explicit Sequential(std::vector<std::shared_ptr<Module>> layers);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+  Width width() const override;
+  bool begins_with(const Module& child) const override;
+  bool ends_with(const Module& child) const override;
 
-  const std::vector<std::shared_ptr<Module>> layers;
+  const std::vector<std::shared_ptr<Module>>& layers() const {
+    return layers_;
+  }
+
+ private:
+  std::vector<std::shared_ptr<Module>> layers_;
 };
 
 }  // namespace senet::nn

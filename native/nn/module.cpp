@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/names.h"
 
+#include <typeinfo>
 #include <utility>
 
 namespace senet::nn {
@@ -10,6 +11,23 @@ namespace {
 
 thread_local const TrainingSet* current_training_set = nullptr;
 thread_local bool skip_init = false;
+thread_local std::vector<ModuleCall>* current_calls = nullptr;
+
+// The modules from `from` down to `to`, which are the first and the last.
+bool find_chain(const Module& from, const Module& to, std::vector<const Module*>& chain) {
+  chain.push_back(&from);
+  if (&from == &to) {
+    return true;
+  }
+  for (const auto& child : from.children()) {
+    const auto* module = dynamic_cast<const Module*>(child.get());
+    if (module != nullptr && find_chain(*module, to, chain)) {
+      return true;
+    }
+  }
+  chain.pop_back();
+  return false;
+}
 
 }  // namespace
 
@@ -29,10 +47,35 @@ bool SkipInitScope::active() {
   return skip_init;
 }
 
+RecordingScope::RecordingScope(std::vector<ModuleCall>& calls)
+    : previous_(std::exchange(current_calls, &calls)) {}
+
+RecordingScope::~RecordingScope() {
+  current_calls = previous_;
+}
+
 Module::Module(std::string type_name) : torch::nn::Module(std::move(type_name)) {}
 
+at::Tensor Module::forward(const at::Tensor& input) {
+  if (current_calls == nullptr) {
+    return compute(input);
+  }
+  std::vector<int64_t> shape = input.sizes().vec();
+  at::Tensor output = compute(input);
+  current_calls->push_back({this, std::move(shape), output.sizes().vec()});
+  return output;
+}
+
 Output Module::forward_all(const at::Tensor& input) {
-  return {forward(input), {}};
+  Output output = compute_all(input);
+  if (current_calls != nullptr) {
+    current_calls->push_back({this, input.sizes().vec(), output.logits.sizes().vec()});
+  }
+  return output;
+}
+
+Output Module::compute_all(const at::Tensor& input) {
+  return {compute(input), {}};
 }
 
 void Module::check_input(const at::Tensor& input) const {
@@ -59,6 +102,76 @@ int64_t Module::version() const {
 
 bool Module::in_training() const {
   return current_training_set != nullptr ? current_training_set->count(this) != 0 : is_training();
+}
+
+Width Module::width() const {
+  return {};
+}
+
+bool Module::begins_with(const Module&) const {
+  return false;
+}
+
+bool Module::ends_with(const Module&) const {
+  return false;
+}
+
+std::shared_ptr<Module> Module::find_child(const std::string& name) const {
+  const auto children = named_children();
+  const auto* child = children.find(name);
+  return child == nullptr ? nullptr : std::dynamic_pointer_cast<Module>(*child);
+}
+
+std::shared_ptr<Module> Module::replace_child(const std::string& name, std::shared_ptr<Module> replacement) {
+  std::shared_ptr<Module> old = find_child(name);
+  const auto member = members_.find(name);
+  if (old == nullptr) {
+    throw Error("ERR_SENET_ARG_RANGE", this->name() + " has no child '" + name + "'");
+  }
+  if (member == members_.end()) {
+    throw Error("ERR_SENET_ARG_RANGE",
+                "'" + name + "' is a fixed part of " + this->name() + " and cannot be replaced");
+  }
+  const Module& given = *replacement;
+  const Module& kept = *old;
+  if (typeid(given) != typeid(kept) || !member->second(replacement)) {
+    throw Error("ERR_SENET_ARG_TYPE", "'" + name + "' of " + this->name() + " takes a module of its own type, " +
+                                          old->name() + ", got " + replacement->name());
+  }
+  replace_module(name, std::move(replacement));
+  return old;
+}
+
+void check_width(const Module& root, const Module& parent, const std::string& name,
+                 const Module& replacement) {
+  const std::shared_ptr<Module> old = parent.find_child(name);
+  std::vector<const Module*> chain;
+  const Module& given = replacement;
+  if (old == nullptr || typeid(*old) != typeid(given) || !find_chain(root, *old, chain)) {
+    return;  // replace_child says what is wrong
+  }
+  bool at_begin = true;
+  bool at_end = true;
+  for (size_t i = 0; i + 1 < chain.size(); ++i) {
+    at_begin = at_begin && chain[i]->begins_with(*chain[i + 1]);
+    at_end = at_end && chain[i]->ends_with(*chain[i + 1]);
+  }
+  const Width before = old->width();
+  const Width now = replacement.width();
+  const auto check = [&](int64_t expected, int64_t actual, const char* verb) {
+    if (expected != 0 && actual != 0 && expected != actual) {
+      throw Error("ERR_SENET_SHAPE", "'" + name + "' of " + parent.name() + " " + verb + " " +
+                                         std::to_string(expected) + " channels or features; the " +
+                                         replacement.name() + " that should replace it " + verb + " " +
+                                         std::to_string(actual));
+    }
+  };
+  if (!at_begin) {
+    check(before.input, now.input, "takes");
+  }
+  if (!at_end) {
+    check(before.output, now.output, "gives");
+  }
 }
 
 void Module::check_image(const at::Tensor& input, int64_t channels) const {

@@ -1,13 +1,19 @@
 // The base of every layer, block and model: LibTorch's module tree, plus one forward signature, input checks,
-// and a training mode that a job captures when it is submitted. Knows no file, no thread pool and no Node.
+// children that can be replaced, and a training mode that a job captures when it is submitted. Knows no file,
+// no thread pool and no Node.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <unordered_set>
+#include <utility>
+#include <vector>
 
 namespace senet::nn {
 
@@ -48,13 +54,47 @@ class SkipInitScope {
   bool previous_;
 };
 
+class Module;
+
+/// One call of a module's forward.
+struct ModuleCall {
+  const Module* module;
+  std::vector<int64_t> input;   // shape
+  std::vector<int64_t> output;  // of the logits, where there are two outputs
+};
+
+/// While alive, every forward that this thread finishes is noted in `calls`, a child's before its parent's.
+class RecordingScope {
+ public:
+  explicit RecordingScope(std::vector<ModuleCall>& calls);
+  ~RecordingScope();
+  RecordingScope(const RecordingScope&) = delete;
+  RecordingScope& operator=(const RecordingScope&) = delete;
+
+ private:
+  std::vector<ModuleCall>* previous_;
+};
+
+/// How wide a module's input and output are: the channels of images, the features of vectors. 0 is any width,
+/// or one that the module does not know.
+struct Width {
+  int64_t input = 0;
+  int64_t output = 0;
+};
+
 class Module : public torch::nn::Module {
  public:
   /// `type_name` is the name of Python's class ("Conv2d"), and what name() gives.
   explicit Module(std::string type_name);
+  Module(const Module&) = delete;  // children are bound to members
+  Module& operator=(const Module&) = delete;
 
-  virtual at::Tensor forward(const at::Tensor& input) = 0;
-  virtual Output forward_all(const at::Tensor& input);
+  at::Tensor forward(const at::Tensor& input);
+  Output forward_all(const at::Tensor& input);
+
+  /// What forward does; callers use forward, which also records.
+  virtual at::Tensor compute(const at::Tensor& input) = 0;
+  virtual Output compute_all(const at::Tensor& input);
 
   /// Throws ERR_SENET_SHAPE, ERR_SENET_DTYPE or ERR_SENET_DEVICE for an input that forward cannot take. Reads
   /// sizes only, so that it may run on the JS thread.
@@ -65,7 +105,35 @@ class Module : public torch::nn::Module {
 
   bool in_training() const;
 
+  virtual Width width() const;
+  /// Whether this module's input goes to `child` first, or the output of `child` is this module's own: then
+  /// that width is nobody else's business.
+  virtual bool begins_with(const Module& child) const;
+  virtual bool ends_with(const Module& child) const;
+
+  /// The child of this name, or null.
+  std::shared_ptr<Module> find_child(const std::string& name) const;
+  /// Puts `replacement` where the child `name` is, in the same place of the order, and gives the old one.
+  /// Throws ERR_SENET_ARG_RANGE if there is no such child or it cannot be replaced, ERR_SENET_ARG_TYPE unless
+  /// both are of one type.
+  std::shared_ptr<Module> replace_child(const std::string& name, std::shared_ptr<Module> replacement);
+
  protected:
+  /// Registers `child`, puts it into `member` (of this object, where it stays), and lets replace_child()
+  /// change both.
+  template <class M>
+  void add_child(const std::string& name, std::shared_ptr<M>& member, std::shared_ptr<M> child) {
+    member = register_module(name, std::move(child));
+    members_[name] = [&member](const std::shared_ptr<Module>& replacement) {
+      auto typed = std::dynamic_pointer_cast<M>(replacement);
+      if (typed == nullptr) {
+        return false;
+      }
+      member = std::move(typed);
+      return true;
+    };
+  }
+
   /// Throws ERR_SENET_SHAPE unless `input` is N x channels x H x W with no empty dimension.
   void check_image(const at::Tensor& input, int64_t channels) const;
   /// As above, with any number of channels.
@@ -73,6 +141,12 @@ class Module : public torch::nn::Module {
 
  private:
   const at::Tensor* first_parameter() const;
+
+  std::map<std::string, std::function<bool(const std::shared_ptr<Module>&)>> members_;  // set a member
 };
+
+/// Throws ERR_SENET_SHAPE unless `replacement` is as wide as the child `name` of `parent`. Where the child
+/// stands at the beginning or the end of the whole `root`, that width is free.
+void check_width(const Module& root, const Module& parent, const std::string& name, const Module& replacement);
 
 }  // namespace senet::nn

@@ -13,7 +13,7 @@ at::Tensor normalise_and_relu(const at::Tensor& x, BatchNorm2d& bn, ReLU& relu) 
 // autograd needs neither value again.
 at::Tensor recalibrate_and_add(const at::Tensor& x, BatchNorm2d& bn, SELayer& se, const at::Tensor& residual,
                                ReLU& relu) {
-  if (can_fuse_training(x, bn) && residual.sizes() == x.sizes() &&
+  if (can_fuse_training(x, bn) && !se.has_bias() && residual.sizes() == x.sizes() &&
       residual.scalar_type() == x.scalar_type()) {
     return fused_recalibration(x, bn, se, residual);
   }
@@ -30,18 +30,18 @@ std::shared_ptr<Sequential> make_downsample(int64_t in_channels, int64_t out_cha
 }
 
 SEBasicBlock::SEBasicBlock(const BlockOptions& options) : Module("SEBasicBlock") {
-  conv1 = register_module("conv1", conv3x3(options.inplanes, options.planes, options.stride));
-  bn1 = register_module("bn1", std::make_shared<BatchNorm2d>(options.planes));
-  relu = register_module("relu", std::make_shared<ReLU>());
-  conv2 = register_module("conv2", conv3x3(options.planes, options.planes));
-  bn2 = register_module("bn2", std::make_shared<BatchNorm2d>(options.planes));
-  se = register_module("se", std::make_shared<SELayer>(options.planes, options.reduction));
+  add_child("conv1", conv1, conv3x3(options.inplanes, options.planes, options.stride));
+  add_child("bn1", bn1, std::make_shared<BatchNorm2d>(options.planes));
+  add_child("relu", relu, std::make_shared<ReLU>());
+  add_child("conv2", conv2, conv3x3(options.planes, options.planes));
+  add_child("bn2", bn2, std::make_shared<BatchNorm2d>(options.planes));
+  add_child("se", se, std::make_shared<SELayer>(options.planes, options.reduction));
   if (options.downsample) {
-    downsample = register_module("downsample", options.downsample);
+    add_child("downsample", downsample, options.downsample);
   }
 }
 
-at::Tensor SEBasicBlock::forward(const at::Tensor& input) {
+at::Tensor SEBasicBlock::compute(const at::Tensor& input) {
   at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
   out = conv2->forward(out);
   return recalibrate_and_add(out, *bn2, *se, downsample ? downsample->forward(input) : input, *relu);
@@ -52,22 +52,26 @@ void SEBasicBlock::check_input(const at::Tensor& input) const {
   check_image(input, conv1->options.in_channels);
 }
 
+Width SEBasicBlock::width() const {
+  return {conv1->options.in_channels, conv2->options.out_channels};
+}
+
 SEBottleneck::SEBottleneck(const BlockOptions& options) : Module("SEBottleneck") {
   const int64_t planes = options.planes;
-  conv1 = register_module("conv1", conv1x1(options.inplanes, planes));
-  bn1 = register_module("bn1", std::make_shared<BatchNorm2d>(planes));
-  conv2 = register_module("conv2", conv3x3(planes, planes, options.stride));
-  bn2 = register_module("bn2", std::make_shared<BatchNorm2d>(planes));
-  conv3 = register_module("conv3", conv1x1(planes, planes * kExpansion));
-  bn3 = register_module("bn3", std::make_shared<BatchNorm2d>(planes * kExpansion));
-  relu = register_module("relu", std::make_shared<ReLU>());
-  se = register_module("se", std::make_shared<SELayer>(planes * kExpansion, options.reduction));
+  add_child("conv1", conv1, conv1x1(options.inplanes, planes));
+  add_child("bn1", bn1, std::make_shared<BatchNorm2d>(planes));
+  add_child("conv2", conv2, conv3x3(planes, planes, options.stride));
+  add_child("bn2", bn2, std::make_shared<BatchNorm2d>(planes));
+  add_child("conv3", conv3, conv1x1(planes, planes * kExpansion));
+  add_child("bn3", bn3, std::make_shared<BatchNorm2d>(planes * kExpansion));
+  add_child("relu", relu, std::make_shared<ReLU>());
+  add_child("se", se, std::make_shared<SELayer>(planes * kExpansion, options.reduction));
   if (options.downsample) {
-    downsample = register_module("downsample", options.downsample);
+    add_child("downsample", downsample, options.downsample);
   }
 }
 
-at::Tensor SEBottleneck::forward(const at::Tensor& input) {
+at::Tensor SEBottleneck::compute(const at::Tensor& input) {
   at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
   out = normalise_and_relu(conv2->forward(out), *bn2, *relu);
   out = conv3->forward(out);
@@ -79,22 +83,26 @@ void SEBottleneck::check_input(const at::Tensor& input) const {
   check_image(input, conv1->options.in_channels);
 }
 
+Width SEBottleneck::width() const {
+  return {conv1->options.in_channels, conv3->options.out_channels};
+}
+
 CifarSEBasicBlock::CifarSEBasicBlock(int64_t inplanes, int64_t planes, int64_t stride, int64_t reduction)
     : Module("CifarSEBasicBlock") {
-  conv1 = register_module("conv1", conv3x3(inplanes, planes, stride));
-  bn1 = register_module("bn1", std::make_shared<BatchNorm2d>(planes));
-  relu = register_module("relu", std::make_shared<ReLU>());
-  conv2 = register_module("conv2", conv3x3(planes, planes));
-  bn2 = register_module("bn2", std::make_shared<BatchNorm2d>(planes));
-  se = register_module("se", std::make_shared<SELayer>(planes, reduction));
+  add_child("conv1", conv1, conv3x3(inplanes, planes, stride));
+  add_child("bn1", bn1, std::make_shared<BatchNorm2d>(planes));
+  add_child("relu", relu, std::make_shared<ReLU>());
+  add_child("conv2", conv2, conv3x3(planes, planes));
+  add_child("bn2", bn2, std::make_shared<BatchNorm2d>(planes));
+  add_child("se", se, std::make_shared<SELayer>(planes, reduction));
   // PARITY: the stride alone makes no downsample, so inplanes == planes with a stride of 2 fails in forward,
   // as in the original.
   if (inplanes != planes) {
-    downsample = register_module("downsample", make_downsample(inplanes, planes, stride));
+    add_child("downsample", downsample, make_downsample(inplanes, planes, stride));
   }
 }
 
-at::Tensor CifarSEBasicBlock::forward(const at::Tensor& input) {
+at::Tensor CifarSEBasicBlock::compute(const at::Tensor& input) {
   // The residual first, as the original: in training mode the order of the BatchNorm updates is free, but
   // jobs that fail half-way leave the same state.
   const at::Tensor residual = downsample ? downsample->forward(input) : input;
@@ -106,6 +114,10 @@ at::Tensor CifarSEBasicBlock::forward(const at::Tensor& input) {
 void CifarSEBasicBlock::check_input(const at::Tensor& input) const {
   Module::check_input(input);
   check_image(input, conv1->options.in_channels);
+}
+
+Width CifarSEBasicBlock::width() const {
+  return {conv1->options.in_channels, conv2->options.out_channels};
 }
 
 }  // namespace senet::nn

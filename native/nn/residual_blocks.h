@@ -22,8 +22,9 @@ class SEBasicBlock : public Module {
  public:
   static constexpr int64_t kExpansion = 1;
   explicit SEBasicBlock(const BlockOptions& options);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+  Width width() const override;
 
   std::shared_ptr<Conv2d> conv1;
   std::shared_ptr<BatchNorm2d> bn1;
@@ -40,8 +41,9 @@ class SEBottleneck : public Module {
  public:
   static constexpr int64_t kExpansion = 4;
   explicit SEBottleneck(const BlockOptions& options);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+  Width width() const override;
 
   std::shared_ptr<Conv2d> conv1;
   std::shared_ptr<BatchNorm2d> bn1;
@@ -58,8 +60,9 @@ class SEBottleneck : public Module {
 class CifarSEBasicBlock : public Module {
  public:
   CifarSEBasicBlock(int64_t inplanes, int64_t planes, int64_t stride = 1, int64_t reduction = 16);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+  Width width() const override;
 
   std::shared_ptr<Conv2d> conv1;
   std::shared_ptr<BatchNorm2d> bn1;

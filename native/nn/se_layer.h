@@ -9,8 +9,11 @@ namespace senet::nn {
 class SELayer : public Module {
  public:
   explicit SELayer(int64_t channel, int64_t reduction = 16);
-  at::Tensor forward(const at::Tensor& input) override;
+  at::Tensor compute(const at::Tensor& input) override;
   void check_input(const at::Tensor& input) const override;
+  Width width() const override;
+  /// Whether a linear layer has a bias: never as made, but one that replaces it may.
+  bool has_bias() const;
 
   const int64_t channel;
   std::shared_ptr<AdaptiveAvgPool2d> avg_pool;

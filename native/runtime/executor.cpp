@@ -78,6 +78,17 @@ void Executor::submit(std::shared_ptr<Job> job) {
   wake_.notify_all();
 }
 
+bool Executor::may_start() const {
+  if (queue_.empty()) {
+    return false;
+  }
+  // One that runs alone is the only one that runs.
+  if (!running_.empty() && running_.front()->company_ == Company::kAlone) {
+    return false;
+  }
+  return queue_.front()->company_ == Company::kShared || running_.empty();
+}
+
 template <typename Keep>
 std::vector<std::shared_ptr<Job>> Executor::take_queued(Keep keep) {
   std::vector<std::shared_ptr<Job>> dropped;
@@ -92,6 +103,7 @@ std::vector<std::shared_ptr<Job>> Executor::take_queued(Keep keep) {
   }
   queue_.swap(kept);
   ended_.notify_all();
+  wake_.notify_all();  // what waited behind a dropped job may start
   return dropped;
 }
 
@@ -141,7 +153,7 @@ void Executor::run_worker(size_t index) {
   std::unique_lock lock(mutex_);
   bool trimmed = true;
   while (true) {
-    const auto ready = [&] { return index >= static_cast<size_t>(settings_.workers) || !queue_.empty(); };
+    const auto ready = [&] { return index >= static_cast<size_t>(settings_.workers) || may_start(); };
     if (!trimmed && !wake_.wait_for(lock, kIdleBeforeTrim, ready)) {
       trimmed = true;
       if (running_.empty()) {
@@ -191,6 +203,7 @@ void Executor::run_worker(size_t index) {
     running_.erase(std::find(running_.begin(), running_.end(), job.get()));
     trimmed = false;
     ended_.notify_all();
+    wake_.notify_all();  // one that runs alone may have waited for this one, or others behind it
   }
 }
 

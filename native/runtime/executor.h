@@ -17,6 +17,13 @@
 
 namespace senet::runtime {
 
+/// Beside which other jobs a job may run.
+enum class Company {
+  kShared,
+  /// None: it starts when all jobs before it have ended, and those after it wait for it.
+  kAlone,
+};
+
 /// A unit of work. Its state is guarded by the executor's mutex.
 class Job {
  public:
@@ -26,8 +33,8 @@ class Job {
   using Done = std::function<void()>;
 
   /// `owner` identifies the environment that submitted the job.
-  Job(const void* owner, Work work, Done done)
-      : owner_(owner), work_(std::move(work)), done_(std::move(done)) {}
+  Job(const void* owner, Work work, Done done, Company company = Company::kShared)
+      : owner_(owner), work_(std::move(work)), done_(std::move(done)), company_(company) {}
 
   /// What the work threw, once the job has ended.
   std::exception_ptr failure() const {
@@ -41,6 +48,7 @@ class Job {
   const void* owner_;
   Work work_;
   Done done_;
+  Company company_;
   State state_ = State::kQueued;
   std::exception_ptr failure_;
 };
@@ -63,7 +71,7 @@ class Executor {
   Settings settings();
   Counts counts();
 
-  /// Queues a job; jobs start in the order of submission. Throws ERR_SENET_CLOSING after drain().
+  /// Queues a job; jobs start in the order of submission, one that runs alone when all before it have ended. Throws ERR_SENET_CLOSING after drain().
   void submit(std::shared_ptr<Job> job);
   /// Drops the job if it has not started: it will never run, and its `done` is not called.
   bool cancel(const std::shared_ptr<Job>& job);
@@ -79,7 +87,8 @@ class Executor {
  private:
   Executor();
   void run_worker(size_t index);
-  void start_workers();  // with mutex_ held
+  void start_workers();     // with mutex_ held
+  bool may_start() const;  // whether the first queued job may start now; with mutex_ held
   template <typename Keep>
   std::vector<std::shared_ptr<Job>> take_queued(Keep keep);  // with mutex_ held
 

@@ -5,11 +5,9 @@
 //
 // Targets: the p99 of the event loop's delay (monitorEventLoopDelay at a resolution of 1 ms) at most 10 ms or 1.5 times
 // the control's; the p99 of readFile at most 15 ms or 1.5 times.
-const { readFile } = require('node:fs/promises');
 const { availableParallelism } = require('node:os');
-const { monitorEventLoopDelay } = require('node:perf_hooks');
 const { parseArgs } = require('node:util');
-const { Worker } = require('node:worker_threads');
+const { startControl, watchLoop } = require('./loop-delay');
 const { median, runJson } = require('./peers');
 
 const { values: options } = parseArgs({
@@ -22,16 +20,13 @@ const { values: options } = parseArgs({
   },
 });
 
-const SPIN = 'for (;;) Math.sqrt(Math.random());';
-
 /** Starts the load and gives a function that ends it and tells what it did. */
 async function startLoad(kind) {
   if (kind === 'idle') return async () => ({});
   if (kind === 'control') {
-    const threads = Array.from({ length: availableParallelism() }, () => new Worker(SPIN, { eval: true }));
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    const endControl = await startControl();
     return async () => {
-      await Promise.all(threads.map((thread) => thread.terminate()));
+      await endControl();
       return {};
     };
   }
@@ -54,34 +49,11 @@ async function startLoad(kind) {
   };
 }
 
-function percentile(numbers, share) {
-  const sorted = [...numbers].sort((left, right) => left - right);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
-}
-
 async function measure(kind) {
   const end = await startLoad(kind);
-  const delay = monitorEventLoopDelay({ resolution: 1 });
-  delay.enable();
-  const reads = [];
-  const stop = Date.now() + Number(options.seconds) * 1000;
-  while (Date.now() < stop) {
-    const start = performance.now();
-    await readFile(__filename);
-    reads.push(performance.now() - start);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  delay.disable();
+  const watched = await watchLoop(Number(options.seconds));
   const facts = await end();
-  console.log(
-    JSON.stringify({
-      ...facts,
-      delayP50: delay.percentile(50) / 1e6,
-      delayP99: delay.percentile(99) / 1e6,
-      readP50: percentile(reads, 0.5),
-      readP99: percentile(reads, 0.99),
-    }),
-  );
+  console.log(JSON.stringify({ ...facts, ...watched }));
   process.exit(0);
 }
 

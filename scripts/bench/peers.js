@@ -1,6 +1,7 @@
 'use strict';
-// What the benchmarks share: finding Python with torch, running one measurement in a process of its own, medians.
+// What the benchmarks share: finding Python with torch, running one measurement in a process of its own, timing, medians.
 const { spawnSync } = require('node:child_process');
+const { readFileSync } = require('node:fs');
 
 /** The Python to compare with: `--python`, SENET_BENCH_PYTHON, or python3, if it can import torch. */
 function findPython(wish) {
@@ -9,11 +10,55 @@ function findPython(wish) {
   return probe.status === 0 ? { python, version: probe.stdout.trim() } : null;
 }
 
-/** Runs a program to its end and parses the last line that it prints as JSON. */
-function runJson(command, args, input) {
-  const done = spawnSync(command, args, { encoding: 'utf8', input, maxBuffer: 1 << 28 });
-  if (done.status !== 0) throw new Error(`${command} ${args.join(' ')} failed:\n${done.stderr}`);
+/** Runs a program to its end and parses the last line that it prints as JSON; `environment` adds variables. */
+function runJson(command, args, environment = {}) {
+  const done = spawnSync(command, args, {
+    encoding: 'utf8',
+    env: { ...process.env, ...environment },
+    maxBuffer: 1 << 28,
+  });
+  if (done.status !== 0) {
+    const said =
+      (done.stderr ?? '').trim() || done.error?.message || `ended by ${done.signal ?? done.status}`;
+    const problem = new Error(`${command} ${args.join(' ')} failed:\n${said}`);
+    const lines = said.split('\n');
+    // In one line: Node prints a stack and its version after an uncaught error, Python the stack before it.
+    problem.reason = lines.find((line) => /^\w*Error( \[\w+\])?: /.test(line)) ?? lines.at(-1);
+    problem.interrupted = done.signal === 'SIGINT';
+    throw problem;
+  }
   return JSON.parse(done.stdout.trim().split('\n').at(-1));
+}
+
+/** Awaits `run` until the time is over, and at least so often; gives the milliseconds of each run. */
+async function repeat(run, seconds, leastRuns) {
+  const milliseconds = [];
+  const until = performance.now() + 1000 * seconds;
+  while (milliseconds.length < leastRuns || performance.now() < until) {
+    const start = performance.now();
+    await run();
+    milliseconds.push(performance.now() - start);
+  }
+  return milliseconds;
+}
+
+/**
+ * Warms up, then measures: the median of a run and the page faults (of the whole process) that each took.
+ *
+ * @param options - { warmUpSeconds, seconds, leastRuns }
+ */
+async function timeRuns(run, { warmUpSeconds, seconds, leastRuns }) {
+  await repeat(run, warmUpSeconds, 2);
+  const before = process.resourceUsage().minorPageFault;
+  const milliseconds = await repeat(run, seconds, leastRuns);
+  const faults = process.resourceUsage().minorPageFault - before;
+  const runs = milliseconds.length;
+  return { milliseconds: median(milliseconds), runs, pageFaults: faults / runs };
+}
+
+/** A file of raw float32. */
+function readFloats(file) {
+  return new Float32Array(new Uint8Array(readFileSync(file)).buffer);
 }
 
 function median(numbers) {
@@ -28,4 +73,4 @@ function spread(numbers, digits = 1) {
   return `${median(numbers).toFixed(digits)} (${low.toFixed(digits)} to ${high.toFixed(digits)})`;
 }
 
-module.exports = { findPython, median, runJson, spread };
+module.exports = { findPython, median, readFloats, runJson, spread, timeRuns };

@@ -38,6 +38,16 @@ function inputsOf(libtorch) {
   };
 }
 
+/** What CMakeLists.txt asks for. */
+function definitionsOf(libtorch) {
+  return {
+    SENET_LIBTORCH_INCLUDE: libtorch.include.join(';'),
+    SENET_LIBTORCH_LIB: libtorch.lib,
+    SENET_LIBTORCH_VERSION: libtorch.version,
+    SENET_CXX11_ABI: libtorch.cxx11Abi ? 1 : 0,
+  };
+}
+
 /** What CMake keeps from its first run and does not notice when it changes. */
 function toolchain() {
   return `${compiler()?.version ?? 'no compiler'}, ${versionOf('ninja') === null ? 'make' : 'ninja'}`;
@@ -86,13 +96,7 @@ async function build(libtorch, onProgress) {
     '--parallel',
     String(os.availableParallelism()),
   ];
-  const definitions = {
-    SENET_LIBTORCH_INCLUDE: libtorch.include.join(';'),
-    SENET_LIBTORCH_LIB: libtorch.lib,
-    SENET_LIBTORCH_VERSION: libtorch.version,
-    SENET_CXX11_ABI: libtorch.cxx11Abi ? 1 : 0,
-  };
-  const defined = Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`);
+  const defined = Object.entries(definitionsOf(libtorch)).map(([name, value]) => `--CD${name}=${value}`);
   const lines = [];
   // Configured each time, since `build` alone keeps the paths of the last LibTorch; unchanged sources stay compiled.
   let status = await run([cmakeJs, 'configure', ...shared, ...defined], lines, onProgress);
@@ -123,4 +127,4 @@ function run(args, lines, onProgress) {
   });
 }
 
-module.exports = { ADDON, build, isCurrent, lastBuild, ROOT };
+module.exports = { ADDON, build, definitionsOf, isCurrent, lastBuild, ROOT };

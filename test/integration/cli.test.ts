@@ -4,7 +4,9 @@ import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSyn
 import path from 'node:path';
 
 import { expect } from 'chai';
+import sharp from 'sharp';
 
+import type { CompiledPlan, CompiledProfile } from '../../lib';
 import { readIdx } from '../../lib/data/idx';
 import { Temporary } from '../support/temporary';
 
@@ -195,6 +197,155 @@ describe('senet-torch', () => {
     });
   });
 
+  describe('profile', () => {
+    const table = (out: string): string[][] =>
+      out
+        .split('\n')
+        .slice(2, out.split('\n').indexOf('', 2))
+        .map((line) => line.split(/ {2,}/));
+
+    it('prints the plan of a compiled model, and runs nothing', async () => {
+      const { code, out, err } = await run(['profile', 'se_resnet20', '--explain']);
+      expect([code, err]).to.deep.equal([0, '']);
+      expect(out.split('\n')[0]).to.equal('se_resnet20, compiled, at 32 x 32');
+      const [header, ...rows] = table(out);
+      expect(header).to.deep.equal(['STEP', 'OPERATION', 'FUSED', 'INPUT', 'OUTPUT', 'WEIGHTS', 'MMACS']);
+      expect(rows.every((row) => row.length === 7)).to.equal(true);
+      expect(rows.find(([name]) => name === 'layer1.0.conv1')).to.deep.equal([
+        'layer1.0.conv1',
+        'convolution',
+        'relu',
+        '16 x 32 x 32',
+        '16 x 32 x 32',
+        '9.3 kB',
+        '2.359',
+      ]);
+      expect(out).to.match(
+        /^total: \d+ steps, 1\.\d MB of weights, 4\d\.\d million multiply-adds an image; \w+, float32$/m,
+      );
+      const { out: json } = await run(['profile', 'se_resnet20', '--explain', '--json', '--size', '64x48']);
+      const plan = JSON.parse(json) as CompiledPlan;
+      expect(plan.inputSize).to.deep.equal([64, 48]);
+      expect(plan.steps.map(({ name }) => name)).to.deep.equal(rows.map(([name]) => name));
+    });
+
+    it('times each step, and sums up', async () => {
+      const args = ['profile', 'se_resnet20', '--batch', '3', '--size', '40x24', '--runs', '2'];
+      const { code, out, err } = await run([...args, '--threads', '1', '--dtype', 'float32']);
+      expect([code, err]).to.deep.equal([0, '']);
+      const [header, ...rows] = table(out);
+      expect(header?.slice(7)).to.deep.equal(['MS', 'SHARE', 'GFLOP/S', 'CUMULATIVE']);
+      const column = (index: number): number[] => rows.map((row) => parseFloat(row[index] ?? ''));
+      expect(Math.min(...column(7))).to.be.at.least(0);
+      expect(column(8).reduce((sum, share) => sum + share, 0)).to.be.closeTo(100, 1);
+      expect(column(10).at(-1)).to.equal(100);
+      expect([...column(10)].sort((left, right) => left - right)).to.deep.equal(column(10));
+      const convolution = rows.find(([name]) => name === 'layer2.1.conv1') ?? [];
+      const [multiplyAdds = NaN, milliseconds = NaN, , rate = NaN] = convolution.slice(6).map(parseFloat);
+      // From rounded milliseconds.
+      expect((rate * milliseconds) / (2 * multiplyAdds * 3)).to.be.closeTo(1, 0.1);
+      expect(out).to.match(
+        /^total: \d+\.\d\d ms a batch of 3, \d+\.\d images\/s, \d+\.\d GFLOP\/s; \w+, float32, 1 thread, median of 2 runs$/m,
+      );
+    });
+
+    it('prints JSON, of a network with weights too', async () => {
+      const weights = path.join(ROOT, 'assets', 'weights', 'se_resnet20_fashion_mnist.safetensors');
+      for (const given of ['fashion_mnist', weights]) {
+        const { code, out, err } = await run([
+          'profile',
+          'se_resnet20',
+          '--weights',
+          given,
+          '--runs',
+          '1',
+          '--threads',
+          '1',
+          '--json',
+        ]);
+        expect([code, err]).to.deep.equal([0, '']);
+        const profile = JSON.parse(out) as CompiledProfile & Record<'threads' | 'imagesPerSecond', number>;
+        expect(profile).to.include({ model: 'CifarSEResNet', batch: 1, runs: 1, threads: 1 });
+        // The bundled network has a reduction of 4.
+        expect(
+          profile.steps.find(({ name }) => name.startsWith('layer3.2.se.fc.0'))?.output ?? [16],
+        ).to.include(16);
+        expect(profile.imagesPerSecond).to.be.closeTo(1000 / profile.milliseconds, 0.01);
+      }
+    });
+
+    it('with --top, only the slowest, and draws them', async () => {
+      const file = temporary.path('profile.svg');
+      writeFileSync(file, 'an older picture');
+      const { code, out, err } = await run([
+        'profile',
+        'se_resnet20',
+        '--batch',
+        '8',
+        '--runs',
+        '3',
+        '--top',
+        '5',
+        '--svg',
+        file,
+      ]);
+      expect([code, err]).to.deep.equal([0, '']);
+      const [, ...rows] = table(out);
+      expect(rows).to.have.lengthOf(5);
+      const times = rows.map((row) => parseFloat(row[7] ?? ''));
+      expect([...times].sort((left, right) => right - left)).to.deep.equal(times);
+      const picture = readFileSync(file, 'utf8');
+      for (const row of rows) expect(picture).to.include(row[0]).and.to.include(`${row[7]} ms`);
+      expect(picture).to.match(/the 5 slowest of \d+ steps/);
+      const { format, width } = await sharp(file).metadata();
+      expect([format, width]).to.deep.equal(['svg', 960]);
+      expect(readdirSync(temporary.folder).filter((name) => name.includes('profile.svg'))).to.deep.equal([
+        'profile.svg',
+      ]);
+    });
+
+    it('says what is wrong, and where a picture cannot be written', async () => {
+      const quick = ['profile', 'se_resnet20', '--runs', '1', '--top', '1', '--svg'];
+      const cases: [string[], RegExp][] = [
+        [
+          [...quick, temporary.path('no', 'such', 'folder.svg')],
+          /folder\.svg could not be written.*ERR_SENET_FILE_NOT_FOUND/,
+        ],
+        [[...quick, temporary.folder], /could not be written.*ERR_SENET_FILE\]/],
+        [
+          ['profile', 'se_inception_v3', '--explain', '--size', '224'],
+          /size must be \(299, 299\).*ERR_SENET_SHAPE/,
+        ],
+        [['profile', 'se_resnet20', '--weights', 'none.pt'], /none\.pt.*ERR_SENET_FILE_NOT_FOUND/],
+      ];
+      if (!/\b(avx512_fp16|amx_fp16)\b/.test(readFileSync('/proc/cpuinfo', 'utf8')))
+        cases.push([['profile', 'se_resnet20', '--dtype', 'float16'], /float16.*ERR_SENET_DTYPE/]);
+      for (const [args, words] of cases) {
+        const { code, err } = await run(args);
+        expect(err).to.match(words);
+        expect([code, err.trimEnd().split('\n').length], args.join(' ')).to.deep.equal([1, 1]);
+      }
+    });
+
+    it('stops at Ctrl-C', async () => {
+      const script = temporary.path('interrupted-profile.js');
+      writeFileSync(
+        script,
+        `const { main } = require(${JSON.stringify(path.join(ROOT, 'lib', 'cli', 'main.ts'))});
+         const { memory } = require(${JSON.stringify(path.join(ROOT, 'lib', 'index.ts'))});
+         const timer = setInterval(() => {
+           if (memory().jobs.running === 0 || process.listenerCount('SIGINT') === 0) return;
+           clearInterval(timer);
+           process.kill(process.pid, 'SIGINT');
+         }, 1);
+         void main(['profile', 'se_resnet20', '--batch', '64', '--runs', '1000']);`,
+      );
+      const { code, signal, out, err } = await runNode([script]);
+      expect([code, signal, out]).to.deep.equal([130, null, '']);
+      expect(err).to.match(/^error: .*aborted.* \[ERR_SENET_ABORTED\]\n$/);
+    });
+  });
+
   describe('inspect', () => {
     it('lists keys, shapes, dtypes and metadata of every container', async () => {
       const files = ['se_resnet20-zip.pt', 'se_resnet20-legacy.pkl', 'se_resnet20.safetensors'];
@@ -253,10 +404,10 @@ describe('senet-torch', () => {
 
   it('has help with an example for every command', async () => {
     const { out } = await run(['--help']);
-    for (const command of ['classify', 'evaluate', 'models', 'doctor', 'setup', 'inspect'])
+    for (const command of ['classify', 'evaluate', 'models', 'profile', 'doctor', 'setup', 'inspect'])
       expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
     const helps = await Promise.all(
-      ['classify', 'evaluate', 'models', 'inspect'].map((command) => run([command, '--help'])),
+      ['classify', 'evaluate', 'models', 'profile', 'inspect'].map((command) => run([command, '--help'])),
     );
     for (const help of helps) {
       expect(help.code).to.equal(0);
@@ -283,6 +434,15 @@ describe('senet-torch', () => {
       [['classify', '--device', 'tpu'], /ERR_SENET_ARG_RANGE/],
       [['evaluate'], /missing required argument/],
       [['inspect'], /missing required argument/],
+      [['profile'], /missing required argument/],
+      [['profile', 'se_resnet5'], /did you mean 'se_resnet50'.*ERR_SENET_UNKNOWN_MODEL/],
+      [['profile', 'se_resnet20', '--size', '0x32'], /HEIGHTxWIDTH/],
+      [['profile', 'se_resnet20', '--size', '32x'], /HEIGHTxWIDTH/],
+      [['profile', 'se_resnet20', '--dtype', 'float64'], /float32, bfloat16, float16/],
+      [['profile', 'se_resnet20', '--runs', '0'], /whole number/],
+      [['profile', 'se_resnet20', '--runs', '10001', '--top', '1'], /runs.*10000.*ERR_SENET_ARG_RANGE/],
+      [['profile', 'se_resnet20', '--explain', '--svg', 'x.svg'], /exclude each other.*ERR_SENET_ARG_RANGE/],
+      [['profile', 'se_resnet20', '--weights', 'imagenet'], /of se_resnet50.*ERR_SENET_ARG_RANGE/],
     ];
     for (const [args, words] of cases) {
       const { code, out, err } = await run(args);

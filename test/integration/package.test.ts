@@ -125,9 +125,12 @@ describe('the packed package', function () {
         'se_inception_v3 se_preactresnet20 se_preactresnet32 se_preactresnet56 se_resnet101 se_resnet152 se_resnet18 ' +
         'se_resnet20 se_resnet32 se_resnet34 se_resnet50 se_resnet56 tensor tidy version zeros';
       const classes =
-        'CifarSEBasicBlock CifarSEPreActResNet CifarSEResNet ERROR_CODES ImageClassifier L1Loss Module SEBasicBlock ' +
+        'CifarSEBasicBlock CifarSEPreActResNet CifarSEResNet CompiledModel ERROR_CODES ImageClassifier L1Loss Module SEBasicBlock ' +
         'SEBottleneck SEInception3 SELayer SEResNet SenetError SenetRangeError SenetTypeError StateDict Tensor';
-      expect(names.split(' ')).to.have.members(`${classes} ${functions}`.split(' '));
+      const data =
+        'CenterCrop Cifar10 Cifar100 ColorJitter Compose DataLoader Grayscale IdxDataset ImageFolder Mixup Normalize Pad ' +
+        'PixelDataset Random RandomCrop RandomErasing RandomHorizontalFlip RandomResizedCrop randomSplit Resize Subset ToTensor';
+      expect(names.split(' ')).to.have.members(`${classes} ${functions} ${data}`.split(' '));
     });
 
     it('TypeScript, as CommonJS and as a module, the declarations of the package checked', () => {

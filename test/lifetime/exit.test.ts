@@ -41,6 +41,13 @@ const expected: [mode: string, code: number, stderr: RegExp][] = [
   ['worker.terminate while it loads the addon', 3, /^$/],
   ['two workers and the main thread', 0, /^$/],
   ['process.exit while a worker has jobs', 3, /^$/],
+  ['compiled: natural end', 0, /^$/],
+  ['compiled: process.exit mid-job', 3, /^$/],
+  ['compiled: process.exit at once', 3, /^$/],
+  ['compiled: process.exit while it compiles', 3, /^$/],
+  ['compiled: uncaught throw mid-job', 1, /Error: thrown on purpose/],
+  ['compiled: disposed mid-job', 3, /^$/],
+  ['compiled: worker.terminate mid-job, then the main thread works on', 3, /^$/],
   ['forwardSync at exit is refused', 3, /^$/],
   ['module reset', 3, /^$/],
 ];

@@ -1,17 +1,21 @@
 /**
  * One kind of long work: `node --require tsx/cjs memory-scenario.ts NAME` runs it and prints, as JSON, by how many MB the
- * resident set grew after the warm-up, and how many MB tensors held at most. memory.test.ts looks at the numbers.
+ * resident set grew after the warm-up, and how many MB tensors held at most; or, for the name of a fact, what memory is
+ * held when. memory.test.ts looks at the numbers.
  */
 import path from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 
 import { load } from '../../lib/checkpoint/load';
 import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
+import { se_resnet18 } from '../../lib/models/se-resnet';
+import type { CompiledDType } from '../../lib/nn/compiled-model';
 import { SELayer } from '../../lib/nn/se-layer';
 import { rand, zeros } from '../../lib/tensor/factories';
 import { ops } from '../../lib/tensor/ops';
 import { memory } from '../../lib/tensor/runtime';
 import { tidy } from '../../lib/tensor/scope';
+import { ImageClassifier } from '../../lib/vision/image-classifier';
 
 const MB = 2 ** 20;
 
@@ -24,6 +28,8 @@ interface Scenario {
 const layer = new SELayer(64);
 // Outputs of 64 KB: what is not freed shows at once.
 const x = rand([1, 64, 16, 16]);
+const image = path.join(__dirname, '..', 'fixtures', 'images', 'rgb.png');
+const photograph = rand([3, 32, 32]);
 const checkpoint = path.join(__dirname, '..', 'fixtures', 'se_resnet20-legacy.pkl');
 
 const scenarios: Record<string, Scenario> = {
@@ -102,6 +108,93 @@ const scenarios: Record<string, Scenario> = {
       await setImmediate();
     },
   },
+  'concurrent classifications, some refused or aborted': {
+    rounds: 300,
+    prepare: () => {
+      const loading = ImageClassifier.load('se_resnet20', {
+        weights: 'fashion_mnist',
+        batching: { maxQueue: 24 },
+      });
+      return async () => {
+        const classifier = await loading;
+        const controller = new AbortController();
+        const { signal } = controller;
+        const calls = Array.from({ length: 32 }, (_, index) =>
+          classifier.classify(index % 16 === 0 ? image : photograph, index % 5 === 0 ? { signal } : {}),
+        );
+        const settled = Promise.allSettled(calls);
+        await setImmediate();
+        controller.abort();
+        await settled;
+      };
+    },
+  },
+  'compiled forwards': {
+    rounds: 10_000,
+    prepare: () => {
+      const compiled = layer.eval().compile();
+      return async () => (await compiled).forward(x);
+    },
+  },
+  'models compiled, run and disposed': {
+    rounds: 100,
+    prepare: () => {
+      const model = se_resnet20().eval();
+      return async () => {
+        for (const dtype of ['float32', 'bfloat16'] as const) {
+          const compiled = await model.compile({ dtype });
+          await compiled.forward(zeros([2, 3, 32, 32]));
+          compiled.dispose();
+        }
+      };
+    },
+  },
+  'models compiled and dropped': {
+    rounds: 120,
+    prepare: () => {
+      const model = se_resnet20().eval();
+      return async () => {
+        await (await model.compile()).forward(zeros([2, 3, 32, 32]));
+        await setImmediate();
+      };
+    },
+  },
+  // A layout is kept for each of the latest sizes only.
+  'compiled forwards of ever other sizes': {
+    rounds: 400,
+    prepare: () => {
+      const compiled = se_resnet20().eval().compile();
+      let size = 0;
+      return async () => {
+        size = (size + 7) % 400;
+        await (await compiled).forward(zeros([1, 3, 8 + size, 24]));
+      };
+    },
+  },
+  'compiles and compiled forwards that are aborted': {
+    rounds: 100,
+    prepare: () => {
+      const model = se_resnet20().eval();
+      const ready = model.compile();
+      const images = zeros([4, 3, 32, 32]);
+      let later = false;
+      return async () => {
+        const compiled = await ready;
+        const controller = new AbortController();
+        const { signal } = controller;
+        const jobs = [
+          model.compile({ signal }),
+          compiled.forward(images, { signal }),
+          compiled.profile(images, { signal }),
+        ];
+        later = !later;
+        if (later) await setImmediate();
+        controller.abort();
+        await Promise.allSettled(jobs);
+        while (memory().jobs.running + memory().jobs.queued > 0) await setImmediate();
+      };
+    },
+  },
   'checkpoints loaded': {
     rounds: 120,
     prepare: () => async () => {
@@ -111,7 +204,35 @@ const scenarios: Record<string, Scenario> = {
   },
 };
 
+const facts: Record<string, () => Promise<unknown>> = {
+  /** MB held: with a model; with its compiled copy too; with that alone; after a forward; and with neither. */
+  'weights of a compiled model': async () => {
+    const result: Record<string, unknown> = {};
+    for (const dtype of ['float32', 'bfloat16'] satisfies CompiledDType[]) {
+      const start = memory().bytes;
+      const held = (): number => (memory().bytes - start) / MB;
+      const model = se_resnet18();
+      const source = held();
+      const compiled = await model.compile({ dtype });
+      const both = held();
+      model.dispose();
+      const alone = held();
+      (await compiled.forward(zeros([1, 3, 64, 64]))).dispose();
+      const used = held();
+      const weights = compiled.explain().weightBytes / MB;
+      compiled.dispose();
+      result[dtype] = { source, both, alone, used, weights, nothing: held() };
+    }
+    return result;
+  },
+};
+
 async function main(): Promise<void> {
+  const fact = facts[process.argv[2] ?? ''];
+  if (fact !== undefined) {
+    process.stdout.write(JSON.stringify(await fact()));
+    return;
+  }
   const { rounds, prepare } = scenarios[process.argv[2] ?? ''] as Scenario;
   const round = prepare();
   for (let i = 0; i < rounds / 2; i++) await round();

@@ -2,13 +2,21 @@
 // One way for a process to end while jobs run: `node scenario.js MODE`. exit.test.ts looks at how it ended. Runs on dist,
 // since loading TypeScript would take longer than the scenario.
 const { isMainThread, parentPort, Worker, workerData } = require('node:worker_threads');
-const { randn, se_resnet50 } = require('../../dist');
+const { randn, se_resnet18, se_resnet50 } = require('../../dist');
 
 /** Three forwards: one runs, two are queued. */
 function startJobs() {
   const model = se_resnet50({ numClasses: 10, initWeights: false });
   const x = randn([2, 3, 64, 64]);
   return [model.forward(x), model.forward(x), model.forward(x)];
+}
+
+/** Compiled forwards, a profile and one more compile: one runs, the others are queued. */
+async function startCompiledJobs() {
+  const model = se_resnet18({ numClasses: 10, initWeights: false });
+  const compiled = await model.compile();
+  const x = randn([8, 3, 224, 224]);
+  return [compiled.forward(x), compiled.forward(x), compiled.profile(x), model.compile()];
 }
 
 function startWorker(mode) {
@@ -83,6 +91,48 @@ const main = {
   'process.exit while a worker has jobs': () => {
     startWorker('jobs').on('message', () => later(() => process.exit(3)));
   },
+  'compiled: natural end': async () => {
+    await (
+      await startCompiledJobs()
+    )[0];
+  },
+  'compiled: process.exit mid-job': async () => {
+    await startCompiledJobs();
+    later(() => process.exit(3));
+  },
+  'compiled: process.exit at once': async () => {
+    await startCompiledJobs();
+    process.exit(3);
+  },
+  'compiled: process.exit while it compiles': () => {
+    void se_resnet50({ initWeights: false }).compile();
+    later(() => process.exit(3));
+  },
+  'compiled: uncaught throw mid-job': async () => {
+    await startCompiledJobs();
+    later(() => {
+      throw new Error('thrown on purpose');
+    });
+  },
+  'compiled: disposed mid-job': async () => {
+    const compiled = await se_resnet18({ initWeights: false }).compile();
+    const job = compiled.forward(randn([8, 3, 224, 224]));
+    later(async () => {
+      compiled.dispose();
+      await job;
+      process.exitCode = 3;
+    });
+  },
+  'compiled: worker.terminate mid-job, then the main thread works on': () => {
+    const worker = startWorker('compiled');
+    worker.on('message', () => later(() => worker.terminate()));
+    worker.on('exit', async () => {
+      const [forward, ...others] = await startCompiledJobs();
+      await forward;
+      await Promise.all(others);
+      process.exitCode = 3;
+    });
+  },
   'forwardSync at exit is refused': () => {
     const { SELayer, zeros } = require('../../dist');
     const layer = new SELayer(16);
@@ -119,6 +169,7 @@ const inWorker = {
     }
   },
   jobs: () => startJobs(),
+  compiled: () => startCompiledJobs(),
   exit: () => {
     startJobs();
     later(() => process.exit(0));
@@ -133,6 +184,5 @@ const inWorker = {
 
 if (isMainThread) void main[process.argv[2]]();
 else {
-  inWorker[workerData]();
-  parentPort.postMessage('started');
+  void Promise.resolve(inWorker[workerData]()).then(() => parentPort.postMessage('started'));
 }

@@ -7,6 +7,7 @@ import {
   CifarSEBasicBlock,
   CifarSEPreActResNet,
   CifarSEResNet,
+  CompiledModel,
   configure,
   consumePrefixInStateDictIfPresent,
   createModel,
@@ -57,6 +58,11 @@ import {
   version,
   zeros,
   type Classification,
+  type CompiledDType,
+  type CompiledPlan,
+  type CompiledProfile,
+  type CompiledStep,
+  type CompileOptions,
   type Device,
   type DType,
   type ErrorCode,
@@ -65,7 +71,39 @@ import {
   type ModelName,
   type NestedArray,
   type Preprocessing,
+  type ProfiledStep,
+  type ProfileOptions,
   type TypedArray,
+} from 'senet-torch';
+import {
+  CenterCrop,
+  Cifar10,
+  Cifar100,
+  ColorJitter,
+  Compose,
+  DataLoader,
+  Grayscale,
+  IdxDataset,
+  ImageFolder,
+  Mixup,
+  Normalize,
+  Pad,
+  PixelDataset,
+  Random,
+  RandomCrop,
+  RandomErasing,
+  RandomHorizontalFlip,
+  RandomResizedCrop,
+  randomSplit,
+  Resize,
+  Subset,
+  ToTensor,
+  type Batch,
+  type DataLoaderState,
+  type Dataset,
+  type Sample,
+  type SkippedSample,
+  type Transform,
 } from 'senet-torch';
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -266,6 +304,60 @@ export async function modules(x: Tensor, signal: AbortSignal): Promise<void> {
   console.log(parts, part, logits, auxLogits, block);
 }
 
+export async function compiled(x: Tensor, signal: AbortSignal): Promise<void> {
+  const model = se_resnet50();
+  exactly<Promise<CompiledModel>>()(model.compile());
+  const options: CompileOptions = { dtype: 'bfloat16', signal };
+  const fast = await model.compile(options);
+  await se_inception_v3({ numClasses: 10 }).compile({ dtype: 'float16' });
+  await model.getSubmodule('layer1').compile({ signal });
+  exactly<CompiledDType>()(fast.dtype);
+  exactly<Promise<Tensor>>()(fast.forward(x, { signal }));
+  exactly<Tensor>()(fast.forwardSync(x));
+  const plan = fast.explain();
+  exactly<CompiledPlan>()(plan);
+  exactly<CompiledPlan>()(fast.explain([224, 160]));
+  exactly<string>()(plan.backend);
+  exactly<Device>()(plan.device);
+  exactly<readonly [number, number]>()(plan.inputSize);
+  exactly<readonly CompiledStep[]>()(plan.steps);
+  for (const {
+    name,
+    operation,
+    fused,
+    input,
+    output,
+    weightBytes,
+    activationBytes,
+    multiplyAdds,
+  } of plan.steps)
+    console.log(
+      name,
+      operation,
+      fused.join(),
+      [...input, ...output],
+      weightBytes + activationBytes + multiplyAdds,
+    );
+  const measure: ProfileOptions = { runs: 3, signal };
+  const profile = await fast.profile(x, measure);
+  exactly<CompiledProfile>()(profile);
+  exactly<readonly ProfiledStep[]>()(profile.steps);
+  exactly<number>()(
+    profile.milliseconds + profile.batch + profile.runs + (profile.steps[0]?.milliseconds ?? 0),
+  );
+  exactly<void>()(fast.dispose());
+  // @ts-expect-error float64 is not compiled
+  void model.compile({ dtype: 'float64' });
+  // @ts-expect-error a compiled model records no graph
+  void fast.forward(x, { grad: true });
+  // @ts-expect-error a forwardSync cannot be aborted
+  fast.forwardSync(x, { signal });
+  // @ts-expect-error height and width
+  fast.explain([224]);
+  // @ts-expect-error read only
+  plan.steps[0] = null;
+}
+
 export async function files(x: Tensor, signal: AbortSignal): Promise<void> {
   const state = await load('model.pt', { mmap: true, signal });
   exactly<StateDict>()(state);
@@ -300,6 +392,75 @@ export async function files(x: Tensor, signal: AbortSignal): Promise<void> {
   // @ts-expect-error private
   new ImageClassifier();
   console.log(metadata);
+}
+
+export async function data(x: Tensor, signal: AbortSignal): Promise<void> {
+  const folder = await ImageFolder.open('photos', {
+    extensions: ['.jpg'],
+    classes: ['cat', 'dog'],
+    allowEmpty: true,
+  });
+  exactly<readonly string[]>()(folder.classes);
+  exactly<ReadonlyMap<string, number>>()(folder.classToIdx);
+  exactly<Promise<Sample>>()(folder.get(0, { signal }));
+  const idx = await IdxDataset.open('mnist', { train: false });
+  await IdxDataset.open({ images: 'images', labels: 'labels' }, { classes: ['a', 'b'] });
+  const cifar: PixelDataset = await Cifar10.open('cifar-10-python.tar.gz', { train: false, signal });
+  await Cifar100.open('cifar-100-binary', { labels: 'coarse' });
+  const part: Subset = new Subset(idx, [1, 2]);
+  exactly<Subset[]>()(randomSplit<Sample>(cifar, [0.9, 0.1], 7));
+
+  const transform: Transform = new Compose([
+    new Resize({ size: 256, interpolation: 'bicubic' }),
+    new CenterCrop({ size: [224, 224] }),
+    new Pad({ padding: [1, 2], fill: 0, paddingMode: 'reflect' }),
+    new RandomCrop({ size: 32, padding: 4 }),
+    new RandomResizedCrop({ size: 224, scale: [0.5, 1], ratio: [0.9, 1.1] }),
+    new RandomHorizontalFlip({ p: 0.5 }),
+    new ColorJitter({ brightness: 0.2, contrast: [0.8, 1.2], saturation: 0.1, hue: 0.05 }),
+    new Grayscale({ outputChannels: 3 }),
+    new ToTensor(),
+    new Normalize({ mean: [0.5], std: [0.5] }),
+    new RandomErasing({ value: 'random' }),
+    { forward: (images, randoms) => images.mul(randoms[0]?.uniform() ?? 1) },
+  ]);
+  exactly<Tensor | Promise<Tensor>>()(transform.forward(x, [new Random(1, 2)], { signal }));
+
+  const options = {
+    batchSize: 8,
+    shuffle: true,
+    seed: 1,
+    dropLast: true,
+    prefetch: 0,
+    skipCorrupt: true,
+    signal,
+  };
+  const loader = new DataLoader(folder, {
+    ...options,
+    transform,
+    batchTransform: new Mixup({ alpha: 0.2, numClasses: 2 }),
+  });
+  exactly<number>()(loader.length);
+  exactly<readonly SkippedSample[]>()(loader.skipped);
+  const state: DataLoaderState = loader.stateDict();
+  exactly<void>()(loader.loadStateDict(state));
+  for await (const batch of loader) {
+    exactly<Batch>()(batch);
+    exactly<Tensor>()(batch.images);
+    exactly<Tensor>()(batch.labels);
+    exactly<readonly number[]>()(batch.indices);
+  }
+  for await (const batch of new DataLoader([{ image: x, label: 1 }])) exactly<Batch>()(batch);
+  const words: Dataset<string> = { length: 1, get: () => 'word' };
+  const lengths = new DataLoader(words, { collate: (samples) => samples.map(({ length }) => length) });
+  for await (const batch of lengths) exactly<number[]>()(batch);
+  // @ts-expect-error torchvision's names in camelCase
+  new RandomResizedCrop({ size: 224, interpolation: 'nearest' });
+  // @ts-expect-error no such option
+  new DataLoader(folder, { batch_size: 8 });
+  // @ts-expect-error a data set is opened
+  new ImageFolder('photos');
+  console.log(part);
 }
 
 export function errors(error: unknown): ErrorCode | undefined {

@@ -7,6 +7,7 @@ import { deflateSync } from 'node:zlib';
 
 import { expect } from 'chai';
 import fc from 'fast-check';
+import sharp from 'sharp';
 
 import { isSenetError } from '../../lib/errors';
 import { decodeImage } from '../../lib/vision/decode';
@@ -47,6 +48,42 @@ describe('decodeImage', () => {
       expect(worst).to.be.at.most(1);
     });
   }
+
+  describe('with a wanted size', () => {
+    const wanted = (height: number, width: number): [number, number] =>
+      height <= width ? [60, Math.trunc((60 * width) / height)] : [Math.trunc((60 * height) / width), 60];
+    const large = (): sharp.Sharp => sharp(path.join(IMAGES, 'photo.jpg')).resize(1001, 715);
+
+    for (const orientation of [1, 6]) {
+      it(`gives a large JPEG at twice that size, near to all of it resized (orientation ${orientation})`, async () => {
+        const bytes = await large().withMetadata({ orientation }).jpeg().toBuffer();
+        const whole = await decodeImage(bytes);
+        expect([whole.width, whole.height]).to.deep.equal(orientation === 1 ? [1001, 715] : [715, 1001]);
+        const small = await decodeImage(bytes, wanted);
+        expect([small.width, small.height]).to.deep.equal(orientation === 1 ? [168, 120] : [120, 168]);
+        const { width, height } = small;
+        const reference = await sharp(whole.data, { raw: { ...whole, channels: 3 } })
+          .resize(width, height, { fit: 'fill', kernel: 'linear' })
+          .raw()
+          .toBuffer();
+        const difference = small.data.reduce(
+          (sum, value, index) => sum + Math.abs(value - (reference[index] ?? 999)),
+          0,
+        );
+        expect(difference / reference.length).to.be.below(2);
+      });
+    }
+
+    it('leaves alone what is not much larger, and every other format', async () => {
+      const size = async (bytes: Buffer): Promise<number[]> => {
+        const { width, height } = await decodeImage(bytes, wanted);
+        return [width, height];
+      };
+      expect(await size(await large().resize(500, 357).jpeg().toBuffer())).to.deep.equal([500, 357]);
+      expect(await size(await large().png().toBuffer())).to.deep.equal([1001, 715]);
+      expect(await size(await large().toColourspace('cmyk').jpeg().toBuffer())).to.deep.equal([1001, 715]);
+    });
+  });
 
   it('takes bytes, and leaves them as they were', async () => {
     const bytes = readFileSync(path.join(IMAGES, 'transparent.gif'));

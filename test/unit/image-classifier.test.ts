@@ -18,6 +18,7 @@ import {
   StateDict,
   tensor,
   zeros,
+  type Classification,
   type Tensor,
 } from '../../lib';
 import { readIdxDataset } from '../../lib/data/idx';
@@ -39,6 +40,16 @@ function softmax(logits: number[]): number[] {
   const exponents = logits.map(Math.exp);
   const sum = exponents.reduce((total, value) => total + value, 0);
   return exponents.map((value) => value / sum);
+}
+
+/** The same labels in the same order; scores up to rounding, since batches of other sizes sum in another order. */
+function expectSame(results: readonly Classification[][], expected: readonly Classification[][]): void {
+  const labels = (all: readonly Classification[][]): string[][] =>
+    all.map((image) => image.map(({ label }) => label));
+  expect(labels(results)).to.deep.equal(labels(expected));
+  const scores = results.flat().map(({ score }) => score);
+  const wanted = expected.flat().map(({ score }) => score);
+  scores.forEach((score, index) => expect(score).to.be.closeTo(wanted[index] ?? NaN, 1e-6));
 }
 
 describe('ImageClassifier', () => {
@@ -155,7 +166,7 @@ describe('ImageClassifier', () => {
         labels: labelsFile,
         preprocessing,
       });
-      expect(await original.classify(images)).to.deep.equal(await bundled.classify(images));
+      expectSame(await original.classify(images), await bundled.classify(images));
       await original.dispose();
     });
 
@@ -229,7 +240,7 @@ describe('ImageClassifier', () => {
         preprocessing: bundled.preprocessing,
       });
       expect(model.training).to.equal(false);
-      expect(await classifier.classify(images)).to.deep.equal(await bundled.classify(images));
+      expectSame(await classifier.classify(images), await bundled.classify(images));
       await classifier.dispose();
       expect(model.stateDict().size).to.equal(146);
       model.dispose();
@@ -356,11 +367,6 @@ describe('ImageClassifier', () => {
       await expectRejection(bundled.classify(of([3, 0, 28], 'uint8')), 'ERR_SENET_SHAPE');
       await expectRejection(bundled.classify(of([1, 32, 32], 'float32')), 'ERR_SENET_SHAPE', /3 channels/);
       await expectRejection(bundled.classify(of([3, 28, 28], 'int64')), 'ERR_SENET_DTYPE');
-      await expectRejection(
-        bundled.classify([of([3, 32, 32], 'float32'), of([3, 40, 40], 'float32')]),
-        'ERR_SENET_SHAPE',
-        /sizes/,
-      );
       await expectRejection(bundled.classifyBatch(of([3, 28, 28], 'uint8')), 'ERR_SENET_SHAPE');
       await expectRejection(bundled.classifyBatch(of([1, 3, 28, 28], 'float32')), 'ERR_SENET_DTYPE');
       const gone = of([3, 28, 28], 'uint8');

@@ -18,6 +18,8 @@ import {
 import { CifarSEBasicBlock, SEBasicBlock, SEBottleneck } from '../../lib/models/residual-blocks';
 import { SEInception3, se_inception_v3 } from '../../lib/models/se-inception-v3';
 import { SEResNet, se_resnet18, se_resnet50 } from '../../lib/models/se-resnet';
+import { Sequential } from '../../lib/nn/containers';
+import { BatchNorm2d, Conv2d } from '../../lib/nn/layers';
 import type { Module } from '../../lib/nn/module';
 import { SELayer } from '../../lib/nn/se-layer';
 import { empty, ones, rand, zeros } from '../../lib/tensor/factories';
@@ -89,7 +91,10 @@ describe('models: constructors and factories', function () {
 
   it("blocks take Python's positional arguments and a downsample", async () => {
     expect([SEBasicBlock.expansion, SEBottleneck.expansion]).to.deep.equal([1, 4]);
-    const downsample = se_resnet18({ numClasses: 1 }).getSubmodule('layer2.0.downsample');
+    const downsample = new Sequential(
+      new Conv2d(64, 128, 1, { stride: 2, bias: false }),
+      new BatchNorm2d(128),
+    );
     const block = new SEBasicBlock(64, 128, 2, downsample, 1, 64, 1, null, { reduction: 8 });
     expect(
       block

@@ -145,7 +145,7 @@ describe('preprocess', () => {
   });
 
   it('works on large images as jobs, with the same result as on small ones', async () => {
-    const large = tensor(new Uint8Array(1024 * 1024).fill(7), { shape: [1, 1, 1024, 1024] });
+    const large = tensor(new Uint8Array(2048 * 2100).fill(7), { shape: [1, 1, 2048, 2100] });
     const { shape, bytes } = await bytesAfter(large, { channels: 'grey-repeated', size: [2, 2], pad: 1 });
     expect(shape).to.deep.equal([1, 3, 4, 4]);
     expect(bytes.slice(4, 8)).to.deep.equal([0, 7, 7, 0]);
@@ -162,12 +162,16 @@ describe('preprocess', () => {
     );
   });
 
-  it('rejects when its signal aborts', async () => {
-    const large = tensor(new Uint8Array(1024 * 1024), { shape: [1, 1, 1024, 1024] });
+  it('rejects when its signal aborts, before and while it runs', async () => {
+    const large = tensor(new Uint8Array(2048 * 2100), { shape: [1, 1, 2048, 2100] });
     await expectRejection(
       preprocess(large, { ...PLAIN, size: 64 }, AbortSignal.abort()),
       'ERR_SENET_ABORTED',
     );
+    const controller = new AbortController();
+    const running = preprocess(large, { ...PLAIN, size: 64 }, controller.signal);
+    controller.abort();
+    await expectRejection(running, 'ERR_SENET_ABORTED');
   });
 });
 

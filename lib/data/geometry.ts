@@ -1,0 +1,368 @@
+/**
+ * Transforms that move pixels: resizing, cropping, padding, flipping, as torchvision's of the same names. Parameters
+ * are drawn in torchvision's order from each image's own generator. Knows no data set.
+ */
+import { makeError } from '../errors';
+import { tensor } from '../tensor/factories';
+import { ops } from '../tensor/ops';
+import { checkBoolean, checkInteger, checkOptions, describe } from '../tensor/options';
+import { Tensor } from '../tensor/tensor';
+import { resizedSize, roundHalfToEven } from '../vision/preprocessing';
+import type { Random } from './random';
+import {
+  bothSides,
+  checkNumber,
+  checkRandoms,
+  checkRange,
+  checkSize,
+  run,
+  sizesOf,
+  type Size,
+  type Transform,
+  type TransformOptions,
+} from './transforms';
+
+export type Interpolation = 'bilinear' | 'bicubic';
+export type PaddingMode = 'constant' | 'edge' | 'reflect';
+
+export interface ResizeOptions {
+  /** A number resizes the short side to it and keeps the proportions; [height, width] stretches. */
+  size: Size;
+  /** Default 'bilinear'. Both filter like Pillow's (antialiased). */
+  interpolation?: Interpolation;
+}
+
+/** Resizes. uint8 images stay uint8, rounded as torchvision's native path. */
+export class Resize implements Transform {
+  readonly size: Size;
+  readonly interpolation: Interpolation;
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options: ResizeOptions) {
+    const { size, interpolation } = checkOptions(options, ['size', 'interpolation'], 'Resize');
+    this.size = checkSize(size, 'Resize: size');
+    this.interpolation = checkInterpolation(interpolation, 'Resize');
+  }
+
+  async forward(
+    images: Tensor,
+    _randoms: readonly Random[] = [],
+    options?: TransformOptions,
+  ): Promise<Tensor> {
+    const [, , height, width] = sizesOf(images, 'Resize');
+    return resize(images, resizedSize(this.size, height, width), this.interpolation, options);
+  }
+}
+
+export interface CenterCropOptions {
+  /** A number means a square. */
+  size: Size;
+}
+
+/** Cuts the centre, filling with 0 what a smaller image lacks. */
+export class CenterCrop implements Transform {
+  readonly size: Size;
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options: CenterCropOptions) {
+    this.size = checkSize(checkOptions(options, ['size'], 'CenterCrop').size, 'CenterCrop: size');
+  }
+
+  forward(images: Tensor): Tensor {
+    const [cropHeight, cropWidth] = bothSides(this.size);
+    let [, , height, width] = sizesOf(images, 'CenterCrop');
+    let x = images;
+    if (height < cropHeight || width < cropWidth) {
+      const before = (missing: number): number => Math.floor(Math.max(0, missing) / 2);
+      const after = (missing: number): number => Math.floor((Math.max(0, missing) + 1) / 2);
+      const [rows, columns] = [cropHeight - height, cropWidth - width];
+      x = x.pad([before(columns), after(columns), before(rows), after(rows)]);
+      [, , height, width] = sizesOf(x, 'CenterCrop');
+    }
+    const top = roundHalfToEven((height - cropHeight) / 2);
+    const left = roundHalfToEven((width - cropWidth) / 2);
+    return cut(x, { top, left, height: cropHeight, width: cropWidth });
+  }
+}
+
+/** One number for all sides, [x, y] for left and right, top and bottom, or [left, top, right, bottom]. */
+export type Padding = number | readonly number[];
+
+export interface PadOptions {
+  padding: Padding;
+  /** Value of constant padding. Default 0. */
+  fill?: number;
+  /** 'constant', 'edge' (the border repeated) or 'reflect' (mirrored without the border). Default 'constant'. */
+  paddingMode?: PaddingMode;
+}
+
+/** Adds pixels around the image. */
+export class Pad implements Transform {
+  readonly padding: readonly [left: number, top: number, right: number, bottom: number];
+  readonly fill: number;
+  readonly paddingMode: PaddingMode;
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options: PadOptions) {
+    const checked = checkOptions(options, ['padding', 'fill', 'paddingMode'], 'Pad');
+    this.padding = checkPadding(checked.padding, 'Pad');
+    this.fill = checkFill(checked.fill, 'Pad');
+    this.paddingMode = checkPaddingMode(checked.paddingMode, 'Pad');
+  }
+
+  forward(images: Tensor): Tensor {
+    sizesOf(images, 'Pad');
+    return pad(images, this.padding, this.fill, this.paddingMode);
+  }
+}
+
+export interface RandomCropOptions {
+  /** A number means a square. */
+  size: Size;
+  /** Added on the sides before the crop. Default none. */
+  padding?: Padding | null;
+  /** Pads an image that is too small, on both sides. Default false. */
+  padIfNeeded?: boolean;
+  /** Value of constant padding. Default 0. */
+  fill?: number;
+  /** Default 'constant'. */
+  paddingMode?: PaddingMode;
+}
+
+/** A rectangle of an image. */
+export interface Box {
+  top: number;
+  left: number;
+  height: number;
+  width: number;
+}
+
+/** Cuts a rectangle of the given size at a random place. */
+export class RandomCrop implements Transform {
+  readonly size: readonly [height: number, width: number];
+  readonly #padding: readonly [number, number, number, number] | null;
+  readonly #padIfNeeded: boolean;
+  readonly #fill: number;
+  readonly #paddingMode: PaddingMode;
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options: RandomCropOptions) {
+    const known = ['size', 'padding', 'padIfNeeded', 'fill', 'paddingMode'];
+    const checked = checkOptions(options, known, 'RandomCrop');
+    this.size = bothSides(checkSize(checked.size, 'RandomCrop: size'));
+    const { padding = null, padIfNeeded = false } = checked;
+    this.#padding = padding === null ? null : checkPadding(padding, 'RandomCrop');
+    this.#padIfNeeded = checkBoolean(padIfNeeded, 'RandomCrop: padIfNeeded');
+    this.#fill = checkFill(checked.fill, 'RandomCrop');
+    this.#paddingMode = checkPaddingMode(checked.paddingMode, 'RandomCrop');
+  }
+
+  /** Where to cut an image of a size. @throws ERR_SENET_IMAGE_SIZE if it is smaller than the crop */
+  draw(random: Random, height: number, width: number): Box {
+    const [cropHeight, cropWidth] = this.size;
+    if (height < cropHeight || width < cropWidth) {
+      throw makeError(
+        'ERR_SENET_IMAGE_SIZE',
+        `RandomCrop: expected images of at least ${cropHeight} x ${cropWidth} after padding, got ${height} x ${width}; ` +
+          'set padIfNeeded or resize before',
+      );
+    }
+    if (height === cropHeight && width === cropWidth) return { top: 0, left: 0, height, width };
+    const top = random.integer(0, height - cropHeight + 1);
+    return { top, left: random.integer(0, width - cropWidth + 1), height: cropHeight, width: cropWidth };
+  }
+
+  /** @throws ERR_SENET_IMAGE_SIZE (smaller than the crop), ERR_SENET_SHAPE, ERR_SENET_ARG_RANGE */
+  forward(images: Tensor, randoms: readonly Random[]): Tensor {
+    let x = images;
+    const padTo = (padding: readonly [number, number, number, number]): void => {
+      x = pad(x, padding, this.#fill, this.#paddingMode);
+    };
+    if (this.#padding !== null) padTo(this.#padding);
+    const [count, , height, width] = sizesOf(x, 'RandomCrop');
+    const [cropHeight, cropWidth] = this.size;
+    if (this.#padIfNeeded && width < cropWidth) padTo([cropWidth - width, 0, cropWidth - width, 0]);
+    if (this.#padIfNeeded && height < cropHeight) padTo([0, cropHeight - height, 0, cropHeight - height]);
+    const [, , paddedHeight, paddedWidth] = sizesOf(x, 'RandomCrop');
+    const boxes = checkRandoms(randoms, count, 'RandomCrop').map((random) =>
+      this.draw(random, paddedHeight, paddedWidth),
+    );
+    return cutEach(x, boxes);
+  }
+}
+
+export interface RandomHorizontalFlipOptions {
+  /** Probability. Default 0.5. */
+  p?: number;
+}
+
+/** Mirrors left and right, or not. */
+export class RandomHorizontalFlip implements Transform {
+  readonly p: number;
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options?: RandomHorizontalFlipOptions) {
+    const { p = 0.5 } = checkOptions(options, ['p'], 'RandomHorizontalFlip');
+    this.p = checkNumber(p, 'RandomHorizontalFlip: p', 0, 1);
+  }
+
+  forward(images: Tensor, randoms: readonly Random[]): Tensor {
+    const [count] = sizesOf(images, 'RandomHorizontalFlip');
+    const flips = checkRandoms(randoms, count, 'RandomHorizontalFlip').map(
+      (random) => random.uniform() < this.p,
+    );
+    if (!flips.includes(true)) return images;
+    const flipped = ops.call('aten::flip', images, [3]) as Tensor;
+    if (!flips.includes(false)) return flipped;
+    const which = tensor(Uint8Array.from(flips, Number), { shape: [count, 1, 1, 1], dtype: 'bool' });
+    return ops.call('aten::where.self', which, flipped, images) as Tensor;
+  }
+}
+
+export interface RandomResizedCropOptions {
+  /** Of the result; a number means a square. */
+  size: Size;
+  /** Share of the image's area that is cut out. Default [0.08, 1]. */
+  scale?: readonly [number, number];
+  /** Width through height of what is cut out, before resizing. Default [3 / 4, 4 / 3]. */
+  ratio?: readonly [number, number];
+  /** Default 'bilinear'. */
+  interpolation?: Interpolation;
+}
+
+/** Cuts a random part of a random shape, and resizes it: the usual augmentation for ImageNet. */
+export class RandomResizedCrop implements Transform {
+  readonly size: readonly [height: number, width: number];
+  readonly scale: readonly [number, number];
+  readonly ratio: readonly [number, number];
+  readonly interpolation: Interpolation;
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options: RandomResizedCropOptions) {
+    const checked = checkOptions(options, ['size', 'scale', 'ratio', 'interpolation'], 'RandomResizedCrop');
+    const { scale = [0.08, 1], ratio = [3 / 4, 4 / 3] } = checked;
+    this.size = bothSides(checkSize(checked.size, 'RandomResizedCrop: size'));
+    this.scale = checkRange(scale, 'RandomResizedCrop: scale', 0, 1);
+    this.ratio = checkRange(ratio, 'RandomResizedCrop: ratio', 1e-3, 1e3);
+    this.interpolation = checkInterpolation(checked.interpolation, 'RandomResizedCrop');
+  }
+
+  /** What to cut out of an image of a size: up to ten tries, then the largest centre of an allowed shape. */
+  draw(random: Random, height: number, width: number): Box {
+    const area = height * width;
+    const [least, most] = this.ratio;
+    for (let attempt = 0; attempt < 10; attempt++) {
+      const target = area * random.uniform(...this.scale);
+      const ratio = Math.exp(random.uniform(Math.log(least), Math.log(most)));
+      const box = {
+        width: roundHalfToEven(Math.sqrt(target * ratio)),
+        height: roundHalfToEven(Math.sqrt(target / ratio)),
+      };
+      if (box.width > 0 && box.width <= width && box.height > 0 && box.height <= height) {
+        const top = random.integer(0, height - box.height + 1);
+        return { top, left: random.integer(0, width - box.width + 1), ...box };
+      }
+    }
+    const box = { width, height };
+    if (width / height < least) box.height = roundHalfToEven(width / least);
+    else if (width / height > most) box.width = roundHalfToEven(height * most);
+    return { top: Math.floor((height - box.height) / 2), left: Math.floor((width - box.width) / 2), ...box };
+  }
+
+  async forward(images: Tensor, randoms: readonly Random[], options?: TransformOptions): Promise<Tensor> {
+    const [count, , height, width] = sizesOf(images, 'RandomResizedCrop');
+    const parts: Tensor[] = [];
+    for (const [index, random] of checkRandoms(randoms, count, 'RandomResizedCrop').entries()) {
+      const one = count === 1 ? images : images.slice(0, index, index + 1);
+      parts.push(
+        await resize(cut(one, this.draw(random, height, width)), [...this.size], this.interpolation, options),
+      );
+    }
+    return parts.length === 1 ? (parts[0] as Tensor) : Tensor.cat(parts);
+  }
+}
+
+/** The part of every image that a box covers, as a view. */
+export function cut(images: Tensor, { top, left, height, width }: Box): Tensor {
+  const [, , fullHeight, fullWidth] = sizesOf(images, 'crop');
+  if (top === 0 && left === 0 && height === fullHeight && width === fullWidth) return images;
+  return images.slice(2, top, top + height).slice(3, left, left + width);
+}
+
+/** A box of each image, all of one size. */
+function cutEach(images: Tensor, boxes: readonly Box[]): Tensor {
+  const [first] = boxes;
+  if (first === undefined) return images;
+  if (boxes.every((box) => box.top === first.top && box.left === first.left)) return cut(images, first);
+  // Row by row: views and LibTorch's indexing take five and twenty times as long for a batch of small images.
+  const [count, channels, height, width] = sizesOf(images, 'crop');
+  const from = images.toTypedArray() as Uint8Array;
+  const to = new (from.constructor as typeof Uint8Array)(count * channels * first.height * first.width);
+  let place = 0;
+  for (const [index, box] of boxes.entries()) {
+    for (let channel = 0; channel < channels; channel++) {
+      let start = ((index * channels + channel) * height + box.top) * width + box.left;
+      for (let row = 0; row < box.height; row++, start += width, place += box.width) {
+        to.set(from.subarray(start, start + box.width), place);
+      }
+    }
+  }
+  return tensor(to, { shape: [count, channels, first.height, first.width], dtype: images.dtype });
+}
+
+/** As torchvision's `resize` with antialiasing; the same tensor if the size is right. */
+async function resize(
+  images: Tensor,
+  size: readonly [height: number, width: number],
+  interpolation: Interpolation,
+  options: TransformOptions | undefined,
+): Promise<Tensor> {
+  const [, , height, width] = sizesOf(images, 'resize');
+  if (height === size[0] && width === size[1]) return images;
+  return run(options, `aten::_upsample_${interpolation}2d_aa`, images, [...size], false, null, null);
+}
+
+function pad(
+  images: Tensor,
+  [left, top, right, bottom]: readonly [number, number, number, number],
+  fill: number,
+  mode: PaddingMode,
+): Tensor {
+  return images.pad([left, right, top, bottom], mode === 'edge' ? 'replicate' : mode, fill);
+}
+
+function checkInterpolation(value: unknown, where: string): Interpolation {
+  if (value === undefined) return 'bilinear';
+  if (value === 'bilinear' || value === 'bicubic') return value;
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: interpolation: expected bilinear or bicubic, got ${describe(value)}`,
+  );
+}
+
+function checkPaddingMode(value: unknown, where: string): PaddingMode {
+  if (value === undefined) return 'constant';
+  if (value === 'constant' || value === 'edge' || value === 'reflect') return value;
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: paddingMode: expected constant, edge or reflect, got ${describe(value)}`,
+  );
+}
+
+function checkFill(value: unknown, where: string): number {
+  return value === undefined ? 0 : checkNumber(value, `${where}: fill`, -3.4e38, 3.4e38);
+}
+
+function checkPadding(value: unknown, where: string): readonly [number, number, number, number] {
+  const sides = typeof value === 'number' ? [value] : value;
+  if (!Array.isArray(sides) || ![1, 2, 4].includes(sides.length)) {
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${where}: padding: expected a number, [x, y] or [left, top, right, bottom], got ${describe(value)}`,
+    );
+  }
+  const [left, top, right, bottom] = sides.map((side) => checkInteger(side, `${where}: padding`, 0, 16_384));
+  const first = left as number;
+  const second = top ?? first;
+  return [first, second, right ?? first, bottom ?? second];
+}

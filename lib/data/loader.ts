@@ -1,0 +1,601 @@
+/**
+ * `DataLoader`: a data set in batches, shuffled and transformed, the next ones made ready while the network works on
+ * one. What a batch holds depends on (seed, epoch, index) alone, never on timing, and a saved state goes on where it
+ * was. Knows no file format and no training.
+ */
+import { isSenetError, makeError, type ErrorCode } from '../errors';
+import { tensor } from '../tensor/factories';
+import { abortError } from '../tensor/jobs';
+import { ops } from '../tensor/ops';
+import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
+import { adopt, currentScope, detached, tidy, type Disposable } from '../tensor/scope';
+import { Tensor } from '../tensor/tensor';
+import type { Dataset, Sample, SampleBatch } from './dataset';
+import { Random } from './random';
+import {
+  checkTransform,
+  run,
+  sizesOf,
+  ToTensor,
+  Turns,
+  type Transform,
+  type TransformOptions,
+} from './transforms';
+
+/** What a loader gives. Its tensors are the caller's to dispose (the caller's `tidy` does, if there is one). */
+export interface Batch {
+  /** N x channels x height x width, contiguous; float32 unless the data set or a transform makes another float. */
+  readonly images: Tensor;
+  /** int64, N; after Mixup float32, N x classes. */
+  readonly labels: Tensor;
+  /** The samples' places in the data set. */
+  readonly indices: readonly number[];
+}
+
+/** A transform of whole batches, such as `Mixup`. */
+export interface BatchTransform {
+  /** @param random - one generator for the batch, seeded by (seed, epoch, number of the batch) */
+  forward(batch: Batch, random: Random, options?: TransformOptions): Batch | Promise<Batch>;
+}
+
+export interface DataLoaderOptions<T = Sample, B = Batch> {
+  /** Samples in a batch. Default 1. */
+  batchSize?: number;
+  /** A new random order in each epoch, from (seed, epoch). Not for async iterables. Default false. */
+  shuffle?: boolean;
+  /** Seed of the order and of all transforms, an integer from 0. Default 0. */
+  seed?: number;
+  /** Leaves out a last batch that is not full. Default false. */
+  dropLast?: boolean;
+  /** Batches that are made ready ahead of the one in use, from 0 to 64. Default 2. */
+  prefetch?: number;
+  /** Applied to every image. Images that are still uint8 after it become float32 in 0..1. Default none. */
+  transform?: Transform | null;
+  /** Applied to every batch, after `transform`. Default none. */
+  batchTransform?: BatchTransform | null;
+  /** Makes a batch of samples in its own way; `transform` is applied to samples that have a tensor `image`. */
+  collate?: ((samples: T[], indices: number[]) => B | Promise<B>) | null;
+  /** Leaves images that cannot be decoded out of their batches and lists them in `skipped`. Default false: they are errors. */
+  skipCorrupt?: boolean;
+  /** Aborts whatever iteration is running. */
+  signal?: AbortSignal;
+}
+
+/** A sample that `skipCorrupt` left out. */
+export interface SkippedSample {
+  readonly index: number;
+  /** Names the file. */
+  readonly message: string;
+  readonly error: Error;
+}
+
+/** Where a loader is, as plain values for a checkpoint. */
+export interface DataLoaderState {
+  /** The epoch that runs, or is next. */
+  readonly epoch: number;
+  /** Batches of this epoch that were given out. */
+  readonly position: number;
+  readonly seed: number;
+  readonly batchSize: number;
+  readonly shuffle: boolean;
+  readonly dropLast: boolean;
+  /** Samples in the data set; null for an async iterable. */
+  readonly samples: number | null;
+}
+
+export type DataSource<T> = Dataset<T> | readonly T[] | AsyncIterable<T>;
+
+const OPTIONS = [
+  ...['batchSize', 'shuffle', 'seed', 'dropLast', 'prefetch', 'transform', 'batchTransform', 'collate'],
+  ...['skipCorrupt', 'signal'],
+];
+/** Samples of a batch that are read at the same time: sharp has four threads by default. */
+const SAMPLES_AT_ONCE = 8;
+/** What makes a sample a corrupt one; anything else (no memory, no permission) is an error of the run. */
+const CORRUPT: readonly ErrorCode[] = ['ERR_SENET_IMAGE', 'ERR_SENET_IMAGE_SIZE', 'ERR_SENET_DATA_FORMAT'];
+/** Generators for different purposes have different streams. */
+const [FOR_ORDER, FOR_SAMPLE, FOR_BATCH] = [0, 1, 2];
+
+/** A batch that is ready, and the tensors in it that the loader made. */
+interface Ready<B> {
+  readonly batch: B;
+  readonly owned: ReadonlySet<Disposable>;
+  /** Batches that have been given out once this one is. */
+  readonly position: number;
+}
+
+/** What making a batch needs to know. */
+interface Making {
+  readonly seed: number;
+  readonly epoch: number;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Batches of a data set, an array or an async iterable, as `torch.utils.data.DataLoader`.
+ *
+ * Each iteration (`for await`) is an epoch. Batches are made outside the caller's `tidy` and `noGrad` and belong to the
+ * caller once they are given out; leaving the loop disposes those that are ready and waits for what is being read.
+ * Tensors of samples that a `Dataset.get` makes are disposed with the batch's intermediates; those that an array or an
+ * async iterable holds are not touched.
+ */
+export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
+  readonly #dataset: Dataset<T> | null;
+  readonly #stream: AsyncIterable<T> | null;
+  readonly #batchSize: number;
+  readonly #shuffle: boolean;
+  readonly #dropLast: boolean;
+  readonly #prefetch: number;
+  readonly #transform: Transform | null;
+  readonly #batchTransform: BatchTransform | null;
+  readonly #collate: ((samples: T[], indices: number[]) => B | Promise<B>) | null;
+  readonly #skipCorrupt: boolean;
+  readonly #signal: AbortSignal | undefined;
+  readonly #skipped = new Map<number, SkippedSample>();
+  #seed: number;
+  #epoch = 0;
+  #position = 0;
+  /** Whether an iteration of this epoch has begun: the next one then begins the next epoch. */
+  #begun = false;
+  /** The iteration whose position is the loader's: the latest. */
+  #current: object | null = null;
+
+  /**
+   * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_DATASET (no samples, or fewer
+   *   than one batch with `dropLast`)
+   */
+  constructor(source: DataSource<T>, options?: DataLoaderOptions<T, B>) {
+    const checked = checkOptions(options, OPTIONS, 'DataLoader');
+    const {
+      batchSize = 1,
+      shuffle = false,
+      seed = 0,
+      dropLast = false,
+      prefetch = 2,
+      skipCorrupt = false,
+    } = checked;
+    this.#batchSize = checkInteger(batchSize, 'DataLoader: batchSize', 1);
+    this.#shuffle = checkBoolean(shuffle, 'DataLoader: shuffle');
+    this.#seed = checkInteger(seed, 'DataLoader: seed', 0);
+    this.#dropLast = checkBoolean(dropLast, 'DataLoader: dropLast');
+    this.#prefetch = checkInteger(prefetch, 'DataLoader: prefetch', 0, 64);
+    this.#skipCorrupt = checkBoolean(skipCorrupt, 'DataLoader: skipCorrupt');
+    this.#signal = checkSignal(checked.signal, 'DataLoader: signal');
+    const { transform = null, batchTransform = null, collate = null } = checked;
+    this.#transform = transform === null ? null : checkTransform(transform, 'DataLoader: transform');
+    if (batchTransform !== null) checkTransform(batchTransform, 'DataLoader: batchTransform');
+    this.#batchTransform = batchTransform;
+    if (collate !== null && typeof collate !== 'function') {
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `DataLoader: collate: expected a function, got ${describe(collate)}`,
+      );
+    }
+    if (collate !== null && batchTransform !== null) {
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        'DataLoader: batchTransform takes batches that collate does not make',
+      );
+    }
+    this.#collate = collate;
+    this.#dataset = toDataset(source);
+    this.#stream = this.#dataset === null ? (source as AsyncIterable<T>) : null;
+    if (this.#stream !== null && this.#shuffle) {
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        'DataLoader: an async iterable has its own order: shuffle must be false',
+      );
+    }
+    if (this.#dataset !== null && this.length === 0) {
+      const { length } = this.#dataset;
+      throw makeError(
+        'ERR_SENET_DATASET',
+        length === 0
+          ? 'DataLoader: the data set has no samples'
+          : `DataLoader: ${length} samples are no full batch of ${this.#batchSize}, and dropLast leaves out the rest`,
+      );
+    }
+  }
+
+  /** Batches of an epoch. @throws ERR_SENET_ARG_TYPE for an async iterable, whose length nobody knows */
+  get length(): number {
+    if (this.#dataset === null) {
+      throw makeError('ERR_SENET_ARG_TYPE', 'DataLoader: the length of an async iterable is not known');
+    }
+    const batches = this.#dataset.length / this.#batchSize;
+    return this.#dropLast ? Math.floor(batches) : Math.ceil(batches);
+  }
+
+  /** The data set; null for an async iterable. */
+  get dataset(): Dataset<T> | null {
+    return this.#dataset;
+  }
+
+  get batchSize(): number {
+    return this.#batchSize;
+  }
+
+  /** The epoch that runs, or is next: from 0. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** What `skipCorrupt` has left out so far, each sample once. */
+  get skipped(): readonly SkippedSample[] {
+    return [...this.#skipped.values()];
+  }
+
+  /** Where the loader is, as plain values. */
+  stateDict(): DataLoaderState {
+    return {
+      epoch: this.#epoch,
+      position: this.#position,
+      seed: this.#seed,
+      batchSize: this.#batchSize,
+      shuffle: this.#shuffle,
+      dropLast: this.#dropLast,
+      samples: this.#dataset?.length ?? null,
+    };
+  }
+
+  /**
+   * Goes on where `stateDict` was taken: the next iteration gives the rest of that epoch, with the same batches.
+   *
+   * @param state - what `stateDict` gave; also as the Map that a checkpoint makes of it
+   * @throws ERR_SENET_RESUME (of another data set, batch size or order), ERR_SENET_ARG_TYPE
+   */
+  loadStateDict(state: DataLoaderState | ReadonlyMap<unknown, unknown>): void {
+    const given: Record<string, unknown> | null =
+      state instanceof Map
+        ? Object.fromEntries(state as Map<string, unknown>)
+        : (state as unknown as Record<string, unknown> | null);
+    if (typeof given !== 'object' || given === null) {
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `DataLoader.loadStateDict: expected a state, got ${describe(state)}`,
+      );
+    }
+    const own: DataLoaderState = this.stateDict();
+    for (const name of ['samples', 'batchSize', 'shuffle', 'dropLast'] as const) {
+      if (given[name] === own[name]) continue;
+      throw makeError(
+        'ERR_SENET_RESUME',
+        `DataLoader.loadStateDict: ${name}: the state is of ${describe(given[name])}, this loader has ${describe(own[name])}`,
+      );
+    }
+    const where = 'DataLoader.loadStateDict: ';
+    const most = this.#dataset === null ? Number.MAX_SAFE_INTEGER : this.length;
+    const epoch = checkInteger(given.epoch, `${where}epoch`, 0);
+    const position = checkInteger(given.position, `${where}position`, 0, most);
+    this.#seed = checkInteger(given.seed, `${where}seed`, 0);
+    this.#epoch = epoch;
+    this.#position = position;
+    this.#begun = false;
+    this.#current = null;
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<B> {
+    if (this.#begun) {
+      this.#epoch++;
+      this.#position = 0;
+    }
+    this.#begun = true;
+    const iteration = new Iteration<B>(
+      (signal) => this.#batches({ seed: this.#seed, epoch: this.#epoch, signal }, this.#position),
+      this.#prefetch,
+      this.#signal,
+      (position) => {
+        if (this.#current !== iteration) return;
+        if (position !== null) this.#position = position;
+        else {
+          this.#epoch++;
+          this.#position = 0;
+          this.#begun = false;
+        }
+      },
+    );
+    this.#current = iteration;
+    return iteration;
+  }
+
+  /** The batches of an epoch from a position on, each made when it is asked for. */
+  async *#batches(making: Making, from: number): AsyncGenerator<Ready<B>> {
+    let position = from;
+    const make = async (indices: number[], samples: T[] | null): Promise<Ready<B> | null> => {
+      const owned = new Set<Disposable>();
+      const batch = await detached(owned, () => tidy(() => this.#make(indices, samples, position, making)));
+      position++;
+      return batch === null ? null : { batch, owned, position };
+    };
+    if (this.#dataset !== null) {
+      const { length } = this.#dataset;
+      const order = this.#shuffle
+        ? new Random(making.seed, making.epoch, FOR_ORDER).permutation(length)
+        : null;
+      const batches = this.length;
+      while (position < batches) {
+        const start = position * this.#batchSize;
+        const end = Math.min(start + this.#batchSize, length);
+        const indices =
+          order?.slice(start, end) ?? Array.from({ length: end - start }, (_, place) => start + place);
+        const ready = await make(indices, null);
+        if (ready !== null) yield ready;
+      }
+      return;
+    }
+    const stream = this.#stream as AsyncIterable<T>;
+    const iterator = detached(null, () => stream[Symbol.asyncIterator]());
+    let ended = false;
+    try {
+      const skip = position * this.#batchSize;
+      let samples: T[] = [];
+      for (let index = 0; ; index++) {
+        if (making.signal.aborted) throw abortError(making.signal);
+        const result = await detached(null, () => iterator.next());
+        if (result.done === true) {
+          ended = true;
+          if (samples.length === 0 || this.#dropLast) return;
+        } else if (index >= skip) samples.push(result.value);
+        if (!ended && samples.length < this.#batchSize) continue;
+        const first = index + (ended ? 0 : 1) - samples.length;
+        const ready = await make(
+          samples.map((_, place) => first + place),
+          samples,
+        );
+        samples = [];
+        if (ready !== null) yield ready;
+        if (ended) return;
+      }
+    } finally {
+      if (!ended) await detached(null, () => iterator.return?.());
+    }
+  }
+
+  /** One batch; null if all its samples were skipped. */
+  async #make(indices: number[], given: T[] | null, number: number, making: Making): Promise<B | null> {
+    const options = { signal: making.signal };
+    const getBatch = this.#collate === null ? this.#dataset?.getBatch?.bind(this.#dataset) : undefined;
+    let samples: SampleBatch;
+    let kept = indices;
+    if (getBatch !== undefined) {
+      samples = await getBatch(indices, options);
+      const randoms = indices.map((index) => this.#randomOf(index, making));
+      const images = (await this.#transform?.forward(samples.images, randoms, options)) ?? samples.images;
+      samples = { images, labels: samples.labels };
+    } else {
+      const all = await this.#readSamples(indices, given, making);
+      const good = all.flatMap((sample, place) =>
+        sample === null ? [] : [{ sample: sample.value, index: indices[place] as number }],
+      );
+      if (good.length === 0) return null;
+      kept = good.map(({ index }) => index);
+      const values = good.map(({ sample }) => sample);
+      if (this.#collate !== null) return this.#collate(values, kept);
+      samples = await stack(values, kept, options);
+    }
+    let images = await new ToTensor().forward(samples.images, [], options);
+    images = await run(options, 'aten::contiguous', images);
+    const labels = tensor(BigInt64Array.from(samples.labels, toLabel), { dtype: 'int64' });
+    const batch: Batch = { images, labels, indices: kept };
+    if (this.#batchTransform === null) return batch as B;
+    const random = new Random(making.seed, making.epoch, FOR_BATCH, number);
+    return (await this.#batchTransform.forward(batch, random, options)) as B;
+  }
+
+  /** The samples of a batch, several at a time; null for those that were skipped. */
+  async #readSamples(
+    indices: readonly number[],
+    given: readonly T[] | null,
+    making: Making,
+  ): Promise<({ value: T } | null)[]> {
+    const samples = new Array<{ value: T } | null>(indices.length).fill(null);
+    const errors = new Map<number, unknown>();
+    let next = 0;
+    const turns = new Turns();
+    const lane = async (): Promise<void> => {
+      while (next < indices.length && errors.size === 0) {
+        const place = next++;
+        const index = indices[place] as number;
+        try {
+          if (making.signal.aborted) throw abortError(making.signal);
+          // Intermediates go at once: a batch of large photographs would not fit into memory.
+          samples[place] = await tidy(async () => {
+            const read = given === null ? this.#dataset?.get(index, { signal: making.signal }) : given[place];
+            return { value: await this.#transformed((await read) as T, index, making) };
+          });
+        } catch (error) {
+          if (this.#isSkipped(index, error)) continue;
+          errors.set(place, error);
+        }
+        await turns.take();
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(SAMPLES_AT_ONCE, indices.length) }, lane));
+    if (errors.size > 0) throw errors.get(Math.min(...errors.keys()));
+    return samples;
+  }
+
+  async #transformed(sample: T, index: number, making: Making): Promise<T> {
+    if (this.#transform === null) return sample;
+    const { image } = checkSample(sample, index);
+    const one = image.unsqueeze(0);
+    sizesOf(one, `sample ${index}: image`);
+    const done = await this.#transform.forward(one, [this.#randomOf(index, making)], {
+      signal: making.signal,
+    });
+    return { ...sample, image: done.select(0, 0) };
+  }
+
+  #randomOf(index: number, making: Making): Random {
+    return new Random(making.seed, making.epoch, FOR_SAMPLE, index);
+  }
+
+  #isSkipped(index: number, error: unknown): boolean {
+    if (!this.#skipCorrupt || !isSenetError(error) || !CORRUPT.includes(error.code)) return false;
+    if (!this.#skipped.has(index)) this.#skipped.set(index, { index, message: error.message, error });
+    return true;
+  }
+}
+
+/** One pass over a generator of batches, some of which are being made ahead. */
+class Iteration<B> implements AsyncIterableIterator<B> {
+  readonly #source: AsyncGenerator<Ready<B>>;
+  readonly #ahead: number;
+  readonly #moved: (position: number | null) => void;
+  readonly #controller = new AbortController();
+  readonly #unlisten: () => void;
+  /** Batches that are ready or in the making, in order. */
+  #waiting: Promise<IteratorResult<Ready<B>, unknown>>[] = [];
+  #closed: Promise<void> | null = null;
+
+  /** @param moved - told the position after each batch that is given out, and null at the end */
+  constructor(
+    start: (signal: AbortSignal) => AsyncGenerator<Ready<B>>,
+    ahead: number,
+    signal: AbortSignal | undefined,
+    moved: (position: number | null) => void,
+  ) {
+    const onAbort = (): void => this.#controller.abort(signal?.reason);
+    if (signal?.aborted === true) onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    this.#unlisten = () => signal?.removeEventListener('abort', onAbort);
+    this.#source = start(this.#controller.signal);
+    this.#ahead = ahead;
+    this.#moved = moved;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async next(): Promise<IteratorResult<B>> {
+    if (this.#closed !== null) return { done: true, value: undefined };
+    const scope = currentScope();
+    this.#fill(1);
+    const taken = this.#waiting.shift() as Promise<IteratorResult<Ready<B>, unknown>>;
+    this.#fill(this.#ahead);
+    let result: IteratorResult<Ready<B>, unknown>;
+    try {
+      result = await unlessAborted(taken, this.#controller.signal);
+    } catch (error) {
+      this.#waiting.push(taken);
+      void this.#close();
+      throw error;
+    }
+    if (result.done === true) {
+      if (this.#closed === null) this.#moved(null);
+      await this.#close();
+      return { done: true, value: undefined };
+    }
+    const { batch, owned, position } = result.value;
+    for (const made of owned) adopt(made, scope);
+    this.#moved(position);
+    return { done: false, value: batch };
+  }
+
+  /** Ends the iteration: stops what is being made and disposes what is ready. */
+  async return(): Promise<IteratorResult<B>> {
+    await this.#close();
+    return { done: true, value: undefined };
+  }
+
+  #fill(count: number): void {
+    while (this.#waiting.length < count) {
+      // The generator makes one batch after the other, however many are asked for.
+      const ready = detached(null, () => this.#source.next());
+      ready.catch(() => undefined); // whoever takes it sees the error
+      this.#waiting.push(ready);
+    }
+  }
+
+  #close(): Promise<void> {
+    return (this.#closed ??= (async () => {
+      this.#unlisten();
+      this.#controller.abort();
+      const left = this.#waiting;
+      this.#waiting = [];
+      for (const ready of left) {
+        const result = await ready.catch(() => undefined);
+        if (result === undefined || result.done === true) continue;
+        for (const made of result.value.owned) made.dispose();
+      }
+      await this.#source.return(undefined).catch(() => undefined);
+    })());
+  }
+}
+
+/** The promise's result, or the error of the signal as soon as it aborts. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(abortError(signal));
+    if (signal.aborted) {
+      onAbort();
+      return;
+    }
+    signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}
+
+function toDataset<T>(source: DataSource<T>): Dataset<T> | null {
+  if (Array.isArray(source)) {
+    const items = source as readonly T[];
+    return { length: items.length, get: (index) => items[index] as T };
+  }
+  const given = source as Partial<Dataset<T>> & Partial<AsyncIterable<T>>;
+  if (typeof given === 'object' && given !== null) {
+    if (typeof given.get === 'function' && Number.isSafeInteger(given.length)) return given as Dataset<T>;
+    if (typeof given[Symbol.asyncIterator] === 'function') return null;
+  }
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `DataLoader: expected a data set (length and get), an array or an async iterable, got ${describe(source)}`,
+  );
+}
+
+function checkSample(value: unknown, index: number): Sample {
+  const { image } = (value ?? {}) as Partial<Sample>;
+  if (Tensor.isTensor(image)) return value as Sample;
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `sample ${index}: expected { image: Tensor, label: number }, got ${describe(value)}; give collate for other samples`,
+  );
+}
+
+function toLabel(label: number): bigint {
+  if (Number.isSafeInteger(label)) return BigInt(label);
+  throw makeError('ERR_SENET_LABELS', `expected a label that is an integer, got ${describe(label)}`);
+}
+
+/** Samples of one size as a batch. */
+async function stack(
+  samples: readonly unknown[],
+  indices: readonly number[],
+  options: TransformOptions,
+): Promise<SampleBatch> {
+  const checked = samples.map((sample, place) => checkSample(sample, indices[place] as number));
+  const shapes = checked.map(({ image }) => image.shape.join(' x '));
+  const other = shapes.findIndex((shape) => shape !== shapes[0]);
+  if (other >= 0) {
+    throw makeError(
+      'ERR_SENET_SHAPE',
+      `images of a batch must have one size: sample ${indices[0]} is ${shapes[0]}, sample ${indices[other]} is ` +
+        `${shapes[other]}; add a transform such as RandomResizedCrop, or Resize and CenterCrop`,
+    );
+  }
+  const [first] = checked;
+  if (first?.image.shape.length !== 3) {
+    throw makeError(
+      'ERR_SENET_SHAPE',
+      `sample ${indices[0]}: expected an image of channels x height x width, got ${shapes[0]}`,
+    );
+  }
+  const parts = checked.map(({ image }) => image);
+  const elements = first.image.numel * parts.length;
+  const images = (
+    elements <= 2 ** 21
+      ? ops.call('aten::stack', parts, 0)
+      : await ops.callAsync('aten::stack', parts, 0, { signal: options.signal })
+  ) as Tensor;
+  return { images, labels: checked.map(({ label }) => label) };
+}

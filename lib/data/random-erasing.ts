@@ -1,0 +1,101 @@
+/** `RandomErasing`, as torchvision's (Zhong and others, https://arxiv.org/abs/1708.04896). */
+import { makeError } from '../errors';
+import { tensor } from '../tensor/factories';
+import { checkOptions, describe } from '../tensor/options';
+import { tidy } from '../tensor/scope';
+import type { Tensor } from '../tensor/tensor';
+import { roundHalfToEven } from '../vision/preprocessing';
+import type { Box } from './geometry';
+import type { Random } from './random';
+import { checkNumber, checkRandoms, checkRange, sizesOf, type Transform } from './transforms';
+
+export interface RandomErasingOptions {
+  /** Probability. Default 0.5. */
+  p?: number;
+  /** Share of the image's area that is erased. Default [0.02, 0.33]. */
+  scale?: readonly [number, number];
+  /** Height through width of what is erased. Default [0.3, 3.3]. */
+  ratio?: readonly [number, number];
+  /** What it is filled with: a number, one for each channel, or 'random' for normal draws. Default 0. */
+  value?: number | readonly number[] | 'random';
+}
+
+/** Fills a random rectangle. Put it after Normalize, where 0 is the mean. */
+export class RandomErasing implements Transform {
+  readonly p: number;
+  readonly scale: readonly [number, number];
+  readonly ratio: readonly [number, number];
+  readonly value: readonly number[] | 'random';
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options?: RandomErasingOptions) {
+    const checked = checkOptions(options, ['p', 'scale', 'ratio', 'value'], 'RandomErasing');
+    const { p = 0.5, scale = [0.02, 0.33], ratio = [0.3, 3.3], value = 0 } = checked;
+    this.p = checkNumber(p, 'RandomErasing: p', 0, 1);
+    this.scale = checkRange(scale, 'RandomErasing: scale', 0, 1);
+    this.ratio = checkRange(ratio, 'RandomErasing: ratio', 1e-3, 1e3);
+    const values = typeof value === 'number' ? [value] : value;
+    const valid = Array.isArray(values) && values.length > 0 && values.every((one) => Number.isFinite(one));
+    if (!valid && values !== 'random') {
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `RandomErasing: value: expected a number, one for each channel or 'random', got ${describe(value)}`,
+      );
+    }
+    this.value = values as readonly number[] | 'random';
+  }
+
+  /** What to erase of an image of a size; null if it is left as it is. */
+  draw(random: Random, height: number, width: number): Box | null {
+    if (random.uniform() >= this.p) return null;
+    const area = height * width;
+    const [least, most] = this.ratio;
+    for (let attempt = 0; attempt < 10; attempt++) {
+      const target = area * random.uniform(...this.scale);
+      const ratio = Math.exp(random.uniform(Math.log(least), Math.log(most)));
+      const box = {
+        height: roundHalfToEven(Math.sqrt(target * ratio)),
+        width: roundHalfToEven(Math.sqrt(target / ratio)),
+      };
+      if (box.height >= height || box.width >= width) continue;
+      const top = random.integer(0, height - box.height + 1);
+      return { top, left: random.integer(0, width - box.width + 1), ...box };
+    }
+    return null;
+  }
+
+  /** @throws ERR_SENET_SHAPE (as many values as channels, or one), ERR_SENET_ARG_RANGE */
+  forward(images: Tensor, randoms: readonly Random[]): Tensor {
+    const [count, channels, height, width] = sizesOf(images, 'RandomErasing');
+    const { value } = this;
+    if (value !== 'random' && value.length !== 1 && value.length !== channels) {
+      throw makeError(
+        'ERR_SENET_SHAPE',
+        `RandomErasing: expected one value or ${channels}, as the images have channels, got ${value.length}`,
+      );
+    }
+    return tidy(() => {
+      let x = images;
+      for (const [index, random] of checkRandoms(randoms, count, 'RandomErasing').entries()) {
+        const box = this.draw(random, height, width);
+        if (box === null) continue;
+        if (x === images) x = images.clone();
+        const part = x
+          .select(0, index)
+          .slice(1, box.top, box.top + box.height)
+          .slice(2, box.left, box.left + box.width);
+        part.copy_(this.#filling(random, [channels, box.height, box.width]));
+      }
+      return x;
+    });
+  }
+
+  #filling(random: Random, shape: readonly number[]): Tensor {
+    if (this.value !== 'random') return tensor([...this.value]).view([this.value.length, 1, 1]);
+    const size = shape.reduce((product, side) => product * side, 1);
+    return tensor(
+      Float32Array.from({ length: size }, () => random.normal()),
+      { shape },
+    );
+  }
+}

@@ -1,0 +1,294 @@
+/**
+ * What happens to images between a data set and a network, with torchvision's names and meanings. A transform takes
+ * N x C x H x W images and one generator for each, and draws only from an image's own generator: whether images pass one
+ * by one or together makes no difference to their pixels. Geometry, colour and erasing have files of their own.
+ * Knows no data set and no loader.
+ */
+import { setImmediate } from 'node:timers/promises';
+
+import { makeError } from '../errors';
+import { tensor } from '../tensor/factories';
+import { ops } from '../tensor/ops';
+import { checkInteger, checkOptions, describe } from '../tensor/options';
+import type { Tensor } from '../tensor/tensor';
+import type { Random } from './random';
+
+export interface TransformOptions {
+  signal?: AbortSignal;
+}
+
+/** A step between data set and network. Write your own by implementing `forward`. */
+export interface Transform {
+  /**
+   * @param images - N x C x H x W; not to be changed
+   * @param randoms - a generator for each image; empty if the transform draws nothing
+   */
+  forward(images: Tensor, randoms: readonly Random[], options?: TransformOptions): Tensor | Promise<Tensor>;
+}
+
+/** Transforms one after the other. */
+export class Compose implements Transform {
+  readonly transforms: readonly Transform[];
+
+  /** @throws ERR_SENET_ARG_TYPE */
+  constructor(transforms: readonly Transform[]) {
+    if (!Array.isArray(transforms)) {
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `Compose: expected an array of transforms, got ${describe(transforms)}`,
+      );
+    }
+    this.transforms = transforms.map((transform) => checkTransform(transform, 'Compose'));
+  }
+
+  async forward(images: Tensor, randoms: readonly Random[], options?: TransformOptions): Promise<Tensor> {
+    let x = images;
+    const turns = new Turns();
+    for (const transform of this.transforms) {
+      x = await transform.forward(x, randoms, options);
+      await turns.take();
+    }
+    return x;
+  }
+}
+
+/** uint8 to float32, from 0..255 to 0..1. Floating images stay as they are. */
+export class ToTensor implements Transform {
+  /** @throws ERR_SENET_DTYPE (neither uint8 nor floating), ERR_SENET_SHAPE */
+  async forward(
+    images: Tensor,
+    _randoms: readonly Random[] = [],
+    options?: TransformOptions,
+  ): Promise<Tensor> {
+    sizesOf(images, 'ToTensor');
+    if (isFloatingImage(images, 'ToTensor')) return images;
+    const memory_format = 'contiguous'; // of decoded images the channels lie side by side
+    const x = await run(options, 'aten::to.dtype', images, 'float32', false, false, memory_format);
+    return run(options, 'aten::div_.Scalar', x, 255);
+  }
+}
+
+export interface NormalizeOptions {
+  /** One number for each channel, or one for all. */
+  mean: readonly number[];
+  /** As many as `mean`, none 0. */
+  std: readonly number[];
+}
+
+/** (x - mean) / std for each channel, of floating images. */
+export class Normalize implements Transform {
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options: NormalizeOptions) {
+    const { mean, std } = checkOptions(options, ['mean', 'std'], 'Normalize');
+    this.mean = checkNumbers(mean, 'Normalize: mean');
+    this.std = checkNumbers(std, 'Normalize: std');
+    if (this.std.includes(0)) throw makeError('ERR_SENET_ARG_RANGE', 'Normalize: std: expected no zero');
+    if (this.mean.length !== this.std.length) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `Normalize: expected as many deviations as means, got ${this.std.length} and ${this.mean.length}`,
+      );
+    }
+  }
+
+  /** @throws ERR_SENET_DTYPE (not floating), ERR_SENET_SHAPE */
+  async forward(
+    images: Tensor,
+    _randoms: readonly Random[] = [],
+    options?: TransformOptions,
+  ): Promise<Tensor> {
+    const [, channels] = sizesOf(images, 'Normalize');
+    if (!isFloatingImage(images, 'Normalize')) {
+      throw makeError(
+        'ERR_SENET_DTYPE',
+        'Normalize: expected floating images, got uint8; put ToTensor before it',
+      );
+    }
+    if (this.mean.length !== 1 && this.mean.length !== channels && channels !== 1) {
+      throw makeError(
+        'ERR_SENET_SHAPE',
+        `Normalize: expected images of ${this.mean.length} channels, as there are means, got ${channels}`,
+      );
+    }
+    const { dtype } = images;
+    const perChannel = (values: readonly number[]): Tensor =>
+      tensor([...values], { dtype }).view([values.length, 1, 1]);
+    const x = await run(options, 'aten::sub.Tensor', images, perChannel(this.mean));
+    return run(options, 'aten::div_.Tensor', x, perChannel(this.std));
+  }
+}
+
+export interface GrayscaleOptions {
+  /** 1, or 3 equal channels. Default 1. */
+  outputChannels?: 1 | 3;
+}
+
+/** RGB to grey by torchvision's formula (0.2989, 0.587, 0.114); grey stays grey, repeated if three channels are asked. */
+export class Grayscale implements Transform {
+  readonly outputChannels: 1 | 3;
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options?: GrayscaleOptions) {
+    const { outputChannels = 1 } = checkOptions(options, ['outputChannels'], 'Grayscale');
+    if (outputChannels !== 1 && outputChannels !== 3) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `Grayscale: outputChannels: expected 1 or 3, got ${describe(outputChannels)}`,
+      );
+    }
+    this.outputChannels = outputChannels;
+  }
+
+  /** @throws ERR_SENET_SHAPE (neither one nor three channels) */
+  forward(images: Tensor): Tensor {
+    const channels = colourChannels(images, 'Grayscale');
+    const grey = channels === 3 ? toGrey(images) : images;
+    return this.outputChannels === 1 ? grey : grey.expand([-1, 3, -1, -1]);
+  }
+}
+
+/** torchvision's grey of RGB images, in their dtype: N x 1 x H x W. */
+export function toGrey(images: Tensor): Tensor {
+  const channel = (index: number, weight: number): Tensor => images.slice(1, index, index + 1).mul(weight);
+  return channel(0, 0.2989).add_(channel(1, 0.587)).add_(channel(2, 0.114)).to(images.dtype);
+}
+
+// ---- what all transforms share ----
+
+/** Milliseconds of work after which others on this thread have their turn. */
+const TURN = 4;
+
+/** Work in pieces on a thread that a service shares. */
+export class Turns {
+  #since = performance.now();
+
+  /** Between two pieces: lets others go first if this has been at it for a while. */
+  async take(): Promise<void> {
+    if (performance.now() - this.#since < TURN) return;
+    await setImmediate();
+    this.#since = performance.now();
+  }
+}
+
+/**
+ * Up to so many elements an operator runs on the calling thread (about a millisecond); beyond it is a job, which may
+ * have to wait for a step of the training.
+ */
+const INLINE_ELEMENTS = 2 ** 21;
+
+/** One operator on `x`: here if it is short, as a job if it is not. */
+export async function run(
+  options: TransformOptions | undefined,
+  name: string,
+  x: Tensor,
+  ...args: unknown[]
+): Promise<Tensor> {
+  if (x.numel <= INLINE_ELEMENTS) return ops.call(name, x, ...args) as Tensor;
+  return (await ops.callAsync(name, x, ...args, { signal: options?.signal })) as Tensor;
+}
+
+/** @throws ERR_SENET_SHAPE unless images are N x C x H x W */
+export function sizesOf(
+  images: Tensor,
+  where: string,
+): [count: number, channels: number, height: number, width: number] {
+  const { shape } = images;
+  if (shape.length !== 4) {
+    throw makeError(
+      'ERR_SENET_SHAPE',
+      `${where}: expected images of N x C x H x W, got [${shape.join(', ')}]`,
+    );
+  }
+  return shape as unknown as [number, number, number, number];
+}
+
+/** @throws ERR_SENET_SHAPE unless images have one or three channels */
+export function colourChannels(images: Tensor, where: string): 1 | 3 {
+  const [, channels] = sizesOf(images, where);
+  if (channels === 1 || channels === 3) return channels;
+  throw makeError('ERR_SENET_SHAPE', `${where}: expected images of 1 or 3 channels, got ${channels}`);
+}
+
+/** True for floating images, false for uint8. @throws ERR_SENET_DTYPE for others */
+export function isFloatingImage(images: Tensor, where: string): boolean {
+  const { dtype } = images;
+  if (dtype === 'uint8') return false;
+  if (dtype === 'float32' || dtype === 'float64' || dtype === 'float16' || dtype === 'bfloat16') return true;
+  throw makeError('ERR_SENET_DTYPE', `${where}: expected uint8 or floating images, got ${dtype}`);
+}
+
+/** The generators, one for each image. @throws ERR_SENET_ARG_RANGE if there are fewer or more */
+export function checkRandoms(randoms: readonly Random[], count: number, where: string): readonly Random[] {
+  if (Array.isArray(randoms) && randoms.length === count) return randoms as readonly Random[];
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: expected a generator for each of ${count} images, got ${describe(randoms)}`,
+  );
+}
+
+/** @throws ERR_SENET_ARG_TYPE */
+export function checkTransform(value: unknown, where: string): Transform {
+  if (typeof (value as Partial<Transform> | null | undefined)?.forward === 'function')
+    return value as Transform;
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `${where}: expected a transform (an object with a method forward), got ${describe(value)}`,
+  );
+}
+
+/** A finite number within [minimum, maximum]. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
+export function checkNumber(value: unknown, what: string, minimum: number, maximum: number): number {
+  if (typeof value !== 'number') {
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a number, got ${describe(value)}`);
+  }
+  if (!(value >= minimum && value <= maximum)) {
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `${what}: expected a number from ${minimum} to ${maximum}, got ${value}`,
+    );
+  }
+  return value;
+}
+
+/** Two numbers in order. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
+export function checkRange(value: unknown, what: string, minimum: number, maximum: number): [number, number] {
+  if (!Array.isArray(value) || value.length !== 2) {
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected [low, high], got ${describe(value)}`);
+  }
+  const low = checkNumber(value[0], what, minimum, maximum);
+  return [low, checkNumber(value[1], what, low, maximum)];
+}
+
+function checkNumbers(value: unknown, what: string): readonly number[] {
+  const valid = Array.isArray(value) && value.length > 0 && value.every((number) => Number.isFinite(number));
+  if (valid) return [...(value as number[])];
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `${what}: expected an array of finite numbers, got ${describe(value)}`,
+  );
+}
+
+export type Size = number | readonly [height: number, width: number];
+
+/** No side is longer: one of a mistaken unit would otherwise take all memory. */
+const MAX_SIDE = 16_384;
+
+/** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
+export function checkSize(value: unknown, what: string): Size {
+  if (typeof value === 'number') return checkInteger(value, what, 1, MAX_SIDE);
+  if (!Array.isArray(value) || value.length !== 2) {
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${what}: expected a number or [height, width], got ${describe(value)}`,
+    );
+  }
+  return [checkInteger(value[0], what, 1, MAX_SIDE), checkInteger(value[1], what, 1, MAX_SIDE)];
+}
+
+/** One number means a square. */
+export function bothSides(size: Size): [height: number, width: number] {
+  return typeof size === 'number' ? [size, size] : [size[0], size[1]];
+}

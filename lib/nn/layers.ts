@@ -1,0 +1,272 @@
+/**
+ * The layers of `torch.nn` for networks of one's own, with PyTorch's arguments, defaults, keys and initial draws. They
+ * run natively (`native/nn/layers.h`).
+ */
+import { makeError } from '../errors';
+import { checkBoolean, checkInteger, checkOptions, describe } from '../tensor/options';
+import type { Tensor } from '../tensor/tensor';
+import { createNativeModule, Module, NativeModule, registerModuleClass } from './module';
+
+/** One number for height and width, or [height, width]. */
+export type Size2 = number | readonly [number, number];
+
+export interface Conv2dOptions {
+  /** Default 1. */
+  stride?: Size2;
+  /** Zeros on each side. Default 0. */
+  padding?: Size2;
+  /** Default 1. */
+  dilation?: Size2;
+  /** Divides both numbers of channels. Default 1. */
+  groups?: number;
+  /** Default true. */
+  bias?: boolean;
+}
+
+/** Convolution of N x inChannels x H x W, `torch.nn.Conv2d`. */
+export class Conv2d extends NativeModule {
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_OUT_OF_MEMORY */
+  constructor(inChannels: number, outChannels: number, kernelSize: Size2, options?: Conv2dOptions) {
+    const known = ['stride', 'padding', 'dilation', 'groups', 'bias'];
+    const {
+      stride = 1,
+      padding = 0,
+      dilation = 1,
+      groups = 1,
+      bias = true,
+    } = checkOptions(options, known, 'Conv2d');
+    super(
+      createNativeModule('Conv2d', {
+        inChannels: checkInteger(inChannels, 'Conv2d: inChannels', 1),
+        outChannels: checkInteger(outChannels, 'Conv2d: outChannels', 1),
+        kernelSize: checkSize(kernelSize, 'Conv2d: kernelSize', 1),
+        stride: checkSize(stride, 'Conv2d: stride', 1),
+        padding: checkSize(padding, 'Conv2d: padding', 0),
+        dilation: checkSize(dilation, 'Conv2d: dilation', 1),
+        groups: checkInteger(groups, 'Conv2d: groups', 1),
+        bias: checkBoolean(bias, 'Conv2d: bias'),
+      }),
+    );
+  }
+
+  get inChannels(): number {
+    return Module.widthOf(this)[0];
+  }
+  get outChannels(): number {
+    return Module.widthOf(this)[1];
+  }
+  /** outChannels x inChannels / groups x kernel height x kernel width. */
+  get weight(): Tensor {
+    return Module.ownTensor(this, 'weight') as Tensor;
+  }
+  get bias(): Tensor | null {
+    return Module.ownTensor(this, 'bias');
+  }
+}
+registerModuleClass('Conv2d', Conv2d);
+
+export interface BatchNorm2dOptions {
+  /** Added to the variance. Default 1e-5. */
+  eps?: number;
+  /** Weight of a new batch in the running statistics, 0 to 1; null averages all batches alike. Default 0.1. */
+  momentum?: number | null;
+}
+
+/** Batch normalisation over N, H and W with affine parameters and running statistics, `torch.nn.BatchNorm2d`. */
+export class BatchNorm2d extends NativeModule {
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(numFeatures: number, options?: BatchNorm2dOptions) {
+    const { eps = 1e-5, momentum = 0.1 } = checkOptions(options, ['eps', 'momentum'], 'BatchNorm2d');
+    super(
+      createNativeModule('BatchNorm2d', {
+        features: checkInteger(numFeatures, 'BatchNorm2d: numFeatures', 1),
+        eps: checkNumber(eps, 'BatchNorm2d: eps', 0, 1e6),
+        momentum: momentum === null ? -1 : checkNumber(momentum, 'BatchNorm2d: momentum', 0, 1),
+      }),
+    );
+  }
+
+  get numFeatures(): number {
+    return Module.widthOf(this)[0];
+  }
+  get weight(): Tensor {
+    return Module.ownTensor(this, 'weight') as Tensor;
+  }
+  get bias(): Tensor {
+    return Module.ownTensor(this, 'bias') as Tensor;
+  }
+  get runningMean(): Tensor {
+    return Module.ownTensor(this, 'running_mean') as Tensor;
+  }
+  get runningVar(): Tensor {
+    return Module.ownTensor(this, 'running_var') as Tensor;
+  }
+}
+registerModuleClass('BatchNorm2d', BatchNorm2d);
+
+/** Product with a matrix over the last dimension, `torch.nn.Linear`: ... x inFeatures to ... x outFeatures. */
+export class Linear extends NativeModule {
+  /**
+   * @param options.bias default true
+   * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_OUT_OF_MEMORY
+   */
+  constructor(inFeatures: number, outFeatures: number, options?: { bias?: boolean }) {
+    const { bias = true } = checkOptions(options, ['bias'], 'Linear');
+    super(
+      createNativeModule('Linear', {
+        inFeatures: checkInteger(inFeatures, 'Linear: inFeatures', 1),
+        outFeatures: checkInteger(outFeatures, 'Linear: outFeatures', 1),
+        bias: checkBoolean(bias, 'Linear: bias'),
+      }),
+    );
+  }
+
+  get inFeatures(): number {
+    return Module.widthOf(this)[0];
+  }
+  get outFeatures(): number {
+    return Module.widthOf(this)[1];
+  }
+  /** outFeatures x inFeatures. */
+  get weight(): Tensor {
+    return Module.ownTensor(this, 'weight') as Tensor;
+  }
+  get bias(): Tensor | null {
+    return Module.ownTensor(this, 'bias');
+  }
+}
+registerModuleClass('Linear', Linear);
+
+/** max(x, 0), `torch.nn.ReLU`. */
+export class ReLU extends NativeModule {
+  /**
+   * @param options.inplace change the input. Default false
+   * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION
+   */
+  constructor(options?: { inplace?: boolean }) {
+    const { inplace = false } = checkOptions(options, ['inplace'], 'ReLU');
+    super(createNativeModule('ReLU', { inPlace: checkBoolean(inplace, 'ReLU: inplace') }));
+  }
+}
+registerModuleClass('ReLU', ReLU);
+
+/** 1 / (1 + exp(-x)), `torch.nn.Sigmoid`. */
+export class Sigmoid extends NativeModule {
+  constructor() {
+    super(createNativeModule('Sigmoid', {}));
+  }
+}
+registerModuleClass('Sigmoid', Sigmoid);
+
+/** Gives its input, `torch.nn.Identity`. */
+export class Identity extends NativeModule {
+  constructor() {
+    super(createNativeModule('Identity', {}));
+  }
+}
+registerModuleClass('Identity', Identity);
+
+export interface PoolOptions {
+  /** Default: the size of the window. */
+  stride?: number;
+  /** On each side, at most half of the window. Default 0. */
+  padding?: number;
+}
+
+function poolOptions(
+  where: string,
+  kernelSize: number,
+  options: PoolOptions | undefined,
+): { kernelSize: number; stride: number; padding: number } {
+  const { stride = kernelSize, padding = 0 } = checkOptions(options, ['stride', 'padding'], where);
+  checkInteger(kernelSize, `${where}: kernelSize`, 1);
+  return {
+    kernelSize,
+    stride: checkInteger(stride, `${where}: stride`, 1),
+    padding: checkInteger(padding, `${where}: padding`, 0, Math.floor(kernelSize / 2)),
+  };
+}
+
+/** The largest of each window of kernelSize x kernelSize, `torch.nn.MaxPool2d` in floor mode. */
+export class MaxPool2d extends NativeModule {
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(kernelSize: number, options?: PoolOptions) {
+    super(createNativeModule('MaxPool2d', poolOptions('MaxPool2d', kernelSize, options)));
+  }
+}
+registerModuleClass('MaxPool2d', MaxPool2d);
+
+/** The mean of each window of kernelSize x kernelSize, zeros of the padding included, `torch.nn.AvgPool2d`. */
+export class AvgPool2d extends NativeModule {
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(kernelSize: number, options?: PoolOptions) {
+    super(createNativeModule('AvgPool2d', poolOptions('AvgPool2d', kernelSize, options)));
+  }
+}
+registerModuleClass('AvgPool2d', AvgPool2d);
+
+/** Means of as many windows as the output has places, `torch.nn.AdaptiveAvgPool2d`. */
+export class AdaptiveAvgPool2d extends NativeModule {
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
+  constructor(outputSize: Size2) {
+    const where = 'AdaptiveAvgPool2d: outputSize';
+    super(createNativeModule('AdaptiveAvgPool2d', { outputSize: checkSize(outputSize, where, 1) }));
+  }
+}
+registerModuleClass('AdaptiveAvgPool2d', AdaptiveAvgPool2d);
+
+/** In training sets values to 0 with probability p and scales the others by 1 / (1 - p), `torch.nn.Dropout`. */
+export class Dropout extends NativeModule {
+  /**
+   * @param p from 0 to 1. Default 0.5
+   * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE
+   */
+  constructor(p = 0.5) {
+    super(createNativeModule('Dropout', { p: checkNumber(p, 'Dropout: p', 0, 1) }));
+  }
+}
+registerModuleClass('Dropout', Dropout);
+
+/** Makes one dimension of those from startDim to endDim, `torch.nn.Flatten`. */
+export class Flatten extends NativeModule {
+  /**
+   * @param startDim default 1
+   * @param endDim negative counts from the last. Default -1
+   * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE
+   */
+  constructor(startDim = 1, endDim = -1) {
+    super(
+      createNativeModule('Flatten', {
+        startDim: checkInteger(startDim, 'Flatten: startDim', -64, 63),
+        endDim: checkInteger(endDim, 'Flatten: endDim', -64, 63),
+      }),
+    );
+  }
+}
+registerModuleClass('Flatten', Flatten);
+
+function checkSize(size: unknown, where: string, minimum: number): [number, number] {
+  if (Array.isArray(size)) {
+    if (size.length !== 2) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${where}: expected a number or [height, width], got ${describe(size)}`,
+      );
+    }
+    return [checkInteger(size[0], `${where}[0]`, minimum), checkInteger(size[1], `${where}[1]`, minimum)];
+  }
+  const both = checkInteger(size, where, minimum);
+  return [both, both];
+}
+
+function checkNumber(value: unknown, where: string, minimum: number, maximum: number): number {
+  if (typeof value !== 'number')
+    throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a number, got ${describe(value)}`);
+  if (!(value >= minimum && value <= maximum)) {
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `${where}: expected a number from ${minimum} to ${maximum}, got ${value}`,
+    );
+  }
+  return value;
+}

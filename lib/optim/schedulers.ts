@@ -1,0 +1,576 @@
+/**
+ * Learning rates that change as training goes on, as `torch.optim.lr_scheduler`. Like PyTorch's, each computes the next
+ * rate from the present one of the group, so that several may act on one optimiser in turn. Each writes only `lr` and,
+ * OneCycleLR, momentum; none knows what an optimiser does with them.
+ *
+ * State dicts have PyTorch's names (`last_epoch`, `_step_count`), so that Python continues what this library saved.
+ */
+import { makeError } from '../errors';
+import { checkBoolean, checkInteger, checkNumber, checkOptions, describe } from '../tensor/options';
+import { Optimizer, type ParamGroup } from './optimizer';
+import { dictionary, list } from './state';
+
+/** What a scheduler saves: its options and where it stands, by PyTorch's names. */
+export type SchedulerState = Record<string, unknown>;
+
+/** The base of all schedulers. Call `step()` after the optimiser's step, once for each epoch or batch as you mean it. */
+export abstract class LRScheduler {
+  /** @internal */
+  protected readonly optimizer: Optimizer;
+  #baseLrs: readonly number[] = [];
+  #lastLr: number[] = [];
+  #lastEpoch = -1;
+  #stepCount = 0;
+
+  /** @internal */
+  protected constructor(optimizer: Optimizer, where: string) {
+    if (!(optimizer instanceof Optimizer)) {
+      throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an optimiser, got ${describe(optimizer)}`);
+    }
+    this.optimizer = optimizer;
+  }
+
+  /** @internal The last act of each constructor: sets the first rates. */
+  protected begin(): void {
+    for (const group of this.optimizer.paramGroups) group.initialLr ??= group.lr;
+    this.#baseLrs = this.optimizer.paramGroups.map((group) => group.initialLr ?? group.lr);
+    this.step();
+  }
+
+  /** Steps taken since construction; the first rates are those of step 0. */
+  get lastEpoch(): number {
+    return this.#lastEpoch;
+  }
+
+  /** The rates of the groups when the scheduler was made. @internal */
+  protected get baseLrs(): readonly number[] {
+    return this.#baseLrs;
+  }
+
+  /** Goes on to the next rates and writes them into the optimiser's groups. */
+  step(): void {
+    const next = this.#lastEpoch + 1;
+    const rates = this.optimizer.paramGroups.map((group, index) => this.nextLr(group, index, next));
+    this.#lastEpoch = next;
+    this.#stepCount++;
+    for (const [index, group] of this.optimizer.paramGroups.entries()) group.lr = rates[index] as number;
+    this.#lastLr = rates;
+  }
+
+  /** The rates of the groups, as the last step set them. */
+  getLastLr(): number[] {
+    return [...this.#lastLr];
+  }
+
+  /** @internal The rate of a group at step `epoch`, 0 being the first. */
+  protected abstract nextLr(group: ParamGroup, index: number, epoch: number): number;
+  /** @internal Options by PyTorch's names. */
+  protected abstract options(): SchedulerState;
+  /** @internal Takes the options of a state dict; throws ERR_SENET_STATE_DICT. */
+  protected abstract takeOptions(state: ReadonlyMap<unknown, unknown>, where: string): void;
+
+  /** Options and position with PyTorch's names; the rates themselves are in the optimiser's state. */
+  stateDict(): SchedulerState {
+    return {
+      ...this.options(),
+      base_lrs: [...this.#baseLrs],
+      last_epoch: this.#lastEpoch,
+      _step_count: this.#stepCount,
+      _is_initial: false,
+      _get_lr_called_within_step: false,
+      _last_lr: [...this.#lastLr],
+    };
+  }
+
+  /**
+   * Takes a state dict of `stateDict()`, or what `loadCheckpoint` reads from a file of Python's. Load the optimiser's
+   * state too: it has the present rates.
+   *
+   * @throws ERR_SENET_STATE_DICT if it is of another scheduler or other groups; nothing is changed then
+   */
+  loadStateDict(value: unknown): void {
+    const where = `${this.constructor.name}.loadStateDict`;
+    const state = dictionary(value, where);
+    const { length } = this.optimizer.paramGroups;
+    const rates = (name: string): number[] => {
+      const values = list(state.get(name), `${where}: ${name}`).map((rate) =>
+        savedNumber(rate, `${where}: ${name}`),
+      );
+      if (values.length === length) return values;
+      throw makeError(
+        'ERR_SENET_STATE_DICT',
+        `${where}: ${name}: expected ${length} rates, got ${values.length}`,
+      );
+    };
+    const baseLrs = rates('base_lrs');
+    const lastLr = rates('_last_lr');
+    const lastEpoch = savedNumber(state.get('last_epoch'), `${where}: last_epoch`);
+    const stepCount = savedNumber(state.get('_step_count') ?? lastEpoch + 1, `${where}: _step_count`);
+    this.takeOptions(state, where);
+    this.#baseLrs = baseLrs;
+    this.#lastLr = lastLr;
+    this.#lastEpoch = lastEpoch;
+    this.#stepCount = stepCount;
+  }
+}
+
+function savedNumber(value: unknown, what: string): number {
+  if (typeof value === 'number' && Number.isFinite(value)) return value;
+  throw makeError('ERR_SENET_STATE_DICT', `${what}: expected a number, got ${describe(value)}`);
+}
+
+function required<T>(value: T | undefined, what: string): T {
+  if (value === undefined) throw makeError('ERR_SENET_ARG_MISSING', `${what} is required`);
+  return value;
+}
+
+export interface StepLROptions {
+  /** Steps between two changes, at least 1. */
+  stepSize: number;
+  /** Default 0.1. */
+  gamma?: number;
+}
+
+/** Multiplies the rates by `gamma` every `stepSize` steps. */
+export class StepLR extends LRScheduler {
+  #stepSize: number;
+  #gamma: number;
+
+  /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(optimizer: Optimizer, options: StepLROptions) {
+    super(optimizer, 'StepLR');
+    const { stepSize, gamma = 0.1 } = checkOptions(options, ['stepSize', 'gamma'], 'StepLR');
+    this.#stepSize = checkInteger(required(stepSize, 'StepLR: stepSize'), 'StepLR: stepSize', 1);
+    this.#gamma = checkNumber(gamma, 'StepLR: gamma', 0);
+    this.begin();
+  }
+
+  protected override nextLr(group: ParamGroup, _: number, epoch: number): number {
+    return epoch === 0 || epoch % this.#stepSize !== 0 ? group.lr : group.lr * this.#gamma;
+  }
+  protected override options(): SchedulerState {
+    return { step_size: this.#stepSize, gamma: this.#gamma };
+  }
+  protected override takeOptions(state: ReadonlyMap<unknown, unknown>, where: string): void {
+    const stepSize = savedNumber(state.get('step_size'), `${where}: step_size`);
+    this.#gamma = savedNumber(state.get('gamma'), `${where}: gamma`);
+    this.#stepSize = stepSize;
+  }
+}
+
+export interface MultiStepLROptions {
+  /** Steps at which the rate changes; one that stands there twice counts twice. */
+  milestones: readonly number[];
+  /** Default 0.1. */
+  gamma?: number;
+}
+
+/** Multiplies the rates by `gamma` at each milestone. */
+export class MultiStepLR extends LRScheduler {
+  /** Milestone -> how many times it was given. */
+  #milestones: Map<number, number>;
+  #gamma: number;
+
+  /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(optimizer: Optimizer, options: MultiStepLROptions) {
+    super(optimizer, 'MultiStepLR');
+    const { milestones, gamma = 0.1 } = checkOptions(options, ['milestones', 'gamma'], 'MultiStepLR');
+    const given: unknown = required(milestones, 'MultiStepLR: milestones');
+    if (!Array.isArray(given)) {
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `MultiStepLR: milestones: expected an array of steps, got ${describe(given)}`,
+      );
+    }
+    this.#milestones = new Map();
+    for (const [i, milestone] of given.entries()) {
+      const step = checkInteger(milestone, `MultiStepLR: milestones[${i}]`, 0);
+      this.#milestones.set(step, (this.#milestones.get(step) ?? 0) + 1);
+    }
+    this.#gamma = checkNumber(gamma, 'MultiStepLR: gamma', 0);
+    this.begin();
+  }
+
+  protected override nextLr(group: ParamGroup, _: number, epoch: number): number {
+    const times = this.#milestones.get(epoch) ?? 0;
+    return times === 0 ? group.lr : group.lr * this.#gamma ** times;
+  }
+  protected override options(): SchedulerState {
+    return { milestones: new Map(this.#milestones), gamma: this.#gamma };
+  }
+  protected override takeOptions(state: ReadonlyMap<unknown, unknown>, where: string): void {
+    const saved = dictionary(state.get('milestones'), `${where}: milestones`);
+    const milestones = new Map(
+      [...saved].map(([step, times]): [number, number] => [
+        savedNumber(Number(step), `${where}: milestones`),
+        savedNumber(times, `${where}: milestones`),
+      ]),
+    );
+    this.#gamma = savedNumber(state.get('gamma'), `${where}: gamma`);
+    this.#milestones = milestones;
+  }
+}
+
+export interface ExponentialLROptions {
+  gamma: number;
+}
+
+/** Multiplies the rates by `gamma` at every step. */
+export class ExponentialLR extends LRScheduler {
+  #gamma: number;
+
+  /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(optimizer: Optimizer, options: ExponentialLROptions) {
+    super(optimizer, 'ExponentialLR');
+    const { gamma } = checkOptions(options, ['gamma'], 'ExponentialLR');
+    this.#gamma = checkNumber(required(gamma, 'ExponentialLR: gamma'), 'ExponentialLR: gamma', 0);
+    this.begin();
+  }
+
+  protected override nextLr(group: ParamGroup, _: number, epoch: number): number {
+    return epoch === 0 ? group.lr : group.lr * this.#gamma;
+  }
+  protected override options(): SchedulerState {
+    return { gamma: this.#gamma };
+  }
+  protected override takeOptions(state: ReadonlyMap<unknown, unknown>, where: string): void {
+    this.#gamma = savedNumber(state.get('gamma'), `${where}: gamma`);
+  }
+}
+
+export interface CosineAnnealingLROptions {
+  /** Steps from the highest rate to the lowest, at least 1. Beyond it the rate rises again. */
+  tMax: number;
+  /** The lowest rate. Default 0. */
+  etaMin?: number;
+}
+
+/** Half a cosine from the rate at the beginning down to `etaMin`. */
+export class CosineAnnealingLR extends LRScheduler {
+  #tMax: number;
+  #etaMin: number;
+
+  /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(optimizer: Optimizer, options: CosineAnnealingLROptions) {
+    super(optimizer, 'CosineAnnealingLR');
+    const { tMax, etaMin = 0 } = checkOptions(options, ['tMax', 'etaMin'], 'CosineAnnealingLR');
+    this.#tMax = checkInteger(required(tMax, 'CosineAnnealingLR: tMax'), 'CosineAnnealingLR: tMax', 1);
+    this.#etaMin = checkNumber(etaMin, 'CosineAnnealingLR: etaMin', 0);
+    this.begin();
+  }
+
+  protected override nextLr(group: ParamGroup, index: number, epoch: number): number {
+    if (epoch === 0) return group.lr;
+    const [tMax, etaMin] = [this.#tMax, this.#etaMin];
+    // At the bottom the quotient below would be 0 / 0; the rate starts to rise from there.
+    if ((epoch - 1 - tMax) % (2 * tMax) === 0) {
+      const base = this.baseLrs[index] ?? group.lr;
+      return group.lr + ((base - etaMin) * (1 - Math.cos(Math.PI / tMax))) / 2;
+    }
+    const quotient =
+      (1 + Math.cos((Math.PI * epoch) / tMax)) / (1 + Math.cos((Math.PI * (epoch - 1)) / tMax));
+    return quotient * (group.lr - etaMin) + etaMin;
+  }
+  protected override options(): SchedulerState {
+    return { T_max: this.#tMax, eta_min: this.#etaMin };
+  }
+  protected override takeOptions(state: ReadonlyMap<unknown, unknown>, where: string): void {
+    const tMax = savedNumber(state.get('T_max'), `${where}: T_max`);
+    this.#etaMin = savedNumber(state.get('eta_min'), `${where}: eta_min`);
+    this.#tMax = tMax;
+  }
+}
+
+export interface LinearLROptions {
+  /** What the rate is multiplied by at first, above 0 and at most 1. Default 1/3. */
+  startFactor?: number;
+  /** What it is multiplied by in the end, 0 to 1. Default 1. */
+  endFactor?: number;
+  /** Steps from one to the other, at least 0. Default 5. */
+  totalIters?: number;
+}
+
+/** A straight line from one share of the rate to another: the warm-up at the beginning. */
+export class LinearLR extends LRScheduler {
+  #startFactor: number;
+  #endFactor: number;
+  #totalIters: number;
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  constructor(optimizer: Optimizer, options?: LinearLROptions) {
+    super(optimizer, 'LinearLR');
+    const {
+      startFactor = 1 / 3,
+      endFactor = 1,
+      totalIters = 5,
+    } = checkOptions(options, ['startFactor', 'endFactor', 'totalIters'], 'LinearLR');
+    this.#startFactor = checkNumber(startFactor, 'LinearLR: startFactor', Number.MIN_VALUE, 1);
+    this.#endFactor = checkNumber(endFactor, 'LinearLR: endFactor', 0, 1);
+    this.#totalIters = checkInteger(totalIters, 'LinearLR: totalIters', 0);
+    this.begin();
+  }
+
+  protected override nextLr(group: ParamGroup, _: number, epoch: number): number {
+    if (epoch === 0) return group.lr * this.#startFactor;
+    if (epoch > this.#totalIters) return group.lr;
+    const rise = this.#endFactor - this.#startFactor;
+    return group.lr * (1 + rise / (this.#totalIters * this.#startFactor + (epoch - 1) * rise));
+  }
+  protected override options(): SchedulerState {
+    return {
+      start_factor: this.#startFactor,
+      end_factor: this.#endFactor,
+      total_iters: this.#totalIters,
+    };
+  }
+  protected override takeOptions(state: ReadonlyMap<unknown, unknown>, where: string): void {
+    const startFactor = savedNumber(state.get('start_factor'), `${where}: start_factor`);
+    const endFactor = savedNumber(state.get('end_factor'), `${where}: end_factor`);
+    this.#totalIters = savedNumber(state.get('total_iters'), `${where}: total_iters`);
+    this.#startFactor = startFactor;
+    this.#endFactor = endFactor;
+  }
+}
+
+export interface OneCycleLROptions {
+  /** The highest rate: of all groups, or of each. */
+  maxLr: number | readonly number[];
+  /** All steps; or give `epochs` and `stepsPerEpoch`. */
+  totalSteps?: number;
+  epochs?: number;
+  stepsPerEpoch?: number;
+  /** The share of the steps in which the rate rises, 0 to 1. Default 0.3. */
+  pctStart?: number;
+  /** Default 'cos'. */
+  annealStrategy?: 'cos' | 'linear';
+  /** Lower the momentum (or Adam's first beta) while the rate rises. Default true. */
+  cycleMomentum?: boolean;
+  /** The lowest momentum. Default 0.85. */
+  baseMomentum?: number | readonly number[];
+  /** The highest momentum. Default 0.95. */
+  maxMomentum?: number | readonly number[];
+  /** The first rate is the highest divided by this. Default 25. */
+  divFactor?: number;
+  /** The last rate is the first divided by this. Default 10000. */
+  finalDivFactor?: number;
+  /** Fall back to the first rate in as many steps as it rose, then to the last. Default false. */
+  threePhase?: boolean;
+}
+
+type RateName = 'initialLr' | 'maxLr' | 'minLr';
+type MomentumName = 'maxMomentum' | 'baseMomentum';
+
+interface Phase {
+  readonly endStep: number;
+  readonly lr: readonly [RateName, RateName];
+  readonly momentum: readonly [MomentumName, MomentumName];
+}
+
+// Names of values in a group: ours and PyTorch's.
+const GROUP_NAMES = {
+  initialLr: 'initial_lr',
+  maxLr: 'max_lr',
+  minLr: 'min_lr',
+  maxMomentum: 'max_momentum',
+  baseMomentum: 'base_momentum',
+} as const;
+
+/**
+ * One cycle: the rate rises to `maxLr` and falls far below where it began, the momentum the other way round.
+ * Smith and Topin: *Super-Convergence* (2018). Call `step()` after every batch.
+ */
+export class OneCycleLR extends LRScheduler {
+  #totalSteps: number;
+  #phases: readonly Phase[];
+  #strategy: 'cos' | 'linear';
+  #cycleMomentum: boolean;
+  readonly #usesBeta: boolean;
+
+  /**
+   * @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
+   */
+  constructor(optimizer: Optimizer, options: OneCycleLROptions) {
+    const where = 'OneCycleLR';
+    super(optimizer, where);
+    const known = [
+      'maxLr',
+      'totalSteps',
+      'epochs',
+      'stepsPerEpoch',
+      'pctStart',
+      'annealStrategy',
+      'cycleMomentum',
+      'baseMomentum',
+      'maxMomentum',
+      'divFactor',
+      'finalDivFactor',
+      'threePhase',
+    ];
+    const {
+      maxLr,
+      totalSteps,
+      epochs,
+      stepsPerEpoch,
+      pctStart = 0.3,
+      annealStrategy = 'cos',
+      cycleMomentum = true,
+      baseMomentum = 0.85,
+      maxMomentum = 0.95,
+      divFactor = 25,
+      finalDivFactor = 1e4,
+      threePhase = false,
+    } = checkOptions(options, known, where);
+    const forEachGroup = (value: unknown, name: string): number[] => {
+      const groups = optimizer.paramGroups.length;
+      const values: unknown[] = Array.isArray(value) ? value : Array<unknown>(groups).fill(value);
+      if (values.length !== groups) {
+        throw makeError(
+          'ERR_SENET_ARG_RANGE',
+          `${where}: ${name}: expected a number, or one for each of the ${groups} groups, got ${values.length}`,
+        );
+      }
+      return values.map((one) => checkNumber(one, `${where}: ${name}`, 0));
+    };
+    const maxLrs = forEachGroup(required(maxLr, `${where}: maxLr`), 'maxLr');
+    const baseMomentums = forEachGroup(baseMomentum, 'baseMomentum');
+    const maxMomentums = forEachGroup(maxMomentum, 'maxMomentum');
+    if (totalSteps !== undefined) this.#totalSteps = checkInteger(totalSteps, `${where}: totalSteps`, 1);
+    else if (epochs !== undefined && stepsPerEpoch !== undefined) {
+      this.#totalSteps =
+        checkInteger(epochs, `${where}: epochs`, 1) *
+        checkInteger(stepsPerEpoch, `${where}: stepsPerEpoch`, 1);
+    } else {
+      throw makeError(
+        'ERR_SENET_ARG_MISSING',
+        `${where}: totalSteps, or epochs and stepsPerEpoch, are required`,
+      );
+    }
+    checkNumber(pctStart, `${where}: pctStart`, 0, 1);
+    if (annealStrategy !== 'cos' && annealStrategy !== 'linear') {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${where}: annealStrategy: expected 'cos' or 'linear', got ${describe(annealStrategy)}`,
+      );
+    }
+    this.#strategy = annealStrategy;
+    this.#cycleMomentum = checkBoolean(cycleMomentum, `${where}: cycleMomentum`);
+    checkNumber(divFactor, `${where}: divFactor`, Number.MIN_VALUE);
+    checkNumber(finalDivFactor, `${where}: finalDivFactor`, Number.MIN_VALUE);
+    this.#phases = phases(this.#totalSteps, pctStart, checkBoolean(threePhase, `${where}: threePhase`));
+    this.#usesBeta = Object.hasOwn(optimizer.defaults, 'betas');
+
+    for (const [index, group] of optimizer.paramGroups.entries()) {
+      group.maxLr = maxLrs[index] as number;
+      group.initialLr = group.maxLr / divFactor;
+      group.minLr = group.initialLr / finalDivFactor;
+      if (!this.#cycleMomentum) continue;
+      group.maxMomentum = maxMomentums[index] as number;
+      group.baseMomentum = baseMomentums[index] as number;
+    }
+    this.begin();
+  }
+
+  protected override nextLr(group: ParamGroup, _: number, epoch: number): number {
+    if (epoch > this.#totalSteps) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `OneCycleLR: step ${epoch} of a schedule of ${this.#totalSteps} steps`,
+      );
+    }
+    let start = 0;
+    const phase = this.#phases.find((candidate, index) => {
+      if (epoch <= candidate.endStep || index === this.#phases.length - 1) return true;
+      start = candidate.endStep;
+      return false;
+    }) as Phase;
+    const share = (epoch - start) / (phase.endStep - start);
+    const between = (names: readonly [RateName | MomentumName, RateName | MomentumName]): number =>
+      this.#anneal(group[names[0]] ?? NaN, group[names[1]] ?? NaN, share);
+    if (this.#cycleMomentum) {
+      const momentum = between(phase.momentum);
+      if (this.#usesBeta) group.betas = [momentum, group.betas?.[1] ?? NaN];
+      else group.momentum = momentum;
+    }
+    return between(phase.lr);
+  }
+
+  #anneal(start: number, end: number, share: number): number {
+    return this.#strategy === 'cos'
+      ? end + ((start - end) / 2) * (Math.cos(Math.PI * share) + 1)
+      : (end - start) * share + start;
+  }
+
+  protected override options(): SchedulerState {
+    const saved = this.#phases.map(({ endStep, lr, momentum }) => ({
+      end_step: endStep,
+      start_lr: GROUP_NAMES[lr[0]],
+      end_lr: GROUP_NAMES[lr[1]],
+      start_momentum: GROUP_NAMES[momentum[0]],
+      end_momentum: GROUP_NAMES[momentum[1]],
+    }));
+    return {
+      total_steps: this.#totalSteps,
+      _schedule_phases: saved,
+      _anneal_func_type: this.#strategy,
+      cycle_momentum: this.#cycleMomentum,
+      use_beta1: this.#usesBeta,
+    };
+  }
+
+  protected override takeOptions(state: ReadonlyMap<unknown, unknown>, where: string): void {
+    const totalSteps = savedNumber(state.get('total_steps'), `${where}: total_steps`);
+    const strategy = state.get('_anneal_func_type');
+    const cycleMomentum = state.get('cycle_momentum');
+    if (strategy !== 'cos' && strategy !== 'linear') {
+      throw makeError('ERR_SENET_STATE_DICT', `${where}: _anneal_func_type: got ${describe(strategy)}`);
+    }
+    if (typeof cycleMomentum !== 'boolean') {
+      throw makeError('ERR_SENET_STATE_DICT', `${where}: cycle_momentum: got ${describe(cycleMomentum)}`);
+    }
+    const saved = list(state.get('_schedule_phases'), `${where}: _schedule_phases`);
+    this.#phases = saved.map((value): Phase => {
+      const phase = dictionary(value, `${where}: a phase`);
+      const name = <Name extends keyof typeof GROUP_NAMES>(key: string, names: readonly Name[]): Name => {
+        const found = names.find((candidate) => GROUP_NAMES[candidate] === phase.get(key));
+        if (found !== undefined) return found;
+        throw makeError(
+          'ERR_SENET_STATE_DICT',
+          `${where}: ${key} of a phase: got ${describe(phase.get(key))}`,
+        );
+      };
+      const rates = ['initialLr', 'maxLr', 'minLr'] as const;
+      const momentums = ['maxMomentum', 'baseMomentum'] as const;
+      return {
+        endStep: savedNumber(phase.get('end_step'), `${where}: end_step`),
+        lr: [name('start_lr', rates), name('end_lr', rates)],
+        momentum: [name('start_momentum', momentums), name('end_momentum', momentums)],
+      };
+    });
+    this.#totalSteps = totalSteps;
+    this.#strategy = strategy;
+    this.#cycleMomentum = cycleMomentum;
+  }
+}
+
+function phases(totalSteps: number, pctStart: number, threePhase: boolean): Phase[] {
+  const rise: Phase = {
+    endStep: pctStart * totalSteps - 1,
+    lr: ['initialLr', 'maxLr'],
+    momentum: ['maxMomentum', 'baseMomentum'],
+  };
+  if (!threePhase) {
+    return [
+      rise,
+      { endStep: totalSteps - 1, lr: ['maxLr', 'minLr'], momentum: ['baseMomentum', 'maxMomentum'] },
+    ];
+  }
+  return [
+    rise,
+    {
+      endStep: 2 * pctStart * totalSteps - 2,
+      lr: ['maxLr', 'initialLr'],
+      momentum: ['baseMomentum', 'maxMomentum'],
+    },
+    { endStep: totalSteps - 1, lr: ['initialLr', 'minLr'], momentum: ['maxMomentum', 'maxMomentum'] },
+  ];
+}

@@ -1,0 +1,679 @@
+/**
+ * The training loop: epochs of optimiser steps with validation, a log, progress, and checkpoints from which an
+ * interrupted run goes on and ends with the same weights, bit for bit.
+ *
+ * Every step's work is jobs of the executor; the event loop stays free, and the loader makes the next batches ready
+ * meanwhile. Knows no model by name, no data set and no terminal.
+ */
+import type { Device } from '../binding';
+import type { Batch, DataLoader, DataLoaderState } from '../data/loader';
+import { isSenetError, makeError } from '../errors';
+import { CrossEntropyLoss } from '../nn/losses';
+import { Module } from '../nn/module';
+import { clipGradNorm_ } from '../optim/clip';
+import type { ExponentialMovingAverage } from '../optim/ema';
+import type { Optimizer } from '../optim/optimizer';
+import { OneCycleLR, type LRScheduler } from '../optim/schedulers';
+import { abortError } from '../tensor/jobs';
+import { ops } from '../tensor/ops';
+import { checkInteger, checkOptions, checkSignal, checkString, describe } from '../tensor/options';
+import { getRngState, setRngState } from '../tensor/runtime';
+import { autocast, tidy } from '../tensor/scope';
+import { Tensor } from '../tensor/tensor';
+import { evaluate } from './evaluation';
+import type { EpochRecord, StepRecord, TrainingHistory } from './history';
+import { checkBatchLabels, type Criterion } from './step';
+import {
+  NO_TOTALS,
+  writeTrainingCheckpoint,
+  type Position,
+  type RunIdentity,
+  type Totals,
+  type TrainingCheckpoint,
+} from './training-checkpoint';
+import { TrainingLog, type ResumePoint } from './training-log';
+
+export interface CheckpointOptions {
+  /** The file (`.pt`); each save replaces it. */
+  path: string;
+  /** Save after every so many epochs; null only where `everySteps` and interruptions say. Default 1. */
+  everyEpochs?: number | null;
+  /** Save after every so many optimiser steps too. Default: not. */
+  everySteps?: number;
+}
+
+/** What training needs of a loader: any DataLoader of a data set or an array. */
+export type BatchLoader = Pick<DataLoader, 'length' | 'stateDict' | 'loadStateDict'> &
+  AsyncIterable<Batch> & { readonly dataset: { readonly length: number } | null };
+
+export interface TrainerOptions {
+  /** Any module whose forward gives N x classes logits, or Inception's `{ logits, auxLogits }`. */
+  model: Module<unknown>;
+  train: BatchLoader;
+  /** Evaluated after each epoch. Without it the training loss says which epoch was best. */
+  validation?: BatchLoader;
+  optimizer: Optimizer;
+  scheduler?: LRScheduler;
+  /** When the scheduler steps. Default: 'step' for OneCycleLR, 'epoch' for the others. */
+  schedulerEvery?: 'step' | 'epoch';
+  /** Of logits and labels. Default: CrossEntropyLoss. */
+  loss?: Criterion;
+  epochs: number;
+  /** The names of the classes: the network must have as many outputs. Default: not checked. */
+  classes?: readonly string[];
+  /** 'bfloat16': forward and loss under `autocast`. Default 'float32'. */
+  precision?: 'float32' | 'bfloat16';
+  /** Default 'cpu'; the model must be there. */
+  device?: Device;
+  /** Gradients are scaled down to this norm. Default: not. */
+  clipGradNorm?: number;
+  /** A moving average of the weights, updated after each step; validation and `onBest` see the average. */
+  ema?: ExponentialMovingAverage;
+  /** Parts of the model that stay in evaluation mode, such as frozen ones, so that their statistics stay too. */
+  frozen?: readonly Module<unknown>[];
+  checkpoint?: CheckpointOptions;
+  /** A file of JSON lines. Default: none. */
+  log?: string;
+  /** Optimiser steps between two records of the history and the log. Default 20. */
+  recordEvery?: number;
+  /** Stops between two batches: a checkpoint is saved, and `run` rejects with ERR_SENET_ABORTED. */
+  signal?: AbortSignal;
+  onProgress?: (progress: TrainingProgress) => void;
+  /** Called after an epoch that is the best so far, while the model has the weights that were validated; awaited. */
+  onBest?: (record: EpochRecord) => Promise<void> | void;
+  /** Kept in the checkpoint and the log for the caller: values as JSON has them. */
+  settings?: unknown;
+}
+
+export interface TrainingProgress {
+  readonly phase: 'training' | 'validation';
+  /** Counted from 1. */
+  readonly epoch: number;
+  readonly epochs: number;
+  /** In this epoch, or this validation: batches done, and all. */
+  readonly batch: number;
+  readonly batches: number;
+  /** Optimiser steps of the run. */
+  readonly step: number;
+  readonly steps: number;
+  /** Means over this epoch's training images so far. */
+  readonly loss: number;
+  readonly accuracy: number;
+  readonly learningRate: number;
+  readonly imagesPerSecond: number;
+  /** Until the end of the run; null before the first step. */
+  readonly secondsLeft: number | null;
+  /** After the last batch of the phase of an epoch: its record, once it is complete. */
+  readonly finished: EpochRecord | null;
+}
+
+export interface TrainingResult {
+  readonly history: TrainingHistory;
+  /** The best epoch's record; null if no epoch was done. */
+  readonly best: EpochRecord | null;
+  readonly steps: number;
+  /** Of training, all interruptions left out. */
+  readonly seconds: number;
+}
+
+const OPTIONS = [
+  'model',
+  'train',
+  'validation',
+  'optimizer',
+  'scheduler',
+  'schedulerEvery',
+  'loss',
+  'epochs',
+  'classes',
+  'precision',
+  'device',
+  'clipGradNorm',
+  'ema',
+  'frozen',
+  'checkpoint',
+  'log',
+  'recordEvery',
+  'signal',
+  'onProgress',
+  'onBest',
+  'settings',
+] as const;
+
+/** Weight of Inception's auxiliary loss (Szegedy et al. 2015; torchvision's reference training). */
+const AUXILIARY_WEIGHT = 0.4;
+
+/**
+ * Trains a model.
+ *
+ * @example
+ * const trainer = new Trainer({ model, train, validation, optimizer, scheduler, epochs: 10, checkpoint: { path: 'run.pt' } });
+ * const { best } = await trainer.run();
+ */
+export class Trainer {
+  readonly #options: TrainerOptions;
+  readonly #loss: Criterion;
+  readonly #signal: AbortSignal | undefined;
+  #position: Position = {
+    epoch: 0,
+    stepInEpoch: 0,
+    trained: false,
+    step: 0,
+    totals: NO_TOTALS,
+    seconds: 0,
+    pending: NO_TOTALS,
+    learningRate: 0,
+    best: null,
+  };
+  readonly #steps: StepRecord[] = [];
+  readonly #epochs: EpochRecord[] = [];
+  #started = false;
+  #resumed = false;
+  /** Seconds of one step, smoothed; and of the last validation. */
+  #stepSeconds: number | null = null;
+  #validationSeconds: number | null = null;
+  /** What the checkpoint on disk holds: nothing new needs no second save. */
+  #saved: Position | undefined;
+
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_ARG_MISSING, ERR_SENET_UNKNOWN_OPTION */
+  constructor(options: TrainerOptions) {
+    const given = checkOptions(options, OPTIONS, 'Trainer');
+    for (const name of ['model', 'train', 'optimizer', 'epochs'] as const) {
+      if (given[name] === undefined) throw makeError('ERR_SENET_ARG_MISSING', `Trainer: ${name} is required`);
+    }
+    if (!Module.isModule(given.model))
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `Trainer: model: expected a Module, got ${describe(given.model)}`,
+      );
+    checkInteger(given.epochs, 'Trainer: epochs', 1);
+    if (given.recordEvery !== undefined) checkInteger(given.recordEvery, 'Trainer: recordEvery', 1);
+    oneOf(given.precision, ['float32', 'bfloat16'], 'Trainer: precision');
+    oneOf(given.schedulerEvery, ['step', 'epoch'], 'Trainer: schedulerEvery');
+    if (given.log !== undefined) checkString(given.log, 'Trainer: log');
+    if (given.clipGradNorm !== undefined && !(given.clipGradNorm > 0)) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `Trainer: clipGradNorm: expected a number above 0, got ${describe(given.clipGradNorm)}`,
+      );
+    }
+    if (given.checkpoint !== undefined) {
+      const { path, everyEpochs, everySteps } = checkOptions(
+        given.checkpoint,
+        ['path', 'everyEpochs', 'everySteps'],
+        'Trainer: checkpoint',
+      );
+      checkString(path, 'Trainer: checkpoint: path');
+      if (everyEpochs !== undefined && everyEpochs !== null)
+        checkInteger(everyEpochs, 'Trainer: checkpoint: everyEpochs', 1);
+      if (everySteps !== undefined) checkInteger(everySteps, 'Trainer: checkpoint: everySteps', 1);
+    }
+    this.#signal = checkSignal(given.signal, 'Trainer: signal');
+    this.#options = options;
+    this.#loss = given.loss ?? new CrossEntropyLoss();
+    for (const loader of [options.train, options.validation]) {
+      // Progress, schedules and resuming count batches; a stream's loader throws that it cannot.
+      if (loader !== undefined) checkInteger(loader.length, 'Trainer: batches of a loader', 1);
+    }
+  }
+
+  /**
+   * Puts model, optimiser, scheduler, loader and random generator where a checkpoint left them; `run` goes on there.
+   * Nothing is changed unless the checkpoint fits.
+   *
+   * @param checkpoint - from `readTrainingCheckpoint`; stays the caller's to dispose
+   * @throws ERR_SENET_RESUME if it belongs to another model, data set, or number of epochs or batches
+   */
+  restore(checkpoint: TrainingCheckpoint): void {
+    const { model, optimizer, scheduler, ema, train } = this.#options;
+    if (this.#started) throw makeError('ERR_SENET_BUSY', 'Trainer: restore before run');
+    const names: Readonly<Record<keyof RunIdentity, string>> = {
+      epochs: 'epochs',
+      trainImages: 'training images',
+      batchesPerEpoch: 'batches in an epoch',
+      validationImages: 'validation images',
+      precision: 'precision',
+    };
+    const own = this.#identity();
+    for (const [name, words] of Object.entries(names) as [keyof RunIdentity, string][]) {
+      if (own[name] === checkpoint.identity[name]) continue;
+      const [was, is] = [checkpoint.identity[name] ?? 'none', own[name] ?? 'none'];
+      throw makeError('ERR_SENET_RESUME', `resume: the checkpoint's run has ${words} ${was}, this one ${is}`);
+    }
+    for (const [name, given, kept] of [
+      ['scheduler', scheduler, checkpoint.scheduler],
+      ['moving average', ema, checkpoint.average],
+    ] as const) {
+      if ((given === undefined) !== (kept === null || kept === undefined))
+        throw makeError(
+          'ERR_SENET_RESUME',
+          `resume: the checkpoint's run has ${kept == null ? 'no' : 'a'} ${name}, and this one ${given === undefined ? 'none' : 'has one'}`,
+        );
+    }
+    this.#fit('model', () => model.loadStateDict(checkpoint.model));
+    this.#fit('optimiser', () => optimizer.loadStateDict(checkpoint.optimizer));
+    this.#fit('scheduler', () => scheduler?.loadStateDict(checkpoint.scheduler));
+    this.#fit('moving average', () => ema?.loadStateDict(checkpoint.average));
+    this.#fit('data loader', () => train.loadStateDict(checkpoint.loader as DataLoaderState));
+    setRngState(checkpoint.generator);
+    this.#position = checkpoint.position;
+    this.#steps.push(...checkpoint.history.steps);
+    this.#epochs.push(...checkpoint.history.epochs);
+    this.#saved = checkpoint.position;
+    this.#resumed = true;
+  }
+
+  #fit(what: string, load: () => void): void {
+    try {
+      load();
+    } catch (cause) {
+      if (!isSenetError(cause)) throw cause;
+      throw makeError('ERR_SENET_RESUME', `resume: the checkpoint is of another ${what}: ${cause.message}`, {
+        cause,
+      });
+    }
+  }
+
+  /**
+   * Trains until all epochs are done.
+   *
+   * @throws (rejects) ERR_SENET_NAN_LOSS, naming the step: the checkpoint on disk is older and good; ERR_SENET_LABELS (a
+   *   label that is none of the classes, or a network with another number of outputs); ERR_SENET_SHAPE; ERR_SENET_FILE
+   *   (the checkpoint or the log could not be written); ERR_SENET_ABORTED after a checkpoint was saved; what the loader throws
+   */
+  async run(): Promise<TrainingResult> {
+    if (this.#started)
+      throw makeError('ERR_SENET_BUSY', 'Trainer: run was called before; make another Trainer');
+    this.#started = true;
+    const { log: path, epochs, settings } = this.#options;
+    const log =
+      path === undefined
+        ? undefined
+        : await TrainingLog.open(path, this.#resumed ? this.#resumePoint() : undefined);
+    try {
+      await log?.write(this.#resumed ? 'resume' : 'start', this.#position.step, {
+        ...this.#identity(),
+        settings: settings ?? null,
+      });
+      this.#throwIfAborted();
+      while (this.#position.epoch < epochs) await this.#runEpoch(log);
+      const result = this.#result();
+      await log?.write('end', this.#position.step, { best: result.best, seconds: result.seconds });
+      return result;
+    } catch (error) {
+      await this.#stopped(error, log);
+      throw error;
+    } finally {
+      await log?.close();
+    }
+  }
+
+  #resumePoint(): ResumePoint {
+    const { step, epoch } = this.#position;
+    return { step, recordedStep: this.#steps.at(-1)?.step ?? 0, recordedEpoch: epoch };
+  }
+
+  async #stopped(error: unknown, log: TrainingLog | undefined): Promise<void> {
+    const aborted =
+      this.#signal?.aborted === true && isSenetError(error) && error.code === 'ERR_SENET_ABORTED';
+    if (aborted) await this.#save(log);
+    const facts = isSenetError(error)
+      ? { code: error.code, message: error.message }
+      : { message: String(error) };
+    // A log that cannot be written must not hide why the run stopped.
+    await log
+      ?.write(aborted ? 'interrupted' : 'failed', this.#position.step, aborted ? {} : facts)
+      .catch(() => undefined);
+  }
+
+  async #runEpoch(log: TrainingLog | undefined): Promise<void> {
+    const { model, train, scheduler, frozen = [], checkpoint } = this.#options;
+    if (!this.#position.trained) {
+      model.train();
+      for (const part of frozen) part.eval();
+      let began = performance.now();
+      for await (const { images, labels, indices } of train) {
+        const learningRate = this.#options.optimizer.paramGroups[0]?.lr ?? 0;
+        const done = await tidy(() => this.#step(images, labels, indices));
+        images.dispose();
+        labels.dispose();
+        if (this.#schedulerEvery() === 'step') scheduler?.step();
+        this.#advance(done, learningRate, (performance.now() - began) / 1000);
+        const { step, stepInEpoch } = this.#position;
+        if (step % (this.#options.recordEvery ?? 20) === 0) await this.#record(log);
+        this.#report('training', stepInEpoch, train.length);
+        const everySteps = checkpoint?.everySteps;
+        if (everySteps !== undefined && step % everySteps === 0) await this.#save(log);
+        this.#throwIfAborted();
+        began = performance.now();
+      }
+      if (this.#position.totals.images === 0)
+        throw makeError(
+          'ERR_SENET_DATASET',
+          `training epoch ${this.#position.epoch + 1}: the loader gave no image`,
+        );
+      if (this.#position.pending.images > 0) await this.#record(log);
+      this.#position = { ...this.#position, trained: true };
+    }
+    await this.#finishEpoch(log);
+  }
+
+  /** Forward, loss, backward, optimiser. */
+  async #step(images: Tensor, labels: Tensor, indices: readonly number[]): Promise<Totals> {
+    const { model, optimizer, device = 'cpu', classes, clipGradNorm, ema } = this.#options;
+    const step = this.#position.step + 1;
+    const where = `training step ${step}`;
+    const x = images.to(device);
+    const target = labels.to(device);
+    const [logits, loss] = await this.#inPrecision(async () => {
+      const output = await this.#forward(x, where);
+      const outputs = output.logits.shape[1] ?? 0;
+      if (classes !== undefined && classes.length !== outputs) {
+        throw makeError(
+          'ERR_SENET_LABELS',
+          `${where}: the data has ${classes.length} classes and the network ${outputs} outputs`,
+        );
+      }
+      if (labels.dtype === 'int64')
+        checkBatchLabels(Array.from(labels.toTypedArray(), Number), outputs, indices, where);
+      let value = await this.#loss.forward(output.logits, target);
+      if (output.auxLogits !== undefined)
+        value = value.add((await this.#loss.forward(output.auxLogits, target)).mul(AUXILIARY_WEIGHT));
+      return [output.logits, value] as const;
+    });
+    const value = Number(loss.item());
+    if (!Number.isFinite(value)) {
+      throw makeError(
+        'ERR_SENET_NAN_LOSS',
+        `${where} (epoch ${this.#position.epoch + 1}): the loss is ${value}; nothing was saved since step ${this.#saved?.step ?? 0}. A lower learning rate, clipGradNorm or a look at the data may help`,
+        { details: { step, epoch: this.#position.epoch + 1 } },
+      );
+    }
+    optimizer.zeroGrad();
+    await loss.backward();
+    if (clipGradNorm !== undefined) await clipGradNorm_(model.parameters(), clipGradNorm);
+    await optimizer.step();
+    await ema?.update();
+    const size = x.shape[0] as number;
+    const truth = labels.dtype === 'int64' ? target : target.argmax(1); // mixed labels are probabilities
+    const right = Number(logits.detach().argmax(1).eq(truth).sum().item());
+    return { loss: value * size, right, images: size };
+  }
+
+  async #forward(x: Tensor, where: string): Promise<{ logits: Tensor; auxLogits?: Tensor }> {
+    let output: unknown;
+    try {
+      output = await this.#options.model.forward(x);
+    } catch (error) {
+      // PyTorch's error for a batch of one; here it most often is the rest of a data set.
+      if (x.shape[0] === 1 && isSenetError(error) && error.code === 'ERR_SENET_SHAPE') {
+        throw makeError(
+          'ERR_SENET_SHAPE',
+          `${where}: a batch of one image: ${error.message}; dropLast leaves it out`,
+          {
+            cause: error,
+          },
+        );
+      }
+      throw error;
+    }
+    if (Tensor.isTensor(output)) return { logits: output };
+    const both = output as { logits: Tensor; auxLogits: Tensor };
+    if (Tensor.isTensor(both.logits) && Tensor.isTensor(both.auxLogits)) return both;
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${where}: expected logits from the model, got ${describe(output)}`,
+    );
+  }
+
+  #advance(done: Totals, learningRate: number, seconds: number): void {
+    const position = this.#position;
+    this.#position = {
+      ...position,
+      step: position.step + 1,
+      stepInEpoch: position.stepInEpoch + 1,
+      totals: sum(position.totals, done),
+      pending: sum(position.pending, done),
+      learningRate,
+      seconds: position.seconds + seconds,
+    };
+    this.#stepSeconds = this.#stepSeconds === null ? seconds : 0.9 * this.#stepSeconds + 0.1 * seconds;
+  }
+
+  async #record(log: TrainingLog | undefined): Promise<void> {
+    const { step, epoch, pending, learningRate } = this.#position;
+    const record = { step, epoch: epoch + 1, ...means(pending), learningRate };
+    this.#steps.push(record);
+    this.#position = { ...this.#position, pending: NO_TOTALS };
+    const imagesPerSecond = this.#imagesPerSecond();
+    await log?.write('steps', step, { ...record, imagesPerSecond: Math.round(imagesPerSecond) });
+  }
+
+  async #finishEpoch(log: TrainingLog | undefined): Promise<void> {
+    const { epochs, checkpoint, scheduler, onBest } = this.#options;
+    const record = await this.#withValidatedWeights(async () => {
+      const validation = await this.#validate();
+      const { epoch, step, totals, seconds, learningRate, best } = this.#position;
+      const training = means(totals);
+      const value = validation === null ? -training.loss : validation.accuracy;
+      const made: EpochRecord = {
+        epoch: epoch + 1,
+        step,
+        ...training,
+        learningRate,
+        validation,
+        best: best === null || value > best.value,
+        seconds,
+        imagesPerSecond: totals.images / seconds,
+      };
+      if (made.best) {
+        await this.#checkFinite();
+        await onBest?.(made);
+        this.#position = { ...this.#position, best: { epoch: made.epoch, value } };
+      }
+      return made;
+    });
+    this.#epochs.push(record);
+    if (this.#schedulerEvery() === 'epoch') scheduler?.step();
+    this.#position = {
+      ...this.#position,
+      epoch: this.#position.epoch + 1,
+      stepInEpoch: 0,
+      trained: false,
+      totals: NO_TOTALS,
+      seconds: 0,
+    };
+    await log?.write('epoch', record.step, record);
+    this.#report('validation', 1, 1, record);
+    const everyEpochs = checkpoint?.everyEpochs === undefined ? 1 : checkpoint.everyEpochs;
+    const due = everyEpochs !== null && this.#position.epoch % everyEpochs === 0;
+    const complete = this.#position.epoch === epochs;
+    if (due || complete) await this.#save(log);
+    if (!complete) this.#throwIfAborted();
+  }
+
+  async #validate(): Promise<{ loss: number; accuracy: number } | null> {
+    const { model, validation, device = 'cpu' } = this.#options;
+    if (validation === undefined) return null;
+    const began = performance.now();
+    let batch = 0;
+    const { loss, accuracy } = await evaluate(model, validation, {
+      loss: this.#loss,
+      device,
+      inPrecision: (work) => this.#inPrecision(work),
+      onBatch: () => {
+        this.#throwIfAborted();
+        this.#report('validation', ++batch, validation.length);
+      },
+    });
+    this.#validationSeconds = (performance.now() - began) / 1000;
+    return { loss, accuracy };
+  }
+
+  /** With a moving average: puts it into the model, and the trained weights back afterwards. */
+  async #withValidatedWeights<T>(work: () => Promise<T>): Promise<T> {
+    const { model, ema } = this.#options;
+    if (ema === undefined) return work();
+    const state = model.stateDict();
+    const trained = new Map([...state].map(([name, tensor]) => [name, tensor.clone()] as const));
+    try {
+      const average = ema.stateDict();
+      model.loadStateDict(average);
+      average.dispose();
+      return await work();
+    } finally {
+      model.loadStateDict(trained);
+      for (const tensor of trained.values()) tensor.dispose();
+      state.dispose();
+    }
+  }
+
+  /** Saves where the run stands, unless the file holds just that. */
+  async #save(log: TrainingLog | undefined): Promise<void> {
+    const { checkpoint, model, optimizer, scheduler, ema, train, settings = null } = this.#options;
+    if (checkpoint === undefined || this.#saved === this.#position) return;
+    await this.#checkFinite();
+    const state = model.stateDict();
+    const average = ema?.stateDict() ?? null;
+    const generator = getRngState();
+    try {
+      await writeTrainingCheckpoint(checkpoint.path, {
+        identity: this.#identity(),
+        position: this.#position,
+        history: { steps: this.#steps, epochs: this.#epochs },
+        settings,
+        model: state,
+        optimizer: optimizer.stateDict(),
+        scheduler: scheduler?.stateDict() ?? null,
+        average,
+        loader: train.stateDict(),
+        generator,
+      });
+    } finally {
+      state.dispose();
+      average?.dispose();
+      generator.dispose();
+    }
+    this.#saved = this.#position;
+    await log?.write('checkpoint', this.#position.step);
+  }
+
+  /** A checkpoint must be one to go on from: weights that are not finite never replace it. */
+  async #checkFinite(): Promise<void> {
+    const state = this.#options.model.stateDict();
+    try {
+      const floating = [...state].filter(([, tensor]) => tensor.dtype !== 'int64');
+      const norms = await tidy(async () => {
+        const each = (await ops.callAsync(
+          'aten::_foreach_norm.Scalar',
+          floating.map(([, tensor]) => tensor),
+          2,
+        )) as Tensor[];
+        return each.map((norm) => Number(norm.item()));
+      });
+      const bad = norms.findIndex((norm) => !Number.isFinite(norm));
+      if (bad < 0) return;
+      const { step, epoch } = this.#position;
+      throw makeError(
+        'ERR_SENET_NAN_LOSS',
+        `after training step ${step}: '${floating[bad]?.[0] ?? ''}' is not finite; nothing was saved since step ${this.#saved?.step ?? 0}`,
+        { details: { step, epoch: epoch + 1 } },
+      );
+    } finally {
+      state.dispose();
+    }
+  }
+
+  #inPrecision<T>(work: () => T): T {
+    return this.#options.precision === 'bfloat16' ? autocast(work) : work();
+  }
+
+  #schedulerEvery(): 'step' | 'epoch' {
+    const { scheduler, schedulerEvery } = this.#options;
+    return schedulerEvery ?? (scheduler instanceof OneCycleLR ? 'step' : 'epoch');
+  }
+
+  #identity(): RunIdentity {
+    const { epochs, train, validation, precision = 'float32' } = this.#options;
+    return {
+      epochs,
+      trainImages: train.dataset?.length ?? 0,
+      batchesPerEpoch: train.length,
+      validationImages: validation?.dataset?.length ?? null,
+      precision,
+    };
+  }
+
+  #throwIfAborted(): void {
+    if (this.#signal?.aborted === true) throw abortError(this.#signal);
+  }
+
+  #imagesPerSecond(): number {
+    const { totals, stepInEpoch } = this.#position;
+    if (this.#stepSeconds === null || stepInEpoch === 0) return 0;
+    return totals.images / stepInEpoch / this.#stepSeconds;
+  }
+
+  #report(
+    phase: TrainingProgress['phase'],
+    batch: number,
+    batches: number,
+    finished: EpochRecord | null = null,
+  ): void {
+    const { onProgress, epochs, train } = this.#options;
+    if (onProgress === undefined) return;
+    const { epoch, step, totals, learningRate } = this.#position;
+    onProgress({
+      phase,
+      epoch: finished?.epoch ?? epoch + 1,
+      epochs,
+      batch,
+      batches,
+      step,
+      steps: epochs * train.length,
+      ...(finished === null ? means(totals) : { loss: finished.loss, accuracy: finished.accuracy }),
+      learningRate,
+      imagesPerSecond: finished?.imagesPerSecond ?? this.#imagesPerSecond(),
+      secondsLeft: this.#secondsLeft(),
+      finished,
+    });
+  }
+
+  #secondsLeft(): number | null {
+    const { epochs, train, validation } = this.#options;
+    const { step, epoch } = this.#position;
+    if (this.#stepSeconds === null) return null;
+    const training = (epochs * train.length - step) * this.#stepSeconds;
+    if (validation === undefined) return training;
+    // Before the first validation: a forward is a third of a step.
+    const each = this.#validationSeconds ?? (validation.length * this.#stepSeconds) / 3;
+    return training + (epochs - epoch) * each;
+  }
+
+  #result(): TrainingResult {
+    const { best, step } = this.#position;
+    return {
+      history: { steps: this.#steps, epochs: this.#epochs },
+      best: this.#epochs.find(({ epoch }) => epoch === best?.epoch) ?? null,
+      steps: step,
+      seconds: this.#epochs.reduce((total, { seconds }) => total + seconds, 0),
+    };
+  }
+}
+
+function sum(left: Totals, right: Totals): Totals {
+  return {
+    loss: left.loss + right.loss,
+    right: left.right + right.right,
+    images: left.images + right.images,
+  };
+}
+
+function means({ loss, right, images }: Totals): { loss: number; accuracy: number } {
+  return { loss: images === 0 ? 0 : loss / images, accuracy: images === 0 ? 0 : right / images };
+}
+
+function oneOf(value: unknown, names: readonly string[], what: string): void {
+  if (value === undefined || names.includes(value as string)) return;
+  throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected ${names.join(' or ')}, got ${describe(value)}`);
+}

@@ -1,0 +1,34 @@
+// Which gradients queued and running jobs read or write, so that JavaScript does not touch them meanwhile: backward
+// writes them on another thread. Process-wide; a tensor belongs to one environment, so none sees another's jobs.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace senet::addon {
+
+/// The leaf tensors whose gradients `root.backward()` adds to.
+std::vector<at::Tensor> leaves_of(const at::Tensor& root);
+
+/// Keeps the tensors and marks their gradients as in use for as long as it lives, which is as long as a job's work.
+class GradientUse {
+ public:
+  explicit GradientUse(std::vector<at::Tensor> tensors);
+  ~GradientUse();
+  GradientUse(const GradientUse&) = delete;
+  GradientUse& operator=(const GradientUse&) = delete;
+
+  const std::vector<at::Tensor>& tensors() const {
+    return tensors_;
+  }
+
+ private:
+  std::vector<at::Tensor> tensors_;
+};
+
+/// Throws ERR_SENET_BUSY if a job that uses the tensor's gradient is queued or running.
+void check_gradient_idle(const at::Tensor& tensor);
+void check_gradients_idle(const std::vector<at::Tensor>& tensors);
+
+}  // namespace senet::addon

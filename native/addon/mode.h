@@ -1,0 +1,44 @@
+// How operators run: whether they record gradients, and whether in mixed precision. Thread-local in LibTorch and not
+// inherited, so it is captured at the call and set where the work runs.
+#pragma once
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+
+namespace senet::addon {
+
+struct Mode {
+  bool gradients;
+  /// Convolutions and matrix products compute in bfloat16, what needs the range in float32 (torch.autocast).
+  bool autocast;
+};
+
+/// Sets the mode of this thread for as long as it lives.
+class ModeScope {
+ public:
+  explicit ModeScope(Mode mode) : gradients_(mode.gradients), autocast_(mode.autocast) {
+    if (autocast_) {
+      for (const auto device : {at::kCPU, at::kCUDA}) {
+        at::autocast::set_autocast_dtype(device, at::kBFloat16);
+        at::autocast::set_autocast_enabled(device, true);
+      }
+    }
+  }
+  ~ModeScope() {
+    if (autocast_) {
+      for (const auto device : {at::kCPU, at::kCUDA}) {
+        at::autocast::set_autocast_enabled(device, false);
+      }
+      // The weights that were converted: the optimiser's next step changes what they were made from.
+      at::autocast::clear_cache();
+    }
+  }
+  ModeScope(const ModeScope&) = delete;
+  ModeScope& operator=(const ModeScope&) = delete;
+
+ private:
+  c10::AutoGradMode gradients_;
+  bool autocast_;
+};
+
+}  // namespace senet::addon

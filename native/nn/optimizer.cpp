@@ -1,0 +1,301 @@
+#include "nn/optimizer.h"
+
+#include "core/error.h"
+#include "core/names.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_lerp.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <cmath>
+#include <map>
+#include <optional>
+#include <tuple>
+#include <unordered_set>
+
+namespace senet::nn {
+namespace {
+
+// As clip_grad.py: keeps a gradient of zeros from a division by zero.
+constexpr double kNormEpsilon = 1e-6;
+
+// Whether element i of one lies where element i of the other does. The stride of a dimension of size 1 means nothing.
+bool same_memory_order(const at::Tensor& left, const at::Tensor& right) {
+  if (!left.is_cpu()) {
+    return left.strides() == right.strides();
+  }
+  for (int64_t i = 0; i < left.dim(); ++i) {
+    if (left.size(i) != 1 && left.stride(i) != right.stride(i)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// `tensor` with the dtype, device and memory order of `like`: itself, or a copy.
+at::Tensor aligned(const at::Tensor& tensor, const at::Tensor& like) {
+  if (tensor.scalar_type() == like.scalar_type() && tensor.device() == like.device() &&
+      same_memory_order(tensor, like)) {
+    return tensor;
+  }
+  return at::empty_like(like).copy_(tensor);
+}
+
+void check_parameter(const at::Tensor& parameter) {
+  if (!at::isFloatingType(parameter.scalar_type()) || parameter.layout() != at::kStrided) {
+    throw Error("ERR_SENET_DTYPE", std::string("an optimiser updates dense floating tensors, got one of ") +
+                                       dtype_name(parameter.scalar_type()));
+  }
+}
+
+void check_gradient(const at::Tensor& parameter, const at::Tensor& gradient) {
+  if (gradient.layout() != at::kStrided) {
+    throw Error("ERR_SENET_AUTOGRAD", "a gradient is not a dense tensor");
+  }
+  if (gradient.sizes() != parameter.sizes() || gradient.scalar_type() != parameter.scalar_type() ||
+      gradient.device() != parameter.device()) {
+    throw Error("ERR_SENET_AUTOGRAD",
+                "a gradient does not fit its parameter: expected " + shape_text(parameter.sizes()) + " of " +
+                    dtype_name(parameter.scalar_type()) + " on " + device_name(parameter.device()) + ", got " +
+                    shape_text(gradient.sizes()) + " of " + dtype_name(gradient.scalar_type()) + " on " +
+                    device_name(gradient.device()));
+  }
+}
+
+}  // namespace
+
+std::vector<std::pair<const char*, at::Tensor*>> ParameterState::fields() {
+  return {{"momentum_buffer", &momentum_buffer},
+          {"step", &step},
+          {"exp_avg", &exp_avg},
+          {"exp_avg_sq", &exp_avg_sq},
+          {"max_exp_avg_sq", &max_exp_avg_sq}};
+}
+
+// Tensors of one device and dtype, position by position, for one call of a fused operator.
+struct Optimizer::Batch {
+  std::vector<at::Tensor> parameters;
+  std::vector<at::Tensor> gradients;
+  std::vector<at::Tensor> momentum_buffers;
+  std::vector<at::Tensor> exp_avgs;
+  std::vector<at::Tensor> exp_avg_sqs;
+  std::vector<at::Tensor> max_exp_avg_sqs;
+  std::vector<at::Tensor> steps;
+  bool first = false;
+};
+
+ParameterState* Optimizer::state_of(const at::Tensor& parameter) {
+  const auto found = states_.find(parameter.unsafeGetTensorImpl());
+  return found == states_.end() ? nullptr : &found->second.state;
+}
+
+void Optimizer::set_state(const at::Tensor& parameter, ParameterState state) {
+  const at::NoGradGuard no_grad;
+  for (auto& [name, field] : state.fields()) {
+    if (!field->defined()) {
+      continue;
+    }
+    const bool is_step = field == &state.step;
+    const bool fits = is_step ? field->numel() == 1 : field->sizes() == parameter.sizes();
+    if (!fits || field->layout() != at::kStrided) {
+      throw Error("ERR_SENET_STATE_DICT", std::string("'") + name + "' of a parameter of the shape " +
+                                              shape_text(parameter.sizes()) + " has the shape " +
+                                              shape_text(field->sizes()));
+    }
+    // A copy: the file's tensor stays its owner's.
+    *field = is_step ? field->detach().to(parameter.options().dtype(at::kFloat), false, true).reshape({})
+                     : at::empty_like(parameter).copy_(*field);
+  }
+  states_[parameter.unsafeGetTensorImpl()] = {parameter, std::move(state)};
+}
+
+// With everything that the step reads, in the parameter's memory order. An empty momentum buffer is left to the caller.
+ParameterState& Optimizer::state_for_step(const at::Tensor& parameter, const OptimizerOptions& options) {
+  Entry& entry = states_[parameter.unsafeGetTensorImpl()];
+  entry.parameter = parameter;
+  ParameterState& state = entry.state;
+  const auto ready = [&](at::Tensor& field) {
+    field = field.defined() ? aligned(field, parameter) : at::zeros_like(parameter);
+  };
+  if (kind_ == OptimizerKind::kSgd) {
+    if (state.momentum_buffer.defined()) {
+      ready(state.momentum_buffer);
+    }
+    return state;
+  }
+  const auto counter = parameter.options().dtype(at::kFloat);
+  state.step = state.step.defined() ? state.step.to(counter) : at::zeros({}, counter);
+  ready(state.exp_avg);
+  ready(state.exp_avg_sq);
+  if (options.amsgrad) {
+    ready(state.max_exp_avg_sq);
+  }
+  return state;
+}
+
+void Optimizer::run(const Batch& batch, const OptimizerOptions& options) const {
+  if (kind_ == OptimizerKind::kSgd) {
+    at::_fused_sgd_(batch.parameters, batch.gradients, batch.momentum_buffers, options.weight_decay,
+                    options.momentum, options.lr, options.dampening, options.nesterov, options.maximize,
+                    batch.first);
+    return;
+  }
+  at::_foreach_add_(batch.steps, 1);
+  const auto fused = [&](auto operation) {
+    operation(batch.parameters, batch.gradients, batch.exp_avgs, batch.exp_avg_sqs, batch.max_exp_avg_sqs,
+              batch.steps, options.lr, options.beta1, options.beta2, options.weight_decay, options.eps,
+              options.amsgrad, options.maximize, std::optional<at::Tensor>(), std::optional<at::Tensor>());
+  };
+  if (kind_ == OptimizerKind::kAdam) {
+    fused([](auto&&... arguments) { at::_fused_adam_(arguments...); });
+  } else {
+    fused([](auto&&... arguments) { at::_fused_adamw_(arguments...); });
+  }
+}
+
+void Optimizer::step(const std::vector<ParameterGroup>& groups) {
+  const at::NoGradGuard no_grad;
+  std::unordered_set<const at::TensorImpl*> seen;
+  for (const ParameterGroup& group : groups) {
+    for (const at::Tensor& parameter : group.parameters) {
+      if (!seen.insert(parameter.unsafeGetTensorImpl()).second) {
+        throw Error("ERR_SENET_ARG_RANGE", "a parameter appears twice among the groups of an optimiser");
+      }
+      check_parameter(parameter);
+      if (parameter.grad().defined()) {
+        check_gradient(parameter, parameter.grad());
+      }
+    }
+  }
+  for (const ParameterGroup& group : groups) {
+    using Key = std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType, bool>;
+    std::map<Key, Batch> batches;
+    std::vector<std::pair<at::Tensor, at::Tensor>> copies;
+    for (const at::Tensor& parameter : group.parameters) {
+      if (!parameter.grad().defined()) {
+        continue;
+      }
+      // The operators walk through memory from beginning to end, so there must be no gaps in it.
+      at::Tensor updated = parameter;
+      if (!parameter.is_non_overlapping_and_dense()) {
+        updated = parameter.detach().clone(at::MemoryFormat::Contiguous);
+        copies.emplace_back(parameter, updated);
+      }
+      ParameterState& state = state_for_step(parameter, group.options);
+      const bool has_momentum = kind_ == OptimizerKind::kSgd && group.options.momentum != 0;
+      const bool first = has_momentum && !state.momentum_buffer.defined();
+      Batch& batch = batches[{parameter.device().type(), parameter.device().index(), parameter.scalar_type(), first}];
+      batch.first = first;
+      batch.parameters.push_back(updated);
+      batch.gradients.push_back(aligned(parameter.grad(), updated));
+      if (has_momentum) {
+        if (first) {
+          state.momentum_buffer = at::empty_like(updated);
+        }
+        batch.momentum_buffers.push_back(state.momentum_buffer);
+      }
+      if (kind_ != OptimizerKind::kSgd) {
+        batch.steps.push_back(state.step);
+        batch.exp_avgs.push_back(state.exp_avg);
+        batch.exp_avg_sqs.push_back(state.exp_avg_sq);
+        if (group.options.amsgrad) {
+          batch.max_exp_avg_sqs.push_back(state.max_exp_avg_sq);
+        }
+      }
+    }
+    for (const auto& [key, batch] : batches) {
+      run(batch, group.options);
+    }
+    for (const auto& [parameter, updated] : copies) {
+      parameter.copy_(updated);
+    }
+  }
+}
+
+at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_norm, double norm_type,
+                          bool error_if_nonfinite) {
+  const at::NoGradGuard no_grad;
+  std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>, std::vector<at::Tensor>> batches;
+  at::Device first_device = at::kCPU;
+  bool any = false;
+  for (const at::Tensor& parameter : parameters) {
+    const at::Tensor gradient = parameter.grad();
+    if (!gradient.defined()) {
+      continue;
+    }
+    check_parameter(parameter);
+    check_gradient(parameter, gradient);
+    if (!any) {
+      first_device = gradient.device();
+      any = true;
+    }
+    batches[{gradient.device().type(), gradient.device().index(), gradient.scalar_type()}].push_back(gradient);
+  }
+  if (!any) {
+    return at::zeros({}, at::kFloat);
+  }
+  std::vector<at::Tensor> norms;
+  for (const auto& [key, gradients] : batches) {
+    for (const at::Tensor& norm : at::_foreach_norm(gradients, norm_type)) {
+      norms.push_back(norm.to(first_device));
+    }
+  }
+  // Groups of several dtypes meet in the widest.
+  at::ScalarType widest = norms.front().scalar_type();
+  for (const at::Tensor& norm : norms) {
+    widest = at::promote_types(widest, norm.scalar_type());
+  }
+  for (at::Tensor& norm : norms) {
+    norm = norm.to(widest);
+  }
+  const at::Tensor total = at::linalg_vector_norm(at::stack(norms), norm_type);
+  if (error_if_nonfinite && !std::isfinite(total.item<double>())) {
+    throw Error("ERR_SENET_AUTOGRAD", "the norm of the gradients is " + std::to_string(total.item<double>()) +
+                                            ", so they cannot be clipped (errorIfNonfinite: false scales them "
+                                            "by it all the same)");
+  }
+  const at::Tensor scale = at::clamp(max_norm / (total + kNormEpsilon), std::nullopt, 1.0);
+  for (auto& [key, gradients] : batches) {
+    at::_foreach_mul_(gradients, scale.to(gradients.front().device()));
+  }
+  return total;
+}
+
+void average_into(const std::vector<at::Tensor>& averages, const std::vector<at::Tensor>& values, double weight) {
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < averages.size(); ++i) {
+    if (averages[i].sizes() != values[i].sizes() || averages[i].scalar_type() != values[i].scalar_type() ||
+        averages[i].device() != values[i].device()) {
+      throw Error("ERR_SENET_SHAPE", "the module's tensors changed in shape, dtype or device since the average began");
+    }
+  }
+  std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>,
+           std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>>
+      batches;
+  for (size_t i = 0; i < averages.size(); ++i) {
+    if (!averages[i].is_floating_point() || weight == 1) {
+      averages[i].copy_(values[i]);
+      continue;
+    }
+    auto& batch =
+        batches[{averages[i].device().type(), averages[i].device().index(), averages[i].scalar_type()}];
+    batch.first.push_back(averages[i]);
+    batch.second.push_back(values[i]);
+  }
+  for (auto& [key, batch] : batches) {
+    at::_foreach_lerp_(batch.first, batch.second, weight);
+  }
+}
+
+}  // namespace senet::nn

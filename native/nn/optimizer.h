@@ -1,0 +1,88 @@
+// Optimisers on LibTorch's fused multi-tensor operators, gradient clipping and averaging of weights. Everything that the
+// operators take on trust (sizes, memory order, dtypes, devices: `_fused_sgd_` reads past a gradient that is too short)
+// is checked or put right here first. Knows no threads and no Node: a step is one call, by one thread at a time.
+//
+// Follows torch/optim/{sgd,adam,adamw}.py, torch/nn/utils/clip_grad.py and torch/optim/swa_utils.py of PyTorch 2.13.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace senet::nn {
+
+enum class OptimizerKind { kSgd, kAdam, kAdamW };
+
+/// Of one parameter group; an optimiser reads what its kind has.
+struct OptimizerOptions {
+  double lr = 0;
+  double weight_decay = 0;
+  bool maximize = false;
+  // SGD
+  double momentum = 0;
+  double dampening = 0;
+  bool nesterov = false;
+  // Adam, AdamW
+  double beta1 = 0;
+  double beta2 = 0;
+  double eps = 0;
+  bool amsgrad = false;
+};
+
+struct ParameterGroup {
+  std::vector<at::Tensor> parameters;
+  OptimizerOptions options;
+};
+
+/// What an optimiser remembers of one parameter; undefined where its kind or options do not need it.
+struct ParameterState {
+  at::Tensor momentum_buffer;
+  at::Tensor step;  // float32, of no dimensions, as PyTorch's
+  at::Tensor exp_avg;
+  at::Tensor exp_avg_sq;
+  at::Tensor max_exp_avg_sq;
+
+  /// By Python's names and in its order.
+  std::vector<std::pair<const char*, at::Tensor*>> fields();
+};
+
+class Optimizer {
+ public:
+  explicit Optimizer(OptimizerKind kind) : kind_(kind) {}
+
+  /// Updates every parameter that has a gradient. Throws before any of them changed if one cannot be.
+  void step(const std::vector<ParameterGroup>& groups);
+
+  /// Null for a parameter that has none yet.
+  ParameterState* state_of(const at::Tensor& parameter);
+  /// Replaces the state of a parameter; throws ERR_SENET_STATE_DICT for a tensor of another shape.
+  void set_state(const at::Tensor& parameter, ParameterState state);
+  void clear_state() {
+    states_.clear();
+  }
+
+ private:
+  struct Entry {
+    at::Tensor parameter;  // keeps the address, which is the key, from being used again
+    ParameterState state;
+  };
+  struct Batch;
+
+  ParameterState& state_for_step(const at::Tensor& parameter, const OptimizerOptions& options);
+  void run(const Batch& batch, const OptimizerOptions& options) const;
+
+  OptimizerKind kind_;
+  std::unordered_map<const at::TensorImpl*, Entry> states_;
+};
+
+/// Scales the gradients so that their norm is at most `max_norm`; the norm before that, 0 if there are none.
+at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_norm, double norm_type,
+                          bool error_if_nonfinite);
+
+/// averages = averages + weight * (values - averages), for floating tensors; others are copied.
+void average_into(const std::vector<at::Tensor>& averages, const std::vector<at::Tensor>& values, double weight);
+
+}  // namespace senet::nn

@@ -1,0 +1,463 @@
+/**
+ * The class Trainer: it learns, records what it does, goes on after an interruption as if there had been none, and says
+ * what is wrong with bad input, the checkpoint on disk staying good.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { expect } from 'chai';
+
+import { loadCheckpoint } from '../../lib/checkpoint/load';
+import { StateDict } from '../../lib/checkpoint/state-dict';
+import type { Dataset } from '../../lib/data/dataset';
+import { DataLoader } from '../../lib/data/loader';
+import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
+import { se_resnet18 } from '../../lib/models/se-resnet';
+import { CrossEntropyLoss } from '../../lib/nn/losses';
+import type { Module } from '../../lib/nn/module';
+import { ExponentialMovingAverage } from '../../lib/optim/ema';
+import { OneCycleLR, StepLR } from '../../lib/optim/schedulers';
+import { SGD } from '../../lib/optim/sgd';
+import { rand, tensor } from '../../lib/tensor/factories';
+import { manualSeed } from '../../lib/tensor/runtime';
+import { Trainer, type TrainerOptions, type TrainingProgress } from '../../lib/train/trainer';
+import { readTrainingCheckpoint } from '../../lib/train/training-checkpoint';
+import { expectRejection, expectThrow } from '../support/errors';
+import { Temporary } from '../support/temporary';
+import { CLASSES, digest, smallDataset, testLoader, trainLoader } from '../support/training';
+
+const EPOCHS = 3;
+const IMAGES = 44;
+/** Batches of 8 of 44 images, the last one of 4. */
+const BATCHES = 6;
+
+interface Parts {
+  trainer: Trainer;
+  model: Module<unknown>;
+}
+
+describe('Trainer', function () {
+  this.timeout(120_000);
+  const temporary = new Temporary();
+  const models: Module<unknown>[] = [];
+  after(() => {
+    for (const model of models) model.dispose();
+    temporary.cleanUp();
+  });
+
+  function make(changes: Partial<TrainerOptions> = {}, images = IMAGES): Parts {
+    manualSeed(3);
+    const model = changes.model ?? se_resnet20({ numClasses: CLASSES.length });
+    models.push(model);
+    const optimizer =
+      changes.optimizer ??
+      new SGD(model.parameters(), { lr: 0.05, momentum: 0.9, nesterov: true, weightDecay: 1e-4 });
+    const steps = EPOCHS * Math.ceil(images / 8);
+    const trainer = new Trainer({
+      model,
+      train: trainLoader(smallDataset(images)),
+      validation: testLoader(smallDataset(20, 2)),
+      optimizer,
+      scheduler: new OneCycleLR(optimizer, { maxLr: 0.05, totalSteps: steps }),
+      loss: new CrossEntropyLoss({ labelSmoothing: 0.05 }),
+      epochs: EPOCHS,
+      classes: CLASSES,
+      recordEvery: 4,
+      ...changes,
+    });
+    return { trainer, model };
+  }
+
+  const file = (name: string): string => temporary.path(name);
+
+  it('learns, and records what it does in history, log, progress and checkpoint', async () => {
+    const seen: TrainingProgress[] = [];
+    const best: number[] = [];
+    const { trainer, model } = make({
+      log: file('log.jsonl'),
+      checkpoint: { path: file('run.pt') },
+      onProgress: (progress) => seen.push(progress),
+      onBest: ({ epoch }) => void best.push(epoch),
+      settings: { recipe: 'small', layers: [1, 2] },
+    });
+    const { history, best: chosen, steps } = await trainer.run();
+    expect(steps).to.equal(EPOCHS * BATCHES);
+    expect(history.epochs.map(({ epoch }) => epoch)).to.deep.equal([1, 2, 3]);
+    expect(history.epochs[2]?.loss).to.be.below((history.epochs[0]?.loss ?? 0) * 0.8);
+    expect(chosen?.validation?.accuracy).to.be.above(0.6);
+    expect(chosen?.epoch).to.equal(best.at(-1));
+    // Every fourth step, and the rest of an epoch.
+    expect(history.steps.map(({ step }) => step)).to.deep.equal([4, 6, 8, 12, 16, 18]);
+
+    const lines = readFileSync(file('log.jsonl'), 'utf8').trimEnd().split('\n');
+    const events = lines.map((line) => (JSON.parse(line) as { event: string }).event);
+    expect(events.filter((event) => event === 'epoch')).to.have.lengthOf(EPOCHS);
+    expect([events[0], events.at(-1)]).to.deep.equal(['start', 'end']);
+
+    const training = seen.filter(({ phase, finished }) => phase === 'training' && finished === null);
+    expect(training.map(({ step }) => step)).to.deep.equal(
+      Array.from({ length: EPOCHS * BATCHES }, (_, i) => i + 1),
+    );
+    expect(seen.filter(({ finished }) => finished !== null)).to.have.lengthOf(EPOCHS);
+    expect(training.at(-1)?.secondsLeft).to.be.within(0, 60);
+
+    const checkpoint = await loadCheckpoint(file('run.pt'));
+    expect(checkpoint).to.be.instanceOf(Map);
+    const saved = (checkpoint as Map<string, unknown>).get('model');
+    expect(saved).to.be.instanceOf(StateDict);
+    const twin = se_resnet20({ numClasses: CLASSES.length, initWeights: false });
+    models.push(twin);
+    twin.loadStateDict(saved as StateDict);
+    expect(digest(twin)).to.equal(digest(model));
+    expect((await readTrainingCheckpoint(file('run.pt'))).settings).to.deep.equal({
+      recipe: 'small',
+      layers: [1, 2],
+    });
+    expect(readdirSync(temporary.folder).filter((name) => name.endsWith('.tmp'))).to.deep.equal([]);
+  });
+
+  describe('goes on after an interruption with the same weights, bit for bit', () => {
+    let whole: { digest: string; history: unknown };
+
+    /** Without what depends on the clock. */
+    function timeless(history: unknown): unknown {
+      return JSON.parse(
+        JSON.stringify(history, (name, value: unknown) =>
+          ['seconds', 'imagesPerSecond'].includes(name) ? undefined : value,
+        ),
+      );
+    }
+
+    before(async () => {
+      const { trainer, model } = make();
+      const { history } = await trainer.run();
+      whole = { digest: digest(model), history: timeless(history) };
+    });
+
+    /** Stops when `when` says so, resumes in new objects, and gives those. */
+    async function interrupted(
+      when: (progress: TrainingProgress) => boolean,
+      changes: () => Partial<TrainerOptions> = () => ({}),
+    ): Promise<{ digest: string; history: unknown; log: string }> {
+      const controller = new AbortController();
+      const [place, log] = [
+        file(`interrupted-${Math.random()}.pt`),
+        file(`interrupted-${Math.random()}.jsonl`),
+      ];
+      const first = make({
+        ...changes(),
+        log,
+        checkpoint: { path: place, everyEpochs: null },
+        signal: controller.signal,
+        onProgress: (progress) => {
+          if (when(progress)) controller.abort();
+        },
+      });
+      const error = await expectRejection(first.trainer.run(), 'ERR_SENET_ABORTED');
+      expect(error.name).to.equal('AbortError');
+      rand([100]).dispose(); // another program would have drawn other numbers meanwhile
+      const second = make({ ...changes(), log, checkpoint: { path: place, everyEpochs: null } });
+      second.trainer.restore(await readTrainingCheckpoint(place));
+      const { history } = await second.trainer.run();
+      return { digest: digest(second.model), history: timeless(history), log: readFileSync(log, 'utf8') };
+    }
+
+    for (const [where, when] of [
+      ['at the first step', ({ step }) => step === 1],
+      ['within an epoch', ({ step }) => step === BATCHES + 3],
+      ['at the last batch of an epoch', ({ step, phase }) => step === BATCHES && phase === 'training'],
+      [
+        'during a validation',
+        ({ phase, batch, epoch }) => phase === 'validation' && batch === 1 && epoch === 2,
+      ],
+      ['between two epochs', ({ finished }) => finished?.epoch === 2],
+    ] as [string, (progress: TrainingProgress) => boolean][]) {
+      it(where, async () => {
+        const resumed = await interrupted(when);
+        expect(resumed.history).to.deep.equal(whole.history);
+        expect(resumed.digest).to.equal(whole.digest);
+        const events = resumed.log
+          .trimEnd()
+          .split('\n')
+          .map((line) => JSON.parse(line) as { event: string; step: number });
+        expect(events.map(({ step }) => step)).to.deep.equal(
+          events.map(({ step }) => step).sort((a, b) => a - b),
+        );
+        expect(events.filter(({ event }) => event === 'epoch')).to.have.lengthOf(EPOCHS);
+        expect(events.filter(({ event }) => event === 'resume')).to.have.lengthOf(1);
+      });
+    }
+
+    it('an abort that came before the start', async () => {
+      const controller = new AbortController();
+      controller.abort();
+      const { trainer } = make({ checkpoint: { path: file('before.pt') }, signal: controller.signal });
+      await expectRejection(trainer.run(), 'ERR_SENET_ABORTED');
+      const second = make();
+      second.trainer.restore(await readTrainingCheckpoint(file('before.pt')));
+      await second.trainer.run();
+      expect(digest(second.model)).to.equal(whole.digest);
+    });
+
+    it('with a moving average, a gradient limit, bfloat16 and a scheduler by epochs', async () => {
+      const changes = (): Partial<TrainerOptions> => {
+        manualSeed(3);
+        const model = se_resnet20({ numClasses: CLASSES.length });
+        const optimizer = new SGD(model.parameters(), { lr: 0.05, momentum: 0.9 });
+        return {
+          model,
+          optimizer,
+          scheduler: new StepLR(optimizer, { stepSize: 1, gamma: 0.5 }),
+          ema: new ExponentialMovingAverage(model, { decay: 0.9 }),
+          clipGradNorm: 1,
+          precision: 'bfloat16',
+        };
+      };
+      const { trainer, model } = make(changes());
+      const { history } = await trainer.run();
+      expect(history.epochs.map(({ learningRate }) => learningRate)).to.deep.equal([0.05, 0.025, 0.0125]);
+      const resumed = await interrupted(({ step }) => step === BATCHES + 2, changes);
+      expect(resumed.digest).to.equal(digest(model));
+      expect(resumed.history).to.deep.equal(timeless(history));
+    });
+  });
+
+  it('validates the moving average and trains on with the weights themselves', async () => {
+    manualSeed(3);
+    const model = se_resnet20({ numClasses: CLASSES.length });
+    const ema = new ExponentialMovingAverage(model, { decay: 0.5 });
+    const seen: string[] = [];
+    const averaged = make({ model, ema, onBest: () => void seen.push(digest(model)) });
+    const plain = make();
+    await averaged.trainer.run();
+    await plain.trainer.run();
+    expect(digest(model)).to.equal(digest(plain.model));
+    expect(seen).to.have.length.above(0);
+    expect(seen).not.to.include(digest(model));
+  });
+
+  it('leaves frozen parts alone, their statistics too', async () => {
+    manualSeed(3);
+    const model = se_resnet20({ numClasses: CLASSES.length });
+    const part = model.getSubmodule('layer1');
+    for (const parameter of part.parameters()) parameter.requiresGrad = false;
+    const before = digest(part);
+    const rest = digest(model.getSubmodule('layer2'));
+    const { trainer } = make({
+      model,
+      optimizer: new SGD(
+        model.parameters().filter(({ requiresGrad }) => requiresGrad),
+        { lr: 0.05 },
+      ),
+      frozen: [part],
+    });
+    await trainer.run();
+    expect(digest(part)).to.equal(before);
+    expect(digest(model.getSubmodule('layer2'))).not.to.equal(rest);
+  });
+
+  describe('bad input', () => {
+    it('a loss that is not a number stops the run, names the step, and keeps the last good checkpoint', async () => {
+      const clean = smallDataset(16);
+      let asked = 0;
+      const poisoned: Dataset = {
+        length: 16,
+        get(index) {
+          const { image, label } = clean.get(index);
+          // The third batch of the second epoch holds NaNs.
+          const scale = ++asked > 16 + 8 ? NaN : 1 / 255;
+          return { image: image.to('float32').mul(scale), label };
+        },
+      };
+      const place = file('nan.pt');
+      const { trainer } = make({
+        train: new DataLoader(poisoned, { batchSize: 4, prefetch: 0 }),
+        checkpoint: { path: place },
+        log: file('nan.jsonl'),
+      });
+      const error = await expectRejection(
+        trainer.run(),
+        'ERR_SENET_NAN_LOSS',
+        /training step 7 \(epoch 2\): the loss is NaN.*since step 4/,
+      );
+      expect(error.details).to.deep.equal({ step: 7, epoch: 2 });
+      const { position, model } = await readTrainingCheckpoint(place);
+      expect(position.step).to.equal(4);
+      for (const parameter of model.values())
+        expect(Array.from(parameter.toTypedArray(), Number).every(Number.isFinite)).to.equal(true);
+      expect(readFileSync(file('nan.jsonl'), 'utf8')).to.match(/"event":"failed".*ERR_SENET_NAN_LOSS.*\n$/);
+    });
+
+    it('weights that are not finite never become a checkpoint', async () => {
+      manualSeed(3);
+      const model = se_resnet20({ numClasses: CLASSES.length });
+      const { trainer } = make({
+        model,
+        checkpoint: { path: file('infinite.pt'), everySteps: 1 },
+        loss: {
+          // The slope of a square root at 0 is infinite: the weights are spoilt by the very step whose loss was fine.
+          forward: async (logits, labels) =>
+            (await new CrossEntropyLoss().forward(logits, labels)).add(
+              logits.sub(logits.detach()).sqrt().sum(),
+            ),
+        },
+      });
+      await expectRejection(trainer.run(), 'ERR_SENET_NAN_LOSS', /after training step 1: '.*' is not finite/);
+      expect(existsSync(file('infinite.pt'))).to.equal(false);
+    });
+
+    it('a label that no output of the network is for', async () => {
+      const samples = Array.from({ length: 8 }, (_, index) => ({
+        image: rand([3, 8, 8]),
+        label: index === 5 ? 3 : 0,
+      }));
+      const { trainer } = make({ train: new DataLoader(samples, { batchSize: 4 }), classes: CLASSES });
+      await expectRejection(
+        trainer.run(),
+        'ERR_SENET_LABELS',
+        /training step 2: image 5 has the label 3; the network has 3 classes \(0 to 2\)/,
+      );
+      const negative = [{ image: rand([3, 8, 8]), label: -1 }];
+      await expectRejection(
+        make({ train: new DataLoader(negative) }).trainer.run(),
+        'ERR_SENET_LABELS',
+        /image 0 has the label -1/,
+      );
+      const validation = new DataLoader(samples, { batchSize: 8 });
+      await expectRejection(make({ validation }).trainer.run(), 'ERR_SENET_LABELS', /evaluation: image 5/);
+    });
+
+    it('a network with another number of outputs than there are classes', async () => {
+      const { trainer } = make({ classes: [...CLASSES, 'fourth'] });
+      await expectRejection(trainer.run(), 'ERR_SENET_LABELS', /4 classes and the network 3 outputs/);
+    });
+
+    it('a batch of one whose maps are 1 x 1', async () => {
+      manualSeed(3);
+      const model = se_resnet18({ numClasses: 2 });
+      const images = Array.from({ length: 3 }, (_, label) => ({
+        image: rand([3, 32, 32]),
+        label: label % 2,
+      }));
+      const optimizer = new SGD(model.parameters(), { lr: 0.01 });
+      const given = { model, optimizer, classes: ['a', 'b'], validation: undefined };
+      const { trainer } = make({
+        ...(given as unknown as Partial<TrainerOptions>),
+        train: new DataLoader(images, { batchSize: 2 }),
+        scheduler: new StepLR(optimizer, { stepSize: 1 }),
+      });
+      await expectRejection(
+        trainer.run(),
+        'ERR_SENET_SHAPE',
+        /training step 2: a batch of one image: .*more than 1 value per channel.*dropLast/,
+      );
+    });
+
+    it('a checkpoint of another model, data set, length or kind; nothing is changed by it', async () => {
+      const place = file('other.pt');
+      await make({ checkpoint: { path: place } }).trainer.run();
+      const checkpoint = await readTrainingCheckpoint(place);
+      const wider = make({ model: se_resnet20({ numClasses: 5 }), classes: ['a', 'b', 'c', 'd', 'e'] });
+      const before = digest(wider.model);
+      expectThrow(() => wider.trainer.restore(checkpoint), 'ERR_SENET_RESUME', /another model: .*fc/s);
+      expect(digest(wider.model)).to.equal(before);
+      for (const [changes, words] of [
+        [{ train: trainLoader(smallDataset(IMAGES - 1)) }, /training images 44, this one 43/],
+        [
+          { train: trainLoader(smallDataset(IMAGES), { batchSize: 4 }) },
+          /batches in an epoch 6, this one 11/,
+        ],
+        [{ validation: testLoader(smallDataset(21, 2)) }, /validation images 20, this one 21/],
+        [{ epochs: EPOCHS + 1 }, /epochs 3, this one 4/],
+        [{ precision: 'bfloat16' }, /precision float32, this one bfloat16/],
+      ] as [Partial<TrainerOptions>, RegExp][]) {
+        const { trainer, model } = make(changes);
+        const untouched = digest(model);
+        expectThrow(() => trainer.restore(checkpoint), 'ERR_SENET_RESUME', words);
+        expect(digest(model)).to.equal(untouched);
+      }
+      const weights = path.join(__dirname, '..', 'fixtures', 'se_resnet20-zip.pt');
+      await expectRejection(
+        readTrainingCheckpoint(weights),
+        'ERR_SENET_RESUME',
+        /expected a checkpoint that a training run/,
+      );
+      await expectRejection(
+        readTrainingCheckpoint(path.join(__dirname, '..', 'fixtures', 'training-checkpoint.pt')),
+        'ERR_SENET_RESUME',
+      );
+      writeFileSync(file('cut.pt'), readFileSync(place).subarray(0, 50_000));
+      await expectRejection(readTrainingCheckpoint(file('cut.pt')), 'ERR_SENET_CHECKPOINT_FORMAT');
+    });
+
+    it('a disk that is full while a checkpoint is saved: the old one survives', async () => {
+      const place = file('full.pt');
+      await make({ checkpoint: { path: place } }).trainer.run();
+      const old = readFileSync(place);
+      // A limit on the size of files is what a full disk is to one process; Node ignores the signal that comes with it.
+      const script = file('full.js');
+      const load = (name: string): string => JSON.stringify(path.join(__dirname, '..', '..', 'lib', name));
+      writeFileSync(
+        script,
+        `const { readTrainingCheckpoint, writeTrainingCheckpoint } = require(${load('train/training-checkpoint.ts')});
+         readTrainingCheckpoint(${JSON.stringify(place)})
+           .then((checkpoint) => writeTrainingCheckpoint(${JSON.stringify(place)}, checkpoint))
+           .then(() => console.log('saved'), ({ code, message }) => console.log(code, message));`,
+      );
+      const command = `ulimit -f 200; exec "$0" --require tsx/cjs "$1"`;
+      const child = spawn('bash', ['-c', command, process.execPath, script], {
+        cwd: path.join(__dirname, '..', '..'),
+      });
+      let out = '';
+      child.stdout.on('data', (data: Buffer) => (out += data.toString()));
+      const code = await new Promise((resolve) => child.on('close', resolve));
+      expect(out).to.match(/^ERR_SENET_FILE .*full\.pt could not be written/);
+      expect(code).to.equal(0);
+      expect(readFileSync(place).equals(old)).to.equal(true);
+      expect(readdirSync(temporary.folder).filter((name) => name.endsWith('.tmp'))).to.deep.equal([]);
+    });
+
+    it('a folder that does not exist, for checkpoint and log', async () => {
+      const nowhere = file('none/run.pt');
+      await expectRejection(
+        make({ checkpoint: { path: nowhere } }).trainer.run(),
+        'ERR_SENET_FILE_NOT_FOUND',
+      );
+      await expectRejection(
+        make({ log: file('none/log.jsonl') }).trainer.run(),
+        'ERR_SENET_FILE_NOT_FOUND',
+        /log/,
+      );
+    });
+
+    it('options that are none', () => {
+      expectThrow(() => make({ epochs: 0 }), 'ERR_SENET_ARG_RANGE', /epochs/);
+      expectThrow(() => make({ precision: 'float16' as 'bfloat16' }), 'ERR_SENET_ARG_RANGE', /precision/);
+      expectThrow(() => make({ clipGradNorm: NaN }), 'ERR_SENET_ARG_RANGE', /clipGradNorm/);
+      expectThrow(
+        () => make({ batchSize: 3 } as Partial<TrainerOptions>),
+        'ERR_SENET_UNKNOWN_OPTION',
+        /batchSize/,
+      );
+      const notAModule = {
+        model: tensor([1]),
+        train: 1,
+        optimizer: 1,
+        epochs: 1,
+      } as unknown as TrainerOptions;
+      expectThrow(() => new Trainer(notAModule), 'ERR_SENET_ARG_TYPE', /model/);
+      expectThrow(
+        () => new Trainer({ epochs: 1 } as TrainerOptions),
+        'ERR_SENET_ARG_MISSING',
+        /model is required/,
+      );
+    });
+
+    it('a second run of the same object', async () => {
+      const { trainer } = make({ epochs: 1, scheduler: undefined as never });
+      await trainer.run();
+      await expectRejection(trainer.run(), 'ERR_SENET_BUSY');
+    });
+  });
+});

@@ -1,0 +1,451 @@
+// ElementKernels::convolution, and the packing of its weights, against at::conv2d in float64.
+#include "support.h"
+
+#include "inference/direct_steps.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+namespace senet::test {
+namespace {
+
+using namespace inference;
+
+struct Window {
+  int64_t height;
+  int64_t width;
+  int64_t stride;
+};
+
+// What is asked of one convolution. A new field of ConvTask gets a line here, in `draw_case` and in
+// `expected`.
+struct Case {
+  int64_t in;
+  int64_t out;
+  nn::Size2 size;  // of the input
+  Window window;
+  nn::Size2 padding;
+  bool whole_rows;  // a row of the window is one run of elements; else each of its pixels is one, of a slice
+  bool has_scale;
+  bool has_residual;
+  bool has_sums;
+  bool has_output;
+  bool output_is_float;
+  bool prefetch_output;
+  Activation activation;
+
+  int64_t height() const {
+    return (size[0] + 2 * padding[0] - window.height) / window.stride + 1;
+  }
+  int64_t width() const {
+    return (size[1] + 2 * padding[1] - window.width) / window.stride + 1;
+  }
+  int64_t products() const {
+    return in * window.height * window.width;
+  }
+  std::string name() const {
+    return text(in, " to ", out, " channels, input ", size[0], " x ", size[1], ", window ", window.height,
+                " x ", window.width, " stride ", window.stride, " padding ", padding[0], " ", padding[1],
+                whole_rows ? "" : ", sliced", has_scale ? ", scale" : "", has_residual ? ", residual" : "",
+                has_sums ? ", sums" : "", has_output ? "" : ", no output",
+                output_is_float ? ", float output" : "",
+                activation == Activation::kRelu      ? ", relu"
+                : activation == Activation::kSigmoid ? ", sigmoid"
+                                                     : "");
+  }
+};
+
+Case draw_case(Random& random, int64_t in, int64_t out, nn::Size2 size, Window window) {
+  Case of{
+      in,   out,   size,  window,           {window.height / 2, window.width / 2}, true, false, false, false,
+      true, false, false, Activation::kNone};
+  const std::array<int64_t, 2> kernel = {window.height, window.width};
+  for (size_t axis = 0; axis < 2; ++axis) {
+    // Less padding where the window fits without, and now and then more.
+    const int64_t least = std::max<int64_t>(0, (kernel[axis] - size[axis] + 1) / 2);
+    of.padding[axis] =
+        random.between(least, std::max(least, kernel[axis] / 2 + (random.chance(0.1) ? 1 : 0)));
+  }
+  of.whole_rows = random.chance(0.7);
+  of.has_scale = random.chance();
+  of.has_residual = random.chance();
+  of.has_sums = random.chance();
+  of.has_output = !of.has_sums || random.chance(0.8);
+  of.output_is_float = random.chance(0.3);
+  of.prefetch_output = random.chance();
+  of.activation = random.of<Activation>({Activation::kNone, Activation::kRelu, Activation::kSigmoid});
+  return of;
+}
+
+at::Tensor activate(const at::Tensor& x, Activation activation) {
+  return activation == Activation::kRelu ? x.relu() : activation == Activation::kSigmoid ? x.sigmoid() : x;
+}
+
+// The operands of a case, all padded to whole blocks of output channels, in float64 but of numbers that the
+// kernel's elements can hold.
+struct Operands {
+  at::Tensor x;
+  at::Tensor weight;
+  at::Tensor bias;
+  at::Tensor scale;
+  at::Tensor residual;
+  at::Tensor sums;  // before
+
+  Operands(const Case& of, at::ScalarType dtype, Random& random) {
+    const int64_t channels = padded(of.out);
+    x = random.tensor({of.in, of.size[0], of.size[1]}, dtype);
+    weight = random.tensor({of.out, of.in, of.window.height, of.window.width}, dtype);
+    bias = with_zeros(random.tensor({of.out}, at::kFloat), 0, channels);
+    scale = random.tensor({channels}, at::kFloat);
+    residual = random.tensor({channels, of.height(), of.width()}, dtype);
+    sums = random.tensor({channels}, at::kFloat);
+  }
+
+  at::Tensor expected(const Case& of) const {
+    return activate(linear(of, x, weight, bias, scale, residual), of.activation);
+  }
+  // The same with every number's magnitude, which rounding errors are relative to.
+  at::Tensor magnitude(const Case& of) const {
+    return linear(of, x.abs(), weight.abs(), bias.abs(), scale.abs(), residual.abs());
+  }
+
+ private:
+  static at::Tensor linear(const Case& of, const at::Tensor& x, const at::Tensor& weight,
+                           const at::Tensor& bias, const at::Tensor& scale, const at::Tensor& residual) {
+    const int64_t channels = padded(of.out);
+    at::Tensor y = at::conv2d(x.unsqueeze(0), with_zeros(weight, 0, channels), bias,
+                              {of.window.stride, of.window.stride}, of.padding)[0];
+    if (of.has_scale) {
+      y = y * scale.reshape({-1, 1, 1});
+    }
+    return of.has_residual ? y + residual : y;
+  }
+};
+
+// A case laid out in memory, ready to run.
+class Convolution {
+ public:
+  Convolution(const Variant& variant, const Case& of, const Operands& operands, Random& random)
+      : variant_(variant), case_(of), channels_(padded(of.out)) {
+    const at::ScalarType dtype = variant.dtype();
+    // Pixels are whole blocks; a whole row of the window may also have fewer channels, of an even number for
+    // bfloat16.
+    int64_t pixel = padded(of.in);
+    if (of.whole_rows && of.in < kChannelBlock && random.chance()) {
+      pixel = variant.is_float ? of.in : (of.in + 1) / 2 * 2;
+    }
+    const int64_t others = of.whole_rows ? 0 : kChannelBlock * random.between(1, 3);
+    const nn::Size2 border = {of.padding[0] + random.between(0, 1), of.padding[1] + random.between(0, 1)};
+    // NaN everywhere that the kernel has no business.
+    input_ = std::make_unique<Picture>(Picture::Shape{pixel, of.size[0], of.size[1], pixel + others,
+                                                      others / 2, border[0], border[1], random.between(0, 2)},
+                                       dtype, std::nan(""));
+    input_->view(of.padding[0], of.padding[1]).zero_();
+    input_->view().narrow(0, 0, of.in).copy_(operands.x);
+    for (int64_t y = 0; y < of.window.height; ++y) {
+      for (int64_t x = 0; x < (of.whole_rows ? 1 : of.window.width); ++x) {
+        taps_.push_back(y * input_->strides().row + x * input_->strides().column);
+      }
+    }
+    tap_length_ = of.whole_rows ? of.window.width * pixel : pixel;
+
+    residual_ = std::make_unique<Picture>(picture_shape(random), dtype, std::nan(""));
+    residual_->view().copy_(operands.residual);
+    output_ = std::make_unique<Picture>(picture_shape(random), of.output_is_float ? at::kFloat : dtype, 7.0);
+    sums_ = operands.sums.to(at::kFloat);
+    bias_ = operands.bias.to(at::kFloat);
+    scale_ = operands.scale.to(at::kFloat);
+
+    panels_ = split_panels(of.out, variant.kernels->vector_channels, variant.kernels->max_vectors);
+    pixel_ = pixel;
+    weights_ = at::empty({packed_bytes(of.out, of.window.height * of.window.width, pixel, variant.is_float)},
+                         at::kByte);
+    pack_convolution(operands.weight, pixel, variant.is_float, variant.kernels->vector_channels, panels_,
+                     weights_.mutable_data_ptr<uint8_t>());
+  }
+
+  // Computes the pixels between neighbouring cuts, one call for each and for each panel.
+  void run(const std::vector<int64_t>& cuts) {
+    ConvTask task{};
+    task.input = input_->at(case_.padding[0], case_.padding[1]);
+    task.input_strides = {case_.window.stride * input_->strides().row,
+                          case_.window.stride * input_->strides().column};
+    task.taps = taps_.data();
+    task.tap_count = static_cast<int64_t>(taps_.size());
+    task.tap_length = tap_length_;
+    task.residual_strides = residual_->strides();
+    task.output_strides = output_->strides();
+    task.prefetch_output = case_.prefetch_output;
+    task.output_is_float = case_.output_is_float;
+    task.activation = case_.activation;
+    task.width = case_.width();
+    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+      int64_t channel = 0;
+      int64_t packed = 0;
+      for (const int32_t vectors : panels_) {
+        const int64_t panel_channels = vectors * variant_.kernels->vector_channels;
+        task.first = cuts[i];
+        task.last = cuts[i + 1];
+        task.vectors = vectors;
+        task.weights = weights_.const_data_ptr<uint8_t>() + packed;
+        task.bias = bias_.const_data_ptr<float>() + channel;
+        task.scale = case_.has_scale ? scale_.const_data_ptr<float>() + channel : nullptr;
+        task.sums = case_.has_sums ? sums_.mutable_data_ptr<float>() + channel : nullptr;
+        task.residual = case_.has_residual ? residual_->at(0, 0, channel) : nullptr;
+        task.output = case_.has_output ? output_->at(0, 0, channel) : nullptr;
+        variant_.element->convolution(task);
+        channel += panel_channels;
+        packed +=
+            packed_bytes(panel_channels, case_.window.height * case_.window.width, pixel_, variant_.is_float);
+      }
+    }
+  }
+
+  const Picture& output() const {
+    return *output_;
+  }
+  const at::Tensor& sums() const {
+    return sums_;
+  }
+  // Forgets what run() made.
+  void reset(const Picture& output, const at::Tensor& sums) {
+    *output_ = output.clone();
+    sums_ = sums.clone();
+  }
+
+ private:
+  Picture::Shape picture_shape(Random& random) const {
+    const int64_t others = kChannelBlock * random.between(0, 2);
+    return {channels_,  case_.height(),       case_.width(),        channels_ + others,
+            others / 2, random.between(0, 2), random.between(0, 2), random.between(0, 2)};
+  }
+
+  const Variant& variant_;
+  const Case case_;
+  const int64_t channels_;
+  std::unique_ptr<Picture> input_;
+  std::unique_ptr<Picture> residual_;
+  std::unique_ptr<Picture> output_;
+  std::vector<int64_t> taps_;
+  int64_t tap_length_ = 0;
+  int64_t pixel_ = 0;
+  at::Tensor bias_;
+  at::Tensor scale_;
+  at::Tensor sums_;
+  at::Tensor weights_;
+  std::vector<int32_t> panels_;
+};
+
+std::vector<int64_t> draw_cuts(int64_t pixels, Random& random) {
+  std::vector<int64_t> cuts = {0, pixels};
+  for (int64_t i = random.between(1, 3); i > 0; --i) {
+    cuts.push_back(random.between(0, pixels));  // two may be the same: a part without pixels
+  }
+  std::sort(cuts.begin(), cuts.end());
+  return cuts;
+}
+
+void check_case(const Variant& variant, const Case& of, Random& random) {
+  const Operands operands(of, variant.dtype(), random);
+  Convolution convolution(variant, of, operands, random);
+  const Picture untouched = convolution.output().clone();
+  const at::Tensor sums_before = convolution.sums().clone();
+  const std::string where = of.name();
+  const int64_t pixels = of.height() * of.width();
+
+  convolution.run({0, pixels});
+  const at::Tensor expected = operands.expected(of);
+  // Sigmoid's slope is at most 1/4; its exponential is good to a few units in the last place.
+  const at::Tensor rounding = operands.magnitude(of) * sum_error(of.products()) + 4 * kFloatError;
+  if (of.has_output) {
+    const bool rounds_output = !variant.is_float && !of.output_is_float;
+    const at::Tensor allowed = rounds_output ? rounding + expected.abs() * kBfloat16Error : rounding;
+    expect_near(convolution.output().view(), expected, allowed, where);
+    convolution.output().expect_changed_only(untouched, 0, padded(of.out), where);
+  } else {
+    convolution.output().expect_changed_only(untouched, 0, 0, where);
+  }
+  const at::Tensor allowed_sums = rounding.sum(at::IntArrayRef{1, 2}) +
+                                  (expected.abs().sum(at::IntArrayRef{1, 2}) + 1) * sum_error(pixels);
+  const at::Tensor expected_sums = expected.sum(at::IntArrayRef{1, 2}) + operands.sums;
+  if (of.has_sums) {
+    expect_near(convolution.sums(), expected_sums, allowed_sums, where + ", sums");
+  }
+
+  // The parts make the whole, bit by bit.
+  const Picture whole = convolution.output().clone();
+  convolution.reset(untouched, sums_before);
+  convolution.run(draw_cuts(pixels, random));
+  convolution.output().expect_changed_only(whole, 0, 0, where + ", in parts");
+  if (of.has_sums) {
+    expect_near(convolution.sums(), expected_sums, allowed_sums, where + ", sums of parts");
+  }
+
+  // A part alone writes its pixels alone.
+  const int64_t first = random.between(0, pixels);
+  const int64_t last = random.between(first, pixels);
+  convolution.reset(untouched, sums_before);
+  convolution.run({first, last});
+  const Picture part = untouched.clone();
+  if (of.has_output) {
+    for (int64_t pixel = first; pixel < last; ++pixel) {
+      const auto at = [&](const Picture& picture) {
+        return picture.view().select(1, pixel / of.width()).select(1, pixel % of.width());
+      };
+      at(part).copy_(at(whole));
+    }
+  }
+  convolution.output().expect_changed_only(part, 0, 0, where + ", a part");
+}
+
+// Every number of channels with every window; sizes and what is fused are drawn.
+void check_window(const Variant& variant, const Window& window, uint32_t seed) {
+  Random random(seed);
+  size_t turn = seed;
+  const std::vector<nn::Size2> sizes = {{1, 1}, {1, 9}, {5, 3}, {14, 14}};
+  for (const int64_t in : {1, 3, 16, 17, 40, 64, 100}) {
+    for (const int64_t out : {1, 10, 16, 48, 80, 130}) {
+      const nn::Size2 size = sizes[turn++ % sizes.size()];
+      check_case(variant, draw_case(random, in, out, size, window), random);
+    }
+  }
+}
+
+// Every number of vectors with every number of pixels up to a few blocks: each instance of the kernel's
+// template.
+void check_blocks(const Variant& variant) {
+  Random random(11);
+  for (int32_t vectors = 1; vectors <= variant.kernels->max_vectors; ++vectors) {
+    for (int64_t pixels = 1; pixels <= 30; ++pixels) {
+      const int64_t out =
+          std::max<int64_t>(1, vectors * variant.kernels->vector_channels - random.between(0, 3));
+      const nn::Size2 size = pixels % 3 == 0 ? nn::Size2{3, pixels / 3} : nn::Size2{1, pixels};
+      check_case(variant, draw_case(random, random.between(1, 33), out, size, {1, 1, 1}), random);
+    }
+  }
+}
+
+void check_random(const Variant& variant) {
+  Random random(12);
+  for (int i = 0; i < 150; ++i) {
+    const Window window{random.between(1, 7), random.between(1, 7), random.between(1, 3)};
+    const nn::Size2 size = {random.between(1, 12), random.between(1, 12)};
+    check_case(variant, draw_case(random, random.between(1, 70), random.between(1, 150), size, window),
+               random);
+  }
+}
+
+// NaN and infinities of the input go where at::conv2d takes them. A bias and weights that are not zero keep
+// infinities apart from zero times infinity.
+void check_special(const Variant& variant) {
+  Random random(13);
+  for (const double value : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+    for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kSigmoid}) {
+      for (const bool output_is_float : {false, true}) {
+        Case of{16,   48,   {7, 5}, {3, 3, 1},       {1, 1}, true,      true,
+                true, true, true,   output_is_float, false,  activation};
+        Operands operands(of, variant.dtype(), random);
+        operands.x[random.between(0, 15)][3][2].fill_(value);
+        operands.x[random.between(0, 15)][6][4].fill_(value);
+        operands.residual[5][0][0].fill_(value);
+        Convolution convolution(variant, of, operands, random);
+        convolution.run({0, of.height() * of.width()});
+        const at::Tensor expected = operands.expected(of);
+        const at::Tensor finite = operands.magnitude(of).nan_to_num(0.0, 0.0, 0.0);
+        const std::string where = text(value, " in ", of.name());
+        expect(!expected.isfinite().all().item<bool>() || activation == Activation::kSigmoid, where);
+        expect_near(convolution.output().view(), expected,
+                    finite * sum_error(of.products()) + 4 * kFloatError +
+                        expected.abs().nan_to_num(0.0, 0.0, 0.0) * (variant.is_float ? 0 : kBfloat16Error),
+                    where);
+        expect_near(convolution.sums().isnan(),
+                    (expected.sum(at::IntArrayRef{1, 2}) + operands.sums).isnan().to(at::kDouble),
+                    at::zeros({}, at::kDouble), where + ", sums");
+      }
+    }
+  }
+}
+
+void check_packing(const Variant& variant) {
+  Random random(14);
+  const int32_t width = variant.kernels->vector_channels;
+  for (int i = 0; i < 60; ++i) {
+    const int64_t out = random.between(1, 150);
+    const int64_t in = random.between(1, 40);
+    const nn::Size2 kernel = {random.between(1, 4), random.between(1, 4)};
+    const int64_t window = kernel[0] * kernel[1];
+    const int64_t pixel = random.chance() ? padded(in) : variant.is_float ? in : (in + 1) / 2 * 2;
+    const std::string where = text(out, " x ", in, " x ", kernel[0], " x ", kernel[1], ", pixel ", pixel);
+    const std::vector<int32_t> panels = split_panels(out, width, variant.kernels->max_vectors);
+    const int64_t bytes = packed_bytes(out, window, pixel, variant.is_float);
+    expect(bytes == padded(out) * window * pixel * (variant.is_float ? 4 : 2), where, ": packed_bytes");
+
+    // One number for each element, none of them zero, each kept by bfloat16: so no two may lie in one place.
+    const at::Tensor weight = random.tensor({out, in, kernel[0], kernel[1]}, variant.dtype()) + 2.0;
+    const at::Tensor rounded = weight.to(variant.dtype()).to(at::kDouble);
+    const at::Tensor memory = at::full({bytes + 64}, 0x5a, at::kByte);
+    pack_convolution(weight, pixel, variant.is_float, width, panels, memory.mutable_data_ptr<uint8_t>());
+    expect(memory.narrow(0, bytes, 64).eq(0x5a).all().item<bool>(), where, ": wrote past packed_bytes");
+
+    // Reading back as kernels.h says: a panel after the other, [tap][element][channel], for bfloat16 pairs of
+    // elements innermost.
+    const at::Tensor packed = memory.narrow(0, 0, bytes).view(variant.dtype()).to(at::kDouble);
+    const int64_t group = variant.is_float ? 1 : 2;
+    std::vector<at::Tensor> channels;
+    int64_t start = 0;
+    for (const int32_t vectors : panels) {
+      const int64_t count = vectors * width;
+      channels.push_back(packed.narrow(0, start, count * window * pixel)
+                             .reshape({window * pixel / group, count, group})
+                             .permute({1, 0, 2})
+                             .reshape({count, kernel[0], kernel[1], pixel}));
+      start += count * window * pixel;
+    }
+    const at::Tensor unpacked = at::cat(channels, 0).permute({0, 3, 1, 2});
+    const at::Tensor all = with_zeros(with_zeros(rounded, 0, padded(out)), 1, pixel);
+    expect(at::equal(unpacked, all), where, ": other weights");
+  }
+}
+
+void check_panels() {
+  for (const auto& [width, most] : {std::pair{8, 2}, std::pair{16, 4}}) {
+    for (int64_t channels = 1; channels <= 2100; ++channels) {
+      const std::vector<int32_t> panels = split_panels(channels, width, most);
+      const auto [least, largest] = std::minmax_element(panels.begin(), panels.end());
+      int64_t vectors = 0;
+      for (const int32_t panel : panels) {
+        vectors += panel;
+      }
+      const std::string where = text(channels, " channels in vectors of ", width);
+      expect(vectors * width == padded(channels), where, ": the panels have ", vectors * width);
+      expect(*least >= 1 && *largest <= most, where, ": a panel has ", *least, " or ", *largest, " vectors");
+      expect(*largest - *least <= 1, where, ": panels of ", *least, " and ", *largest, " vectors");
+      expect(static_cast<int64_t>(panels.size()) == (vectors + most - 1) / most, where, ": ", panels.size(),
+             " panels");
+    }
+  }
+}
+
+}  // namespace
+
+void test_convolution(Runner& runner) {
+  runner.test("split_panels", check_panels);
+  for_each_variant(runner, "convolution", [&](const Variant& variant) {
+    runner.test("pack_convolution, " + variant.name, [&] { check_packing(variant); });
+    uint32_t seed = 0;
+    for (const int64_t stride : {1, 2}) {
+      for (const auto& [height, width] : {std::pair{1, 1}, std::pair{3, 3}, std::pair{5, 5}, std::pair{1, 7},
+                                          std::pair{7, 1}, std::pair{7, 7}}) {
+        const Window window{height, width, stride};
+        runner.test(text("convolution ", height, " x ", width, " stride ", stride, ", ", variant.name),
+                    [&, at = ++seed] { check_window(variant, window, at); });
+      }
+    }
+    runner.test("convolution, blocks of every size, " + variant.name, [&] { check_blocks(variant); });
+    runner.test("convolution, drawn cases, " + variant.name, [&] { check_random(variant); });
+    runner.test("convolution, NaN and infinity, " + variant.name, [&] { check_special(variant); });
+  });
+}
+
+}  // namespace senet::test

@@ -1,0 +1,19 @@
+// The C++ tests of native/inference. An argument names a part of the tests' names. scripts/test-native.js
+// builds and runs it with sanitizers.
+#include "support.h"
+
+#include "runtime/threads.h"
+
+#include <ATen/Context.h>
+
+int main(int count, char** arguments) {
+  // LibTorch warns about NNPACK on processors that it does not support; the addon switches it off as well.
+  at::globalContext().setUserEnabledNNPACK(false);
+  senet::runtime::use_threads(2);
+  senet::test::Runner runner(count > 1 ? arguments[1] : "");
+  senet::test::test_convolution(runner);
+  senet::test::test_pixel_kernels(runner);
+  senet::test::test_programs(runner);
+  senet::test::test_compiled_model(runner);
+  return runner.finish();
+}

@@ -1,0 +1,444 @@
+// Whole programs against the module's own forward in float64: of our kernels for each instruction set, and of
+// LibTorch's operators.
+#include "modules.h"
+#include "support.h"
+
+#include "core/error.h"
+#include "inference/aten_program.h"
+#include "inference/direct_program.h"
+#include "inference/graph.h"
+#include "models/cifar_se_resnet.h"
+#include "models/se_inception_v3.h"
+#include "models/se_resnet.h"
+#include "runtime/threads.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <thread>
+
+namespace senet::test {
+namespace {
+
+using namespace inference;
+using nn::Recalibrate;
+
+template <class Block>
+std::shared_ptr<nn::Module> inception_block(Block block, Recalibrate where) {
+  auto made = std::make_shared<Block>(std::move(block));
+  if (where != Recalibrate::kNone) {
+    made->add_se(where);
+  }
+  return made;
+}
+
+nn::BlockOptions block_options(int64_t inplanes, int64_t planes, int64_t stride, int64_t expansion) {
+  nn::BlockOptions options{inplanes, planes, stride};
+  options.reduction = 4;
+  if (stride != 1 || inplanes != planes * expansion) {
+    options.downsample = nn::make_downsample(inplanes, planes * expansion, stride);
+  }
+  return options;
+}
+
+}  // namespace
+
+std::vector<ModuleCase> module_cases() {
+  const auto conv = [](nn::Conv2dOptions options) { return std::make_shared<nn::Conv2d>(options); };
+  using Layers = std::vector<std::shared_ptr<nn::Module>>;
+  const auto sequence = [](Layers layers) { return std::make_shared<nn::Sequential>(std::move(layers)); };
+  std::vector<ModuleCase> cases = {
+      {"SELayer", [] { return std::make_shared<nn::SELayer>(40, 8); }, 40, {{1, 1}, {5, 3}}},
+      {"SELayer of 17", [] { return std::make_shared<nn::SELayer>(17, 4); }, 17, {{1, 9}}},
+      {"BatchNorm2d", [] { return std::make_shared<nn::BatchNorm2d>(19); }, 19, {{3, 5}}},
+      {"Conv2d 7 x 1",
+       [=] {
+         return conv({5, 37, {7, 1}, {1, 1}, {3, 0}});
+       },
+       5,
+       {{1, 9}, {6, 2}}},
+      {"Conv2d without padding",
+       [=] {
+         return conv({33, 9, {3, 2}, {2, 3}});
+       },
+       33,
+       {{3, 2}, {9, 8}}},
+      {"Sequential of layers",
+       [=] {
+         return sequence({conv({3, 20, {3, 3}, {1, 1}, {1, 1}}), std::make_shared<nn::BatchNorm2d>(20),
+                          std::make_shared<nn::ReLU>(), std::make_shared<nn::MaxPool2d>(3, 2, 1),
+                          std::make_shared<nn::BatchNorm2d>(20), conv({20, 30, {1, 1}}),
+                          std::make_shared<nn::ReLU>(), std::make_shared<nn::Dropout>(),
+                          std::make_shared<nn::SELayer>(30, 5), std::make_shared<nn::ReLU>(),
+                          std::make_shared<nn::AdaptiveAvgPool2d>()});
+       },
+       3,
+       {{1, 1}, {7, 9}}},
+      {"Sequential of 1 x 1 convolutions and SELayers",
+       [=] {
+         return sequence({conv({6, 24, {1, 1}}), conv({24, 50, {1, 1}}), std::make_shared<nn::SELayer>(50, 5),
+                          conv({50, 18, {1, 1}}), conv({18, 18, {1, 1}}),
+                          std::make_shared<nn::SELayer>(18, 3)});
+       },
+       6,
+       {{1, 1}, {4, 7}}},
+      {"SEBasicBlock",
+       [] { return std::make_shared<nn::SEBasicBlock>(block_options(24, 24, 1, 1)); },
+       24,
+       {{1, 1}, {5, 3}}},
+      {"SEBasicBlock with downsample",
+       [] { return std::make_shared<nn::SEBasicBlock>(block_options(17, 40, 2, 1)); },
+       17,
+       {{1, 1}, {5, 3}, {14, 13}}},
+      {"SEBottleneck",
+       [] { return std::make_shared<nn::SEBottleneck>(block_options(64, 16, 1, 4)); },
+       64,
+       {{1, 1}, {7, 5}}},
+      {"SEBottleneck with downsample",
+       [] { return std::make_shared<nn::SEBottleneck>(block_options(20, 12, 1, 4)); },
+       20,
+       {{1, 1}, {7, 5}}},
+      {"SEBottleneck with downsample and stride",
+       [] { return std::make_shared<nn::SEBottleneck>(block_options(36, 20, 2, 4)); },
+       36,
+       {{1, 1}, {9, 14}}},
+      {"CifarSEBasicBlock",
+       [] { return std::make_shared<nn::CifarSEBasicBlock>(16, 16, 1, 16); },
+       16,
+       {{1, 9}, {8, 8}}},
+      {"CifarSEBasicBlock with downsample",
+       [] { return std::make_shared<nn::CifarSEBasicBlock>(16, 32, 2, 16); },
+       16,
+       {{1, 1}, {7, 5}}},
+      {"BasicConv2d",
+       [] {
+         return std::make_shared<nn::BasicConv2d>(nn::Conv2dOptions{3, 32, {3, 3}, {2, 2}});
+       },
+       3,
+       {{3, 3}, {15, 12}}},
+      {"InceptionAux", [] { return std::make_shared<nn::InceptionAux>(32, 10); }, 32, {{17, 17}}},
+      {"CifarSEResNet",
+       [] { return std::make_shared<models::CifarSEResNet>(1, 10, 16); },
+       3,
+       {{1, 1}, {17, 13}}},
+      {"CifarSEPreActResNet",
+       [] { return std::make_shared<models::CifarSEPreActResNet>(1, 7, 16); },
+       3,
+       {{1, 1}, {17, 13}}},
+      {"ResNet of SEBasicBlock",
+       [] {
+         return std::make_shared<models::SEBasicResNet>("SEResNet", std::array<int64_t, 4>{1, 1, 1, 1}, 11);
+       },
+       3,
+       {{1, 1}, {33, 47}}},
+      {"ResNet of SEBottleneck",
+       [] {
+         return std::make_shared<models::SEBottleneckResNet>("SEResNet", std::array<int64_t, 4>{1, 1, 1, 1},
+                                                             1000);
+       },
+       3,
+       {{1, 1}, {33, 47}}},
+  };
+  for (const auto& [where, name] :
+       {std::pair{Recalibrate::kNone, ""}, std::pair{Recalibrate::kInput, ", SE of the input"},
+        std::pair{Recalibrate::kOutput, ", SE of the output"}}) {
+    const auto add = [&, where = where, suffix = std::string(name)](const char* type, int64_t channels,
+                                                                    nn::Size2 size, auto make) {
+      cases.push_back(
+          {type + suffix, [where, make] { return inception_block(make(), where); }, channels, {size}});
+    };
+    add("InceptionA", 48, {5, 7}, [] { return nn::InceptionA(48, 32); });
+    add("InceptionB", 40, {7, 5}, [] { return nn::InceptionB(40); });
+    add("InceptionC", 32, {3, 4}, [] { return nn::InceptionC(32, 16); });
+    add("InceptionD", 16, {5, 4}, [] { return nn::InceptionD(16); });
+    add("InceptionE", 32, {2, 3}, [] { return nn::InceptionE(32); });
+  }
+  return cases;
+}
+
+std::shared_ptr<nn::Module> make_module(const ModuleCase& of) {
+  at::manual_seed(7);
+  std::shared_ptr<nn::Module> module = of.make();
+  const at::NoGradGuard no_grad;
+  for (const auto& part : module->modules()) {
+    if (auto* bn = dynamic_cast<nn::BatchNorm2d*>(part.get())) {
+      bn->weight.uniform_(0.5, 1.5);
+      bn->bias.uniform_(-0.3, 0.3);
+      bn->running_mean.uniform_(-0.3, 0.3);
+      bn->running_var.uniform_(0.5, 1.5);
+    }
+  }
+  module->eval();
+  return module;
+}
+
+namespace {
+
+constexpr int64_t kMostImages = 33;
+
+// The original's ReLU works in place, on the input too if it comes first.
+at::Tensor forward(nn::Module& module, const at::Tensor& input) {
+  const at::NoGradGuard no_grad;
+  return module.forward(input.clone());
+}
+
+double relative_error(const at::Tensor& actual, const at::Tensor& expected) {
+  const double norm = expected.norm().item<double>();
+  return (actual.to(at::kDouble) - expected).norm().item<double>() / (norm == 0 ? 1 : norm);
+}
+
+// The same numbers, in another of the layouts that a caller may have.
+at::Tensor in_layout(const at::Tensor& batch, int64_t kind) {
+  switch (kind % 4) {
+    case 1:
+      return batch.contiguous(at::MemoryFormat::ChannelsLast);
+    case 2:
+      return batch.transpose(2, 3).contiguous().transpose(2, 3);
+    case 3: {
+      const at::Tensor wide =
+          at::full({batch.size(0), batch.size(1) + 1, batch.size(2) + 2, batch.size(3) + 1}, std::nan(""),
+                   batch.options());
+      const at::Tensor part =
+          wide.narrow(1, 1, batch.size(1)).narrow(2, 1, batch.size(2)).narrow(3, 0, batch.size(3));
+      return part.copy_(batch);
+    }
+    default:
+      return batch.contiguous();
+  }
+}
+
+// A module with what it gives for its inputs, computed once for all programs.
+class Subject {
+ public:
+  explicit Subject(const ModuleCase& of) : source_(make_module(of)) {
+    const std::shared_ptr<nn::Module> exact = make_module(of);
+    exact->to(at::kDouble);
+    Random random(31);
+    for (const nn::Size2& size : of.sizes) {
+      const at::Tensor x = random.tensor({kMostImages, of.channels, size[0], size[1]}, at::kFloat);
+      const at::Tensor y = forward(*exact, x);
+      inputs.push_back(x.to(at::kFloat));
+      outputs.push_back(y);
+      eager_error = std::max(eager_error, relative_error(forward(*source_, inputs.back()), y));
+    }
+  }
+
+  Graph graph() const {
+    return build_graph(*source_);
+  }
+  nn::Module& source() const {
+    return *source_;
+  }
+
+  std::vector<at::Tensor> inputs;  // of the most images
+  std::vector<at::Tensor> outputs;
+  double eager_error = 0;  // of float32
+
+ private:
+  std::shared_ptr<nn::Module> source_;
+};
+
+// Relative to all of the output, and no element far off.
+void expect_output(const at::Tensor& actual, const at::Tensor& expected, double error,
+                   const std::string& where) {
+  expect(actual.scalar_type() == at::kFloat, where, ": not float32");
+  expect(actual.sizes() == expected.sizes(), where, ": expected the shape ", expected.sizes(), ", got ",
+         actual.sizes());
+  const double found = relative_error(actual, expected);
+  expect(found <= error, where, ": relative error ", found, ", allowed ", error);
+  expect_near(actual, expected, expected.abs().max() * (10 * error), where);
+}
+
+void check_program(const Program& program, const Subject& subject, double error) {
+  int64_t layout = 0;
+  for (size_t i = 0; i < subject.inputs.size(); ++i) {
+    for (const int64_t images : {int64_t{1}, int64_t{2}, kMostImages}) {
+      for (const int threads : {1, 2, 3}) {
+        if (images == kMostImages && threads == 2) {
+          continue;  // two passes, of 16 and 17 images: with 1 and 3 threads it is seen
+        }
+        runtime::use_threads(threads);
+        const at::Tensor x = in_layout(subject.inputs[i].narrow(0, 0, images), layout++);
+        expect_output(program.run(x, nullptr), subject.outputs[i].narrow(0, 0, images), error,
+                      text("input ", x.sizes(), ", strides ", x.strides(), ", ", threads, " threads"));
+      }
+    }
+    // One image for all of the batch, which strides of 0 say.
+    runtime::use_threads(2);
+    const at::Tensor same = subject.inputs[i].narrow(0, 5, 1).expand({3, -1, -1, -1});
+    expect_output(program.run(same, nullptr),
+                  subject.outputs[i].narrow(0, 5, 1).expand_as(program.run(same, nullptr)), error,
+                  text("expanded input ", same.sizes()));
+  }
+  const at::Tensor& input = subject.inputs.back();
+  const at::Tensor x = input.narrow(0, 0, 2);
+  StepSeconds seconds;
+  const at::Tensor profiled = program.run(x, &seconds);
+  expect_output(profiled, subject.outputs.back().narrow(0, 0, 2), error, "profiled");
+  const std::vector<StepInfo> steps = program.explain({x.size(2), x.size(3)});
+  expect(seconds.size() == steps.size(), seconds.size(), " times of ", steps.size(), " steps");
+  double sum = 0;
+  for (const double of_step : seconds) {
+    expect(of_step >= 0, "a step took ", of_step, " seconds");
+    sum += of_step;
+  }
+  expect(sum > 0, "no step took time");
+  int64_t weight_bytes = 0;
+  for (const StepInfo& step : steps) {
+    weight_bytes += step.weight_bytes;
+    expect(!step.operation.empty() && step.output.size() == 3 && step.activation_bytes > 0, "step '",
+           step.name, "' is not explained");
+  }
+  expect(weight_bytes == program.weight_bytes(), "the steps have ", weight_bytes,
+         " bytes of weights, the program ", program.weight_bytes());
+}
+
+// A NaN or an infinity of one image: NaN wherever the module gives NaN (but for LibTorch's program, whose
+// fused ReLU makes 0 of it), and the other images as ever.
+void check_special(const Program& program, const Subject& subject, double error, bool keeps_nan) {
+  for (size_t i = 0; i < subject.inputs.size(); ++i) {
+    for (const double value : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+      for (const int threads : {1, 2}) {
+        runtime::use_threads(threads);
+        const at::Tensor x = subject.inputs[i].narrow(0, 0, 3).clone();
+        x[1][0][x.size(2) / 2][x.size(3) / 2].fill_(value);
+        const at::Tensor expected = forward(subject.source(), x);
+        const at::Tensor actual = program.run(x, nullptr);
+        const std::string where = text(value, " in an input ", x.sizes(), ", ", threads, " threads");
+        if (keeps_nan) {
+          expect_nan_where(expected[1], actual[1], where);
+        }
+        for (const int64_t image : {0, 2}) {
+          expect_output(actual[image], subject.outputs[i][image], error, where + ", another image");
+        }
+      }
+    }
+  }
+}
+
+// Different inputs at once, of different sizes, on threads with teams of their own.
+void check_concurrency(const Program& program, const Subject& subject, double error) {
+  constexpr int kThreads = 4;
+  std::vector<std::string> problems(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      try {
+        runtime::use_threads(1 + t % 3);
+        for (int round = 0; round < 4; ++round) {
+          const size_t i = static_cast<size_t>(t + round) % subject.inputs.size();
+          const int64_t first = 4 * t + round;
+          const int64_t images = 1 + (t + round) % 4;
+          expect_output(program.run(subject.inputs[i].narrow(0, first, images), nullptr),
+                        subject.outputs[i].narrow(0, first, images), error,
+                        text("thread ", t, " round ", round));
+        }
+      } catch (const std::exception& problem) {
+        problems[static_cast<size_t>(t)] = problem.what();
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  for (const std::string& problem : problems) {
+    expect(problem.empty(), problem);
+  }
+}
+
+// More sizes than layouts are kept, there and back.
+void check_sizes(const Program& program, const ModuleCase& of, double error) {
+  const std::shared_ptr<nn::Module> exact = make_module(of);
+  exact->to(at::kDouble);
+  Random random(32);
+  std::vector<int64_t> sides;
+  for (int64_t side = 1; side <= 12; ++side) {
+    sides.push_back(side);
+  }
+  sides.insert(sides.end(), sides.rbegin(), sides.rend());
+  runtime::use_threads(2);
+  for (const int64_t side : sides) {
+    const at::Tensor x = random.tensor({2, of.channels, side, 13 - side}, at::kFloat);
+    expect_output(program.run(x.to(at::kFloat), nullptr), forward(*exact, x), error,
+                  text("input ", x.sizes()));
+  }
+}
+
+// How near a whole model must come is what test/parity says; a step that is wrong is much further off than
+// this, on a few images of a few numbers too.
+double allowed_error(const Subject& subject, bool is_float) {
+  return is_float ? std::max(3e-6, 3 * subject.eager_error) : 2e-2;
+}
+
+// A way to make a program.
+struct Maker {
+  std::string name;
+  bool is_float;
+  bool keeps_nan;
+  std::function<std::unique_ptr<Program>(const Graph&)> make;
+};
+
+std::vector<Maker> makers(Runner& runner) {
+  std::vector<Maker> result;
+  for_each_variant(runner, "programs", [&](const Variant& variant) {
+    result.push_back({variant.name, variant.is_float, true, [variant](const Graph& graph) {
+                        return make_direct_program(graph, *variant.kernels, variant.dtype());
+                      }});
+  });
+  for (const auto& [name, dtype] :
+       {std::pair{"LibTorch float32", at::kFloat}, std::pair{"LibTorch bfloat16", at::kBFloat16}}) {
+    const Maker maker{name, dtype == at::kFloat, false, [dtype = dtype](const Graph& graph) {
+                        return make_aten_program(graph, at::kCPU, dtype);
+                      }};
+    try {
+      maker.make(Graph());
+      result.push_back(maker);
+    } catch (const Error& error) {
+      runner.skip(text("programs, ", name), error.what());
+    }
+  }
+  return result;
+}
+
+void test_module(Runner& runner, const ModuleCase& of, const std::vector<Maker>& all) {
+  std::unique_ptr<Subject> subject;
+  runner.test(of.name + ", its own forward", [&] {
+    runtime::use_threads(2);
+    subject = std::make_unique<Subject>(of);
+    expect(subject->eager_error < 1e-5, "float32 is off by ", subject->eager_error);
+  });
+  if (subject == nullptr) {
+    return;
+  }
+  const bool is_network = of.name.find("ResNet") != std::string::npos;
+  for (const Maker& maker : all) {
+    const double error = allowed_error(*subject, maker.is_float);
+    const std::unique_ptr<Program> program = maker.make(subject->graph());
+    const auto test = [&](const char* what, const std::function<void()>& body) {
+      runner.test(of.name + what + ", " + maker.name, body);
+    };
+    test("", [&] { check_program(*program, *subject, error); });
+    test(", NaN and infinity", [&] { check_special(*program, *subject, error, maker.keeps_nan); });
+    if (is_network || of.name == "SEBottleneck with downsample and stride" || of.name == "InceptionA") {
+      test(", from four threads", [&] { check_concurrency(*program, *subject, error); });
+    }
+    if (is_network && of.name.rfind("Cifar", 0) == 0) {
+      test(", many sizes", [&] { check_sizes(*program, of, error); });
+    }
+  }
+}
+
+}  // namespace
+
+void test_programs(Runner& runner) {
+  const std::vector<Maker> all = makers(runner);
+  for (const ModuleCase& of : module_cases()) {
+    // A filter that names a module takes all of its tests: they share what the module itself gives.
+    if (runner.is_wanted(of.name)) {
+      test_module(runner, of, all);
+    }
+  }
+}
+
+}  // namespace senet::test

@@ -1,0 +1,149 @@
+#include "support.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <cstring>
+
+namespace senet::test {
+namespace {
+
+bool processor_has(const std::string& name) {
+#if defined(__x86_64__)
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (name == "avx2") {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  }
+  return has_avx512 && (name == "avx512" || __builtin_cpu_supports("avx512bf16"));
+#else
+  return name.empty();
+#endif
+}
+
+}  // namespace
+
+void for_each_variant(Runner& runner, const std::string& name,
+                      const std::function<void(const Variant&)>& test) {
+  struct Set {
+    const char* name;
+    const inference::Kernels* kernels;
+    bool has_bfloat16;
+  };
+  for (const Set& set :
+       {Set{"avx2", inference::avx2_kernels(), false}, Set{"avx512", inference::avx512_kernels(), false},
+        Set{"avx512_bf16", inference::avx512_bf16_kernels(), true}}) {
+    for (const bool is_float : {true, false}) {
+      if (!is_float && !set.has_bfloat16) {
+        continue;
+      }
+      const std::string full = text(set.name, is_float ? " float32" : " bfloat16");
+      if (set.kernels == nullptr) {
+        runner.skip(name + ", " + full, "the compiler had no such instructions");
+      } else if (!processor_has(set.name)) {
+        runner.skip(name + ", " + full, "this processor has no such instructions");
+      } else {
+        test({full, set.kernels, is_float ? set.kernels->float32 : set.kernels->bfloat16, is_float});
+      }
+    }
+  }
+}
+
+at::Tensor Random::tensor(at::IntArrayRef shape, at::ScalarType rounded_to) {
+  at::manual_seed(generator_());
+  return at::rand(shape, at::kDouble).mul_(2).sub_(1).to(rounded_to).to(at::kDouble);
+}
+
+int64_t padded(int64_t channels) {
+  return (channels + inference::kChannelBlock - 1) / inference::kChannelBlock * inference::kChannelBlock;
+}
+
+at::Tensor with_zeros(const at::Tensor& tensor, int64_t dimension, int64_t size) {
+  std::vector<int64_t> shape = tensor.sizes().vec();
+  shape[static_cast<size_t>(dimension)] = size;
+  at::Tensor result = at::zeros(shape, tensor.options());
+  result.narrow(dimension, 0, tensor.size(dimension)).copy_(tensor);
+  return result;
+}
+
+Picture::Picture(const Shape& shape, at::ScalarType dtype, double filling) : shape_(shape) {
+  shape_.pixel = shape.pixel == 0 ? shape.channels : shape.pixel;
+  memory_ = at::full({shape_.height + 2 * shape_.border_rows,
+                      shape_.width + 2 * shape_.border_columns + shape_.extra_columns, shape_.pixel},
+                     filling, dtype);
+}
+
+at::Tensor Picture::view() const {
+  return view(0, 0);
+}
+
+at::Tensor Picture::view(int64_t rows, int64_t columns) const {
+  return memory_.narrow(0, shape_.border_rows - rows, shape_.height + 2 * rows)
+      .narrow(1, shape_.border_columns - columns, shape_.width + 2 * columns)
+      .narrow(2, shape_.channel, shape_.channels)
+      .permute({2, 0, 1});
+}
+
+void* Picture::at(int64_t rows, int64_t columns, int64_t channel) const {
+  const int64_t offset = (shape_.border_rows - rows) * memory_.stride(0) +
+                         (shape_.border_columns - columns) * memory_.stride(1) + shape_.channel + channel;
+  return static_cast<char*>(memory_.mutable_data_ptr()) +
+         offset * static_cast<int64_t>(memory_.element_size());
+}
+
+inference::Strides Picture::strides() const {
+  return {memory_.stride(0), memory_.stride(1)};
+}
+
+void Picture::expect_changed_only(const Picture& before, int64_t first, int64_t last,
+                                  const std::string& where) const {
+  const Picture changed = before.clone();
+  changed.view().narrow(0, first, last - first).copy_(view().narrow(0, first, last - first));
+  expect(same_bytes(changed.memory_, memory_), where, ": memory beside the output was written");
+}
+
+Picture Picture::clone() const {
+  Picture result = *this;
+  result.memory_ = memory_.clone();
+  return result;
+}
+
+bool same_bytes(const at::Tensor& left, const at::Tensor& right) {
+  const at::Tensor a = left.contiguous();
+  const at::Tensor b = right.contiguous();
+  return a.nbytes() == b.nbytes() && std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+}
+
+void expect_near(const at::Tensor& actual, const at::Tensor& expected, const at::Tensor& allowed,
+                 const std::string& where) {
+  expect(actual.sizes() == expected.sizes(), where, ": expected the shape ", expected.sizes(), ", got ",
+         actual.sizes());
+  const at::Tensor values = actual.to(at::kDouble);
+  const at::Tensor difference = (values - expected).abs();
+  const at::Tensor is_good =
+      (difference <= allowed) | (values == expected) | (values.isnan() & expected.isnan());
+  if (is_good.all().item<bool>()) {
+    return;
+  }
+  const at::Tensor bad = is_good.logical_not().contiguous().flatten();
+  const int64_t first = bad.nonzero()[0].item<int64_t>();
+  throw std::runtime_error(text(where, ": ", bad.sum().item<int64_t>(), " of ", bad.numel(),
+                                " elements of the shape ", expected.sizes(), " differ; element ", first,
+                                ": expected ", expected.contiguous().flatten()[first].item<double>(),
+                                ", got ", values.contiguous().flatten()[first].item<double>(), ", allowed ",
+                                allowed.expand_as(expected).contiguous().flatten()[first].item<double>()));
+}
+
+void expect_nan_where(const at::Tensor& expected, const at::Tensor& actual, const std::string& where) {
+  expect(actual.sizes() == expected.sizes(), where, ": expected the shape ", expected.sizes(), ", got ",
+         actual.sizes());
+  const at::Tensor lost = expected.isnan() & actual.isnan().logical_not();
+  expect(!lost.any().item<bool>(), where, ": ", lost.sum().item<int64_t>(), " of ",
+         expected.isnan().sum().item<int64_t>(), " NaN were lost");
+}
+
+double sum_error(int64_t count) {
+  return kFloatError * (4 + 2 * std::sqrt(static_cast<double>(count)));
+}
+
+}  // namespace senet::test

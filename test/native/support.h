@@ -1,0 +1,120 @@
+// What the tests of kernels and programs share: which kernels there are to test, images in the kernels'
+// layout in the middle of memory that must not change, and comparisons.
+#pragma once
+
+#include "inference/kernels.h"
+#include "runner.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace senet::test {
+
+/// One element type of one instruction set.
+struct Variant {
+  std::string name;  // "avx2 float32"
+  const inference::Kernels* kernels;
+  const inference::ElementKernels* element;
+  bool is_float;
+
+  at::ScalarType dtype() const {
+    return is_float ? at::kFloat : at::kBFloat16;
+  }
+};
+
+/// Runs `test` with each variant that this processor can run, and reports the others as skipped.
+void for_each_variant(Runner& runner, const std::string& name,
+                      const std::function<void(const Variant&)>& test);
+
+/// Numbers for the shapes and options of a test: the same at each run.
+class Random {
+ public:
+  explicit Random(uint32_t seed) : generator_(seed) {}
+  /// From `first` to `last`.
+  int64_t between(int64_t first, int64_t last) {
+    return std::uniform_int_distribution<int64_t>(first, last)(generator_);
+  }
+  bool chance(double probability = 0.5) {
+    return std::bernoulli_distribution(probability)(generator_);
+  }
+  template <class T>
+  T of(const std::vector<T>& choices) {
+    return choices[static_cast<size_t>(between(0, static_cast<int64_t>(choices.size()) - 1))];
+  }
+  /// float64, uniform in (-1, 1), rounded to the variant's elements.
+  at::Tensor tensor(at::IntArrayRef shape, at::ScalarType rounded_to);
+
+ private:
+  std::mt19937 generator_;
+};
+
+/// Channels as the kernels take them.
+int64_t padded(int64_t channels);
+/// A float64 tensor with zeros appended along a dimension.
+at::Tensor with_zeros(const at::Tensor& tensor, int64_t dimension, int64_t size);
+
+/// An image in the kernels' layout, somewhere within wider rows, wider pixels and a border.
+class Picture {
+ public:
+  struct Shape {
+    int64_t channels;  // of the image
+    int64_t height;
+    int64_t width;
+    int64_t pixel = 0;        // elements from one pixel to the next; 0: as many as channels
+    int64_t channel = 0;      // the image's first, in the pixel
+    int64_t border_rows = 0;  // above and below
+    int64_t border_columns = 0;
+    int64_t extra_columns = 0;  // more at each row's end
+  };
+
+  /// All of the memory holds `filling`.
+  Picture(const Shape& shape, at::ScalarType dtype, double filling);
+
+  /// The image, channels x height x width.
+  at::Tensor view() const;
+  /// The image with so much of its border.
+  at::Tensor view(int64_t rows, int64_t columns) const;
+  /// Pixel (-rows, -columns), channel `channel` of the image.
+  void* at(int64_t rows = 0, int64_t columns = 0, int64_t channel = 0) const;
+  inference::Strides strides() const;
+  /// Throws if anything but the image's channels [first, last) is other than in `before`.
+  void expect_changed_only(const Picture& before, int64_t first, int64_t last,
+                           const std::string& where) const;
+  Picture clone() const;
+
+ private:
+  Shape shape_;
+  at::Tensor memory_;  // rows x columns x pixel
+};
+
+/// The bytes are the same.
+bool same_bytes(const at::Tensor& left, const at::Tensor& right);
+
+/// Each element is within `allowed` (float64, broadcast) of `expected` (float64). NaN must meet NaN, and an
+/// infinity itself.
+void expect_near(const at::Tensor& actual, const at::Tensor& expected, const at::Tensor& allowed,
+                 const std::string& where);
+
+/// Wherever `expected` is NaN, so is `actual`.
+void expect_nan_where(const at::Tensor& expected, const at::Tensor& actual, const std::string& where);
+
+/// 2 to the power of -24: half the distance of neighbouring float32 numbers, relative.
+inline constexpr double kFloatError = 1.0 / (1 << 24);
+/// Half the distance of neighbouring bfloat16 numbers, relative.
+inline constexpr double kBfloat16Error = 1.0 / (1 << 8);
+
+/// What a sum of `count` products in float32 may be off, relative to the sum of their magnitudes. Worst cases
+/// are larger; a product that is missing or wrong is, too.
+double sum_error(int64_t count);
+
+void test_convolution(Runner& runner);
+void test_pixel_kernels(Runner& runner);
+void test_programs(Runner& runner);
+void test_compiled_model(Runner& runner);
+
+}  // namespace senet::test
