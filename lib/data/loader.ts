@@ -3,6 +3,8 @@
  * one. What a batch holds depends on (seed, epoch, index) alone, never on timing, and a saved state goes on where it
  * was. Knows no file format and no training.
  */
+import { setImmediate } from 'node:timers/promises';
+
 import { isSenetError, makeError, type ErrorCode } from '../errors';
 import { tensor } from '../tensor/factories';
 import { abortError } from '../tensor/jobs';
@@ -302,6 +304,8 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
   async *#batches(making: Making, from: number): AsyncGenerator<Ready<B>> {
     let position = from;
     const make = async (indices: number[], samples: T[] | null): Promise<Ready<B> | null> => {
+      // Whoever just took the batch before begins with it first: this one is made while the executor works.
+      await setImmediate();
       const owned = new Set<Disposable>();
       const batch = await detached(owned, () => tidy(() => this.#make(indices, samples, position, making)));
       position++;

@@ -4,22 +4,16 @@
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
 
-/**
- * Called after each forward, with the module, the arguments of the call (as PyTorch's tuple) and what it gave so far.
- * What it returns, or its promise resolves to, replaces the output; undefined leaves it.
- */
-export type ForwardHook<Out> = (module: never, inputs: never, output: Out) => unknown;
-
 export interface HookHandle {
   /** From here on the hook is not called, not even by a forward that is under way. Harmless when repeated. */
   remove(): void;
 }
 
-type AnyHook = (module: unknown, inputs: readonly unknown[], output: unknown) => unknown;
+type Hook = (module: unknown, inputs: readonly unknown[], output: unknown) => unknown;
 
 /** The hooks of one module, in the order of their registration. */
 export class ForwardHooks {
-  readonly #hooks = new Map<object, AnyHook>();
+  readonly #hooks = new Map<object, Hook>();
 
   get any(): boolean {
     return this.#hooks.size > 0;
@@ -34,7 +28,7 @@ export class ForwardHooks {
       );
     }
     const handle = { remove: () => void this.#hooks.delete(handle) };
-    this.#hooks.set(handle, hook as AnyHook);
+    this.#hooks.set(handle, hook as Hook);
     return handle;
   }
 

@@ -19,7 +19,7 @@ import { checkBoolean, checkOptions, checkSignal, checkString, describe } from '
 import { autocastEnabled, currentScope, gradEnabled, noGrad, type Scope } from '../tensor/scope';
 import { callOperator, handleOf, Tensor, wrapTensor, wrapUntracked } from '../tensor/tensor';
 import { COMPILED_DTYPES, CompiledModel, type CompiledDType } from './compiled-model';
-import { ForwardHooks, type ForwardHook, type HookHandle } from './hooks';
+import { ForwardHooks, type HookHandle } from './hooks';
 import { matchStateDict, type LoadStateDictOptions, type LoadStateDictResult } from './load-state-dict';
 import { currentRecorder, summarise, type ModelSummary, type SummaryOptions } from './summary';
 
@@ -348,7 +348,7 @@ export abstract class Module<Out = Tensor> {
         `registerForwardHook: '${this.#path()}' is called by a native forward, which calls no JavaScript`,
       );
     }
-    return this.#hooks.add(hook satisfies ForwardHook<Out>);
+    return this.#hooks.add(hook);
   }
 
   /**

@@ -20,7 +20,7 @@ interface Waiting<Item, Result> {
   readonly item: Item;
   readonly dueAt: number;
   readonly resolve: (result: Result) => void;
-  readonly reject: (error: unknown) => void;
+  readonly reject: (error: Error) => void;
 }
 
 export class Batcher<Item, Result> {
@@ -126,7 +126,7 @@ export class Batcher<Item, Result> {
       const results = await this.#options.run(batch.map(({ item }) => item));
       batch.forEach(({ resolve }, index) => resolve(results[index] as Result));
     } catch (error) {
-      for (const { reject } of batch) reject(error);
+      for (const { reject } of batch) reject(error as Error);
     } finally {
       this.#running--;
       this.#startSoon();

@@ -312,7 +312,10 @@ Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& i
   const Node& node = to_node(info[0]);
   const at::Tensor input = to_tensor(info[1], "input");
   const Mode mode{to_bool(info[2], "gradMode"), to_bool(info[3], "autocast")};
-  node.module->check_input(input);
+  {
+    const ModeScope mode_scope(mode);
+    node.module->check_input(input);
+  }
   const int64_t job = environment.submit(
       [used = use_module(info[0]), training = node.tree->training, input, mode]() -> Deliver {
         const ModeScope mode_scope(mode);

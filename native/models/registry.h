@@ -24,7 +24,8 @@ using Options = std::map<std::string, OptionValue>;
 ///   CifarSEResNet, CifarSEPreActResNet  nSize, numClasses, reduction
 ///   SEInception3                numClasses, auxLogits, transformInput, recalibrate ("none", "input" or
 ///   "output")
-///   Conv2d                      inChannels, outChannels, kernelSize, stride, padding, dilation (pairs: height
+///   Conv2d                      inChannels, outChannels, kernelSize, stride, padding, dilation (pairs:
+///   height
 ///                               and width), groups, bias
 ///   BatchNorm2d                 features, eps, momentum (negative for the average of all batches)
 ///   Linear                      inFeatures, outFeatures, bias

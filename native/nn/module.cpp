@@ -3,6 +3,8 @@
 #include "core/error.h"
 #include "core/names.h"
 
+#include <ATen/autocast_mode.h>
+
 #include <typeinfo>
 #include <utility>
 
@@ -83,7 +85,10 @@ void Module::check_input(const at::Tensor& input) const {
   if (parameter == nullptr) {
     return;
   }
-  if (input.scalar_type() != parameter->scalar_type()) {
+  // In mixed precision a layer meets what the layer before it computed in either.
+  const bool is_mixed = at::autocast::is_autocast_enabled(parameter->device().type()) &&
+                        parameter->scalar_type() == at::kFloat && input.scalar_type() == at::kBFloat16;
+  if (input.scalar_type() != parameter->scalar_type() && !is_mixed) {
     const std::string expected = dtype_name(parameter->scalar_type());
     throw Error("ERR_SENET_DTYPE", name() + ": expected an input of " + expected +
                                        ", as the module's parameters are, got " +
@@ -135,8 +140,9 @@ std::shared_ptr<Module> Module::replace_child(const std::string& name, std::shar
   const Module& given = *replacement;
   const Module& kept = *old;
   if (typeid(given) != typeid(kept) || !member->second(replacement)) {
-    throw Error("ERR_SENET_ARG_TYPE", "'" + name + "' of " + this->name() + " takes a module of its own type, " +
-                                          old->name() + ", got " + replacement->name());
+    throw Error("ERR_SENET_ARG_TYPE", "'" + name + "' of " + this->name() +
+                                          " takes a module of its own type, " + old->name() + ", got " +
+                                          replacement->name());
   }
   replace_module(name, std::move(replacement));
   return old;

@@ -147,6 +147,7 @@ class Module : public torch::nn::Module {
 
 /// Throws ERR_SENET_SHAPE unless `replacement` is as wide as the child `name` of `parent`. Where the child
 /// stands at the beginning or the end of the whole `root`, that width is free.
-void check_width(const Module& root, const Module& parent, const std::string& name, const Module& replacement);
+void check_width(const Module& root, const Module& parent, const std::string& name,
+                 const Module& replacement);
 
 }  // namespace senet::nn

@@ -6,12 +6,13 @@ SELayer::SELayer(int64_t channel, int64_t reduction) : Module("SELayer"), channe
   const int64_t hidden = channel / reduction;
   add_child("avg_pool", avg_pool, std::make_shared<AdaptiveAvgPool2d>());
   // A braced list, since its elements are made from left to right: the order of the draws.
-  add_child("fc", fc, std::make_shared<Sequential>(std::vector<std::shared_ptr<Module>>{
-                                 std::make_shared<Linear>(channel, hidden, /*with_bias=*/false),
-                                 std::make_shared<ReLU>(),
-                                 std::make_shared<Linear>(hidden, channel, /*with_bias=*/false),
-                                 std::make_shared<Sigmoid>(),
-                             }));
+  add_child("fc", fc,
+            std::make_shared<Sequential>(std::vector<std::shared_ptr<Module>>{
+                std::make_shared<Linear>(channel, hidden, /*with_bias=*/false),
+                std::make_shared<ReLU>(),
+                std::make_shared<Linear>(hidden, channel, /*with_bias=*/false),
+                std::make_shared<Sigmoid>(),
+            }));
 }
 
 at::Tensor SELayer::compute(const at::Tensor& input) {

@@ -30,6 +30,7 @@ function expectSame(results: readonly Classification[], expected: readonly Class
 }
 
 describe('batching', () => {
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- called with its own `this`, and put back at the end
   const plainForward = CompiledModel.prototype.forward;
   let images: string[];
   let expected: Classification[][];
@@ -194,6 +195,7 @@ describe('batching', () => {
     const classifier = await ImageClassifier.load(se_resnet20(), {
       preprocessing: { size: null, mean: [0.5], std: [0.25] },
     });
+    // eslint-disable-next-line @typescript-eslint/unbound-method -- called with its own `this`, and put back at the end
     const forward = CompiledModel.prototype.forward;
     CompiledModel.prototype.forward = function (x, options) {
       if (x.shape[2] === 36) return Promise.reject(new Error('not this one'));

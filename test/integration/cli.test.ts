@@ -404,7 +404,17 @@ describe('senet-torch', () => {
 
   it('has help with an example for every command', async () => {
     const { out } = await run(['--help']);
-    for (const command of ['classify', 'evaluate', 'models', 'profile', 'doctor', 'setup', 'inspect'])
+    for (const command of [
+      'classify',
+      'evaluate',
+      'train',
+      'finetune',
+      'models',
+      'profile',
+      'doctor',
+      'setup',
+      'inspect',
+    ])
       expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
     const helps = await Promise.all(
       ['classify', 'evaluate', 'models', 'profile', 'inspect'].map((command) => run([command, '--help'])),

@@ -130,7 +130,8 @@ describe('the packed package', function () {
       const data =
         'CenterCrop Cifar10 Cifar100 ColorJitter Compose DataLoader Grayscale IdxDataset ImageFolder Mixup Normalize Pad ' +
         'PixelDataset Random RandomCrop RandomErasing RandomHorizontalFlip RandomResizedCrop randomSplit Resize Subset ToTensor';
-      expect(names.split(' ')).to.have.members(`${classes} ${functions} ${data}`.split(' '));
+      const training = 'Trainer readTrainingCheckpoint';
+      expect(names.split(' ')).to.have.members(`${training} ${classes} ${functions} ${data}`.split(' '));
     });
 
     it('TypeScript, as CommonJS and as a module, the declarations of the package checked', () => {

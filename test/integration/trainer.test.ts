@@ -14,8 +14,11 @@ import type { Dataset } from '../../lib/data/dataset';
 import { DataLoader } from '../../lib/data/loader';
 import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
 import { se_resnet18 } from '../../lib/models/se-resnet';
+import { Sequential } from '../../lib/nn/containers';
+import { Conv2d, Dropout, Flatten, Linear, ReLU } from '../../lib/nn/layers';
 import { CrossEntropyLoss } from '../../lib/nn/losses';
 import type { Module } from '../../lib/nn/module';
+import { AdamW } from '../../lib/optim/adam';
 import { ExponentialMovingAverage } from '../../lib/optim/ema';
 import { OneCycleLR, StepLR } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
@@ -59,7 +62,10 @@ describe('Trainer', function () {
       train: trainLoader(smallDataset(images)),
       validation: testLoader(smallDataset(20, 2)),
       optimizer,
-      scheduler: new OneCycleLR(optimizer, { maxLr: 0.05, totalSteps: steps }),
+      // Only where no other is given: making one sets the optimiser's rate.
+      ...('scheduler' in changes
+        ? {}
+        : { scheduler: new OneCycleLR(optimizer, { maxLr: 0.05, totalSteps: steps }) }),
       loss: new CrossEntropyLoss({ labelSmoothing: 0.05 }),
       epochs: EPOCHS,
       classes: CLASSES,
@@ -221,6 +227,39 @@ describe('Trainer', function () {
       expect(resumed.digest).to.equal(digest(model));
       expect(resumed.history).to.deep.equal(timeless(history));
     });
+  });
+
+  it('trains networks of the user, whose dropout goes on from the same draws', async () => {
+    const controller = new AbortController();
+    const net = (): Partial<TrainerOptions> => {
+      manualSeed(3);
+      const model = new Sequential(
+        new Conv2d(3, 6, 3),
+        new ReLU(),
+        new Dropout(0.5),
+        new Flatten(),
+        new Linear(6 * 6 * 6, CLASSES.length),
+      );
+      const optimizer = new AdamW(model.parameters(), { lr: 0.01 });
+      return { model, optimizer, scheduler: new StepLR(optimizer, { stepSize: 2 }) };
+    };
+    const whole = make(net());
+    const { history } = await whole.trainer.run();
+    expect(history.epochs[2]?.loss).to.be.below((history.epochs[0]?.loss ?? 0) * 0.8);
+    const place = file('own.pt');
+    const first = make({
+      ...net(),
+      checkpoint: { path: place },
+      signal: controller.signal,
+      onProgress: ({ step }) => {
+        if (step === BATCHES + 1) controller.abort();
+      },
+    });
+    await expectRejection(first.trainer.run(), 'ERR_SENET_ABORTED');
+    const second = make(net());
+    second.trainer.restore(await readTrainingCheckpoint(place));
+    await second.trainer.run();
+    expect(digest(second.model)).to.equal(digest(whole.model));
   });
 
   it('validates the moving average and trains on with the weights themselves', async () => {

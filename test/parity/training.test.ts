@@ -8,17 +8,23 @@ import { se_inception_v3, type InceptionOutputs } from '../../lib/models/se-ince
 import { se_resnet18 } from '../../lib/models/se-resnet';
 import type { Module } from '../../lib/nn/module';
 import { SELayer } from '../../lib/nn/se-layer';
-import { CrossEntropyLoss, L1Loss, type Reduction } from '../../lib/nn/losses';
+import * as losses from '../../lib/nn/losses';
+import { CrossEntropyLoss, L1Loss, MSELoss, type Reduction } from '../../lib/nn/losses';
 import { Adam, AdamW } from '../../lib/optim/adam';
+import { clipGradNorm_ } from '../../lib/optim/clip';
+import { ExponentialMovingAverage } from '../../lib/optim/ema';
 import type { Optimizer } from '../../lib/optim/optimizer';
 import * as schedulers from '../../lib/optim/schedulers';
 import type { LRScheduler } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
 import { rand, randn, tensor, zeros } from '../../lib/tensor/factories';
 import { getRngState, manualSeed, setRngState } from '../../lib/tensor/runtime';
-import { tidy } from '../../lib/tensor/scope';
+import { autocast, tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { numbers, readFixture, relativeError, toOptions, type Summary, type Values } from '../support/parity';
+
+type SchedulerName =
+  'StepLR' | 'MultiStepLR' | 'ExponentialLR' | 'CosineAnnealingLR' | 'LinearLR' | 'OneCycleLR';
 
 interface Training {
   optimizers: {
@@ -27,10 +33,10 @@ interface Training {
     steps: { loss: number; parameters: Record<string, Values> }[];
   }[];
   schedulers: {
-    kind: 'StepLR';
+    kind: SchedulerName;
     lr: number;
     options: Record<string, unknown>;
-    rates: { lr: number; momentum: number }[] | number[];
+    rates: { lr: number; momentum: number }[];
   }[];
   crossEntropy: {
     input: Values;
@@ -66,10 +72,53 @@ interface Run {
   finalState: Record<string, Summary>;
 }
 
+/** What scripts/fixtures/make_training.py wrote. */
+interface More {
+  train: Record<string, Run>;
+  train64: Record<string, Run>;
+  losses: {
+    inputs: Record<string, Values>;
+    cases: {
+      kind: 'L1Loss' | 'MSELoss' | 'CrossEntropyLoss' | 'NLLLoss' | 'BCEWithLogitsLoss';
+      options: Record<string, unknown>;
+      input: string;
+      target: string;
+      loss: Values;
+      gradient: Values;
+    }[];
+  };
+  optimizers: {
+    kind: 'SGD' | 'Adam' | 'AdamW';
+    options: Record<string, unknown>;
+    second: Record<string, unknown>;
+    parameters: Values[];
+    state: Record<string, Record<string, Values>>;
+    groups: Record<string, unknown>[];
+  }[];
+  schedules: {
+    optimizer: 'SGD' | 'AdamW';
+    chain: { kind: SchedulerName; options: Record<string, unknown> }[];
+    rates: { lr: number; momentum: number | [number, number] }[];
+    states: Record<string, unknown>[];
+  }[];
+  averages: { seed: number; decay: number; lr: number; steps: Record<string, Values>[] };
+  clipping: { maxNorm: number; normType: number | 'inf'; norm: number; gradients: Values[] }[];
+  mixedPrecision: {
+    constructionSeed: number;
+    inputSeed: number;
+    logits: Values & { dtype: string };
+    loss: Values & { dtype: string };
+    gradientNorms: Record<string, number>;
+  };
+}
+
 const training = readFixture<Training>('training.json');
 const parity = readFixture<{ train: Record<string, Run>; train64: Record<string, Run> }>('parity.json');
+const more = readFixture<More>('training-more.json');
 const networks: Record<string, (options: Record<string, unknown>) => Module> = {
-  se_resnet20: (options) => se_resnet20(options),
+  se_resnet20,
+  se_preactresnet20,
+  se_resnet18,
 };
 
 const OPTIMIZERS = { SGD, Adam, AdamW };
@@ -101,30 +150,196 @@ describe('parity: optimisers', () => {
   }
 });
 
+function makeScheduler(optimizer: Optimizer, kind: SchedulerName, options: object): LRScheduler {
+  const Scheduler = schedulers[kind] as new (optimizer: Optimizer, options: object) => LRScheduler;
+  const given = toOptions(options as Record<string, unknown>);
+  const { TMax: tMax, ...rest } = given;
+  return new Scheduler(optimizer, tMax === undefined ? rest : { ...rest, tMax });
+}
+
+function optimizerForSchedules(kind: 'SGD' | 'AdamW', lr: number): Optimizer {
+  const parameter = zeros([1], { requiresGrad: true });
+  parameter.grad = zeros([1]);
+  return kind === 'SGD' ? new SGD([parameter], { lr, momentum: 0.9 }) : new AdamW([parameter], { lr });
+}
+
+describe('parity: optimisers with two groups, one parameter without a gradient, and their state', () => {
+  for (const { kind, options, second, parameters, state, groups } of more.optimizers) {
+    it(`${kind} ${JSON.stringify(options)} ${JSON.stringify(second)}`, async () => {
+      manualSeed(91);
+      const model = new SELayer(16, 4);
+      const unused = rand([3], { requiresGrad: true });
+      const [first, last] = model.parameters() as [Tensor, Tensor];
+      const optimizer: Optimizer = new OPTIMIZERS[kind](
+        [{ params: [first, unused] }, { params: last, ...toOptions(second) }],
+        toOptions(options),
+      );
+      const x = rand([2, 16, 5, 5]);
+      const target = rand([2, 16, 5, 5]);
+      for (let step = 0; step < 6; step++) {
+        optimizer.zeroGrad();
+        await (await new MSELoss().forward(await model.forward(x), target)).backward();
+        await optimizer.step();
+      }
+      for (const [i, parameter] of [first, unused, last].entries())
+        expect(relativeError(parameter, (parameters[i] as Values).values), `parameter ${i}`).to.be.below(
+          1e-6,
+        );
+      const saved = optimizer.stateDict();
+      expect([...saved.state.keys()].map(String)).to.deep.equal(Object.keys(state));
+      for (const [index, fields] of saved.state) {
+        const expected = state[String(index)] as Record<string, Values>;
+        expect(Object.keys(fields)).to.deep.equal(Object.keys(expected));
+        for (const [name, tensor] of Object.entries(fields)) {
+          expect(tensor.shape, name).to.deep.equal(expected[name]?.shape);
+          expect(relativeError(tensor, expected[name]?.values ?? []), name).to.be.below(1e-5);
+        }
+      }
+      expect(saved.param_groups).to.deep.equal(groups);
+    });
+  }
+});
+
 describe('parity: schedules', () => {
   for (const { kind, lr, options, rates } of training.schedulers) {
     it(`${kind} ${JSON.stringify(options)}`, async () => {
-      const parameter = zeros([1], { requiresGrad: true });
-      parameter.grad = zeros([1]);
-      const optimizer = new SGD([parameter], { lr, momentum: 0.9 });
-      const given = toOptions(options);
-      // PyTorch writes T_max.
-      if ('TMax' in given || 'T_max' in given) {
-        given.tMax = given.TMax ?? given.T_max;
-        delete given.TMax;
-        delete given.T_max;
-      }
-      const Scheduler = schedulers[kind] as new (optimizer: Optimizer, options: object) => LRScheduler;
-      const scheduler = new Scheduler(optimizer, given);
+      const optimizer = optimizerForSchedules('SGD', lr);
+      const scheduler = makeScheduler(optimizer, kind, options);
       for (const [step, expected] of rates.entries()) {
         const [group] = optimizer.paramGroups;
         expect(group?.lr, `step ${step}: lr`).to.be.closeTo(expected.lr, 1e-9);
         expect(group?.momentum, `step ${step}: momentum`).to.be.closeTo(expected.momentum, 1e-9);
+        expect(scheduler.getLastLr()).to.deep.equal([group?.lr]);
         await optimizer.step();
         if (step + 1 < rates.length) scheduler.step();
       }
     });
   }
+
+  for (const { optimizer: kind, chain, rates, states } of more.schedules) {
+    it(`${kind}: ${JSON.stringify(chain)}`, () => {
+      const optimizer = optimizerForSchedules(kind, 0.1);
+      const made = chain.map((one) => makeScheduler(optimizer, one.kind, one.options));
+      for (const [step, expected] of rates.entries()) {
+        const [group] = optimizer.paramGroups;
+        expect(group?.lr, `step ${step}: lr`).to.be.closeTo(expected.lr, 1e-9);
+        const momentum = kind === 'SGD' ? [group?.momentum] : [...(group?.betas ?? [])];
+        for (const [i, value] of [expected.momentum].flat().entries())
+          expect(momentum[i], `step ${step}: momentum`).to.be.closeTo(value, 1e-9);
+        if (step + 1 < rates.length) for (const scheduler of made) scheduler.step();
+      }
+      for (const [i, scheduler] of made.entries()) {
+        const [actual, expected] = [scheduler.stateDict(), states[i] as Record<string, unknown>];
+        expect(Object.keys(actual).sort()).to.deep.equal(Object.keys(expected).sort());
+        for (const name of [
+          'last_epoch',
+          '_step_count',
+          'total_steps',
+          'step_size',
+          'gamma',
+          '_schedule_phases',
+        ])
+          expect(actual[name], name).to.deep.equal(expected[name]);
+      }
+    });
+  }
+});
+
+describe('parity: losses', () => {
+  const { inputs, cases } = more.losses;
+  for (const { kind, options, input, target, loss, gradient } of cases) {
+    it(`${kind} ${JSON.stringify(options)} of ${input} and ${target}`, async () => {
+      const make = (name: string): Tensor => {
+        const value = inputs[name] as Values;
+        return name.toLowerCase().endsWith('labels')
+          ? tensor(BigInt64Array.from(value.values, BigInt), { shape: value.shape })
+          : fromValues(value);
+      };
+      const given = Object.entries(toOptions(options)).map(([name, value]) => [
+        name,
+        typeof value === 'string' && name !== 'reduction' ? make(value) : value,
+      ]);
+      const criterion = new losses[kind](Object.fromEntries(given) as object);
+      const x = make(input);
+      x.requiresGrad = true;
+      const value = await criterion.forward(x, make(target));
+      expect(value.shape).to.deep.equal(loss.shape);
+      expect(relativeError(value, loss.values)).to.be.below(1e-6);
+      await value.sum().backward();
+      expect(relativeError(x.grad as Tensor, gradient.values)).to.be.below(1e-6);
+    });
+  }
+});
+
+describe('parity: averages of weights and clipping', () => {
+  const oneStep = async (model: SELayer, x: Tensor, target: Tensor): Promise<void> => {
+    await (await new MSELoss().forward(await model.forward(x), target)).backward();
+  };
+
+  it('exponential moving average, saved and loaded in between', async () => {
+    const { seed, decay, lr, steps } = more.averages;
+    manualSeed(seed);
+    const model = new SELayer(16, 4);
+    let average = new ExponentialMovingAverage(model, { decay });
+    const optimizer = new SGD(model.parameters(), { lr });
+    const x = rand([2, 16, 5, 5]);
+    const target = rand([2, 16, 5, 5]);
+    for (const [step, expected] of steps.entries()) {
+      optimizer.zeroGrad();
+      await oneStep(model, x, target);
+      await optimizer.step();
+      await average.update();
+      for (const [name, value] of average.stateDict())
+        expect(relativeError(value, expected[name]?.values ?? []), `step ${step}, ${name}`).to.be.below(1e-6);
+      const next = new ExponentialMovingAverage(model, { decay });
+      next.loadStateDict(average.stateDict());
+      expect(next.updates).to.equal(step + 1);
+      average.dispose();
+      average = next;
+    }
+  });
+
+  for (const { maxNorm, normType, norm, gradients } of more.clipping) {
+    it(`clipGradNorm_ to ${maxNorm}, norm of order ${normType}`, async () => {
+      manualSeed(93);
+      const model = new SELayer(16, 4);
+      const x = rand([2, 16, 5, 5]);
+      await oneStep(model, x, rand([2, 16, 5, 5]));
+      const order = normType === 'inf' ? Infinity : normType;
+      const before = await clipGradNorm_(model.parameters(), maxNorm, { normType: order });
+      expect(before.item()).to.be.closeTo(norm, 1e-6 * norm);
+      for (const [i, parameter] of model.parameters().entries())
+        expect(relativeError(parameter.grad as Tensor, gradients[i]?.values ?? [])).to.be.below(1e-6);
+    });
+  }
+});
+
+describe('parity: mixed precision', () => {
+  it('se_resnet20 under autocast: logits, loss and gradients', async () => {
+    const fixture = more.mixedPrecision;
+    manualSeed(fixture.constructionSeed);
+    const model = se_resnet20();
+    manualSeed(fixture.inputSeed);
+    const x = randn([8, 3, 32, 32]);
+    const target = labelsOf([0, 1, 2, 3, 4, 5, 6, 7]);
+    const { logits, loss } = await autocast(async () => {
+      const output = await model.forward(x);
+      return { logits: output, loss: await new CrossEntropyLoss().forward(output, target) };
+    });
+    expect(logits.dtype).to.equal(fixture.logits.dtype);
+    expect(loss.dtype).to.equal(fixture.loss.dtype);
+    // Both are a few times 1e-2 away from float32 (bfloat16 has 8 bits), and as near to each other.
+    expect(relativeError(logits.to('float32'), fixture.logits.values)).to.be.below(3e-2);
+    expect(loss.item()).to.be.closeTo(fixture.loss.values[0] as number, 1e-2);
+    await loss.backward();
+    for (const [name, parameter] of model.namedParameters()) {
+      const gradient = parameter.grad as Tensor;
+      const expected = fixture.gradientNorms[name] as number;
+      expect(gradient.dtype, name).to.equal('float32');
+      expect(l2(numbers(gradient)), name).to.be.closeTo(expected, 0.15 * expected);
+    }
+    expect((await model.forward(x)).dtype).to.equal('float32');
+  });
 });
 
 describe('parity: cross-entropy', () => {
@@ -173,8 +388,8 @@ function expectGradient(actual: Tensor, expected: Summary, what: string, exact: 
 describe('parity: training', function () {
   this.timeout(120_000);
   for (const [kind, runs] of [
-    ['float32', parity.train],
-    ['float64', parity.train64],
+    ['float32', { ...parity.train, ...more.train }],
+    ['float64', { ...parity.train64, ...more.train64 }],
   ] as const) {
     for (const [name, run] of Object.entries(runs)) {
       it(`${name} in ${kind}`, async () => {

@@ -3,38 +3,48 @@
  * package.test.ts against the packed package. Each `@ts-expect-error` is a call that must not compile.
  */
 import {
+  AdaptiveAvgPool2d,
   arange,
+  BatchNorm2d,
   CifarSEBasicBlock,
   CifarSEPreActResNet,
   CifarSEResNet,
   CompiledModel,
   configure,
   consumePrefixInStateDictIfPresent,
+  Conv2d,
   createModel,
   cuda,
+  Dropout,
   empty,
   ERROR_CODES,
+  Flatten,
   full,
   ImageClassifier,
   isSenetError,
   L1Loss,
+  Linear,
   listModels,
   load,
   loadCheckpoint,
   loadStateDictFromUrl,
   manualSeed,
+  MaxPool2d,
   memory,
   Module,
+  ModuleList,
   noGrad,
   ones,
   ops,
   rand,
   randn,
+  ReLU,
   save,
   SEBasicBlock,
   SEBottleneck,
   SEInception3,
   SELayer,
+  Sequential,
   SenetError,
   SenetRangeError,
   SenetTypeError,
@@ -66,9 +76,11 @@ import {
   type Device,
   type DType,
   type ErrorCode,
+  type HookHandle,
   type InceptionOutputs,
   type LoadStateDictResult,
   type ModelName,
+  type ModelSummary,
   type NestedArray,
   type Preprocessing,
   type ProfiledStep,
@@ -104,6 +116,18 @@ import {
   type Sample,
   type SkippedSample,
   type Transform,
+} from 'senet-torch';
+
+import {
+  readTrainingCheckpoint,
+  SGD,
+  Trainer,
+  type BatchLoader,
+  type EpochRecord,
+  type TrainingCheckpoint,
+  type TrainingHistory,
+  type TrainingProgress,
+  type TrainingResult,
 } from 'senet-torch';
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -358,6 +382,57 @@ export async function compiled(x: Tensor, signal: AbortSignal): Promise<void> {
   plan.steps[0] = null;
 }
 
+export async function userModules(x: Tensor): Promise<void> {
+  class Net extends Module {
+    scale = this.registerParameter('scale', ones([1]));
+    mean = this.registerBuffer('mean', zeros([1]), { persistent: false });
+    conv = new Conv2d(3, 16, [3, 3], { stride: 2, padding: [1, 1], dilation: 1, groups: 1, bias: false });
+    bn = new BatchNorm2d(16, { eps: 1e-3, momentum: null });
+    blocks = new ModuleList([new SELayer(16, 4), new SELayer(16, 4)]);
+    head = new Sequential(
+      new ReLU({ inplace: true }),
+      new MaxPool2d(2, { stride: 2, padding: 1 }),
+      new AdaptiveAvgPool2d(1),
+      new Flatten(),
+      new Dropout(0.5),
+      new Linear(16, 2, { bias: true }),
+    );
+    override async forward(input: Tensor, mask?: Tensor): Promise<Tensor> {
+      let y = await this.bn.forward(await this.conv.forward(input));
+      for (const block of this.blocks) y = await block.forward(y);
+      return this.head.forward(mask === undefined ? y : y.mul(mask));
+    }
+  }
+  const net = new Net();
+  exactly<Promise<Tensor>>()(net.forward(x));
+  exactly<Net>()(net.train().eval().to('float64').requiresGrad_(false));
+  exactly<Tensor>()(net.conv.weight);
+  exactly<Tensor | null>()(net.conv.bias);
+  exactly<number>()(net.conv.inChannels + net.bn.numFeatures);
+  const any: Module<unknown> = net;
+  const handle: HookHandle = net.registerForwardHook((module, inputs, output) => {
+    exactly<readonly unknown[]>()(inputs);
+    exactly<Tensor>()(output);
+    return module.scale.mul(output);
+  });
+  handle.remove();
+  exactly<Module<unknown>>()(net.replaceModule('blocks.0', new SELayer(16)));
+  exactly<[string, Module<unknown>][]>()(net.namedChildren());
+  exactly<Promise<ModelSummary>>()(net.summary([1, 3, 8, 8], { depth: 2 }));
+  exactly<string>()((await net.summary([[1, 3, 8, 8]])).toString());
+  const model = se_resnet50();
+  model.fc = new Linear(model.fc.inFeatures, 5);
+  exactly<Sequential>()(model.layer1);
+  se_inception_v3({ numClasses: 2 }).model.fc = new Linear(2048, 3);
+  // @ts-expect-error no layer
+  model.fc = 5;
+  // @ts-expect-error the argument of this forward is a Tensor
+  void net.forward('x');
+  // @ts-expect-error no such option
+  new Conv2d(1, 1, 1, { kernelSize: 3 });
+  console.log(any);
+}
+
 export async function files(x: Tensor, signal: AbortSignal): Promise<void> {
   const state = await load('model.pt', { mmap: true, signal });
   exactly<StateDict>()(state);
@@ -461,6 +536,38 @@ export async function data(x: Tensor, signal: AbortSignal): Promise<void> {
   // @ts-expect-error a data set is opened
   new ImageFolder('photos');
   console.log(part);
+}
+
+export async function training(signal: AbortSignal, folder: ImageFolder): Promise<void> {
+  const model = se_resnet20({ numClasses: 2 });
+  const optimizer = new SGD(model.parameters(), { lr: 0.1 });
+  const train: BatchLoader = new DataLoader(folder, { batchSize: 8, shuffle: true });
+  const trainer = new Trainer({
+    model,
+    train,
+    validation: train,
+    optimizer,
+    epochs: 3,
+    precision: 'bfloat16',
+    checkpoint: { path: 'run.pt', everySteps: 100 },
+    signal,
+    onProgress: (progress) => exactly<TrainingProgress>()(progress),
+    onBest: async (record) => {
+      exactly<EpochRecord>()(record);
+      await save(model, 'best.safetensors');
+    },
+  });
+  const checkpoint = await readTrainingCheckpoint('run.pt');
+  exactly<TrainingCheckpoint>()(checkpoint);
+  exactly<void>()(trainer.restore(checkpoint));
+  const result = await trainer.run();
+  exactly<TrainingResult>()(result);
+  exactly<TrainingHistory>()(result.history);
+  exactly<number | undefined>()(result.best?.validation?.accuracy);
+  // @ts-expect-error no such precision
+  new Trainer({ model, train, optimizer, epochs: 1, precision: 'float16' });
+  // @ts-expect-error an optimiser is needed
+  new Trainer({ model, train, epochs: 1 });
 }
 
 export function errors(error: unknown): ErrorCode | undefined {

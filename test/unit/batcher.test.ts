@@ -59,7 +59,7 @@ describe('Batcher', () => {
 
   it('gathers arrivals while a batch runs, at most maxBatch, in the order of arrival', async () => {
     const harness = new Harness();
-    const results = Promise.all([...'abcdefgh'].map((item) => harness.batcher.add('k', item)));
+    const results = Promise.all(Array.from('abcdefgh').map((item) => harness.batcher.add('k', item)));
     await turn();
     expect(harness.items).to.deep.equal([['a', 'b', 'c']]);
     expect(harness.batcher.size).to.equal(5);
@@ -71,13 +71,13 @@ describe('Batcher', () => {
       ['d', 'e', 'f'],
       ['g', 'h'],
     ]);
-    expect(await results).to.deep.equal([...'ABCDEFGH']);
+    expect(await results).to.deep.equal(Array.from('ABCDEFGH'));
   });
 
   it('runs as many batches at once as there are lanes, and asks anew how many there are', async () => {
     let lanes = 2;
     const harness = new Harness({ lanes: () => lanes, maxBatch: 1 });
-    const all = Promise.all([...'abcde'].map((item) => harness.batcher.add('k', item)));
+    const all = Promise.all(Array.from('abcde').map((item) => harness.batcher.add('k', item)));
     await turn();
     expect(harness.items).to.deep.equal([['a'], ['b']]);
     lanes = 1;
@@ -87,7 +87,7 @@ describe('Batcher', () => {
     await harness.end(1);
     expect(harness.items.slice(2)).to.deep.equal([['c'], ['d'], ['e']]);
     for (const index of [2, 3, 4]) await harness.end(index);
-    expect(await all).to.deep.equal([...'ABCDE']);
+    expect(await all).to.deep.equal(Array.from('ABCDE'));
   });
 
   it('runs only items of the same key together; whose head waits longest goes first', async () => {
@@ -116,11 +116,11 @@ describe('Batcher', () => {
     const full = new Harness({ delay: 60_000 });
     // One of another key, older and not due, does not hold it back, and goes at once when it is full itself.
     const others = [full.batcher.add('other', 'o')];
-    const results = Promise.all([...'abc'].map((item) => full.batcher.add('k', item)));
+    const results = Promise.all(Array.from('abc').map((item) => full.batcher.add('k', item)));
     await turn();
     expect(full.items).to.deep.equal([['a', 'b', 'c']]);
     await full.end(0);
-    expect(await results).to.deep.equal([...'ABC']);
+    expect(await results).to.deep.equal(Array.from('ABC'));
     others.push(full.batcher.add('other', 'p'), full.batcher.add('other', 'q'));
     await turn();
     expect(full.items[1]).to.deep.equal(['o', 'p', 'q']);
@@ -160,7 +160,7 @@ describe('Batcher', () => {
 
   it('a batch that fails rejects exactly its own items, and the next goes on', async () => {
     const harness = new Harness();
-    const settled = Promise.allSettled([...'abcd'].map((item) => harness.batcher.add('k', item)));
+    const settled = Promise.allSettled(Array.from('abcd').map((item) => harness.batcher.add('k', item)));
     await turn();
     await harness.end(0, new Error('no'));
     await harness.end(1);

@@ -58,7 +58,7 @@ async function idle(): Promise<void> {
 /** A job that keeps a worker busy for a while. */
 async function occupy(): Promise<void> {
   await tidy(async () => {
-    const x = rand([1024, 1024]);
+    const x = rand([2048, 2048]);
     await ops.callAsync('aten::matmul', x, x);
   });
 }
@@ -253,9 +253,10 @@ describe('compiled models', function () {
 
     it('while a compile is queued or runs, the source is busy', async () => {
       const source = makeModel();
+      const state = model.stateDict();
       const before = occupy();
       const compiling = source.compile();
-      expectThrow(() => source.loadStateDict(model.stateDict()), 'ERR_SENET_BUSY');
+      expectThrow(() => source.loadStateDict(state), 'ERR_SENET_BUSY');
       expectThrow(() => source.to('float64'), 'ERR_SENET_BUSY');
       expectThrow(() => source.getSubmodule('layer1').to('float64'), 'ERR_SENET_BUSY');
       await before;

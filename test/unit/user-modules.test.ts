@@ -14,7 +14,7 @@ import { SELayer } from '../../lib/nn/se-layer';
 import { full, ones, rand, randn, zeros } from '../../lib/tensor/factories';
 import { ops } from '../../lib/tensor/ops';
 import { manualSeed, memory } from '../../lib/tensor/runtime';
-import { noGrad, tidy } from '../../lib/tensor/scope';
+import { autocast, noGrad, tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { expectRejection, expectThrow } from '../support/errors';
 import { numbers } from '../support/parity';
@@ -374,6 +374,28 @@ describe('user modules: forward, modes and gradients', function () {
     await (await model.forward(rand([2, 3, 32, 32]))).sum().backward();
     expect(model.namedParameters().flatMap(([name, one]) => (one.grad === null ? [] : [name]))).to.deep.equal(
       ['fc.weight', 'fc.bias'],
+    );
+  });
+
+  it('runs in mixed precision: its layers meet bfloat16, its parameters and gradients stay float32', async () => {
+    manualSeed(5);
+    const net = new Net();
+    const x = input();
+    const expected = numbers(await net.eval().forward(x));
+    const mixed = await autocast(() => net.forward(x));
+    const norm = Math.hypot(...expected);
+    const error = Math.hypot(
+      ...numbers(mixed.to('float32')).map((one, index) => one - (expected[index] ?? 0)),
+    );
+    expect(error / norm).to.be.within(1e-6, 3e-2);
+    const trained = await autocast(() => net.train().forward(x));
+    await trained.sum().backward();
+    expect(net.parameters().every((one) => one.grad?.dtype === 'float32')).to.equal(true);
+    await expectRejection(net.bn.forward(rand([1, 4, 2, 2], { dtype: 'bfloat16' })), 'ERR_SENET_DTYPE');
+    const wide = rand([1, 4, 2, 2], { dtype: 'float64' });
+    await expectRejection(
+      autocast(() => net.bn.forward(wide)),
+      'ERR_SENET_DTYPE',
     );
   });
 
