@@ -513,7 +513,7 @@ export class OneCycleLR extends LRScheduler {
       _schedule_phases: saved,
       _anneal_func_type: this.#strategy,
       cycle_momentum: this.#cycleMomentum,
-      use_beta1: this.#usesBeta,
+      ...(this.#cycleMomentum ? { use_beta1: this.#usesBeta } : {}),
     };
   }
 

@@ -45,8 +45,9 @@ async function loadOurs({ weights, shape, input }, dtype) {
   const state = await load(weights);
   source.loadStateDict(state, { assign: true });
   state.dispose();
-  const compiled = await source.compile({ dtype });
-  source.dispose();
+  const compiling = source.compile({ dtype });
+  source.dispose(); // freed as soon as it has been read, as ImageClassifier does
+  const compiled = await compiling;
   return async () => {
     const x = tensor(readFloats(input), { shape });
     (await compiled.forward(x)).dispose();

@@ -59,6 +59,15 @@ function runNode(
   });
 }
 
+async function expectUsageErrors(cases: readonly [string[], RegExp][]): Promise<void> {
+  for (const [args, words] of cases) {
+    const { code, out, err } = await run(args);
+    expect(err).to.match(words);
+    expect([code, out], args.join(' ')).to.deep.equal([2, '']);
+    expect(err.trimEnd().split('\n').length).to.be.at.most(2);
+  }
+}
+
 describe('senet-torch', () => {
   const temporary = new Temporary();
   after(() => temporary.cleanUp());
@@ -189,7 +198,7 @@ describe('senet-torch', () => {
            clearInterval(timer);
            process.kill(process.pid, 'SIGINT');
          }, 1);
-         void main(${JSON.stringify(['evaluate', temporary.path('images'), temporary.path('labels')])});`,
+         void main(${JSON.stringify(['evaluate', temporary.path('images'), temporary.path('labels')])}).finally(() => clearInterval(timer));`,
       );
       const { code, signal, out, err } = await runNode([script]);
       expect([code, signal, out]).to.deep.equal([130, null, '']);
@@ -327,6 +336,22 @@ describe('senet-torch', () => {
       }
     });
 
+    it('exits with 2 for wrong usage', () =>
+      expectUsageErrors([
+        [['profile'], /missing required argument/],
+        [['profile', 'se_resnet5'], /did you mean 'se_resnet50'.*ERR_SENET_UNKNOWN_MODEL/],
+        [['profile', 'se_resnet20', '--size', '0x32'], /HEIGHTxWIDTH/],
+        [['profile', 'se_resnet20', '--size', '32x'], /HEIGHTxWIDTH/],
+        [['profile', 'se_resnet20', '--dtype', 'float64'], /float32, bfloat16, float16/],
+        [['profile', 'se_resnet20', '--runs', '0'], /whole number/],
+        [['profile', 'se_resnet20', '--runs', '10001', '--top', '1'], /runs.*10000.*ERR_SENET_ARG_RANGE/],
+        [
+          ['profile', 'se_resnet20', '--explain', '--svg', 'x.svg'],
+          /exclude each other.*ERR_SENET_ARG_RANGE/,
+        ],
+        [['profile', 'se_resnet20', '--weights', 'imagenet'], /of se_resnet50.*ERR_SENET_ARG_RANGE/],
+      ]));
+
     it('stops at Ctrl-C', async () => {
       const script = temporary.path('interrupted-profile.js');
       writeFileSync(
@@ -338,7 +363,7 @@ describe('senet-torch', () => {
            clearInterval(timer);
            process.kill(process.pid, 'SIGINT');
          }, 1);
-         void main(['profile', 'se_resnet20', '--batch', '64', '--runs', '1000']);`,
+         void main(['profile', 'se_resnet20', '--batch', '64', '--runs', '1000']).finally(() => clearInterval(timer));`,
       );
       const { code, signal, out, err } = await runNode([script]);
       expect([code, signal, out]).to.deep.equal([130, null, '']);
@@ -444,22 +469,8 @@ describe('senet-torch', () => {
       [['classify', '--device', 'tpu'], /ERR_SENET_ARG_RANGE/],
       [['evaluate'], /missing required argument/],
       [['inspect'], /missing required argument/],
-      [['profile'], /missing required argument/],
-      [['profile', 'se_resnet5'], /did you mean 'se_resnet50'.*ERR_SENET_UNKNOWN_MODEL/],
-      [['profile', 'se_resnet20', '--size', '0x32'], /HEIGHTxWIDTH/],
-      [['profile', 'se_resnet20', '--size', '32x'], /HEIGHTxWIDTH/],
-      [['profile', 'se_resnet20', '--dtype', 'float64'], /float32, bfloat16, float16/],
-      [['profile', 'se_resnet20', '--runs', '0'], /whole number/],
-      [['profile', 'se_resnet20', '--runs', '10001', '--top', '1'], /runs.*10000.*ERR_SENET_ARG_RANGE/],
-      [['profile', 'se_resnet20', '--explain', '--svg', 'x.svg'], /exclude each other.*ERR_SENET_ARG_RANGE/],
-      [['profile', 'se_resnet20', '--weights', 'imagenet'], /of se_resnet50.*ERR_SENET_ARG_RANGE/],
     ];
-    for (const [args, words] of cases) {
-      const { code, out, err } = await run(args);
-      expect(err).to.match(words);
-      expect([code, out], args.join(' ')).to.deep.equal([2, '']);
-      expect(err.trimEnd().split('\n').length).to.be.at.most(2);
-    }
+    await expectUsageErrors(cases);
   });
 
   it('prints the stack when SENET_DEBUG asks for it', async () => {

@@ -14,6 +14,7 @@ import type { Dataset } from '../../lib/data/dataset';
 import { DataLoader } from '../../lib/data/loader';
 import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
 import { se_resnet18 } from '../../lib/models/se-resnet';
+import { binding } from '../../lib/native';
 import { Sequential } from '../../lib/nn/containers';
 import { Conv2d, Dropout, Flatten, Linear, ReLU } from '../../lib/nn/layers';
 import { CrossEntropyLoss } from '../../lib/nn/losses';
@@ -23,7 +24,7 @@ import { ExponentialMovingAverage } from '../../lib/optim/ema';
 import { OneCycleLR, StepLR } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
 import { rand, tensor } from '../../lib/tensor/factories';
-import { manualSeed } from '../../lib/tensor/runtime';
+import { configure, manualSeed } from '../../lib/tensor/runtime';
 import { Trainer, type TrainerOptions, type TrainingProgress } from '../../lib/train/trainer';
 import { readTrainingCheckpoint } from '../../lib/train/training-checkpoint';
 import { expectRejection, expectThrow } from '../support/errors';
@@ -44,7 +45,11 @@ describe('Trainer', function () {
   this.timeout(120_000);
   const temporary = new Temporary();
   const models: Module<unknown>[] = [];
+  // Images of 8 x 8 give a second thread nothing to do but wait.
+  const { threadsPerWorker } = binding.configuration();
+  before(() => configure({ threadsPerWorker: 1 }));
   after(() => {
+    configure({ threadsPerWorker });
     for (const model of models) model.dispose();
     temporary.cleanUp();
   });

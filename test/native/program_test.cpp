@@ -24,13 +24,11 @@ namespace {
 using namespace inference;
 using nn::Recalibrate;
 
-template <class Block>
-std::shared_ptr<nn::Module> inception_block(Block block, Recalibrate where) {
-  auto made = std::make_shared<Block>(std::move(block));
+std::shared_ptr<nn::Module> with_se(std::shared_ptr<nn::InceptionBlock> block, Recalibrate where) {
   if (where != Recalibrate::kNone) {
-    made->add_se(where);
+    block->add_se(where);
   }
-  return made;
+  return block;
 }
 
 nn::BlockOptions block_options(int64_t inplanes, int64_t planes, int64_t stride, int64_t expansion) {
@@ -145,14 +143,13 @@ std::vector<ModuleCase> module_cases() {
         std::pair{Recalibrate::kOutput, ", SE of the output"}}) {
     const auto add = [&, where = where, suffix = std::string(name)](const char* type, int64_t channels,
                                                                     nn::Size2 size, auto make) {
-      cases.push_back(
-          {type + suffix, [where, make] { return inception_block(make(), where); }, channels, {size}});
+      cases.push_back({type + suffix, [where, make] { return with_se(make(), where); }, channels, {size}});
     };
-    add("InceptionA", 48, {5, 7}, [] { return nn::InceptionA(48, 32); });
-    add("InceptionB", 40, {7, 5}, [] { return nn::InceptionB(40); });
-    add("InceptionC", 32, {3, 4}, [] { return nn::InceptionC(32, 16); });
-    add("InceptionD", 16, {5, 4}, [] { return nn::InceptionD(16); });
-    add("InceptionE", 32, {2, 3}, [] { return nn::InceptionE(32); });
+    add("InceptionA", 48, {5, 7}, [] { return std::make_shared<nn::InceptionA>(48, 32); });
+    add("InceptionB", 40, {7, 5}, [] { return std::make_shared<nn::InceptionB>(40); });
+    add("InceptionC", 32, {3, 4}, [] { return std::make_shared<nn::InceptionC>(32, 16); });
+    add("InceptionD", 16, {5, 4}, [] { return std::make_shared<nn::InceptionD>(16); });
+    add("InceptionE", 32, {2, 3}, [] { return std::make_shared<nn::InceptionE>(32); });
   }
   return cases;
 }

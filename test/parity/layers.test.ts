@@ -1,5 +1,5 @@
 /**
- * The layers and a network of a user's own against PyTorch's recorded answers (test/fixtures/layers.py): draws, keys,
+ * The layers and a network of a user's own against PyTorch's recorded answers (scripts/fixtures/make_layers.py): draws, keys,
  * versions, outputs, gradients, running statistics, and two steps of training.
  */
 import { expect } from 'chai';

@@ -332,11 +332,13 @@ describe('parity: mixed precision', () => {
     expect(relativeError(logits.to('float32'), fixture.logits.values)).to.be.below(3e-2);
     expect(loss.item()).to.be.closeTo(fixture.loss.values[0] as number, 1e-2);
     await loss.backward();
+    const total = l2(Object.values(fixture.gradientNorms));
     for (const [name, parameter] of model.namedParameters()) {
       const gradient = parameter.grad as Tensor;
-      const expected = fixture.gradientNorms[name] as number;
       expect(gradient.dtype, name).to.equal('float32');
-      expect(l2(numbers(gradient)), name).to.be.closeTo(expected, 0.15 * expected);
+      const expected = fixture.gradientNorms[name] as number;
+      // The smallest are sums of what nearly cancels.
+      expect(l2(numbers(gradient)), name).to.be.closeTo(expected, 0.1 * expected + 1e-3 * total);
     }
     expect((await model.forward(x)).dtype).to.equal('float32');
   });
