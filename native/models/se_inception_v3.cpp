@@ -1,7 +1,6 @@
 #include "models/se_inception_v3.h"
 
 #include "core/error.h"
-#include "nn/fused_training.h"
 #include "nn/init.h"
 
 #include <ATen/ops/cat.h>
@@ -66,7 +65,6 @@ nn::Output Inception3::compute_all(const at::Tensor& input) {
 
 at::Tensor Inception3::run(const at::Tensor& input, at::Tensor* aux_logits) {
   at::Tensor x = options.transform_input ? to_half_normalisation(input) : input;  // N x 3 x 299 x 299
-  x = nn::to_training_layout(x, in_training());
   x = Conv2d_1a_3x3->forward(x);                     // N x 32 x 149 x 149
   x = Conv2d_2a_3x3->forward(x);                     // N x 32 x 147 x 147
   x = maxpool1->forward(Conv2d_2b_3x3->forward(x));  // N x 64 x 73 x 73

@@ -216,6 +216,11 @@ void Optimizer::step(const std::vector<ParameterGroup>& groups) {
     }
     for (const auto& [key, batch] : batches) {
       run(batch, group.options);
+      // The fused operators do not count as changes in place; backward through an older graph would compute with the
+      // new values.
+      for (const at::Tensor& updated : batch.parameters) {
+        updated.unsafeGetTensorImpl()->bump_version();
+      }
     }
     for (const auto& [parameter, updated] : copies) {
       parameter.copy_(updated);

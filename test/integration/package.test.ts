@@ -137,7 +137,9 @@ describe('the packed package', function () {
         'Identity LRScheduler Linear LinearLR MSELoss MaxPool2d ModuleList MultiStepLR NLLLoss ' +
         'OneCycleLR Optimizer ReLU SGD Sequential Sigmoid StepLR autocast clipGradNorm_ getRngState ' +
         'saveCheckpoint setRngState';
-      expect(names.split(' ')).to.have.members(`${training} ${modulesAndOptimisers} ${classes} ${functions} ${data}`.split(' '));
+      expect(names.split(' ')).to.have.members(
+        `${training} ${modulesAndOptimisers} ${classes} ${functions} ${data}`.split(' '),
+      );
     });
 
     it('TypeScript, as CommonJS and as a module, the declarations of the package checked', () => {

@@ -1,0 +1,494 @@
+/** Optimisers: groups, options, state dicts, and how their jobs stand among others. Trajectories are in test/parity. */
+import { expect } from 'chai';
+
+import { makeError } from '../../lib/errors';
+import { Adam, AdamW } from '../../lib/optim/adam';
+import { clipGradNorm_ } from '../../lib/optim/clip';
+import { ExponentialMovingAverage } from '../../lib/optim/ema';
+import type { ParamGroupOptions } from '../../lib/optim/optimizer';
+import { SGD, type SGDOptions } from '../../lib/optim/sgd';
+import { SELayer } from '../../lib/nn/se-layer';
+import { L1Loss } from '../../lib/nn/losses';
+import { full, ones, rand, tensor, zeros } from '../../lib/tensor/factories';
+import { ops } from '../../lib/tensor/ops';
+import { configure, getRngState, manualSeed, memory, setRngState } from '../../lib/tensor/runtime';
+import { noGrad, tidy } from '../../lib/tensor/scope';
+import type { Tensor } from '../../lib/tensor/tensor';
+import { expectRejection, expectThrow } from '../support/errors';
+import { numbers } from '../support/parity';
+
+const parameter = (...values: number[]): Tensor => tensor(values, { requiresGrad: true });
+
+describe('optimisers: parameters and options', () => {
+  const x = parameter(1, 2);
+
+  it('refuse what is no parameter', () => {
+    expectThrow(() => new SGD([]), 'ERR_SENET_ARG_RANGE', /got none/);
+    expectThrow(() => new SGD(x as never), 'ERR_SENET_ARG_TYPE', /got a Tensor/);
+    expectThrow(() => new SGD([1] as never), 'ERR_SENET_ARG_TYPE');
+    expectThrow(() => new SGD([x, 1] as never), 'ERR_SENET_ARG_TYPE', /params\[1\]/);
+    expectThrow(() => new SGD([{}] as never), 'ERR_SENET_ARG_MISSING', /params/);
+    expectThrow(() => new SGD([x.mul(2)]), 'ERR_SENET_AUTOGRAD', /only leaves/);
+    expectThrow(() => new SGD([x, x]), 'ERR_SENET_ARG_RANGE', /params\[1\] appears/);
+    expectThrow(() => new SGD([{ params: [x] }, { params: x }]), 'ERR_SENET_ARG_RANGE', /paramGroups\[1\]/);
+    expectThrow(() => new SGD([{ params: [x] }, parameter(1)] as never), 'ERR_SENET_ARG_TYPE', /\[1\]/);
+    expectThrow(() => new SGD([{ params: new Set([x]) }]), 'ERR_SENET_ARG_TYPE', /Set/);
+    expectThrow(() => new SGD([['a', x], parameter(1)] as never), 'ERR_SENET_ARG_RANGE', /names/);
+    // A constant may be optimised, as in PyTorch: it just never has a gradient.
+    expect(new SGD([zeros([1])]).paramGroups).to.have.length(1);
+  });
+
+  it('refuse options that do not exist or cannot be', () => {
+    const make = (options: unknown) => () => new SGD([x], options as SGDOptions);
+    expectThrow(make({ weight_decay: 1 }), 'ERR_SENET_UNKNOWN_OPTION', /weightDecay/);
+    expectThrow(make({ betas: [0.9, 0.999] }), 'ERR_SENET_UNKNOWN_OPTION');
+    expectThrow(make({ lr: NaN }), 'ERR_SENET_ARG_RANGE', /SGD: lr: .* got NaN/);
+    expectThrow(make({ lr: Infinity }), 'ERR_SENET_ARG_RANGE');
+    expectThrow(make({ lr: -1 }), 'ERR_SENET_ARG_RANGE');
+    expectThrow(make({ lr: '0.1' }), 'ERR_SENET_ARG_TYPE');
+    expectThrow(make({ momentum: -0.1 }), 'ERR_SENET_ARG_RANGE');
+    expectThrow(make({ nesterov: true }), 'ERR_SENET_ARG_RANGE', /nesterov needs/);
+    expectThrow(make({ nesterov: true, momentum: 0.9, dampening: 0.1 }), 'ERR_SENET_ARG_RANGE');
+    expectThrow(() => new Adam([x], { betas: [0.9, 1] }), 'ERR_SENET_ARG_RANGE', /betas\[1\]/);
+    expectThrow(() => new Adam([x], { betas: 0.9 as never }), 'ERR_SENET_ARG_TYPE');
+    expectThrow(() => new Adam([x], { eps: -1 }), 'ERR_SENET_ARG_RANGE');
+    expectThrow(() => new AdamW([{ params: x, lr: NaN }]), 'ERR_SENET_ARG_RANGE', /paramGroups\[0\]: lr/);
+    expectThrow(
+      () => new AdamW([{ params: x, momentum: 1 } as ParamGroupOptions]),
+      'ERR_SENET_UNKNOWN_OPTION',
+    );
+    expect(new SGD([x], { lr: 0 }).paramGroups[0]?.lr).to.equal(0);
+  });
+
+  it('groups: defaults, names, parameters with names, added later', async () => {
+    const [a, b, c] = [parameter(1), parameter(1), parameter(1)];
+    const optimizer = new SGD(
+      [
+        { params: a, name: 'body' },
+        { params: [b], lr: 0.5 },
+      ],
+      { lr: 0.1 },
+    );
+    optimizer.addParamGroup({ params: [c], name: 'head', lr: 0 });
+    expect(optimizer.paramGroups.map(({ name, lr }) => [name, lr])).to.deep.equal([
+      ['body', 0.1],
+      [undefined, 0.5],
+      ['head', 0],
+    ]);
+    for (const one of [a, b, c]) one.grad = ones([1]);
+    await optimizer.step();
+    const head = optimizer.paramGroups.find(({ name }) => name === 'head');
+    if (head) head.lr = 1;
+    await optimizer.step();
+    expect([a, b, c].map((one) => Number(one.item()).toFixed(4))).to.deep.equal([
+      '0.8000',
+      '0.0000',
+      '0.0000',
+    ]);
+    expectThrow(() => optimizer.addParamGroup({ params: a }), 'ERR_SENET_ARG_RANGE');
+
+    const model = new SELayer(16, 4);
+    const named = new SGD(model.namedParameters());
+    expect(named.paramGroups[0]?.paramNames).to.deep.equal(['fc.0.weight', 'fc.2.weight']);
+    expect(named.stateDict().param_groups[0]?.param_names).to.deep.equal(['fc.0.weight', 'fc.2.weight']);
+    expectThrow(() => named.addParamGroup({ params: a }), 'ERR_SENET_ARG_RANGE', /names/);
+  });
+
+  it('options changed to impossible ones are refused by the next step', async () => {
+    const optimizer = new SGD([x], { lr: 0.1 });
+    (optimizer.paramGroups[0] as { lr: number }).lr = NaN;
+    await expectRejection(optimizer.step(), 'ERR_SENET_ARG_RANGE', /paramGroups\[0\]: lr/);
+  });
+
+  it('a disposed parameter rejects', async () => {
+    const gone = parameter(1);
+    const optimizer = new SGD([gone]);
+    gone.dispose();
+    await expectRejection(optimizer.step(), 'ERR_SENET_DISPOSED');
+    expectThrow(() => optimizer.zeroGrad(), 'ERR_SENET_DISPOSED');
+  });
+});
+
+describe('optimisers: steps', () => {
+  for (const Optimizer of [SGD, Adam, AdamW]) {
+    it(`${Optimizer.name}: strides, views and other dtypes give what contiguous float32 gives`, async () => {
+      const values = rand([4, 3, 5, 5]);
+      const gradient = rand([4, 3, 5, 5]).sub(0.5);
+      const options = { lr: 0.1, ...(Optimizer === SGD ? { momentum: 0.9 } : {}) };
+      const run = async (weight: Tensor, grad: Tensor): Promise<number[]> => {
+        weight.requiresGrad = true;
+        const optimizer = new Optimizer([weight], options);
+        for (let step = 0; step < 3; step++) {
+          weight.grad = grad;
+          await optimizer.step();
+        }
+        return numbers(weight.detach().to('float32').contiguous());
+      };
+      const expected = await run(values.clone(), gradient);
+      const near = (actual: number[], tolerance: number): void => {
+        for (const [i, value] of expected.entries())
+          expect(actual[i], `${i}`).to.be.closeTo(value, tolerance);
+      };
+      const channelsLast = (t: Tensor): Tensor => t.clone().to({ memoryFormat: 'channels_last' });
+      near(await run(channelsLast(values), gradient), 1e-6);
+      near(await run(values.clone(), channelsLast(gradient)), 1e-6);
+      // Every other element of a larger tensor: there are gaps in its memory, which must stay as they are.
+      const wide = zeros([4, 3, 5, 10]);
+      const view = ops.call('aten::slice.Tensor', wide, 3, 0, null, 2) as Tensor;
+      view.copy_(values);
+      near(await run(view, gradient), 1e-6);
+      expect(
+        numbers(ops.call('aten::slice.Tensor', wide, 3, 1, null, 2) as Tensor).every((v) => v === 0),
+      ).to.equal(true);
+      // A gradient that broadcasts.
+      const one = gradient.slice(0, 0, 1);
+      const repeated = Optimizer === SGD ? one.expand([4, 3, 5, 5]) : undefined;
+      if (repeated) expect(await run(values.clone(), repeated)).to.have.length(300);
+      near(await run(values.to('float64'), gradient.to('float64')), 1e-6);
+    });
+  }
+
+  it('a parameter without a gradient keeps its value and gets no state', async () => {
+    const [used, unused] = [parameter(1), parameter(1)];
+    const optimizer = new AdamW([used, unused], { lr: 0.1, weightDecay: 0.5 });
+    used.grad = ones([1]);
+    await optimizer.step();
+    expect(unused.item()).to.equal(1);
+    expect([...optimizer.stateDict().state.keys()]).to.deep.equal([0]);
+  });
+
+  it('a momentum that begins later begins from the gradient', async () => {
+    const [early, late] = [parameter(0), parameter(0)];
+    const optimizer = new SGD([early, late], { lr: 1, momentum: 0.5, dampening: 0.5 });
+    early.grad = ones([1]);
+    await optimizer.step(); // early: -1
+    late.grad = ones([1]);
+    await optimizer.step(); // early: buffer 0.5 * 1 + 0.5 * 1, late: buffer 1
+    expect(early.item()).to.equal(-2);
+    expect(late.item()).to.equal(-1);
+  });
+
+  it('goes on in another dtype after the model was converted', async () => {
+    const model = new SELayer(16, 4);
+    const optimizer = new Adam(model.parameters());
+    const step = async (dtype: 'float32' | 'float64'): Promise<void> => {
+      const x = rand([1, 16, 2, 2]).to(dtype);
+      optimizer.zeroGrad();
+      await (await new L1Loss().forward(await model.forward(x), x.mul(2))).backward();
+      await optimizer.step();
+    };
+    await step('float32');
+    model.to('float64');
+    await step('float64');
+    expect(optimizer.stateDict().state.get(0)?.exp_avg?.dtype).to.equal('float64');
+    expect(optimizer.stateDict().state.get(0)?.step?.item()).to.equal(2);
+  });
+
+  it('makes an old graph unusable, as an in-place change does', async () => {
+    const weight = parameter(1);
+    const loss = weight.mul(weight);
+    await weight.mul(2).backward();
+    await new SGD([weight], { lr: 0.1 }).step();
+    await expectRejection(loss.backward(), 'ERR_SENET_AUTOGRAD', /inplace/);
+  });
+
+  it('leaves no tensors and no memory behind in a loop', async () => {
+    const model = new SELayer(64);
+    const optimizer = new AdamW(model.parameters());
+    const average = new ExponentialMovingAverage(model);
+    const loop = (): Promise<void> =>
+      tidy(async () => {
+        const x = rand([2, 64, 4, 4]);
+        optimizer.zeroGrad();
+        await (await new L1Loss().forward(await model.forward(x), x)).backward();
+        await clipGradNorm_(model.parameters(), 1);
+        await optimizer.step();
+        await average.update();
+      });
+    for (let i = 0; i < 3; i++) await loop();
+    const before = memory();
+    for (let i = 0; i < 50; i++) await loop();
+    expect(memory().tensors).to.equal(before.tensors);
+    expect(memory().bytes).to.be.at.most(before.bytes + 1024);
+  });
+});
+
+describe('optimisers: state dicts', () => {
+  const make = (values = [1, 2]): { weight: Tensor; optimizer: AdamW } => {
+    const weight = parameter(...values);
+    return { weight, optimizer: new AdamW([weight], { lr: 0.1 }) };
+  };
+  const stepWith = async ({ weight, optimizer }: ReturnType<typeof make>, grad: number[]): Promise<void> => {
+    weight.grad = tensor(grad);
+    await optimizer.step();
+  };
+
+  it('continue where another stopped, without sharing its memory', async () => {
+    const first = make();
+    await stepWith(first, [0.5, -1]);
+    const second = make(numbers(first.weight));
+    second.optimizer.loadStateDict(first.optimizer.stateDict());
+    await stepWith(first, [1, 1]);
+    await stepWith(second, [1, 1]);
+    expect(numbers(second.weight)).to.deep.equal(numbers(first.weight));
+    expect(first.optimizer.stateDict().state.get(0)?.step?.item()).to.equal(2);
+  });
+
+  it('bring their options, and keep what only PyTorch knows', () => {
+    const { optimizer } = make();
+    const saved = optimizer.stateDict();
+    expect(Object.keys(saved.param_groups[0] as object)).to.deep.equal([
+      ...['lr', 'betas', 'eps', 'weight_decay', 'amsgrad', 'maximize', 'foreach', 'capturable'],
+      ...['differentiable', 'fused', 'decoupled_weight_decay', 'params'],
+    ]);
+    optimizer.loadStateDict({
+      state: {},
+      param_groups: [
+        { ...saved.param_groups[0], lr: 0.7, betas: [0.5, 0.6], foreach: true, later_option: 3 },
+      ],
+    });
+    expect(optimizer.paramGroups[0]).to.include({ lr: 0.7 });
+    expect(optimizer.paramGroups[0]?.betas).to.deep.equal([0.5, 0.6]);
+    expect(optimizer.stateDict().param_groups[0]).to.include({ foreach: true, later_option: 3 });
+  });
+
+  it('take a counter that is a number, a buffer that is None, and keys that are text', async () => {
+    const { weight, optimizer } = make();
+    const groups = optimizer.stateDict().param_groups;
+    optimizer.loadStateDict({
+      state: { '0': { step: 4, exp_avg: zeros([2]), exp_avg_sq: ones([2]) } },
+      param_groups: groups,
+    });
+    await stepWith({ weight, optimizer }, [0, 0]);
+    expect(optimizer.stateDict().state.get(0)?.step?.item()).to.equal(5);
+    const sgd = new SGD([weight], { momentum: 0.9 });
+    sgd.loadStateDict({ ...sgd.stateDict(), state: new Map([[0, { momentum_buffer: null }]]) });
+    expect(sgd.stateDict().state.size).to.equal(0);
+  });
+
+  it('that do not fit are refused, and nothing changes', async () => {
+    const owner = make();
+    await stepWith(owner, [1, 1]);
+    const { optimizer } = owner;
+    const before = optimizer.stateDict();
+    const [group] = before.param_groups;
+    const state = before.state.get(0) as Record<string, Tensor>;
+    const refuse = (value: unknown, words: RegExp): void => {
+      expectThrow(() => optimizer.loadStateDict(value), 'ERR_SENET_STATE_DICT', words);
+    };
+    refuse(null, /dictionary/);
+    refuse([], /dictionary/);
+    refuse({ state: {}, param_groups: [] }, /expected 1 parameter groups, got 0/);
+    refuse({ state: {}, param_groups: [{ ...group, params: [0, 1] }] }, /expected 1 parameters, got 2/);
+    refuse({ state: {}, param_groups: [{ ...group, lr: NaN }] }, /lr/);
+    refuse({ state: {}, param_groups: [{ ...group, lr: zeros([]) }] }, /lr/);
+    refuse({ state: { 1: state }, param_groups: [group] }, /no parameter/);
+    refuse(
+      { state: { 0: { momentum_buffer: ones([2]) } }, param_groups: [group] },
+      /nothing that AdamW remembers/,
+    );
+    refuse({ state: { 0: { ...state, exp_avg: ones([3]) } }, param_groups: [group] }, /exp_avg.*\[3\]/);
+    refuse({ state: { 0: { ...state, step: ones([2]) } }, param_groups: [group] }, /step/);
+    refuse({ state: { 0: { ...state, exp_avg: 1 } }, param_groups: [group] }, /expected a Tensor, got 1/);
+    const after = optimizer.stateDict();
+    expect(after.param_groups).to.deep.equal(before.param_groups);
+    expect(numbers(after.state.get(0)?.exp_avg as Tensor)).to.deep.equal(numbers(state.exp_avg as Tensor));
+  });
+});
+
+describe('clipping and averages', () => {
+  it('refuse impossible norms', async () => {
+    const weight = parameter(3, 4);
+    for (const bad of [NaN, -1, '1'])
+      expect(
+        await clipGradNorm_([weight], bad as number).catch((error: { code: string }) => error.code),
+      ).to.match(/ARG_/);
+    await expectRejection(clipGradNorm_([weight], 1, { normType: 0 }), 'ERR_SENET_ARG_RANGE', /normType/);
+    await expectRejection(clipGradNorm_(1 as never, 1), 'ERR_SENET_ARG_TYPE');
+    expect((await clipGradNorm_([weight], 1)).item()).to.equal(0);
+    weight.grad = tensor([3, 4]);
+    expect((await clipGradNorm_(weight, 1)).item()).to.equal(5);
+    expect(Math.hypot(...numbers(weight.grad))).to.be.closeTo(1, 1e-5);
+  });
+
+  it('a norm that is not finite: rejected if asked, the gradients as they were', async () => {
+    const weight = parameter(3, 4);
+    weight.grad = tensor([NaN, 4]);
+    await expectRejection(
+      clipGradNorm_([weight], 1, { errorIfNonfinite: true }),
+      'ERR_SENET_AUTOGRAD',
+      /nan/,
+    );
+    expect(numbers(weight.grad)[1]).to.equal(4);
+    expect((await clipGradNorm_([weight], 1)).item()).to.be.NaN;
+  });
+
+  it('gradients of two dtypes are clipped together', async () => {
+    const [a, b] = [parameter(1), tensor(Float64Array.of(1), { requiresGrad: true })];
+    a.grad = tensor([3]);
+    b.grad = tensor(Float64Array.of(4));
+    const norm = await clipGradNorm_([a, b], 2.5);
+    expect(norm.dtype).to.equal('float64');
+    expect(norm.item()).to.equal(5);
+    expect(numbers(a.grad)[0]).to.be.closeTo(1.5, 1e-5);
+    expect(numbers(b.grad)[0]).to.be.closeTo(2, 1e-5);
+  });
+
+  it('an average refuses what is not the module its state', async () => {
+    const model = new SELayer(16, 4);
+    const average = new ExponentialMovingAverage(model);
+    expectThrow(() => new ExponentialMovingAverage({} as never), 'ERR_SENET_ARG_TYPE');
+    expectThrow(() => new ExponentialMovingAverage(model, { decay: 1.1 }), 'ERR_SENET_ARG_RANGE');
+    expectThrow(
+      () => average.loadStateDict(new SELayer(32).stateDict()),
+      'ERR_SENET_STATE_DICT',
+      /fc.0.weight/,
+    );
+    expectThrow(
+      () => average.loadStateDict(new Map([['x', zeros([1])]])),
+      'ERR_SENET_STATE_DICT',
+      /unexpected: x/,
+    );
+    model.to('float64');
+    await expectRejection(average.update(), 'ERR_SENET_SHAPE');
+  });
+});
+
+// A product that takes a worker long enough for everything that is called right after it to find it unfinished.
+const occupy = (): Promise<unknown> =>
+  ops.callAsync('aten::linalg_matrix_power', rand([1000, 1000]).div(1000), 8);
+
+for (const workers of [1, 2]) {
+  describe(`jobs that use parameters, with ${workers} worker${workers === 1 ? '' : 's'}`, () => {
+    before(() => configure({ workers, threadsPerWorker: 1 }));
+    after(() => configure({ workers: 1, threadsPerWorker: 2 }));
+
+    it('a step runs after what was submitted before it and before what comes after', async () => {
+      const size = 200;
+      const factor = rand([size, size]);
+      for (let round = 0; round < 10; round++) {
+        const weight = ones([size, size], { requiresGrad: true });
+        const optimizer = new SGD([weight], { lr: 1 });
+        // Reads the weight slowly, then adds gradients slowly, none of it awaited.
+        const earlier = ops.callAsync('aten::linalg_matrix_power', weight.detach(), 3) as Promise<Tensor>;
+        const loss = weight.matmul(factor).matmul(factor).sum().mul(0).add(weight.sum());
+        const backward = loss.backward();
+        const step = optimizer.step();
+        const second = optimizer.step();
+        const later = ops.callAsync('aten::clone', weight.detach()) as Promise<Tensor>;
+        const [powers, , , , copy] = await Promise.all([earlier, backward, step, second, later]);
+        expect(
+          numbers(powers).every((value) => value === size * size),
+          'the job before',
+        ).to.equal(true);
+        expect(
+          numbers(copy).every((value) => value === -1),
+          'the job after two steps',
+        ).to.equal(true);
+      }
+    });
+
+    it('clipping, step and average queue in their order', async () => {
+      const model = new SELayer(16, 4);
+      const [first] = model.parameters() as [Tensor];
+      const average = new ExponentialMovingAverage(model);
+      noGrad(() => first.fill_(0));
+      first.grad = full(first.shape as number[], 1);
+      const optimizer = new SGD(model.parameters(), { lr: 1 });
+      const busy = occupy();
+      const done = [
+        clipGradNorm_(model.parameters(), 4),
+        optimizer.step(),
+        average.update(),
+        optimizer.step(),
+      ];
+      await Promise.all([busy, ...done]);
+      // 64 elements of gradient 1 have the norm 8: half of each is left.
+      expect(numbers(first)[0]).to.be.closeTo(-1, 1e-5);
+      expect(numbers(average.stateDict().get('fc.0.weight') as Tensor)[0]).to.be.closeTo(-0.5, 1e-5);
+    });
+
+    it('gradients in use can be neither read nor changed', async () => {
+      const model = new SELayer(16, 4);
+      const [first] = model.parameters() as [Tensor];
+      const optimizer = new SGD(model.parameters(), { lr: 1 });
+      const average = new ExponentialMovingAverage(model);
+      const x = rand([1, 16, 2, 2]);
+      const loss = await new L1Loss().forward(await model.forward(x), x.mul(2));
+      const other = parameter(1);
+      const state = model.stateDict();
+
+      const refused = (what: string): void => {
+        for (const [name, run] of Object.entries({
+          'the getter': () => first.grad,
+          'the setter': () => (first.grad = null),
+          'module.zeroGrad': () => model.zeroGrad(),
+          'optimizer.zeroGrad': () => optimizer.zeroGrad(),
+          'module.to': () => model.to('float64'),
+          loadStateDict: () => model.loadStateDict(state),
+        })) {
+          try {
+            expectThrow(run, 'ERR_SENET_BUSY');
+          } catch (cause) {
+            throw makeError('ERR_SENET_INTERNAL', `${name} during ${what}: ${String(cause)}`, { cause });
+          }
+        }
+        expect(other.grad, 'an unrelated gradient').to.equal(null);
+      };
+      // What runs alone waits for the long job, and everything else waits behind it.
+      let jobs = [occupy(), new SGD([parameter(1)]).step(), loss.backward()];
+      refused('backward');
+      await Promise.all(jobs);
+      expect(numbers(first.grad as Tensor)).to.have.length(64);
+
+      jobs = [occupy(), optimizer.step()];
+      refused('a step');
+      expectThrow(() => optimizer.stateDict(), 'ERR_SENET_BUSY', /step/);
+      expectThrow(() => optimizer.loadStateDict({ state: {}, param_groups: [] }), 'ERR_SENET_STATE_DICT');
+      await Promise.all(jobs);
+
+      jobs = [occupy(), clipGradNorm_(model.parameters(), 1)];
+      refused('clipping');
+      await Promise.all(jobs);
+
+      jobs = [occupy(), average.update()];
+      refused('averaging');
+      expectThrow(() => average.stateDict(), 'ERR_SENET_BUSY');
+      await Promise.all(jobs);
+      optimizer.zeroGrad();
+      expect(first.grad).to.equal(null);
+    });
+
+    it('a dropped backward frees its gradients', async () => {
+      const weight = parameter(1);
+      const loss = weight.mul(2);
+      const busy = occupy();
+      const waiting = new SGD([parameter(1)]).step();
+      const controller = new AbortController();
+      const dropped = loss.backward(null, { signal: controller.signal });
+      expectThrow(() => weight.grad, 'ERR_SENET_BUSY');
+      controller.abort();
+      await expectRejection(dropped, 'ERR_SENET_ABORTED');
+      expect(weight.grad).to.equal(null);
+      await Promise.all([busy, waiting]);
+    });
+  });
+}
+
+describe('the generator', () => {
+  it('goes on where its state was taken', () => {
+    manualSeed(5);
+    rand([3]);
+    const state = getRngState();
+    expect([state.dtype, state.shape]).to.deep.equal(['uint8', [5056]]);
+    const first = numbers(rand([100]));
+    setRngState(state);
+    expect(numbers(rand([100]))).to.deep.equal(first);
+  });
+
+  it('refuses what is no state', () => {
+    expectThrow(() => setRngState(zeros([5056])), 'ERR_SENET_ARG_RANGE', /uint8/);
+    expectThrow(() => setRngState(zeros([10], { dtype: 'uint8' })), 'ERR_SENET_ARG_RANGE', /5056/);
+    expectThrow(() => setRngState(1 as never), 'ERR_SENET_ARG_TYPE');
+  });
+});
