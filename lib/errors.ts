@@ -45,7 +45,10 @@ export const ERROR_CODES = {
     base: 'Error',
     meaning: 'A classifier has as many images waiting as its `batching.maxQueue` allows; try again later.',
   },
-  ERR_SENET_BUSY: { base: 'Error', meaning: 'A job on this module is queued or running; await it first.' },
+  ERR_SENET_BUSY: {
+    base: 'Error',
+    meaning: 'A job that uses this module, gradient or optimiser is queued or running; await it first.',
+  },
   ERR_SENET_ABORTED: {
     base: 'Error',
     meaning: 'The signal was aborted (name `AbortError`, cause the reason of the signal).',
@@ -153,7 +156,10 @@ export const ERROR_CODES = {
     base: 'RangeError',
     meaning: 'The image is empty or larger than the limit on pixels.',
   },
-  ERR_SENET_LABELS: { base: 'RangeError', meaning: 'The number of labels is not the number of classes.' },
+  ERR_SENET_LABELS: {
+    base: 'RangeError',
+    meaning: 'The number of labels is not the number of classes, or a label is none of the classes.',
+  },
   ERR_SENET_DATA_FORMAT: { base: 'Error', meaning: 'A data set file is not of the expected format.' },
   ERR_SENET_DATASET: {
     base: 'Error',

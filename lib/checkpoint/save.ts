@@ -9,7 +9,7 @@ import path from 'node:path';
 import type { DType } from '../binding';
 import { isSenetError, makeError } from '../errors';
 import { checkOptions, checkString, describe } from '../tensor/options';
-import type { Tensor } from '../tensor/tensor';
+import { handleOf, type Tensor } from '../tensor/tensor';
 import { LENGTH_BYTES, safetensorsName } from './safetensors';
 import { StateDict } from './state-dict';
 import { ITEM_SIZE, countElements } from './tensor-record';
@@ -80,6 +80,7 @@ export async function save(
     );
     await writeAtomically(file, (sink) => writeSafetensors(sink, entries, fileMetadata));
   } else {
+    for (const [name, tensor] of stateDict) handleOf(tensor, `save: '${name}'`);
     await writeTorchFile(file, stateDict, 'save');
   }
 }

@@ -5,7 +5,7 @@
 import { makeError } from '../errors';
 import { isFloating } from '../tensor/dtype';
 import { checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
-import { callOperatorAsync, handleOf, type Tensor } from '../tensor/tensor';
+import { callOperatorAsync, handleOf, Tensor } from '../tensor/tensor';
 
 export type Reduction = 'mean' | 'sum' | 'none';
 
@@ -53,11 +53,10 @@ function checkReduction(reduction: unknown, where: string): number {
 
 function checkWeight(weight: unknown, what: string): Tensor | null {
   if (weight === undefined || weight === null) return null;
-  handleOf(weight, what);
-  const { dtype } = weight as Tensor;
-  if (!isFloating(dtype))
-    throw makeError('ERR_SENET_DTYPE', `${what}: expected a floating tensor, got ${dtype}`);
-  return weight as Tensor;
+  if (!Tensor.isTensor(weight))
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a Tensor, got ${describe(weight)}`);
+  if (isFloating(weight.dtype)) return weight;
+  throw makeError('ERR_SENET_DTYPE', `${what}: expected a floating tensor, got ${weight.dtype}`);
 }
 
 const text = (shape: readonly number[]): string => `[${shape.join(', ')}]`;

@@ -335,7 +335,7 @@ export abstract class Optimizer {
       } else if (ours === 'name' && typeof value === 'string') values[ours] = value;
       else extras.set(String(name), value);
     }
-    const merged = { ...group, ...values } as ParamGroup;
+    const merged = { ...group, ...values };
     try {
       this.#checkGroup(merged, what);
     } catch (cause) {

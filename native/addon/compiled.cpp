@@ -6,7 +6,6 @@
 #include "core/error.h"
 #include "core/names.h"
 #include "inference/compiled_model.h"
-#include "runtime/allocator.h"
 
 #include <utility>
 
@@ -57,10 +56,8 @@ Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& i
   const at::ScalarType dtype = parse_dtype(to_string(info[1], "dtype"));
   const int64_t job = environment.submit([used = std::move(used), dtype]() mutable -> Deliver {
     auto model = inference::CompiledModel::compile(*used.module, dtype);
-    // Twice the weights, of use to nobody: what folding and packing took, and the source if it was disposed
-    // meanwhile.
+    // The source goes now if it was disposed meanwhile; its memory stays with the allocator until that is idle.
     used = {};
-    runtime::trim_cpu_allocator();
     return [model = std::move(model)](Environment& here) mutable -> Napi::Value {
       return wrap_compiled(here, std::move(model));
     };

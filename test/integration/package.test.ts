@@ -130,7 +130,10 @@ describe('the packed package', function () {
       const data =
         'CenterCrop Cifar10 Cifar100 ColorJitter Compose DataLoader Grayscale IdxDataset ImageFolder Mixup Normalize Pad ' +
         'PixelDataset Random RandomCrop RandomErasing RandomHorizontalFlip RandomResizedCrop randomSplit Resize Subset ToTensor';
-      const training = 'Trainer readTrainingCheckpoint';
+      const training =
+        'Adam AdamW autocast BCEWithLogitsLoss clipGradNorm_ CosineAnnealingLR CrossEntropyLoss ExponentialLR ' +
+        'ExponentialMovingAverage getRngState LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
+        'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint';
       const modulesAndOptimisers =
         'Adam AdamW AdaptiveAvgPool2d AvgPool2d BCEWithLogitsLoss BatchNorm2d Conv2d ' +
         'CosineAnnealingLR CrossEntropyLoss Dropout ExponentialLR ExponentialMovingAverage Flatten ' +

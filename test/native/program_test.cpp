@@ -129,14 +129,14 @@ std::vector<ModuleCase> module_cases() {
          return std::make_shared<models::SEBasicResNet>("SEResNet", std::array<int64_t, 4>{1, 1, 1, 1}, 11);
        },
        3,
-       {{1, 1}, {33, 47}}},
+       {{1, 1}, {33, 19}}},
       {"ResNet of SEBottleneck",
        [] {
          return std::make_shared<models::SEBottleneckResNet>("SEResNet", std::array<int64_t, 4>{1, 1, 1, 1},
                                                              1000);
        },
        3,
-       {{1, 1}, {33, 47}}},
+       {{1, 1}, {33, 19}}},
   };
   for (const auto& [where, name] :
        {std::pair{Recalibrate::kNone, ""}, std::pair{Recalibrate::kInput, ", SE of the input"},
@@ -149,7 +149,9 @@ std::vector<ModuleCase> module_cases() {
     add("InceptionB", 40, {7, 5}, [] { return std::make_shared<nn::InceptionB>(40); });
     add("InceptionC", 32, {3, 4}, [] { return std::make_shared<nn::InceptionC>(32, 16); });
     add("InceptionD", 16, {5, 4}, [] { return std::make_shared<nn::InceptionD>(16); });
-    add("InceptionE", 32, {2, 3}, [] { return std::make_shared<nn::InceptionE>(32); });
+    if (where == Recalibrate::kNone) {  // the widest: once is enough
+      add("InceptionE", 32, {2, 3}, [] { return std::make_shared<nn::InceptionE>(32); });
+    }
   }
   return cases;
 }
@@ -205,6 +207,14 @@ at::Tensor in_layout(const at::Tensor& batch, int64_t kind) {
   }
 }
 
+// Three images of one size, the middle one with a NaN or an infinity, and what float32 makes of them.
+struct SpecialImages {
+  double value;
+  size_t size;  // index of Subject::inputs
+  at::Tensor input;
+  at::Tensor output;
+};
+
 // A module with what it gives for its inputs, computed once for all programs.
 class Subject {
  public:
@@ -218,18 +228,21 @@ class Subject {
       inputs.push_back(x.to(at::kFloat));
       outputs.push_back(y);
       eager_error = std::max(eager_error, relative_error(forward(*source_, inputs.back()), y));
+      for (const double value : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+        const at::Tensor input = inputs.back().narrow(0, 0, 3).clone();
+        input[1][0][size[0] / 2][size[1] / 2].fill_(value);
+        special.push_back({value, inputs.size() - 1, input, forward(*source_, input)});
+      }
     }
   }
 
   Graph graph() const {
     return build_graph(*source_);
   }
-  nn::Module& source() const {
-    return *source_;
-  }
 
   std::vector<at::Tensor> inputs;  // of the most images
   std::vector<at::Tensor> outputs;
+  std::vector<SpecialImages> special;
   double eager_error = 0;  // of float32
 
  private:
@@ -247,14 +260,12 @@ void expect_output(const at::Tensor& actual, const at::Tensor& expected, double 
   expect_near(actual, expected, expected.abs().max() * (10 * error), where);
 }
 
-void check_program(const Program& program, const Subject& subject, double error) {
+void check_program(const Program& program, const Subject& subject, double error,
+                   const std::vector<int>& thread_counts) {
   int64_t layout = 0;
   for (size_t i = 0; i < subject.inputs.size(); ++i) {
     for (const int64_t images : {int64_t{1}, int64_t{2}, kMostImages}) {
-      for (const int threads : {1, 2, 3}) {
-        if (images == kMostImages && threads == 2) {
-          continue;  // two passes, of 16 and 17 images: with 1 and 3 threads it is seen
-        }
+      for (const int threads : thread_counts) {
         runtime::use_threads(threads);
         const at::Tensor x = in_layout(subject.inputs[i].narrow(0, 0, images), layout++);
         expect_output(program.run(x, nullptr), subject.outputs[i].narrow(0, 0, images), error,
@@ -264,9 +275,9 @@ void check_program(const Program& program, const Subject& subject, double error)
     // One image for all of the batch, which strides of 0 say.
     runtime::use_threads(2);
     const at::Tensor same = subject.inputs[i].narrow(0, 5, 1).expand({3, -1, -1, -1});
-    expect_output(program.run(same, nullptr),
-                  subject.outputs[i].narrow(0, 5, 1).expand_as(program.run(same, nullptr)), error,
-                  text("expanded input ", same.sizes()));
+    const at::Tensor actual = program.run(same, nullptr);
+    const at::Tensor expected = subject.outputs[i].narrow(0, 5, 1).expand_as(actual);
+    expect_output(actual, expected, error, text("expanded input ", same.sizes()));
   }
   const at::Tensor& input = subject.inputs.back();
   const at::Tensor x = input.narrow(0, 0, 2);
@@ -294,21 +305,17 @@ void check_program(const Program& program, const Subject& subject, double error)
 // A NaN or an infinity of one image: NaN wherever the module gives NaN (but for LibTorch's program, whose
 // fused ReLU makes 0 of it), and the other images as ever.
 void check_special(const Program& program, const Subject& subject, double error, bool keeps_nan) {
-  for (size_t i = 0; i < subject.inputs.size(); ++i) {
-    for (const double value : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
-      for (const int threads : {1, 2}) {
-        runtime::use_threads(threads);
-        const at::Tensor x = subject.inputs[i].narrow(0, 0, 3).clone();
-        x[1][0][x.size(2) / 2][x.size(3) / 2].fill_(value);
-        const at::Tensor expected = forward(subject.source(), x);
-        const at::Tensor actual = program.run(x, nullptr);
-        const std::string where = text(value, " in an input ", x.sizes(), ", ", threads, " threads");
-        if (keeps_nan) {
-          expect_nan_where(expected[1], actual[1], where);
-        }
-        for (const int64_t image : {0, 2}) {
-          expect_output(actual[image], subject.outputs[i][image], error, where + ", another image");
-        }
+  for (const SpecialImages& images : subject.special) {
+    for (const int threads : {1, 2}) {
+      runtime::use_threads(threads);
+      const at::Tensor actual = program.run(images.input, nullptr);
+      const std::string where =
+          text(images.value, " in an input ", images.input.sizes(), ", ", threads, " threads");
+      if (keeps_nan) {
+        expect_nan_where(images.output[1], actual[1], where);
+      }
+      for (const int64_t image : {0, 2}) {
+        expect_output(actual[image], subject.outputs[images.size][image], error, where + ", another image");
       }
     }
   }
@@ -372,13 +379,18 @@ double allowed_error(const Subject& subject, bool is_float) {
 struct Maker {
   std::string name;
   bool is_float;
-  bool keeps_nan;
+  bool is_ours;  // else of LibTorch's operators
   std::function<std::unique_ptr<Program>(const Graph&)> make;
 };
 
 std::vector<Maker> makers(Runner& runner) {
   std::vector<Maker> result;
   for_each_variant(runner, "programs", [&](const Variant& variant) {
+    // A program of avx512 differs from one of avx512_bf16 in nothing but the kernels, which have tests of
+    // their own.
+    if (!result.empty() && result.back().name == "avx512 float32") {
+      result.pop_back();
+    }
     result.push_back({variant.name, variant.is_float, true, [variant](const Graph& graph) {
                         return make_direct_program(graph, *variant.kernels, variant.dtype());
                       }});
@@ -415,8 +427,12 @@ void test_module(Runner& runner, const ModuleCase& of, const std::vector<Maker>&
     const auto test = [&](const char* what, const std::function<void()>& body) {
       runner.test(of.name + what + ", " + maker.name, body);
     };
-    test("", [&] { check_program(*program, *subject, error); });
-    test(", NaN and infinity", [&] { check_special(*program, *subject, error, maker.keeps_nan); });
+    test("", [&] {
+      check_program(*program, *subject, error,
+                    maker.is_ours ? std::vector<int>{1, 2, 3} : std::vector<int>{2});
+    });
+    test(", NaN and infinity",
+         [&] { check_special(*program, *subject, error, /*keeps_nan=*/maker.is_ours); });
     if (is_network || of.name == "SEBottleneck with downsample and stride" || of.name == "InceptionA") {
       test(", from four threads", [&] { check_concurrency(*program, *subject, error); });
     }

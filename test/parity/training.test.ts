@@ -1,8 +1,6 @@
 /** Losses, optimisers, schedules and whole training runs against PyTorch's recorded ones. */
 import { expect } from 'chai';
-import path from 'node:path';
 
-import { loadCheckpoint } from '../../lib/checkpoint/load';
 import { se_preactresnet20, se_resnet20 } from '../../lib/models/cifar-se-resnet';
 import { se_inception_v3, type InceptionOutputs } from '../../lib/models/se-inception-v3';
 import { se_resnet18 } from '../../lib/models/se-resnet';
@@ -18,7 +16,7 @@ import * as schedulers from '../../lib/optim/schedulers';
 import type { LRScheduler } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
 import { rand, randn, tensor, zeros } from '../../lib/tensor/factories';
-import { getRngState, manualSeed, setRngState } from '../../lib/tensor/runtime';
+import { manualSeed } from '../../lib/tensor/runtime';
 import { autocast, tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { numbers, readFixture, relativeError, toOptions, type Summary, type Values } from '../support/parity';

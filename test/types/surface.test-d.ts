@@ -88,6 +88,30 @@ import {
   type TypedArray,
 } from 'senet-torch';
 import {
+  Adam,
+  AdamW,
+  autocast,
+  BCEWithLogitsLoss,
+  clipGradNorm_,
+  CosineAnnealingLR,
+  CrossEntropyLoss,
+  ExponentialLR,
+  ExponentialMovingAverage,
+  getRngState,
+  LinearLR,
+  type LRScheduler,
+  MSELoss,
+  MultiStepLR,
+  NLLLoss,
+  OneCycleLR,
+  type Optimizer,
+  saveCheckpoint,
+  setRngState,
+  StepLR,
+  type OptimizerState,
+  type ParamGroup,
+} from 'senet-torch';
+import {
   CenterCrop,
   Cifar10,
   Cifar100,
@@ -568,6 +592,63 @@ export async function training(signal: AbortSignal, folder: ImageFolder): Promis
   new Trainer({ model, train, optimizer, epochs: 1, precision: 'float16' });
   // @ts-expect-error an optimiser is needed
   new Trainer({ model, train, epochs: 1 });
+}
+
+export async function optimisers(model: Module<unknown>, x: Tensor, signal: AbortSignal): Promise<void> {
+  exactly<Promise<Tensor>>()(
+    new CrossEntropyLoss({ labelSmoothing: 0.1, weight: x }).forward(x, x, { signal }),
+  );
+  exactly<Promise<Tensor>>()(new NLLLoss({ ignoreIndex: 0 }).forward(x, x));
+  exactly<Promise<Tensor>>()(new BCEWithLogitsLoss({ posWeight: x, reduction: 'sum' }).forward(x, x));
+  exactly<Promise<Tensor>>()(autocast(() => new MSELoss().forward(x, x)));
+
+  const optimizer = new SGD(model.parameters(), {
+    lr: 0.1,
+    momentum: 0.9,
+    nesterov: true,
+    weightDecay: 5e-4,
+  });
+  new Adam(model.namedParameters(), { betas: [0.9, 0.99] });
+  const groups = new AdamW([{ params: model.parameters(), name: 'body', lr: 1 }, { params: x }], {
+    amsgrad: true,
+  });
+  exactly<ParamGroup[]>()(groups.paramGroups);
+  groups.addParamGroup({ params: [x], weightDecay: 0 });
+  for (const group of groups.paramGroups) group.lr *= 0.5;
+  exactly<Promise<void>>()(optimizer.step());
+  exactly<void>()(optimizer.zeroGrad());
+  exactly<OptimizerState>()(optimizer.stateDict());
+  optimizer.loadStateDict(await loadCheckpoint('x.pt'));
+  exactly<Promise<Tensor>>()(
+    clipGradNorm_(model.parameters(), 1, { normType: Infinity, errorIfNonfinite: true }),
+  );
+
+  const scheduler = new OneCycleLR(optimizer, { maxLr: [1], epochs: 2, stepsPerEpoch: 3 });
+  new StepLR(optimizer, { stepSize: 1 });
+  new MultiStepLR(optimizer, { milestones: [1, 2], gamma: 0.5 });
+  new ExponentialLR(optimizer, { gamma: 0.9 });
+  new CosineAnnealingLR(optimizer, { tMax: 5 });
+  new LinearLR(optimizer);
+  exactly<void>()(scheduler.step());
+  exactly<number[]>()(scheduler.getLastLr());
+  scheduler.loadStateDict(scheduler.stateDict());
+  for (const one of [optimizer, groups] as Optimizer[]) await one.step();
+  for (const one of [scheduler] as LRScheduler[]) one.step();
+
+  const average = new ExponentialMovingAverage(model, { decay: 0.99 });
+  exactly<Promise<void>>()(average.update());
+  exactly<StateDict>()(average.stateDict());
+  setRngState(getRngState());
+  exactly<Promise<void>>()(saveCheckpoint({ epoch: 1, optimizer: optimizer.stateDict() }, 'x.pt'));
+
+  // @ts-expect-error no such option
+  new SGD(model.parameters(), { weight_decay: 1 });
+  // @ts-expect-error required
+  new StepLR(optimizer, {});
+  // @ts-expect-error not an optimiser
+  new StepLR(model, { stepSize: 1 });
+  // @ts-expect-error no such reduction
+  new MSELoss({ reduction: 'average' });
 }
 
 export function errors(error: unknown): ErrorCode | undefined {

@@ -5,7 +5,6 @@ import { makeError } from '../../lib/errors';
 import { Adam, AdamW } from '../../lib/optim/adam';
 import { clipGradNorm_ } from '../../lib/optim/clip';
 import { ExponentialMovingAverage } from '../../lib/optim/ema';
-import type { ParamGroupOptions } from '../../lib/optim/optimizer';
 import { SGD, type SGDOptions } from '../../lib/optim/sgd';
 import { SELayer } from '../../lib/nn/se-layer';
 import { L1Loss } from '../../lib/nn/losses';
@@ -53,10 +52,7 @@ describe('optimisers: parameters and options', () => {
     expectThrow(() => new Adam([x], { betas: 0.9 as never }), 'ERR_SENET_ARG_TYPE');
     expectThrow(() => new Adam([x], { eps: -1 }), 'ERR_SENET_ARG_RANGE');
     expectThrow(() => new AdamW([{ params: x, lr: NaN }]), 'ERR_SENET_ARG_RANGE', /paramGroups\[0\]: lr/);
-    expectThrow(
-      () => new AdamW([{ params: x, momentum: 1 } as ParamGroupOptions]),
-      'ERR_SENET_UNKNOWN_OPTION',
-    );
+    expectThrow(() => new AdamW([{ params: x, momentum: 1 }]), 'ERR_SENET_UNKNOWN_OPTION');
     expect(new SGD([x], { lr: 0 }).paramGroups[0]?.lr).to.equal(0);
   });
 
@@ -208,7 +204,7 @@ describe('optimisers: steps', () => {
     for (let i = 0; i < 3; i++) await loop();
     const before = memory();
     for (let i = 0; i < 50; i++) await loop();
-    expect(memory().tensors).to.equal(before.tensors);
+    expect(memory().tensors).to.be.at.most(before.tensors);
     expect(memory().bytes).to.be.at.most(before.bytes + 1024);
   });
 });
@@ -301,7 +297,9 @@ describe('clipping and averages', () => {
     const weight = parameter(3, 4);
     for (const bad of [NaN, -1, '1'])
       expect(
-        await clipGradNorm_([weight], bad as number).catch((error: { code: string }) => error.code),
+        await clipGradNorm_([weight], bad as number).catch(
+          (error: unknown) => (error as { code: string }).code,
+        ),
       ).to.match(/ARG_/);
     await expectRejection(clipGradNorm_([weight], 1, { normType: 0 }), 'ERR_SENET_ARG_RANGE', /normType/);
     await expectRejection(clipGradNorm_(1 as never, 1), 'ERR_SENET_ARG_TYPE');
@@ -393,7 +391,7 @@ for (const workers of [1, 2]) {
       const [first] = model.parameters() as [Tensor];
       const average = new ExponentialMovingAverage(model);
       noGrad(() => first.fill_(0));
-      first.grad = full(first.shape as number[], 1);
+      first.grad = full(first.shape, 1);
       const optimizer = new SGD(model.parameters(), { lr: 1 });
       const busy = occupy();
       const done = [
@@ -420,8 +418,8 @@ for (const workers of [1, 2]) {
 
       const refused = (what: string): void => {
         for (const [name, run] of Object.entries({
-          'the getter': () => first.grad,
-          'the setter': () => (first.grad = null),
+          'the getter': (): unknown => first.grad,
+          'the setter': (): unknown => (first.grad = null),
           'module.zeroGrad': () => model.zeroGrad(),
           'optimizer.zeroGrad': () => optimizer.zeroGrad(),
           'module.to': () => model.to('float64'),

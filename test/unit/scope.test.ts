@@ -1,13 +1,14 @@
-/** `tidy`, `noGrad` and `memory`: which tensors live on, also when scopes overlap in time. */
+/** `tidy`, `noGrad`, `autocast` and `memory`: which tensors live on, also when scopes overlap in time. */
 import { setImmediate, setTimeout } from 'node:timers/promises';
 
 import { expect } from 'chai';
 
+import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
 import { SELayer } from '../../lib/nn/se-layer';
 import { ones, rand, tensor, zeros } from '../../lib/tensor/factories';
 import { ops } from '../../lib/tensor/ops';
 import { memory } from '../../lib/tensor/runtime';
-import { noGrad, tidy } from '../../lib/tensor/scope';
+import { autocast, noGrad, tidy } from '../../lib/tensor/scope';
 import { Tensor } from '../../lib/tensor/tensor';
 import { expectRejection, expectThrow } from '../support/errors';
 
@@ -240,5 +241,65 @@ describe('noGrad', () => {
     expect(asked.requiresGrad).to.equal(true);
     await asked.sum().backward();
     await expectRejection((await layer.forward(x)).sum().backward(), 'ERR_SENET_AUTOGRAD');
+  });
+});
+
+describe('autocast', () => {
+  const a = (): Tensor => rand([4, 4]);
+
+  it('computes products in bfloat16 inside, and in float32 outside and where it is switched off', async () => {
+    expect(autocast(() => a().matmul(a())).dtype).to.equal('bfloat16');
+    expect(a().matmul(a()).dtype).to.equal('float32');
+    expect(autocast(() => autocast(() => a().matmul(a()), { enabled: false })).dtype).to.equal('float32');
+    // What needs the range stays wide.
+    expect(autocast(() => a().matmul(a()).sum()).dtype).to.be.oneOf(['float32', 'bfloat16']);
+    expect(((await autocast(() => ops.callAsync('aten::matmul', a(), a()))) as Tensor).dtype).to.equal(
+      'bfloat16',
+    );
+  });
+
+  it('holds through awaits, beside other scopes, and ends with an error', async () => {
+    const model = se_resnet20().eval();
+    const x = rand([1, 3, 32, 32]);
+    const [inside, outside] = await Promise.all([
+      autocast(async () => {
+        await model.forward(x);
+        return (await model.forward(x)).dtype;
+      }),
+      model.forward(x).then(({ dtype }) => dtype),
+    ]);
+    expect([inside, outside]).to.deep.equal(['bfloat16', 'float32']);
+    expect(() =>
+      autocast(() => {
+        throw new Error('inner');
+      }),
+    ).to.throw('inner');
+    expect(a().matmul(a()).dtype).to.equal('float32');
+    expect(autocast(() => tidy(() => noGrad(() => a().matmul(a())))).dtype).to.equal('bfloat16');
+    expect(noGrad(() => autocast(() => zeros([1], { requiresGrad: true }).mul(2))).requiresGrad).to.equal(
+      false,
+    );
+  });
+
+  it('uses the weights of now: none that were converted before they changed', async () => {
+    const weight = rand([4, 4], { requiresGrad: true });
+    const x = rand([4, 4]);
+    const first = autocast(() => x.matmul(weight));
+    noGrad(() => weight.fill_(0));
+    const second = autocast(() => x.matmul(weight));
+    expect(first.sum().item()).to.be.above(0);
+    expect(second.sum().item()).to.equal(0);
+    await second.sum().backward();
+    expect(weight.grad?.dtype).to.equal('float32');
+  });
+
+  it('refuses what is no function and options it does not have', () => {
+    expectThrow(() => autocast(1 as never), 'ERR_SENET_ARG_TYPE');
+    expectThrow(
+      () => autocast(() => 1, { dtype: 'float16' } as never),
+      'ERR_SENET_UNKNOWN_OPTION',
+      /enabled/,
+    );
+    expectThrow(() => autocast(() => 1, { enabled: 1 as never }), 'ERR_SENET_ARG_TYPE');
   });
 });
