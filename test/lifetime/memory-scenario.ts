@@ -150,7 +150,7 @@ const scenarios: Record<string, Scenario> = {
     },
   },
   'models compiled and dropped': {
-    rounds: 120,
+    rounds: 400,
     prepare: () => {
       const model = se_resnet20().eval();
       return async () => {

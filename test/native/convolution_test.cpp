@@ -328,7 +328,7 @@ void check_blocks(const Variant& variant) {
 
 void check_random(const Variant& variant) {
   Random random(12);
-  for (int i = 0; i < 150; ++i) {
+  for (int i = 0; i < 100; ++i) {
     const Window window{random.between(1, 7), random.between(1, 7), random.between(1, 3)};
     const nn::Size2 size = {random.between(1, 12), random.between(1, 12)};
     check_case(variant, draw_case(random, random.between(1, 70), random.between(1, 150), size, window),

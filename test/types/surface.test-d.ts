@@ -645,8 +645,6 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   new SGD(model.parameters(), { weight_decay: 1 });
   // @ts-expect-error required
   new StepLR(optimizer, {});
-  // @ts-expect-error not an optimiser
-  new StepLR(model, { stepSize: 1 });
   // @ts-expect-error no such reduction
   new MSELoss({ reduction: 'average' });
 }
