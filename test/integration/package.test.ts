@@ -134,14 +134,11 @@ describe('the packed package', function () {
         'Adam AdamW autocast BCEWithLogitsLoss clipGradNorm_ CosineAnnealingLR CrossEntropyLoss ExponentialLR ' +
         'ExponentialMovingAverage getRngState LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
         'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint';
-      const modulesAndOptimisers =
-        'Adam AdamW AdaptiveAvgPool2d AvgPool2d BCEWithLogitsLoss BatchNorm2d Conv2d ' +
-        'CosineAnnealingLR CrossEntropyLoss Dropout ExponentialLR ExponentialMovingAverage Flatten ' +
-        'Identity LRScheduler Linear LinearLR MSELoss MaxPool2d ModuleList MultiStepLR NLLLoss ' +
-        'OneCycleLR Optimizer ReLU SGD Sequential Sigmoid StepLR autocast clipGradNorm_ getRngState ' +
-        'saveCheckpoint setRngState';
+      const layers =
+        'AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv2d Dropout Flatten Identity Linear MaxPool2d ModuleList ReLU ' +
+        'Sequential Sigmoid';
       expect(names.split(' ')).to.have.members(
-        `${training} ${modulesAndOptimisers} ${classes} ${functions} ${data}`.split(' '),
+        `${training} ${layers} ${classes} ${functions} ${data}`.split(' '),
       );
     });
 
