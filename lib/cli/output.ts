@@ -66,12 +66,17 @@ export function exitCodeOf(error: unknown): number {
   return /^ERR_SENET_(ARG_|UNKNOWN_MODEL|UNKNOWN_OPTION)/.test(error.code) ? EXIT_USAGE : EXIT_FAILURE;
 }
 
-/** Aborts on the first Ctrl-C; the second ends the process. */
+/** Aborts on the first Ctrl-C or SIGTERM, so that work is saved; the second ends the process. */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
-  process.on('SIGINT', () => {
-    if (controller.signal.aborted) process.exit(EXIT_INTERRUPTED);
-    controller.abort(new Error('Ctrl-C'));
-  });
+  for (const [signal, reason] of [
+    ['SIGINT', 'Ctrl-C'],
+    ['SIGTERM', 'SIGTERM'],
+  ] as const) {
+    process.on(signal, () => {
+      if (controller.signal.aborted) process.exit(EXIT_INTERRUPTED);
+      controller.abort(new Error(reason));
+    });
+  }
   return controller.signal;
 }

@@ -457,6 +457,13 @@ export class OneCycleLR extends LRScheduler {
     checkNumber(divFactor, `${where}: divFactor`, Number.MIN_VALUE);
     checkNumber(finalDivFactor, `${where}: finalDivFactor`, Number.MIN_VALUE);
     this.#phases = phases(this.#totalSteps, pctStart, checkBoolean(threePhase, `${where}: threePhase`));
+    if (this.#phases[0]?.endStep === 0) {
+      // There PyTorch divides by the length of the phase and ends with a ZeroDivisionError.
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${where}: the rise would last exactly one step (pctStart ${pctStart} of ${this.#totalSteps} steps) and have no length: expected another pctStart, or more steps`,
+      );
+    }
     this.#usesBeta = Object.hasOwn(optimizer.defaults, 'betas');
 
     for (const [index, group] of optimizer.paramGroups.entries()) {

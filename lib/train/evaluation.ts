@@ -9,7 +9,7 @@ import type { Module } from '../nn/module';
 import { noGrad, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import type { InputImage } from './pictures';
-import { checkBatchLabels, type Criterion } from './step';
+import { checkBatchLabels, networkInput, type Criterion } from './step';
 
 export interface Mistake {
   /** Place in the data set. */
@@ -68,7 +68,7 @@ export async function evaluate(
         noGrad(async () => {
           const known = Array.from(labels.toTypedArray(), Number);
           const [logits, value] = await inPrecision(async () => {
-            const output = (await model.forward(images.to(device))) as Tensor;
+            const output = (await model.forward(networkInput(images, model, device))) as Tensor;
             checkBatchLabels(known, output.shape[1] ?? 0, indices, 'evaluation');
             return [output, await loss.forward(output, labels.to(device))];
           });

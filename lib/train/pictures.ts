@@ -1,6 +1,5 @@
 /** A network's input as a picture that a person recognises: the normalisation undone, as a PNG in a `data:` address. */
-import sharp from 'sharp';
-
+import { loadDecoder } from '../vision/decode';
 import type { Preprocessing } from '../vision/preprocessing';
 
 /** Longer sides are scaled down, to keep a page with many pictures small. */
@@ -31,6 +30,7 @@ export async function pictureOf(
       pixels[3 * at + channel] = Math.max(0, Math.min(255, Math.round(value)));
     }
   }
+  const sharp = await loadDecoder();
   const image = sharp(pixels, { raw: { width, height, channels: 3 } });
   if (Math.max(height, width) > MAX_SIDE) image.resize({ width: MAX_SIDE, height: MAX_SIDE, fit: 'inside' });
   const png = await image.png({ compressionLevel: 9 }).toBuffer();

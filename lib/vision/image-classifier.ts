@@ -55,7 +55,8 @@ export interface ImageClassifierOptions {
   device?: Device;
   /**
    * Of weights and activations. Default 'float32'. The network is a compiled copy (`Module.compile`) for float32,
-   * bfloat16, and float16 where the device computes with it; for float64 it is the plain module.
+   * bfloat16, and float16 where the device computes with it; for float64, and for a Module whose forward is TypeScript,
+   * it is the plain module.
    */
   dtype?: DType;
   /** How concurrent `classify` calls share batches. */
@@ -174,8 +175,8 @@ export class ImageClassifier {
   /**
    * Makes a classifier from a model's name and weights, or from a Module. The number of classes and the reduction come
    * from the shapes of the weights. A Module that is given is put into evaluation mode and moved to the device, and stays
-   * the caller's to dispose. The classifier keeps a compiled copy of it, which later training does not change (but for
-   * float64: there it is converted, and used itself).
+   * the caller's to dispose. The classifier keeps a compiled copy of it, which later training does not change; for
+   * float64, and if its forward is TypeScript, it is converted and used itself.
    *
    * @throws (rejects) ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (unknown
    *   weights), ERR_SENET_UNKNOWN_OPTION; ERR_SENET_DTYPE (not floating, or one that the device does not compute with);

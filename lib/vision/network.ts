@@ -15,7 +15,7 @@ import { createModel, modelInfo, type ModelName } from '../models/registry';
 import { SEInception3 } from '../models/se-inception-v3';
 import { SEResNet } from '../models/se-resnet';
 import { COMPILED_DTYPES, type CompiledDType } from '../nn/compiled-model';
-import type { Module } from '../nn/module';
+import { Module } from '../nn/module';
 import { checkString, describe, nearest } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
 import { checkPreprocessing, IMAGENET, INCEPTION, PLAIN, type Preprocessing } from './preprocessing';
@@ -198,8 +198,8 @@ export interface Network {
 }
 
 /**
- * The network of a model in evaluation mode: a compiled copy, or for a dtype that is not compiled (float64) the model
- * itself. What `owned` says is this network's to dispose.
+ * The network of a model in evaluation mode: a compiled copy, or the model itself for a dtype that is not compiled
+ * (float64) and for a forward in TypeScript. What `owned` says is this network's to dispose.
  */
 export async function makeNetwork(
   model: Module<unknown>,
@@ -209,7 +209,7 @@ export async function makeNetwork(
   signal: AbortSignal | undefined,
 ): Promise<Network> {
   model.eval();
-  if (!COMPILED_DTYPES.includes(dtype as CompiledDType)) {
+  if (!COMPILED_DTYPES.includes(dtype as CompiledDType) || !Module.runsNatively(model)) {
     model.to({ dtype, device });
     return {
       forward: async (x) => (await model.forward(x.to({ dtype, device }))) as Tensor,

@@ -15,18 +15,31 @@
 namespace senet::inference {
 namespace {
 
+// Those that SENET_COMPILE_KERNELS names, to compare and to test what another processor would run; else the best. Null
+// is LibTorch's operators.
+const Kernels* wished_kernels() {
+  const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
+  if (wish == nullptr) {
+    return processor_kernels();
+  }
+  const std::string_view name = wish;
+  if (name == "libtorch") {
+    return nullptr;
+  }
+  for (const Kernels* kernels : {avx512_bf16_kernels(), avx512_kernels(), avx2_kernels()}) {
+    if (kernels != nullptr && processor_has(*kernels) && name == kernels->name) {
+      return kernels;
+    }
+  }
+  throw Error("ERR_SENET_COMPILE",
+              "compile: SENET_COMPILE_KERNELS: expected libtorch, or avx512_bf16, avx512 or avx2 on a processor "
+              "and of a build that has them, got '" +
+                  std::string(name) + "'");
+}
+
 // Our kernels for this element type, if they are the best that the processor can do.
 const Kernels* find_kernels(at::ScalarType dtype) {
-  const Kernels* kernels = processor_kernels();
-  const char* wish = std::getenv("SENET_COMPILE_KERNELS");
-  if (wish != nullptr) {
-    // To compare, and to test what another processor would run.
-    const std::string_view name = wish;
-    kernels = name == "avx2"       ? avx2_kernels()
-              : name == "avx512"   ? avx512_kernels()
-              : name == "libtorch" ? nullptr
-                                   : kernels;
-  }
+  const Kernels* kernels = wished_kernels();
   if (kernels == nullptr) {
     return nullptr;
   }

@@ -225,6 +225,29 @@ class Lowering {
     return nullptr;
   }
 
+  // Whether all other readers of a value are lowered before this node is, and the value has a buffer alone.
+  bool is_last_reader(const Node& node, ValueId value) const {
+    const auto reads = [value](const Node& reader) {
+      return std::find(reader.inputs.begin(), reader.inputs.end(), value) != reader.inputs.end();
+    };
+    const bool is_concatenated_or_output =
+        value == graph_.output || std::any_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& other) {
+          return other.operation == Operation::kConcatenate && (reads(other) || other.output == value);
+        });
+    if (value == graph_.input || is_concatenated_or_output || places_[index(node.output)].buffer != kNoBuffer) {
+      return false;
+    }
+    bool is_later = false;
+    for (const Node& other : graph_.nodes) {
+      if (&other == &node) {
+        is_later = true;
+      } else if (reads(other) && (is_later || is_taken_over(other) || convolution_after(other) != nullptr)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
   // The convolution that an average pool may swap places with.
   const Node* convolution_after(const Node& pool_node) const {
     if (pool_node.operation != Operation::kAveragePool) {
@@ -298,11 +321,12 @@ class Lowering {
     return *step;
   }
 
-  // Only of the same value: another input in the same buffer does not exist yet. Steps with sums, a scale or
-  // a residual have one output.
+  // Only of the same value: a buffer holds others at other times. Steps with sums, a scale or a residual have
+  // one output.
   ConvolutionStep* find_sibling(const Node& node, BufferId input) {
     for (auto& [value, step] : steps_of_) {
-      if (step->input == input && step->kernel == nn::Size2{1, 1} && step->stride == node.stride &&
+      if (step->input == input && producers_[index(value)]->inputs.front() == node.inputs.front() &&
+          step->kernel == nn::Size2{1, 1} && step->stride == node.stride &&
           step->padding == node.padding && step->sums == kNoBuffer && step->scale == kNoBuffer &&
           step->store && excludes_sums(value)) {
         return step;
@@ -401,6 +425,10 @@ class Lowering {
       fused.push_back("relu");
     }
     if (before != nullptr && before->operation == Operation::kConvolution && is_taken_over(*before)) {
+      if (residual != kNoBuffer && is_last_reader(node, node.inputs[1])) {
+        // The sum takes the residual's place: its lines are in the cache, and nobody reads it any more.
+        places_[index(node.output)] = places_[index(node.inputs[1])];
+      }
       const Linearised last = linearise(*before);
       const at::Tensor last_weight = last.weight.flatten(1);
       const at::Tensor squeeze = to_double(node.squeeze_weight);

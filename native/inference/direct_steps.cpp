@@ -1,5 +1,6 @@
 #include "inference/direct_steps.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/BFloat16.h>
 
@@ -406,29 +407,36 @@ void pack_convolution(const at::Tensor& weight, int64_t pixel, bool is_float, in
   const int64_t in_channels = source.size(1);
   const int64_t window = source.size(2) * source.size(3);
   const int64_t group = is_float ? 1 : 2;
-  std::memset(to, 0, static_cast<size_t>(packed_bytes(out_channels, window, pixel, is_float)));
-  int64_t start = 0;  // elements
-  int64_t first_channel = 0;
-  for (const int32_t count : panel_vectors) {
-    const int64_t channels = count * vector_channels;
-    for (int64_t o = 0; o < channels && first_channel + o < out_channels; ++o) {
-      for (int64_t i = 0; i < in_channels; ++i) {
-        const double* values = from + ((first_channel + o) * in_channels + i) * window;
-        for (int64_t w = 0; w < window; ++w) {
-          const int64_t k = w * pixel + i;
-          const int64_t at = start + (k / group) * channels * group + o * group + k % group;
-          const float value = static_cast<float>(values[w]);
+  const auto pack_panel = [&](int64_t first_channel, int64_t channels) {
+    const int64_t filled = std::min(channels, out_channels - first_channel);
+    uint8_t* const panel = to + first_channel * window * pixel * (is_float ? 4 : 2);
+    std::memset(panel, 0, static_cast<size_t>(channels * window * pixel * (is_float ? 4 : 2)));
+    for (int64_t i = 0; i < in_channels; ++i) {
+      for (int64_t w = 0; w < window; ++w) {
+        const double* values = from + (first_channel * in_channels + i) * window + w;
+        const int64_t k = w * pixel + i;
+        const int64_t at = (k / group) * channels * group + k % group;
+        for (int64_t o = 0; o < filled; ++o) {
+          const float value = static_cast<float>(values[o * in_channels * window]);
           if (is_float) {
-            reinterpret_cast<float*>(to)[at] = value;
+            reinterpret_cast<float*>(panel)[at + o] = value;
           } else {
-            reinterpret_cast<uint16_t*>(to)[at] = c10::detail::round_to_nearest_even(value);
+            reinterpret_cast<uint16_t*>(panel)[at + o * group] = c10::detail::round_to_nearest_even(value);
           }
         }
       }
     }
-    start += channels * window * pixel;
-    first_channel += channels;
+  };
+  std::vector<int64_t> first_channels = {0};
+  for (const int32_t vectors : panel_vectors) {
+    first_channels.push_back(first_channels.back() + vectors * vector_channels);
   }
+  at::parallel_for(0, static_cast<int64_t>(panel_vectors.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = first_channels[static_cast<size_t>(i)];
+      pack_panel(first, first_channels[static_cast<size_t>(i + 1)] - first);
+    }
+  });
 }
 
 int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float) {

@@ -416,8 +416,10 @@ class Builder {
   Stage stage_ = Stage::kImage;
 };
 
+// Always a copy.
 at::Tensor to_float64(const at::Tensor& tensor) {
-  return tensor.detach().to(at::TensorOptions(at::kCPU).dtype(at::kDouble));
+  return tensor.detach().to(at::TensorOptions(at::kCPU).dtype(at::kDouble), /*non_blocking=*/false,
+                            /*copy=*/true);
 }
 
 // Of one value for one image. Whoever computes with sizes needs no check for overflow; an expanded tensor may
@@ -465,7 +467,7 @@ Linearised linearise(const Node& node) {
     const at::Tensor scale = to_float64(bn.weight) / (to_float64(bn.running_var) + bn.eps).sqrt();
     const at::Tensor shift = to_float64(bn.bias) - to_float64(bn.running_mean) * scale;
     if (node.weight.defined()) {
-      result.weight = result.weight * scale.reshape({-1, 1, 1, 1});
+      result.weight.mul_(scale.reshape({-1, 1, 1, 1}));
       result.bias = result.bias * scale + shift;
     } else {
       result = {scale, shift};

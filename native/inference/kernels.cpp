@@ -1,27 +1,35 @@
 #include "inference/kernels.h"
 
+#include <string_view>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 
 namespace senet::inference {
 
-const Kernels* processor_kernels() {
+bool processor_has(const Kernels& kernels) {
 #if defined(__x86_64__)
-  static const Kernels* const chosen = []() -> const Kernels* {
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-      return __builtin_cpu_supports("avx512bf16") ? avx512_bf16_kernels() : avx512_kernels();
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-      return avx2_kernels();
-    }
-    return nullptr;
-  }();
-  return chosen;
+  const std::string_view name = kernels.name;
+  if (name == "avx2") {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  }
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  return has_avx512 && (name == "avx512" || __builtin_cpu_supports("avx512bf16"));
 #else
-  return nullptr;
+  (void)kernels;
+  return false;
 #endif
+}
+
+const Kernels* processor_kernels() {
+  for (const Kernels* kernels : {avx512_bf16_kernels(), avx512_kernels(), avx2_kernels()}) {
+    if (kernels != nullptr && processor_has(*kernels)) {
+      return kernels;
+    }
+  }
+  return nullptr;
 }
 
 bool processor_has_matrix_unit() {

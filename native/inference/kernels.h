@@ -123,13 +123,16 @@ struct Kernels {
   const ElementKernels* bfloat16;  // null where the processor multiplies none
 };
 
+/// Whether this processor has the instructions of these kernels.
+bool processor_has(const Kernels& kernels);
+
 /// The best that this processor can run, or null (then compiled models use LibTorch's operators).
 const Kernels* processor_kernels();
 
 /// Whether the processor multiplies bfloat16 matrices in a unit of their own (AMX).
 bool processor_has_matrix_unit();
 
-/// Of one instruction set, whether this processor has it or not; null where the compiler had none.
+/// Of one instruction set, whether this processor has it or not (processor_has); null where the compiler had none.
 const Kernels* avx512_bf16_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx2_kernels();

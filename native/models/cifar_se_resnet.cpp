@@ -1,6 +1,5 @@
 #include "models/cifar_se_resnet.h"
 
-#include "nn/fused_training.h"
 #include "nn/init.h"
 
 namespace senet::models {
@@ -35,8 +34,7 @@ CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_
 }
 
 at::Tensor CifarSEResNet::compute(const at::Tensor& input) {
-  at::Tensor x = relu->forward(
-      bn1->forward(conv1->forward(nn::to_training_layout(input, in_training()))));  // N x 16 x 32 x 32
+  at::Tensor x = nn::normalise_and_relu(conv1->forward(input), *bn1, *relu);  // N x 16 x 32 x 32
   x = layer1->forward(x);                                                           // N x 16 x 32 x 32
   x = layer2->forward(x);                                                           // N x 32 x 16 x 16
   x = layer3->forward(x);                                                           // N x 64 x 8 x 8
@@ -69,8 +67,8 @@ CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, in
 
 at::Tensor CifarSEPreActResNet::compute(const at::Tensor& input) {
   at::Tensor x = layer3->forward(layer2->forward(
-      layer1->forward(conv1->forward(nn::to_training_layout(input, in_training())))));  // N x 64 x 8 x 8
-  x = relu->forward(bn1->forward(x));
+      layer1->forward(conv1->forward(input))));  // N x 64 x 8 x 8
+  x = nn::normalise_and_relu(x, *bn1, *relu);
   // PARITY: the original forgets to return this, and gives None.
   return fc->forward(avgpool->forward(x).flatten(1));
 }

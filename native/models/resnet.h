@@ -2,7 +2,6 @@
 // builds it, over a block with `kExpansion` and a constructor from BlockOptions.
 #pragma once
 
-#include "nn/fused_training.h"
 #include "nn/init.h"
 #include "nn/residual_blocks.h"
 
@@ -32,8 +31,7 @@ class ResNet : public nn::Module {
   }
 
   at::Tensor compute(const at::Tensor& input) override {
-    at::Tensor x = relu->forward(bn1->forward(
-        conv1->forward(nn::to_training_layout(input, in_training()))));  // N x 64 x 112 x 112, from 224 x 224
+    at::Tensor x = nn::normalise_and_relu(conv1->forward(input), *bn1, *relu);  // N x 64 x 112 x 112, from 224 x 224
     x = layer1->forward(maxpool->forward(x));                            // N x 64 e x 56 x 56, e = kExpansion
     x = layer2->forward(x);                                              // N x 128 e x 28 x 28
     x = layer3->forward(x);                                              // N x 256 e x 14 x 14

@@ -497,8 +497,12 @@ bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn) {
   const auto is_plain = [](const at::Tensor& tensor) {
     return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
   };
-  return bn.in_training() && bn.momentum == kMomentum && input.is_cpu() && input.scalar_type() == at::kFloat && input.dim() == 4 &&
-         input.numel() > input.size(1) && input.is_contiguous(at::MemoryFormat::ChannelsLast) &&
+  // Where both layouts are the same (maps of one pixel), the tensor counts as PyTorch's default.
+  const bool channels_last = input.dim() == 4 &&
+                             input.suggest_memory_format() == at::MemoryFormat::ChannelsLast &&
+                             input.is_contiguous(at::MemoryFormat::ChannelsLast);
+  return bn.in_training() && bn.momentum == kMomentum && input.is_cpu() &&
+         input.scalar_type() == at::kFloat && channels_last && input.numel() > input.size(1) &&
          !at::autocast::is_autocast_enabled(at::kCPU) && is_plain(bn.weight) && is_plain(bn.bias) &&
          is_plain(bn.running_mean) && is_plain(bn.running_var);
 }
@@ -513,11 +517,6 @@ at::Tensor fused_recalibration(const at::Tensor& input, BatchNorm2d& bn, SELayer
   const auto& excite = dynamic_cast<Linear&>(*se.fc->layers().at(2));
   return Recalibration::apply(input, bn.weight, bn.bias, squeeze.weight, excite.weight,
                               residual.contiguous(at::MemoryFormat::ChannelsLast), prepare(input, bn));
-}
-
-at::Tensor to_training_layout(const at::Tensor& input, bool training) {
-  const bool wanted = training && input.is_cpu() && input.scalar_type() == at::kFloat && input.dim() == 4;
-  return wanted ? input.contiguous(at::MemoryFormat::ChannelsLast) : input;
 }
 
 }  // namespace senet::nn

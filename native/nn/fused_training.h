@@ -1,7 +1,8 @@
 // Training steps of a residual block in two passes over memory instead of about twenty: BatchNorm with its
 // ReLU, and BatchNorm with the Squeeze-and-Excitation, the residual sum and the ReLU that follow it. The same
 // functions as the layers one after the other, forward and backward, for float32 channels-last activations on
-// the CPU; everything else (evaluation, other dtypes and layouts, devices, autocast) goes through the layers.
+// the CPU; everything else goes through the layers: evaluation, other dtypes and devices, autocast, and PyTorch's
+// default layout, so that a ported script which never asked for channels-last rounds as PyTorch does.
 //
 // Why it is the same: BatchNorm is y = p x + q per channel once its statistics are known, and SE's squeeze of
 // it is p mean(x) + q, so one pass that sums x and its square per image gives the statistics and the squeeze.
@@ -22,9 +23,5 @@ at::Tensor fused_batch_norm(const at::Tensor& input, BatchNorm2d& bn, bool relu)
 /// relu(se(bn(input)) + residual); the residual is float32, of the input's shape.
 at::Tensor fused_recalibration(const at::Tensor& input, BatchNorm2d& bn, SELayer& se,
                                const at::Tensor& residual);
-
-/// The input of a network in the layout that training is fast in: channels-last, if `training` on the CPU in
-/// float32.
-at::Tensor to_training_layout(const at::Tensor& input, bool training);
 
 }  // namespace senet::nn

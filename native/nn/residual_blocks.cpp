@@ -3,11 +3,12 @@
 #include "nn/fused_training.h"
 
 namespace senet::nn {
-namespace {
 
 at::Tensor normalise_and_relu(const at::Tensor& x, BatchNorm2d& bn, ReLU& relu) {
   return can_fuse_training(x, bn) ? fused_batch_norm(x, bn, /*relu=*/true) : relu.forward(bn.forward(x));
 }
+
+namespace {
 
 // relu(se(bn(x)) + residual). The layers change both `out` and what it gives in place, as the originals do;
 // autograd needs neither value again.

@@ -17,6 +17,9 @@ struct BlockOptions {
 /// A 1 x 1 convolution with its BatchNorm, for a residual that changes its size.
 std::shared_ptr<Sequential> make_downsample(int64_t in_channels, int64_t out_channels, int64_t stride);
 
+/// relu(bn(x)), in one step where training can be fused.
+at::Tensor normalise_and_relu(const at::Tensor& x, BatchNorm2d& bn, ReLU& relu);
+
 /// Two 3 x 3 convolutions; the block of SE-ResNet-18 and 34.
 class SEBasicBlock : public Module {
  public:

@@ -22,7 +22,11 @@ interface Outcome {
   err: string;
 }
 
-function run(args: readonly string[], interruptAt?: RegExp): Promise<Outcome> {
+function run(
+  args: readonly string[],
+  interruptAt?: RegExp,
+  signal: 'SIGINT' | 'SIGTERM' = 'SIGINT',
+): Promise<Outcome> {
   return new Promise((resolve, reject) => {
     const child = spawn(
       process.execPath,
@@ -38,7 +42,7 @@ function run(args: readonly string[], interruptAt?: RegExp): Promise<Outcome> {
       err += data.toString();
       if (interruptAt === undefined || interrupted || !interruptAt.test(err)) return;
       interrupted = true;
-      child.kill('SIGINT');
+      child.kill(signal);
     });
     child.on('error', reject);
     child.on('close', (code) => resolve({ code, out, err }));
@@ -178,7 +182,13 @@ describe('senet-torch train', function () {
       expect([other.code, other.out]).to.deep.equal([1, '']);
       expect(other.err).to.match(/started with --lr 0\.0375, not 0\.5.*ERR_SENET_RESUME/);
 
-      const second = await run(['train', '--resume', checkpoint, '--epochs', '3', '--threads', '1']);
+      // What stops a container does the same.
+      const resume = ['train', '--resume', checkpoint, '--epochs', '3', '--threads', '1'];
+      const stopped = await run(resume, /^epoch 2\/3/m, 'SIGTERM');
+      expect(stopped.code, stopped.err).to.equal(130);
+      expect(stopped.err).to.match(/interrupted: the run is saved in /);
+
+      const second = await run(resume);
       expect(second.code, second.err).to.equal(0);
       expect(second.out).to.match(/resumed at step \d+, in epoch [23] of 3/);
       for (const name of ['last', 'best']) {

@@ -63,8 +63,10 @@ describe('a training run that is killed', function () {
     const starts: number[] = [];
     let last: Ended | undefined;
     for (let attempt = 0; attempt < KILLS; attempt++) {
-      // Steps of this process; the delay lands in the next step, in a save, in a validation.
-      last = await run(killed, { step: random.integer(1, 7), delay: random.integer(0, 60) });
+      // Steps of this process; the delay lands in the next step, in a save, in a validation. The first kill comes after
+      // the first save (step 2): there is something to go on from.
+      const least = attempt === 0 ? 3 : 1;
+      last = await run(killed, { step: random.integer(least, 7), delay: random.integer(0, 60) });
       if (last.steps[0] !== undefined) starts.push(last.steps[0]);
       if (last.signal === null) break;
     }

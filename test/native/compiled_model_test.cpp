@@ -223,10 +223,17 @@ void check_facts() {
       {"avx2", avx2_kernels()}, {"avx512", avx512_kernels()}, {"libtorch", nullptr}};
   for (const auto& [kernels, table] : kKernels) {
     const ChosenKernels chosen(kernels);
-    const std::string backend = CompiledModel::compile(*network, at::kFloat)->backend();
-    const std::string expected = table != nullptr ? table->name : "onednn";
-    expect(backend == expected, kernels, ": runs on ", backend);
+    const auto compile = [&] { return CompiledModel::compile(*network, at::kFloat); };
+    const bool is_libtorch = std::string("libtorch") == kernels;
+    if (!is_libtorch && (table == nullptr || !inference::processor_has(*table))) {
+      expect_code("ERR_SENET_COMPILE", kernels, compile);
+      continue;
+    }
+    const std::string backend = compile()->backend();
+    expect(backend == (is_libtorch ? "onednn" : table->name), kernels, ": runs on ", backend);
   }
+  const ChosenKernels unknown("sse");
+  expect_code("ERR_SENET_COMPILE", "unknown kernels", [&] { CompiledModel::compile(*network, at::kFloat); });
 
   // The convolutions and the linear layers, counted by hand for 32 x 32: stages of 32, 16 and 8 squared.
   int64_t expected = 32 * 32 * 9 * 16 * (3 + 16 + 16) + (16 * 1 + 1 * 16);

@@ -129,14 +129,14 @@ std::vector<ModuleCase> module_cases() {
          return std::make_shared<models::SEBasicResNet>("SEResNet", std::array<int64_t, 4>{1, 1, 1, 1}, 11);
        },
        3,
-       {{1, 1}, {33, 19}}},
+       {{1, 1}, {17, 13}}},
       {"ResNet of SEBottleneck",
        [] {
          return std::make_shared<models::SEBottleneckResNet>("SEResNet", std::array<int64_t, 4>{1, 1, 1, 1},
                                                              1000);
        },
        3,
-       {{1, 1}, {33, 19}}},
+       {{1, 1}, {17, 13}}},
   };
   for (const auto& [where, name] :
        {std::pair{Recalibrate::kNone, ""}, std::pair{Recalibrate::kInput, ", SE of the input"},
@@ -266,6 +266,10 @@ void check_program(const Program& program, const Subject& subject, double error,
   for (size_t i = 0; i < subject.inputs.size(); ++i) {
     for (const int64_t images : {int64_t{1}, int64_t{2}, kMostImages}) {
       for (const int threads : thread_counts) {
+        // Two passes, of 16 and 17 images; those of the first size have seen three threads.
+        if (images == kMostImages && thread_counts.size() > 1 && threads == (i == 0 ? 2 : 3)) {
+          continue;
+        }
         runtime::use_threads(threads);
         const at::Tensor x = in_layout(subject.inputs[i].narrow(0, 0, images), layout++);
         expect_output(program.run(x, nullptr), subject.outputs[i].narrow(0, 0, images), error,

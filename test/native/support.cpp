@@ -6,22 +6,6 @@
 #include <cstring>
 
 namespace senet::test {
-namespace {
-
-bool processor_has(const std::string& name) {
-#if defined(__x86_64__)
-  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (name == "avx2") {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  }
-  return has_avx512 && (name == "avx512" || __builtin_cpu_supports("avx512bf16"));
-#else
-  return name.empty();
-#endif
-}
-
-}  // namespace
 
 void for_each_variant(Runner& runner, const std::string& name,
                       const std::function<void(const Variant&)>& test) {
@@ -40,7 +24,7 @@ void for_each_variant(Runner& runner, const std::string& name,
       const std::string full = text(set.name, is_float ? " float32" : " bfloat16");
       if (set.kernels == nullptr) {
         runner.skip(name + ", " + full, "the compiler had no such instructions");
-      } else if (!processor_has(set.name)) {
+      } else if (!inference::processor_has(*set.kernels)) {
         runner.skip(name + ", " + full, "this processor has no such instructions");
       } else {
         test({full, set.kernels, is_float ? set.kernels->float32 : set.kernels->bfloat16, is_float});

@@ -10,6 +10,7 @@ import {
   listModels,
   load,
   memory,
+  Module,
   save,
   se_inception_v3,
   se_preactresnet20,
@@ -243,6 +244,27 @@ describe('ImageClassifier', () => {
       expectSame(await classifier.classify(images), await bundled.classify(images));
       await classifier.dispose();
       expect(model.stateDict().size).to.equal(146);
+      model.dispose();
+    });
+
+    it('takes a Module whose forward is TypeScript: it runs as it is', async () => {
+      class Mirrored extends Module {
+        network = se_resnet20({ reduction: 4 });
+        override async forward(x: Tensor): Promise<Tensor> {
+          return (await this.network.forward(x)).neg();
+        }
+      }
+      const model = new Mirrored();
+      model.network.loadStateDict(await load(LEGACY));
+      const classifier = await ImageClassifier.load(model, {
+        labels: bundled.labels,
+        preprocessing: bundled.preprocessing,
+      });
+      const best = async (of: ImageClassifier, topK: number): Promise<string | undefined> =>
+        (await of.classify(images[0] ?? '', { topK })).at(-1)?.label;
+      // What was least likely is the most likely now.
+      expect(await best(classifier, 1)).to.equal(await best(bundled, 10));
+      await classifier.dispose();
       model.dispose();
     });
 

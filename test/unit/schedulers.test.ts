@@ -95,6 +95,15 @@ describe('schedulers', () => {
     expect(scheduler.getLastLr()).to.deep.equal(rates);
   });
 
+  it('OneCycleLR refuses a rise of exactly one step, where PyTorch divides by zero', () => {
+    const make = (pctStart: number, totalSteps: number) => () =>
+      new OneCycleLR(optimizer(), { maxLr: 1, totalSteps, pctStart });
+    expectThrow(make(0.25, 4), 'ERR_SENET_ARG_RANGE', /the rise would last exactly one step.*0\.25 of 4/);
+    for (const pctStart of [0, 0.2, 0.3, 1]) {
+      expect(make(pctStart, 4)().getLastLr().every(Number.isFinite), String(pctStart)).to.equal(true);
+    }
+  });
+
   for (const [name, make] of Object.entries(makers)) {
     it(`${name}: a state dict continues in another, whatever its options were`, () => {
       const whole = optimizer();
