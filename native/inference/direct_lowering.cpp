@@ -1,6 +1,7 @@
 #include "inference/direct_lowering.h"
 
 #include "core/error.h"
+#include "inference/winograd_step.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
@@ -29,13 +30,19 @@ std::vector<float> to_floats(const at::Tensor& vector) {
   return result;
 }
 
+bool suits_winograd(const ElementKernels& kernels, const at::Tensor& weight, nn::Size2 stride) {
+  return weight.dim() == 4 && suits_winograd(kernels, {weight.size(2), weight.size(3)}, stride,
+                                             weight.size(1), weight.size(0));
+}
+
 // What the packed weights take at most, whatever is fused.
-int64_t most_weight_bytes(const Graph& graph, bool is_float) {
+int64_t most_weight_bytes(const Graph& graph, const ElementKernels& kernels, bool is_float) {
   int64_t bytes = 0;
   for (const Node& node : graph.nodes) {
     if (node.weight.defined()) {
-      bytes += packed_bytes(node.weight.size(0), node.kernel[0] * node.kernel[1],
-                            padded_channels(node.weight.size(1)), is_float);
+      const int64_t window =
+          suits_winograd(kernels, node.weight, node.stride) ? 16 : node.kernel[0] * node.kernel[1];
+      bytes += packed_bytes(node.weight.size(0), window, padded_channels(node.weight.size(1)), is_float);
     }
     if (node.squeeze_weight.defined()) {
       const int64_t hidden = node.squeeze_weight.size(0);
@@ -60,7 +67,7 @@ class Lowering {
         places_(graph.channels.size()),
         producers_(graph.channels.size(), nullptr),
         uses_(graph.channels.size(), 0),
-        weights_(at::empty({most_weight_bytes(graph, is_float_)}, at::TensorOptions().dtype(at::kByte))) {
+        weights_(at::empty({most_weight_bytes(graph, *element_kernels_, is_float_)}, at::TensorOptions().dtype(at::kByte))) {
     for (const Node& node : graph.nodes) {
       producers_[index(node.output)] = &node;
       for (const ValueId value : node.inputs) {
@@ -309,7 +316,11 @@ class Lowering {
   ConvolutionStep& add_convolution(const Node& node, BufferId input, const at::Tensor& weight,
                                    const at::Tensor& bias, Place to, Activation activation) {
     ConvolutionStep* step = is_pointwise(node) ? find_sibling(node, input) : nullptr;
-    if (step == nullptr) {
+    if (step == nullptr && suits_winograd(*element_kernels_, weight, node.stride)) {
+      step = &new_convolution(node.name, input, weight, node.stride, node.padding, element_kernels_,
+                              std::make_unique<WinogradStep>());
+      step->fused.push_back("winograd");
+    } else if (step == nullptr) {
       step = &new_convolution(node.name, input, weight, node.stride, node.padding, element_kernels_);
     } else {
       step->fused.push_back(node.name);
@@ -350,8 +361,8 @@ class Lowering {
   }
 
   ConvolutionStep& new_convolution(const std::string& name, BufferId input, const at::Tensor& weight,
-                                   nn::Size2 stride, nn::Size2 padding, const ElementKernels* kernels) {
-    auto step = std::make_unique<ConvolutionStep>();
+                                   nn::Size2 stride, nn::Size2 padding, const ElementKernels* kernels,
+                                   std::unique_ptr<ConvolutionStep> step = std::make_unique<ConvolutionStep>()) {
     step->name = name;
     step->kernels = kernels;
     step->input = input;
@@ -359,6 +370,7 @@ class Lowering {
     step->stride = stride;
     step->padding = padding;
     step->in_channels = weight.size(1);
+    step->vector_channels = kernels_.vector_channels;
     if (step->kernel[0] > kMaxTaps) {
       throw Error("ERR_SENET_COMPILE", "compile: '" + name + "' has a window of " +
                                            std::to_string(step->kernel[0]) + " rows, more than " +
@@ -384,17 +396,29 @@ class Lowering {
 
   void add_panels(ConvolutionStep& step, const at::Tensor& weight, const at::Tensor& bias, Place to,
                   Activation activation, bool weights_are_float) {
+    // Winograd's weights are those of sixteen 1 x 1 convolutions, one after the other.
+    auto* const winograd = dynamic_cast<WinogradStep*>(&step);
+    const at::Tensor planes = winograd == nullptr
+                                  ? weight.unsqueeze(0)
+                                  : transform_winograd_weight(weight).unsqueeze(-1).unsqueeze(-1);
     const int64_t channels = weight.size(0);
     const std::vector<int32_t> vectors =
-        split_panels(channels, kernels_.vector_channels, most_vectors(weight, weights_are_float));
-    const int64_t window = weight.size(2) * weight.size(3);
+        split_panels(channels, kernels_.vector_channels, most_vectors(planes[0], weights_are_float));
+    const int64_t window = planes.size(3) * planes.size(4);
     const int64_t pixel = buffer(step.input).pixel;
-    const int64_t bytes = packed_bytes(channels, window, pixel, weights_are_float);
+    const int64_t plane_bytes = packed_bytes(channels, window, pixel, weights_are_float);
+    const int64_t bytes = planes.size(0) * plane_bytes;
     TORCH_INTERNAL_ASSERT(packed_ + bytes <= weights_.numel());
-    pack_convolution(weight, pixel, weights_are_float, kernels_.vector_channels, vectors,
-                     weights_.mutable_data_ptr<uint8_t>() + packed_);
+    for (int64_t k = 0; k < planes.size(0); ++k) {
+      pack_convolution(planes[k], pixel, weights_are_float, kernels_.vector_channels, vectors,
+                       weights_.mutable_data_ptr<uint8_t>() + packed_ + k * plane_bytes);
+    }
+    if (winograd != nullptr) {
+      winograd->coefficient_bytes = plane_bytes;
+    }
     step.weights = weights_;
     step.packed_bytes += bytes;
+    const int64_t end = packed_ + bytes;
     int64_t channel = 0;
     for (size_t i = 0; i < vectors.size(); ++i) {
       step.panels.push_back({vectors[i], activation, packed_,
@@ -404,6 +428,7 @@ class Lowering {
       channel += panel_channels;
       packed_ += packed_bytes(panel_channels, window, pixel, weights_are_float);
     }
+    packed_ = end;
     const std::vector<float> values = to_floats(bias);
     step.bias.insert(step.bias.end(), values.begin(), values.end());
     step.out_channels += channels;

@@ -74,11 +74,12 @@ class DirectProgram : public Program {
       const int64_t images = count * (pass + 1) / passes - first;
       const Layout& layout = schedule->layout;
       const at::Tensor arena =
-          at::empty({threads * layout.private_bytes + images * layout.shared_bytes + kAlignment},
+          at::empty({threads * (layout.private_bytes + layout.scratch_bytes) + images * layout.shared_bytes},
                     at::TensorOptions().dtype(at::kByte));
       auto* base = reinterpret_cast<char*>(arena.mutable_data_ptr<uint8_t>());
-      Work work{&layout, base, base + threads * layout.private_bytes, images, 0, 0, {}, &input,
-                &output, first};
+      char* const shared = base + threads * layout.private_bytes;
+      char* const scratch = shared + images * layout.shared_bytes;
+      Work work{&layout, base, shared, scratch, images, 0, 0, {}, &input, &output, first};
 #pragma omp parallel num_threads(threads)
       {
         // The runtime may give fewer threads than it was asked for.
@@ -127,6 +128,7 @@ class DirectProgram : public Program {
     char* const first_base = work.private_base;
     const int64_t end = static_cast<int64_t>(steps_.size());
     work.private_base = first_base + team.index * schedule.layout.private_bytes;
+    work.scratch += team.index * schedule.layout.scratch_bytes;
     for (int64_t image = team.index; image < alone; image += team.size) {
       work.first = image;
       work.last = image + 1;
@@ -229,6 +231,9 @@ class DirectProgram : public Program {
     schedule->split = find_split(layout);
     for (size_t i = 0; i < buffers_.size(); ++i) {
       layout.buffers[i].is_shared = lives_[i].last >= schedule->split;
+    }
+    for (const auto& step : steps_) {
+      layout.scratch_bytes = std::max(layout.scratch_bytes, align(step->scratch_bytes(layout)));
     }
     layout.private_bytes = place(layout, /*shared=*/false);
     layout.shared_bytes = place(layout, /*shared=*/true);

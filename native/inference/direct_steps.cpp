@@ -33,35 +33,6 @@ std::vector<int64_t> shape_of(const Layout& layout, BufferId buffer, int64_t cha
   return {channels, at.height, at.width};
 }
 
-// Zeros of the border, a share of the rows for each member of the team.
-void clear_border(const Work& work, BufferId buffer, int64_t image) {
-  const Placement& at = work.placement(buffer);
-  const int64_t top = at.border[0];
-  const int64_t side = at.border[1];
-  if (top == 0 && side == 0) {
-    return;
-  }
-  const int64_t rows = at.height + 2 * top;
-  const auto bytes = [&](int64_t elements) { return static_cast<size_t>(elements * at.element_bytes); };
-  for (int64_t row = work.team.begin(rows); row < work.team.end(rows); ++row) {
-    char* start = work.image(buffer, image) + bytes(row * at.row);
-    if (row < top || row >= top + at.height) {
-      std::memset(start, 0, bytes(at.row));
-    } else if (side > 0) {
-      std::memset(start, 0, bytes(side * at.pixel));
-      std::memset(start + bytes((side + at.width) * at.pixel), 0, bytes(side * at.pixel));
-    }
-  }
-}
-
-// This member's partial sums of an image.
-float* partial_sums(const Work& work, BufferId sums, int64_t image) {
-  const Placement& at = work.placement(sums);
-  float* mine = reinterpret_cast<float*>(work.image(sums, image)) + work.team.index * at.pixel;
-  std::memset(mine, 0, static_cast<size_t>(at.pixel) * sizeof(float));
-  return mine;
-}
-
 const float* floats(const Work& work, BufferId buffer, int64_t image) {
   return buffer == kNoBuffer ? nullptr : reinterpret_cast<const float*>(work.image(buffer, image));
 }
@@ -74,6 +45,30 @@ std::vector<BufferId> present(std::initializer_list<BufferId> buffers) {
 }
 
 }  // namespace
+
+void Work::clear_border(BufferId buffer, int64_t index) const {
+  const Placement& at = placement(buffer);
+  const int64_t top = at.border[0];
+  const int64_t side = at.border[1];
+  if (top == 0 && side == 0) {
+    return;
+  }
+  const int64_t rows = at.height + 2 * top;
+  const auto bytes = [&](int64_t elements) { return static_cast<size_t>(elements * at.element_bytes); };
+  for (int64_t row = team.begin(rows); row < team.end(rows); ++row) {
+    char* start = image(buffer, index) + bytes(row * at.row);
+    if (row < top || row >= top + at.height) {
+      std::memset(start, 0, bytes(at.row));
+    } else if (side > 0) {
+      std::memset(start, 0, bytes(side * at.pixel));
+      std::memset(start + bytes((side + at.width) * at.pixel), 0, bytes(side * at.pixel));
+    }
+  }
+}
+
+void Work::clear_partial_sums(BufferId sums, int64_t index) const {
+  std::memset(partial_sums(sums, index), 0, static_cast<size_t>(placement(sums).pixel) * sizeof(float));
+}
 
 void ConvolutionStep::run(const Work& work) const noexcept {
   const Placement& in = work.placement(input);
@@ -124,10 +119,14 @@ void ConvolutionStep::run(const Work& work) const noexcept {
   for (int64_t image = work.first; image < work.first + images; ++image) {
     for (int64_t i = 0; i < (input_image_step != 0 ? work.last - work.first : 1); ++i) {
       for (const BufferId buffer : clears) {
-        clear_border(work, buffer, image + i);
+        work.clear_border(buffer, image + i);
       }
     }
-    float* image_sums = sums == kNoBuffer ? nullptr : partial_sums(work, sums, image);
+    float* image_sums = nullptr;
+    if (sums != kNoBuffer) {
+      work.clear_partial_sums(sums, image);
+      image_sums = work.partial_sums(sums, image);
+    }
     const float* image_scale = floats(work, scale, image);
     const char* window =
         work.image(input, image) +
@@ -198,11 +197,14 @@ void ScaleStep::run(const Work& work) const noexcept {
   task.shift = fixed_shift.empty() ? nullptr : fixed_shift.data();
   for (int64_t image = work.first; image < work.last; ++image) {
     for (const BufferId buffer : clears) {
-      clear_border(work, buffer, image);
+      work.clear_border(buffer, image);
     }
     task.input = work.pixels(input, image);
     task.scale = fixed_scale.empty() ? floats(work, scale, image) : fixed_scale.data();
-    task.sums = sums == kNoBuffer ? nullptr : partial_sums(work, sums, image);
+    if (sums != kNoBuffer) {
+      work.clear_partial_sums(sums, image);
+      task.sums = work.partial_sums(sums, image);
+    }
     if (residual != kNoBuffer) {
       task.residual = work.pixels(residual, image);
       task.residual_strides = strides_of(work.placement(residual), work.placement(residual).pixel);
@@ -257,7 +259,7 @@ void PoolStep::run(const Work& work) const noexcept {
   task.last = work.team.end(out.height * out.width);
   for (int64_t image = work.first; image < work.last; ++image) {
     for (const BufferId buffer : clears) {
-      clear_border(work, buffer, image);
+      work.clear_border(buffer, image);
     }
     task.input = work.pixels(input, image);
     task.output = work.pixels(output, image, output_channel);
@@ -341,7 +343,7 @@ void LoadStep::run(const Work& work) const noexcept {
   task.first = work.team.begin(out.height);
   task.last = work.team.end(out.height);
   for (int64_t image = work.first; image < work.last; ++image) {
-    clear_border(work, output, image);
+    work.clear_border(output, image);
     task.input = tensor.const_data_ptr<float>() + (work.tensor_image + image) * tensor.stride(0);
     task.output = work.pixels(output, image);
     kernels->load(task);

@@ -50,6 +50,7 @@ struct Layout {
   std::vector<Placement> buffers;
   int64_t private_bytes = 0;  // for each thread
   int64_t shared_bytes = 0;   // for each image
+  int64_t scratch_bytes = 0;  // for each thread, of one step at a time
 };
 
 /// The threads that work on the same images.
@@ -71,6 +72,7 @@ struct Work {
   const Layout* layout;
   char* private_base;  // of the thread or, where a team shares an image, of its first
   char* shared_base;
+  char* scratch;   // of the thread
   int64_t images;  // of the run
   int64_t first;
   int64_t last;
@@ -94,6 +96,13 @@ struct Work {
     const Placement& at = placement(buffer);
     return image(buffer, index) + (at.interior + channel) * at.element_bytes;
   }
+  /// Zeroes a buffer's border, of which each member of the team takes a share of the rows.
+  void clear_border(BufferId buffer, int64_t image) const;
+  /// This member's partial sums of an image.
+  float* partial_sums(BufferId sums, int64_t index) const {
+    return reinterpret_cast<float*>(image(sums, index)) + team.index * placement(sums).pixel;
+  }
+  void clear_partial_sums(BufferId sums, int64_t index) const;
 };
 
 class Step {
@@ -105,6 +114,10 @@ class Step {
   virtual std::vector<BufferId> reads() const = 0;
   virtual std::vector<BufferId> writes() const = 0;
   virtual int64_t weight_bytes() const {
+    return 0;
+  }
+  /// Memory that each thread needs while it runs, in Work::scratch.
+  virtual int64_t scratch_bytes(const Layout&) const {
     return 0;
   }
 
@@ -139,6 +152,7 @@ class ConvolutionStep : public Step {
   nn::Size2 padding;
   int64_t in_channels;
   int64_t out_channels = 0;
+  int32_t vector_channels;  // of a panel's vector
   std::vector<Panel> panels;
   at::Tensor weights;        // packed, of the whole program
   int64_t packed_bytes = 0;  // of this step

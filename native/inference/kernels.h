@@ -107,12 +107,64 @@ struct LoadTask {
   int64_t last;
 };
 
+/// Tiles [first, last) of one image's output, each 2 x 2 pixels, in the order of rows: their 4 x 4 windows of
+/// the input, transformed for Winograd's minimal filtering (winograd_step.h), float32. Channels go in blocks of
+/// kChannelBlock: coefficient k of a tile's block b lies at
+/// coefficients[k * plane + b * block + (tile - first) * kChannelBlock].
+struct WinogradInputTask {
+  const float* input;  // window of tile (0, 0), which begins `padding` pixels before pixel (0, 0)
+  Strides input_strides;
+  int64_t rows;  // of pixels from there on that may be read, and columns: what lies beyond does not matter
+  int64_t columns;
+  float* coefficients;
+  int64_t plane;
+  int64_t block;
+  int64_t channels;  // a multiple of kChannelBlock
+  int64_t width;     // tiles of a row
+  int64_t first;
+  int64_t last;
+};
+
+/// The products of one coefficient for a panel of output channels: for each tile, weights . input channels.
+struct WinogradProductTask {
+  const float* coefficients;  // as above, of the first tile
+  int64_t block;
+  int64_t blocks;        // of input channels
+  const float* weights;  // [channel of the input][channel of the panel]
+  int32_t vectors;       // of the panel
+  float* products;       // of the first tile
+  int64_t pitch;         // floats from one tile's products to the next's
+  int64_t tiles;
+};
+
+/// The way back, for some of the output channels: y = activation(what the products give + bias); sums += y;
+/// output = y. Coefficient k of a tile's channel lies at products[k * plane + (tile - first) * pitch + channel].
+struct WinogradOutputTask {
+  const float* products;
+  int64_t plane;
+  int64_t pitch;
+  const float* bias;
+  Activation activation;  // kNone or kRelu
+  float* sums;            // may be null
+  float* output;          // pixel (0, 0); may be null
+  Strides output_strides;
+  int64_t output_height;
+  int64_t output_width;
+  int64_t channels;  // a multiple of a vector's
+  int64_t width;     // tiles of a row
+  int64_t first;
+  int64_t last;
+};
+
 /// The kernels for one element type.
 struct ElementKernels {
   void (*convolution)(const ConvTask&) noexcept;
   void (*scale)(const ScaleTask&) noexcept;
   void (*pool)(const PoolTask&) noexcept;
   void (*load)(const LoadTask&) noexcept;
+  void (*winograd_input)(const WinogradInputTask&) noexcept;  // these three are null for bfloat16
+  void (*winograd_products)(const WinogradProductTask&) noexcept;
+  void (*winograd_output)(const WinogradOutputTask&) noexcept;
 };
 
 struct Kernels {

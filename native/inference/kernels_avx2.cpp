@@ -21,6 +21,9 @@ struct Avx2Float {
   static constexpr int block_pixels(int vectors) {
     return vectors == 1 ? 12 : 6;
   }
+  static Vector zero() {
+    return _mm256_setzero_ps();
+  }
   static Vector broadcast(float x) {
     return _mm256_set1_ps(x);
   }
@@ -42,6 +45,9 @@ struct Avx2Float {
   static Vector add(Vector x, Vector y) {
     return _mm256_add_ps(x, y);
   }
+  static Vector subtract(Vector x, Vector y) {
+    return _mm256_sub_ps(x, y);
+  }
   static Vector multiply(Vector x, Vector y) {
     return _mm256_mul_ps(x, y);
   }
@@ -61,7 +67,7 @@ struct Avx2Float {
   }
 };
 
-constexpr ElementKernels kFloat = element_kernels<Avx2Float>();
+constexpr ElementKernels kFloat = float_kernels<Avx2Float>();
 constexpr Kernels kKernels = {"avx2", Avx2Float::kWidth, Avx2Float::kMaxVectors, &kFloat, nullptr};
 
 }  // namespace

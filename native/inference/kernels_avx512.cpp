@@ -11,7 +11,7 @@ namespace {
 #include "inference/kernels_avx512.h"
 #include "inference/kernels_simd.h"
 
-constexpr ElementKernels kFloat = element_kernels<Avx512Float>();
+constexpr ElementKernels kFloat = float_kernels<Avx512Float>();
 constexpr Kernels kKernels = {"avx512", Avx512Float::kWidth, Avx512Float::kMaxVectors, &kFloat, nullptr};
 
 }  // namespace

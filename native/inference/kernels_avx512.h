@@ -13,6 +13,9 @@ struct Avx512Float {
     constexpr int kPixels[] = {0, 14, 12, 8, 6};
     return kPixels[vectors];
   }
+  static Vector zero() {
+    return _mm512_setzero_ps();
+  }
   static Vector broadcast(float x) {
     return _mm512_set1_ps(x);
   }
@@ -33,6 +36,9 @@ struct Avx512Float {
   }
   static Vector add(Vector x, Vector y) {
     return _mm512_add_ps(x, y);
+  }
+  static Vector subtract(Vector x, Vector y) {
+    return _mm512_sub_ps(x, y);
   }
   static Vector multiply(Vector x, Vector y) {
     return _mm512_mul_ps(x, y);

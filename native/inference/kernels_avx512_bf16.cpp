@@ -12,7 +12,7 @@ namespace {
 #include "inference/kernels_avx512.h"
 #include "inference/kernels_simd.h"
 
-constexpr ElementKernels kFloat = element_kernels<Avx512Float>();
+constexpr ElementKernels kFloat = float_kernels<Avx512Float>();
 constexpr ElementKernels kBfloat16 = element_kernels<Avx512Bfloat16>();
 constexpr Kernels kKernels = {"avx512_bf16", Avx512Float::kWidth, Avx512Float::kMaxVectors, &kFloat,
                               &kBfloat16};

@@ -4,7 +4,7 @@
 //
 // An Isa has: Element; Vector (of floats); kWidth (floats of a Vector); kGroup (elements that one
 // multiply_add takes from the window: 1, or 2 for bfloat16); block_pixels(vectors); zero, broadcast(float),
-// load(float*), store(float*), load_elements, store_elements, add, multiply, max, multiply_add(weights,
+// load(float*), store(float*), load_elements, store_elements, add, subtract, multiply, max, multiply_add(weights,
 // window, sum) and broadcast_group(Element*).
 
 template <class Isa>
@@ -282,7 +282,198 @@ void load(const LoadTask& task) noexcept {
   }
 }
 
+// d0 - d2, d1 + d2, d2 - d1, d1 - d3.
+template <class Isa>
+inline void winograd_input_line(typename Isa::Vector& d0, typename Isa::Vector& d1, typename Isa::Vector& d2,
+                                typename Isa::Vector& d3) {
+  const typename Isa::Vector first = Isa::subtract(d0, d2);
+  const typename Isa::Vector last = Isa::subtract(d1, d3);
+  const typename Isa::Vector sum = Isa::add(d1, d2);
+  d2 = Isa::subtract(d2, d1);
+  d0 = first;
+  d1 = sum;
+  d3 = last;
+}
+
+template <class Isa>
+void winograd_input(const WinogradInputTask& task) noexcept {
+  using Vector = typename Isa::Vector;
+  int64_t row = task.first / task.width;
+  int64_t column = task.first % task.width;
+  for (int64_t tile = task.first; tile < task.last; ++tile) {
+    const float* pixels[4][4];
+    for (int64_t y = 0; y < 4; ++y) {
+      const int64_t from_row = 2 * row + y < task.rows ? 2 * row + y : task.rows - 1;
+      for (int64_t x = 0; x < 4; ++x) {
+        const int64_t from_column = 2 * column + x < task.columns ? 2 * column + x : task.columns - 1;
+        pixels[y][x] =
+            task.input + from_row * task.input_strides.row + from_column * task.input_strides.column;
+      }
+    }
+    float* const tile_to = task.coefficients + (tile - task.first) * kChannelBlock;
+    for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
+      float* const to = tile_to + c / kChannelBlock * task.block + c % kChannelBlock;
+      Vector d[4][4];
+#pragma GCC unroll 4
+      for (int y = 0; y < 4; ++y) {
+#pragma GCC unroll 4
+        for (int x = 0; x < 4; ++x) {
+          d[y][x] = Isa::load(pixels[y][x] + c);
+        }
+        winograd_input_line<Isa>(d[y][0], d[y][1], d[y][2], d[y][3]);
+      }
+#pragma GCC unroll 4
+      for (int x = 0; x < 4; ++x) {
+        winograd_input_line<Isa>(d[0][x], d[1][x], d[2][x], d[3][x]);
+#pragma GCC unroll 4
+        for (int y = 0; y < 4; ++y) {
+          Isa::store(to + (4 * y + x) * task.plane, d[y][x]);
+        }
+      }
+    }
+    if (++column == task.width) {
+      column = 0;
+      ++row;
+    }
+  }
+}
+
+// kTiles tiles by kVectors vectors of channels, as convolve_block does it; the tiles' channels lie at fixed distances.
+template <class Isa, int kTiles, int kVectors>
+void winograd_product_block(const WinogradProductTask& task, int64_t tile) {
+  using Vector = typename Isa::Vector;
+  Vector sums[kTiles][kVectors];
+#pragma GCC unroll 16
+  for (int t = 0; t < kTiles; ++t) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      sums[t][v] = Isa::zero();
+    }
+  }
+  const float* weights = task.weights;
+  const float* x = task.coefficients + tile * kChannelBlock;
+  for (int64_t block = 0; block < task.blocks; ++block, x += task.block) {
+    for (int64_t k = 0; k < kChannelBlock; ++k) {
+      Vector w[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        w[v] = Isa::load(weights + v * Isa::kWidth);
+      }
+      weights += kVectors * Isa::kWidth;
+#pragma GCC unroll 16
+      for (int t = 0; t < kTiles; ++t) {
+        const Vector element = Isa::broadcast(x[t * kChannelBlock + k]);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          sums[t][v] = Isa::multiply_add(w[v], element, sums[t][v]);
+        }
+      }
+    }
+  }
+  float* to = task.products + tile * task.pitch;
+#pragma GCC unroll 16
+  for (int t = 0; t < kTiles; ++t, to += task.pitch) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      Isa::store(to + v * Isa::kWidth, sums[t][v]);
+    }
+  }
+}
+
+template <class Isa, int kTiles, int kVectors>
+void winograd_product_tiles(const WinogradProductTask& task, int64_t tile, int64_t tiles) {
+  if constexpr (kTiles > 1) {
+    if (tiles < kTiles) {
+      winograd_product_tiles<Isa, kTiles - 1, kVectors>(task, tile, tiles);
+      return;
+    }
+  }
+  winograd_product_block<Isa, kTiles, kVectors>(task, tile);
+}
+
+template <class Isa, int kVectors = Isa::kMaxVectors>
+void winograd_products(const WinogradProductTask& task) noexcept {
+  if constexpr (kVectors > 1) {
+    if (task.vectors < kVectors) {
+      winograd_products<Isa, kVectors - 1>(task);
+      return;
+    }
+  }
+  constexpr int64_t kMost = Isa::block_pixels(kVectors);
+  const int64_t blocks = (task.tiles + kMost - 1) / kMost;
+  int64_t tile = 0;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t end = task.tiles * (block + 1) / blocks;
+    winograd_product_tiles<Isa, kMost, kVectors>(task, tile, end - tile);
+    tile = end;
+  }
+}
+
+template <class Isa>
+void winograd_output(const WinogradOutputTask& task) noexcept {
+  using Vector = typename Isa::Vector;
+  int64_t row = task.first / task.width;
+  int64_t column = task.first % task.width;
+  for (int64_t tile = task.first; tile < task.last; ++tile) {
+    const float* from = task.products + (tile - task.first) * task.pitch;
+    const int64_t rows = 2 * row + 2 <= task.output_height ? 2 : 1;
+    const int64_t columns = 2 * column + 2 <= task.output_width ? 2 : 1;
+    const int64_t pixel = 2 * row * task.output_strides.row + 2 * column * task.output_strides.column;
+    for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
+      // m0 + m1 + m2 and m1 - m2 - m3, of the columns and then of the rows.
+      Vector halves[2][4];
+#pragma GCC unroll 4
+      for (int x = 0; x < 4; ++x) {
+        const Vector m1 = Isa::load(from + (4 + x) * task.plane + c);
+        const Vector m2 = Isa::load(from + (8 + x) * task.plane + c);
+        halves[0][x] = Isa::add(Isa::load(from + x * task.plane + c), Isa::add(m1, m2));
+        halves[1][x] = Isa::subtract(Isa::subtract(m1, m2), Isa::load(from + (12 + x) * task.plane + c));
+      }
+      const Vector bias = Isa::load(task.bias + c);
+      Vector total = task.sums == nullptr ? bias : Isa::load(task.sums + c);
+#pragma GCC unroll 2
+      for (int y = 0; y < 2; ++y) {
+        const Vector* h = halves[y];
+        Vector results[2] = {Isa::add(h[0], Isa::add(h[1], h[2])),
+                             Isa::subtract(Isa::subtract(h[1], h[2]), h[3])};
+#pragma GCC unroll 2
+        for (int x = 0; x < 2; ++x) {
+          if (y >= rows || x >= columns) {
+            continue;
+          }
+          Vector result = Isa::add(results[x], bias);
+          if (task.activation == Activation::kRelu) {
+            result = Isa::relu(result);
+          }
+          total = Isa::add(total, result);
+          if (task.output != nullptr) {
+            Isa::store(task.output + pixel + y * task.output_strides.row + x * task.output_strides.column + c,
+                       result);
+          }
+        }
+      }
+      if (task.sums != nullptr) {
+        Isa::store(task.sums + c, total);
+      }
+    }
+    if (++column == task.width) {
+      column = 0;
+      ++row;
+    }
+  }
+}
+
 template <class Isa>
 constexpr ElementKernels element_kernels() {
-  return {convolve<Isa>, scale<Isa>, pool<Isa>, load<Isa>};
+  return {convolve<Isa>, scale<Isa>, pool<Isa>, load<Isa>, nullptr, nullptr, nullptr};
+}
+
+// Of an Isa whose elements are floats.
+template <class Isa>
+constexpr ElementKernels float_kernels() {
+  ElementKernels kernels = element_kernels<Isa>();
+  kernels.winograd_input = winograd_input<Isa>;
+  kernels.winograd_products = winograd_products<Isa>;
+  kernels.winograd_output = winograd_output<Isa>;
+  return kernels;
 }

@@ -1,0 +1,171 @@
+#include "inference/winograd_step.h"
+
+#include <ATen/ops/einsum.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+
+namespace senet::inference {
+namespace {
+
+constexpr int64_t kCoefficients = 16;
+// Coefficients and products of a chunk: about half of a core's second-level cache.
+constexpr int64_t kChunkBytes = 512 * 1024;
+// Tiles that make reading a panel's weights worth it.
+constexpr int64_t kLeastTiles = 24;
+constexpr int64_t kLeastChannels = 16;
+constexpr int64_t kMostWeights = 320 * 256;
+// Where a plane of one coefficient is a power of two long, the 16 would fall on the same few lines of the cache.
+constexpr int64_t kPlanePadding = 16;
+
+int64_t tiles_of(int64_t size) {
+  return (size + 1) / 2;
+}
+
+// One member's part of a step.
+struct Chunks {
+  int64_t tiles;       // of a chunk at most
+  int64_t in_plane;    // floats from one coefficient to the next
+  int64_t out_plane;
+  int64_t out_pitch;   // floats of a tile's products
+};
+
+Chunks plan_chunks(int64_t in_pixel, int64_t out_channels) {
+  Chunks chunks{};
+  chunks.out_pitch = (out_channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
+  const int64_t tile_bytes = kCoefficients * (in_pixel + chunks.out_pitch) * static_cast<int64_t>(sizeof(float));
+  chunks.tiles = std::max(kLeastTiles, kChunkBytes / tile_bytes);
+  chunks.in_plane = chunks.tiles * in_pixel + kPlanePadding;
+  chunks.out_plane = chunks.tiles * chunks.out_pitch + kPlanePadding;
+  return chunks;
+}
+
+}  // namespace
+
+int64_t WinogradStep::scratch_bytes(const Layout& layout) const {
+  const Chunks chunks = plan_chunks(layout.buffers[static_cast<size_t>(input)].pixel, out_channels);
+  return kCoefficients * (chunks.in_plane + chunks.out_plane) * static_cast<int64_t>(sizeof(float));
+}
+
+void WinogradStep::run(const Work& work) const noexcept {
+  const Placement& in = work.placement(input);
+  const Placement& out = work.placement(panels.front().output);
+  const Chunks chunks = plan_chunks(in.pixel, out_channels);
+  const int64_t tile_columns = tiles_of(out.width);
+  const int64_t image_tiles = tiles_of(out.height) * tile_columns;
+  const int64_t tiles = image_tiles * (work.last - work.first);
+  const int64_t panel_count = static_cast<int64_t>(panels.size());
+  const Team& team = work.team;
+  // With few tiles, members share out the panels: each reads only its own weights, and all transform the input.
+  const bool by_panels = team.size > 1 && tiles < kLeastTiles * 2 * team.size && panel_count % team.size == 0;
+  const int64_t first_panel = by_panels ? team.begin(panel_count) : 0;
+  const int64_t last_panel = by_panels ? team.end(panel_count) : panel_count;
+  const int64_t first_tile = by_panels ? 0 : team.begin(tiles);
+  const int64_t last_tile = by_panels ? tiles : team.end(tiles);
+
+  for (int64_t image = work.first; image < work.last; ++image) {
+    for (const BufferId buffer : clears) {
+      work.clear_border(buffer, image);
+    }
+    if (sums != kNoBuffer) {
+      work.clear_partial_sums(sums, image);
+    }
+  }
+
+  auto* const coefficients = reinterpret_cast<float*>(work.scratch);
+  float* const products = coefficients + kCoefficients * chunks.in_plane;
+  const uint8_t* packed = weights.const_data_ptr<uint8_t>();
+  // Calls `body` for the tiles of each image among [begin, end): image, its first and last tile, and where they
+  // stand in the chunk.
+  const auto for_each_image = [&](int64_t begin, int64_t end, const auto& body) {
+    for (int64_t tile = begin; tile < end;) {
+      const int64_t image = tile / image_tiles;
+      const int64_t first = tile % image_tiles;
+      const int64_t last = std::min(image_tiles, first + end - tile);
+      body(work.first + image, first, last, tile - begin);
+      tile += last - first;
+    }
+  };
+
+  WinogradInputTask load{};
+  load.input_strides = {in.row, in.pixel};
+  load.rows = in.height + 2 * padding[0];
+  load.columns = in.width + 2 * padding[1];
+  load.plane = chunks.in_plane;
+  load.block = chunks.tiles * kChannelBlock;
+  load.channels = in.pixel;
+  load.width = tile_columns;
+
+  WinogradProductTask multiply{};
+  multiply.block = load.block;
+  multiply.blocks = in.pixel / kChannelBlock;
+  multiply.pitch = chunks.out_pitch;
+
+  WinogradOutputTask store_task{};
+  store_task.plane = chunks.out_plane;
+  store_task.pitch = chunks.out_pitch;
+  store_task.output_height = out.height;
+  store_task.output_width = out.width;
+  store_task.width = tile_columns;
+
+  const int64_t count = (last_tile - first_tile + chunks.tiles - 1) / chunks.tiles;
+  int64_t from = first_tile;
+  for (int64_t chunk = 0; chunk < count; ++chunk) {
+    const int64_t to = first_tile + (last_tile - first_tile) * (chunk + 1) / count;
+    for_each_image(from, to, [&](int64_t image, int64_t first, int64_t last, int64_t at) {
+      load.input = reinterpret_cast<const float*>(work.image(input, image)) +
+                   (in.border[0] - padding[0]) * in.row + (in.border[1] - padding[1]) * in.pixel;
+      load.coefficients = coefficients + at * kChannelBlock;
+      load.first = first;
+      load.last = last;
+      kernels->winograd_input(load);
+    });
+    multiply.tiles = to - from;
+    for (int64_t k = 0; k < kCoefficients; ++k) {
+      multiply.coefficients = coefficients + k * chunks.in_plane;
+      for (int64_t i = first_panel; i < last_panel; ++i) {
+        const Panel& panel = panels[static_cast<size_t>(i)];
+        multiply.vectors = panel.vectors;
+        multiply.weights =
+            reinterpret_cast<const float*>(packed + panel.weight_offset + k * coefficient_bytes);
+        multiply.products = products + k * chunks.out_plane + panel.channel;
+        kernels->winograd_products(multiply);
+      }
+    }
+    for_each_image(from, to, [&](int64_t image, int64_t first, int64_t last, int64_t at) {
+      for (int64_t i = first_panel; i < last_panel; ++i) {
+        const Panel& panel = panels[static_cast<size_t>(i)];
+        const Placement& target = work.placement(panel.output);
+        store_task.products = products + at * chunks.out_pitch + panel.channel;
+        store_task.bias = bias.data() + panel.channel;
+        store_task.activation = panel.activation;
+        store_task.sums = sums == kNoBuffer ? nullptr : work.partial_sums(sums, image) + panel.channel;
+        store_task.output = store ? reinterpret_cast<float*>(
+                                        work.pixels(panel.output, image, panel.output_channel))
+                                  : nullptr;
+        store_task.output_strides = {target.row, target.pixel};
+        store_task.channels = panel.vectors * vector_channels;
+        store_task.first = first;
+        store_task.last = last;
+        kernels->winograd_output(store_task);
+      }
+    });
+    from = to;
+  }
+}
+
+bool suits_winograd(const ElementKernels& kernels, nn::Size2 window, nn::Size2 stride, int64_t in_channels,
+                    int64_t out_channels) {
+  return kernels.winograd_input != nullptr && window == nn::Size2{3, 3} && stride == nn::Size2{1, 1} &&
+         in_channels >= kLeastChannels && out_channels >= kLeastChannels &&
+         in_channels * out_channels <= kMostWeights;
+}
+
+at::Tensor transform_winograd_weight(const at::Tensor& weight) {
+  const at::Tensor g =
+      at::tensor({1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0.0, 0.0, 1.0}, weight.options()).reshape({4, 3});
+  return at::einsum("ak,oikl,bl->aboi", {g, weight, g})
+      .reshape({kCoefficients, weight.size(0), weight.size(1)});
+}
+
+}  // namespace senet::inference

@@ -1,0 +1,33 @@
+// Convolutions of 3 x 3 windows and stride 1 by Winograd's minimal filtering F(2 x 2, 3 x 3) (Lavin and Gray, "Fast
+// Algorithms for Convolutional Neural Networks", CVPR 2016): 16 products for 4 outputs instead of 36, float32.
+//
+// The output is cut into tiles of 2 x 2 pixels. A tile's 4 x 4 window of the input becomes 16 coefficients per
+// channel (sums and differences of its pixels), the weights have become 16 when they were packed (in float64),
+// and for each of the 16 the products over the channels are a matrix product for all tiles. Sums and differences of the 16 products are the 4 outputs. Only additions happen to
+// activations, so little is lost: the error stays within two or three times that of the direct way.
+//
+// Tiles are worked on in chunks whose coefficients and products stay in a core's second-level cache. An odd last
+// row or column has a tile of which half is thrown away.
+#pragma once
+
+#include "inference/direct_steps.h"
+
+namespace senet::inference {
+
+class WinogradStep : public ConvolutionStep {
+ public:
+  void run(const Work& work) const noexcept override;
+  int64_t scratch_bytes(const Layout& layout) const override;
+
+  int64_t coefficient_bytes = 0;  // of packed weights, from one of the 16 coefficients to the next
+};
+
+/// Whether it pays: enough channels on both sides that the products outweigh the sums, and not so many that
+/// reading sixteen instead of nine weights for each pair outweighs the products saved.
+bool suits_winograd(const ElementKernels& kernels, nn::Size2 window, nn::Size2 stride, int64_t in_channels,
+                    int64_t out_channels);
+
+/// [out, in, 3, 3] to [16, out, in], both float64.
+at::Tensor transform_winograd_weight(const at::Tensor& weight);
+
+}  // namespace senet::inference
