@@ -56,7 +56,8 @@ Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& i
   const at::ScalarType dtype = parse_dtype(to_string(info[1], "dtype"));
   const int64_t job = environment.submit([used = std::move(used), dtype]() mutable -> Deliver {
     auto model = inference::CompiledModel::compile(*used.module, dtype);
-    // The source goes now if it was disposed meanwhile; its memory stays with the allocator until that is idle.
+    // The source goes now if it was disposed meanwhile; its memory stays with the allocator until that is
+    // idle.
     used = {};
     return [model = std::move(model)](Environment& here) mutable -> Napi::Value {
       return wrap_compiled(here, std::move(model));

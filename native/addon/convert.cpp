@@ -201,7 +201,8 @@ const at::Tensor& to_tensor(const Napi::Value& value, const char* what) {
 
 std::vector<at::Tensor> to_tensors(const Napi::Value& value, const char* what) {
   if (!value.IsArray()) {
-    throw Error("ERR_SENET_ARG_TYPE", std::string(what) + ": expected an array, got " + describe_value(value));
+    throw Error("ERR_SENET_ARG_TYPE",
+                std::string(what) + ": expected an array, got " + describe_value(value));
   }
   const auto array = value.As<Napi::Array>();
   std::vector<at::Tensor> tensors;

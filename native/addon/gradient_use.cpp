@@ -62,13 +62,15 @@ GradientUse::~GradientUse() {
 
 void check_gradient_idle(const at::Tensor& tensor) {
   const std::lock_guard lock(mutex);
-  // A tensor that is no leaf has a gradient only if it was told to keep it; whose backward writes it is not recorded.
+  // A tensor that is no leaf has a gradient only if it was told to keep it; whose backward writes it is not
+  // recorded.
   const bool busy = tensor.is_leaf() ? uses().count(tensor.unsafeGetTensorImpl()) != 0
                                      : tensor.retains_grad() && !uses().empty();
   if (busy) {
-    throw Error("ERR_SENET_BUSY",
-                "a job that uses this gradient (backward, an optimiser's step, clipping) is queued or running; await "
-                "it first");
+    throw Error(
+        "ERR_SENET_BUSY",
+        "a job that uses this gradient (backward, an optimiser's step, clipping) is queued or running; await "
+        "it first");
   }
 }
 

@@ -1,5 +1,6 @@
-// Which gradients queued and running jobs read or write, so that JavaScript does not touch them meanwhile: backward
-// writes them on another thread. Process-wide; a tensor belongs to one environment, so none sees another's jobs.
+// Which gradients queued and running jobs read or write, so that JavaScript does not touch them meanwhile:
+// backward writes them on another thread. Process-wide; a tensor belongs to one environment, so none sees
+// another's jobs.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +12,8 @@ namespace senet::addon {
 /// The leaf tensors whose gradients `root.backward()` adds to.
 std::vector<at::Tensor> leaves_of(const at::Tensor& root);
 
-/// Keeps the tensors and marks their gradients as in use for as long as it lives, which is as long as a job's work.
+/// Keeps the tensors and marks their gradients as in use for as long as it lives, which is as long as a job's
+/// work.
 class GradientUse {
  public:
   explicit GradientUse(std::vector<at::Tensor> tensors);

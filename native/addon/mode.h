@@ -1,5 +1,5 @@
-// How operators run: whether they record gradients, and whether in mixed precision. Thread-local in LibTorch and not
-// inherited, so it is captured at the call and set where the work runs.
+// How operators run: whether they record gradients, and whether in mixed precision. Thread-local in LibTorch
+// and not inherited, so it is captured at the call and set where the work runs.
 #pragma once
 
 #include <ATen/autocast_mode.h>

@@ -135,7 +135,8 @@ Napi::Value optimizer_step(Environment& environment, const Napi::CallbackInfo& i
   }
   const int64_t job = environment.submit(
       [used = std::make_shared<const OptimizerUse>(box.shared),
-       gradients = std::make_shared<const GradientUse>(std::move(all)), groups = std::move(groups)]() -> Deliver {
+       gradients = std::make_shared<const GradientUse>(std::move(all)),
+       groups = std::move(groups)]() -> Deliver {
         used->optimizer().step(groups);
         return [](Environment& here) { return here.env().Undefined(); };
       },
@@ -186,10 +187,12 @@ Napi::Value clip_gradients(Environment& environment, const Napi::CallbackInfo& i
   const double norm_type = to_number(info[2], "normType");
   const bool error_if_nonfinite = to_bool(info[3], "errorIfNonfinite");
   const int64_t job = environment.submit(
-      [gradients = std::make_shared<const GradientUse>(to_tensors(info[0], "parameters")), max_norm, norm_type,
-       error_if_nonfinite]() -> Deliver {
+      [gradients = std::make_shared<const GradientUse>(to_tensors(info[0], "parameters")), max_norm,
+       norm_type, error_if_nonfinite]() -> Deliver {
         at::Tensor norm = nn::clip_gradients(gradients->tensors(), max_norm, norm_type, error_if_nonfinite);
-        return [norm = std::move(norm)](Environment& here) mutable { return wrap_tensor(here, std::move(norm)); };
+        return [norm = std::move(norm)](Environment& here) mutable {
+          return wrap_tensor(here, std::move(norm));
+        };
       },
       nullptr, runtime::Company::kAlone);
   return Napi::Number::New(environment.env(), static_cast<double>(job));

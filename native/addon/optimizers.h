@@ -1,4 +1,5 @@
-// Optimiser steps and what goes with them, as jobs that run alone: those before them have ended, those after them wait.
+// Optimiser steps and what goes with them, as jobs that run alone: those before them have ended, those after
+// them wait.
 #pragma once
 
 #include "addon/environment.h"

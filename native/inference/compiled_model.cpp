@@ -15,8 +15,8 @@
 namespace senet::inference {
 namespace {
 
-// Those that SENET_COMPILE_KERNELS names, to compare and to test what another processor would run; else the best. Null
-// is LibTorch's operators.
+// Those that SENET_COMPILE_KERNELS names, to compare and to test what another processor would run; else the
+// best. Null is LibTorch's operators.
 const Kernels* wished_kernels() {
   const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
   if (wish == nullptr) {
@@ -31,10 +31,11 @@ const Kernels* wished_kernels() {
       return kernels;
     }
   }
-  throw Error("ERR_SENET_COMPILE",
-              "compile: SENET_COMPILE_KERNELS: expected libtorch, or avx512_bf16, avx512 or avx2 on a processor "
-              "and of a build that has them, got '" +
-                  std::string(name) + "'");
+  throw Error(
+      "ERR_SENET_COMPILE",
+      "compile: SENET_COMPILE_KERNELS: expected libtorch, or avx512_bf16, avx512 or avx2 on a processor "
+      "and of a build that has them, got '" +
+          std::string(name) + "'");
 }
 
 // Our kernels for this element type, if they are the best that the processor can do.

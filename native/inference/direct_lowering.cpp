@@ -31,8 +31,8 @@ std::vector<float> to_floats(const at::Tensor& vector) {
 }
 
 bool suits_winograd(const ElementKernels& kernels, const at::Tensor& weight, nn::Size2 stride) {
-  return weight.dim() == 4 && suits_winograd(kernels, {weight.size(2), weight.size(3)}, stride,
-                                             weight.size(1), weight.size(0));
+  return weight.dim() == 4 &&
+         suits_winograd(kernels, {weight.size(2), weight.size(3)}, stride, weight.size(1), weight.size(0));
 }
 
 // What the packed weights take at most, whatever is fused.
@@ -67,7 +67,8 @@ class Lowering {
         places_(graph.channels.size()),
         producers_(graph.channels.size(), nullptr),
         uses_(graph.channels.size(), 0),
-        weights_(at::empty({most_weight_bytes(graph, *element_kernels_, is_float_)}, at::TensorOptions().dtype(at::kByte))) {
+        weights_(at::empty({most_weight_bytes(graph, *element_kernels_, is_float_)},
+                           at::TensorOptions().dtype(at::kByte))) {
     for (const Node& node : graph.nodes) {
       producers_[index(node.output)] = &node;
       for (const ValueId value : node.inputs) {
@@ -238,10 +239,12 @@ class Lowering {
       return std::find(reader.inputs.begin(), reader.inputs.end(), value) != reader.inputs.end();
     };
     const bool is_concatenated_or_output =
-        value == graph_.output || std::any_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& other) {
+        value == graph_.output ||
+        std::any_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& other) {
           return other.operation == Operation::kConcatenate && (reads(other) || other.output == value);
         });
-    if (value == graph_.input || is_concatenated_or_output || places_[index(node.output)].buffer != kNoBuffer) {
+    if (value == graph_.input || is_concatenated_or_output ||
+        places_[index(node.output)].buffer != kNoBuffer) {
       return false;
     }
     bool is_later = false;
@@ -337,9 +340,8 @@ class Lowering {
   ConvolutionStep* find_sibling(const Node& node, BufferId input) {
     for (auto& [value, step] : steps_of_) {
       if (step->input == input && producers_[index(value)]->inputs.front() == node.inputs.front() &&
-          step->kernel == nn::Size2{1, 1} && step->stride == node.stride &&
-          step->padding == node.padding && step->sums == kNoBuffer && step->scale == kNoBuffer &&
-          step->store && excludes_sums(value)) {
+          step->kernel == nn::Size2{1, 1} && step->stride == node.stride && step->padding == node.padding &&
+          step->sums == kNoBuffer && step->scale == kNoBuffer && step->store && excludes_sums(value)) {
         return step;
       }
     }
@@ -360,9 +362,10 @@ class Lowering {
     return true;
   }
 
-  ConvolutionStep& new_convolution(const std::string& name, BufferId input, const at::Tensor& weight,
-                                   nn::Size2 stride, nn::Size2 padding, const ElementKernels* kernels,
-                                   std::unique_ptr<ConvolutionStep> step = std::make_unique<ConvolutionStep>()) {
+  ConvolutionStep& new_convolution(
+      const std::string& name, BufferId input, const at::Tensor& weight, nn::Size2 stride, nn::Size2 padding,
+      const ElementKernels* kernels,
+      std::unique_ptr<ConvolutionStep> step = std::make_unique<ConvolutionStep>()) {
     step->name = name;
     step->kernels = kernels;
     step->input = input;

@@ -1,6 +1,7 @@
 #include "inference/direct_program.h"
 
 #include "core/error.h"
+#include "inference/barrier.h"
 #include "inference/direct_lowering.h"
 #include "inference/direct_steps.h"
 
@@ -80,11 +81,13 @@ class DirectProgram : public Program {
       char* const shared = base + threads * layout.private_bytes;
       char* const scratch = shared + images * layout.shared_bytes;
       Work work{&layout, base, shared, scratch, images, 0, 0, {}, &input, &output, first};
+      Barrier barrier;
 #pragma omp parallel num_threads(threads)
       {
         // The runtime may give fewer threads than it was asked for.
         const Team team{omp_get_thread_num(), omp_get_num_threads()};
-        run_pass(*schedule, work, team, times.empty() ? nullptr : &times[static_cast<size_t>(team.index)]);
+        run_pass(*schedule, work, team, barrier,
+                 times.empty() ? nullptr : &times[static_cast<size_t>(team.index)]);
       }
     }
     if (seconds != nullptr) {
@@ -123,7 +126,8 @@ class DirectProgram : public Program {
  private:
   // One thread's part of a pass. All threads meet at the same barriers: which ones depends on nothing but the
   // numbers of images and threads.
-  void run_pass(const Schedule& schedule, Work work, Team team, StepSeconds* seconds) const noexcept {
+  void run_pass(const Schedule& schedule, Work work, Team team, Barrier& barrier,
+                StepSeconds* seconds) const noexcept {
     const int64_t alone = work.images - work.images % team.size;  // 0 if there are fewer images than threads
     char* const first_base = work.private_base;
     const int64_t end = static_cast<int64_t>(steps_.size());
@@ -132,30 +136,29 @@ class DirectProgram : public Program {
     for (int64_t image = team.index; image < alone; image += team.size) {
       work.first = image;
       work.last = image + 1;
-      run_steps(0, schedule.split, work, /*together=*/false, seconds);
+      run_steps(0, schedule.split, work, nullptr, seconds);
     }
     work.team = team;
     work.private_base = first_base;
-    if (team.size > 1) {
-#pragma omp barrier
-    }
+    barrier.wait(team.size);
     for (int64_t image = alone; image < work.images; ++image) {
       work.first = image;
       work.last = image + 1;
-      run_steps(0, schedule.split, work, /*together=*/true, seconds);
+      run_steps(0, schedule.split, work, &barrier, seconds);
     }
     work.first = 0;
     work.last = work.images;
-    run_steps(schedule.split, end, work, /*together=*/true, seconds);
+    run_steps(schedule.split, end, work, &barrier, seconds);
   }
 
-  void run_steps(int64_t begin, int64_t end, const Work& work, bool together,
+  // With a barrier after each where a team works together.
+  void run_steps(int64_t begin, int64_t end, const Work& work, Barrier* barrier,
                  StepSeconds* seconds) const noexcept {
     for (int64_t i = begin; i < end; ++i) {
       const auto start = seconds == nullptr ? Clock::time_point() : Clock::now();
       steps_[static_cast<size_t>(i)]->run(work);
-      if (together && work.team.size > 1) {
-#pragma omp barrier
+      if (barrier != nullptr) {
+        barrier->wait(work.team.size);
       }
       if (seconds != nullptr) {
         (*seconds)[static_cast<size_t>(i)] += std::chrono::duration<double>(Clock::now() - start).count();

@@ -108,9 +108,9 @@ struct LoadTask {
 };
 
 /// Tiles [first, last) of one image's output, each 2 x 2 pixels, in the order of rows: their 4 x 4 windows of
-/// the input, transformed for Winograd's minimal filtering (winograd_step.h), float32. Channels go in blocks of
-/// kChannelBlock: coefficient k of a tile's block b lies at
-/// coefficients[k * plane + b * block + (tile - first) * kChannelBlock].
+/// the input, transformed for Winograd's minimal filtering (winograd_step.h), float32. Channels go in blocks
+/// of kChannelBlock: coefficient k of a tile's block b lies at coefficients[k * plane + b * block + (tile -
+/// first) * kChannelBlock].
 struct WinogradInputTask {
   const float* input;  // window of tile (0, 0), which begins `padding` pixels before pixel (0, 0)
   Strides input_strides;
@@ -138,7 +138,8 @@ struct WinogradProductTask {
 };
 
 /// The way back, for some of the output channels: y = activation(what the products give + bias); sums += y;
-/// output = y. Coefficient k of a tile's channel lies at products[k * plane + (tile - first) * pitch + channel].
+/// output = y. Coefficient k of a tile's channel lies at products[k * plane + (tile - first) * pitch +
+/// channel].
 struct WinogradOutputTask {
   const float* products;
   int64_t plane;
@@ -184,7 +185,8 @@ const Kernels* processor_kernels();
 /// Whether the processor multiplies bfloat16 matrices in a unit of their own (AMX).
 bool processor_has_matrix_unit();
 
-/// Of one instruction set, whether this processor has it or not (processor_has); null where the compiler had none.
+/// Of one instruction set, whether this processor has it or not (processor_has); null where the compiler had
+/// none.
 const Kernels* avx512_bf16_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx2_kernels();

@@ -4,8 +4,8 @@
 //
 // An Isa has: Element; Vector (of floats); kWidth (floats of a Vector); kGroup (elements that one
 // multiply_add takes from the window: 1, or 2 for bfloat16); block_pixels(vectors); zero, broadcast(float),
-// load(float*), store(float*), load_elements, store_elements, add, subtract, multiply, max, multiply_add(weights,
-// window, sum) and broadcast_group(Element*).
+// load(float*), store(float*), load_elements, store_elements, add, subtract, multiply, max,
+// multiply_add(weights, window, sum) and broadcast_group(Element*).
 
 template <class Isa>
 inline const typename Isa::Element* element_at(const void* base, int64_t offset) {
@@ -338,7 +338,8 @@ void winograd_input(const WinogradInputTask& task) noexcept {
   }
 }
 
-// kTiles tiles by kVectors vectors of channels, as convolve_block does it; the tiles' channels lie at fixed distances.
+// kTiles tiles by kVectors vectors of channels, as convolve_block does it; the tiles' channels lie at fixed
+// distances.
 template <class Isa, int kTiles, int kVectors>
 void winograd_product_block(const WinogradProductTask& task, int64_t tile) {
   using Vector = typename Isa::Vector;

@@ -15,7 +15,8 @@ constexpr int64_t kChunkBytes = 512 * 1024;
 constexpr int64_t kLeastTiles = 24;
 constexpr int64_t kLeastChannels = 16;
 constexpr int64_t kMostWeights = 320 * 256;
-// Where a plane of one coefficient is a power of two long, the 16 would fall on the same few lines of the cache.
+// Where a plane of one coefficient is a power of two long, the 16 would fall on the same few lines of the
+// cache.
 constexpr int64_t kPlanePadding = 16;
 
 int64_t tiles_of(int64_t size) {
@@ -24,16 +25,17 @@ int64_t tiles_of(int64_t size) {
 
 // One member's part of a step.
 struct Chunks {
-  int64_t tiles;       // of a chunk at most
-  int64_t in_plane;    // floats from one coefficient to the next
+  int64_t tiles;     // of a chunk at most
+  int64_t in_plane;  // floats from one coefficient to the next
   int64_t out_plane;
-  int64_t out_pitch;   // floats of a tile's products
+  int64_t out_pitch;  // floats of a tile's products
 };
 
 Chunks plan_chunks(int64_t in_pixel, int64_t out_channels) {
   Chunks chunks{};
   chunks.out_pitch = (out_channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
-  const int64_t tile_bytes = kCoefficients * (in_pixel + chunks.out_pitch) * static_cast<int64_t>(sizeof(float));
+  const int64_t tile_bytes =
+      kCoefficients * (in_pixel + chunks.out_pitch) * static_cast<int64_t>(sizeof(float));
   chunks.tiles = std::max(kLeastTiles, kChunkBytes / tile_bytes);
   chunks.in_plane = chunks.tiles * in_pixel + kPlanePadding;
   chunks.out_plane = chunks.tiles * chunks.out_pitch + kPlanePadding;
@@ -56,7 +58,8 @@ void WinogradStep::run(const Work& work) const noexcept {
   const int64_t tiles = image_tiles * (work.last - work.first);
   const int64_t panel_count = static_cast<int64_t>(panels.size());
   const Team& team = work.team;
-  // With few tiles, members share out the panels: each reads only its own weights, and all transform the input.
+  // With few tiles, members share out the panels: each reads only its own weights, and all transform the
+  // input.
   const bool by_panels = team.size > 1 && tiles < kLeastTiles * 2 * team.size && panel_count % team.size == 0;
   const int64_t first_panel = by_panels ? team.begin(panel_count) : 0;
   const int64_t last_panel = by_panels ? team.end(panel_count) : panel_count;
@@ -75,8 +78,8 @@ void WinogradStep::run(const Work& work) const noexcept {
   auto* const coefficients = reinterpret_cast<float*>(work.scratch);
   float* const products = coefficients + kCoefficients * chunks.in_plane;
   const uint8_t* packed = weights.const_data_ptr<uint8_t>();
-  // Calls `body` for the tiles of each image among [begin, end): image, its first and last tile, and where they
-  // stand in the chunk.
+  // Calls `body` for the tiles of each image among [begin, end): image, its first and last tile, and where
+  // they stand in the chunk.
   const auto for_each_image = [&](int64_t begin, int64_t end, const auto& body) {
     for (int64_t tile = begin; tile < end;) {
       const int64_t image = tile / image_tiles;
@@ -140,9 +143,9 @@ void WinogradStep::run(const Work& work) const noexcept {
         store_task.bias = bias.data() + panel.channel;
         store_task.activation = panel.activation;
         store_task.sums = sums == kNoBuffer ? nullptr : work.partial_sums(sums, image) + panel.channel;
-        store_task.output = store ? reinterpret_cast<float*>(
-                                        work.pixels(panel.output, image, panel.output_channel))
-                                  : nullptr;
+        store_task.output =
+            store ? reinterpret_cast<float*>(work.pixels(panel.output, image, panel.output_channel))
+                  : nullptr;
         store_task.output_strides = {target.row, target.pixel};
         store_task.channels = panel.vectors * vector_channels;
         store_task.first = first;
@@ -163,7 +166,8 @@ bool suits_winograd(const ElementKernels& kernels, nn::Size2 window, nn::Size2 s
 
 at::Tensor transform_winograd_weight(const at::Tensor& weight) {
   const at::Tensor g =
-      at::tensor({1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0.0, 0.0, 1.0}, weight.options()).reshape({4, 3});
+      at::tensor({1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0.0, 0.0, 1.0}, weight.options())
+          .reshape({4, 3});
   return at::einsum("ak,oikl,bl->aboi", {g, weight, g})
       .reshape({kCoefficients, weight.size(0), weight.size(1)});
 }

@@ -35,10 +35,10 @@ CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_
 
 at::Tensor CifarSEResNet::compute(const at::Tensor& input) {
   at::Tensor x = nn::normalise_and_relu(conv1->forward(input), *bn1, *relu);  // N x 16 x 32 x 32
-  x = layer1->forward(x);                                                           // N x 16 x 32 x 32
-  x = layer2->forward(x);                                                           // N x 32 x 16 x 16
-  x = layer3->forward(x);                                                           // N x 64 x 8 x 8
-  return fc->forward(avgpool->forward(x).flatten(1));                               // N x classes
+  x = layer1->forward(x);                                                     // N x 16 x 32 x 32
+  x = layer2->forward(x);                                                     // N x 32 x 16 x 16
+  x = layer3->forward(x);                                                     // N x 64 x 8 x 8
+  return fc->forward(avgpool->forward(x).flatten(1));                         // N x classes
 }
 
 void CifarSEResNet::check_input(const at::Tensor& input) const {
@@ -66,8 +66,7 @@ CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, in
 }
 
 at::Tensor CifarSEPreActResNet::compute(const at::Tensor& input) {
-  at::Tensor x = layer3->forward(layer2->forward(
-      layer1->forward(conv1->forward(input))));  // N x 64 x 8 x 8
+  at::Tensor x = layer3->forward(layer2->forward(layer1->forward(conv1->forward(input))));  // N x 64 x 8 x 8
   x = nn::normalise_and_relu(x, *bn1, *relu);
   // PARITY: the original forgets to return this, and gives None.
   return fc->forward(avgpool->forward(x).flatten(1));

@@ -31,12 +31,13 @@ class ResNet : public nn::Module {
   }
 
   at::Tensor compute(const at::Tensor& input) override {
-    at::Tensor x = nn::normalise_and_relu(conv1->forward(input), *bn1, *relu);  // N x 64 x 112 x 112, from 224 x 224
-    x = layer1->forward(maxpool->forward(x));                            // N x 64 e x 56 x 56, e = kExpansion
-    x = layer2->forward(x);                                              // N x 128 e x 28 x 28
-    x = layer3->forward(x);                                              // N x 256 e x 14 x 14
-    x = layer4->forward(x);                                              // N x 512 e x 7 x 7
-    return fc->forward(avgpool->forward(x).flatten(1));                  // N x classes
+    at::Tensor x =
+        nn::normalise_and_relu(conv1->forward(input), *bn1, *relu);  // N x 64 x 112 x 112, from 224 x 224
+    x = layer1->forward(maxpool->forward(x));                        // N x 64 e x 56 x 56, e = kExpansion
+    x = layer2->forward(x);                                          // N x 128 e x 28 x 28
+    x = layer3->forward(x);                                          // N x 256 e x 14 x 14
+    x = layer4->forward(x);                                          // N x 512 e x 7 x 7
+    return fc->forward(avgpool->forward(x).flatten(1));              // N x classes
   }
 
   void check_input(const at::Tensor& input) const override {

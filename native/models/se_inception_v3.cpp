@@ -65,11 +65,11 @@ nn::Output Inception3::compute_all(const at::Tensor& input) {
 
 at::Tensor Inception3::run(const at::Tensor& input, at::Tensor* aux_logits) {
   at::Tensor x = options.transform_input ? to_half_normalisation(input) : input;  // N x 3 x 299 x 299
-  x = Conv2d_1a_3x3->forward(x);                     // N x 32 x 149 x 149
-  x = Conv2d_2a_3x3->forward(x);                     // N x 32 x 147 x 147
-  x = maxpool1->forward(Conv2d_2b_3x3->forward(x));  // N x 64 x 73 x 73
-  x = Conv2d_3b_1x1->forward(x);                     // N x 80 x 73 x 73
-  x = maxpool2->forward(Conv2d_4a_3x3->forward(x));  // N x 192 x 35 x 35
+  x = Conv2d_1a_3x3->forward(x);                                                  // N x 32 x 149 x 149
+  x = Conv2d_2a_3x3->forward(x);                                                  // N x 32 x 147 x 147
+  x = maxpool1->forward(Conv2d_2b_3x3->forward(x));                               // N x 64 x 73 x 73
+  x = Conv2d_3b_1x1->forward(x);                                                  // N x 80 x 73 x 73
+  x = maxpool2->forward(Conv2d_4a_3x3->forward(x));                               // N x 192 x 35 x 35
   for (const auto& block : mixed_5) {
     x = block->forward(x);  // N x 256, 288, 288 x 35 x 35
   }

@@ -1,8 +1,9 @@
 // Training steps of a residual block in two passes over memory instead of about twenty: BatchNorm with its
 // ReLU, and BatchNorm with the Squeeze-and-Excitation, the residual sum and the ReLU that follow it. The same
 // functions as the layers one after the other, forward and backward, for float32 channels-last activations on
-// the CPU; everything else goes through the layers: evaluation, other dtypes and devices, autocast, and PyTorch's
-// default layout, so that a ported script which never asked for channels-last rounds as PyTorch does.
+// the CPU; everything else goes through the layers: evaluation, other dtypes and devices, autocast, and
+// PyTorch's default layout, so that a ported script which never asked for channels-last rounds as PyTorch
+// does.
 //
 // Why it is the same: BatchNorm is y = p x + q per channel once its statistics are known, and SE's squeeze of
 // it is p mean(x) + q, so one pass that sums x and its square per image gives the statistics and the squeeze.

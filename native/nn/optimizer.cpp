@@ -30,7 +30,8 @@ namespace {
 // As clip_grad.py: keeps a gradient of zeros from a division by zero.
 constexpr double kNormEpsilon = 1e-6;
 
-// Whether element i of one lies where element i of the other does. The stride of a dimension of size 1 means nothing.
+// Whether element i of one lies where element i of the other does. The stride of a dimension of size 1 means
+// nothing.
 bool same_memory_order(const at::Tensor& left, const at::Tensor& right) {
   if (!left.is_cpu()) {
     return left.strides() == right.strides();
@@ -67,9 +68,9 @@ void check_gradient(const at::Tensor& parameter, const at::Tensor& gradient) {
       gradient.device() != parameter.device()) {
     throw Error("ERR_SENET_AUTOGRAD",
                 "a gradient does not fit its parameter: expected " + shape_text(parameter.sizes()) + " of " +
-                    dtype_name(parameter.scalar_type()) + " on " + device_name(parameter.device()) + ", got " +
-                    shape_text(gradient.sizes()) + " of " + dtype_name(gradient.scalar_type()) + " on " +
-                    device_name(gradient.device()));
+                    dtype_name(parameter.scalar_type()) + " on " + device_name(parameter.device()) +
+                    ", got " + shape_text(gradient.sizes()) + " of " + dtype_name(gradient.scalar_type()) +
+                    " on " + device_name(gradient.device()));
   }
 }
 
@@ -120,7 +121,8 @@ void Optimizer::set_state(const at::Tensor& parameter, ParameterState state) {
   states_[parameter.unsafeGetTensorImpl()] = {parameter, std::move(state)};
 }
 
-// With everything that the step reads, in the parameter's memory order. An empty momentum buffer is left to the caller.
+// With everything that the step reads, in the parameter's memory order. An empty momentum buffer is left to
+// the caller.
 ParameterState& Optimizer::state_for_step(const at::Tensor& parameter, const OptimizerOptions& options) {
   Entry& entry = states_[parameter.unsafeGetTensorImpl()];
   entry.parameter = parameter;
@@ -195,7 +197,8 @@ void Optimizer::step(const std::vector<ParameterGroup>& groups) {
       ParameterState& state = state_for_step(parameter, group.options);
       const bool has_momentum = kind_ == OptimizerKind::kSgd && group.options.momentum != 0;
       const bool first = has_momentum && !state.momentum_buffer.defined();
-      Batch& batch = batches[{parameter.device().type(), parameter.device().index(), parameter.scalar_type(), first}];
+      Batch& batch =
+          batches[{parameter.device().type(), parameter.device().index(), parameter.scalar_type(), first}];
       batch.first = first;
       batch.parameters.push_back(updated);
       batch.gradients.push_back(aligned(parameter.grad(), updated));
@@ -216,8 +219,8 @@ void Optimizer::step(const std::vector<ParameterGroup>& groups) {
     }
     for (const auto& [key, batch] : batches) {
       run(batch, group.options);
-      // The fused operators do not count as changes in place; backward through an older graph would compute with the
-      // new values.
+      // The fused operators do not count as changes in place; backward through an older graph would compute
+      // with the new values.
       for (const at::Tensor& updated : batch.parameters) {
         updated.unsafeGetTensorImpl()->bump_version();
       }
@@ -245,7 +248,8 @@ at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_
       first_device = gradient.device();
       any = true;
     }
-    batches[{gradient.device().type(), gradient.device().index(), gradient.scalar_type()}].push_back(gradient);
+    batches[{gradient.device().type(), gradient.device().index(), gradient.scalar_type()}].push_back(
+        gradient);
   }
   if (!any) {
     return at::zeros({}, at::kFloat);
@@ -267,8 +271,8 @@ at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_
   const at::Tensor total = at::linalg_vector_norm(at::stack(norms), norm_type);
   if (error_if_nonfinite && !std::isfinite(total.item<double>())) {
     throw Error("ERR_SENET_AUTOGRAD", "the norm of the gradients is " + std::to_string(total.item<double>()) +
-                                            ", so they cannot be clipped (errorIfNonfinite: false scales them "
-                                            "by it all the same)");
+                                          ", so they cannot be clipped (errorIfNonfinite: false scales them "
+                                          "by it all the same)");
   }
   const at::Tensor scale = at::clamp(max_norm / (total + kNormEpsilon), std::nullopt, 1.0);
   for (auto& [key, gradients] : batches) {
@@ -277,12 +281,14 @@ at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_
   return total;
 }
 
-void average_into(const std::vector<at::Tensor>& averages, const std::vector<at::Tensor>& values, double weight) {
+void average_into(const std::vector<at::Tensor>& averages, const std::vector<at::Tensor>& values,
+                  double weight) {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < averages.size(); ++i) {
     if (averages[i].sizes() != values[i].sizes() || averages[i].scalar_type() != values[i].scalar_type() ||
         averages[i].device() != values[i].device()) {
-      throw Error("ERR_SENET_SHAPE", "the module's tensors changed in shape, dtype or device since the average began");
+      throw Error("ERR_SENET_SHAPE",
+                  "the module's tensors changed in shape, dtype or device since the average began");
     }
   }
   std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>,

@@ -1,8 +1,10 @@
-// Optimisers on LibTorch's fused multi-tensor operators, gradient clipping and averaging of weights. Everything that the
-// operators take on trust (sizes, memory order, dtypes, devices: `_fused_sgd_` reads past a gradient that is too short)
-// is checked or put right here first. Knows no threads and no Node: a step is one call, by one thread at a time.
+// Optimisers on LibTorch's fused multi-tensor operators, gradient clipping and averaging of weights.
+// Everything that the operators take on trust (sizes, memory order, dtypes, devices: `_fused_sgd_` reads past
+// a gradient that is too short) is checked or put right here first. Knows no threads and no Node: a step is
+// one call, by one thread at a time.
 //
-// Follows torch/optim/{sgd,adam,adamw}.py, torch/nn/utils/clip_grad.py and torch/optim/swa_utils.py of PyTorch 2.13.
+// Follows torch/optim/{sgd,adam,adamw}.py, torch/nn/utils/clip_grad.py and torch/optim/swa_utils.py of
+// PyTorch 2.13.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -83,6 +85,7 @@ at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_
                           bool error_if_nonfinite);
 
 /// averages = averages + weight * (values - averages), for floating tensors; others are copied.
-void average_into(const std::vector<at::Tensor>& averages, const std::vector<at::Tensor>& values, double weight);
+void average_into(const std::vector<at::Tensor>& averages, const std::vector<at::Tensor>& values,
+                  double weight);
 
 }  // namespace senet::nn

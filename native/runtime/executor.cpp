@@ -19,6 +19,9 @@ namespace {
 
 // After this long without a job the allocator's cache goes back to the system.
 constexpr auto kIdleBeforeTrim = std::chrono::seconds(5);
+// How long a worker looks for the next job before it sleeps: a caller that awaits one forward after the other comes
+// back sooner, and waking a thread takes as long as a layer.
+constexpr auto kSpin = std::chrono::microseconds(100);
 // Workers, and the OpenMP teams that they start, yield to the JavaScript thread when the processors are all
 // in use.
 constexpr int kWorkerNiceness = 5;
@@ -26,6 +29,12 @@ constexpr int kWorkerNiceness = 5;
 void lower_priority() {
 #ifdef __linux__
   setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kWorkerNiceness);
+#endif
+}
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
 #endif
 }
 
@@ -68,12 +77,15 @@ void Executor::start_workers() {
 }
 
 void Executor::submit(std::shared_ptr<Job> job) {
-  std::lock_guard lock(mutex_);
-  if (closed_) {
-    throw Error("ERR_SENET_CLOSING", "the process is ending and takes no new jobs");
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) {
+      throw Error("ERR_SENET_CLOSING", "the process is ending and takes no new jobs");
+    }
+    start_workers();
+    queue_.push_back(std::move(job));
+    submitted_.fetch_add(1, std::memory_order_release);
   }
-  start_workers();
-  queue_.push_back(std::move(job));
   // Not notify_one: a worker above the configured number would swallow it.
   wake_.notify_all();
 }
@@ -204,6 +216,15 @@ void Executor::run_worker(size_t index) {
     trimmed = false;
     ended_.notify_all();
     wake_.notify_all();  // one that runs alone may have waited for this one, or others behind it
+    if (queue_.empty()) {
+      const uint64_t seen = submitted_.load(std::memory_order_relaxed);
+      lock.unlock();
+      const auto until = std::chrono::steady_clock::now() + kSpin;
+      while (submitted_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < until) {
+        pause();
+      }
+      lock.lock();
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 // for it.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -71,7 +72,8 @@ class Executor {
   Settings settings();
   Counts counts();
 
-  /// Queues a job; jobs start in the order of submission, one that runs alone when all before it have ended. Throws ERR_SENET_CLOSING after drain().
+  /// Queues a job; jobs start in the order of submission, one that runs alone when all before it have ended.
+  /// Throws ERR_SENET_CLOSING after drain().
   void submit(std::shared_ptr<Job> job);
   /// Drops the job if it has not started: it will never run, and its `done` is not called.
   bool cancel(const std::shared_ptr<Job>& job);
@@ -87,7 +89,7 @@ class Executor {
  private:
   Executor();
   void run_worker(size_t index);
-  void start_workers();     // with mutex_ held
+  void start_workers();    // with mutex_ held
   bool may_start() const;  // whether the first queued job may start now; with mutex_ held
   template <typename Keep>
   std::vector<std::shared_ptr<Job>> take_queued(Keep keep);  // with mutex_ held
@@ -96,6 +98,7 @@ class Executor {
   std::condition_variable wake_;   // a job or new settings for the workers
   std::condition_variable ended_;  // a job has ended
   std::deque<std::shared_ptr<Job>> queue_;
+  std::atomic<uint64_t> submitted_ = 0;  // jobs so far, for who looks without the mutex
   std::vector<const Job*> running_;
   Settings settings_;
   size_t started_workers_ = 0;

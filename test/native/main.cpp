@@ -13,6 +13,7 @@ int main(int count, char** arguments) {
   senet::test::Runner runner(count > 1 ? arguments[1] : "");
   senet::test::test_convolution(runner);
   senet::test::test_pixel_kernels(runner);
+  senet::test::test_winograd(runner);
   senet::test::test_programs(runner);
   senet::test::test_compiled_model(runner);
   return runner.finish();

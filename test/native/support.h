@@ -114,6 +114,7 @@ double sum_error(int64_t count);
 
 void test_convolution(Runner& runner);
 void test_pixel_kernels(Runner& runner);
+void test_winograd(Runner& runner);
 void test_programs(Runner& runner);
 void test_compiled_model(Runner& runner);
 

@@ -545,12 +545,13 @@ describe('compiled models', function () {
         expect(plan.multiplyAdds)
           .to.be.within(0.98 * 4.09e9, 1.02 * 4.09e9)
           .and.to.equal(sum(plan, 'multiplyAdds'));
-        // 28,071,976 parameters, 53,120 of them the two of each BatchNorm that become one bias.
+        // 28,071,976 parameters, 53,120 of them the two of each BatchNorm that become one bias. Winograd's convolutions
+        // have sixteen numbers for each nine.
         expect(plan.weightBytes)
-          .to.be.within(0.95 * 112e6, 1.05 * 112e6)
+          .to.be.within(0.95 * 112e6, 1.1 * 112e6)
           .and.to.equal(sum(plan, 'weightBytes'));
         const halfPlan = half.explain();
-        expect(halfPlan.weightBytes).to.be.within(0.48 * plan.weightBytes, 0.55 * plan.weightBytes);
+        expect(halfPlan.weightBytes).to.be.within(0.95 * 56e6, 1.1 * 56e6);
         expect(halfPlan.multiplyAdds).to.be.within(0.99 * plan.multiplyAdds, 1.01 * plan.multiplyAdds);
         for (const step of plan.steps) {
           expect(step.name).to.be.a('string').and.not.equal('');
