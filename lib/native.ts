@@ -32,12 +32,12 @@ function checkPlatform(): void {
 /**
  * Requires the addon with OpenMP's threads told to wait patiently. By default a thread of libgomp spins for milliseconds
  * at a barrier; beside other busy threads (an image decoder, another process) that is time taken from the one it waits
- * for, and a forward takes several times as long. Four thousand turns, a tenth of a millisecond, cost little on an idle machine (see
+ * for, and a forward takes several times as long. A thousand turns cost nothing measurable on an idle machine (see
  * CONTRIBUTING.md). libgomp reads the variable when it is loaded and never again; a user's own choice stands.
  */
 function requirePatiently(file: string): NativeBinding {
   const chosen = process.env.OMP_WAIT_POLICY ?? process.env.GOMP_SPINCOUNT;
-  if (chosen === undefined) process.env.GOMP_SPINCOUNT = '4000';
+  if (chosen === undefined) process.env.GOMP_SPINCOUNT = '1000';
   try {
     // eslint-disable-next-line @typescript-eslint/no-require-imports -- an addon can only be required
     return require(file) as NativeBinding;

@@ -28,7 +28,7 @@ async function learn(
 ): Promise<Learnt> {
   return tidy(async () => {
     manualSeed(seed);
-    const side = name.endsWith('20') ? 32 : 64;
+    const side = name === 'se_resnet18' ? 64 : 32;
     const model = createModel(name, { numClasses: 10 });
     const x = randn([6, 3, side, side]).to({ dtype, memoryFormat });
     model.to(dtype).train();
