@@ -1,7 +1,8 @@
 // Where the threads of a run wait for each other between steps. OpenMP's own barrier spins for as long as its
-// environment says, and hardly at all once the process has more OpenMP threads than processors (the JavaScript
-// thread has a team of its own); sleeping and waking costs as much as a small step. This one spins for about as long
-// as a step may differ between threads, and then sleeps, so that other processes lose little.
+// environment says, and hardly at all once the process has more OpenMP threads than processors (the
+// JavaScript thread has a team of its own); sleeping and waking costs as much as a small step. This one spins
+// for about as long as a step may differ between threads, and then sleeps, so that other processes lose
+// little.
 #pragma once
 
 #include <atomic>

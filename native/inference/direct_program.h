@@ -22,8 +22,8 @@
 // W3 mean(x) + b3. So the excitation is computed before that convolution runs, from the mean of its input and
 // with W1 W3 folded into one matrix, and the convolution scales its own output.
 //
-// - Convolutions of 3 x 3 windows and stride 1 take sixteen products for four outputs instead of thirty-six, in
-// float32: winograd_step.h. The products are fewer, the additions more; the error stays within a factor of
+// - Convolutions of 3 x 3 windows and stride 1 take sixteen products for four outputs instead of thirty-six,
+// in float32: winograd_step.h. The products are fewer, the additions more; the error stays within a factor of
 // three of an ordinary forward's, which test/parity checks for every model.
 //
 // - The sum with the residual is written where the residual was, if nobody else reads that.

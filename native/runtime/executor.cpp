@@ -19,8 +19,8 @@ namespace {
 
 // After this long without a job the allocator's cache goes back to the system.
 constexpr auto kIdleBeforeTrim = std::chrono::seconds(5);
-// How long a worker looks for the next job before it sleeps: a caller that awaits one forward after the other comes
-// back sooner, and waking a thread takes as long as a layer.
+// How long a worker looks for the next job before it sleeps: a caller that awaits one forward after the other
+// comes back sooner, and waking a thread takes as long as a layer.
 constexpr auto kSpin = std::chrono::microseconds(100);
 // Workers, and the OpenMP teams that they start, yield to the JavaScript thread when the processors are all
 // in use.

@@ -64,7 +64,8 @@ function main() {
       const told = ['--seconds', options.seconds, '--threads', options.threads];
       result.node.push(runJson(process.execPath, [__filename, '--measure', name, ...told]).milliseconds);
       // As lib/native.ts sets it for a Node process.
-      const environment = process.env.OMP_WAIT_POLICY ?? process.env.GOMP_SPINCOUNT ? {} : { GOMP_SPINCOUNT: '1000' };
+      const environment =
+        (process.env.OMP_WAIT_POLICY ?? process.env.GOMP_SPINCOUNT) ? {} : { GOMP_SPINCOUNT: '1000' };
       const loop = [name, options.threads, String(WARM_UP_SECONDS), options.seconds];
       result.loop.push(runJson(LOOP, loop, environment).milliseconds);
     }

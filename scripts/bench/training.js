@@ -46,14 +46,16 @@ const PEERS = Object.fromEntries(
     ]),
   ),
 );
-const PEER_BFLOAT16 = { 'PyTorch, bfloat16, channels-last': { channelsLast: true, workers: 1, bfloat16: true } };
+const PEER_BFLOAT16 = {
+  'PyTorch, bfloat16, channels-last': { channelsLast: true, workers: 1, bfloat16: true },
+};
 
 /** Image data, and weights that both begin with. */
 async function prepare(folder, model) {
   const { createModel, manualSeed, save } = require('../..');
   const { images, stored, classes } = MODELS[model];
   const files = Object.fromEntries(
-    ['pixels', 'labels', 'weights'].map((name) => [name, path.join(folder, `${model}.${name}`)]),
+    ['pixels', 'labels', 'pt'].map((name) => [name, path.join(folder, `${model}.${name}`)]),
   );
   const pixels = Buffer.alloc(images * 3 * stored * stored);
   let state = 1;
@@ -68,9 +70,9 @@ async function prepare(folder, model) {
   );
   manualSeed(0);
   const network = createModel(model);
-  await save(network, files.weights);
+  await save(network, files.pt);
   network.dispose();
-  return files;
+  return { pixels: files.pixels, labels: files.labels, weights: files.pt };
 }
 
 function peakMegabytes() {
@@ -107,14 +109,14 @@ async function measureOurs(job) {
   const data = new PixelDataset(readFileSync(job.pixels), readFileSync(job.labels), shape, names);
   const plain = new Compose([new ToTensor(), new Normalize(PREPROCESSING)]);
   const transform = new Compose([
-    new RandomCrop(job.side, { padding: job.padding }),
+    new RandomCrop({ size: job.side, padding: job.padding }),
     new RandomHorizontalFlip(),
     plain,
   ]);
   let loss;
   for await (const { images, labels } of new DataLoader(data, { batchSize: job.batch, transform: plain })) {
-    const corner = images.narrow(2, 0, job.side).narrow(3, 0, job.side).contiguous();
-    loss = await step(corner, labels);
+    const rows = senet.ops.call('aten::narrow', images, 2, 0, job.side);
+    loss = await step(senet.ops.call('aten::narrow', rows, 3, 0, job.side).contiguous(), labels);
     break;
   }
   const loader = new DataLoader(data, { batchSize: job.batch, shuffle: true, dropLast: true, transform });
@@ -161,7 +163,8 @@ async function main() {
   const python = findPython(options.python);
   const models = options.models.split(',');
   const unknown = models.find((model) => !Object.hasOwn(MODELS, model));
-  if (unknown !== undefined) throw new Error(`--models: expected ${Object.keys(MODELS).join(', ')}, got ${unknown}`);
+  if (unknown !== undefined)
+    throw new Error(`--models: expected ${Object.keys(MODELS).join(', ')}, got ${unknown}`);
   const engines = { ...OURS, ...(python === null ? {} : { ...PEERS, ...PEER_BFLOAT16 }) };
   const folder = mkdtempSync(path.join(tmpdir(), 'senet-bench-'));
   try {
@@ -173,7 +176,14 @@ async function main() {
       runs[model] = Object.fromEntries(Object.keys(engines).map((name) => [name, []]));
       for (let round = 0; round < Number(options.rounds); round++) {
         for (const [name, engine] of Object.entries(engines)) {
-          const job = JSON.stringify({ model, ...MODELS[model], ...PREPROCESSING, ...files, ...common, ...engine });
+          const job = JSON.stringify({
+            model,
+            ...MODELS[model],
+            ...PREPROCESSING,
+            ...files,
+            ...common,
+            ...engine,
+          });
           runs[model][name].push(
             name in OURS
               ? runJson(process.execPath, [__filename, '--measure', job])
@@ -221,7 +231,9 @@ function report(runs, controlP99, python) {
   }
   for (const [model, engines] of Object.entries(runs)) {
     const { batch } = MODELS[model];
-    console.log(`\n${model}, batch ${batch}, ${options.threads} threads; median (range) of ${options.rounds} rounds`);
+    console.log(
+      `\n${model}, batch ${batch}, ${options.threads} threads; median (range) of ${options.rounds} rounds`,
+    );
     console.log(`${''.padEnd(52)}${'images a second'.padEnd(26)}peak MB`);
     for (const [name, all] of Object.entries(engines)) {
       const rates = all.map(({ secondsPerStep }) => batch / secondsPerStep);
@@ -245,7 +257,9 @@ function report(runs, controlP99, python) {
 }
 
 async function measureJob(job) {
-  console.log(JSON.stringify(await (job.control === undefined ? measureOurs(job) : measureControl(job.control))));
+  console.log(
+    JSON.stringify(await (job.control === undefined ? measureOurs(job) : measureControl(job.control))),
+  );
   process.exit(0);
 }
 

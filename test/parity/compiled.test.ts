@@ -469,15 +469,7 @@ describe(`compiled models on ${device}`, function () {
     ): Promise<number[]> {
       const data = await readIdxDataset(files.images, files.labels);
       const model = se_resnet20({ reduction: 4, initWeights: false }).eval();
-      const weights = path.join(
-        FIXTURES,
-        '..',
-        '..',
-        'assets',
-        'weights',
-        'se_resnet20_fashion_mnist.safetensors',
-      );
-      model.loadStateDict(await load(weights));
+      model.loadStateDict(await load(path.join(FIXTURES, 'se_resnet20_fashion_mnist-ec67461cf95ad.pkl')));
       const compiled = await model.to(device).compile({ dtype });
       model.dispose();
       const pixels = data.height * data.width;
