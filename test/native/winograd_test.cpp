@@ -13,7 +13,7 @@ namespace {
 
 using namespace inference;
 
-struct Case {
+struct WinogradCase {
   int64_t images;
   int64_t in;
   int64_t out;
@@ -41,8 +41,8 @@ struct Case {
   }
 };
 
-Case draw_case(Random& random) {
-  Case of{};
+WinogradCase draw_winograd_case(Random& random) {
+  WinogradCase of{};
   of.images = random.of<int64_t>({1, 1, 2, 5});
   of.in = random.of<int64_t>({16, 17, 32, 40, 80});
   of.out = random.of<int64_t>({16, 20, 48, 64, 100, 192});
@@ -76,7 +76,7 @@ Placement placed(int64_t channels, int64_t pixel, int64_t height, int64_t width,
   return at;
 }
 
-void check_case(const Variant& variant, const Case& of, Random& random) {
+void check_winograd_case(const Variant& variant, const WinogradCase& of, Random& random) {
   const int64_t out_pixel = padded(of.out) + of.out_channel + of.extra_channels;
   Layout layout;
   const nn::Size2 border = {of.padding[0] + of.extra_border, of.padding[1] + of.extra_border};
@@ -144,11 +144,11 @@ void check_case(const Variant& variant, const Case& of, Random& random) {
     step.run(work);
   }
 
-  at::Tensor expected = at::conv2d(x, weight, bias, 1, of.padding);
+  at::Tensor expected = at::conv2d(x, weight, bias, {1, 1}, of.padding);
   if (of.activation == Activation::kRelu) {
     expected = expected.relu();
   }
-  const at::Tensor magnitude = at::conv2d(x.abs(), weight.abs(), bias.abs(), 1, of.padding).max();
+  const at::Tensor magnitude = at::conv2d(x.abs(), weight.abs(), bias.abs(), {1, 1}, of.padding).max();
   const at::Tensor allowed = 4 * sum_error(9 * of.in) * magnitude;
   const at::Tensor output = arena.narrow(0, of.images * input_bytes / 4, of.images * output_bytes / 4)
                                 .reshape({of.images, of.height() + 2, of.width() + 2, out_pixel})
@@ -185,7 +185,7 @@ void test_winograd(Runner& runner) {
       runner.test("winograd, " + variant.name, [&] {
         Random random(31);
         for (int i = 0; i < 120; ++i) {
-          check_case(variant, draw_case(random), random);
+          check_winograd_case(variant, draw_winograd_case(random), random);
         }
       });
     }
