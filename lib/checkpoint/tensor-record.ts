@@ -4,6 +4,7 @@
  * native reader checks bounds again. Follows `at::native::set_storage` for what a view of a storage may be.
  */
 import type { ByteRange, DType, TensorRead } from '../binding';
+import { isFloating } from '../tensor/dtype';
 import { MAX_RANK, MAX_REPEATED_ELEMENTS } from './limits';
 import { checkpointError } from './problems';
 
@@ -85,7 +86,7 @@ export function contiguousStride(shape: readonly number[]): number[] {
  * Errors: ERR_SENET_CHECKPOINT_FORMAT, ERR_SENET_CHECKPOINT_LIMIT.
  */
 export function makeTensorRecord(claim: TensorClaim, label: string, where: string): TensorRecord {
-  const { dtype, shape, stride, storageOffset, storage } = claim;
+  const { dtype, shape, stride, storageOffset, storage, requiresGrad } = claim;
   const wrong = (message: string): Error =>
     checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, `${where}: ${message}`);
   if (shape.length > MAX_RANK) {
@@ -132,7 +133,8 @@ export function makeTensorRecord(claim: TensorClaim, label: string, where: strin
       );
     }
   }
-  return new TensorRecord(dtype, shape, stride, storageOffset, storage, claim.requiresGrad);
+  if (requiresGrad && !isFloating(dtype)) throw wrong(`a tensor of ${dtype} that requires gradients`);
+  return new TensorRecord(dtype, shape, stride, storageOffset, storage, requiresGrad);
 }
 
 /** What the native reader is asked for: each storage once, and each tensor as a view of one. */

@@ -414,13 +414,11 @@ function makeParameter(args: readonly Value[], context: CallContext): TensorReco
   if (!(tensor instanceof TensorRecord) || typeof requiresGrad !== 'boolean') {
     throw context.rebuilder.format(`${context.name} of a ${kindOf(tensor ?? null)}`, context.at);
   }
-  return new TensorRecord(
-    tensor.dtype,
-    tensor.shape,
-    tensor.stride,
-    tensor.storageOffset,
-    tensor.storage,
-    requiresGrad,
+  const { dtype, shape, stride, storageOffset, storage } = tensor;
+  return makeTensorRecord(
+    { dtype, shape, stride, storageOffset, storage, requiresGrad },
+    context.rebuilder.label,
+    `parameter of the pickle at byte ${context.at}`,
   );
 }
 

@@ -35,6 +35,7 @@ interface Claim {
   offset?: Uint8Array;
   shape?: Uint8Array;
   stride?: Uint8Array;
+  requiresGrad?: boolean;
   extra?: Uint8Array;
 }
 
@@ -46,6 +47,7 @@ function tensorPickle(claim: Claim = {}): Buffer {
   const {
     shape = bytesOf(number(4), 0x85),
     stride = bytesOf(number(1), 0x85),
+    requiresGrad = false,
     extra = Buffer.alloc(0),
   } = claim;
   const id = bytesOf(
@@ -59,7 +61,15 @@ function tensorPickle(claim: Claim = {}): Buffer {
     extra,
     'Q',
   );
-  const rebuild = bytesOf('ctorch._utils\n_rebuild_tensor_v2\n(', id, offset, shape, stride, 0x89, '}tR');
+  const rebuild = bytesOf(
+    'ctorch._utils\n_rebuild_tensor_v2\n(',
+    id,
+    offset,
+    shape,
+    stride,
+    requiresGrad ? 0x88 : 0x89,
+    '}tR',
+  );
   return bytesOf(0x80, 2, '}', text('w'), rebuild, 's.');
 }
 
@@ -203,6 +213,7 @@ describe('checkpoint: tensors that lie about their storage', () => {
       { shape: bytesOf(long(2n ** 32n), long(2n ** 32n), 0x86), stride: pair(1, 1) },
       FORMAT,
     ],
+    ['integers that require gradients', { type: 'IntStorage', requiresGrad: true }, FORMAT],
     ['a size beyond 2**53', { shape: bytesOf(long(2n ** 62n), 0x85) }, FORMAT],
     ['a stride beyond 2**53', { stride: bytesOf(long(2n ** 62n), 0x85) }, FORMAT],
     [
