@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "inference/winograd_step.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
@@ -294,30 +295,31 @@ class Lowering {
     }
     const Linearised linear = linearise(node);
     const Place to = place(node.output);
-    ConvolutionStep& step =
-        add_convolution(node, place(node.inputs.front()).buffer, linear.weight, linear.bias, to,
-                        node.relu ? Activation::kRelu : Activation::kNone);
+    ConvolutionStep& step = add_convolution(node, place(node.inputs.front()).buffer, linear, to,
+                                            node.relu ? Activation::kRelu : Activation::kNone);
     steps_of_[node.output] = &step;
   }
 
   // Convolution without bias, then the average, then bias and ReLU. The zeros of the padding stay zeros.
   void pooled_convolution(const Node& pool_node, const Node& node) {
-    const Linearised linear = linearise(node);
+    Linearised linear = linearise(node);
+    const std::vector<float> shift = to_floats(linear.bias);
+    linear.bias = at::zeros_like(linear.bias);
     const int64_t channels = node.weight.size(0);
     const BufferId narrow =
         add_buffer({pool_node.inputs.front(), channels, padded_channels(channels), {0, 0}, is_float_});
-    add_convolution(node, place(pool_node.inputs.front()).buffer, linear.weight, at::zeros_like(linear.bias),
-                    {narrow, 0}, Activation::kNone);
+    add_convolution(node, place(pool_node.inputs.front()).buffer, linear, {narrow, 0}, Activation::kNone);
     auto pool_step = make_pool(pool_node, narrow, place(node.output));
-    pool_step->shift = to_floats(linear.bias);
+    pool_step->shift = shift;
     pool_step->activation = node.relu ? Activation::kRelu : Activation::kNone;
     pool_step->fused = {"bias", "relu"};
     result_.steps.push_back(std::move(pool_step));
   }
 
   // A step of its own, or panels of the step that reads the same input through the same window.
-  ConvolutionStep& add_convolution(const Node& node, BufferId input, const at::Tensor& weight,
-                                   const at::Tensor& bias, Place to, Activation activation) {
+  ConvolutionStep& add_convolution(const Node& node, BufferId input, const Linearised& linear, Place to,
+                                   Activation activation) {
+    const at::Tensor& weight = linear.weight;
     ConvolutionStep* step = is_pointwise(node) ? find_sibling(node, input) : nullptr;
     if (step == nullptr && suits_winograd(*element_kernels_, weight, node.stride)) {
       step = &new_convolution(node.name, input, weight, node.stride, node.padding, element_kernels_,
@@ -328,7 +330,7 @@ class Lowering {
     } else {
       step->fused.push_back(node.name);
     }
-    add_panels(*step, weight, bias, to, activation, is_float_);
+    add_panels(*step, linear, to, activation, is_float_);
     if (activation == Activation::kRelu && (step->fused.empty() || step->fused.front() != "relu")) {
       step->fused.insert(step->fused.begin(), "relu");
     }
@@ -387,54 +389,68 @@ class Lowering {
   }
 
   // Narrower panels where the widest would not stay in a core's second-level cache beside its input.
-  int32_t most_vectors(const at::Tensor& weight, bool is_float) const {
-    const int64_t window = weight.size(2) * weight.size(3);
+  int32_t most_vectors(int64_t window, int64_t in_channels, bool is_float) const {
     int32_t vectors = kernels_.max_vectors;
-    while (vectors > 2 && packed_bytes(vectors * kernels_.vector_channels, window, weight.size(1), is_float) >
+    while (vectors > 2 && packed_bytes(vectors * kernels_.vector_channels, window, in_channels, is_float) >
                               kMostPanelBytes) {
       vectors /= 2;
     }
     return vectors;
   }
 
-  void add_panels(ConvolutionStep& step, const at::Tensor& weight, const at::Tensor& bias, Place to,
-                  Activation activation, bool weights_are_float) {
+  void add_panels(ConvolutionStep& step, const Linearised& linear, Place to, Activation activation,
+                  bool weights_are_float) {
+    const int64_t channels = linear.weight.size(0);
     // Winograd's weights are those of sixteen 1 x 1 convolutions, one after the other.
     auto* const winograd = dynamic_cast<WinogradStep*>(&step);
-    const at::Tensor planes = winograd == nullptr
-                                  ? weight.unsqueeze(0)
-                                  : transform_winograd_weight(weight).unsqueeze(-1).unsqueeze(-1);
-    const int64_t channels = weight.size(0);
-    const std::vector<int32_t> vectors =
-        split_panels(channels, kernels_.vector_channels, most_vectors(planes[0], weights_are_float));
-    const int64_t window = planes.size(3) * planes.size(4);
+    const int64_t window = winograd == nullptr ? step.kernel[0] * step.kernel[1] : 1;
     const int64_t pixel = buffer(step.input).pixel;
     const int64_t plane_bytes = packed_bytes(channels, window, pixel, weights_are_float);
-    const int64_t bytes = planes.size(0) * plane_bytes;
-    TORCH_INTERNAL_ASSERT(packed_ + bytes <= weights_.numel());
-    for (int64_t k = 0; k < planes.size(0); ++k) {
-      pack_convolution(planes[k], pixel, weights_are_float, kernels_.vector_channels, vectors,
-                       weights_.mutable_data_ptr<uint8_t>() + packed_ + k * plane_bytes);
+    const size_t first_panel = step.panels.size();
+    int64_t offset = packed_;
+    int64_t channel = 0;
+    for (const int32_t vectors : split_panels(channels, kernels_.vector_channels,
+                                              most_vectors(window, step.in_channels, weights_are_float))) {
+      step.panels.push_back({vectors, activation, offset, static_cast<int64_t>(step.bias.size()) + channel,
+                             to.buffer, to.channel + channel});
+      const int64_t panel_channels = vectors * kernels_.vector_channels;
+      channel += panel_channels;
+      offset += packed_bytes(panel_channels, window, pixel, weights_are_float);
     }
+    const int64_t bytes = (winograd == nullptr ? 1 : kWinogradCoefficients) * plane_bytes;
+    TORCH_INTERNAL_ASSERT(packed_ + bytes <= weights_.numel());
+    packed_ += bytes;
     if (winograd != nullptr) {
       winograd->coefficient_bytes = plane_bytes;
     }
     step.weights = weights_;
     step.packed_bytes += bytes;
-    const int64_t end = packed_ + bytes;
-    int64_t channel = 0;
-    for (size_t i = 0; i < vectors.size(); ++i) {
-      step.panels.push_back({vectors[i], activation, packed_,
-                             static_cast<int64_t>(step.bias.size()) + channel, to.buffer,
-                             to.channel + channel});
-      const int64_t panel_channels = vectors[i] * kernels_.vector_channels;
-      channel += panel_channels;
-      packed_ += packed_bytes(panel_channels, window, pixel, weights_are_float);
-    }
-    packed_ = end;
-    const std::vector<float> values = to_floats(bias);
+    const auto first_channel = static_cast<int64_t>(step.bias.size());
+    const std::vector<float> values = to_floats(linear.bias);
     step.bias.insert(step.bias.end(), values.begin(), values.end());
     step.out_channels += channels;
+
+    auto* const packed = weights_.mutable_data_ptr<uint8_t>();
+    const auto pack = [&](const Panel& panel) {
+      const int64_t first = panel.channel - first_channel;
+      const int64_t panel_channels = panel.vectors * kernels_.vector_channels;
+      const at::Tensor rows = linear.product(first, std::min(panel_channels, channels - first));
+      uint8_t* const at = packed + panel.weight_offset;
+      if (winograd == nullptr) {
+        pack_panel(rows, pixel, weights_are_float, panel_channels, at);
+        return;
+      }
+      const at::Tensor planes = transform_winograd_weight(rows).unsqueeze(-1).unsqueeze(-1);
+      for (int64_t k = 0; k < kWinogradCoefficients; ++k) {
+        pack_panel(planes[k], pixel, weights_are_float, panel_channels, at + k * plane_bytes);
+      }
+    };
+    at::parallel_for(static_cast<int64_t>(first_panel), static_cast<int64_t>(step.panels.size()), 1,
+                     [&](int64_t begin, int64_t end) {
+                       for (int64_t i = begin; i < end; ++i) {
+                         pack(step.panels[static_cast<size_t>(i)]);
+                       }
+                     });
   }
 
   // --- squeeze and excitation
@@ -458,14 +474,14 @@ class Lowering {
         places_[index(node.output)] = places_[index(node.inputs[1])];
       }
       const Linearised last = linearise(*before);
-      const at::Tensor last_weight = last.weight.flatten(1);
       const at::Tensor squeeze = to_double(node.squeeze_weight);
+      const at::Tensor last_weight = last.product(0, last.weight.size(0)).flatten(1);
       const BufferId mean = mean_of(before->inputs.front(), node.name, /*is_float=*/true);
       const BufferId scale =
           excite(node, mean, at::matmul(squeeze, last_weight), at::matmul(squeeze, last.bias));
       ConvolutionStep& step = new_convolution(before->name, place(before->inputs.front()).buffer, last.weight,
                                               before->stride, before->padding, element_kernels_);
-      add_panels(step, last.weight, last.bias, place(node.output), activation, is_float_);
+      add_panels(step, last, place(node.output), activation, is_float_);
       step.scale = scale;
       step.residual = residual;
       step.fused = std::move(fused);
@@ -501,7 +517,7 @@ class Lowering {
     const bool is_float = buffer(input).is_float;
     ConvolutionStep& step =
         new_convolution(name, input, window, {1, 1}, {0, 0}, is_float ? kernels_.float32 : kernels_.bfloat16);
-    add_panels(step, window, bias, {output, 0}, activation, is_float);
+    add_panels(step, {window, {}, bias}, {output, 0}, activation, is_float);
     step.output_is_float = buffer(output).is_float;
     return step;
   }

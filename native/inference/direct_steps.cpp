@@ -401,44 +401,39 @@ std::vector<BufferId> StoreStep::writes() const {
   return {};
 }
 
-void pack_convolution(const at::Tensor& weight, int64_t pixel, bool is_float, int32_t vector_channels,
-                      const std::vector<int32_t>& panel_vectors, uint8_t* to) {
-  const at::Tensor source = weight.contiguous();
-  const double* from = source.const_data_ptr<double>();
-  const int64_t out_channels = source.size(0);
-  const int64_t in_channels = source.size(1);
-  const int64_t window = source.size(2) * source.size(3);
+void pack_panel(const at::Tensor& weight, int64_t pixel, bool is_float, int64_t channels, uint8_t* to) {
+  const double* from = weight.const_data_ptr<double>();
+  const int64_t out_channels = weight.size(0);
+  const int64_t in_channels = weight.size(1);
+  const int64_t window = weight.size(2) * weight.size(3);
+  const int64_t length = in_channels * window;
   const int64_t group = is_float ? 1 : 2;
-  const auto pack_panel = [&](int64_t first_channel, int64_t channels) {
-    const int64_t filled = std::min(channels, out_channels - first_channel);
-    uint8_t* const panel = to + first_channel * window * pixel * (is_float ? 4 : 2);
-    std::memset(panel, 0, static_cast<size_t>(channels * window * pixel * (is_float ? 4 : 2)));
-    for (int64_t i = 0; i < in_channels; ++i) {
-      for (int64_t w = 0; w < window; ++w) {
-        const double* values = from + (first_channel * in_channels + i) * window + w;
-        const int64_t k = w * pixel + i;
-        const int64_t at = (k / group) * channels * group + k % group;
-        for (int64_t o = 0; o < filled; ++o) {
-          const float value = static_cast<float>(values[o * in_channels * window]);
-          if (is_float) {
-            reinterpret_cast<float*>(panel)[at + o] = value;
-          } else {
-            reinterpret_cast<uint16_t*>(panel)[at + o * group] = c10::detail::round_to_nearest_even(value);
-          }
+  if (out_channels < channels || in_channels < pixel) {
+    std::memset(to, 0, static_cast<size_t>(packed_bytes(channels, window, pixel, is_float)));
+  }
+  // A few elements of all channels at a time: so many lines of the source stay in the first-level cache.
+  constexpr int64_t kElements = 16;
+  std::vector<float> transposed(static_cast<size_t>(kElements * channels));
+  for (int64_t first = 0; first < length; first += kElements) {
+    const int64_t count = std::min(kElements, length - first);
+    for (int64_t o = 0; o < out_channels; ++o) {
+      for (int64_t e = 0; e < count; ++e) {
+        transposed[static_cast<size_t>(e * channels + o)] = static_cast<float>(from[o * length + first + e]);
+      }
+    }
+    for (int64_t e = 0; e < count; ++e) {
+      const int64_t k = (first + e) % window * pixel + (first + e) / window;
+      const int64_t at = (k / group) * channels * group + k % group;
+      const float* const values = transposed.data() + e * channels;
+      if (is_float) {
+        std::copy_n(values, out_channels, reinterpret_cast<float*>(to) + at);
+      } else {
+        for (int64_t o = 0; o < out_channels; ++o) {
+          reinterpret_cast<uint16_t*>(to)[at + o * group] = c10::detail::round_to_nearest_even(values[o]);
         }
       }
     }
-  };
-  std::vector<int64_t> first_channels = {0};
-  for (const int32_t vectors : panel_vectors) {
-    first_channels.push_back(first_channels.back() + vectors * vector_channels);
   }
-  at::parallel_for(0, static_cast<int64_t>(panel_vectors.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = first_channels[static_cast<size_t>(i)];
-      pack_panel(first, first_channels[static_cast<size_t>(i + 1)] - first);
-    }
-  });
 }
 
 int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float) {

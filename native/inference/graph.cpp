@@ -455,11 +455,16 @@ Graph build_graph(nn::Module& module) {
   return graph;
 }
 
+at::Tensor Linearised::product(int64_t first, int64_t count) const {
+  at::Tensor rows = to_float64(weight.narrow(0, first, count)).contiguous();
+  return scale.defined() ? rows.mul_(scale.narrow(0, first, count)) : rows;
+}
+
 Linearised linearise(const Node& node) {
   const at::TensorOptions options = at::TensorOptions(at::kCPU).dtype(at::kDouble);
   Linearised result;
   if (node.weight.defined()) {
-    result.weight = to_float64(node.weight);
+    result.weight = node.weight.detach();
     result.bias = node.bias.defined() ? to_float64(node.bias) : at::zeros({node.weight.size(0)}, options);
   }
   if (node.batch_norm != nullptr) {
@@ -467,10 +472,10 @@ Linearised linearise(const Node& node) {
     const at::Tensor scale = to_float64(bn.weight) / (to_float64(bn.running_var) + bn.eps).sqrt();
     const at::Tensor shift = to_float64(bn.bias) - to_float64(bn.running_mean) * scale;
     if (node.weight.defined()) {
-      result.weight.mul_(scale.reshape({-1, 1, 1, 1}));
+      result.scale = scale.reshape({-1, 1, 1, 1});
       result.bias = result.bias * scale + shift;
     } else {
-      result = {scale, shift};
+      result = {scale, {}, shift};
     }
   }
   if (node.half_normalisation) {
@@ -478,9 +483,11 @@ Linearised linearise(const Node& node) {
     // to_half_normalisation.
     const at::Tensor mean = at::tensor({0.485, 0.456, 0.406}, options);
     const at::Tensor deviation = at::tensor({0.229, 0.224, 0.225}, options);
-    result.bias = result.bias +
-                  (result.weight * ((mean - 0.5) / 0.5).reshape({1, -1, 1, 1})).sum(at::IntArrayRef{1, 2, 3});
-    result.weight = result.weight * (deviation / 0.5).reshape({1, -1, 1, 1});
+    const at::Tensor folded = result.product(0, result.weight.size(0));
+    result.bias =
+        result.bias + (folded * ((mean - 0.5) / 0.5).reshape({1, -1, 1, 1})).sum(at::IntArrayRef{1, 2, 3});
+    result.weight = folded * (deviation / 0.5).reshape({1, -1, 1, 1});
+    result.scale = at::Tensor();
   }
   return result;
 }

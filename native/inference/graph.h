@@ -69,12 +69,18 @@ struct Graph {
 /// Throws ERR_SENET_COMPILE for a module that takes no image.
 Graph build_graph(nn::Module& module);
 
-/// y = weight * x + bias, in float64 on the CPU: what a convolution with its BatchNorm (and what its input
-/// goes through first) comes to, a linear layer, or a BatchNorm alone (weight is then a vector). Float64, so
-/// that the result is rounded once, when it is packed.
+/// y = scale * weight * x + bias: what a convolution with its BatchNorm (and what its input goes through
+/// first) comes to, a linear layer, or a BatchNorm alone (weight is then a vector). All but the weight is
+/// float64 on the CPU, and so is the product, so that it is rounded once, when it is packed. It is multiplied
+/// out for a few output channels at a time: a network's weights in float64 would be most of the memory that
+/// compiling touches.
 struct Linearised {
-  at::Tensor weight;
+  at::Tensor weight;  // as the module has it, or float64
+  at::Tensor scale;   // broadcasts against the weight; undefined: 1
   at::Tensor bias;
+
+  /// scale * weight of output channels [first, first + count), contiguous.
+  at::Tensor product(int64_t first, int64_t count) const;
 };
 Linearised linearise(const Node& node);
 

@@ -7,7 +7,7 @@
 // Layout. Activations are channels-last with the channels padded to a multiple of `kChannelBlock` and a
 // border of zeros around each image as wide as the padding of the convolutions that read it; so a convolution
 // has no special case at the edges, and the elements under one row of its window lie side by side in memory.
-// Weights are packed in panels of 1 to `max_vectors` vectors of output channels, see pack_convolution.
+// Weights are packed in panels of 1 to `max_vectors` vectors of output channels, see pack_panel.
 #pragma once
 
 #include <cstdint>

@@ -8,7 +8,6 @@
 namespace senet::inference {
 namespace {
 
-constexpr int64_t kCoefficients = 16;
 // Coefficients and products of a chunk: about half of a core's second-level cache.
 constexpr int64_t kChunkBytes = 512 * 1024;
 // Tiles that make reading a panel's weights worth it.
@@ -35,7 +34,7 @@ Chunks plan_chunks(int64_t in_pixel, int64_t out_channels) {
   Chunks chunks{};
   chunks.out_pitch = (out_channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
   const int64_t tile_bytes =
-      kCoefficients * (in_pixel + chunks.out_pitch) * static_cast<int64_t>(sizeof(float));
+      kWinogradCoefficients * (in_pixel + chunks.out_pitch) * static_cast<int64_t>(sizeof(float));
   chunks.tiles = std::max(kLeastTiles, kChunkBytes / tile_bytes);
   chunks.in_plane = chunks.tiles * in_pixel + kPlanePadding;
   chunks.out_plane = chunks.tiles * chunks.out_pitch + kPlanePadding;
@@ -46,7 +45,7 @@ Chunks plan_chunks(int64_t in_pixel, int64_t out_channels) {
 
 int64_t WinogradStep::scratch_bytes(const Layout& layout) const {
   const Chunks chunks = plan_chunks(layout.buffers[static_cast<size_t>(input)].pixel, out_channels);
-  return kCoefficients * (chunks.in_plane + chunks.out_plane) * static_cast<int64_t>(sizeof(float));
+  return kWinogradCoefficients * (chunks.in_plane + chunks.out_plane) * static_cast<int64_t>(sizeof(float));
 }
 
 void WinogradStep::run(const Work& work) const noexcept {
@@ -76,7 +75,7 @@ void WinogradStep::run(const Work& work) const noexcept {
   }
 
   auto* const coefficients = reinterpret_cast<float*>(work.scratch);
-  float* const products = coefficients + kCoefficients * chunks.in_plane;
+  float* const products = coefficients + kWinogradCoefficients * chunks.in_plane;
   const uint8_t* packed = weights.const_data_ptr<uint8_t>();
   // Calls `body` for the tiles of each image among [begin, end): image, its first and last tile, and where
   // they stand in the chunk.
@@ -124,7 +123,7 @@ void WinogradStep::run(const Work& work) const noexcept {
       kernels->winograd_input(load);
     });
     multiply.tiles = to - from;
-    for (int64_t k = 0; k < kCoefficients; ++k) {
+    for (int64_t k = 0; k < kWinogradCoefficients; ++k) {
       multiply.coefficients = coefficients + k * chunks.in_plane;
       for (int64_t i = first_panel; i < last_panel; ++i) {
         const Panel& panel = panels[static_cast<size_t>(i)];
@@ -169,7 +168,7 @@ at::Tensor transform_winograd_weight(const at::Tensor& weight) {
       at::tensor({1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0.0, 0.0, 1.0}, weight.options())
           .reshape({4, 3});
   return at::einsum("ak,oikl,bl->aboi", {g, weight, g})
-      .reshape({kCoefficients, weight.size(0), weight.size(1)});
+      .reshape({kWinogradCoefficients, weight.size(0), weight.size(1)});
 }
 
 }  // namespace senet::inference

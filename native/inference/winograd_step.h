@@ -16,6 +16,8 @@
 
 namespace senet::inference {
 
+inline constexpr int64_t kWinogradCoefficients = 16;
+
 class WinogradStep : public ConvolutionStep {
  public:
   void run(const Work& work) const noexcept override;
@@ -29,7 +31,7 @@ class WinogradStep : public ConvolutionStep {
 bool suits_winograd(const ElementKernels& kernels, nn::Size2 window, nn::Size2 stride, int64_t in_channels,
                     int64_t out_channels);
 
-/// [out, in, 3, 3] to [16, out, in], both float64.
+/// [out, in, 3, 3] to [kWinogradCoefficients, out, in], both float64.
 at::Tensor transform_winograd_weight(const at::Tensor& weight);
 
 }  // namespace senet::inference

@@ -43,12 +43,12 @@ class CachingAllocator final : public c10::Allocator {
   }
 
   c10::DataPtr allocate(size_t bytes) override {
-    const c10::Device cpu(c10::DeviceType::CPU);
-    if (bytes == 0) {
-      return {nullptr, nullptr, &CachingAllocator::release_block, cpu};
-    }
-    void* block = take_block(bytes);
-    return {block, block, &CachingAllocator::release_block, cpu};
+    return allocate(bytes, &CachingAllocator::release_block);
+  }
+
+  c10::DataPtr allocate(size_t bytes, c10::DeleterFnPtr release) {
+    void* block = bytes == 0 ? nullptr : take_block(bytes);
+    return {block, block, release, c10::Device(c10::DeviceType::CPU)};
   }
 
   c10::DeleterFnPtr raw_deleter() const override {
@@ -75,6 +75,12 @@ class CachingAllocator final : public c10::Allocator {
       for (void* block : blocks) {
         unmap(block, size);
       }
+    }
+  }
+
+  static void unmap_block(void* block) {
+    if (block != nullptr) {
+      instance().give_back(block, /*keep=*/false);
     }
   }
 
@@ -119,11 +125,11 @@ class CachingAllocator final : public c10::Allocator {
 
   static void release_block(void* block) {
     if (block != nullptr) {
-      instance().give_back(block);
+      instance().give_back(block, /*keep=*/true);
     }
   }
 
-  void give_back(void* block) {
+  void give_back(void* block, bool keep) {
     size_t size = 0;
     {
       std::lock_guard lock(mutex_);
@@ -132,7 +138,7 @@ class CachingAllocator final : public c10::Allocator {
         size = class_size(found->second);
         live_bytes_ -= found->second;
         live_.erase(found);
-        if (cached_bytes_ + size <= limit_) {
+        if (keep && cached_bytes_ + size <= limit_) {
           free_blocks_[size].push_back(block);
           cached_bytes_ += size;
           return;
@@ -201,6 +207,10 @@ void install_cpu_allocator() {
     return true;
   }();
   (void)installed;
+}
+
+c10::DataPtr allocate_uncached(size_t bytes) {
+  return CachingAllocator::instance().allocate(bytes, &CachingAllocator::unmap_block);
 }
 
 AllocatorCounts allocator_counts() {

@@ -5,6 +5,8 @@
 // back when the executor has been idle for a while.
 #pragma once
 
+#include <c10/core/Allocator.h>
+
 #include <cstddef>
 
 namespace senet::runtime {
@@ -18,6 +20,10 @@ struct AllocatorCounts {
 /// undone, since oneDNN frees its memory through whichever allocator is current. SENET_CACHING_ALLOCATOR=0
 /// keeps it counting but switches the cache off.
 void install_cpu_allocator();
+
+/// Memory that is given back to the system when it is freed, and not kept for the next allocation: for what
+/// is not needed again and again. Counted like all other. Throws ERR_SENET_OUT_OF_MEMORY.
+c10::DataPtr allocate_uncached(size_t bytes);
 
 AllocatorCounts allocator_counts();
 

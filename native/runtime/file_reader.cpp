@@ -2,10 +2,10 @@
 
 #include "core/error.h"
 #include "core/names.h"
+#include "runtime/allocator.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <c10/core/CPUAllocator.h>
 #include <c10/core/Storage.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -49,7 +49,7 @@ std::shared_ptr<Arena> allocate_arena(const std::vector<ByteRange>& ranges) {
     places.push_back(total);
     total += (range.length + kAlignment - 1) / kAlignment * kAlignment;
   }
-  arena->memory = c10::GetCPUAllocator()->allocate(static_cast<size_t>(total));
+  arena->memory = allocate_uncached(static_cast<size_t>(total));
   auto* base = static_cast<uint8_t*>(arena->memory.get());
   for (const int64_t place : places) {
     arena->starts.push_back(base + place);

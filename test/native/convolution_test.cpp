@@ -161,8 +161,7 @@ class Convolution {
     pixel_ = pixel;
     weights_ = at::empty({packed_bytes(of.out, of.window.height * of.window.width, pixel, variant.is_float)},
                          at::kByte);
-    pack_convolution(operands.weight, pixel, variant.is_float, variant.kernels->vector_channels, panels_,
-                     weights_.mutable_data_ptr<uint8_t>());
+    pack_panels(operands.weight, pixel, variant, panels_, weights_.mutable_data_ptr<uint8_t>());
   }
 
   // Computes the pixels between neighbouring cuts, one call for each and for each panel.
@@ -385,7 +384,7 @@ void check_packing(const Variant& variant) {
     const at::Tensor weight = random.tensor({out, in, kernel[0], kernel[1]}, variant.dtype()) + 2.0;
     const at::Tensor rounded = weight.to(variant.dtype()).to(at::kDouble);
     const at::Tensor memory = at::full({bytes + 64}, 0x5a, at::kByte);
-    pack_convolution(weight, pixel, variant.is_float, width, panels, memory.mutable_data_ptr<uint8_t>());
+    pack_panels(weight, pixel, variant, panels, memory.mutable_data_ptr<uint8_t>());
     expect(memory.narrow(0, bytes, 64).eq(0x5a).all().item<bool>(), where, ": wrote past packed_bytes");
 
     // Reading back as kernels.h says: a panel after the other, [tap][element][channel], for bfloat16 pairs of
@@ -432,7 +431,7 @@ void check_panels() {
 void test_convolution(Runner& runner) {
   runner.test("split_panels", check_panels);
   for_each_variant(runner, "convolution", [&](const Variant& variant) {
-    runner.test("pack_convolution, " + variant.name, [&] { check_packing(variant); });
+    runner.test("pack_panel, " + variant.name, [&] { check_packing(variant); });
     uint32_t seed = 0;
     for (const int64_t stride : {1, 2}) {
       for (const auto& [height, width] : {std::pair{1, 1}, std::pair{3, 3}, std::pair{5, 5}, std::pair{1, 7},

@@ -1,7 +1,10 @@
 #include "support.h"
 
+#include "inference/direct_steps.h"
+
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -40,6 +43,18 @@ at::Tensor Random::tensor(at::IntArrayRef shape, at::ScalarType rounded_to) {
 
 int64_t padded(int64_t channels) {
   return (channels + inference::kChannelBlock - 1) / inference::kChannelBlock * inference::kChannelBlock;
+}
+
+void pack_panels(const at::Tensor& weight, int64_t pixel, const Variant& variant,
+                 const std::vector<int32_t>& panel_vectors, uint8_t* to) {
+  int64_t first = 0;
+  for (const int32_t vectors : panel_vectors) {
+    const int64_t channels = vectors * variant.kernels->vector_channels;
+    const at::Tensor rows = weight.narrow(0, first, std::min(channels, weight.size(0) - first)).contiguous();
+    inference::pack_panel(rows, pixel, variant.is_float, channels, to);
+    to += inference::packed_bytes(channels, weight.size(2) * weight.size(3), pixel, variant.is_float);
+    first += channels;
+  }
 }
 
 at::Tensor with_zeros(const at::Tensor& tensor, int64_t dimension, int64_t size) {

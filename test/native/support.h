@@ -55,6 +55,9 @@ class Random {
 
 /// Channels as the kernels take them.
 int64_t padded(int64_t channels);
+/// Packs [out, in, height, width] (float64) panel after panel.
+void pack_panels(const at::Tensor& weight, int64_t pixel, const Variant& variant,
+                 const std::vector<int32_t>& panel_vectors, uint8_t* to);
 /// A float64 tensor with zeros appended along a dimension.
 at::Tensor with_zeros(const at::Tensor& tensor, int64_t dimension, int64_t size);
 

@@ -108,8 +108,8 @@ void check_winograd_case(const Variant& variant, const WinogradCase& of, Random&
       split_panels(of.out, step.vector_channels, variant.kernels->max_vectors);
   const at::Tensor planes = transform_winograd_weight(weight);
   for (int64_t k = 0; k < 16; ++k) {
-    pack_convolution(planes[k].reshape({of.out, of.in, 1, 1}), padded(of.in), true, step.vector_channels,
-                     vectors, step.weights.mutable_data_ptr<uint8_t>() + k * step.coefficient_bytes);
+    pack_panels(planes[k].reshape({of.out, of.in, 1, 1}), padded(of.in), variant, vectors,
+                step.weights.mutable_data_ptr<uint8_t>() + k * step.coefficient_bytes);
   }
   int64_t channel = 0;
   for (const int32_t count : vectors) {
