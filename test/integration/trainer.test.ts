@@ -2,7 +2,7 @@
  * The class Trainer: it learns, records what it does, goes on after an interruption as if there had been none, and says
  * what is wrong with bad input, the checkpoint on disk staying good.
  */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
@@ -27,6 +27,7 @@ import { rand, tensor } from '../../lib/tensor/factories';
 import { configure, manualSeed } from '../../lib/tensor/runtime';
 import { Trainer, type TrainerOptions, type TrainingProgress } from '../../lib/train/trainer';
 import { readTrainingCheckpoint } from '../../lib/train/training-checkpoint';
+import { findPython } from '../support/checkpoint-files';
 import { expectRejection, expectThrow } from '../support/errors';
 import { Temporary } from '../support/temporary';
 import { CLASSES, digest, smallDataset, testLoader, trainLoader } from '../support/training';
@@ -126,6 +127,35 @@ describe('Trainer', function () {
       layers: [1, 2],
     });
     expect(readdirSync(temporary.folder).filter((name) => name.endsWith('.tmp'))).to.deep.equal([]);
+  });
+
+  it('writes checkpoints that Python reads: weights, optimiser and scheduler', async function () {
+    const python = findPython();
+    if (python === null) {
+      console.log('      skipped: no Python with torch and safetensors (set SENET_TEST_PYTHON to one)');
+      this.skip();
+    }
+    const { trainer, model } = make({ checkpoint: { path: file('for-python.pt') } });
+    await trainer.run();
+    const program = `
+import json, sys, torch
+saved = torch.load(sys.argv[1], weights_only=True)
+parameters = [torch.nn.Parameter(t) for k, t in saved["model"].items() if t.is_floating_point() and "running" not in k]
+optimizer = torch.optim.SGD(parameters, lr=1)
+scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1, total_steps=2)
+optimizer.load_state_dict(saved["optimizer"])
+scheduler.load_state_dict(saved["scheduler"])
+print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten().tolist(), "steps": scheduler.last_epoch,
+    "momenta": sum(optimizer.state[p]["momentum_buffer"].shape == p.shape for p in parameters)}))`;
+    const read = JSON.parse(
+      execFileSync(python, ['-c', program, file('for-python.pt')]).toString(),
+    ) as object;
+    expect(read).to.deep.equal({
+      keys: [...model.stateDict().keys()],
+      first: Array.from(model.parameters()[0]?.toTypedArray() as Float32Array),
+      steps: EPOCHS * BATCHES,
+      momenta: model.parameters().length,
+    });
   });
 
   describe('goes on after an interruption with the same weights, bit for bit', () => {
