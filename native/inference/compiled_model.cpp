@@ -26,10 +26,8 @@ const Kernels* wished_kernels() {
   if (name == "libtorch") {
     return nullptr;
   }
-  for (const Kernels* kernels : {avx512_bf16_kernels(), avx512_kernels(), avx2_kernels()}) {
-    if (kernels != nullptr && processor_has(*kernels) && name == kernels->name) {
-      return kernels;
-    }
+  if (const Kernels* kernels = processor_kernels(wish)) {
+    return kernels;
   }
   throw Error(
       "ERR_SENET_COMPILE",

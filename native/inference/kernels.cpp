@@ -23,9 +23,10 @@ bool processor_has(const Kernels& kernels) {
 #endif
 }
 
-const Kernels* processor_kernels() {
+const Kernels* processor_kernels(const char* name) {
   for (const Kernels* kernels : {avx512_bf16_kernels(), avx512_kernels(), avx2_kernels()}) {
-    if (kernels != nullptr && processor_has(*kernels)) {
+    const bool is_wanted = kernels != nullptr && (name == nullptr || std::string_view(kernels->name) == name);
+    if (is_wanted && processor_has(*kernels)) {
       return kernels;
     }
   }

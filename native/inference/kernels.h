@@ -179,8 +179,9 @@ struct Kernels {
 /// Whether this processor has the instructions of these kernels.
 bool processor_has(const Kernels& kernels);
 
-/// The best that this processor can run, or null (then compiled models use LibTorch's operators).
-const Kernels* processor_kernels();
+/// Those of this name, or with null the best, that this processor can run; null if there are none (then
+/// compiled models use LibTorch's operators).
+const Kernels* processor_kernels(const char* name = nullptr);
 
 /// Whether the processor multiplies bfloat16 matrices in a unit of their own (AMX).
 bool processor_has_matrix_unit();
