@@ -1,7 +1,6 @@
 /**
  * Continuous batching: items that arrive one by one are run together, as many as are waiting when a lane is free. While
- * batches run, arrivals gather; when one ends, the next goes. A full batch gains nothing by waiting: one is started ahead,
- * so that its lane does not stand still until JavaScript has answered the one before. Knows neither images nor tensors.
+ * batches run, arrivals gather; when one ends, the next goes. Knows neither images nor tensors.
  */
 import { abortError } from '../tensor/jobs';
 
@@ -10,7 +9,7 @@ export interface BatcherOptions<Item, Result> {
   readonly maxBatch: number;
   /** Milliseconds that an item waits for company, unless a batch is full before. */
   readonly delay: number;
-  /** Batches that may run at the same time, beside a full one that is started ahead; asked anew before each. */
+  /** Batches that may run at the same time; asked anew before each. */
   readonly lanes: () => number;
   /** Results in the order of the items. What it throws or rejects with goes to every item of the batch. */
   readonly run: (items: readonly Item[]) => Promise<readonly Result[]>;
@@ -89,9 +88,8 @@ export class Batcher<Item, Result> {
   /** Starts batches while there are lanes and items whose time has come. */
   #start(): void {
     clearTimeout(this.#timer);
-    for (;;) {
-      const free = this.#options.lanes() - this.#running;
-      const key = free > 0 ? this.#nextKey() : free === 0 ? this.#fullKey() : undefined;
+    while (this.#running < this.#options.lanes()) {
+      const key = this.#nextKey();
       if (key === undefined) break;
       void this.#run(this.#take(key));
     }
@@ -103,19 +101,13 @@ export class Batcher<Item, Result> {
     if (first === undefined) return undefined;
     const wait = first.dueAt - performance.now();
     if (wait <= 0) return first.key;
-    const full = this.#fullKey();
-    if (full === undefined) this.#timer = setTimeout(() => this.#start(), Math.ceil(wait));
-    return full;
-  }
-
-  /** The key that has a full batch; of several, the one that had it first. */
-  #fullKey(): string | undefined {
     const counts = new Map<string, number>();
     for (const { key } of this.#waiting) {
       const count = (counts.get(key) ?? 0) + 1;
       if (count === this.#options.maxBatch) return key;
       counts.set(key, count);
     }
+    this.#timer = setTimeout(() => this.#start(), Math.ceil(wait));
     return undefined;
   }
 
