@@ -7,10 +7,10 @@ import path from 'node:path';
 
 import { printable } from '../checkpoint/problems';
 import { makeError } from '../errors';
-import { tensor } from '../tensor/factories';
 import { abortError } from '../tensor/jobs';
 import { checkBoolean, checkInteger, checkOptions, checkString, describe } from '../tensor/options';
 import { decodeImage } from '../vision/decode';
+import { toPixels } from '../vision/preprocessing';
 import type { Dataset, GetOptions, Sample } from './dataset';
 
 export interface ImageFolderOptions {
@@ -115,10 +115,8 @@ export class ImageFolder implements Dataset {
       checkInteger(index, 'dataset index', 0, this.length - 1)
     ] as ImageFile;
     refuseAborted(options?.signal);
-    const { data, width, height } = await decodeImage(file);
-    refuseAborted(options?.signal);
-    const pixels = tensor(data, { shape: [height, width, 3] });
-    const image = pixels.permute([2, 0, 1]);
+    const pixels = await toPixels(await decodeImage(file), options?.signal);
+    const image = pixels.select(0, 0);
     pixels.dispose();
     return { image, label };
   }

@@ -14,7 +14,6 @@ import { modelInfo, type ModelName } from '../models/registry';
 import { binding } from '../native';
 import { Module } from '../nn/module';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
-import { tensor } from '../tensor/factories';
 import { abortError } from '../tensor/jobs';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { noGrad, tidy } from '../tensor/scope';
@@ -33,7 +32,15 @@ import {
   toFile,
   type Network,
 } from './network';
-import { checkPreprocessing, PLAIN, preprocess, resizedSize, run, type Preprocessing } from './preprocessing';
+import {
+  checkPreprocessing,
+  PLAIN,
+  preprocess,
+  resizedSize,
+  run,
+  toPixels,
+  type Preprocessing,
+} from './preprocessing';
 import { PUBLISHED_WEIGHTS } from './weights';
 
 export interface ImageClassifierOptions {
@@ -441,9 +448,7 @@ export class ImageClassifier {
       return this.#prepare(async () => {
         const { size } = this.preprocessing;
         const wanted = (height: number, width: number): [number, number] => resizedSize(size, height, width);
-        const { data, height, width } = await decodeImage(source, this.#shrinkOnLoad ? wanted : undefined);
-        throwIfAborted(signal);
-        return tensor(data, { shape: [1, height, width, 3] }).permute([0, 3, 1, 2]);
+        return toPixels(await decodeImage(source, this.#shrinkOnLoad ? wanted : undefined), signal);
       }, signal);
     }
     const { shape, dtype } = source;

@@ -4,6 +4,8 @@
  * three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`); resizing equals Pillow's
  * antialiased filters. Knows no file format and no model.
  */
+import { setImmediate } from 'node:timers/promises';
+
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
 import { abortError } from '../tensor/jobs';
@@ -11,7 +13,7 @@ import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 import { tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { MAX_PIXELS } from './decode';
+import { MAX_PIXELS, type DecodedImage } from './decode';
 
 /** How an image becomes the input of a model. */
 export interface Preprocessing {
@@ -62,6 +64,37 @@ const MAX_SIDE = 16_384;
 const INLINE_ELEMENTS = 2 ** 19;
 /** The same for resizing bytes, of which a thread does four in a nanosecond. */
 const INLINE_RESIZE_ELEMENTS = 2 ** 22;
+
+/** Bytes that are copied into a tensor in one turn of the event loop: well below a millisecond, with fresh pages. */
+const BAND_BYTES = 2 ** 20;
+
+/**
+ * The pixels of a decoded image as 1 x 3 x height x width, channels-last. Those of a large photograph are copied in bands
+ * of rows, and the event loop turns between them.
+ *
+ * @throws (rejects) ERR_SENET_ABORTED
+ */
+export async function toPixels({ data, height, width }: DecodedImage, signal?: AbortSignal): Promise<Tensor> {
+  const row = 3 * width;
+  const rows = Math.max(1, Math.floor(BAND_BYTES / row));
+  const bands: Tensor[] = [];
+  try {
+    for (let first = 0; first < height; first += rows) {
+      if (first > 0) await setImmediate();
+      if (signal?.aborted === true) throw abortError(signal);
+      const last = Math.min(height, first + rows);
+      bands.push(tensor(data.subarray(first * row, last * row), { shape: [1, last - first, width, 3] }));
+    }
+    const [only] = bands as [Tensor];
+    if (bands.length === 1) return only.permute([0, 3, 1, 2]);
+    const whole = await run(signal, 'aten::cat', bands, 1);
+    const pixels = whole.permute([0, 3, 1, 2]);
+    whole.dispose();
+    return pixels;
+  } finally {
+    for (const band of bands) band.dispose();
+  }
+}
 
 /**
  * A whole record: what `given` says, and `base` for the rest.

@@ -57,18 +57,16 @@ print(json.dumps({"single": single, "concurrent": concurrent, "checksum": checks
 
 /** What `classify` does before the network, as it does it. */
 async function measure(file) {
-  const { configure, tensor, tidy } = require('../..');
+  const { configure, tidy } = require('../..');
   const { decodeImage } = require('../../dist/vision/decode');
-  const { IMAGENET, preprocess, resizedSize } = require('../../dist/vision/preprocessing');
+  const { IMAGENET, preprocess, resizedSize, toPixels } = require('../../dist/vision/preprocessing');
   configure({ threadsPerWorker: Number(options.threads) });
   const bytes = readFileSync(file);
   const count = Number(options.images);
   const wanted = options.shrink ? (height, width) => resizedSize(IMAGENET.size, height, width) : undefined;
   const prepare = async () => {
-    const { data, height, width } = await decodeImage(bytes, wanted);
-    return tidy(() =>
-      preprocess(tensor(data, { shape: [1, height, width, 3] }).permute([0, 3, 1, 2]), IMAGENET),
-    );
+    const image = await decodeImage(bytes, wanted);
+    return tidy(async () => preprocess(await toPixels(image), IMAGENET));
   };
   const first = await prepare();
   const checksum = first.to('float64').mean().item();

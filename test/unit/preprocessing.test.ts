@@ -7,13 +7,15 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 
 import { tensor } from '../../lib/tensor/factories';
+import { memory } from '../../lib/tensor/runtime';
 import type { Tensor } from '../../lib/tensor/tensor';
-import { decodeImage } from '../../lib/vision/decode';
+import { decodeImage, type DecodedImage } from '../../lib/vision/decode';
 import {
   checkPreprocessing,
   IMAGENET,
   PLAIN,
   preprocess,
+  toPixels,
   resizedSize,
   roundHalfToEven,
   type Preprocessing,
@@ -27,8 +29,7 @@ const { resized, photoLuma } = JSON.parse(readFileSync(path.join(IMAGES, 'expect
 };
 
 async function pixelsOf(name: string): Promise<Tensor> {
-  const { data, height, width } = await decodeImage(path.join(IMAGES, name));
-  return tensor(data, { shape: [1, height, width, 3] }).permute([0, 3, 1, 2]);
+  return toPixels(await decodeImage(path.join(IMAGES, name)));
 }
 
 /** What comes out, times 255: whole numbers again, since nothing is subtracted. */
@@ -50,6 +51,45 @@ function numbered(height: number, width: number): Tensor {
     { shape: [1, 1, height, width] },
   );
 }
+
+describe('toPixels', () => {
+  const imageOf = (height: number, width: number): DecodedImage => {
+    const data = new Uint8Array(height * width * 3);
+    for (let i = 0; i < data.length; i++) data[i] = (i * 2_654_435_761) >>> 24;
+    return { data, height, width };
+  };
+
+  it('gives the bytes of the image, in one piece or in bands, and leaves nothing else', async () => {
+    for (const [height, width] of [
+      [1, 1],
+      [7, 5],
+      [1500, 1000], // 4.5 MB, two bands
+      [2, 1_500_000], // a row is more than a band
+    ] as const) {
+      const image = imageOf(height, width);
+      const before = memory().tensors;
+      const pixels = await toPixels(image);
+      expect(memory().tensors).to.be.at.most(before + 1);
+      expect(pixels.shape).to.deep.equal([1, 3, height, width]);
+      const rows = pixels.permute([0, 2, 3, 1]).toTypedArray() as Uint8Array;
+      expect(Buffer.compare(rows, image.data)).to.equal(0);
+    }
+  });
+
+  it('lets the event loop turn, and can be aborted there', async () => {
+    const image = imageOf(4000, 3000);
+    let turns = 0;
+    const count = setInterval(() => turns++, 0);
+    (await toPixels(image)).dispose();
+    clearInterval(count);
+    expect(turns).to.be.above(2);
+    const before = memory().tensors;
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), 0);
+    await expectRejection(toPixels(image, controller.signal), 'ERR_SENET_ABORTED');
+    expect(memory().tensors).to.be.at.most(before);
+  });
+});
 
 describe('preprocess', () => {
   for (const { file, source, interpolation, size } of resized) {
