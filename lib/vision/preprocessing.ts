@@ -65,18 +65,18 @@ const INLINE_ELEMENTS = 2 ** 19;
 /** The same for resizing bytes, of which a thread does four in a nanosecond. */
 const INLINE_RESIZE_ELEMENTS = 2 ** 22;
 
-/** Bytes that are copied into a tensor in one turn of the event loop: well below a millisecond, with fresh pages. */
+/** Bytes of a larger image that are copied into a tensor in one turn of the event loop: well below a millisecond. */
 const BAND_BYTES = 2 ** 20;
 
 /**
- * The pixels of a decoded image as 1 x 3 x height x width, channels-last. Those of a large photograph are copied in bands
- * of rows, and the event loop turns between them.
+ * The pixels of a decoded image as 1 x 3 x height x width, channels-last. Those of a photograph that is too large to be
+ * resized here are copied in bands of rows, and the event loop turns between them; a job joins them.
  *
  * @throws (rejects) ERR_SENET_ABORTED
  */
 export async function toPixels({ data, height, width }: DecodedImage, signal?: AbortSignal): Promise<Tensor> {
   const row = 3 * width;
-  const rows = Math.max(1, Math.floor(BAND_BYTES / row));
+  const rows = data.length <= INLINE_RESIZE_ELEMENTS ? height : Math.max(1, Math.floor(BAND_BYTES / row));
   const bands: Tensor[] = [];
   try {
     for (let first = 0; first < height; first += rows) {
