@@ -207,7 +207,8 @@ describe('DataLoader', () => {
       const iterator = new DataLoader(counted, { batchSize: 2, prefetch })[Symbol.asyncIterator]();
       expect(asked).to.equal(0);
       const { value } = (await iterator.next()) as { value: Batch };
-      await delay(60);
+      while (asked < 2 + 2 * prefetch) await delay(1);
+      await delay(20);
       expect(asked).to.equal(2 + 2 * prefetch);
       see(value);
       await iterator.return?.();
