@@ -10,7 +10,10 @@ import type { NativeBinding } from './binding';
 import { makeError } from './errors';
 
 const PACKAGE_ROOT = path.join(__dirname, '..');
-const ADDON = path.join(PACKAGE_ROOT, 'build', 'Release', 'senet_torch.node');
+const RELEASE = path.join(PACKAGE_ROOT, 'build', 'Release');
+const ADDON = path.join(RELEASE, 'senet_torch.node');
+/** Makes loading LibTorch faster, see native/addon/prelude.cpp; nothing depends on it. */
+const PRELUDE = path.join(RELEASE, 'senet_prelude.node');
 const SET_UP = 'Run `npx senet-torch setup` (in a clone of the repository: `npm start`).';
 
 function checkPlatform(): void {
@@ -39,8 +42,10 @@ function requirePatiently(file: string): NativeBinding {
   const chosen = process.env.OMP_WAIT_POLICY ?? process.env.GOMP_SPINCOUNT;
   if (chosen === undefined) process.env.GOMP_SPINCOUNT = '1000';
   try {
-    // eslint-disable-next-line @typescript-eslint/no-require-imports -- an addon can only be required
+    /* eslint-disable @typescript-eslint/no-require-imports -- an addon can only be required */
+    if (existsSync(PRELUDE)) require(PRELUDE);
     return require(file) as NativeBinding;
+    /* eslint-enable @typescript-eslint/no-require-imports */
   } finally {
     if (chosen === undefined) delete process.env.GOMP_SPINCOUNT;
   }

@@ -72,7 +72,7 @@ class AtenProgram : public Program {
       if (node.weight.defined() || node.batch_norm != nullptr) {
         const Linearised linear = linearise(node);
         layer.weight_elements = linear.weight.numel();
-        layer.weight = linear.product(0, linear.weight.size(0)).to(options);
+        layer.weight = linear.product().to(options);
         layer.bias = linear.bias.to(options);
         if (node.operation == Operation::kConvolution) {
           if (use_onednn) {

@@ -10,6 +10,8 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <atomic>
+#include <functional>
 #include <map>
 #include <utility>
 
@@ -55,6 +57,9 @@ int64_t most_weight_bytes(const Graph& graph, const ElementKernels& kernels, boo
   return bytes;
 }
 
+// Work that is left until all steps are known.
+using Packing = std::function<void()>;
+
 // Goes through the nodes once, in their order. A node whose work is taken over by a later one (the last
 // convolution of a bottleneck, an average pool before a convolution) is passed over when its turn comes and
 // done at the later one.
@@ -90,6 +95,7 @@ class Lowering {
     store->input = place(graph_.output).buffer;
     result_.steps.push_back(std::move(store));
     finish_borders();
+    pack_weights();
     return std::move(result_);
   }
 
@@ -398,8 +404,9 @@ class Lowering {
     return vectors;
   }
 
+  // `before`, if given, makes the weights; they are packed with it.
   void add_panels(ConvolutionStep& step, const Linearised& linear, Place to, Activation activation,
-                  bool weights_are_float) {
+                  bool weights_are_float, const Packing& before = {}) {
     const int64_t channels = linear.weight.size(0);
     // Winograd's weights are those of sixteen 1 x 1 convolutions, one after the other.
     auto* const winograd = dynamic_cast<WinogradStep*>(&step);
@@ -430,27 +437,44 @@ class Lowering {
     step.bias.insert(step.bias.end(), values.begin(), values.end());
     step.out_channels += channels;
 
-    auto* const packed = weights_.mutable_data_ptr<uint8_t>();
-    const auto pack = [&](const Panel& panel) {
+    std::vector<Packing> packings;
+    for (size_t i = first_panel; i < step.panels.size(); ++i) {
+      const Panel& panel = step.panels[i];
       const int64_t first = panel.channel - first_channel;
       const int64_t panel_channels = panel.vectors * kernels_.vector_channels;
-      const at::Tensor rows = linear.product(first, std::min(panel_channels, channels - first));
-      uint8_t* const at = packed + panel.weight_offset;
+      uint8_t* const at = weights_.mutable_data_ptr<uint8_t>() + panel.weight_offset;
       if (winograd == nullptr) {
-        pack_panel(rows, pixel, weights_are_float, panel_channels, at);
-        return;
+        packings.push_back([=] { pack_panel(linear, first, pixel, weights_are_float, panel_channels, at); });
+      } else {
+        packings.push_back(
+            [=] { pack_winograd_panel(linear, first, pixel, panel_channels, plane_bytes, at); });
       }
-      const at::Tensor planes = transform_winograd_weight(rows).unsqueeze(-1).unsqueeze(-1);
-      for (int64_t k = 0; k < kWinogradCoefficients; ++k) {
-        pack_panel(planes[k], pixel, weights_are_float, panel_channels, at + k * plane_bytes);
+    }
+    if (before) {
+      packings_.push_back([before, packings = std::move(packings)] {
+        before();
+        for (const Packing& pack : packings) {
+          pack();
+        }
+      });
+    } else {
+      packings_.insert(packings_.end(), packings.begin(), packings.end());
+    }
+  }
+
+  // All threads take one packing after the other until none is left, so that none waits for another that the
+  // system has stopped. The last layers have the most weights and come first.
+  void pack_weights() {
+    std::atomic<size_t> left = packings_.size();
+    at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+      for (size_t i = left.load(); i > 0;) {
+        if (left.compare_exchange_weak(i, i - 1)) {
+          packings_[i - 1]();
+          i = left.load();
+        }
       }
-    };
-    at::parallel_for(static_cast<int64_t>(first_panel), static_cast<int64_t>(step.panels.size()), 1,
-                     [&](int64_t begin, int64_t end) {
-                       for (int64_t i = begin; i < end; ++i) {
-                         pack(step.panels[static_cast<size_t>(i)]);
-                       }
-                     });
+    });
+    packings_.clear();
   }
 
   // --- squeeze and excitation
@@ -474,11 +498,14 @@ class Lowering {
         places_[index(node.output)] = places_[index(node.inputs[1])];
       }
       const Linearised last = linearise(*before);
-      const at::Tensor squeeze = to_double(node.squeeze_weight);
-      const at::Tensor last_weight = last.product(0, last.weight.size(0)).flatten(1);
+      const at::Tensor squeeze = node.squeeze_weight.detach();
+      const at::Tensor product = at::empty({squeeze.size(0), last.weight.size(1)}, at::kDouble);
       const BufferId mean = mean_of(before->inputs.front(), node.name, /*is_float=*/true);
       const BufferId scale =
-          excite(node, mean, at::matmul(squeeze, last_weight), at::matmul(squeeze, last.bias));
+          excite(node, mean, product, at::matmul(squeeze.to(at::kDouble), last.bias), [=, this] {
+            product.zero_();
+            multiply_add(squeeze, last, kernels_, product);
+          });
       ConvolutionStep& step = new_convolution(before->name, place(before->inputs.front()).buffer, last.weight,
                                               before->stride, before->padding, element_kernels_);
       add_panels(step, last, place(node.output), activation, is_float_);
@@ -489,8 +516,8 @@ class Lowering {
       return;
     }
     const BufferId mean = mean_of(x, node.name, /*is_float=*/true);
-    const at::Tensor weight = to_double(node.squeeze_weight);
-    const BufferId scale = excite(node, mean, weight, at::zeros({weight.size(0)}, weight.options()));
+    const at::Tensor squeeze = node.squeeze_weight.detach();
+    const BufferId scale = excite(node, mean, squeeze, at::zeros({squeeze.size(0)}, at::kDouble));
     ScaleStep& step = add_scale(node.name, x, node.output);
     step.scale = scale;
     step.residual = residual;
@@ -500,24 +527,26 @@ class Lowering {
   }
 
   // sigmoid(w2 . relu(w1 . mean + bias)), all in float32.
-  BufferId excite(const Node& node, BufferId mean, const at::Tensor& squeeze, const at::Tensor& bias) {
-    const at::Tensor expand = to_double(node.excite_weight);
+  BufferId excite(const Node& node, BufferId mean, const at::Tensor& squeeze, const at::Tensor& bias,
+                  const Packing& before = {}) {
+    const at::Tensor expand = node.excite_weight.detach();
     const BufferId hidden = add_vector(squeeze.size(0), /*is_float=*/true);
     const BufferId scale = add_vector(expand.size(0), /*is_float=*/true);
-    add_dense(node.name + ".fc.0", mean, squeeze, bias, hidden, Activation::kRelu).fused = {"relu"};
-    add_dense(node.name + ".fc.2", hidden, expand, at::zeros({expand.size(0)}, expand.options()), scale,
+    add_dense(node.name + ".fc.0", mean, squeeze, bias, hidden, Activation::kRelu, before).fused = {"relu"};
+    add_dense(node.name + ".fc.2", hidden, expand, at::zeros({expand.size(0)}, at::kDouble), scale,
               Activation::kSigmoid)
         .fused = {"sigmoid"};
     return scale;
   }
 
   ConvolutionStep& add_dense(const std::string& name, BufferId input, const at::Tensor& weight,
-                             const at::Tensor& bias, BufferId output, Activation activation) {
+                             const at::Tensor& bias, BufferId output, Activation activation,
+                             const Packing& before = {}) {
     const at::Tensor window = weight.reshape({weight.size(0), weight.size(1), 1, 1});
     const bool is_float = buffer(input).is_float;
     ConvolutionStep& step =
         new_convolution(name, input, window, {1, 1}, {0, 0}, is_float ? kernels_.float32 : kernels_.bfloat16);
-    add_panels(step, {window, {}, bias}, {output, 0}, activation, is_float);
+    add_panels(step, {window, {}, bias}, {output, 0}, activation, is_float, before);
     step.output_is_float = buffer(output).is_float;
     return step;
   }
@@ -631,10 +660,6 @@ class Lowering {
               Activation::kNone);
   }
 
-  static at::Tensor to_double(const at::Tensor& tensor) {
-    return tensor.detach().to(at::TensorOptions(at::kCPU).dtype(at::kDouble));
-  }
-
   static size_t index(ValueId value) {
     return static_cast<size_t>(value);
   }
@@ -648,6 +673,7 @@ class Lowering {
   std::vector<int32_t> uses_;
   const at::Tensor weights_;                      // all packed weights, one piece: memory of huge pages
   int64_t packed_ = 0;                            // bytes of it in use
+  std::vector<Packing> packings_;                 // what fills it
   std::map<ValueId, ConvolutionStep*> steps_of_;  // by the value that each makes
   std::map<ValueId, ScaleStep*> scales_of_;
   DirectSteps result_;

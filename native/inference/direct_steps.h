@@ -241,13 +241,4 @@ class StoreStep : public Step {
   BufferId input;
 };
 
-/// Packs one panel of `channels` in the order of kernels.h: [out, in, height, width] (float64, contiguous),
-/// with the input's channels padded to `pixel` and the output's, at most `channels`, to these. `to` has room
-/// for packed_bytes().
-void pack_panel(const at::Tensor& weight, int64_t pixel, bool is_float, int64_t channels, uint8_t* to);
-int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float);
-
-/// Splits channels into panels of nearly equal size, at most `max_vectors` each.
-std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors);
-
 }  // namespace senet::inference

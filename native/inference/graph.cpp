@@ -455,8 +455,13 @@ Graph build_graph(nn::Module& module) {
   return graph;
 }
 
-at::Tensor Linearised::product(int64_t first, int64_t count) const {
-  at::Tensor rows = to_float64(weight.narrow(0, first, count)).contiguous();
+at::Tensor Linearised::product() const {
+  const at::Tensor whole = to_float64(weight);
+  return scale.defined() ? whole * scale : whole;
+}
+
+at::Tensor Linearised::product(int64_t first, int64_t count, int64_t first_input, int64_t inputs) const {
+  at::Tensor rows = to_float64(weight.narrow(0, first, count).narrow(1, first_input, inputs)).contiguous();
   return scale.defined() ? rows.mul_(scale.narrow(0, first, count)) : rows;
 }
 
@@ -483,7 +488,7 @@ Linearised linearise(const Node& node) {
     // to_half_normalisation.
     const at::Tensor mean = at::tensor({0.485, 0.456, 0.406}, options);
     const at::Tensor deviation = at::tensor({0.229, 0.224, 0.225}, options);
-    const at::Tensor folded = result.product(0, result.weight.size(0));
+    const at::Tensor folded = result.product();
     result.bias =
         result.bias + (folded * ((mean - 0.5) / 0.5).reshape({1, -1, 1, 1})).sum(at::IntArrayRef{1, 2, 3});
     result.weight = folded * (deviation / 0.5).reshape({1, -1, 1, 1});

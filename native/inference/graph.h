@@ -71,16 +71,16 @@ Graph build_graph(nn::Module& module);
 
 /// y = scale * weight * x + bias: what a convolution with its BatchNorm (and what its input goes through
 /// first) comes to, a linear layer, or a BatchNorm alone (weight is then a vector). All but the weight is
-/// float64 on the CPU, and so is the product, so that it is rounded once, when it is packed. It is multiplied
-/// out for a few output channels at a time: a network's weights in float64 would be most of the memory that
-/// compiling touches.
+/// float64 on the CPU, and so is the product, so that it is rounded once, when it is packed.
 struct Linearised {
   at::Tensor weight;  // as the module has it, or float64
   at::Tensor scale;   // broadcasts against the weight; undefined: 1
   at::Tensor bias;
 
-  /// scale * weight of output channels [first, first + count), contiguous.
-  at::Tensor product(int64_t first, int64_t count) const;
+  /// scale * weight, contiguous.
+  at::Tensor product() const;
+  /// Of output channels [first, first + count) and of input channels [first_input, first_input + inputs).
+  at::Tensor product(int64_t first, int64_t count, int64_t first_input, int64_t inputs) const;
 };
 Linearised linearise(const Node& node);
 

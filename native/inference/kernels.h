@@ -168,12 +168,24 @@ struct ElementKernels {
   void (*winograd_output)(const WinogradOutputTask&) noexcept;
 };
 
+/// sums += left . right, all float64: [rows, columns] += [rows, inner] . [inner, columns].
+struct ProductTask {
+  const double* left;   // contiguous
+  const double* right;  // contiguous
+  double* sums;
+  int64_t sums_pitch;  // doubles from one row to the next
+  int64_t rows;
+  int64_t inner;
+  int64_t columns;
+};
+
 struct Kernels {
   const char* name;         // "avx512_bf16", "avx512", "avx2"
   int32_t vector_channels;  // floats of a vector
   int32_t max_vectors;      // of a panel
   const ElementKernels* float32;
   const ElementKernels* bfloat16;  // null where the processor multiplies none
+  void (*multiply_add)(const ProductTask&) noexcept;
 };
 
 /// Whether this processor has the instructions of these kernels.

@@ -13,6 +13,7 @@ namespace {
 struct Avx2Float {
   using Element = float;
   using Vector = __m256;
+  using Doubles = __m256d;
   static constexpr int kWidth = 8;
   static constexpr int kGroup = 1;
   static constexpr int kMaxVectors = 2;
@@ -68,7 +69,8 @@ struct Avx2Float {
 };
 
 constexpr ElementKernels kFloat = float_kernels<Avx2Float>();
-constexpr Kernels kKernels = {"avx2", Avx2Float::kWidth, Avx2Float::kMaxVectors, &kFloat, nullptr};
+constexpr Kernels kKernels = {"avx2",  Avx2Float::kWidth, Avx2Float::kMaxVectors,
+                              &kFloat, nullptr,           multiply_add<Avx2Float>};
 
 }  // namespace
 

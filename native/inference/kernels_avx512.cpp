@@ -12,7 +12,8 @@ namespace {
 #include "inference/kernels_simd.h"
 
 constexpr ElementKernels kFloat = float_kernels<Avx512Float>();
-constexpr Kernels kKernels = {"avx512", Avx512Float::kWidth, Avx512Float::kMaxVectors, &kFloat, nullptr};
+constexpr Kernels kKernels = {"avx512", Avx512Float::kWidth,      Avx512Float::kMaxVectors, &kFloat,
+                              nullptr,  multiply_add<Avx512Float>};
 
 }  // namespace
 

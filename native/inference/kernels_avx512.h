@@ -4,6 +4,7 @@
 struct Avx512Float {
   using Element = float;
   using Vector = __m512;
+  using Doubles = __m512d;
   static constexpr int kWidth = 16;
   static constexpr int kGroup = 1;
   static constexpr int kMaxVectors = 4;

@@ -2,10 +2,11 @@
 // vector type and one element type. Included by kernels_<set>.cpp only, in an anonymous namespace of each,
 // see kernels.h for why.
 //
-// An Isa has: Element; Vector (of floats); kWidth (floats of a Vector); kGroup (elements that one
-// multiply_add takes from the window: 1, or 2 for bfloat16); block_pixels(vectors); zero, broadcast(float),
-// load(float*), store(float*), load_elements, store_elements, add, subtract, multiply, max,
-// multiply_add(weights, window, sum) and broadcast_group(Element*).
+// An Isa has: Element; Vector (of floats); Doubles (as many bytes; the compiler's own arithmetic serves it);
+// kWidth (floats of a Vector); kGroup (elements that one multiply_add takes from the window: 1, or 2 for
+// bfloat16); block_pixels(vectors); zero, broadcast(float), load(float*), store(float*), load_elements,
+// store_elements, add, subtract, multiply, max, multiply_add(weights, window, sum) and
+// broadcast_group(Element*).
 
 template <class Isa>
 inline const typename Isa::Element* element_at(const void* base, int64_t offset) {
@@ -460,6 +461,66 @@ void winograd_output(const WinogradOutputTask& task) noexcept {
     if (++column == task.width) {
       column = 0;
       ++row;
+    }
+  }
+}
+
+// A block of kRows x (kVectors vectors) of float64 sums, which stay in registers.
+template <class Isa, int kRows, int kVectors>
+void multiply_add_block(const ProductTask& task, int64_t row, int64_t column) {
+  using Doubles = typename Isa::Doubles;
+  constexpr int64_t kWidth = sizeof(Doubles) / sizeof(double);
+  Doubles sums[kRows][kVectors] = {};
+  for (int64_t k = 0; k < task.inner; ++k) {
+    const double* const right = task.right + k * task.columns + column;
+    Doubles factors[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      __builtin_memcpy(&factors[v], right + v * kWidth, sizeof(Doubles));
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const double left = task.left[(row + r) * task.inner + k];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        sums[r][v] += left * factors[v];
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      double* const to = task.sums + (row + r) * task.sums_pitch + column + v * kWidth;
+      Doubles sum;
+      __builtin_memcpy(&sum, to, sizeof(Doubles));
+      sum += sums[r][v];
+      __builtin_memcpy(to, &sum, sizeof(Doubles));
+    }
+  }
+}
+
+template <class Isa>
+void multiply_add(const ProductTask& task) noexcept {
+  constexpr int kRows = 4;
+  constexpr int kVectors = 2;
+  constexpr int64_t kColumns =
+      kVectors * static_cast<int64_t>(sizeof(typename Isa::Doubles) / sizeof(double));
+  for (int64_t row = 0; row < task.rows; row += kRows) {
+    for (int64_t column = 0; column < task.columns; column += kColumns) {
+      if (row + kRows <= task.rows && column + kColumns <= task.columns) {
+        multiply_add_block<Isa, kRows, kVectors>(task, row, column);
+        continue;
+      }
+      for (int64_t r = row; r < task.rows && r < row + kRows; ++r) {
+        for (int64_t c = column; c < task.columns && c < column + kColumns; ++c) {
+          double sum = 0;
+          for (int64_t k = 0; k < task.inner; ++k) {
+            sum += task.left[r * task.inner + k] * task.right[k * task.columns + c];
+          }
+          task.sums[r * task.sums_pitch + c] += sum;
+        }
+      }
     }
   }
 }

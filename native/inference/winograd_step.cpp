@@ -1,8 +1,5 @@
 #include "inference/winograd_step.h"
 
-#include <ATen/ops/einsum.h>
-#include <ATen/ops/tensor.h>
-
 #include <algorithm>
 
 namespace senet::inference {
@@ -161,14 +158,6 @@ bool suits_winograd(const ElementKernels& kernels, nn::Size2 window, nn::Size2 s
   return kernels.winograd_input != nullptr && window == nn::Size2{3, 3} && stride == nn::Size2{1, 1} &&
          in_channels >= kLeastChannels && out_channels >= kLeastChannels &&
          in_channels * out_channels <= kMostWeights;
-}
-
-at::Tensor transform_winograd_weight(const at::Tensor& weight) {
-  const at::Tensor g =
-      at::tensor({1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0.0, 0.0, 1.0}, weight.options())
-          .reshape({4, 3});
-  return at::einsum("ak,oikl,bl->aboi", {g, weight, g})
-      .reshape({kWinogradCoefficients, weight.size(0), weight.size(1)});
 }
 
 }  // namespace senet::inference

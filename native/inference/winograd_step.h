@@ -13,10 +13,9 @@
 #pragma once
 
 #include "inference/direct_steps.h"
+#include "inference/packing.h"
 
 namespace senet::inference {
-
-inline constexpr int64_t kWinogradCoefficients = 16;
 
 class WinogradStep : public ConvolutionStep {
  public:
@@ -30,8 +29,5 @@ class WinogradStep : public ConvolutionStep {
 /// reading sixteen instead of nine weights for each pair outweighs the products saved.
 bool suits_winograd(const ElementKernels& kernels, nn::Size2 window, nn::Size2 stride, int64_t in_channels,
                     int64_t out_channels);
-
-/// [out, in, 3, 3] to [kWinogradCoefficients, out, in], both float64.
-at::Tensor transform_winograd_weight(const at::Tensor& weight);
 
 }  // namespace senet::inference

@@ -95,10 +95,8 @@ describe('the packed package', function () {
       // The build of this repository: compiling it again would take minutes and show nothing new.
       const installed = path.join(consumer, 'node_modules', 'senet-torch', 'build');
       mkdirSync(path.join(installed, 'Release'), { recursive: true });
-      cpSync(
-        path.join(ROOT, 'build', 'Release', 'senet_torch.node'),
-        path.join(installed, 'Release', 'senet_torch.node'),
-      );
+      for (const addon of ['senet_prelude.node', 'senet_torch.node'])
+        cpSync(path.join(ROOT, 'build', 'Release', addon), path.join(installed, 'Release', addon));
     });
 
     it('require', () => {

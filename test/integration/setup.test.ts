@@ -417,6 +417,7 @@ describe('setup', () => {
       'scripts',
       'CMakeLists.txt',
       'build/senet-stamp.json',
+      'build/Release/senet_prelude.node',
       'build/Release/senet_torch.node',
     ]) {
       cpSync(path.join(ROOT, part), path.join(made, part), { recursive: true });

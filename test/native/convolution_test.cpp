@@ -366,72 +366,10 @@ void check_special(const Variant& variant) {
   }
 }
 
-void check_packing(const Variant& variant) {
-  Random random(14);
-  const int32_t width = variant.kernels->vector_channels;
-  for (int i = 0; i < 60; ++i) {
-    const int64_t out = random.between(1, 150);
-    const int64_t in = random.between(1, 40);
-    const nn::Size2 kernel = {random.between(1, 4), random.between(1, 4)};
-    const int64_t window = kernel[0] * kernel[1];
-    const int64_t pixel = random.chance() ? padded(in) : variant.is_float ? in : (in + 1) / 2 * 2;
-    const std::string where = text(out, " x ", in, " x ", kernel[0], " x ", kernel[1], ", pixel ", pixel);
-    const std::vector<int32_t> panels = split_panels(out, width, variant.kernels->max_vectors);
-    const int64_t bytes = packed_bytes(out, window, pixel, variant.is_float);
-    expect(bytes == padded(out) * window * pixel * (variant.is_float ? 4 : 2), where, ": packed_bytes");
-
-    // One number for each element, none of them zero, each kept by bfloat16: so no two may lie in one place.
-    const at::Tensor weight = random.tensor({out, in, kernel[0], kernel[1]}, variant.dtype()) + 2.0;
-    const at::Tensor rounded = weight.to(variant.dtype()).to(at::kDouble);
-    const at::Tensor memory = at::full({bytes + 64}, 0x5a, at::kByte);
-    pack_panels(weight, pixel, variant, panels, memory.mutable_data_ptr<uint8_t>());
-    expect(memory.narrow(0, bytes, 64).eq(0x5a).all().item<bool>(), where, ": wrote past packed_bytes");
-
-    // Reading back as kernels.h says: a panel after the other, [tap][element][channel], for bfloat16 pairs of
-    // elements innermost.
-    const at::Tensor packed = memory.narrow(0, 0, bytes).view(variant.dtype()).to(at::kDouble);
-    const int64_t group = variant.is_float ? 1 : 2;
-    std::vector<at::Tensor> channels;
-    int64_t start = 0;
-    for (const int32_t vectors : panels) {
-      const int64_t count = vectors * width;
-      channels.push_back(packed.narrow(0, start, count * window * pixel)
-                             .reshape({window * pixel / group, count, group})
-                             .permute({1, 0, 2})
-                             .reshape({count, kernel[0], kernel[1], pixel}));
-      start += count * window * pixel;
-    }
-    const at::Tensor unpacked = at::cat(channels, 0).permute({0, 3, 1, 2});
-    const at::Tensor all = with_zeros(with_zeros(rounded, 0, padded(out)), 1, pixel);
-    expect(at::equal(unpacked, all), where, ": other weights");
-  }
-}
-
-void check_panels() {
-  for (const auto& [width, most] : {std::pair{8, 2}, std::pair{16, 4}}) {
-    for (int64_t channels = 1; channels <= 2100; ++channels) {
-      const std::vector<int32_t> panels = split_panels(channels, width, most);
-      const auto [least, largest] = std::minmax_element(panels.begin(), panels.end());
-      int64_t vectors = 0;
-      for (const int32_t panel : panels) {
-        vectors += panel;
-      }
-      const std::string where = text(channels, " channels in vectors of ", width);
-      expect(vectors * width == padded(channels), where, ": the panels have ", vectors * width);
-      expect(*least >= 1 && *largest <= most, where, ": a panel has ", *least, " or ", *largest, " vectors");
-      expect(*largest - *least <= 1, where, ": panels of ", *least, " and ", *largest, " vectors");
-      expect(static_cast<int64_t>(panels.size()) == (vectors + most - 1) / most, where, ": ", panels.size(),
-             " panels");
-    }
-  }
-}
-
 }  // namespace
 
 void test_convolution(Runner& runner) {
-  runner.test("split_panels", check_panels);
   for_each_variant(runner, "convolution", [&](const Variant& variant) {
-    runner.test("pack_panel, " + variant.name, [&] { check_packing(variant); });
     uint32_t seed = 0;
     for (const int64_t stride : {1, 2}) {
       for (const auto& [height, width] : {std::pair{1, 1}, std::pair{3, 3}, std::pair{5, 5}, std::pair{1, 7},

@@ -11,6 +11,7 @@ int main(int count, char** arguments) {
   at::globalContext().setUserEnabledNNPACK(false);
   senet::runtime::use_threads(2);
   senet::test::Runner runner(count > 1 ? arguments[1] : "");
+  senet::test::test_packing(runner);
   senet::test::test_convolution(runner);
   senet::test::test_pixel_kernels(runner);
   senet::test::test_winograd(runner);

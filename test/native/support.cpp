@@ -50,8 +50,7 @@ void pack_panels(const at::Tensor& weight, int64_t pixel, const Variant& variant
   int64_t first = 0;
   for (const int32_t vectors : panel_vectors) {
     const int64_t channels = vectors * variant.kernels->vector_channels;
-    const at::Tensor rows = weight.narrow(0, first, std::min(channels, weight.size(0) - first)).contiguous();
-    inference::pack_panel(rows, pixel, variant.is_float, channels, to);
+    inference::pack_panel({weight, {}, {}}, first, pixel, variant.is_float, channels, to);
     to += inference::packed_bytes(channels, weight.size(2) * weight.size(3), pixel, variant.is_float);
     first += channels;
   }

@@ -106,13 +106,11 @@ void check_winograd_case(const Variant& variant, const WinogradCase& of, Random&
   step.weights = at::empty({16 * step.coefficient_bytes}, at::kByte);
   const std::vector<int32_t> vectors =
       split_panels(of.out, step.vector_channels, variant.kernels->max_vectors);
-  const at::Tensor planes = transform_winograd_weight(weight);
-  for (int64_t k = 0; k < 16; ++k) {
-    pack_panels(planes[k].reshape({of.out, of.in, 1, 1}), padded(of.in), variant, vectors,
-                step.weights.mutable_data_ptr<uint8_t>() + k * step.coefficient_bytes);
-  }
   int64_t channel = 0;
   for (const int32_t count : vectors) {
+    pack_winograd_panel({weight, {}, {}}, channel, padded(of.in), count * step.vector_channels,
+                        step.coefficient_bytes,
+                        step.weights.mutable_data_ptr<uint8_t>() + channel * padded(of.in) * 4);
     step.panels.push_back(
         {count, of.activation, channel * padded(of.in) * 4, channel, 1, of.out_channel + channel});
     channel += count * step.vector_channels;

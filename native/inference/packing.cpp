@@ -1,0 +1,192 @@
+#include "inference/packing.h"
+
+#include <c10/util/BFloat16.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace senet::inference {
+namespace {
+
+// Elements of a channel that are packed at a time: so many lines of the source stay in the first-level cache.
+constexpr int64_t kElements = 16;
+
+// Some rows of [out, in, height, width], each with its factor.
+template <typename Source>
+struct Rows {
+  const Source* elements;
+  const double* scale;  // may be null: 1
+  int64_t count;
+  int64_t in_channels;
+  int64_t window;
+
+  int64_t length() const {
+    return in_channels * window;
+  }
+  double factor(int64_t row) const {
+    return scale == nullptr ? 1.0 : scale[row];
+  }
+};
+
+// Calls `body` with the output channels [first, first + count) as Rows, or as many as there are.
+template <typename Body>
+void with_rows(const Linearised& linear, int64_t first, int64_t count, const Body& body) {
+  const at::Tensor& weight = linear.weight;
+  const int64_t in_channels = weight.size(1);
+  const int64_t window = weight.size(2) * weight.size(3);
+  count = std::min(count, weight.size(0) - first);
+  if (weight.scalar_type() == at::kFloat && weight.is_contiguous()) {
+    const double* const scale =
+        linear.scale.defined() ? linear.scale.const_data_ptr<double>() + first : nullptr;
+    body(Rows<float>{weight.const_data_ptr<float>() + first * in_channels * window, scale, count, in_channels,
+                     window});
+  } else {
+    const at::Tensor product = linear.product(first, count, 0, in_channels);
+    body(Rows<double>{product.const_data_ptr<double>(), nullptr, count, in_channels, window});
+  }
+}
+
+template <typename Source>
+void pack(const Rows<Source>& rows, int64_t pixel, bool is_float, int64_t channels, uint8_t* to) {
+  const int64_t length = rows.length();
+  const int64_t group = is_float ? 1 : 2;
+  if (rows.count < channels || rows.in_channels < pixel) {
+    std::memset(to, 0, static_cast<size_t>(packed_bytes(channels, rows.window, pixel, is_float)));
+  }
+  std::vector<float> transposed(static_cast<size_t>(kElements * channels));
+  for (int64_t first = 0; first < length; first += kElements) {
+    const int64_t count = std::min(kElements, length - first);
+    for (int64_t o = 0; o < rows.count; ++o) {
+      const Source* const from = rows.elements + o * length + first;
+      const double factor = rows.factor(o);
+      for (int64_t e = 0; e < count; ++e) {
+        transposed[static_cast<size_t>(e * channels + o)] = static_cast<float>(from[e] * factor);
+      }
+    }
+    for (int64_t e = 0; e < count; ++e) {
+      const int64_t k = (first + e) % rows.window * pixel + (first + e) / rows.window;
+      const int64_t at = (k / group) * channels * group + k % group;
+      const float* const values = transposed.data() + e * channels;
+      if (is_float) {
+        std::copy_n(values, rows.count, reinterpret_cast<float*>(to) + at);
+      } else {
+        for (int64_t o = 0; o < rows.count; ++o) {
+          reinterpret_cast<uint16_t*>(to)[at + o * group] = c10::detail::round_to_nearest_even(values[o]);
+        }
+      }
+    }
+  }
+}
+
+// G g G^T of Winograd's F(2 x 2, 3 x 3), where G is (1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1).
+std::array<double, kWinogradCoefficients> transform(const std::array<double, 9>& g) {
+  const auto expand = [](double a, double b, double c) {
+    const double ends = 0.5 * (a + c);
+    return std::array<double, 4>{a, ends + 0.5 * b, ends - 0.5 * b, c};
+  };
+  std::array<std::array<double, 4>, 3> columns;  // G g, column by column
+  for (size_t x = 0; x < 3; ++x) {
+    columns[x] = expand(g[x], g[3 + x], g[6 + x]);
+  }
+  std::array<double, kWinogradCoefficients> result;
+  for (size_t y = 0; y < 4; ++y) {
+    const std::array<double, 4> row = expand(columns[0][y], columns[1][y], columns[2][y]);
+    std::copy(row.begin(), row.end(), result.begin() + static_cast<int64_t>(4 * y));
+  }
+  return result;
+}
+
+template <typename Source>
+void pack_winograd(const Rows<Source>& rows, int64_t pixel, int64_t channels, int64_t coefficient_bytes,
+                   uint8_t* to) {
+  if (rows.count < channels || rows.in_channels < pixel) {
+    for (int64_t k = 0; k < kWinogradCoefficients; ++k) {
+      std::memset(to + k * coefficient_bytes, 0, static_cast<size_t>(packed_bytes(channels, 1, pixel, true)));
+    }
+  }
+  const int64_t plane = kElements * channels;
+  std::vector<float> transposed(static_cast<size_t>(kWinogradCoefficients * plane));
+  for (int64_t first = 0; first < rows.in_channels; first += kElements) {
+    const int64_t count = std::min(kElements, rows.in_channels - first);
+    for (int64_t o = 0; o < rows.count; ++o) {
+      const Source* const from = rows.elements + o * rows.length() + first * 9;
+      const double factor = rows.factor(o);
+      for (int64_t e = 0; e < count; ++e) {
+        std::array<double, 9> window;
+        std::transform(from + e * 9, from + (e + 1) * 9, window.begin(),
+                       [factor](Source x) { return x * factor; });
+        const std::array<double, kWinogradCoefficients> values = transform(window);
+        for (int64_t k = 0; k < kWinogradCoefficients; ++k) {
+          transposed[static_cast<size_t>(k * plane + e * channels + o)] =
+              static_cast<float>(values[static_cast<size_t>(k)]);
+        }
+      }
+    }
+    for (int64_t k = 0; k < kWinogradCoefficients; ++k) {
+      auto* const panel = reinterpret_cast<float*>(to + k * coefficient_bytes);
+      for (int64_t e = 0; e < count; ++e) {
+        std::copy_n(transposed.data() + k * plane + e * channels, rows.count, panel + (first + e) * channels);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float) {
+  const int64_t padded = (out_channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
+  return padded * window * pixel * (is_float ? 4 : 2);
+}
+
+std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors) {
+  const int64_t padded = (channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
+  const int64_t vectors = padded / vector_channels;
+  const int64_t count = (vectors + max_vectors - 1) / max_vectors;
+  std::vector<int32_t> result;
+  for (int64_t i = 0; i < count; ++i) {
+    result.push_back(static_cast<int32_t>(vectors * (i + 1) / count - vectors * i / count));
+  }
+  return result;
+}
+
+void pack_panel(const Linearised& linear, int64_t first, int64_t pixel, bool is_float, int64_t channels,
+                uint8_t* to) {
+  with_rows(linear, first, channels, [&](const auto& rows) { pack(rows, pixel, is_float, channels, to); });
+}
+
+void pack_winograd_panel(const Linearised& linear, int64_t first, int64_t pixel, int64_t channels,
+                         int64_t coefficient_bytes, uint8_t* to) {
+  with_rows(linear, first, channels,
+            [&](const auto& rows) { pack_winograd(rows, pixel, channels, coefficient_bytes, to); });
+}
+
+void multiply_add(const at::Tensor& left, const Linearised& right, const Kernels& kernels,
+                  const at::Tensor& sums) {
+  // What is multiplied at a time lies in the first-level cache.
+  constexpr int64_t kColumns = 16;
+  constexpr int64_t kInner = 256;
+  const int64_t inner = left.size(1);
+  const int64_t columns = sums.size(1);
+  double* const to = sums.mutable_data_ptr<double>();
+  std::vector<double> piece(static_cast<size_t>(kInner * kColumns));
+  with_rows(right, 0, inner, [&](const auto& rows) {
+    for (int64_t first = 0; first < inner; first += kInner) {
+      const int64_t depth = std::min(kInner, inner - first);
+      const at::Tensor factors = left.narrow(1, first, depth).to(at::kDouble).contiguous();
+      for (int64_t column = 0; column < columns; column += kColumns) {
+        const int64_t width = std::min(kColumns, columns - column);
+        for (int64_t k = 0; k < depth; ++k) {
+          const auto* const row = rows.elements + (first + k) * columns + column;
+          const double factor = rows.factor(first + k);
+          std::transform(row, row + width, piece.begin() + k * width,
+                         [factor](auto x) { return x * factor; });
+        }
+        kernels.multiply_add({factors.const_data_ptr<double>(), piece.data(), to + column, columns,
+                              left.size(0), depth, width});
+      }
+    }
+  });
+}
+
+}  // namespace senet::inference

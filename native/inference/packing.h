@@ -1,0 +1,35 @@
+// Weights as the kernels read them (kernels.h): folded in float64, rounded once, and written straight from
+// the module's own tensors into the packed panels. Nothing in between is larger than a few hundred kilobytes:
+// the pages of larger temporaries would cost more than what is computed on them.
+#pragma once
+
+#include "inference/graph.h"
+#include "inference/kernels.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace senet::inference {
+
+inline constexpr int64_t kWinogradCoefficients = 16;
+
+int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float);
+
+/// Splits channels into panels of nearly equal size, at most `max_vectors` each.
+std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors);
+
+/// Packs one panel, the output channels from `first`, with the input's channels padded to `pixel` and the
+/// output's, where fewer than `channels` are left, to these. `to` has room for packed_bytes().
+void pack_panel(const Linearised& linear, int64_t first, int64_t pixel, bool is_float, int64_t channels,
+                uint8_t* to);
+
+/// Packs one panel of a 3 x 3 window for Winograd's step, float32: for each of the kWinogradCoefficients k a
+/// panel of a 1 x 1 window at `to + k * coefficient_bytes`.
+void pack_winograd_panel(const Linearised& linear, int64_t first, int64_t pixel, int64_t channels,
+                         int64_t coefficient_bytes, uint8_t* to);
+
+/// sums += left . right: [rows, in] (float64, contiguous) += [rows, out] . [out, in, 1, 1].
+void multiply_add(const at::Tensor& left, const Linearised& right, const Kernels& kernels,
+                  const at::Tensor& sums);
+
+}  // namespace senet::inference

@@ -1,0 +1,158 @@
+// Weights in the order that the kernels read, folded in float64, from weights of several kinds.
+#include "support.h"
+
+#include "inference/packing.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace senet::test {
+namespace {
+
+using namespace inference;
+
+// No two elements alike, none of them zero: of any dtype that a module may have, dense or not, with factors
+// or without.
+Linearised random_linear(Random& random, const std::vector<int64_t>& shape) {
+  const at::ScalarType dtypes[] = {at::kFloat, at::kFloat, at::kDouble, at::kBFloat16};
+  Linearised linear;
+  linear.weight = (random.tensor(shape, at::kFloat) + 2.0).to(dtypes[random.between(0, 3)]);
+  if (random.chance()) {
+    linear.weight = linear.weight.contiguous(at::MemoryFormat::ChannelsLast);
+  }
+  if (random.chance()) {
+    linear.scale = random.tensor({shape[0], 1, 1, 1}, at::kDouble) + 2.0;
+  }
+  return linear;
+}
+
+void check_packing(const Variant& variant) {
+  Random random(14);
+  const int32_t width = variant.kernels->vector_channels;
+  for (int i = 0; i < 60; ++i) {
+    const int64_t out = random.between(1, 150);
+    const int64_t in = random.between(1, 40);
+    const nn::Size2 kernel = {random.between(1, 4), random.between(1, 4)};
+    const int64_t window = kernel[0] * kernel[1];
+    const int64_t pixel = random.chance() ? padded(in) : variant.is_float ? in : (in + 1) / 2 * 2;
+    const std::string where = text(out, " x ", in, " x ", kernel[0], " x ", kernel[1], ", pixel ", pixel);
+    const std::vector<int32_t> panels = split_panels(out, width, variant.kernels->max_vectors);
+    const int64_t bytes = packed_bytes(out, window, pixel, variant.is_float);
+    expect(bytes == padded(out) * window * pixel * (variant.is_float ? 4 : 2), where, ": packed_bytes");
+
+    const Linearised linear = random_linear(random, {out, in, kernel[0], kernel[1]});
+    const at::Tensor rounded = linear.product().to(at::kFloat).to(variant.dtype()).to(at::kDouble);
+    const at::Tensor memory = at::full({bytes + 64}, 0x5a, at::kByte);
+    int64_t channel = 0;
+    for (const int32_t vectors : panels) {
+      pack_panel(linear, channel, pixel, variant.is_float, vectors * width,
+                 memory.mutable_data_ptr<uint8_t>() + packed_bytes(channel, window, pixel, variant.is_float));
+      channel += vectors * width;
+    }
+    expect(memory.narrow(0, bytes, 64).eq(0x5a).all().item<bool>(), where, ": wrote past packed_bytes");
+
+    // Reading back as kernels.h says: a panel after the other, [tap][element][channel], for bfloat16 pairs of
+    // elements innermost.
+    const at::Tensor packed = memory.narrow(0, 0, bytes).view(variant.dtype()).to(at::kDouble);
+    const int64_t group = variant.is_float ? 1 : 2;
+    std::vector<at::Tensor> channels;
+    int64_t start = 0;
+    for (const int32_t vectors : panels) {
+      const int64_t count = vectors * width;
+      channels.push_back(packed.narrow(0, start, count * window * pixel)
+                             .reshape({window * pixel / group, count, group})
+                             .permute({1, 0, 2})
+                             .reshape({count, kernel[0], kernel[1], pixel}));
+      start += count * window * pixel;
+    }
+    const at::Tensor unpacked = at::cat(channels, 0).permute({0, 3, 1, 2});
+    const at::Tensor all = with_zeros(with_zeros(rounded, 0, padded(out)), 1, pixel);
+    expect(at::equal(unpacked, all), where, ": other weights");
+  }
+}
+
+void check_panels() {
+  for (const auto& [width, most] : {std::pair{8, 2}, std::pair{16, 4}}) {
+    for (int64_t channels = 1; channels <= 2100; ++channels) {
+      const std::vector<int32_t> panels = split_panels(channels, width, most);
+      const auto [least, largest] = std::minmax_element(panels.begin(), panels.end());
+      int64_t vectors = 0;
+      for (const int32_t panel : panels) {
+        vectors += panel;
+      }
+      const std::string where = text(channels, " channels in vectors of ", width);
+      expect(vectors * width == padded(channels), where, ": the panels have ", vectors * width);
+      expect(*least >= 1 && *largest <= most, where, ": a panel has ", *least, " or ", *largest, " vectors");
+      expect(*largest - *least <= 1, where, ": panels of ", *least, " and ", *largest, " vectors");
+      expect(static_cast<int64_t>(panels.size()) == (vectors + most - 1) / most, where, ": ", panels.size(),
+             " panels");
+    }
+  }
+}
+
+// Against LibTorch's own sum of products.
+void check_winograd_packing() {
+  Random random(15);
+  const at::Tensor g =
+      at::tensor({1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0.0, 0.0, 1.0}, at::kDouble).reshape({4, 3});
+  for (int i = 0; i < 40; ++i) {
+    const int64_t out = random.between(1, 70);
+    const int64_t in = random.between(1, 70);
+    const int64_t channels = padded(std::min(out, random.between(1, 70)));
+    const int64_t first = random.between(0, out - 1) / kChannelBlock * kChannelBlock;
+    const int64_t count = std::min(channels, out - first);
+    const std::string where = text(out, " x ", in, ", ", channels, " from ", first);
+    const Linearised linear = random_linear(random, {out, in, 3, 3});
+    const int64_t used = packed_bytes(channels, 1, padded(in), true);
+    const int64_t pitch = used + 64;
+    const at::Tensor memory = at::full({kWinogradCoefficients * pitch}, 0x5a, at::kByte);
+    pack_winograd_panel(linear, first, padded(in), channels, pitch, memory.mutable_data_ptr<uint8_t>());
+    const at::Tensor planes = memory.reshape({kWinogradCoefficients, pitch});
+    expect(planes.narrow(1, used, 64).eq(0x5a).all().item<bool>(), where, ": wrote past packed_bytes");
+    const at::Tensor packed = planes.narrow(1, 0, used)
+                                  .contiguous()
+                                  .view(at::kFloat)
+                                  .reshape({kWinogradCoefficients, padded(in), channels})
+                                  .to(at::kDouble);
+    const at::Tensor expected =
+        with_zeros(with_zeros(at::einsum("ak,oikl,bl->abio", {g, linear.product(first, count, 0, in), g})
+                                  .reshape({kWinogradCoefficients, in, count}),
+                              1, padded(in)),
+                   2, channels);
+    expect_near(packed, expected, 2 * kFloatError * expected.abs() + 1e-12, where);
+  }
+}
+
+void check_multiply_add(const Variant& variant) {
+  Random random(16);
+  for (int i = 0; i < 60; ++i) {
+    const int64_t rows = random.between(1, 40);
+    const int64_t inner = random.between(1, 600);
+    const int64_t columns = random.between(1, 100);
+    const Linearised right = random_linear(random, {inner, columns, 1, 1});
+    const at::Tensor left = random.tensor({rows, inner}, at::kFloat).to(at::kFloat);
+    const at::Tensor sums = random.tensor({rows, columns}, at::kDouble);
+    const at::Tensor expected = sums + at::matmul(left.to(at::kDouble), right.product().flatten(1));
+    multiply_add(left, right, *variant.kernels, sums);
+    expect_near(sums, expected, at::full({}, 1e-12 * static_cast<double>(inner), at::kDouble),
+                text(rows, " x ", inner, " x ", columns));
+  }
+}
+
+}  // namespace
+
+void test_packing(Runner& runner) {
+  runner.test("split_panels", check_panels);
+  runner.test("pack_winograd_panel", check_winograd_packing);
+  for_each_variant(runner, "packing", [&](const Variant& variant) {
+    runner.test("pack_panel, " + variant.name, [&] { check_packing(variant); });
+    if (variant.is_float) {
+      runner.test("multiply_add, " + variant.name, [&] { check_multiply_add(variant); });
+    }
+  });
+}
+
+}  // namespace senet::test
