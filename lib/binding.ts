@@ -136,6 +136,8 @@ export interface NativeBinding {
     device: string,
     requiresGrad: boolean,
   ): TensorHandle;
+  /** A job: bytes, which nobody may write to or detach before it has ended, to a uint8 tensor. */
+  copyBytes(data: Uint8Array, shape: readonly number[]): number;
   toTypedArray(t: TensorHandle): TypedArray;
   tensorInfo(t: TensorHandle): { shape: number[]; dtype: DType; device: Device };
   requiresGrad(t: TensorHandle): boolean;

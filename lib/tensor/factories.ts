@@ -1,10 +1,11 @@
 /**
  * Functions that make tensors from data, constants and the random generator, as PyTorch's of the same names.
  */
-import type { Device, DType, TypedArray } from '../binding';
+import type { Device, DType, TensorHandle, TypedArray } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { checkDevice, checkDType, naturalDType, typedArrayFor } from './dtype';
+import { runJob } from './jobs';
 import { flatten, inferDType, toElements, type NestedArray } from './nested-array';
 import { checkBuffer, checkOptions, checkShape, describe } from './options';
 import { callOperator, checkRequiresGrad, wrapTensor, wrapUntracked, type Tensor } from './tensor';
@@ -54,6 +55,18 @@ export function tensor(data: NestedArray | TypedArray | Uint8ClampedArray, optio
   raw.dispose();
   if (grad) converted.requiresGrad = true;
   return converted;
+}
+
+/**
+ * As `tensor` of a Uint8Array, copied in a job. Internal: the bytes must not change, nor be transferred, before the
+ * promise settles, or, if it was aborted, before the job ends; so they are none of the user's.
+ */
+export async function tensorOfBytes(
+  data: Uint8Array,
+  shape: readonly number[],
+  signal?: AbortSignal,
+): Promise<Tensor> {
+  return wrapTensor((await runJob(() => binding.copyBytes(data, shape), signal)) as TensorHandle);
 }
 
 interface Source {

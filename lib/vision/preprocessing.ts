@@ -4,10 +4,8 @@
  * three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`); resizing equals Pillow's
  * antialiased filters. Knows no file format and no model.
  */
-import { setImmediate } from 'node:timers/promises';
-
 import { makeError } from '../errors';
-import { tensor } from '../tensor/factories';
+import { tensor, tensorOfBytes } from '../tensor/factories';
 import { abortError } from '../tensor/jobs';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
@@ -65,35 +63,21 @@ const INLINE_ELEMENTS = 2 ** 19;
 /** The same for resizing bytes, of which a thread does four in a nanosecond. */
 const INLINE_RESIZE_ELEMENTS = 2 ** 22;
 
-/** Bytes of a larger image that are copied into a tensor in one turn of the event loop: well below a millisecond. */
-const BAND_BYTES = 2 ** 20;
-
 /**
- * The pixels of a decoded image as 1 x 3 x height x width, channels-last. Those of a photograph that is too large to be
- * resized here are copied in bands of rows, and the event loop turns between them; a job joins them.
+ * The pixels of a decoded image as 1 x 3 x height x width, channels-last. A photograph that is too large to be resized
+ * here is copied in a job; its bytes are to be left alone until then.
  *
  * @throws (rejects) ERR_SENET_ABORTED
  */
 export async function toPixels({ data, height, width }: DecodedImage, signal?: AbortSignal): Promise<Tensor> {
-  const row = 3 * width;
-  const rows = data.length <= INLINE_RESIZE_ELEMENTS ? height : Math.max(1, Math.floor(BAND_BYTES / row));
-  const bands: Tensor[] = [];
-  try {
-    for (let first = 0; first < height; first += rows) {
-      if (first > 0) await setImmediate();
-      if (signal?.aborted === true) throw abortError(signal);
-      const last = Math.min(height, first + rows);
-      bands.push(tensor(data.subarray(first * row, last * row), { shape: [1, last - first, width, 3] }));
-    }
-    const [only] = bands as [Tensor];
-    if (bands.length === 1) return only.permute([0, 3, 1, 2]);
-    const whole = await run(signal, 'aten::cat', bands, 1);
-    const pixels = whole.permute([0, 3, 1, 2]);
-    whole.dispose();
-    return pixels;
-  } finally {
-    for (const band of bands) band.dispose();
-  }
+  const shape = [1, height, width, 3];
+  const rows =
+    data.length <= INLINE_RESIZE_ELEMENTS
+      ? tensor(data, { shape })
+      : await tensorOfBytes(data, shape, signal);
+  const pixels = rows.permute([0, 3, 1, 2]);
+  rows.dispose();
+  return pixels;
 }
 
 /**

@@ -89,6 +89,10 @@ int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Co
   return id;
 }
 
+void Environment::keep(int64_t id, Napi::ObjectReference value) {
+  pending_.at(id).kept = std::make_shared<Napi::ObjectReference>(std::move(value));
+}
+
 void Environment::forget(int64_t id) {
   pending_.erase(id);
   if (pending_.empty()) {

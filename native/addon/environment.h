@@ -56,6 +56,8 @@ class Environment {
   /// failure whose code is ERR_SENET_LIBTORCH is reported with `libtorch_code` instead if one is given.
   int64_t submit(JobWork work, const char* libtorch_code = nullptr,
                  runtime::Company company = runtime::Company::kShared);
+  /// Keeps a value from being collected while a job that was submitted may read its memory.
+  void keep(int64_t id, Napi::ObjectReference value);
   /// True if the job had not started: it never will, and will not settle.
   bool cancel(int64_t id);
   /// Blocks until the job has ended; its value, or its error thrown. It will not settle.
@@ -73,6 +75,7 @@ class Environment {
     std::shared_ptr<runtime::Job> job;
     std::shared_ptr<Deliver> deliver;
     const char* libtorch_code;
+    std::shared_ptr<Napi::ObjectReference> kept = nullptr;
   };
 
   static void on_wake(napi_env env, napi_value callback, void* context, void* data);

@@ -66,6 +66,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<discard>(exports, "discard");
 
   add<from_typed_array>(exports, "fromTypedArray");
+  add<copy_bytes>(exports, "copyBytes");
   add<to_typed_array>(exports, "toTypedArray");
   add<tensor_info>(exports, "tensorInfo");
   add<requires_grad>(exports, "requiresGrad");

@@ -6,9 +6,11 @@
 #include "core/names.h"
 #include "runtime/threads.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <cstring>
+#include <vector>
 
 namespace senet::addon {
 namespace {
@@ -36,22 +38,25 @@ napi_typedarray_type array_type(at::ScalarType dtype) {
   }
 }
 
-}  // namespace
+// A typed array, and the shape and dtype that its elements are to have.
+struct Elements {
+  std::vector<int64_t> shape;
+  at::ScalarType dtype;
+  const void* data;
+  size_t length;
+};
 
-Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo& info) {
-  const auto shape = to_int64_array(info[1], "shape");
-  const at::ScalarType dtype = parse_dtype(to_string(info[2], "dtype"));
-  const at::Device device = to_device(info[3]);
-  const bool wants_grad = to_bool(info[4], "requiresGrad");
+Elements to_elements(const Napi::CallbackInfo& info, at::ScalarType dtype) {
+  Elements elements{to_int64_array(info[1], "shape"), dtype, nullptr, 0};
   if (!info[0].IsTypedArray()) {
     throw Error("ERR_SENET_ARG_TYPE", "expected a typed array, got " + describe_value(info[0]));
   }
   napi_typedarray_type type{};
-  size_t length = 0;
   void* data = nullptr;
   napi_value buffer = nullptr;
   size_t byte_offset = 0;
-  napi_get_typedarray_info(info.Env(), info[0], &type, &length, &data, &buffer, &byte_offset);
+  napi_get_typedarray_info(info.Env(), info[0], &type, &elements.length, &data, &buffer, &byte_offset);
+  elements.data = data;
   bool is_array_buffer = false;
   napi_is_arraybuffer(info.Env(), buffer, &is_array_buffer);
   if (!is_array_buffer) {
@@ -62,24 +67,37 @@ Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo&
   if (detached) {
     throw Error("ERR_SENET_BUFFER", "the array's bytes are detached (transferred elsewhere)");
   }
-  if (type != array_type(dtype)) {
-    throw Error("ERR_SENET_DTYPE", std::string("the typed array does not carry ") + dtype_name(dtype));
+  if (type != array_type(elements.dtype)) {
+    throw Error("ERR_SENET_DTYPE",
+                std::string("the typed array does not carry ") + dtype_name(elements.dtype));
   }
-  __int128 elements = 1;
-  for (const int64_t size : shape) {
+  __int128 wanted = 1;
+  for (const int64_t size : elements.shape) {
     if (size < 0) {
-      throw Error("ERR_SENET_SHAPE", "a shape has no negative sizes, got " + shape_text(shape));
+      throw Error("ERR_SENET_SHAPE", "a shape has no negative sizes, got " + shape_text(elements.shape));
     }
-    elements *= size;
-    if (elements > INT64_MAX) {
-      throw Error("ERR_SENET_SHAPE", "the shape " + shape_text(shape) + " is too large");
+    wanted *= size;
+    if (wanted > INT64_MAX) {
+      throw Error("ERR_SENET_SHAPE", "the shape " + shape_text(elements.shape) + " is too large");
     }
   }
-  if (elements != static_cast<__int128>(length)) {
-    throw Error("ERR_SENET_SHAPE", "the shape " + shape_text(shape) + " needs " +
-                                       std::to_string(static_cast<int64_t>(elements)) + " elements, got " +
-                                       std::to_string(length));
+  if (wanted != static_cast<__int128>(elements.length)) {
+    throw Error("ERR_SENET_SHAPE", "the shape " + shape_text(elements.shape) + " needs " +
+                                       std::to_string(static_cast<int64_t>(wanted)) + " elements, got " +
+                                       std::to_string(elements.length));
   }
+  return elements;
+}
+
+}  // namespace
+
+Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Device device = to_device(info[3]);
+  const bool wants_grad = to_bool(info[4], "requiresGrad");
+  const at::ScalarType dtype = parse_dtype(to_string(info[2], "dtype"));
+  // After the other conversions, which may run JavaScript: the array cannot be detached between here and the
+  // copy.
+  const auto [shape, same_dtype, data, length] = to_elements(info, dtype);
   at::Tensor tensor = at::empty(shape, at::TensorOptions().dtype(dtype).device(at::kCPU));
   if (length > 0) {
     std::memcpy(tensor.mutable_data_ptr(), data, tensor.nbytes());
@@ -97,6 +115,25 @@ Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo&
     tensor.set_requires_grad(true);
   }
   return wrap_tensor(environment, std::move(tensor));
+}
+
+Napi::Value copy_bytes(Environment& environment, const Napi::CallbackInfo& info) {
+  constexpr int64_t kGrain = int64_t{1} << 20;
+  Elements elements = to_elements(info, at::kByte);
+  Napi::ObjectReference kept = Napi::Persistent(info[0].As<Napi::Object>());
+  const int64_t job = environment.submit([elements = std::move(elements)]() -> Deliver {
+    at::Tensor tensor = at::empty(elements.shape, elements.dtype);
+    auto* const to = tensor.mutable_data_ptr<uint8_t>();
+    const auto* const from = static_cast<const uint8_t*>(elements.data);
+    at::parallel_for(0, tensor.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
+    });
+    return [tensor = std::move(tensor)](Environment& here) mutable {
+      return wrap_tensor(here, std::move(tensor));
+    };
+  });
+  environment.keep(job, std::move(kept));
+  return Napi::Number::New(environment.env(), static_cast<double>(job));
 }
 
 Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& info) {

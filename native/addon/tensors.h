@@ -6,6 +6,8 @@
 namespace senet::addon {
 
 Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo& info);
+/// A job: a Uint8Array, which nobody may write to or detach before it has ended, to a uint8 tensor.
+Napi::Value copy_bytes(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value tensor_info(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value requires_grad(Environment& environment, const Napi::CallbackInfo& info);

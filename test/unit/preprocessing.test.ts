@@ -6,8 +6,10 @@ import path from 'node:path';
 import { expect } from 'chai';
 import fc from 'fast-check';
 
-import { tensor } from '../../lib/tensor/factories';
+import { randn, tensor } from '../../lib/tensor/factories';
+import { ops } from '../../lib/tensor/ops';
 import { memory } from '../../lib/tensor/runtime';
+import { tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { decodeImage, type DecodedImage } from '../../lib/vision/decode';
 import {
@@ -59,13 +61,12 @@ describe('toPixels', () => {
     return { data, height, width };
   };
 
-  it('gives the bytes of the image, in one piece or in bands, and leaves nothing else', async () => {
+  it('gives the bytes of the image, copied here or in a job, and leaves nothing else', async () => {
     for (const [height, width] of [
       [1, 1],
       [7, 5],
-      [1000, 1000], // 3 MB, one piece
-      [1500, 1000], // 4.5 MB, five bands
-      [2, 1_500_000], // a row is more than a band
+      [1000, 1000], // 3 MB, here
+      [1500, 1000], // 4.5 MB, in a job
     ] as const) {
       const image = imageOf(height, width);
       const before = memory().tensors;
@@ -77,23 +78,37 @@ describe('toPixels', () => {
     }
   });
 
-  it('lets the event loop turn, and can be aborted there', async () => {
-    const image = imageOf(4000, 3000);
-    let turns = 0;
-    let counting = true;
-    const count = (): void => {
-      turns++;
-      if (counting) setImmediate(count);
-    };
-    setImmediate(count);
-    (await toPixels(image)).dispose();
-    counting = false;
-    expect(turns).to.be.at.least(34); // 36 MB in pieces of at most 1 MiB
+  it('keeps the bytes of a large image alive while the job waits, and belongs to the tidy around it', async () => {
+    const expected = imageOf(1500, 1000).data;
     const before = memory().tensors;
-    const controller = new AbortController();
-    setImmediate(() => controller.abort());
-    await expectRejection(toPixels(image, controller.signal), 'ERR_SENET_ABORTED');
+    await tidy(async () => {
+      const x = randn([1500, 1500]);
+      const running = Array.from({ length: 4 }, () => ops.callAsync('aten::matmul', x, x));
+      const copying = toPixels(imageOf(1500, 1000));
+      for (let i = 0; i < 8; i++) imageOf(1500, 1000); // the collector has work
+      globalThis.gc?.();
+      await Promise.all(running);
+      const rows = (await copying).permute([0, 2, 3, 1]).toTypedArray() as Uint8Array;
+      expect(Buffer.compare(rows, expected)).to.equal(0);
+    });
     expect(memory().tensors).to.be.at.most(before);
+  });
+
+  it('rejects at once when it is aborted, before, queued or running', async () => {
+    const image = imageOf(4000, 3000);
+    const before = memory().tensors;
+    await expectRejection(toPixels(image, AbortSignal.abort()), 'ERR_SENET_ABORTED');
+    const controller = new AbortController();
+    const all = [1, 2, 3].map(() => expectRejection(toPixels(image, controller.signal), 'ERR_SENET_ABORTED'));
+    controller.abort();
+    await Promise.all(all);
+    (await toPixels(image)).dispose(); // behind those
+    expect(memory().tensors).to.be.at.most(before);
+  });
+
+  it('refuses bytes that are not as many as the size says', async () => {
+    const image = { ...imageOf(1500, 1000), height: 1501 };
+    await expectRejection(toPixels(image), 'ERR_SENET_SHAPE', /needs 4503000 elements, got 4500000/);
   });
 });
 
