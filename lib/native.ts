@@ -12,7 +12,6 @@ import { makeError } from './errors';
 const PACKAGE_ROOT = path.join(__dirname, '..');
 const RELEASE = path.join(PACKAGE_ROOT, 'build', 'Release');
 const ADDON = path.join(RELEASE, 'senet_torch.node');
-/** Makes loading LibTorch faster, see native/addon/prelude.cpp; nothing depends on it. */
 const PRELUDE = path.join(RELEASE, 'senet_prelude.node');
 const SET_UP = 'Run `npx senet-torch setup` (in a clone of the repository: `npm start`).';
 
@@ -32,23 +31,21 @@ function checkPlatform(): void {
   );
 }
 
-/**
- * Requires the addon with OpenMP's threads told to wait patiently. By default a thread of libgomp spins for milliseconds
- * at a barrier; beside other busy threads (an image decoder, another process) that is time taken from the one it waits
- * for, and a forward takes several times as long. A thousand turns cost nothing measurable on an idle machine (see
- * CONTRIBUTING.md). libgomp reads the variable when it is loaded and never again; a user's own choice stands.
- */
-function requirePatiently(file: string): NativeBinding {
-  const chosen = process.env.OMP_WAIT_POLICY ?? process.env.GOMP_SPINCOUNT;
-  if (chosen === undefined) process.env.GOMP_SPINCOUNT = '1000';
+/** Requires the addon, after the prelude (native/addon/prelude.cpp), on which nothing depends but speed. */
+function requireAddon(): NativeBinding {
+  /* eslint-disable @typescript-eslint/no-require-imports -- an addon can only be required */
+  let prelude: { restoreEnvironment(): void } | undefined;
   try {
-    /* eslint-disable @typescript-eslint/no-require-imports -- an addon can only be required */
-    if (existsSync(PRELUDE)) require(PRELUDE);
-    return require(file) as NativeBinding;
-    /* eslint-enable @typescript-eslint/no-require-imports */
-  } finally {
-    if (chosen === undefined) delete process.env.GOMP_SPINCOUNT;
+    prelude = require(PRELUDE) as typeof prelude;
+  } catch {
+    // absent, or of another build
   }
+  try {
+    return require(ADDON) as NativeBinding;
+  } finally {
+    prelude?.restoreEnvironment();
+  }
+  /* eslint-enable @typescript-eslint/no-require-imports */
 }
 
 function load(): NativeBinding {
@@ -58,7 +55,7 @@ function load(): NativeBinding {
   }
   let loaded: NativeBinding;
   try {
-    loaded = requirePatiently(ADDON);
+    loaded = requireAddon();
   } catch (cause) {
     checkPlatform();
     const reason = cause instanceof Error ? cause.message : String(cause);

@@ -441,6 +441,8 @@ async function prepareFolder(
     // What a killed process was writing.
     for (const name of await readdir(folder))
       if (UNFINISHED.test(name)) await rm(file(name), { force: true });
+    // Nothing of another run stays beside this one: a checkpoint would be resumed, and belong to another log.
+    if (resumed === null) for (const name of Object.values(FILES)) await rm(file(name), { force: true });
   } catch (cause) {
     throw makeError('ERR_SENET_FILE', `--output: ${printable(folder)}: ${(cause as Error).message}`, {
       cause,
@@ -510,7 +512,7 @@ async function train(
     display.stop();
   }
   const last = result.history.epochs.at(-1) as EpochRecord;
-  await save(model, file('last'), { metadata: weightsMetadata(last) });
+  await save(ema?.stateDict() ?? model, file('last'), { metadata: weightsMetadata(last) });
   const evaluation = await evaluateBest(model, file('best'), loaders.validation, loss, device);
   await writeReport(file('report'), { settings, opened, preprocessing, model, result, evaluation });
   printResult(settings, folder, given, result, loaders);

@@ -6,7 +6,8 @@
  * meanwhile. Knows no model by name, no data set and no terminal.
  */
 import type { Device } from '../binding';
-import type { Batch, DataLoader, DataLoaderState } from '../data/loader';
+import type { Batch, DataLoader } from '../data/loader';
+import { StateDict } from '../checkpoint/state-dict';
 import { isSenetError, makeError } from '../errors';
 import { CrossEntropyLoss } from '../nn/losses';
 import { Module } from '../nn/module';
@@ -40,6 +41,12 @@ export interface CheckpointOptions {
   everyEpochs?: number | null;
   /** Save after every so many optimiser steps too. Default: not. */
   everySteps?: number;
+}
+
+/** What a checkpoint has the state of. */
+interface Part {
+  stateDict(): unknown;
+  loadStateDict(state: unknown): unknown;
 }
 
 /** What training needs of a loader: any DataLoader of a data set or an array. */
@@ -251,12 +258,14 @@ export class Trainer {
           `resume: the checkpoint's run has ${kept == null ? 'no' : 'a'} ${name}, and this one ${given === undefined ? 'none' : 'has one'}`,
         );
     }
-    this.#fit('model', () => model.loadStateDict(checkpoint.model));
-    this.#fit('optimiser', () => optimizer.loadStateDict(checkpoint.optimizer));
-    this.#fit('scheduler', () => scheduler?.loadStateDict(checkpoint.scheduler));
-    this.#fit('moving average', () => ema?.loadStateDict(checkpoint.average));
-    this.#fit('data loader', () => train.loadStateDict(checkpoint.loader as DataLoaderState));
-    setRngState(checkpoint.generator);
+    this.#takeAll([
+      ['model', model, checkpoint.model],
+      ['optimiser', optimizer, checkpoint.optimizer],
+      ['scheduler', scheduler, checkpoint.scheduler],
+      ['moving average', ema, checkpoint.average],
+      ['data loader', train as Part, checkpoint.loader],
+      ['random generator', { stateDict: getRngState, loadStateDict: setRngState }, checkpoint.generator],
+    ]);
     this.#position = checkpoint.position;
     this.#steps.push(...checkpoint.history.steps);
     this.#epochs.push(...checkpoint.history.epochs);
@@ -264,15 +273,25 @@ export class Trainer {
     this.#resumed = true;
   }
 
-  #fit(what: string, load: () => void): void {
-    try {
-      load();
-    } catch (cause) {
-      if (!isSenetError(cause)) throw cause;
-      throw makeError('ERR_SENET_RESUME', `resume: the checkpoint is of another ${what}: ${cause.message}`, {
-        cause,
-      });
-    }
+  /** Each part takes all or nothing; those that took theirs before another refused get back what they had. */
+  #takeAll(parts: readonly (readonly [what: string, part: Part | undefined, state: unknown])[]): void {
+    tidy(() => {
+      const undo: (() => void)[] = [];
+      for (const [what, part, state] of parts) {
+        if (part === undefined) continue;
+        const before = part.stateDict();
+        const kept = before instanceof StateDict ? new StateDict(copiesOf(before), before.metadata) : before;
+        try {
+          part.loadStateDict(state);
+        } catch (cause) {
+          for (const putBack of undo) putBack();
+          if (!isSenetError(cause)) throw cause;
+          const message = `resume: the checkpoint is of another ${what}: ${cause.message}`;
+          throw makeError('ERR_SENET_RESUME', message, { cause });
+        }
+        undo.push(() => part.loadStateDict(kept));
+      }
+    });
   }
 
   /**
@@ -516,7 +535,7 @@ export class Trainer {
     const { model, ema } = this.#options;
     if (ema === undefined) return work();
     const state = model.stateDict();
-    const trained = new Map([...state].map(([name, tensor]) => [name, tensor.clone()] as const));
+    const trained = new Map(copiesOf(state));
     try {
       const average = ema.stateDict();
       model.loadStateDict(average);
@@ -660,6 +679,10 @@ export class Trainer {
       seconds: this.#epochs.reduce((total, { seconds }) => total + seconds, 0),
     };
   }
+}
+
+function copiesOf(state: StateDict): [string, Tensor][] {
+  return [...state].map(([name, tensor]) => [name, tensor.clone()]);
 }
 
 function sum(left: Totals, right: Totals): Totals {

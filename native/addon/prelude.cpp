@@ -1,10 +1,19 @@
-// A tiny addon of its own, required before the one that is linked to LibTorch: it makes room for what
-// LibTorch registers while it is loaded, some 50 MB of small objects. The heap grows by one page after the
-// other for these, and in a virtual machine the page faults take as long as the registration itself. Made of
-// huge pages beforehand, loading takes about half the time. Links neither LibTorch nor anything else of this
-// library.
+// A tiny addon of its own, required before the one that is linked to LibTorch: what has to be done before
+// LibTorch is loaded. Links neither LibTorch nor anything else of this library; without it everything works,
+// only slower.
+//
+// It makes room for what LibTorch registers while it is loaded, some 50 MB of small objects. The heap grows
+// by one page after the other for these, and in a virtual machine the page faults take about as long as the
+// registration itself.
+//
+// And it tells OpenMP's threads to wait patiently. By default a thread of libgomp spins for milliseconds at a
+// barrier; beside other busy threads (an image decoder, another process) that is time taken from the one it
+// waits for, and a forward takes several times as long. A thousand turns cost nothing measurable on an idle
+// machine (see CONTRIBUTING.md). libgomp reads the variable when it is loaded and never again; a user's own
+// choice stands. It is set here since the process.env of a Worker is a copy.
 #include <napi.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -53,9 +62,28 @@ void make_room() {
 #endif
 }
 
-Napi::Object initialise(Napi::Env /*env*/, Napi::Object exports) {
+std::atomic<bool> limits_spinning = false;
+
+void limit_spinning() {
+  if (std::getenv("OMP_WAIT_POLICY") == nullptr && std::getenv("GOMP_SPINCOUNT") == nullptr) {
+    limits_spinning = setenv("GOMP_SPINCOUNT", "1000", 0) == 0;
+  }
+}
+
+// Child processes are not to inherit it.
+void restore_environment(const Napi::CallbackInfo&) {
+  if (limits_spinning.exchange(false)) {
+    unsetenv("GOMP_SPINCOUNT");
+  }
+}
+
+Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   static std::once_flag once;
-  std::call_once(once, make_room);
+  std::call_once(once, [] {
+    limit_spinning();
+    make_room();
+  });
+  exports.Set("restoreEnvironment", Napi::Function::New(env, restore_environment));
   return exports;
 }
 

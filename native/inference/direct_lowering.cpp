@@ -318,7 +318,10 @@ class Lowering {
     auto pool_step = make_pool(pool_node, narrow, place(node.output));
     pool_step->shift = shift;
     pool_step->activation = node.relu ? Activation::kRelu : Activation::kNone;
-    pool_step->fused = {"bias", "relu"};
+    pool_step->fused = {"bias"};
+    if (node.relu) {
+      pool_step->fused.push_back("relu");
+    }
     result_.steps.push_back(std::move(pool_step));
   }
 

@@ -8,6 +8,7 @@ import sharp from 'sharp';
 
 import type { CompiledPlan, CompiledProfile } from '../../lib';
 import { readIdx } from '../../lib/data/idx';
+import { HAS_FLOAT16 } from '../support/processor';
 import { Temporary } from '../support/temporary';
 
 const ROOT = path.join(__dirname, '..', '..');
@@ -330,7 +331,7 @@ describe('senet-torch', () => {
         ],
         [['profile', 'se_resnet20', '--weights', 'none.pt'], /none\.pt.*ERR_SENET_FILE_NOT_FOUND/],
       ];
-      if (!/\b(avx512_fp16|amx_fp16)\b/.test(readFileSync('/proc/cpuinfo', 'utf8')))
+      if (!HAS_FLOAT16)
         cases.push([['profile', 'se_resnet20', '--dtype', 'float16'], /float16.*ERR_SENET_DTYPE/]);
       for (const [args, words] of cases) {
         const { code, err } = await run(args);

@@ -106,6 +106,24 @@ describe('the packed package', function () {
       expect(run('required.cjs', program)).to.equal('1,10');
     });
 
+    it('works with a prelude that is damaged or absent, and leaves the environment as it was', () => {
+      const prelude = path.join(
+        consumer,
+        ...['node_modules', 'senet-torch', 'build', 'Release', 'senet_prelude.node'],
+      );
+      const whole = readFileSync(prelude);
+      const program = `
+        const before = JSON.stringify(process.env);
+        const { ones } = require('senet-torch');
+        console.log(ones([2]).sum().item(), JSON.stringify(process.env) === before);`;
+      expect(run('prelude.cjs', program)).to.equal('2 true');
+      writeFileSync(prelude, 'no addon');
+      expect(run('prelude.cjs', program)).to.equal('2 true');
+      rmSync(prelude);
+      expect(run('prelude.cjs', program)).to.equal('2 true');
+      writeFileSync(prelude, whole);
+    });
+
     it('import, by name and whole', () => {
       const program = `
         import { se_resnet20, zeros } from 'senet-torch';

@@ -15,6 +15,7 @@ const ROOT = path.join(__dirname, '..', '..');
 const FIXTURES = path.join(__dirname, '..', 'fixtures');
 const BUNDLED = path.join(ROOT, 'assets', 'weights', 'se_resnet20_fashion_mnist.safetensors');
 const TSX = require.resolve('tsx/cjs');
+const INTERRUPT = path.join(__dirname, '..', 'support', 'interrupt.ts');
 
 interface Outcome {
   code: number | null;
@@ -22,6 +23,7 @@ interface Outcome {
   err: string;
 }
 
+/** Runs the command; once it has written a line that matches, it gets a signal, at that very moment. */
 function run(
   args: readonly string[],
   interruptAt?: RegExp,
@@ -30,20 +32,20 @@ function run(
   return new Promise((resolve, reject) => {
     const child = spawn(
       process.execPath,
-      ['--require', TSX, path.join(ROOT, 'lib', 'cli', 'main.ts'), ...args],
+      [
+        ...['--require', TSX],
+        ...(interruptAt === undefined ? [] : ['--require', INTERRUPT]),
+        path.join(ROOT, 'lib', 'cli', 'main.ts'),
+        ...args,
+      ],
       {
         cwd: ROOT,
+        env: { ...process.env, INTERRUPT_AT: interruptAt?.source ?? '', INTERRUPT_BY: signal },
       },
     );
     let [out, err] = ['', ''];
-    let interrupted = false;
     child.stdout.on('data', (data: Buffer) => (out += data.toString()));
-    child.stderr.on('data', (data: Buffer) => {
-      err += data.toString();
-      if (interruptAt === undefined || interrupted || !interruptAt.test(err)) return;
-      interrupted = true;
-      child.kill(signal);
-    });
+    child.stderr.on('data', (data: Buffer) => (err += data.toString()));
     child.on('error', reject);
     child.on('close', (code) => resolve({ code, out, err }));
   });
@@ -165,6 +167,20 @@ describe('senet-torch train', function () {
       expect(again.err).to.match(/holds a run already.*--resume.*--overwrite/);
     });
 
+    it('--overwrite leaves nothing of the old run, even if the new one is stopped at once', async () => {
+      const place = temporary.path('overwritten');
+      cpSync(output, place, { recursive: true });
+      const { code, err } = await run(
+        ['train', data, ...small, '--epochs', '1', '--output', place, '--overwrite'],
+        /^epoch 1\/1/m,
+        'SIGTERM',
+      );
+      expect([0, 130], err).to.include(code);
+      const { identity } = await readTrainingCheckpoint(path.join(place, 'checkpoint.pt'));
+      expect(identity.epochs).to.equal(1);
+      if (code === 130) expect(existsSync(path.join(place, 'last.safetensors'))).to.equal(false);
+    });
+
     it('Ctrl-C saves and says how to go on, which ends with the same weights, bit for bit', async () => {
       const place = temporary.path('interrupted');
       const first = await run(
@@ -229,6 +245,14 @@ describe('senet-torch train', function () {
     expect(result.steps).to.equal(4 * 3); // 18 images in batches of 8
     expect(result.settings.classes).to.deep.equal(['blue', 'red']);
     expect(result.best.validation.accuracy).to.be.within(0, 1);
+    // Both are the averages that were validated, not what the optimiser left.
+    const checkpoint = await readTrainingCheckpoint(path.join(output, 'checkpoint.pt'));
+    const last = await load(path.join(output, 'last.safetensors'));
+    for (const [name, tensor] of checkpoint.average ?? [])
+      expect(last.get(name)?.toTypedArray(), name).to.deep.equal(tensor.toTypedArray());
+    expect(last.get('conv1.weight')?.toTypedArray()).not.to.deep.equal(
+      checkpoint.model.get('conv1.weight')?.toTypedArray(),
+    );
     const metadata = (await load(path.join(output, 'best.safetensors'))).fileMetadata;
     expect(JSON.parse(metadata.get('preprocessing') ?? '')).to.deep.include({ size: 37, crop: [32, 32] });
   });

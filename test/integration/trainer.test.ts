@@ -23,8 +23,8 @@ import { AdamW } from '../../lib/optim/adam';
 import { ExponentialMovingAverage } from '../../lib/optim/ema';
 import { OneCycleLR, StepLR } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
-import { rand, tensor } from '../../lib/tensor/factories';
-import { configure, manualSeed } from '../../lib/tensor/runtime';
+import { ones, rand, tensor } from '../../lib/tensor/factories';
+import { configure, getRngState, manualSeed } from '../../lib/tensor/runtime';
 import { Trainer, type TrainerOptions, type TrainingProgress } from '../../lib/train/trainer';
 import { readTrainingCheckpoint } from '../../lib/train/training-checkpoint';
 import { findPython } from '../support/checkpoint-files';
@@ -451,6 +451,25 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
         expectThrow(() => trainer.restore(checkpoint), 'ERR_SENET_RESUME', words);
         expect(digest(model)).to.equal(untouched);
       }
+      // The model would fit, and another part does not: an optimiser of another kind, after a step of its own.
+      const model = se_resnet20({ numClasses: CLASSES.length });
+      const optimizer = new AdamW(model.parameters(), { lr: 0.01 });
+      for (const parameter of model.parameters()) parameter.grad = ones(parameter.shape);
+      await optimizer.step();
+      const scheduler = new OneCycleLR(optimizer, { maxLr: 0.1, totalSteps: 100 });
+      const other = make({ model, optimizer, scheduler });
+      const [weightsBefore, generator] = [digest(model), getRngState().toTypedArray()];
+      const moments = (): unknown =>
+        [...optimizer.stateDict().state].map(([key, fields]) => [
+          key,
+          Object.entries(fields).map(([name, tensor]) => [name, tensor.toTypedArray()]),
+        ]);
+      const [momentsBefore, rates] = [moments(), scheduler.stateDict()];
+      expectThrow(() => other.trainer.restore(checkpoint), 'ERR_SENET_RESUME', /another optimiser: /);
+      expect(digest(model)).to.equal(weightsBefore);
+      expect(moments()).to.deep.equal(momentsBefore);
+      expect(scheduler.stateDict()).to.deep.equal(rates);
+      expect(getRngState().toTypedArray()).to.deep.equal(generator);
       const weights = path.join(__dirname, '..', 'fixtures', 'se_resnet20-zip.pt');
       await expectRejection(
         readTrainingCheckpoint(weights),

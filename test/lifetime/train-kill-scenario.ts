@@ -1,8 +1,9 @@
 /**
  * A training run in a process of its own, for train-kill.test.ts: goes on from its checkpoint if there is one, saves
- * after every second step, and prints the digest of the weights at the end. `node scenario.ts FOLDER`
+ * after every second step, and prints the digest of the weights at the end. Kills itself some turns of the event loop
+ * after its `STEP`-th step, if one is given. `node scenario.ts FOLDER [STEP TURNS]`
  */
-import { existsSync } from 'node:fs';
+import { existsSync, writeSync } from 'node:fs';
 import path from 'node:path';
 
 import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
@@ -16,7 +17,14 @@ import { CLASSES, digest, smallDataset, testLoader, trainLoader } from '../suppo
 const EPOCHS = 3;
 const IMAGES = 60;
 
-async function main(folder: string): Promise<void> {
+/** Turns and not milliseconds: however fast the machine is, it has done as much. */
+function dieAfter(turns: number): void {
+  if (turns === 0) process.kill(process.pid, 'SIGKILL');
+  else setImmediate(() => dieAfter(turns - 1));
+}
+
+async function main(folder: string, killStep: number, killTurns: number): Promise<void> {
+  let steps = 0;
   // One thread: what is being shown is that nothing is forgotten, and other tests want the other processor.
   configure({ threadsPerWorker: 1 });
   const place = path.join(folder, 'run.pt');
@@ -39,9 +47,10 @@ async function main(folder: string): Promise<void> {
     classes: CLASSES,
     checkpoint: { path: place, everySteps: 2 },
     log: path.join(folder, 'log.jsonl'),
-    // The parent counts steps, to kill at a step and not at a time.
     onProgress: ({ phase, step }) => {
-      if (phase === 'training') process.stdout.write(`step ${step}\n`);
+      if (phase !== 'training') return;
+      writeSync(1, `step ${step}\n`); // before anything else: a killed process flushes nothing
+      if (++steps === killStep) dieAfter(killTurns);
     },
   });
   if (existsSync(place)) trainer.restore(await readTrainingCheckpoint(place));
@@ -49,4 +58,4 @@ async function main(folder: string): Promise<void> {
   process.stdout.write(`digest ${digest(model)}\n`);
 }
 
-void main(process.argv[2] as string);
+void main(process.argv[2] as string, Number(process.argv[3]), Number(process.argv[4]));

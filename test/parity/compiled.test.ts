@@ -4,7 +4,7 @@
  * our eager run is (or 1e-6), bfloat16 two and a half times (or 1e-2).
  * SENET_TEST_DEVICE chooses the device; SENET_TEST_FASHION_MNIST the folder of the whole data set.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 
 import { expect } from 'chai';
@@ -33,6 +33,7 @@ import {
 } from '../../lib';
 import { device, unavailable } from '../support/device';
 import { numbers, perturbBatchNorms, readFixture, relativeError } from '../support/parity';
+import { PROCESSOR_FLAGS } from '../support/processor';
 import { Temporary } from '../support/temporary';
 
 const FIXTURES = path.join(__dirname, '..', 'fixtures');
@@ -148,7 +149,7 @@ describe(`compiled models on ${device}`, function () {
     } catch (error) {
       if (!isSenetError(error) || error.code !== 'ERR_SENET_DTYPE') throw error;
       expect(error.message).to.match(/bfloat16/);
-      expect(readFileSync('/proc/cpuinfo', 'utf8')).not.to.match(/avx512bw/);
+      expect(PROCESSOR_FLAGS).not.to.match(/avx512bw/);
       console.log(`      bfloat16 skipped: ${error.message}`);
       bfloat16 = false;
     }
@@ -405,7 +406,6 @@ describe(`compiled models on ${device}`, function () {
   });
 
   describe('each set of kernels', () => {
-    const flags = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '';
     const sets: [string, needs: RegExp, backend: string][] = [
       ['avx2', /\bavx2\b/, 'avx2'],
       ['avx512', /\bavx512bw\b/, 'avx512'],
@@ -413,7 +413,7 @@ describe(`compiled models on ${device}`, function () {
     ];
     for (const [kernels, needs, backend] of sets) {
       it(kernels, async function () {
-        if (device !== 'cpu' || !needs.test(flags)) {
+        if (device !== 'cpu' || !needs.test(PROCESSOR_FLAGS)) {
           console.log(`        skipped: ${device === 'cpu' ? 'this processor has none' : 'of the CPU only'}`);
           this.skip();
         }

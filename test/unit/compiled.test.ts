@@ -2,7 +2,6 @@
  * The life of a compiled model: what it shares with its source (nothing), jobs, aborts and disposal, memory, bad input, and
  * what explain() and profile() say. Its numbers are test/parity/compiled.test.ts's.
  */
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
@@ -34,6 +33,7 @@ import {
 import { binding } from '../../lib/native';
 import { expectRejection, expectThrow } from '../support/errors';
 import { numbers, perturbBatchNorms, relativeError } from '../support/parity';
+import { HAS_FLOAT16 } from '../support/processor';
 import { Temporary } from '../support/temporary';
 
 const wrong = (value: unknown): never => value as never;
@@ -410,7 +410,7 @@ describe('compiled models', function () {
 
     it('float16 computes, or is refused by name where the processor has none', async () => {
       const half = model.compile({ dtype: 'float16' });
-      if (/\b(avx512_fp16|amx_fp16)\b/.test(readFileSync('/proc/cpuinfo', 'utf8'))) {
+      if (HAS_FLOAT16) {
         const other = await half;
         expect(relativeError(await other.forward(x), expected)).to.be.below(1e-2);
         other.dispose();

@@ -92,9 +92,11 @@ describe('downloadFile', () => {
   it('500 is tried again', async () => {
     server.behave({ status: 500 });
     const running = downloadFile(`${server.url}/w`, file, quiet);
-    setTimeout(() => server.behave({ status: 200 }), 100);
+    while (server.requests.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    server.behave({ status: 200 });
     await running;
     expect(readFileSync(file).equals(body)).to.equal(true);
+    expect(server.requests).to.have.length(2);
   });
 
   it('a broken connection is resumed from where it broke', async () => {
