@@ -35,12 +35,14 @@ const rules = (weightDecay: number): Record<string, OptionRule> => ({
   maximize: flag(false),
 });
 
+const DECOUPLED = 'decoupled_weight_decay';
+
 const extras = (decoupled: boolean): Record<string, unknown> => ({
   foreach: null,
   capturable: false,
   differentiable: false,
   fused: null,
-  decoupled_weight_decay: decoupled,
+  [DECOUPLED]: decoupled,
 });
 
 const stateNames = ['step', 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq'];
@@ -51,13 +53,16 @@ const ADAM: OptimizerKind = {
   rules: rules(0),
   extras: extras(false),
   stateNames,
+  // As in PyTorch, a state dict of AdamW makes an AdamW of it.
+  decouplesWeightDecay: (groupExtras) => groupExtras.get(DECOUPLED) === true,
 };
 const ADAMW: OptimizerKind = {
   name: 'AdamW',
-  native: 'adamw',
+  native: 'adam',
   rules: rules(0.01),
   extras: extras(true),
   stateNames,
+  decouplesWeightDecay: () => true,
 };
 
 /** Kingma and Ba: *Adam: A Method for Stochastic Optimization* (2015). */

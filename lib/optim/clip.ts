@@ -8,7 +8,7 @@ import { currentScope } from '../tensor/scope';
 import { handleOf, Tensor, wrapTensor } from '../tensor/tensor';
 
 export interface ClipGradNormOptions {
-  /** The order of the norm, `Infinity` for the largest magnitude. Default 2. */
+  /** The order of the norm; `Infinity` for the largest magnitude, -Infinity for the least, 0 counts. Default 2. */
   normType?: number;
   /** Reject if the norm is NaN or infinite, instead of scaling the gradients by it. Default false. */
   errorIfNonfinite?: boolean;
@@ -33,8 +33,8 @@ export async function clipGradNorm_(
     ['normType', 'errorIfNonfinite'],
     where,
   );
-  checkNumber(maxNorm, `${where}: maxNorm`, 0);
-  if (normType !== Infinity) checkNumber(normType, `${where}: normType`, Number.MIN_VALUE);
+  if (maxNorm !== Infinity) checkNumber(maxNorm, `${where}: maxNorm`, 0);
+  if (Math.abs(normType) !== Infinity) checkNumber(normType, `${where}: normType`);
   checkBoolean(errorIfNonfinite, `${where}: errorIfNonfinite`);
   const handles = toHandles(parameters, where);
   const scope = currentScope();

@@ -96,15 +96,17 @@ export const twoBetas = (value: readonly [number, number]): OptionRule => ({
 /** What an optimiser is made of, besides its parameters. */
 export interface OptimizerKind {
   readonly name: string;
-  readonly native: 'sgd' | 'adam' | 'adamw';
+  readonly native: 'sgd' | 'adam';
   /** By the names of options, in PyTorch's order. */
   readonly rules: Readonly<Record<string, OptionRule>>;
-  /** What PyTorch's groups hold besides, with Python's names: written, and kept from a file, and never read. */
+  /** What PyTorch's groups hold besides, with Python's names: written, and kept from a file. */
   readonly extras: Readonly<Record<string, unknown>>;
+  /** Whether a step shrinks the weights instead of adding them to the gradient; reads the group's extras. */
+  decouplesWeightDecay?(extras: ReadonlyMap<string, unknown>): boolean;
   /** Of tensors, by Python's names. */
   readonly stateNames: readonly string[];
-  /** Refuses options that do not go together. */
-  checkTogether?(group: GroupOptions, where: string): void;
+  /** Refuses options of the constructor that do not go together; as in PyTorch, groups may. */
+  checkTogether?(options: GroupOptions, where: string): void;
 }
 
 /** What schedulers write into groups, in PyTorch's order. */
@@ -135,6 +137,7 @@ export abstract class Optimizer {
       return [name, value];
     });
     this.defaults = Object.freeze(Object.fromEntries(entries));
+    kind.checkTogether?.(this.defaults, kind.name);
     this.#native = binding.createOptimizer(kind.native);
     const groups = toGroups(params, kind.name);
     if (groups.length === 0)
@@ -208,6 +211,7 @@ export abstract class Optimizer {
       const options = {
         ...Object.fromEntries(values),
         ...(betas === undefined ? {} : { beta1: betas[0], beta2: betas[1] }),
+        decoupledWeightDecay: this.#kind.decouplesWeightDecay?.(this.#extrasOf(group)) ?? false,
       };
       return { params: group.params.map((tensor) => handleOf(tensor, 'a parameter')), options };
     });
@@ -246,7 +250,7 @@ export abstract class Optimizer {
           const value = this.#option(group, name);
           return [toPython(name), Array.isArray(value) ? [...(value as unknown[])] : value];
         });
-      const extras = this.#extras.get(group) ?? new Map(Object.entries(this.#kind.extras));
+      const extras = this.#extrasOf(group);
       const { length } = group.params;
       next += length;
       return {
@@ -326,8 +330,10 @@ export abstract class Optimizer {
   ): { values: Record<string, unknown>; extras: Map<string, unknown> } {
     const values: Record<string, unknown> = {};
     const extras = new Map<string, unknown>();
-    for (const [name, value] of saved) {
+    for (const [name, given] of saved) {
       const ours = toOurs(String(name));
+      // A rate may be a tensor in Python, for its compiler's sake.
+      const value = Tensor.isTensor(given) && given.numel === 1 ? Number(given.item()) : given;
       if (ours === 'params' || ours === 'paramNames') continue;
       if (Object.hasOwn(this.#kind.rules, ours)) values[ours] = value;
       else if ((SCHEDULED as readonly string[]).includes(ours)) {
@@ -375,6 +381,10 @@ export abstract class Optimizer {
     return this.paramGroups.flatMap((group) => group.params);
   }
 
+  #extrasOf(group: ParamGroup): ReadonlyMap<string, unknown> {
+    return this.#extras.get(group) ?? new Map(Object.entries(this.#kind.extras));
+  }
+
   #option(group: ParamGroup, name: string): unknown {
     return (group as unknown as Record<string, unknown>)[name];
   }
@@ -382,7 +392,6 @@ export abstract class Optimizer {
   #checkGroup(group: ParamGroup, where: string): void {
     for (const [name, rule] of Object.entries(this.#kind.rules))
       rule.check(this.#option(group, name), `${where}: ${name}`);
-    this.#kind.checkTogether?.(group, where);
   }
 }
 

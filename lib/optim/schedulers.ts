@@ -484,6 +484,12 @@ export class OneCycleLR extends LRScheduler {
         `OneCycleLR: step ${epoch} of a schedule of ${this.#totalSteps} steps`,
       );
     }
+    if (group.maxLr === undefined) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        'OneCycleLR: a group was added to the optimiser after the schedule began, and has no maxLr; make another OneCycleLR',
+      );
+    }
     let start = 0;
     const phase = this.#phases.find((candidate, index) => {
       if (epoch <= candidate.endStep || index === this.#phases.length - 1) return true;

@@ -244,7 +244,7 @@ export class Tensor {
     return this;
   }
   mul_(other: Tensor | number | bigint): this {
-    this.#inPlace('aten::mul_', other);
+    this.#inPlace('aten::mul_.Tensor', other);
     return this;
   }
   div_(other: Tensor | number | bigint): this {

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/names.h"
 
+#include <ATen/ScalarOps.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/jit_type.h>
 
@@ -195,6 +196,9 @@ Stack make_stack(const c10::FunctionSchema& schema, const Napi::Array& positiona
                  const Napi::Value& keywords) {
   const bool has_keywords = keywords.IsObject();
   const uint32_t given = positional.Length();
+  // As Python, which makes a tensor of the number: LibTorch's own mul_ of a number rounds it to a 16-bit
+  // tensor's dtype first.
+  const bool takes_number_as_tensor = schema.name() == "aten::mul_" && schema.overload_name() == "Tensor";
   Stack stack;
   uint32_t next = 0;
   size_t used_keywords = 0;
@@ -220,6 +224,10 @@ Stack make_stack(const c10::FunctionSchema& schema, const Napi::Array& positiona
       continue;
     }
     try {
+      if (takes_number_as_tensor && (value.IsNumber() || value.IsBigInt()) && argument.name() == "other") {
+        stack.push_back(at::native::wrapped_scalar_tensor(to_scalar(value)));
+        continue;
+      }
       stack.push_back(to_ivalue(value, argument.real_type(), argument.N()));
     } catch (const Misfit& misfit) {
       throw Misfit{"'" + argument.name() + "': " + misfit.reason};

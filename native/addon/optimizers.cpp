@@ -70,9 +70,6 @@ nn::OptimizerKind to_kind(const Napi::Value& value) {
   if (name == "adam") {
     return nn::OptimizerKind::kAdam;
   }
-  if (name == "adamw") {
-    return nn::OptimizerKind::kAdamW;
-  }
   throw Error("ERR_SENET_ARG_RANGE", "no such optimiser: '" + name + "'");
 }
 
@@ -104,7 +101,8 @@ nn::OptimizerOptions to_options(const Napi::Value& value) {
   }
   for (auto [name, field] : {std::pair<const char*, bool*>{"maximize", &options.maximize},
                              {"nesterov", &options.nesterov},
-                             {"amsgrad", &options.amsgrad}}) {
+                             {"amsgrad", &options.amsgrad},
+                             {"decoupledWeightDecay", &options.decoupled_weight_decay}}) {
     if (const Napi::Value flag = given.Get(name); !flag.IsUndefined()) {
       *field = to_bool(flag, name);
     }

@@ -210,12 +210,28 @@ struct Statistics {
   std::vector<double> inverse_deviation;
 };
 
+// Of some pixels, evenly spread; 0 where it is not finite.
+std::vector<float> sample_mean(const float* data, int64_t pixels, size_t channels) {
+  const int64_t samples = std::min<int64_t>(pixels, 32);
+  std::vector<float> mean(channels, 0.0f);
+  for (int64_t i = 0; i < samples; ++i) {
+    const float* const pixel = data + i * pixels / samples * static_cast<int64_t>(channels);
+    for (size_t c = 0; c < channels; ++c) {
+      mean[c] += pixel[c] / static_cast<float>(samples);
+    }
+  }
+  for (float& value : mean) {
+    value = std::isfinite(value) ? value : 0.0f;
+  }
+  return mean;
+}
+
 std::shared_ptr<Statistics> measure(const at::Tensor& x, double eps, std::vector<double>* variance) {
   const Extent extent(x);
   const auto channels = static_cast<size_t>(extent.channels);
   auto result = std::make_shared<Statistics>();
   const float* data = x.const_data_ptr<float>();
-  result->shift.assign(data, data + channels);  // the first pixel
+  result->shift = sample_mean(data, extent.images * extent.pixels, channels);
   result->image_sums.assign(static_cast<size_t>(extent.images) * channels, 0.0);
   std::vector<double> squares(result->image_sums.size(), 0.0);
   for_each_image(extent, [&](int64_t n) {

@@ -146,8 +146,37 @@ ParameterState& Optimizer::state_for_step(const at::Tensor& parameter, const Opt
   return state;
 }
 
+// As torch/optim/sgd.py, _single_tensor_sgd.
+void Optimizer::run_sgd_by_parts(const Batch& batch, const OptimizerOptions& options) {
+  for (size_t i = 0; i < batch.parameters.size(); ++i) {
+    const at::Tensor& parameter = batch.parameters[i];
+    at::Tensor gradient = options.maximize ? batch.gradients[i].neg() : batch.gradients[i];
+    if (options.weight_decay != 0) {
+      gradient = gradient.add(parameter, options.weight_decay);
+    }
+    if (options.momentum != 0) {
+      const at::Tensor& buffer = batch.momentum_buffers[i];
+      if (batch.first) {
+        buffer.copy_(gradient);
+      } else {
+        // mul_ of a number rounds that to the tensor's dtype first, which Python's does not.
+        buffer.copy_(buffer.mul(options.momentum)).add_(gradient, 1 - options.dampening);
+      }
+      gradient = options.nesterov ? gradient.add(buffer, options.momentum) : buffer;
+    }
+    parameter.add_(gradient, -options.lr);
+  }
+}
+
 void Optimizer::run(const Batch& batch, const OptimizerOptions& options) const {
   if (kind_ == OptimizerKind::kSgd) {
+    // LibTorch 2.13's fused operator forgets to write 16-bit parameters on a CPU, but for the last few of
+    // each.
+    const at::Tensor& first = batch.parameters.front();
+    if (first.is_cpu() && at::isReducedFloatingType(first.scalar_type())) {
+      run_sgd_by_parts(batch, options);
+      return;
+    }
     at::_fused_sgd_(batch.parameters, batch.gradients, batch.momentum_buffers, options.weight_decay,
                     options.momentum, options.lr, options.dampening, options.nesterov, options.maximize,
                     batch.first);
@@ -159,7 +188,7 @@ void Optimizer::run(const Batch& batch, const OptimizerOptions& options) const {
               batch.steps, options.lr, options.beta1, options.beta2, options.weight_decay, options.eps,
               options.amsgrad, options.maximize, std::optional<at::Tensor>(), std::optional<at::Tensor>());
   };
-  if (kind_ == OptimizerKind::kAdam) {
+  if (!options.decoupled_weight_decay) {
     fused([](auto&&... arguments) { at::_fused_adam_(arguments...); });
   } else {
     fused([](auto&&... arguments) { at::_fused_adamw_(arguments...); });

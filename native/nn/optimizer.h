@@ -16,7 +16,7 @@
 
 namespace senet::nn {
 
-enum class OptimizerKind { kSgd, kAdam, kAdamW };
+enum class OptimizerKind { kSgd, kAdam };
 
 /// Of one parameter group; an optimiser reads what its kind has.
 struct OptimizerOptions {
@@ -27,11 +27,12 @@ struct OptimizerOptions {
   double momentum = 0;
   double dampening = 0;
   bool nesterov = false;
-  // Adam, AdamW
+  // Adam; AdamW with decoupled_weight_decay
   double beta1 = 0;
   double beta2 = 0;
   double eps = 0;
   bool amsgrad = false;
+  bool decoupled_weight_decay = false;
 };
 
 struct ParameterGroup {
@@ -75,6 +76,7 @@ class Optimizer {
 
   ParameterState& state_for_step(const at::Tensor& parameter, const OptimizerOptions& options);
   void run(const Batch& batch, const OptimizerOptions& options) const;
+  static void run_sgd_by_parts(const Batch& batch, const OptimizerOptions& options);
 
   OptimizerKind kind_;
   std::unordered_map<const at::TensorImpl*, Entry> states_;

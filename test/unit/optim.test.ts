@@ -8,7 +8,7 @@ import { ExponentialMovingAverage } from '../../lib/optim/ema';
 import { SGD, type SGDOptions } from '../../lib/optim/sgd';
 import { SELayer } from '../../lib/nn/se-layer';
 import { L1Loss } from '../../lib/nn/losses';
-import { full, ones, rand, tensor, zeros } from '../../lib/tensor/factories';
+import { full, ones, rand, randn, tensor, zeros } from '../../lib/tensor/factories';
 import { ops } from '../../lib/tensor/ops';
 import { configure, getRngState, manualSeed, memory, setRngState } from '../../lib/tensor/runtime';
 import { noGrad, tidy } from '../../lib/tensor/scope';
@@ -106,6 +106,91 @@ describe('optimisers: parameters and options', () => {
 });
 
 describe('optimisers: steps', () => {
+  for (const dtype of ['bfloat16', 'float16'] as const) {
+    it(`SGD: every element of ${dtype} parameters is updated, by PyTorch's arithmetic`, async () => {
+      // LibTorch's fused operator leaves all but the last few alone. torch/optim/sgd.py, operator by operator.
+      for (const options of [
+        { lr: 0.1 },
+        { lr: 0.1, momentum: 0.9, weightDecay: 0.1 },
+        { lr: 0.1, momentum: 0.9, nesterov: true, maximize: true },
+        { lr: 0.1, momentum: 0.9, dampening: 0.5 },
+      ]) {
+        manualSeed(1);
+        const start = randn([1000], { dtype });
+        const gradients = [randn([1000], { dtype }), randn([1000], { dtype })];
+        const p = start.clone();
+        p.requiresGrad = true;
+        const optimizer = new SGD([p], options);
+        let expected = start;
+        let buffer: Tensor | undefined;
+        const { lr, momentum = 0, weightDecay = 0, dampening = 0 } = options as Record<string, number>;
+        for (const gradient of gradients) {
+          p.grad = gradient;
+          await optimizer.step();
+          let g = 'maximize' in options ? gradient.neg() : gradient;
+          const plus = (x: Tensor, y: Tensor, alpha: number): Tensor =>
+            ops.call('aten::add.Tensor', x, y, { alpha }) as Tensor;
+          if (weightDecay !== 0) g = plus(g, expected, weightDecay);
+          if (momentum !== 0) {
+            buffer = buffer === undefined ? g : plus(buffer.mul(momentum), g, 1 - dampening);
+            g = 'nesterov' in options ? plus(g, buffer, momentum) : buffer;
+          }
+          expected = plus(expected, g, -(lr as number));
+        }
+        expect(p.toTypedArray()).to.deep.equal(expected.toTypedArray());
+        expect(Number(p.ne(start).sum().item())).to.be.at.least(900);
+      }
+    });
+  }
+
+  it("Adam decays as AdamW does once it has AdamW's state, and AdamW always does", async () => {
+    const step = async (optimizer: Adam | AdamW, p: Tensor): Promise<number> => {
+      p.grad = zeros([1]);
+      await optimizer.step();
+      return Number(p.item());
+    };
+    const from = parameter(1);
+    const adamW = new AdamW([from], { lr: 0.1, weightDecay: 0.5 });
+    const first = await step(adamW, from);
+    expect(first).to.be.closeTo(0.95, 1e-6);
+    const [p, q] = [parameter(1), parameter(1)];
+    const adam = new Adam([p], { lr: 0.1 });
+    adam.loadStateDict(adamW.stateDict());
+    expect(await step(adam, p)).to.be.closeTo(0.95, 1e-6);
+    expect(adam.stateDict().param_groups[0]?.decoupled_weight_decay).to.equal(true);
+    const other = new AdamW([q], { lr: 0.1 });
+    other.loadStateDict(new Adam([q], { lr: 0.1, weightDecay: 0.5 }).stateDict());
+    expect(await step(other, q)).to.be.closeTo(0.95, 1e-6);
+  });
+
+  it('groups may combine what the constructor refuses, as in PyTorch', async () => {
+    const p = parameter(1);
+    const optimizer = new SGD([{ params: [p], nesterov: true, dampening: 0.5 }], { lr: 0.1, momentum: 0.9 });
+    for (let step = 0; step < 2; step++) {
+      p.grad = ones([1]);
+      await optimizer.step();
+    }
+    // Buffers 1 and 0.9 + 0.5; steps of 1 + 0.9 and 1 + 0.9 * 1.4.
+    expect(Number(p.item())).to.be.closeTo(1 - 0.1 * (1.9 + 2.26), 1e-6);
+    const other = new SGD([parameter(1)], { lr: 0.1, momentum: 0.9 });
+    other.loadStateDict(optimizer.stateDict());
+    expect(other.paramGroups[0]).to.include({ nesterov: true, dampening: 0.5 });
+    expectThrow(
+      () =>
+        new SGD([{ params: [p], dampening: 0 }], { lr: 0.1, momentum: 0.9, dampening: 0.5, nesterov: true }),
+      'ERR_SENET_ARG_RANGE',
+      /nesterov needs/,
+    );
+  });
+
+  it('takes a rate that is a tensor in a state dict', () => {
+    const optimizer = new Adam([parameter(1)], { lr: 0.1 });
+    const state = optimizer.stateDict();
+    Object.assign(state.param_groups[0] as object, { lr: tensor(0.25) });
+    optimizer.loadStateDict(state);
+    expect(optimizer.paramGroups[0]?.lr).to.equal(0.25);
+  });
+
   for (const Optimizer of [SGD, Adam, AdamW]) {
     it(`${Optimizer.name}: strides, views and other dtypes give what contiguous float32 gives`, async () => {
       const values = rand([4, 3, 5, 5]);
@@ -277,7 +362,7 @@ describe('optimisers: state dicts', () => {
     refuse({ state: {}, param_groups: [] }, /expected 1 parameter groups, got 0/);
     refuse({ state: {}, param_groups: [{ ...group, params: [0, 1] }] }, /expected 1 parameters, got 2/);
     refuse({ state: {}, param_groups: [{ ...group, lr: NaN }] }, /lr/);
-    refuse({ state: {}, param_groups: [{ ...group, lr: zeros([]) }] }, /lr/);
+    refuse({ state: {}, param_groups: [{ ...group, lr: zeros([2]) }] }, /lr/);
     refuse({ state: { 1: state }, param_groups: [group] }, /no parameter/);
     refuse(
       { state: { 0: { momentum_buffer: ones([2]) } }, param_groups: [group] },
@@ -301,12 +386,26 @@ describe('clipping and averages', () => {
           (error: unknown) => (error as { code: string }).code,
         ),
       ).to.match(/ARG_/);
-    await expectRejection(clipGradNorm_([weight], 1, { normType: 0 }), 'ERR_SENET_ARG_RANGE', /normType/);
+    await expectRejection(clipGradNorm_([weight], 1, { normType: NaN }), 'ERR_SENET_ARG_RANGE', /normType/);
     await expectRejection(clipGradNorm_(1 as never, 1), 'ERR_SENET_ARG_TYPE');
     expect((await clipGradNorm_([weight], 1)).item()).to.equal(0);
     weight.grad = tensor([3, 4]);
     expect((await clipGradNorm_(weight, 1)).item()).to.equal(5);
     expect(Math.hypot(...numbers(weight.grad))).to.be.closeTo(1, 1e-5);
+  });
+
+  it('norms of any order; no limit only measures', async () => {
+    const weight = parameter(3, 4);
+    for (const [normType, norm] of [
+      [0, 1], // of the tensors' norms
+      [-Infinity, 3],
+      [Infinity, 4],
+      [1, 7],
+    ]) {
+      weight.grad = tensor([3, -4]);
+      expect((await clipGradNorm_(weight, Infinity, { normType: normType as number })).item()).to.equal(norm);
+      expect(numbers(weight.grad)).to.deep.equal([3, -4]);
+    }
   });
 
   it('a norm that is not finite: rejected if asked, the gradients as they were', async () => {

@@ -13,7 +13,7 @@ import {
   type LRScheduler,
 } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
-import { zeros } from '../../lib/tensor/factories';
+import { tensor, zeros } from '../../lib/tensor/factories';
 import { expectThrow } from '../support/errors';
 
 const optimizer = (lr = 0.1): SGD =>
@@ -93,6 +93,16 @@ describe('schedulers', () => {
     const rates = scheduler.getLastLr();
     expectThrow(() => scheduler.step(), 'ERR_SENET_ARG_RANGE', /step 3 of a schedule of 2/);
     expect(scheduler.getLastLr()).to.deep.equal(rates);
+  });
+
+  it('OneCycleLR refuses a group that was added after it, and leaves all rates', () => {
+    const target = optimizer();
+    const scheduler = new OneCycleLR(target, { maxLr: 1, totalSteps: 9 });
+    target.addParamGroup({ params: [tensor([1], { requiresGrad: true })], lr: 0.7 });
+    const rates = target.paramGroups.map(({ lr }) => lr);
+    expectThrow(() => scheduler.step(), 'ERR_SENET_ARG_RANGE', /a group was added/);
+    expect(target.paramGroups.map(({ lr }) => lr)).to.deep.equal(rates);
+    expect(scheduler.lastEpoch).to.equal(0);
   });
 
   it('OneCycleLR refuses a rise of exactly one step, where PyTorch divides by zero', () => {

@@ -589,6 +589,25 @@ describe('tensors: gradients', () => {
   });
 });
 
+describe('tensors: numbers and 16 bits', () => {
+  // PyTorch: 1.5 * 0.9 = 1.3515625 in bfloat16, where 0.9 rounded first would give 1.34375.
+  for (const [name, operate] of Object.entries({
+    mul: (x: Tensor) => x.mul(0.9),
+    mul_: (x: Tensor) => x.clone().mul_(0.9),
+  })) {
+    it(`${name} multiplies by the number itself`, () => {
+      const x = tensor([1.5, 2.25, 0.3, 0.7]).to('bfloat16');
+      expect(operate(x).to('float32').toArray()).to.deep.equal([1.3515625, 2.03125, 0.271484375, 0.62890625]);
+    });
+  }
+
+  it('integers stay integers', () => {
+    expect(tensor([3n, 4n]).mul_(2).toArray()).to.deep.equal([6n, 8n]);
+    expect(tensor([3n, 4n]).mul_(2n).dtype).to.equal('int64');
+    expectThrow(() => tensor([3n]).mul_(0.5), 'ERR_SENET_LIBTORCH', /result type Float can't be cast/);
+  });
+});
+
 describe('tensors: dispose', () => {
   it('frees at once, may be repeated, and every later use is ERR_SENET_DISPOSED', async () => {
     const start = memory();
