@@ -4,7 +4,7 @@
  * or not at all: it is written beside its place under another name, flushed to the disk and renamed.
  */
 import { randomBytes } from 'node:crypto';
-import { open, realpath, rename, unlink, type FileHandle } from 'node:fs/promises';
+import { open, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import type { DType } from '../binding';
 import { isSenetError, makeError } from '../errors';
@@ -63,6 +63,8 @@ export async function save(
 ): Promise<void> {
   checkString(file, 'save: file');
   const { metadata = {} } = checkOptions(options, ['metadata'], 'save');
+  if (typeof metadata !== 'object' || metadata === null)
+    throw makeError('ERR_SENET_ARG_TYPE', `save: metadata: expected an object, got ${describe(metadata)}`);
   for (const [name, value] of Object.entries(metadata)) checkString(value, `save: metadata '${name}'`);
   const extension = path.extname(file).toLowerCase();
   if (extension !== '.safetensors' && !PT_EXTENSIONS.includes(extension)) {
@@ -75,14 +77,19 @@ export async function save(
   const fileMetadata = new Map([['format', 'pt'], ...stateDict.fileMetadata, ...Object.entries(metadata)]);
   if (extension === '.safetensors') {
     // The entries keep the tensors of a module's state dict alive until they are written.
-    const entries = [...stateDict].map(([name, tensor]) =>
-      savedTensor(tensor, checkString(name, 'save: a name')),
-    );
+    const entries = [...stateDict].map(([name, tensor]) => savedTensor(tensor, checkName(name)));
     await writeAtomically(file, (sink) => writeSafetensors(sink, entries, fileMetadata));
   } else {
-    for (const [name, tensor] of stateDict) handleOf(tensor, `save: '${name}'`);
+    for (const [name, tensor] of stateDict) handleOf(tensor, `save: '${checkName(name)}'`);
     await writeTorchFile(file, stateDict, 'save');
   }
+}
+
+/** A name must be text that UTF-8 can hold: two that cannot would become the same. */
+function checkName(name: unknown): string {
+  const text = checkString(name, 'save: a name');
+  if (text === Buffer.from(text).toString()) return text;
+  throw makeError('ERR_SENET_ARG_RANGE', `save: a name is not well-formed text: ${JSON.stringify(text)}`);
 }
 
 /** As `torch.save`. */
@@ -120,7 +127,8 @@ function toStateDict(target: StateDict | ReadonlyMap<string, Tensor> | HasStateD
     'stateDict' in target &&
     typeof target.stateDict === 'function'
   ) {
-    return target.stateDict();
+    const stateDict: unknown = target.stateDict();
+    if (stateDict instanceof StateDict) return stateDict;
   }
   throw makeError(
     'ERR_SENET_ARG_TYPE',
@@ -173,15 +181,26 @@ function refuseShared(entries: readonly SavedTensor[]): void {
 
 /** Writes to a temporary file beside `file` that then takes its place. @throws ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE */
 export async function writeAtomically(file: string, write: (sink: ByteSink) => Promise<void>): Promise<void> {
+  if (file.includes('\0'))
+    throw makeError('ERR_SENET_FILE_NOT_FOUND', `save: expected a path, got ${JSON.stringify(file)}`);
   // A link is written through, as Python does, and not replaced.
   const place = await realpath(file).catch(() => file);
+  const name = path.basename(place);
+  const unique = randomBytes(6).toString('hex');
+  // The longest name of a file has 255 bytes.
   const temporary = path.join(
     path.dirname(place),
-    `.${path.basename(place)}.${randomBytes(6).toString('hex')}.tmp`,
+    Buffer.byteLength(name) > 200 ? `.${unique}.tmp` : `.${name}.${unique}.tmp`,
+  );
+  // Whoever may read the file that is replaced, may read the new one, and nobody else.
+  const mode = await stat(place).then(
+    (stats) => stats.mode & 0o777,
+    () => undefined,
   );
   let handle: FileHandle | undefined;
   try {
-    handle = await open(temporary, 'wx');
+    handle = await open(temporary, 'wx', mode);
+    if (mode !== undefined) await handle.chmod(mode);
     const sink = new BufferedFile(handle);
     await write(sink);
     await sink.flush();

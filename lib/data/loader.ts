@@ -307,7 +307,9 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
       // Whoever just took the batch before begins with it first: this one is made while the executor works.
       await setImmediate();
       const owned = new Set<Disposable>();
-      const batch = await detached(owned, () => tidy(() => this.#make(indices, samples, position, making)));
+      const { value: batch } = await detached(owned, () =>
+        tidy(async () => holding(await this.#make(indices, samples, position, making))),
+      );
       position++;
       return batch === null ? null : { batch, owned, position };
     };
@@ -405,7 +407,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
           // Intermediates go at once: a batch of large photographs would not fit into memory.
           samples[place] = await tidy(async () => {
             const read = given === null ? this.#dataset?.get(index, { signal: making.signal }) : given[place];
-            return { value: await this.#transformed((await read) as T, index, making) };
+            return holding(await this.#transformed((await read) as T, index, making));
           });
         } catch (error) {
           if (this.#isSkipped(index, error)) continue;
@@ -441,6 +443,11 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
   }
 }
 
+/** A value and what it holds, where `tidy` finds it: samples and batches may be of any class. */
+function holding<T>(value: T): { value: T; held: unknown[] } {
+  return { value, held: typeof value === 'object' && value !== null ? Object.values(value) : [] };
+}
+
 /** One pass over a generator of batches, some of which are being made ahead. */
 class Iteration<B> implements AsyncIterableIterator<B> {
   readonly #source: AsyncGenerator<Ready<B>>;
@@ -451,6 +458,8 @@ class Iteration<B> implements AsyncIterableIterator<B> {
   /** Batches that are ready or in the making, in order. */
   #waiting: Promise<IteratorResult<Ready<B>, unknown>>[] = [];
   #closed: Promise<void> | null = null;
+  /** Ended by `return`, before anything else did. */
+  #returned = false;
 
   /** @param moved - told the position after each batch that is given out, and null at the end */
   constructor(
@@ -484,6 +493,7 @@ class Iteration<B> implements AsyncIterableIterator<B> {
     } catch (error) {
       this.#waiting.push(taken);
       void this.#close();
+      if (this.#returned) return { done: true, value: undefined };
       throw error;
     }
     if (result.done === true) {
@@ -499,6 +509,7 @@ class Iteration<B> implements AsyncIterableIterator<B> {
 
   /** Ends the iteration: stops what is being made and disposes what is ready. */
   async return(): Promise<IteratorResult<B>> {
+    this.#returned = this.#closed === null;
     await this.#close();
     return { done: true, value: undefined };
   }

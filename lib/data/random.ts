@@ -56,9 +56,19 @@ export class Random {
     return low + (high - low) * fraction;
   }
 
-  /** An integer from [low, high), each equally likely; `high - low` is at most 2**32. */
+  /**
+   * An integer from [low, high), each equally likely.
+   *
+   * @throws ERR_SENET_ARG_RANGE unless both are safe integers and `high - low` is 1 to 2**32
+   */
   integer(low: number, high: number): number {
     const range = high - low;
+    if (!Number.isSafeInteger(low) || !Number.isSafeInteger(high) || range < 1 || range > 2 ** 32) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `Random.integer: expected integers with high - low from 1 to 2**32, got ${describe(low)} and ${describe(high)}`,
+      );
+    }
     // Draws beyond the largest multiple of the range would favour small numbers.
     const limit = 2 ** 32 - (2 ** 32 % range);
     for (;;) {
@@ -72,8 +82,15 @@ export class Random {
     return Math.sqrt(-2 * Math.log(1 - this.uniform())) * Math.cos(2 * Math.PI * this.uniform());
   }
 
-  /** A draw from Beta(a, b), for a and b above 0. */
+  /** A draw from Beta(a, b), for a and b above 0. @throws ERR_SENET_ARG_RANGE */
   beta(a: number, b: number): number {
+    for (const shape of [a, b]) {
+      if (!(shape > 0 && shape < Infinity))
+        throw makeError(
+          'ERR_SENET_ARG_RANGE',
+          `Random.beta: expected numbers above 0, got ${describe(shape)}`,
+        );
+    }
     const left = this.#gamma(a);
     const right = this.#gamma(b);
     // Both underflow to 0 for tiny parameters, whose distribution is all but two points.
@@ -81,8 +98,13 @@ export class Random {
     return left / (left + right);
   }
 
-  /** The integers from 0 to count - 1 in random order (Fisher and Yates). */
+  /** The integers from 0 to count - 1 in random order (Fisher and Yates). @throws ERR_SENET_ARG_RANGE */
   permutation(count: number): number[] {
+    if (!Number.isSafeInteger(count) || count < 0 || count >= 2 ** 32)
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `Random.permutation: expected an integer from 0 to 2**32 - 1, got ${describe(count)}`,
+      );
     const order = Array.from({ length: count }, (_, index) => index);
     for (let last = count - 1; last > 0; last--) {
       const other = this.integer(0, last + 1);

@@ -2,6 +2,8 @@
  * Jobs of the executor as promises. A job starts when it is submitted and settles in a macrotask of its own, so that
  * finalisers get their turn in a loop of awaits; nothing here runs on libuv's pool.
  */
+import { setMaxListeners } from 'node:events';
+
 import type { CompiledHandle, TensorHandle } from '../binding';
 import { makeError, type ErrorCode } from '../errors';
 import { binding } from '../native';
@@ -41,6 +43,10 @@ export function abortError(signal: AbortSignal): Error {
   return makeError('ERR_SENET_ABORTED', 'The operation was aborted', { cause: signal.reason });
 }
 
+function isAborted(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true;
+}
+
 /**
  * Submits a job and gives its value. Aborting rejects at once: a queued job is dropped, a running one ends unseen.
  * Errors carry the caller's stack.
@@ -49,8 +55,8 @@ export function runJob(submit: () => number, signal?: AbortSignal): Promise<unkn
   const caller: { stack?: string } = {};
   Error.captureStackTrace(caller, runJob);
   return new Promise((resolve, reject) => {
-    if (signal?.aborted === true) {
-      reject(abortError(signal));
+    if (isAborted(signal)) {
+      reject(abortError(signal as AbortSignal));
       return;
     }
     const job = submit(); // what it throws rejects
@@ -60,7 +66,10 @@ export function runJob(submit: () => number, signal?: AbortSignal): Promise<unkn
       reject(abortError(signal as AbortSignal));
     };
     const settled = (): void => signal?.removeEventListener('abort', onAbort);
-    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal !== undefined) {
+      setMaxListeners(0, signal); // one for each job in flight is no leak
+      signal.addEventListener('abort', onAbort, { once: true });
+    }
     pending.set(job, {
       resolve(value) {
         settled();
@@ -73,6 +82,7 @@ export function runJob(submit: () => number, signal?: AbortSignal): Promise<unkn
         reject(error);
       },
     });
+    if (isAborted(signal)) onAbort(); // by a getter of an argument, while the job was submitted
   });
 }
 

@@ -35,7 +35,7 @@ export const cuda = {
 export interface ConfigureOptions {
   /** Jobs that run at the same time, 1 to 256. Default 1. */
   workers?: number;
-  /** Threads of each job's operators, 1 to 256. Default: the processors granted by affinity and cgroup. */
+  /** Threads of each job's operators, 1 to 256, and 1024 with all workers. Default: the processors granted by affinity and cgroup. */
   threadsPerWorker?: number;
 }
 

@@ -5,6 +5,8 @@
  * Every step's work is jobs of the executor; the event loop stays free, and the loader makes the next batches ready
  * meanwhile. Knows no model by name, no data set and no terminal.
  */
+import { setImmediate } from 'node:timers/promises';
+
 import type { Device } from '../binding';
 import type { Batch, DataLoader } from '../data/loader';
 import { StateDict } from '../checkpoint/state-dict';
@@ -12,9 +14,9 @@ import { isSenetError, makeError } from '../errors';
 import { CrossEntropyLoss } from '../nn/losses';
 import { Module } from '../nn/module';
 import { clipGradNorm_ } from '../optim/clip';
-import type { ExponentialMovingAverage } from '../optim/ema';
-import type { Optimizer } from '../optim/optimizer';
-import { OneCycleLR, type LRScheduler } from '../optim/schedulers';
+import { ExponentialMovingAverage } from '../optim/ema';
+import { Optimizer } from '../optim/optimizer';
+import { LRScheduler, OneCycleLR } from '../optim/schedulers';
 import { abortError } from '../tensor/jobs';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, checkSignal, checkString, describe } from '../tensor/options';
@@ -85,6 +87,7 @@ export interface TrainerOptions {
   recordEvery?: number;
   /** Stops between two batches: a checkpoint is saved, and `run` rejects with ERR_SENET_ABORTED. */
   signal?: AbortSignal;
+  /** Not awaited; what it throws, or rejects with, ends the run. */
   onProgress?: (progress: TrainingProgress) => void;
   /** Called after an epoch that is the best so far, while the model has the weights that were validated; awaited. */
   onBest?: (record: EpochRecord) => Promise<void> | void;
@@ -177,6 +180,7 @@ export class Trainer {
   readonly #epochs: EpochRecord[] = [];
   #started = false;
   #resumed = false;
+  #progressError: { error: unknown } | undefined;
   /** Seconds of one step, smoothed; and of the last validation. */
   #stepSeconds: number | null = null;
   #validationSeconds: number | null = null;
@@ -194,6 +198,7 @@ export class Trainer {
         'ERR_SENET_ARG_TYPE',
         `Trainer: model: expected a Module, got ${describe(given.model)}`,
       );
+    checkParts(given);
     checkInteger(given.epochs, 'Trainer: epochs', 1);
     if (given.recordEvery !== undefined) checkInteger(given.recordEvery, 'Trainer: recordEvery', 1);
     oneOf(given.precision, ['float32', 'bfloat16'], 'Trainer: precision');
@@ -234,6 +239,11 @@ export class Trainer {
    */
   restore(checkpoint: TrainingCheckpoint): void {
     const { model, optimizer, scheduler, ema, train } = this.#options;
+    if (typeof checkpoint !== 'object' || checkpoint === null || typeof checkpoint.identity !== 'object')
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `restore: expected what readTrainingCheckpoint gave, got ${describe(checkpoint)}`,
+      );
     if (this.#started) throw makeError('ERR_SENET_BUSY', 'Trainer: restore before run');
     const names: Readonly<Record<keyof RunIdentity, string>> = {
       epochs: 'epochs',
@@ -317,6 +327,7 @@ export class Trainer {
       });
       this.#throwIfAborted();
       while (this.#position.epoch < epochs) await this.#runEpoch(log);
+      if (this.#progressError !== undefined) throw this.#progressError.error;
       const result = this.#result();
       await log?.write('end', this.#position.step, { best: result.best, seconds: result.seconds });
       return result;
@@ -352,7 +363,8 @@ export class Trainer {
       model.train();
       for (const part of frozen) part.eval();
       let began = performance.now();
-      for await (const { images, labels, indices } of train) {
+      for await (const batch of train) {
+        const { images, labels, indices } = checkBatch(batch, `training step ${this.#position.step + 1}`);
         const learningRate = this.#options.optimizer.paramGroups[0]?.lr ?? 0;
         const done = await tidy(() => this.#step(images, labels, indices));
         images.dispose();
@@ -542,7 +554,16 @@ export class Trainer {
       average.dispose();
       return await work();
     } finally {
-      model.loadStateDict(trained);
+      // A forward of somebody else's may be under way, which holds the average.
+      for (;;) {
+        try {
+          model.loadStateDict(trained);
+          break;
+        } catch (error) {
+          if (!isSenetError(error) || error.code !== 'ERR_SENET_BUSY') throw error;
+          await setImmediate();
+        }
+      }
       for (const tensor of trained.values()) tensor.dispose();
       state.dispose();
     }
@@ -625,6 +646,7 @@ export class Trainer {
   }
 
   #throwIfAborted(): void {
+    if (this.#progressError !== undefined) throw this.#progressError.error;
     if (this.#signal?.aborted === true) throw abortError(this.#signal);
   }
 
@@ -643,7 +665,8 @@ export class Trainer {
     const { onProgress, epochs, train } = this.#options;
     if (onProgress === undefined) return;
     const { epoch, step, totals, learningRate } = this.#position;
-    onProgress({
+    const tell: (progress: TrainingProgress) => unknown = onProgress;
+    const told = tell({
       phase,
       epoch: finished?.epoch ?? epoch + 1,
       epochs,
@@ -657,6 +680,8 @@ export class Trainer {
       secondsLeft: this.#secondsLeft(),
       finished,
     });
+    // One that is async may reject; the run ends with that as with what one throws.
+    if (told instanceof Promise) told.catch((error: unknown) => (this.#progressError ??= { error }));
   }
 
   #secondsLeft(): number | null {
@@ -679,6 +704,50 @@ export class Trainer {
       seconds: this.#epochs.reduce((total, { seconds }) => total + seconds, 0),
     };
   }
+}
+
+/** Throws ERR_SENET_ARG_TYPE for what cannot do its part in a run, before it begins. */
+function checkParts(given: Partial<TrainerOptions>): void {
+  const isObject = (value: unknown): value is Record<PropertyKey, unknown> =>
+    typeof value === 'object' && value !== null;
+  const isFunction = (value: unknown): boolean => typeof value === 'function';
+  const isLoader = (value: unknown): boolean => isObject(value) && isFunction(value[Symbol.asyncIterator]);
+  const resumes = (value: unknown): boolean =>
+    isObject(value) && isFunction(value.stateDict) && isFunction(value.loadStateDict);
+  const rules: Partial<Record<keyof TrainerOptions, [words: string, fits: (value: unknown) => boolean]>> = {
+    model: ['a Module', (value) => Module.isModule(value)],
+    train: ['a DataLoader', (value) => isLoader(value) && resumes(value)],
+    validation: ['a DataLoader', isLoader],
+    optimizer: ['an Optimizer', (value) => value instanceof Optimizer],
+    scheduler: ['a scheduler', (value) => value instanceof LRScheduler],
+    loss: ['a loss with forward(input, target)', (value) => isObject(value) && isFunction(value.forward)],
+    ema: ['an ExponentialMovingAverage', (value) => value instanceof ExponentialMovingAverage],
+    classes: [
+      'an array of names',
+      (value) => Array.isArray(value) && value.every((name) => typeof name === 'string'),
+    ],
+    frozen: [
+      'an array of Modules',
+      (value) => Array.isArray(value) && value.every((part) => Module.isModule(part)),
+    ],
+    onProgress: ['a function', isFunction],
+    onBest: ['a function', isFunction],
+  };
+  for (const [name, [words, fits]] of Object.entries(rules)) {
+    const value = given[name as keyof TrainerOptions];
+    if (value === undefined || fits(value)) continue;
+    throw makeError('ERR_SENET_ARG_TYPE', `Trainer: ${name}: expected ${words}, got ${describe(value)}`);
+  }
+}
+
+function checkBatch(batch: unknown, where: string): Batch {
+  const { images, labels, indices } = (batch ?? {}) as Partial<Batch>;
+  if (Tensor.isTensor(images) && Tensor.isTensor(labels) && (indices === undefined || Array.isArray(indices)))
+    return { images, labels, indices: indices ?? [] };
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `${where}: expected a batch { images, labels, indices } from the loader, got ${describe(batch)}`,
+  );
 }
 
 function copiesOf(state: StateDict): [string, Tensor][] {

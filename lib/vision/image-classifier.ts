@@ -298,7 +298,7 @@ export class ImageClassifier {
   ): Promise<Classification[] | Classification[][]> {
     const { topK, signal } = this.#check(options, 'classify');
     const many = Array.isArray(images);
-    const sources = many ? (images as readonly ImageSource[]) : [images as ImageSource];
+    const sources = many ? [...(images as readonly ImageSource[])] : [images as ImageSource]; // the array is the caller's
     for (const [index, source] of sources.entries()) {
       if (typeof source === 'string' || source instanceof Uint8Array || Tensor.isTensor(source)) continue;
       const place = many ? `images[${index}]` : 'image';

@@ -3,12 +3,12 @@
  * a model of the shape that they need, and what runs it.
  */
 import { constants } from 'node:fs';
-import { access, readFile } from 'node:fs/promises';
+import { access, readFile, stat } from 'node:fs/promises';
 
 import type { Device, DType } from '../binding';
 import { printable } from '../checkpoint/problems';
 import { consumePrefixInStateDictIfPresent, type StateDict } from '../checkpoint/state-dict';
-import { makeError } from '../errors';
+import { isSenetError, makeError } from '../errors';
 import { fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
 import { createModel, modelInfo, type ModelName } from '../models/registry';
@@ -109,8 +109,12 @@ export async function readLabels(labels: unknown): Promise<readonly string[]> {
   if (typeof labels !== 'string') return checkLabels(labels, where);
   let text: string;
   try {
+    // A named pipe would wait for a writer for ever.
+    if (!(await stat(labels)).isFile())
+      throw makeError('ERR_SENET_FILE', `${where}: ${printable(labels)}: expected a regular file`);
     text = await readFile(labels, 'utf8');
   } catch (cause) {
+    if (isSenetError(cause)) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
     const missing = code === 'ENOENT' || code === 'ENOTDIR';
     throw makeError(missing ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE', `${where}: ${message}`, {

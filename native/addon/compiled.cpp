@@ -79,7 +79,8 @@ Napi::Value compiled_info(Environment& environment, const Napi::CallbackInfo& in
 
 Napi::Value compiled_forward(Environment& environment, const Napi::CallbackInfo& info) {
   auto model = to_compiled(info[0]);
-  const at::Tensor input = to_tensor(info[1], "input");
+  // An alias: whoever changes the tensor's shape in place meanwhile does not change what the job reads.
+  const at::Tensor input = to_tensor(info[1], "input").detach();
   model->check_input(input);
   const int64_t job = environment.submit([model = std::move(model), input]() -> Deliver {
     at::Tensor output = model->forward(input);
@@ -121,7 +122,8 @@ Napi::Value compiled_explain(Environment& environment, const Napi::CallbackInfo&
 
 Napi::Value compiled_profile(Environment& environment, const Napi::CallbackInfo& info) {
   auto model = to_compiled(info[0]);
-  const at::Tensor input = to_tensor(info[1], "input");
+  // An alias: whoever changes the tensor's shape in place meanwhile does not change what the job reads.
+  const at::Tensor input = to_tensor(info[1], "input").detach();
   model->check_input(input);
   const int64_t job = environment.submit([model = std::move(model), input]() -> Deliver {
     inference::StepSeconds seconds;

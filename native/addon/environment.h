@@ -48,7 +48,7 @@ class Environment {
     return env_;
   }
 
-  /// lib/native.ts gives `make_error(code, message)` and `settle(job, error | null, value)` once.
+  /// lib/tensor/jobs.ts gives `make_error(code, message)` and `settle(job, error | null, value)` once.
   void set_callbacks(Napi::Function make_error, Napi::Function settle);
   Napi::Error make_error(const Failure& failure);
 

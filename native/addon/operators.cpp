@@ -8,7 +8,9 @@
 
 #include <ATen/ScalarOps.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/core/jit_type.h>
+#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -333,9 +335,66 @@ Mode to_mode(const Napi::CallbackInfo& info) {
   return {to_bool(info[3], "gradMode"), to_bool(info[4], "autocast")};
 }
 
+// The tensors that an operator is to write its result to (`out`). LibTorch resizes one that the result does
+// not fit, and its memory with it, under jobs that read it; so the result is computed apart and copied if it
+// fits.
+class OutArguments {
+ public:
+  OutArguments(Call& call, Mode mode) {
+    const auto& arguments = call.op.schema().arguments();
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      if (!arguments[i].is_out()) {
+        continue;
+      }
+      c10::IValue& value = call.stack[i];
+      if (value.isTensor()) {
+        value = apart(value.toTensor(), mode);
+      } else if (value.isTensorList()) {
+        c10::List<at::Tensor> list;
+        for (const at::Tensor& given : value.toTensorVector()) {
+          list.push_back(apart(given, mode));
+        }
+        value = list;
+      }
+    }
+  }
+
+  /// Copies the results, and puts the caller's tensors where the operator gave ours back.
+  void finish(Stack& results) const {
+    for (const auto& [given, result] : pairs_) {
+      if (given.sizes() != result.sizes()) {
+        throw Error("ERR_SENET_SHAPE", "out: the result has the shape " + shape_text(result.sizes()) +
+                                           ", and this tensor " + shape_text(given.sizes()));
+      }
+    }
+    for (const auto& [given, result] : pairs_) {
+      given.copy_(result);
+      for (c10::IValue& value : results) {
+        if (value.isTensor() && value.toTensor().is_same(result)) {
+          value = given;
+        }
+      }
+    }
+  }
+
+ private:
+  at::Tensor apart(const at::Tensor& given, Mode mode) {
+    if (!given.defined() || (mode.gradients && given.requires_grad())) {
+      return given;  // LibTorch refuses to record that
+    }
+    const at::NoGradGuard no_grad;
+    pairs_.emplace_back(given, at::empty_like(given));
+    return pairs_.back().second;
+  }
+
+  std::vector<std::pair<at::Tensor, at::Tensor>> pairs_;
+};
+
 void run(Call& call, Mode mode) {
   const ModeScope scope(mode);
+  const OutArguments out(call, mode);
   call.op.callBoxed(call.stack);
+  out.finish(call.stack);
 }
 
 }  // namespace

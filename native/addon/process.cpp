@@ -33,8 +33,11 @@ Napi::Value initialize(Environment& environment, const Napi::CallbackInfo& info)
 Napi::Value configure(Environment& environment, const Napi::CallbackInfo& info) {
   const int64_t workers = to_int64(info[0], "workers");
   const int64_t threads = to_int64(info[1], "threadsPerWorker");
-  if (workers < 1 || workers > 256 || threads < 1 || threads > 256) {
-    throw Error("ERR_SENET_ARG_RANGE", "workers and threadsPerWorker: expected 1 to 256, got " +
+  // OpenMP ends the process when the system has no more threads for it.
+  constexpr int64_t kMostThreads = 1024;
+  if (workers < 1 || workers > 256 || threads < 1 || threads > 256 || workers * threads > kMostThreads) {
+    throw Error("ERR_SENET_ARG_RANGE", "workers and threadsPerWorker: expected 1 to 256 and no more than " +
+                                           std::to_string(kMostThreads) + " threads together, got " +
                                            std::to_string(workers) + " and " + std::to_string(threads));
   }
   runtime::Executor::instance().configure({static_cast<int>(workers), static_cast<int>(threads)});

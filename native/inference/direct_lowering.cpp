@@ -21,10 +21,6 @@ namespace {
 // Of the second-level cache of a present server core, 1 MiB and more.
 constexpr int64_t kMostPanelBytes = 704 * 1024;
 
-int64_t padded_channels(int64_t channels) {
-  return (channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
-}
-
 // The padded vector of a kernel's operand.
 std::vector<float> to_floats(const at::Tensor& vector) {
   const at::Tensor values = vector.to(at::kFloat).contiguous();
@@ -43,8 +39,9 @@ int64_t most_weight_bytes(const Graph& graph, const ElementKernels& kernels, boo
   int64_t bytes = 0;
   for (const Node& node : graph.nodes) {
     if (node.weight.defined()) {
-      const int64_t window =
-          suits_winograd(kernels, node.weight, node.stride) ? 16 : node.kernel[0] * node.kernel[1];
+      const int64_t window = suits_winograd(kernels, node.weight, node.stride)
+                                 ? kWinogradCoefficients
+                                 : node.kernel[0] * node.kernel[1];
       bytes += packed_bytes(node.weight.size(0), window, padded_channels(node.weight.size(1)), is_float);
     }
     if (node.squeeze_weight.defined()) {
@@ -507,7 +504,7 @@ class Lowering {
       const BufferId scale =
           excite(node, mean, product, at::matmul(squeeze.to(at::kDouble), last.bias), [=, this] {
             product.zero_();
-            multiply_add(squeeze, last, kernels_, product);
+            add_product(squeeze, last, kernels_, product);
           });
       ConvolutionStep& step = new_convolution(before->name, place(before->inputs.front()).buffer, last.weight,
                                               before->stride, before->padding, element_kernels_);

@@ -1,7 +1,5 @@
 #include "inference/direct_steps.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <c10/util/BFloat16.h>
 
 #include <algorithm>
@@ -24,8 +22,8 @@ constexpr int64_t kFewPixels = 48;
 // long as that.
 constexpr int64_t kShortWindow = 512;
 
-Strides strides_of(const Placement& at, int64_t pixel) {
-  return {at.row, pixel};
+Strides strides_of(const Placement& at) {
+  return {at.row, at.pixel};
 }
 
 std::vector<int64_t> shape_of(const Layout& layout, BufferId buffer, int64_t channels) {
@@ -101,7 +99,7 @@ void ConvolutionStep::run(const Work& work) const noexcept {
   task.prefetch_output = task.tap_count * task.tap_length <= kShortWindow;
   if (residual != kNoBuffer) {
     const Placement& other = work.placement(residual);
-    task.residual_strides = strides_of(other, other.pixel);
+    task.residual_strides = strides_of(other);
   }
 
   const uint8_t* packed = weights.const_data_ptr<uint8_t>();
@@ -188,7 +186,7 @@ int64_t ConvolutionStep::weight_bytes() const {
 void ScaleStep::run(const Work& work) const noexcept {
   const Placement& in = work.placement(input);
   ScaleTask task{};
-  task.input_strides = strides_of(in, in.pixel);
+  task.input_strides = strides_of(in);
   task.activation = activation;
   task.channels = in.pixel;
   task.width = in.width;
@@ -207,11 +205,11 @@ void ScaleStep::run(const Work& work) const noexcept {
     }
     if (residual != kNoBuffer) {
       task.residual = work.pixels(residual, image);
-      task.residual_strides = strides_of(work.placement(residual), work.placement(residual).pixel);
+      task.residual_strides = strides_of(work.placement(residual));
     }
     if (output != kNoBuffer) {
       task.output = work.pixels(output, image);
-      task.output_strides = strides_of(work.placement(output), work.placement(output).pixel);
+      task.output_strides = strides_of(work.placement(output));
     }
     kernels->scale(task);
   }
@@ -242,7 +240,7 @@ void PoolStep::run(const Work& work) const noexcept {
   const Placement& in = work.placement(input);
   const Placement& out = work.placement(output);
   PoolTask task{};
-  task.input_strides = strides_of(in, in.pixel);
+  task.input_strides = strides_of(in);
   task.input_height = in.height;
   task.input_width = in.width;
   task.kernel = kernel;
@@ -252,7 +250,7 @@ void PoolStep::run(const Work& work) const noexcept {
   task.factor = 1.0f / static_cast<float>(kernel * kernel);
   task.shift = shift.empty() ? nullptr : shift.data();
   task.activation = activation;
-  task.output_strides = strides_of(out, out.pixel);
+  task.output_strides = strides_of(out);
   task.channels = in.pixel;
   task.width = out.width;
   task.first = work.team.begin(out.height * out.width);
@@ -336,7 +334,7 @@ void LoadStep::run(const Work& work) const noexcept {
   task.channel_stride = tensor.stride(1);
   task.row_stride = tensor.stride(2);
   task.column_stride = tensor.stride(3);
-  task.output_strides = strides_of(out, out.pixel);
+  task.output_strides = strides_of(out);
   task.channels = tensor.size(1);
   task.pixel_channels = out.pixel;
   task.width = out.width;

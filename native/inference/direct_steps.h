@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,7 +32,7 @@ struct Buffer {
 
 /// Where a buffer lies for images of one size. Counts elements unless it says bytes.
 struct Placement {
-  int64_t channels = 0;  // these three and the border as in Buffer
+  int64_t channels = 0;  // these two and the border as in Buffer
   int64_t pixel = 0;
   nn::Size2 border = {0, 0};
   int64_t height = 1;

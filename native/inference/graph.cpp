@@ -5,7 +5,6 @@
 #include "models/se_inception_v3.h"
 #include "models/se_resnet.h"
 
-#include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -435,6 +434,40 @@ int64_t window_count(int64_t size, int64_t kernel, int64_t stride, int64_t paddi
   return (padded - kernel) / stride + 1;
 }
 
+// A tensor's shape can be changed in place, behind its module's back; kernels trust these.
+void check_tensors(const Graph& graph) {
+  const auto expect = [](bool fits, const Node& node, const char* what) {
+    if (!fits) {
+      throw Error("ERR_SENET_COMPILE", "compile: the " + std::string(what) + " of '" + node.name +
+                                           "' has another shape than its module");
+    }
+  };
+  for (const Node& node : graph.nodes) {
+    const int64_t in = graph.channels[static_cast<size_t>(node.inputs.front())];
+    const int64_t out = graph.channels[static_cast<size_t>(node.output)];
+    if (node.weight.defined()) {
+      const bool is_linear = node.operation == Operation::kLinear;
+      const std::vector<int64_t> shape = is_linear
+                                             ? std::vector<int64_t>{out, in}
+                                             : std::vector<int64_t>{out, in, node.kernel[0], node.kernel[1]};
+      expect(node.weight.sizes() == shape, node, "weight");
+    }
+    expect(!node.bias.defined() || node.bias.sizes() == at::IntArrayRef{out}, node, "bias");
+    if (node.batch_norm != nullptr) {
+      const nn::BatchNorm2d& bn = *node.batch_norm;
+      for (const at::Tensor& vector : {bn.weight, bn.bias, bn.running_mean, bn.running_var}) {
+        expect(vector.sizes() == at::IntArrayRef{out}, node, "BatchNorm");
+      }
+    }
+    if (node.squeeze_weight.defined()) {
+      const int64_t hidden = node.squeeze_weight.dim() == 2 ? node.squeeze_weight.size(0) : 0;
+      expect(node.squeeze_weight.sizes() == at::IntArrayRef{hidden, in} &&
+                 node.excite_weight.sizes() == at::IntArrayRef{in, hidden} && hidden > 0,
+             node, "squeeze and excitation");
+    }
+  }
+}
+
 }  // namespace
 
 ValueId Graph::add(Node node, int64_t output_channels) {
@@ -452,6 +485,7 @@ Graph build_graph(nn::Module& module) {
     throw Error("ERR_SENET_COMPILE", "compile: " + module.name() +
                                          " has no weights of its own; compile the model that it is part of");
   }
+  check_tensors(graph);
   return graph;
 }
 

@@ -8,14 +8,13 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace senet::inference {
 
-/// Index of Graph::values; every value is N x channels x height x width.
+/// Index of Graph::channels; every value is N x channels x height x width.
 using ValueId = int32_t;
 inline constexpr ValueId kNoValue = -1;
 

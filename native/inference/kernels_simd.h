@@ -5,8 +5,8 @@
 // An Isa has: Element; Vector (of floats); Doubles (as many bytes; the compiler's own arithmetic serves it);
 // kWidth (floats of a Vector); kGroup (elements that one multiply_add takes from the window: 1, or 2 for
 // bfloat16); block_pixels(vectors); zero, broadcast(float), load(float*), store(float*), load_elements,
-// store_elements, add, subtract, multiply, max, multiply_add(weights, window, sum) and
-// broadcast_group(Element*).
+// store_elements, to_element(float), add, subtract, multiply, max, relu, multiply_add(weights, window, sum)
+// and broadcast_group(Element*); kMaxVectors is for the table of kernels.
 
 template <class Isa>
 inline const typename Isa::Element* element_at(const void* base, int64_t offset) {

@@ -135,13 +135,11 @@ void pack_winograd(const Rows<Source>& rows, int64_t pixel, int64_t channels, in
 }  // namespace
 
 int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float) {
-  const int64_t padded = (out_channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
-  return padded * window * pixel * (is_float ? 4 : 2);
+  return padded_channels(out_channels) * window * pixel * (is_float ? 4 : 2);
 }
 
 std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors) {
-  const int64_t padded = (channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
-  const int64_t vectors = padded / vector_channels;
+  const int64_t vectors = padded_channels(channels) / vector_channels;
   const int64_t count = (vectors + max_vectors - 1) / max_vectors;
   std::vector<int32_t> result;
   for (int64_t i = 0; i < count; ++i) {
@@ -161,8 +159,8 @@ void pack_winograd_panel(const Linearised& linear, int64_t first, int64_t pixel,
             [&](const auto& rows) { pack_winograd(rows, pixel, channels, coefficient_bytes, to); });
 }
 
-void multiply_add(const at::Tensor& left, const Linearised& right, const Kernels& kernels,
-                  const at::Tensor& sums) {
+void add_product(const at::Tensor& left, const Linearised& right, const Kernels& kernels,
+                 const at::Tensor& sums) {
   // What is multiplied at a time lies in the first-level cache.
   constexpr int64_t kColumns = 16;
   constexpr int64_t kInner = 256;

@@ -1,6 +1,7 @@
 // Weights as the kernels read them (kernels.h): folded in float64, rounded once, and written straight from
-// the module's own tensors into the packed panels. Nothing in between is larger than a few hundred kilobytes:
-// the pages of larger temporaries would cost more than what is computed on them.
+// the module's own tensors into the packed panels. Of contiguous float32 weights nothing in between is larger
+// than a few hundred kilobytes: the pages of larger temporaries would cost more than what is computed on
+// them.
 #pragma once
 
 #include "inference/graph.h"
@@ -12,6 +13,11 @@
 namespace senet::inference {
 
 inline constexpr int64_t kWinogradCoefficients = 16;
+
+/// The channels of an activation with its padding.
+inline int64_t padded_channels(int64_t channels) {
+  return (channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
+}
 
 int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float);
 
@@ -29,7 +35,7 @@ void pack_winograd_panel(const Linearised& linear, int64_t first, int64_t pixel,
                          int64_t coefficient_bytes, uint8_t* to);
 
 /// sums += left . right: [rows, in] (float64, contiguous) += [rows, out] . [out, in, 1, 1].
-void multiply_add(const at::Tensor& left, const Linearised& right, const Kernels& kernels,
-                  const at::Tensor& sums);
+void add_product(const at::Tensor& left, const Linearised& right, const Kernels& kernels,
+                 const at::Tensor& sums);
 
 }  // namespace senet::inference

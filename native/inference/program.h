@@ -16,7 +16,7 @@ struct StepInfo {
   std::string name;       // path of the module that it computes, or of the first of several
   std::string operation;  // "convolution", "scale", ...
   std::vector<std::string> fused =
-      {};  // what else is computed in the same pass: "relu", "squeeze layer1.0.se", ...
+      {};  // what else is computed in the same pass: "relu", "sums of layer1.0.se", ...
   std::vector<int64_t> input = {};  // channels, height, width
   std::vector<int64_t> output = {};
   int64_t weight_bytes = 0;
@@ -42,7 +42,7 @@ class Program {
   /// Memory that the packed weights take.
   virtual int64_t weight_bytes() const = 0;
 
-  /// What the steps run on: "avx512_bf16", "avx512", "avx2", "onednn", "cuda".
+  /// What the steps run on: "avx512_bf16", "avx512", "avx2", "onednn", "libtorch", "cuda".
   virtual const char* backend() const = 0;
 };
 

@@ -29,7 +29,7 @@ struct Chunks {
 
 Chunks plan_chunks(int64_t in_pixel, int64_t out_channels) {
   Chunks chunks{};
-  chunks.out_pitch = (out_channels + kChannelBlock - 1) / kChannelBlock * kChannelBlock;
+  chunks.out_pitch = padded_channels(out_channels);
   const int64_t tile_bytes =
       kWinogradCoefficients * (in_pixel + chunks.out_pitch) * static_cast<int64_t>(sizeof(float));
   chunks.tiles = std::max(kLeastTiles, kChunkBytes / tile_bytes);

@@ -34,9 +34,8 @@ void check_pool(const Module& pool, const at::Tensor& input, int64_t kernel_size
 
 // Whether a layer leaves the width of what passes through as it is. Flatten makes channels, height and width
 // one.
-bool keeps_width(const Module& layer) {
-  return layer.width().input == 0 && layer.width().output == 0 &&
-         dynamic_cast<const Flatten*>(&layer) == nullptr;
+bool keeps_width(const Module& layer, const Width& width) {
+  return width.input == 0 && width.output == 0 && dynamic_cast<const Flatten*>(&layer) == nullptr;
 }
 
 }  // namespace
@@ -111,8 +110,9 @@ at::Tensor BatchNorm2d::compute(const at::Tensor& input) {
       factor = 1.0 / num_batches_tracked.item<double>();
     }
   }
-  return at::batch_norm(input, weight, bias, running_mean, running_var, training, factor, eps,
-                        at::globalContext().userEnabledCuDNN());
+  // LibTorch's backward for channels-last reads the weight as if it were contiguous.
+  return at::batch_norm(input, weight.contiguous(), bias.contiguous(), running_mean, running_var, training,
+                        factor, eps, at::globalContext().userEnabledCuDNN());
 }
 
 void BatchNorm2d::check_input(const at::Tensor& input) const {
@@ -244,19 +244,20 @@ void Sequential::check_input(const at::Tensor& input) const {
   }
 }
 
+// Each layer is asked once: the question goes down the whole tree.
 Width Sequential::width() const {
   Width width;
+  bool is_first = true;
   for (const auto& layer : layers_) {
-    if (!keeps_width(*layer)) {
-      width.input = layer->width().input;
-      break;
+    const Width own = layer->width();
+    if (keeps_width(*layer, own)) {
+      continue;
     }
-  }
-  for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer) {
-    if (!keeps_width(**layer)) {
-      width.output = (*layer)->width().output;
-      break;
+    if (is_first) {
+      width.input = own.input;
+      is_first = false;
     }
+    width.output = own.output;
   }
   return width;
 }
@@ -266,7 +267,7 @@ bool Sequential::begins_with(const Module& child) const {
     if (layer.get() == &child) {
       return true;
     }
-    if (!keeps_width(*layer)) {
+    if (!keeps_width(*layer, layer->width())) {
       return false;
     }
   }
@@ -278,7 +279,7 @@ bool Sequential::ends_with(const Module& child) const {
     if (layer->get() == &child) {
       return true;
     }
-    if (!keeps_width(**layer)) {
+    if (!keeps_width(**layer, (*layer)->width())) {
       return false;
     }
   }

@@ -29,8 +29,8 @@ enum class Company {
 class Job {
  public:
   using Work = std::function<void()>;
-  /// Called once, on the thread that ended the job (or dropped it), after the work and all it captured are
-  /// gone.
+  /// Called once, on the thread that ended the job, after the work and all it captured are gone; never for a
+  /// job that was dropped.
   using Done = std::function<void()>;
 
   /// `owner` identifies the environment that submitted the job.

@@ -102,9 +102,6 @@ void read_ranges(int fd, const std::vector<ByteRange>& ranges, const std::vector
   };
   std::vector<Piece> pieces;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    if (destinations[i] == nullptr) {
-      continue;
-    }
     for (int64_t done = 0; done < ranges[i].length; done += kChunk) {
       pieces.push_back(
           {destinations[i] + done, ranges[i].offset + done, std::min(kChunk, ranges[i].length - done)});

@@ -23,7 +23,7 @@ import { AdamW } from '../../lib/optim/adam';
 import { ExponentialMovingAverage } from '../../lib/optim/ema';
 import { OneCycleLR, StepLR } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
-import { ones, rand, tensor } from '../../lib/tensor/factories';
+import { ones, rand, tensor, zeros } from '../../lib/tensor/factories';
 import { configure, getRngState, manualSeed } from '../../lib/tensor/runtime';
 import { Trainer, type TrainerOptions, type TrainingProgress } from '../../lib/train/trainer';
 import { readTrainingCheckpoint } from '../../lib/train/training-checkpoint';
@@ -426,6 +426,79 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
         'ERR_SENET_SHAPE',
         /training step 2: a batch of one image: .*more than 1 value per channel.*dropLast/,
       );
+    });
+
+    it('parts that are none', () => {
+      const { model } = make();
+      const optimizer = new SGD(model.parameters(), { lr: 0.1 });
+      const whole = { model, optimizer, train: trainLoader(smallDataset(8)), epochs: 1 };
+      for (const [name, values] of Object.entries({
+        model: [null, 5],
+        train: [null, { length: 3 }, [1, 2]],
+        validation: [null, { length: 1 }],
+        optimizer: [null, {}],
+        scheduler: [{}],
+        loss: [{}],
+        ema: [null, {}],
+        frozen: [null, [null], 5],
+        classes: [null, [1]],
+        onProgress: [null, 5],
+        onBest: [5],
+      }))
+        for (const value of values)
+          expectThrow(
+            () => new Trainer({ ...whole, [name]: value }),
+            'ERR_SENET_ARG_TYPE',
+            new RegExp(`Trainer: ${name}: expected`),
+          );
+      for (const value of [null, {}, 5])
+        expectThrow(() => new Trainer(whole).restore(value as never), 'ERR_SENET_ARG_TYPE', /restore/);
+    });
+
+    it('batches that are none', async () => {
+      for (const batch of [undefined, {}, { images: zeros([1, 3, 32, 32]) }]) {
+        const train = trainLoader(smallDataset(8));
+        const odd = Object.assign(Object.create(train) as typeof train, {
+          // eslint-disable-next-line @typescript-eslint/require-await -- nothing to wait for
+          async *[Symbol.asyncIterator]() {
+            yield batch;
+          },
+        });
+        const { model } = make();
+        const optimizer = new SGD(model.parameters(), { lr: 0.1 });
+        const loader = {
+          length: 1,
+          dataset: train.dataset,
+          stateDict: () => train.stateDict(),
+          loadStateDict: () => undefined,
+          [Symbol.asyncIterator]: () => odd[Symbol.asyncIterator](),
+        };
+        const trainer = new Trainer({ model, optimizer, train: loader as never, epochs: 1 });
+        await expectRejection(trainer.run(), 'ERR_SENET_ARG_TYPE', /training step 1: expected a batch/);
+      }
+    });
+
+    it('an async onProgress that rejects ends the run with its error', async () => {
+      const rejecting: unknown = () => Promise.reject(new Error('the screen is gone'));
+      const { trainer } = make({ onProgress: rejecting as NonNullable<TrainerOptions['onProgress']> });
+      expect(await trainer.run().catch((error: unknown) => (error as Error).message)).to.equal(
+        'the screen is gone',
+      );
+    });
+
+    it('a forward that holds the average while it is to go: the trained weights come back', async () => {
+      const model = se_resnet20({ numClasses: CLASSES.length });
+      const held: Promise<unknown>[] = [];
+      const { trainer } = make({
+        model,
+        ema: new ExponentialMovingAverage(model, { decay: 0.5 }),
+        onBest: () => {
+          held.push((model as Module).forward(rand([8, 3, 32, 32])));
+        },
+      });
+      await trainer.run();
+      await Promise.all(held);
+      expect(held.length).to.be.above(0);
     });
 
     it('a checkpoint of another model, data set, length or kind; nothing is changed by it', async () => {

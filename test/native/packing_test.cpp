@@ -126,7 +126,7 @@ void check_winograd_packing() {
   }
 }
 
-void check_multiply_add(const Variant& variant) {
+void check_add_product(const Variant& variant) {
   Random random(16);
   for (int i = 0; i < 60; ++i) {
     const int64_t rows = random.between(1, 40);
@@ -136,7 +136,7 @@ void check_multiply_add(const Variant& variant) {
     const at::Tensor left = random.tensor({rows, inner}, at::kFloat).to(at::kFloat);
     const at::Tensor sums = random.tensor({rows, columns}, at::kDouble);
     const at::Tensor expected = sums + at::matmul(left.to(at::kDouble), right.product().flatten(1));
-    multiply_add(left, right, *variant.kernels, sums);
+    add_product(left, right, *variant.kernels, sums);
     expect_near(sums, expected, at::full({}, 1e-12 * static_cast<double>(inner), at::kDouble),
                 text(rows, " x ", inner, " x ", columns));
   }
@@ -150,7 +150,7 @@ void test_packing(Runner& runner) {
   for_each_variant(runner, "packing", [&](const Variant& variant) {
     runner.test("pack_panel, " + variant.name, [&] { check_packing(variant); });
     if (variant.is_float) {
-      runner.test("multiply_add, " + variant.name, [&] { check_multiply_add(variant); });
+      runner.test("add_product, " + variant.name, [&] { check_add_product(variant); });
     }
   });
 }

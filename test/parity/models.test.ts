@@ -1,6 +1,6 @@
 /**
  * Every model against PyTorch's recorded answers: keys in order, initial weights for a seed, logits, and in
- * training mode outputs and gradients. test/fixtures/make-model-parity.py made the second set of records.
+ * training mode outputs and gradients. scripts/fixtures/make_model_parity.py made the second set of records.
  */
 import { createHash } from 'node:crypto';
 

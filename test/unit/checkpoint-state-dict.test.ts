@@ -6,6 +6,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  statSync,
   symlinkSync,
   truncateSync,
   utimesSync,
@@ -24,7 +25,7 @@ import { planRead } from '../../lib/checkpoint/tensor-record';
 import { binding } from '../../lib/native';
 import { ones, tensor, zeros } from '../../lib/tensor/factories';
 import { runJob } from '../../lib/tensor/jobs';
-import { callOperator } from '../../lib/tensor/tensor';
+import { callOperator, type Tensor } from '../../lib/tensor/tensor';
 import { SELayer } from '../../lib/nn/se-layer';
 import { expectCode, fixture, zipOf, bytesOf, uint32 } from '../support/checkpoint-files';
 
@@ -250,6 +251,24 @@ describe('checkpoint: save', () => {
     );
     setImmediate(() => last.dispose());
     await saving;
+    expect(readdirSync(folder)).to.deep.equal([]);
+  });
+  it('keeps the mode of the file that it replaces, and saves under the longest of names', async () => {
+    writeFileSync(place('private.pt'), '', { mode: 0o600 });
+    await save(new Map([['a', ones([2])]]), place('private.pt'));
+    expect(statSync(place('private.pt')).mode & 0o777).to.equal(0o600);
+    const longest = place(`${'x'.repeat(252)}.pt`);
+    await save(new Map([['a', ones([2])]]), longest);
+    expect((await load(longest)).size).to.equal(1);
+  });
+  it('refuses what it would not give back', async () => {
+    const odd = (entries: unknown, options?: unknown): Promise<unknown> =>
+      save(entries as Map<string, Tensor>, place('odd.pt'), options as never);
+    await expectCode(() => odd(new Map([['a\ud800', ones([1])]])), 'ERR_SENET_ARG_RANGE', /well-formed/);
+    await expectCode(() => odd(new Map([[5, ones([1])]])), 'ERR_SENET_ARG_TYPE', /a name/);
+    await expectCode(() => odd({ stateDict: () => 5 }), 'ERR_SENET_ARG_TYPE');
+    await expectCode(() => odd(new Map(), { metadata: null }), 'ERR_SENET_ARG_TYPE', /metadata/);
+    await expectCode(() => save(new Map(), place('a\0.pt')), 'ERR_SENET_FILE_NOT_FOUND');
     expect(readdirSync(folder)).to.deep.equal([]);
   });
   it('writes through a link', async () => {

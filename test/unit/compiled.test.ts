@@ -321,6 +321,19 @@ describe('compiled models', function () {
     });
   });
 
+  describe('an input that changes meanwhile', () => {
+    it('is read as it was when forward was called', async () => {
+      const photo = rand([4, 3, 40, 32]);
+      const expected = (await compiled.forward(photo)).toArray();
+      const before = occupy();
+      const job = compiled.forward(photo);
+      ops.call('aten::transpose_', photo, 2, 3);
+      expect(photo.shape).to.deep.equal([4, 3, 32, 40]);
+      expect((await job).toArray()).to.deep.equal(expected);
+      await before;
+    });
+  });
+
   describe('memory', () => {
     it('an abort rejects at once, wherever the job is, and jobs end unseen', async () => {
       const source = se_resnet18({ initWeights: false });
@@ -415,6 +428,22 @@ describe('compiled models', function () {
         expect(relativeError(await other.forward(x), expected)).to.be.below(1e-2);
         other.dispose();
       } else await expectRejection(half, 'ERR_SENET_DTYPE', /float16.*use float32 or bfloat16/);
+    });
+
+    it('a tensor whose shape was changed behind its module is refused by name', async () => {
+      for (const [name, change, words] of [
+        ['fc.bias', 'aten::unsqueeze_', /bias of 'fc'/],
+        ['fc.weight', 'aten::unsqueeze_', /weight of 'fc'/],
+        ['conv1.weight', 'aten::unsqueeze_', /weight of 'conv1'/],
+        ['bn1.weight', 'aten::unsqueeze_', /BatchNorm of/],
+        ['layer1.0.se.fc.0.weight', 'aten::unsqueeze_', /squeeze and excitation of/],
+      ] as const) {
+        const other = makeModel();
+        const [, tensor] = other.namedParameters().find(([path]) => path === name) ?? [];
+        noGrad(() => void ops.call(change, tensor, 0));
+        await expectRejection(other.compile(), 'ERR_SENET_COMPILE', words);
+        other.dispose();
+      }
     });
 
     it('a part that takes no image, or has no weights, is refused by name', async () => {

@@ -12,10 +12,10 @@ import { Random } from '../../lib/data/random';
 import { RandomErasing } from '../../lib/data/random-erasing';
 import { Compose, Grayscale, ToTensor, type Transform } from '../../lib/data/transforms';
 import { makeError } from '../../lib/errors';
-import { tensor, zeros } from '../../lib/tensor/factories';
+import { rand, tensor, zeros } from '../../lib/tensor/factories';
 import { memory } from '../../lib/tensor/runtime';
 import { gradEnabled, noGrad, tidy } from '../../lib/tensor/scope';
-import type { Tensor } from '../../lib/tensor/tensor';
+import { Tensor } from '../../lib/tensor/tensor';
 import { expectRejection, expectThrow } from '../support/errors';
 import { numbers } from '../support/parity';
 
@@ -476,6 +476,48 @@ describe('DataLoader', () => {
     expectNoLeak();
   });
 
+  it('takes samples, and gives batches, of any class', async () => {
+    class Photo {
+      image = rand([3, 4, 4]);
+      label = 1;
+    }
+    class Pile {
+      constructor(readonly images: Tensor) {}
+    }
+    for await (const batch of new DataLoader({ length: 4, get: () => new Photo() }, { batchSize: 2 })) {
+      expect(batch.images.toTypedArray()).to.have.lengthOf(2 * 48);
+      see(batch);
+    }
+    const collate = (samples: Photo[]): Pile => new Pile(Tensor.stack(samples.map(({ image }) => image)));
+    for await (const pile of new DataLoader(
+      { length: 4, get: () => new Photo() },
+      { batchSize: 2, collate },
+    )) {
+      expect(pile).to.be.instanceOf(Pile);
+      expect(pile.images.toTypedArray()).to.have.lengthOf(2 * 48);
+      pile.images.dispose();
+    }
+    await expectNoLeakSoon();
+  });
+
+  it('return ends a next that waits, without an error', async () => {
+    let release = (): void => undefined;
+    const image = zeros([1, 2, 2]);
+    const slow: Dataset = {
+      length: 2,
+      get: () => new Promise((resolve) => (release = () => resolve({ image, label: 0 }))),
+    };
+    const iterator = new DataLoader(slow, { batchSize: 1 })[Symbol.asyncIterator]();
+    const next = iterator.next();
+    for (let turn = 0; turn < 5; turn++) await delay(1);
+    const ended = iterator.return?.();
+    expect(await next).to.deep.equal({ done: true, value: undefined });
+    release();
+    await ended;
+    image.dispose();
+    await expectNoLeakSoon();
+  });
+
   it('Mixup makes probabilities of labels', async () => {
     const loader = new DataLoader(pixels(6), { batchSize: 3, batchTransform: new Mixup({ numClasses: 3 }) });
     for await (const { images, labels } of loader) {
@@ -639,6 +681,19 @@ describe('Random', () => {
     const others = [[1, 2, 3], [1, 3, 2], [1, 2], [1, 2, 3, 0], [0], [], [2 ** 32], [2 ** 53 - 1], [0, 0]];
     expect(new Set(others.map((seeds) => first(...seeds).join())).size).to.equal(others.length);
     expectThrow(() => new Random(-1), 'ERR_SENET_ARG_TYPE');
+    for (const [low, high] of [
+      [0, 0],
+      [0, NaN],
+      [0, -1],
+      [0, 2 ** 33],
+      [0.5, 2],
+      [undefined, 3],
+    ])
+      expectThrow(() => new Random(1).integer(low as number, high as number), 'ERR_SENET_ARG_RANGE');
+    for (const shape of [NaN, 0, -1, Infinity])
+      expectThrow(() => new Random(1).beta(shape, 1), 'ERR_SENET_ARG_RANGE');
+    for (const count of [-1, 0.5, 2 ** 32])
+      expectThrow(() => new Random(1).permutation(count), 'ERR_SENET_ARG_RANGE');
     expectThrow(() => new Random(0.5), 'ERR_SENET_ARG_TYPE');
   });
 

@@ -1,4 +1,5 @@
 /** ImageClassifier: the bundled network against PyTorch's recorded predictions, what weights bring, and bad input. */
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
@@ -444,6 +445,27 @@ describe('ImageClassifier', () => {
       );
       expect(error.name).to.equal('AbortError');
       expect(error.cause).to.equal(reason);
+    });
+
+    it('an array that its caller changes meanwhile is classified as it was', async () => {
+      const given: (string | null)[] = images.slice(0, 6);
+      const running = bundled.classify(given as string[]);
+      given.length = 2;
+      given.fill(null);
+      const results = await running;
+      expect(results).to.have.lengthOf(6);
+      for (const result of results) expect(result[0]?.label).to.be.a('string');
+    });
+
+    it('a named pipe is no file of labels', async function () {
+      if (process.platform === 'win32') this.skip();
+      const pipe = temporary.path('labels');
+      execFileSync('mkfifo', [pipe]);
+      await expectRejection(
+        ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist', labels: pipe }),
+        'ERR_SENET_FILE',
+        /regular file/,
+      );
     });
 
     it('rejects when the signal aborts while it runs, and goes on working', async () => {

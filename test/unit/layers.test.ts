@@ -14,8 +14,10 @@ import {
   ReLU,
   Sigmoid,
 } from '../../lib/nn/layers';
+import { Sequential } from '../../lib/nn/containers';
 import type { Module } from '../../lib/nn/module';
-import { full, rand, zeros } from '../../lib/tensor/factories';
+import { full, ones, rand, randn, tensor, zeros } from '../../lib/tensor/factories';
+import { manualSeed } from '../../lib/tensor/runtime';
 import { noGrad } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { expectRejection, expectThrow } from '../support/errors';
@@ -119,6 +121,33 @@ describe('layers: arguments', function () {
 });
 
 describe('layers: forward', function () {
+  it('deep nests are read in time that grows as they do', async () => {
+    let nest: Module = new ReLU();
+    for (let depth = 0; depth < 200; depth++) nest = new Sequential(nest);
+    expect(nest.parameters()).to.deep.equal([]);
+    expect((await nest.forward(tensor([-1, 2]))).toArray()).to.deep.equal([0, 2]);
+  });
+
+  it('BatchNorm2d: gradients do not depend on the memory of its weight', async () => {
+    const gradientOf = async (weight: Tensor): Promise<Tensor> => {
+      const bn = new BatchNorm2d(16);
+      bn.loadStateDict(new Map([...bn.stateDict(), ['weight', weight]]), { assign: true });
+      manualSeed(1);
+      const x = randn([2, 16, 5, 5]).to({ memoryFormat: 'channels_last' });
+      x.requiresGrad = true;
+      await (
+        await bn.forward(x)
+      )
+        .mul(randn([2, 16, 5, 5]))
+        .sum()
+        .backward();
+      return x.grad as Tensor;
+    };
+    const expected = await gradientOf(ones([16]));
+    for (const weight of [ones([1]).expand([16]), ones([16, 2]).select(1, 0)])
+      expect((await gradientOf(weight)).sub(expected).abs().max().item()).to.be.below(1e-5);
+  });
+
   this.timeout(10_000);
 
   const refused: [string, () => Module, () => Tensor, Parameters<typeof expectThrow>[1], RegExp][] = [

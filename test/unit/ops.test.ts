@@ -276,6 +276,39 @@ describe('ops.callAsync', () => {
     expect(error.stack).to.contain('ops.test');
   });
 
+  it('out: the result goes there if it fits, and nothing is resized', async () => {
+    const out = zeros([2]);
+    expect(ops.call('aten::add', tensor([1, 2]), tensor([3, 4]), { out })).to.be.instanceOf(Tensor);
+    expect(out.toArray()).to.deep.equal([4, 6]);
+    expect(() => void ops.call('aten::add', ones([3]), ones([3]), { out }))
+      .to.throw(/out: the result has the shape \[3\], and this tensor \[2\]/)
+      .with.property('code', 'ERR_SENET_SHAPE');
+    await expectRejection(ops.callAsync('aten::add', ones([3]), ones([3]), { out }), 'ERR_SENET_SHAPE');
+    expect(out.toArray()).to.deep.equal([4, 6]);
+    const columns = zeros([2, 2]).transpose(0, 1);
+    ops.call('aten::add', tensor([[1, 2], [3, 4]]), 0, { out: columns }); // prettier-ignore
+    expect(columns.toArray()).to.deep.equal([[1, 2], [3, 4]]); // prettier-ignore
+    const [values, indices] = [zeros([1]), zeros([1], { dtype: 'int64' })];
+    ops.call('aten::topk', tensor([3, 5, 4]), 1, { values, indices });
+    expect([values.item(), indices.item()]).to.deep.equal([5, 1n]);
+    const leaf = tensor([0, 0], { requiresGrad: true });
+    expect(() => void ops.call('aten::add', ones([2]), ones([2]), { out: leaf })).to.throw(
+      /automatic differentiation/,
+    );
+  });
+
+  it('an abort by a getter of an argument counts', async () => {
+    const controller = new AbortController();
+    const options = Object.defineProperty({ signal: controller.signal }, 'alpha', {
+      enumerable: true,
+      get() {
+        controller.abort();
+        return 1;
+      },
+    });
+    await expectRejection(ops.callAsync('aten::add', ones([1]), ones([1]), options), 'ERR_SENET_ABORTED');
+  });
+
   it('an aborted call: before, queued, running', async () => {
     const reason = new Error('no longer wanted');
     const before = await expectRejection(
