@@ -491,8 +491,10 @@ class Iteration<B> implements AsyncIterableIterator<B> {
     try {
       result = await unlessAborted(taken, this.#controller.signal);
     } catch (error) {
-      this.#waiting.push(taken);
-      void this.#close();
+      if (this.#closed === null) {
+        this.#waiting.push(taken);
+        void this.#close();
+      } else void discard(taken); // `return` came while this one was waited for
       if (this.#returned) return { done: true, value: undefined };
       throw error;
     }
@@ -529,14 +531,17 @@ class Iteration<B> implements AsyncIterableIterator<B> {
       this.#controller.abort();
       const left = this.#waiting;
       this.#waiting = [];
-      for (const ready of left) {
-        const result = await ready.catch(() => undefined);
-        if (result === undefined || result.done === true) continue;
-        for (const made of result.value.owned) made.dispose();
-      }
+      for (const ready of left) await discard(ready);
       await this.#source.return(undefined).catch(() => undefined);
     })());
   }
+}
+
+/** Disposes a batch that nobody takes, once it is made. */
+async function discard<B>(ready: Promise<IteratorResult<Ready<B>, unknown>>): Promise<void> {
+  const result = await ready.catch(() => undefined);
+  if (result === undefined || result.done === true) return;
+  for (const made of result.value.owned) made.dispose();
 }
 
 /** The promise's result, or the error of the signal as soon as it aborts. */
