@@ -442,7 +442,8 @@ async function prepareFolder(
     for (const name of await readdir(folder))
       if (UNFINISHED.test(name)) await rm(file(name), { force: true });
     // Nothing of another run stays beside this one: a checkpoint would be resumed, and belong to another log.
-    if (resumed === null) for (const name of Object.values(FILES)) await rm(file(name), { force: true });
+    if (resumed === null && given.overwrite === true)
+      for (const name of Object.values(FILES)) await rm(file(name), { force: true });
   } catch (cause) {
     throw makeError('ERR_SENET_FILE', `--output: ${printable(folder)}: ${(cause as Error).message}`, {
       cause,

@@ -511,7 +511,7 @@ class Iteration<B> implements AsyncIterableIterator<B> {
 
   /** Ends the iteration: stops what is being made and disposes what is ready. */
   async return(): Promise<IteratorResult<B>> {
-    this.#returned = this.#closed === null;
+    this.#returned ||= this.#closed === null;
     await this.#close();
     return { done: true, value: undefined };
   }

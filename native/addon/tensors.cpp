@@ -97,14 +97,14 @@ Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo&
   const at::ScalarType dtype = parse_dtype(to_string(info[2], "dtype"));
   // After the other conversions, which may run JavaScript: the array cannot be detached between here and the
   // copy.
-  const auto [shape, same_dtype, data, length] = to_elements(info, dtype);
-  at::Tensor tensor = at::empty(shape, at::TensorOptions().dtype(dtype).device(at::kCPU));
-  if (length > 0) {
-    std::memcpy(tensor.mutable_data_ptr(), data, tensor.nbytes());
+  const Elements elements = to_elements(info, dtype);
+  at::Tensor tensor = at::empty(elements.shape, at::TensorOptions().dtype(dtype).device(at::kCPU));
+  if (elements.length > 0) {
+    std::memcpy(tensor.mutable_data_ptr(), elements.data, tensor.nbytes());
   }
   if (dtype == at::kBool) {
     auto* bytes = static_cast<uint8_t*>(tensor.mutable_data_ptr());
-    for (size_t i = 0; i < length; ++i) {
+    for (size_t i = 0; i < elements.length; ++i) {
       bytes[i] = bytes[i] != 0;
     }
   }

@@ -465,13 +465,11 @@ class Lowering {
   // All threads take one packing after the other until none is left, so that none waits for another that the
   // system has stopped. The last layers have the most weights and come first.
   void pack_weights() {
-    std::atomic<size_t> left = packings_.size();
+    std::reverse(packings_.begin(), packings_.end());
+    std::atomic<size_t> next = 0;
     at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-      for (size_t i = left.load(); i > 0;) {
-        if (left.compare_exchange_weak(i, i - 1)) {
-          packings_[i - 1]();
-          i = left.load();
-        }
+      for (size_t i = next++; i < packings_.size(); i = next++) {
+        packings_[i]();
       }
     });
     packings_.clear();

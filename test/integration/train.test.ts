@@ -167,6 +167,15 @@ describe('senet-torch train', function () {
       expect(again.err).to.match(/holds a run already.*--resume.*--overwrite/);
     });
 
+    it('without --overwrite, files that are no run stay until they are replaced', async () => {
+      const place = temporary.path('others');
+      mkdirSync(place);
+      writeFileSync(path.join(place, 'last.safetensors'), 'mine');
+      const { code, err } = await run(['train', data, ...small, '--output', place], /^epoch 1\/3/m);
+      expect(code, err).to.equal(130);
+      expect(readFileSync(path.join(place, 'last.safetensors'), 'utf8')).to.equal('mine');
+    });
+
     it('--overwrite leaves nothing of the old run, even if the new one is stopped at once', async () => {
       const place = temporary.path('overwritten');
       cpSync(output, place, { recursive: true });

@@ -511,6 +511,7 @@ describe('DataLoader', () => {
     const next = iterator.next();
     for (let turn = 0; turn < 5; turn++) await delay(1);
     const ended = iterator.return?.();
+    void iterator.return?.(); // once more changes nothing
     expect(await next).to.deep.equal({ done: true, value: undefined });
     release();
     await ended;
