@@ -95,6 +95,20 @@ export interface CompiledStep {
   readonly multiplyAdds: number;
 }
 
+/** What can be said of CUDA on this machine. */
+export interface CudaState {
+  /** Path of LibTorch's CUDA library; empty if it is not there or does not load. */
+  readonly library: string;
+  /** Whether LibTorch knows that the library is loaded. */
+  readonly isSeen: boolean;
+  readonly devices: number;
+  /** Why there are no devices; empty if there are. */
+  readonly reason: string;
+  /** The newest CUDA that the driver serves, and the one that LibTorch was built for: 1000 x major + 10 x minor, 0 if unknown. */
+  readonly driver: number;
+  readonly runtime: number;
+}
+
 export type ModuleOptionValue =
   number | boolean | string | readonly number[] | ModuleHandle | readonly ModuleHandle[] | null;
 
@@ -117,7 +131,10 @@ export interface NativeBinding {
   setGeneratorState(state: TensorHandle): void;
   memory(): { tensors: number; bytes: number; cachedBytes: number; queued: number; running: number };
   cudaDeviceCount(): number;
-  cudaLibrary(): string | null;
+  cudaState(): CudaState;
+  /** cuDNN's flag: whether float32 convolutions on CUDA may use TensorFloat-32. */
+  allowTF32(): boolean;
+  setAllowTF32(allow: boolean): void;
   libtorchConfig(): { cpuCapability: string; folder: string; build: string };
   /** Refuses new work, waits for running jobs; ends the process with `exitCode` if one outlasts the limit. Main thread only. */
   drain(exitCode: number): void;
@@ -226,7 +243,7 @@ export interface NativeBinding {
 
   // compiled models
   /** A job that gives a CompiledHandle. */
-  compileModule(m: ModuleHandle, dtype: DType): number;
+  compileModule(m: ModuleHandle, dtype: DType, allowTF32: boolean): number;
   compiledInfo(c: CompiledHandle): {
     model: string;
     device: Device;

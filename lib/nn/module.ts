@@ -30,6 +30,7 @@ export interface ForwardOptions {
 
 export interface CompileOptions {
   dtype?: CompiledDType;
+  allowTF32?: boolean;
   signal?: AbortSignal;
 }
 
@@ -357,22 +358,29 @@ export abstract class Module<Out = Tensor> {
    *
    * @param options.dtype of weights and activations: 'float32' (default), 'bfloat16', or 'float16' where the device
    *   computes with it. The compiled model takes and gives float32 whatever this is.
+   * @param options.allowTF32 lets the convolutions of a float32 model round their factors to TensorFloat-32 on CUDA devices
+   *   that have it: faster, and about 1e-3 off. Default false, whatever `cuda.allowTF32` says; changes nothing elsewhere
    * @param options.signal rejects at once with ERR_SENET_ABORTED when it aborts
    * @throws (rejects) ERR_SENET_DTYPE for another dtype or one that this device does not compute with;
    *   ERR_SENET_COMPILE for a part of a model that takes no image; ERR_SENET_TS_FORWARD where forward is TypeScript or
    *   has hooks (its native parts compile); ERR_SENET_DISPOSED, ERR_SENET_ABORTED
    */
   async compile(options?: CompileOptions): Promise<CompiledModel> {
-    const { dtype = 'float32', signal } = checkOptions(options, ['dtype', 'signal'], 'compile');
+    const {
+      dtype = 'float32',
+      allowTF32 = false,
+      signal,
+    } = checkOptions(options, ['dtype', 'allowTF32', 'signal'], 'compile');
     if (!COMPILED_DTYPES.includes(dtype)) {
       throw makeError(
         'ERR_SENET_DTYPE',
         `compile: dtype: expected ${COMPILED_DTYPES.join(', ')}, got ${describe(dtype)}`,
       );
     }
+    checkBoolean(allowTF32, 'compile: allowTF32');
     const checkedSignal = checkSignal(signal, 'compile: signal');
     const handle = this.#requireNative('compile', 'be compiled: compile its native parts');
-    const value = await runJob(() => binding.compileModule(handle, dtype), checkedSignal);
+    const value = await runJob(() => binding.compileModule(handle, dtype, allowTF32), checkedSignal);
     return new CompiledModel(value as CompiledHandle, dtype);
   }
 

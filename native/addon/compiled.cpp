@@ -54,8 +54,9 @@ Napi::Number job_number(Environment& environment, int64_t job) {
 Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info) {
   ModuleUse used = use_module(info[0]);
   const at::ScalarType dtype = parse_dtype(to_string(info[1], "dtype"));
-  const int64_t job = environment.submit([used = std::move(used), dtype]() mutable -> Deliver {
-    auto model = inference::CompiledModel::compile(*used.module, dtype);
+  const bool allow_tf32 = to_bool(info[2], "allowTF32");
+  const int64_t job = environment.submit([used = std::move(used), dtype, allow_tf32]() mutable -> Deliver {
+    auto model = inference::CompiledModel::compile(*used.module, dtype, allow_tf32);
     // The source goes now if it was disposed meanwhile; its memory stays with the allocator until that is
     // idle.
     used = {};

@@ -154,12 +154,10 @@ at::Device to_device(const Napi::Value& value) {
   }
   const int count = runtime::cuda_device_count();
   if (count == 0 || index >= count) {
-    const bool has_library = !runtime::load_cuda_library().empty();
-    throw Error(
-        "ERR_SENET_CUDA_UNAVAILABLE",
-        "the device '" + name + "' is not available: " +
-            (has_library ? "LibTorch's CUDA library is loaded and sees " + std::to_string(count) + " devices"
-                         : std::string("this LibTorch has no CUDA library")));
+    throw Error("ERR_SENET_CUDA_UNAVAILABLE",
+                "the device '" + name + "' is not available: " +
+                    (count == 0 ? runtime::cuda_state().reason
+                                : "there are " + std::to_string(count) + " CUDA devices, from cuda:0 on"));
   }
   return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
 }

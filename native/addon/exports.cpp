@@ -18,12 +18,11 @@
 namespace senet::addon {
 namespace {
 
-// Process-wide preparations, in an order that matters: the allocator before any tensor, the CUDA library
-// before any question about CUDA. Safe to repeat.
+// Process-wide preparations before any tensor; the CUDA library is loaded since LibTorch was asked for its
+// version. Safe to repeat.
 void prepare_process() {
   static const bool prepared = [] {
     runtime::install_cpu_allocator();
-    runtime::load_cuda_library();
     // NNPACK refuses many processors with a warning at the first convolution; oneDNN serves all of them.
     at::globalContext().setUserEnabledNNPACK(false);
     return true;
@@ -58,7 +57,9 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<set_generator_state>(exports, "setGeneratorState");
   add<memory>(exports, "memory");
   add<cuda_device_count>(exports, "cudaDeviceCount");
-  add<cuda_library>(exports, "cudaLibrary");
+  add<cuda_state>(exports, "cudaState");
+  add<allow_tf32>(exports, "allowTF32");
+  add<set_allow_tf32>(exports, "setAllowTF32");
   add<libtorch_config>(exports, "libtorchConfig");
   add<drain>(exports, "drain");
   add<cancel>(exports, "cancel");

@@ -101,16 +101,32 @@ Napi::Value cuda_device_count(Environment& environment, const Napi::CallbackInfo
   return Napi::Number::New(environment.env(), runtime::cuda_device_count());
 }
 
-Napi::Value cuda_library(Environment& environment, const Napi::CallbackInfo&) {
-  const std::string path = runtime::load_cuda_library();
-  return path.empty() ? environment.env().Null() : Napi::Value(Napi::String::New(environment.env(), path));
+Napi::Value cuda_state(Environment& environment, const Napi::CallbackInfo&) {
+  const runtime::CudaState state = runtime::cuda_state();
+  auto facts = Napi::Object::New(environment.env());
+  facts.Set("library", state.library);
+  facts.Set("isSeen", state.is_seen);
+  facts.Set("devices", state.devices);
+  facts.Set("reason", state.reason);
+  facts.Set("driver", state.driver);
+  facts.Set("runtime", state.runtime);
+  return facts;
+}
+
+Napi::Value allow_tf32(Environment& environment, const Napi::CallbackInfo&) {
+  return Napi::Boolean::New(environment.env(), at::globalContext().allowTF32CuDNN());
+}
+
+Napi::Value set_allow_tf32(Environment& environment, const Napi::CallbackInfo& info) {
+  at::globalContext().setAllowTF32CuDNN(to_bool(info[0], "allowTF32"));
+  return environment.env().Undefined();
 }
 
 Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo&) {
   auto facts = Napi::Object::New(environment.env());
   facts.Set("cpuCapability", at::get_cpu_capability());
   facts.Set("folder", runtime::libtorch_folder());
-  facts.Set("build", at::show_config());
+  facts.Set("build", runtime::libtorch_build());
   return facts;
 }
 

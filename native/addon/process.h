@@ -13,7 +13,9 @@ Napi::Value generator_state(Environment& environment, const Napi::CallbackInfo& 
 Napi::Value set_generator_state(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value memory(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value cuda_device_count(Environment& environment, const Napi::CallbackInfo& info);
-Napi::Value cuda_library(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value cuda_state(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value allow_tf32(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value set_allow_tf32(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value drain(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value cancel(Environment& environment, const Napi::CallbackInfo& info);

@@ -5,9 +5,9 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/_convolution.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/conv2d.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
 #include <c10/core/DeviceGuard.h>
@@ -60,8 +60,8 @@ struct Layer {
 
 class AtenProgram : public Program {
  public:
-  AtenProgram(const Graph& graph, at::Device device, at::ScalarType dtype)
-      : graph_(without_tensors(graph)), device_(device), dtype_(dtype) {
+  AtenProgram(const Graph& graph, at::Device device, at::ScalarType dtype, bool allow_tf32)
+      : graph_(without_tensors(graph)), device_(device), dtype_(dtype), allow_tf32_(allow_tf32) {
     const bool use_onednn = device.is_cpu() && at::Context::hasMKLDNN();
     const at::TensorOptions options = at::TensorOptions(device).dtype(dtype);
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
@@ -171,11 +171,10 @@ class AtenProgram : public Program {
     const at::Tensor& x = inputs.front();
     switch (node.operation) {
       case Operation::kConvolution:
-        if (layer.is_packed) {
-          return convolution_pointwise().call(x, layer.weight, layer.bias, node.padding, node.stride, {1, 1},
-                                              1, node.relu ? "relu" : "none", OptionalNumbers(), "");
-        }
-        return relu_if(node, at::conv2d(x, layer.weight, layer.bias, node.stride, node.padding));
+        return nn::convolve_safely(x, {node.kernel, node.stride, node.padding},
+                                   [&](const at::Tensor& input, const nn::Size2& padding) {
+                                     return convolve(layer, input, padding);
+                                   });
       case Operation::kAffine:
         return relu_if(node, x * per_channel(layer.weight) + per_channel(layer.bias));
       case Operation::kRelu:
@@ -205,6 +204,21 @@ class AtenProgram : public Program {
     throw Error("ERR_SENET_INTERNAL", "an operation without a plan");
   }
 
+  at::Tensor convolve(const Layer& layer, const at::Tensor& x, const nn::Size2& padding) const {
+    const Node& node = layer.node;
+    if (layer.is_packed) {
+      return convolution_pointwise().call(x, layer.weight, layer.bias, padding, node.stride, {1, 1}, 1,
+                                          node.relu ? "relu" : "none", OptionalNumbers(), "");
+    }
+    // at::conv2d, but for the process's own permission of TF32.
+    const at::Context& context = at::globalContext();
+    return relu_if(node,
+                   at::_convolution(x, layer.weight, layer.bias, node.stride, padding, {1, 1},
+                                    /*transposed=*/false, {0, 0}, /*groups=*/1, context.benchmarkCuDNN(),
+                                    context.deterministicCuDNN() || context.deterministicAlgorithms(),
+                                    context.userEnabledCuDNN(), allow_tf32_));
+  }
+
   static at::Tensor per_channel(const at::Tensor& vector) {
     return vector.unsqueeze(-1).unsqueeze(-1);
   }
@@ -232,12 +246,14 @@ class AtenProgram : public Program {
   const Graph graph_;
   const at::Device device_;
   const at::ScalarType dtype_;
+  const bool allow_tf32_;
   std::vector<Layer> layers_;
 };
 
 }  // namespace
 
-std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device, at::ScalarType dtype) {
+std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device, at::ScalarType dtype,
+                                           bool allow_tf32) {
   const char* query = dtype == at::kHalf       ? "mkldnn::_is_mkldnn_fp16_supported"
                       : dtype == at::kBFloat16 ? "mkldnn::_is_mkldnn_bf16_supported"
                                                : nullptr;
@@ -246,7 +262,7 @@ std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device
                                        " convolutions in oneDNN; use float32" +
                                        (dtype == at::kHalf ? " or bfloat16" : ""));
   }
-  return std::make_unique<AtenProgram>(graph, device, dtype);
+  return std::make_unique<AtenProgram>(graph, device, dtype, allow_tf32);
 }
 
 }  // namespace senet::inference

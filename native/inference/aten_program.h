@@ -10,7 +10,9 @@
 
 namespace senet::inference {
 
-/// Throws ERR_SENET_DTYPE if the device does not compute with `dtype`.
-std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device, at::ScalarType dtype);
+/// `allow_tf32`: of float32 convolutions on CUDA. Throws ERR_SENET_DTYPE if the device does not compute with
+/// `dtype`.
+std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device, at::ScalarType dtype,
+                                           bool allow_tf32 = false);
 
 }  // namespace senet::inference

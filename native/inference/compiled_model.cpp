@@ -15,13 +15,9 @@
 namespace senet::inference {
 namespace {
 
-// Those that SENET_COMPILE_KERNELS names, to compare and to test what another processor would run; else the
-// best. Null is LibTorch's operators.
-const Kernels* wished_kernels() {
-  const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
-  if (wish == nullptr) {
-    return processor_kernels();
-  }
+// Those that SENET_COMPILE_KERNELS names, to compare and to test what another processor would run. Null is
+// LibTorch's operators.
+const Kernels* named_kernels(const char* wish) {
   const std::string_view name = wish;
   if (name == "libtorch") {
     return nullptr;
@@ -36,15 +32,18 @@ const Kernels* wished_kernels() {
           std::string(name) + "'");
 }
 
-// Our kernels for this element type, if they are the best that the processor can do.
+// Our kernels for this element type: those that were asked for, else the best if nothing of LibTorch's is
+// better.
 const Kernels* find_kernels(at::ScalarType dtype) {
-  const Kernels* kernels = wished_kernels();
+  const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
+  const Kernels* const kernels = wish == nullptr ? processor_kernels() : named_kernels(wish);
   if (kernels == nullptr) {
     return nullptr;
   }
   if (dtype == at::kBFloat16) {
     // Matrix units do several times the products of vector units; oneDNN uses them.
-    return kernels->bfloat16 == nullptr || processor_has_matrix_unit() ? nullptr : kernels;
+    const bool is_slower = wish == nullptr && processor_has_matrix_unit();
+    return kernels->bfloat16 == nullptr || is_slower ? nullptr : kernels;
   }
   return dtype == at::kFloat ? kernels : nullptr;
 }
@@ -56,7 +55,8 @@ at::Device device_of(const nn::Module& module) {
 
 }  // namespace
 
-std::shared_ptr<const CompiledModel> CompiledModel::compile(nn::Module& module, at::ScalarType dtype) {
+std::shared_ptr<const CompiledModel> CompiledModel::compile(nn::Module& module, at::ScalarType dtype,
+                                                            bool allow_tf32) {
   if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
     throw Error(
         "ERR_SENET_DTYPE",
@@ -66,8 +66,9 @@ std::shared_ptr<const CompiledModel> CompiledModel::compile(nn::Module& module, 
   const Graph graph = build_graph(module);
   const at::Device device = device_of(module);
   const Kernels* kernels = device.is_cpu() ? find_kernels(dtype) : nullptr;
-  std::unique_ptr<const Program> program = kernels != nullptr ? make_direct_program(graph, *kernels, dtype)
-                                                              : make_aten_program(graph, device, dtype);
+  std::unique_ptr<const Program> program = kernels != nullptr
+                                               ? make_direct_program(graph, *kernels, dtype)
+                                               : make_aten_program(graph, device, dtype, allow_tf32);
   return std::shared_ptr<const CompiledModel>(
       new CompiledModel(module.name(), dtype, device, graph, std::move(program)));
 }

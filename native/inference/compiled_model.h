@@ -17,9 +17,11 @@ class CompiledModel {
  public:
   /// Copies, folds and packs the weights of `module` as they are now, for the device that they are on;
   /// afterwards the two share nothing. `dtype`, of weights and activations, is float32, bfloat16 or float16.
+  /// `allow_tf32`: on CUDA, float32 convolutions may round their factors to TensorFloat-32 (10 bits).
   /// Throws ERR_SENET_DTYPE for another dtype, or one that this device does not compute with;
   /// ERR_SENET_COMPILE for a module that takes no image.
-  static std::shared_ptr<const CompiledModel> compile(nn::Module& module, at::ScalarType dtype);
+  static std::shared_ptr<const CompiledModel> compile(nn::Module& module, at::ScalarType dtype,
+                                                      bool allow_tf32 = false);
 
   /// N x channels x H x W, float32, on the model's device, of any strides, to float32.
   /// Throws ERR_SENET_SHAPE, ERR_SENET_DTYPE or ERR_SENET_DEVICE. Any number of threads may call it at once.

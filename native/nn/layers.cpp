@@ -53,7 +53,10 @@ Conv2d::Conv2d(const Conv2dOptions& options) : Module("Conv2d"), options(options
 }
 
 at::Tensor Conv2d::compute(const at::Tensor& input) {
-  return at::conv2d(input, weight, bias, options.stride, options.padding, options.dilation, options.groups);
+  const Window window{options.kernel_size, options.stride, options.padding, options.dilation};
+  return convolve_safely(input, window, [this](const at::Tensor& x, const Size2& padding) {
+    return at::conv2d(x, weight, bias, options.stride, padding, options.dilation, options.groups);
+  });
 }
 
 void Conv2d::check_input(const at::Tensor& input) const {

@@ -4,16 +4,13 @@
 // Module::replace_child alone.
 #pragma once
 
+#include "nn/convolution.h"
 #include "nn/module.h"
 
-#include <array>
 #include <memory>
 #include <vector>
 
 namespace senet::nn {
-
-/// Height and width.
-using Size2 = std::array<int64_t, 2>;
 
 struct Conv2dOptions {
   int64_t in_channels;

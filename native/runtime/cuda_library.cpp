@@ -6,7 +6,92 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 namespace senet::runtime {
+namespace {
+
+// Of the CUDA runtime (cudaError_t).
+constexpr int kSuccess = 0;
+constexpr int kNoDevice = 100;
+constexpr int kInsufficientDriver = 35;
+
+struct CudaLibrary {
+  std::string file;        // where it should be
+  void* handle = nullptr;  // null: it is not there, or does not load
+  std::string load_error;  // empty: it is not there
+};
+
+const CudaLibrary& cuda_library() {
+  static const auto* const library = [] {
+    auto* const result = new CudaLibrary;
+    result->file = libtorch_folder() + "/libtorch_cuda.so";
+    if (access(result->file.c_str(), F_OK) == 0) {
+      result->handle = dlopen(result->file.c_str(), RTLD_NOW | RTLD_GLOBAL);
+      const char* const error = result->handle == nullptr ? dlerror() : nullptr;
+      result->load_error = error == nullptr ? "" : error;
+    }
+    return result;
+  }();
+  return *library;
+}
+
+// A function of the CUDA runtime that came with LibTorch's CUDA library; null if that has none to share.
+template <class Function>
+Function* find_in_runtime(const char* name) {
+  void* const handle = cuda_library().handle;
+  return handle == nullptr ? nullptr : reinterpret_cast<Function*>(dlsym(handle, name));
+}
+
+int version_by(const char* function) {
+  auto* const ask = find_in_runtime<int(int*)>(function);
+  int version = 0;
+  return ask != nullptr && ask(&version) == kSuccess ? version : 0;
+}
+
+std::string version_text(int version) {
+  return "CUDA " + std::to_string(version / 1000) + '.' + std::to_string(version % 1000 / 10);
+}
+
+// Asked only where no device can be used.
+std::string why_no_device(const CudaState& state) {
+  const CudaLibrary& library = cuda_library();
+  if (library.handle == nullptr) {
+    return library.load_error.empty() ? "this LibTorch has no CUDA library (there is no " + library.file + ')'
+                                      : "LibTorch's CUDA library does not load: " + library.load_error;
+  }
+  if (!state.is_seen) {
+    return "LibTorch was asked for CUDA before its CUDA library was loaded, by whoever loaded it first in "
+           "this "
+           "process";
+  }
+  if (dlopen("libcuda.so.1", RTLD_LAZY) == nullptr) {
+    const char* const error = dlerror();
+    return std::string("there is no NVIDIA driver: ") + (error == nullptr ? "libcuda.so.1" : error);
+  }
+  auto* const count_devices = find_in_runtime<int(int*)>("cudaGetDeviceCount");
+  if (count_devices == nullptr) {
+    return "LibTorch sees no device";
+  }
+  int count = 0;
+  const int status = count_devices(&count);
+  if (status == kInsufficientDriver) {
+    return "the NVIDIA driver is too old: it serves " + version_text(state.driver) +
+           " at most, and this LibTorch was built for " + version_text(state.runtime);
+  }
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if ((status == kSuccess || status == kNoDevice) && visible != nullptr) {
+    return std::string("CUDA_VISIBLE_DEVICES='") + visible + "' hides every device";
+  }
+  if (status == kSuccess || status == kNoDevice) {
+    return "the NVIDIA driver finds no device";
+  }
+  auto* const describe = find_in_runtime<const char*(int)>("cudaGetErrorString");
+  return "CUDA does not start: " +
+         (describe == nullptr ? "error " + std::to_string(status) : std::string(describe(status)));
+}
+
+}  // namespace
 
 std::string libtorch_folder() {
   Dl_info info{};
@@ -18,22 +103,29 @@ std::string libtorch_folder() {
   return slash == std::string::npos ? "" : file.substr(0, slash);
 }
 
-std::string load_cuda_library() {
-  static const std::string* const path = [] {
-    const std::string file = libtorch_folder() + "/libtorch_cuda.so";
-    const bool loaded =
-        access(file.c_str(), R_OK) == 0 && dlopen(file.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr;
-    return new std::string(loaded ? file : "");
-  }();
-  return *path;
+void load_cuda_library() {
+  cuda_library();
+}
+
+CudaState cuda_state() {
+  const CudaLibrary& library = cuda_library();
+  CudaState state{};
+  state.library = library.handle == nullptr ? "" : library.file;
+  state.is_seen = at::detail::getCUDAHooks().hasCUDART();
+  state.devices = cuda_device_count();
+  state.driver = version_by("cudaDriverGetVersion");
+  state.runtime = version_by("cudaRuntimeGetVersion");
+  state.reason = state.devices == 0 ? why_no_device(state) : "";
+  return state;
 }
 
 int cuda_device_count() {
+  load_cuda_library();
   return at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0;
 }
 
 std::string loaded_libtorch_version() {
-  const std::string config = at::show_config();
+  const std::string config = libtorch_build();
   const std::string key = "TORCH_VERSION=";
   const size_t start = config.find(key);
   if (start == std::string::npos) {
@@ -41,6 +133,11 @@ std::string loaded_libtorch_version() {
   }
   const size_t first = start + key.size();
   return config.substr(first, config.find_first_of(", \n", first) - first);
+}
+
+std::string libtorch_build() {
+  load_cuda_library();
+  return at::show_config();
 }
 
 }  // namespace senet::runtime

@@ -18,14 +18,14 @@ LibTorch uses, Node, compiler. Exits with 1 if the native part is not ready.`;
 function examineAddon() {
   if (!existsSync(ADDON)) return { loads: false, reason: 'there is no native build' };
   try {
-    const { version, cuda } = require('../../dist');
+    const { version } = require('../../dist');
     const { binding } = require('../../dist/native');
     const { folder, cpuCapability } = binding.libtorchConfig();
     const { workers, threadsPerWorker, availableThreads } = binding.configuration();
     return {
       loads: true,
       libtorch: { version: version.libtorch, folder },
-      cuda: { library: binding.cudaLibrary(), devices: cuda.deviceCount() },
+      cuda: binding.cudaState(),
       threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
       isa: cpuCapability,
     };
@@ -65,6 +65,12 @@ function examine() {
   };
 }
 
+function cudaVersions({ driver, runtime }) {
+  const text = (version) =>
+    version === 0 ? 'unknown' : `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`;
+  return `serves CUDA up to ${text(driver)}; LibTorch was built for ${text(runtime)}`;
+}
+
 function print(facts) {
   const { addon } = facts;
   const rows = [
@@ -86,8 +92,9 @@ function print(facts) {
   if (addon.loads) {
     rows.push(
       ['LibTorch', `${addon.libtorch.version} in ${addon.libtorch.folder}`],
-      ['CUDA library', addon.cuda.library ?? 'not present'],
-      ['CUDA devices', String(addon.cuda.devices)],
+      ['CUDA library', addon.cuda.library || 'not loaded'],
+      ...(addon.cuda.runtime > 0 ? [['CUDA driver', cudaVersions(addon.cuda)]] : []),
+      ['CUDA devices', `${addon.cuda.devices}${addon.cuda.reason && `: ${addon.cuda.reason}`}`],
       [
         'threads',
         `${addon.threads.available} granted; ${addon.threads.workers} worker(s) with ${addon.threads.perWorker} each`,

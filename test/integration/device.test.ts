@@ -1,6 +1,6 @@
 /**
- * Every kind of model on SENET_TEST_DEVICE (default: the CPU) against the CPU in float64, forward and backward, and what
- * happens where that device does not exist.
+ * Every kind of model on SENET_TEST_DEVICE (default: the CPU) against the CPU in float64, forward, compiled and backward,
+ * without TensorFloat-32, and what happens where that device does not exist.
  */
 import { expect } from 'chai';
 
@@ -33,6 +33,10 @@ describe(`device ${device}`, function () {
       console.log(`      skipped: ${reason}`);
       this.skip();
     }
+    cuda.allowTF32 = false;
+  });
+  after(() => {
+    cuda.allowTF32 = true;
   });
 
   const cases = [
@@ -52,8 +56,29 @@ describe(`device ${device}`, function () {
       const expected = (await model
         .to({ device: 'cpu', dtype: 'float64' })
         .forward(x.to('float64'))) as Tensor;
-      expect(relativeError(actual, expected)).to.be.below(1e-4);
+      expect(relativeError(actual, expected)).to.be.below(1e-5);
       model.dispose();
+    });
+
+    it(`${name}: compiled float32 is float32, whatever cuda.allowTF32 says`, async () => {
+      cuda.allowTF32 = true;
+      try {
+        manualSeed(5);
+        const model = createModel(name, { numClasses: 10 }).eval().to(device);
+        const x = randn(shape);
+        const compiled = await model.compile();
+        const rounded = await model.compile({ allowTF32: true });
+        const actual = await compiled.forward(x.to(device));
+        const other = await rounded.forward(x.to(device));
+        const expected = (await model
+          .to({ device: 'cpu', dtype: 'float64' })
+          .forward(x.to('float64'))) as Tensor;
+        expect(relativeError(actual, expected)).to.be.below(1e-5);
+        expect(relativeError(other, expected)).to.be.below(1e-2);
+        for (const each of [compiled, rounded, model]) each.dispose();
+      } finally {
+        cuda.allowTF32 = false;
+      }
     });
   }
 
@@ -71,7 +96,7 @@ describe(`device ${device}`, function () {
     const expected = await gradients('cpu');
     const actual = await gradients(device);
     actual.forEach((gradient, index) => {
-      expect(relativeError(gradient, (expected[index] as Tensor).to('float64'))).to.be.below(1e-4);
+      expect(relativeError(gradient, (expected[index] as Tensor).to('float64'))).to.be.below(1e-5);
     });
   });
 
@@ -102,6 +127,24 @@ describe('a device that is not there', () => {
       expect(attempt).to.throw().with.property('code', 'ERR_SENET_CUDA_UNAVAILABLE');
     });
   }
+  it('cuda.allowTF32 is a boolean, true by default', () => {
+    const before = cuda.allowTF32;
+    cuda.allowTF32 = !before;
+    expect(cuda.allowTF32).to.equal(!before);
+    cuda.allowTF32 = before;
+    for (const wrong of [1, 'true', null, undefined]) {
+      expect(() => (cuda.allowTF32 = wrong as never))
+        .to.throw(TypeError)
+        .with.property('code', 'ERR_SENET_ARG_TYPE');
+    }
+    expect(cuda.allowTF32).to.equal(before);
+  });
+  it('compile refuses an allowTF32 that is no boolean', async () => {
+    const error = await new SELayer(4, 2)
+      .compile({ allowTF32: 1 as never })
+      .catch((reason: unknown) => reason);
+    expect(error).to.have.property('code', 'ERR_SENET_ARG_TYPE');
+  });
   it('cuda reports what there is', () => {
     expect(cuda.deviceCount()).to.be.a('number').and.at.least(0);
     expect(cuda.isAvailable()).to.equal(cuda.deviceCount() > 0);

@@ -1,0 +1,57 @@
+// Convolutions by LibTorch's operators, with what oneDNN computes wrong kept from it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/constant_pad_nd.h>
+
+#include <array>
+#include <cstdint>
+
+namespace senet::nn {
+
+/// Height and width.
+using Size2 = std::array<int64_t, 2>;
+
+/// How a convolution's kernel moves.
+struct Window {
+  Size2 kernel;
+  Size2 stride = {1, 1};
+  Size2 padding = {0, 0};
+  Size2 dilation = {1, 1};
+};
+
+/// The same convolution in a shape that oneDNN computes right: zeros around the input take over from the
+/// padding.
+struct SafeShape {
+  bool is_changed = false;
+  std::array<int64_t, 4> zeros = {0, 0, 0, 0};  // left, right, top, bottom
+  Size2 padding;
+  bool has_second_column = false;  // the output has one more, to be dropped
+};
+
+/// What becomes of a convolution of an N x C x height x width input on the CPU, on any processor and in every
+/// dtype that oneDNN serves (not float64), forward and backward. Found by convolution-shapes.test.ts and in
+/// the field:
+/// - A kernel at least 2 wide that moves sideways by at least 2 to an output 1 wide: oneDNN reads memory that
+///   nobody wrote, in bfloat16 on processors with AMX (pytorch issues 169688 and 163347), with prepacked
+///   weights and one input channel in float32 on all, and its gradient of bfloat16 weights is wrong on all.
+///   The output is made 2 wide, the padding beside it becomes zeros.
+/// - More padding than half the kernel, so that a window may see more of it than of the input: the gradient
+/// of
+///   bfloat16 weights is wrong for narrow inputs, and where a window lies in the padding alone oneDNN's
+///   blocked kernels end the process. The padding becomes zeros.
+SafeShape find_safe_shape(const at::Tensor& input, const Window& window);
+
+/// `convolve(input, padding)`, which gives N x O x height x width, on another input with another padding
+/// where these must not be.
+template <class Convolve>
+at::Tensor convolve_safely(const at::Tensor& input, const Window& window, const Convolve& convolve) {
+  const SafeShape safe = find_safe_shape(input, window);
+  if (!safe.is_changed) {
+    return convolve(input, window.padding);
+  }
+  const at::Tensor output = convolve(at::constant_pad_nd(input, safe.zeros), safe.padding);
+  return safe.has_second_column ? output.narrow(3, 0, 1).contiguous(output.suggest_memory_format()) : output;
+}
+
+}  // namespace senet::nn
