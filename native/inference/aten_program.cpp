@@ -42,6 +42,10 @@ at::Tensor reorder_weight(const at::Tensor& weight, const Node& node) {
   return found.call(weight, node.padding, node.stride, {1, 1}, 1, std::nullopt);
 }
 
+nn::Window window_of(const Node& node) {
+  return {node.kernel, node.stride, node.padding};
+}
+
 bool query_mkldnn(const char* name) {
   const auto found = c10::Dispatcher::singleton().findSchema({name, ""});
   return found.has_value() && found->typed<bool()>().call();
@@ -73,7 +77,7 @@ class AtenProgram : public Program {
         layer.weight = linear.product().to(options);
         layer.bias = linear.bias.to(options);
         if (node.operation == Operation::kConvolution) {
-          if (use_onednn) {
+          if (use_onednn && (dtype == at::kFloat || !window_of(node).is_disjoint())) {
             layer.weight = reorder_weight(layer.weight, node);
             layer.is_packed = true;
           } else {
@@ -171,10 +175,7 @@ class AtenProgram : public Program {
     const at::Tensor& x = inputs.front();
     switch (node.operation) {
       case Operation::kConvolution:
-        return nn::convolve_safely(x, {node.kernel, node.stride, node.padding},
-                                   [&](const at::Tensor& input, const nn::Size2& padding) {
-                                     return convolve(layer, input, padding);
-                                   });
+        return convolve(layer, x);
       case Operation::kAffine:
         return relu_if(node, x * per_channel(layer.weight) + per_channel(layer.bias));
       case Operation::kRelu:
@@ -204,16 +205,21 @@ class AtenProgram : public Program {
     throw Error("ERR_SENET_INTERNAL", "an operation without a plan");
   }
 
-  at::Tensor convolve(const Layer& layer, const at::Tensor& x, const nn::Size2& padding) const {
+  at::Tensor convolve(const Layer& layer, const at::Tensor& x) const {
     const Node& node = layer.node;
     if (layer.is_packed) {
-      return convolution_pointwise().call(x, layer.weight, layer.bias, padding, node.stride, {1, 1}, 1,
-                                          node.relu ? "relu" : "none", OptionalNumbers(), "");
+      return nn::convolve_safely(x, window_of(node), [&](const at::Tensor& input, const nn::Size2& padding) {
+        return convolution_pointwise().call(input, layer.weight, layer.bias, padding, node.stride, {1, 1}, 1,
+                                            node.relu ? "relu" : "none", OptionalNumbers(), "");
+      });
+    }
+    if (device_.is_cpu()) {
+      return relu_if(node, nn::convolve(x, layer.weight, layer.bias, window_of(node), /*groups=*/1));
     }
     // at::conv2d, but for the process's own permission of TF32.
     const at::Context& context = at::globalContext();
     return relu_if(node,
-                   at::_convolution(x, layer.weight, layer.bias, node.stride, padding, {1, 1},
+                   at::_convolution(x, layer.weight, layer.bias, node.stride, node.padding, {1, 1},
                                     /*transposed=*/false, {0, 0}, /*groups=*/1, context.benchmarkCuDNN(),
                                     context.deterministicCuDNN() || context.deterministicAlgorithms(),
                                     context.userEnabledCuDNN(), allow_tf32_));

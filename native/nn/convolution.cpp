@@ -1,6 +1,36 @@
 #include "nn/convolution.h"
 
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/conv2d.h>
+
+#include <optional>
+
 namespace senet::nn {
+namespace {
+
+// 16 bits that the CPU would compute a convolution of this input in, if it would.
+std::optional<at::ScalarType> short_dtype(const at::Tensor& input) {
+  if (!input.is_cpu() || input.scalar_type() == at::kDouble) {
+    return std::nullopt;
+  }
+  const at::ScalarType dtype = at::autocast::is_autocast_enabled(at::kCPU)
+                                   ? at::autocast::get_autocast_dtype(at::kCPU)
+                                   : input.scalar_type();
+  return dtype == at::kFloat ? std::nullopt : std::optional(dtype);
+}
+
+at::Tensor convolve_as_given(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
+                             const Window& window, int64_t groups) {
+  return convolve_safely(input, window, [&](const at::Tensor& x, const Size2& padding) {
+    return at::conv2d(x, weight, bias, window.stride, padding, window.dilation, groups);
+  });
+}
+
+at::Tensor to_float(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.to(at::kFloat) : tensor;
+}
+
+}  // namespace
 
 SafeShape find_safe_shape(const at::Tensor& input, const Window& window) {
   SafeShape safe;
@@ -30,6 +60,16 @@ SafeShape find_safe_shape(const at::Tensor& input, const Window& window) {
     safe.has_second_column = true;
   }
   return safe;
+}
+
+at::Tensor convolve(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
+                    const Window& window, int64_t groups) {
+  const auto dtype = window.is_disjoint() ? short_dtype(input) : std::nullopt;
+  if (!dtype) {
+    return convolve_as_given(input, weight, bias, window, groups);
+  }
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  return convolve_as_given(to_float(input), to_float(weight), to_float(bias), window, groups).to(*dtype);
 }
 
 }  // namespace senet::nn

@@ -1,4 +1,16 @@
-// Convolutions by LibTorch's operators, with what oneDNN computes wrong kept from it.
+// Convolutions by LibTorch's operators, with what oneDNN computes wrong kept from it: on the CPU, on any
+// processor, in every dtype that oneDNN serves (not float64), forward and backward. What it computes wrong
+// was found by convolution-shapes.test.ts and in the field, with PyTorch 2.11 to 2.14:
+//
+// - A kernel at least 2 wide that moves sideways by at least 2 to an output 1 wide: oneDNN reads memory that
+//   nobody wrote, in bfloat16 on processors with AMX (pytorch issues 169688 and 163347), with prepacked
+//   weights and one input channel in float32 on all, and its gradient of bfloat16 weights is wrong on all.
+//   The output is made 2 wide, and the padding beside it becomes zeros of the input.
+// - More padding than half the kernel, so that a window may see more of it than of the input: the gradient of
+//   bfloat16 weights is wrong for narrow inputs, and where a window lies in the padding alone oneDNN's
+//   blocked kernels end the process. The padding becomes zeros of the input.
+// - A kernel that moves sideways by its own width, in 16 bits: wrong on processors with AMX (seen for 16
+//   channels and a width of 4). It is computed in float32.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,6 +30,11 @@ struct Window {
   Size2 stride = {1, 1};
   Size2 padding = {0, 0};
   Size2 dilation = {1, 1};
+
+  /// Whether windows lie side by side without overlap: not for oneDNN in 16 bits.
+  bool is_disjoint() const {
+    return kernel[1] > 1 && stride[1] >= kernel[1];
+  }
 };
 
 /// The same convolution in a shape that oneDNN computes right: zeros around the input take over from the
@@ -29,17 +46,7 @@ struct SafeShape {
   bool has_second_column = false;  // the output has one more, to be dropped
 };
 
-/// What becomes of a convolution of an N x C x height x width input on the CPU, on any processor and in every
-/// dtype that oneDNN serves (not float64), forward and backward. Found by convolution-shapes.test.ts and in
-/// the field:
-/// - A kernel at least 2 wide that moves sideways by at least 2 to an output 1 wide: oneDNN reads memory that
-///   nobody wrote, in bfloat16 on processors with AMX (pytorch issues 169688 and 163347), with prepacked
-///   weights and one input channel in float32 on all, and its gradient of bfloat16 weights is wrong on all.
-///   The output is made 2 wide, the padding beside it becomes zeros.
-/// - More padding than half the kernel, so that a window may see more of it than of the input: the gradient
-/// of
-///   bfloat16 weights is wrong for narrow inputs, and where a window lies in the padding alone oneDNN's
-///   blocked kernels end the process. The padding becomes zeros.
+/// Of an N x C x height x width input.
 SafeShape find_safe_shape(const at::Tensor& input, const Window& window);
 
 /// `convolve(input, padding)`, which gives N x O x height x width, on another input with another padding
@@ -53,5 +60,9 @@ at::Tensor convolve_safely(const at::Tensor& input, const Window& window, const 
   const at::Tensor output = convolve(at::constant_pad_nd(input, safe.zeros), safe.padding);
   return safe.has_second_column ? output.narrow(3, 0, 1).contiguous(output.suggest_memory_format()) : output;
 }
+
+/// torch.nn.functional.conv2d of a batch, as it should be; the bias may be undefined.
+at::Tensor convolve(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
+                    const Window& window, int64_t groups);
 
 }  // namespace senet::nn

@@ -10,7 +10,6 @@
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/batch_norm.h>
-#include <ATen/ops/conv2d.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
@@ -53,10 +52,8 @@ Conv2d::Conv2d(const Conv2dOptions& options) : Module("Conv2d"), options(options
 }
 
 at::Tensor Conv2d::compute(const at::Tensor& input) {
-  const Window window{options.kernel_size, options.stride, options.padding, options.dilation};
-  return convolve_safely(input, window, [this](const at::Tensor& x, const Size2& padding) {
-    return at::conv2d(x, weight, bias, options.stride, padding, options.dilation, options.groups);
-  });
+  return convolve(input, weight, bias,
+                  {options.kernel_size, options.stride, options.padding, options.dilation}, options.groups);
 }
 
 void Conv2d::check_input(const at::Tensor& input) const {
