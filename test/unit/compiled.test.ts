@@ -23,6 +23,7 @@ import {
   se_resnet18,
   se_resnet20,
   se_resnet50,
+  StateDict,
   tidy,
   zeros,
   type CompiledPlan,
@@ -91,6 +92,19 @@ describe('compiled models', function () {
   }
 
   describe('what they compute', () => {
+    it('inputs and weights whose negation is only noted (aten::_neg_view) are negated', async () => {
+      const noted = (values: Tensor): Tensor => ops.call('aten::_neg_view', values.neg()) as Tensor;
+      await tidy(async () => {
+        expect(numbers(await compiled.forward(noted(x)))).to.deep.equal(expected);
+      });
+      const source = makeModel();
+      const weights = new StateDict([...model.stateDict()].map(([name, value]) => [name, noted(value)]));
+      source.loadStateDict(weights, { assign: true });
+      const other = await source.compile();
+      await expectUnchanged(other);
+      other.dispose();
+    });
+
     it('evaluation mode, whatever mode the source is in, and the source keeps its mode', async () => {
       const source = makeModel().train();
       const other = await source.compile();
