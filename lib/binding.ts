@@ -115,7 +115,16 @@ export interface NativeBinding {
   /** Of the process's CPU generator: as many bytes as PyTorch's. */
   generatorState(): TensorHandle;
   setGeneratorState(state: TensorHandle): void;
-  memory(): { tensors: number; bytes: number; cachedBytes: number; queued: number; running: number };
+  memory(): {
+    tensors: number;
+    bytes: number;
+    cachedBytes: number;
+    cacheLimit: number;
+    /** Blocks of memory that came from the system so far, not from the cache. */
+    mappings: number;
+    queued: number;
+    running: number;
+  };
   cudaDeviceCount(): number;
   cudaLibrary(): string | null;
   libtorchConfig(): { cpuCapability: string; folder: string; build: string };
