@@ -115,7 +115,7 @@ const scenarios: Record<string, Scenario> = {
     },
   },
   'concurrent classifications, some refused or aborted': {
-    rounds: 150,
+    rounds: 60,
     prepare: () => {
       const loading = ImageClassifier.load('se_resnet20', {
         weights: 'fashion_mnist',
@@ -215,7 +215,7 @@ const scenarios: Record<string, Scenario> = {
 const facts: Record<string, () => Promise<unknown>> = {
   /** MB cached after a burst, and when jobs have gone on until most of it is gone (or for ever). */
   'a burst': async () => {
-    for (const block of [zeros([50, MB]), zeros([25, MB])]) block.dispose();
+    zeros([12, MB]).dispose(); // 48 MB: kept for some seconds, whatever the machine
     const burst = memory().cachedBytes / MB;
     layer.eval();
     let after = burst;

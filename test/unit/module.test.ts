@@ -7,7 +7,7 @@ import { CifarSEBasicBlock } from '../../lib/models/residual-blocks';
 import { NativeModule, type Module } from '../../lib/nn/module';
 import { SELayer } from '../../lib/nn/se-layer';
 import { full, ones, rand, randn, zeros } from '../../lib/tensor/factories';
-import { manualSeed, memory } from '../../lib/tensor/runtime';
+import { cuda, manualSeed, memory } from '../../lib/tensor/runtime';
 import { noGrad } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { whileOccupied } from '../support/occupy';
@@ -343,7 +343,7 @@ describe('modules: to', () => {
     expectThrow(() => net.to('int64'), 'ERR_SENET_DTYPE', /int64/);
     expectThrow(() => net.to(wrong('float')), 'ERR_SENET_ARG_RANGE');
     expectThrow(() => net.to(wrong(undefined)), 'ERR_SENET_ARG_MISSING');
-    if (process.env.SENET_TEST_DEVICE === undefined) {
+    if (!cuda.isAvailable()) {
       const before = contents(net);
       expectThrow(() => net.to('cuda'), 'ERR_SENET_CUDA_UNAVAILABLE');
       expectThrow(() => net.to({ dtype: 'float64', device: 'cuda:1' }), 'ERR_SENET_CUDA_UNAVAILABLE');

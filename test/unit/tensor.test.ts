@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { arange, empty, full, ones, rand, randint, randn, tensor, zeros } from '../../lib/tensor/factories';
 import type { NestedArray } from '../../lib/tensor/nested-array';
 import { ops } from '../../lib/tensor/ops';
-import { manualSeed, memory } from '../../lib/tensor/runtime';
+import { cuda, manualSeed, memory } from '../../lib/tensor/runtime';
 import { noGrad } from '../../lib/tensor/scope';
 import { Tensor } from '../../lib/tensor/tensor';
 import { whileOccupied } from '../support/occupy';
@@ -306,7 +306,7 @@ describe('tensors: data in and out', () => {
   });
 
   it('asking for CUDA where there is none is a coded error', function () {
-    if (process.env.SENET_TEST_DEVICE !== undefined) this.skip();
+    if (cuda.isAvailable()) this.skip();
     for (const device of ['cuda', 'cuda:0', 'cuda:7'] as const) {
       const code = 'ERR_SENET_CUDA_UNAVAILABLE';
       expectThrow(() => zeros([1], { device }), code, new RegExp(device));
