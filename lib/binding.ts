@@ -129,7 +129,16 @@ export interface NativeBinding {
   /** Of the process's CPU generator: as many bytes as PyTorch's. */
   generatorState(): TensorHandle;
   setGeneratorState(state: TensorHandle): void;
-  memory(): { tensors: number; bytes: number; cachedBytes: number; queued: number; running: number };
+  memory(): {
+    tensors: number;
+    bytes: number;
+    cachedBytes: number;
+    cacheLimit: number;
+    /** Blocks of memory that came from the system so far, not from the cache. */
+    mappings: number;
+    queued: number;
+    running: number;
+  };
   cudaDeviceCount(): number;
   cudaState(): CudaState;
   /** cuDNN's flag: whether float32 convolutions on CUDA may use TensorFloat-32. */

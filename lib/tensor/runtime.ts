@@ -117,12 +117,21 @@ export interface MemoryUsage {
   tensors: number;
   /** Bytes of CPU memory in use by tensors, modules and running jobs. */
   bytes: number;
-  /** Bytes of freed CPU memory kept for the next allocation; given back after a few idle seconds. */
+  /**
+   * Bytes of freed CPU memory kept for the next allocation. What is not taken again goes back to the system: after five
+   * seconds, blocks of 64 MiB and more after one; later if the same size has lately been wanted after a longer time,
+   * within 30 seconds.
+   */
   cachedBytes: number;
+  /**
+   * What `cachedBytes` may reach at present: twice the most that `bytes` was in the last half minute to minute, at least
+   * 64 MiB and at most an eighth of the memory that the process is granted; 0 under `SENET_CACHING_ALLOCATOR=0`.
+   */
+  cacheLimit: number;
   jobs: { queued: number; running: number };
 }
 
 export function memory(): MemoryUsage {
-  const { tensors, bytes, cachedBytes, queued, running } = binding.memory();
-  return { tensors, bytes, cachedBytes, jobs: { queued, running } };
+  const { tensors, bytes, cachedBytes, cacheLimit, queued, running } = binding.memory();
+  return { tensors, bytes, cachedBytes, cacheLimit, jobs: { queued, running } };
 }

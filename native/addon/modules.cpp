@@ -246,7 +246,7 @@ void load_into(at::Tensor target, const at::Tensor& source, bool assign) {
   }
   const bool requires_grad = target.requires_grad();
   target.mutable_grad() = at::Tensor();
-  target.set_data(source.detach());
+  target.set_data(source.detach().resolve_neg());  // compile() reads memory as it is
   target.set_requires_grad(requires_grad);
 }
 

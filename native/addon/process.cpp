@@ -92,6 +92,8 @@ Napi::Value memory(Environment& environment, const Napi::CallbackInfo&) {
   facts.Set("tensors", static_cast<double>(tensor_count()));
   facts.Set("bytes", static_cast<double>(counts.live_bytes));
   facts.Set("cachedBytes", static_cast<double>(counts.cached_bytes));
+  facts.Set("cacheLimit", static_cast<double>(counts.limit));
+  facts.Set("mappings", static_cast<double>(counts.mappings));
   facts.Set("queued", static_cast<double>(jobs.queued));
   facts.Set("running", static_cast<double>(jobs.running));
   return facts;

@@ -47,6 +47,7 @@ const std::map<std::string_view, std::string_view>& refusals() {
       {"aten::_cholesky_solve_helper", kCrashes},
       {"aten::_convert_indices_from_coo_to_csr", kCrashes},
       {"aten::_dyn_quant_matmul_4bit", kCrashes},
+      {"aten::_efficientzerotensor", kCrashes},
       {"aten::_fft_r2c", kCrashes},
       {"aten::_foreach_copy", kCrashes},
       {"aten::_nested_from_padded", kCrashes},

@@ -90,7 +90,7 @@ at::Tensor CompiledModel::forward(const at::Tensor& input) const {
 at::Tensor CompiledModel::profile(const at::Tensor& input, StepSeconds* seconds) const {
   check_input(input);
   const c10::AutoGradMode no_grad(false);
-  return program_->run(input, seconds);
+  return program_->run(input.resolve_neg(), seconds);  // programs read memory as it is
 }
 
 void CompiledModel::check_input(const at::Tensor& input) const {

@@ -178,6 +178,11 @@ SENET_VECTOR_CLONES void apply_gradients(const float* dy, const float* y, const 
   }
 }
 
+// As the kernels read memory: channels last, and no negation that is only noted.
+at::Tensor plain(const at::Tensor& tensor) {
+  return tensor.resolve_neg().contiguous(at::MemoryFormat::ChannelsLast);
+}
+
 struct Extent {
   int64_t images;
   int64_t channels;
@@ -315,7 +320,7 @@ class BatchNormReLU : public torch::autograd::Function<BatchNormReLU> {
     const Extent extent(x);
     const auto kept = c10::static_intrusive_pointer_cast<Kept>(context->saved_data["kept"].toCapsule());
     const Statistics& statistics = *kept->statistics;
-    const at::Tensor dy = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const at::Tensor dy = plain(gradients[0]);
     const auto channels = static_cast<size_t>(extent.channels);
     std::vector<double> sums(static_cast<size_t>(extent.images) * channels, 0.0);
     std::vector<double> products(sums.size(), 0.0);
@@ -424,7 +429,7 @@ class Recalibration : public torch::autograd::Function<Recalibration> {
     const Statistics& statistics = *kept->statistics;
     const auto channels = static_cast<size_t>(extent.channels);
     const auto images = static_cast<size_t>(extent.images);
-    const at::Tensor dy = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const at::Tensor dy = plain(gradients[0]);
     const float* dy_data = dy.const_data_ptr<float>();
     const float* x_data = x.const_data_ptr<float>();
     const float* y_data = saved[5].const_data_ptr<float>();
@@ -511,16 +516,17 @@ c10::intrusive_ptr<Kept> prepare(const at::Tensor& x, BatchNorm2d& bn) {
 
 bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn) {
   const auto is_plain = [](const at::Tensor& tensor) {
-    return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
+    return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous() &&
+           !tensor.is_neg();
   };
   // Where both layouts are the same (maps of one pixel), the tensor counts as PyTorch's default.
   const bool channels_last = input.dim() == 4 &&
                              input.suggest_memory_format() == at::MemoryFormat::ChannelsLast &&
                              input.is_contiguous(at::MemoryFormat::ChannelsLast);
   return bn.in_training() && bn.momentum == kMomentum && input.is_cpu() &&
-         input.scalar_type() == at::kFloat && channels_last && input.numel() > input.size(1) &&
-         !at::autocast::is_autocast_enabled(at::kCPU) && is_plain(bn.weight) && is_plain(bn.bias) &&
-         is_plain(bn.running_mean) && is_plain(bn.running_var);
+         input.scalar_type() == at::kFloat && channels_last && !input.is_neg() &&
+         input.numel() > input.size(1) && !at::autocast::is_autocast_enabled(at::kCPU) &&
+         is_plain(bn.weight) && is_plain(bn.bias) && is_plain(bn.running_mean) && is_plain(bn.running_var);
 }
 
 at::Tensor fused_batch_norm(const at::Tensor& input, BatchNorm2d& bn, bool relu) {
@@ -531,8 +537,8 @@ at::Tensor fused_recalibration(const at::Tensor& input, BatchNorm2d& bn, SELayer
                                const at::Tensor& residual) {
   const auto& squeeze = dynamic_cast<Linear&>(*se.fc->layers().at(0));
   const auto& excite = dynamic_cast<Linear&>(*se.fc->layers().at(2));
-  return Recalibration::apply(input, bn.weight, bn.bias, squeeze.weight, excite.weight,
-                              residual.contiguous(at::MemoryFormat::ChannelsLast), prepare(input, bn));
+  return Recalibration::apply(input, bn.weight, bn.bias, squeeze.weight, excite.weight, plain(residual),
+                              prepare(input, bn));
 }
 
 }  // namespace senet::nn

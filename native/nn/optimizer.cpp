@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/names.h"
 
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_lerp.h>
@@ -44,11 +45,17 @@ bool same_memory_order(const at::Tensor& left, const at::Tensor& right) {
   return true;
 }
 
-// `tensor` with the dtype, device and memory order of `like`: itself, or a copy.
+// What a fused operator may update in the place of `parameter`: it walks through memory from beginning to
+// end, so there must be no gaps in it. Itself, or a copy.
+at::Tensor without_gaps(const at::Tensor& parameter) {
+  return parameter.is_non_overlapping_and_dense() ? parameter : parameter.clone(at::MemoryFormat::Contiguous);
+}
+
+// `tensor` with the dtype, device and memory order of `like`, which has no gaps: itself, or a copy.
 at::Tensor aligned(const at::Tensor& tensor, const at::Tensor& like) {
   if (tensor.scalar_type() == like.scalar_type() && tensor.device() == like.device() &&
       same_memory_order(tensor, like)) {
-    return tensor;
+    return tensor.resolve_neg();
   }
   return at::empty_like(like).copy_(tensor);
 }
@@ -74,6 +81,16 @@ void check_gradient(const at::Tensor& parameter, const at::Tensor& gradient) {
   }
 }
 
+// An expanded tensor has fewer numbers than elements. LibTorch refuses to change one, but not before others
+// have changed.
+void check_writable(const at::Tensor& tensor, const char* what) {
+  if (at::has_internal_overlap(tensor) == at::MemOverlap::Yes) {
+    throw Error("ERR_SENET_AUTOGRAD", std::string(what) + " of the shape " + shape_text(tensor.sizes()) +
+                                          " is expanded: several of its elements are one number in memory, "
+                                          "so it cannot be changed in place; use clone()");
+  }
+}
+
 }  // namespace
 
 std::vector<std::pair<const char*, at::Tensor*>> ParameterState::fields() {
@@ -84,7 +101,8 @@ std::vector<std::pair<const char*, at::Tensor*>> ParameterState::fields() {
           {"max_exp_avg_sq", &max_exp_avg_sq}};
 }
 
-// Tensors of one device and dtype, position by position, for one call of a fused operator.
+// Tensors of one device and dtype, position by position, for one call of a fused operator: those of a
+// position have one memory order, without gaps.
 struct Optimizer::Batch {
   std::vector<at::Tensor> parameters;
   std::vector<at::Tensor> gradients;
@@ -121,14 +139,15 @@ void Optimizer::set_state(const at::Tensor& parameter, ParameterState state) {
   states_[parameter.unsafeGetTensorImpl()] = {parameter, std::move(state)};
 }
 
-// With everything that the step reads, in the parameter's memory order. An empty momentum buffer is left to
+// With everything that the step reads, in the memory order of `updated`. An empty momentum buffer is left to
 // the caller.
-ParameterState& Optimizer::state_for_step(const at::Tensor& parameter, const OptimizerOptions& options) {
+ParameterState& Optimizer::state_for_step(const at::Tensor& parameter, const at::Tensor& updated,
+                                          const OptimizerOptions& options) {
   Entry& entry = states_[parameter.unsafeGetTensorImpl()];
   entry.parameter = parameter;
   ParameterState& state = entry.state;
   const auto ready = [&](at::Tensor& field) {
-    field = field.defined() ? aligned(field, parameter) : at::zeros_like(parameter);
+    field = field.defined() ? aligned(field, updated) : at::zeros_like(updated);
   };
   if (kind_ == OptimizerKind::kSgd) {
     if (state.momentum_buffer.defined()) {
@@ -144,6 +163,28 @@ ParameterState& Optimizer::state_for_step(const at::Tensor& parameter, const Opt
     ready(state.max_exp_avg_sq);
   }
   return state;
+}
+
+void Optimizer::add(Batch& batch, const at::Tensor& parameter, const at::Tensor& updated,
+                    const OptimizerOptions& options) {
+  ParameterState& state = state_for_step(parameter, updated, options);
+  batch.parameters.push_back(updated);
+  batch.gradients.push_back(aligned(parameter.grad(), updated));
+  if (kind_ == OptimizerKind::kSgd) {
+    if (options.momentum != 0) {
+      if (!state.momentum_buffer.defined()) {
+        state.momentum_buffer = at::empty_like(updated);
+      }
+      batch.momentum_buffers.push_back(state.momentum_buffer);
+    }
+    return;
+  }
+  batch.steps.push_back(state.step);
+  batch.exp_avgs.push_back(state.exp_avg);
+  batch.exp_avg_sqs.push_back(state.exp_avg_sq);
+  if (options.amsgrad) {
+    batch.max_exp_avg_sqs.push_back(state.max_exp_avg_sq);
+  }
 }
 
 // As torch/optim/sgd.py, _single_tensor_sgd.
@@ -206,47 +247,23 @@ void Optimizer::step(const std::vector<ParameterGroup>& groups) {
       check_parameter(parameter);
       if (parameter.grad().defined()) {
         check_gradient(parameter, parameter.grad());
+        check_writable(parameter, "a parameter");
       }
     }
   }
   for (const ParameterGroup& group : groups) {
-    using Key = std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType, bool>;
-    std::map<Key, Batch> batches;
-    std::vector<std::pair<at::Tensor, at::Tensor>> copies;
-    for (const at::Tensor& parameter : group.parameters) {
-      if (!parameter.grad().defined()) {
-        continue;
-      }
-      // The operators walk through memory from beginning to end, so there must be no gaps in it.
-      at::Tensor updated = parameter;
-      if (!parameter.is_non_overlapping_and_dense()) {
-        updated = parameter.detach().clone(at::MemoryFormat::Contiguous);
-        copies.emplace_back(parameter, updated);
-      }
-      ParameterState& state = state_for_step(parameter, group.options);
-      const bool has_momentum = kind_ == OptimizerKind::kSgd && group.options.momentum != 0;
-      const bool first = has_momentum && !state.momentum_buffer.defined();
-      Batch& batch =
-          batches[{parameter.device().type(), parameter.device().index(), parameter.scalar_type(), first}];
+    step(group);
+  }
+}
+
+// Parameters that are views of one memory are updated in their order, as in PyTorch: so one that has to be
+// copied first goes by itself, when those before it are done.
+void Optimizer::step(const ParameterGroup& group) {
+  std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>, Batch> batches;
+  bool first = false;
+  const auto flush = [&] {
+    for (auto& [key, batch] : batches) {
       batch.first = first;
-      batch.parameters.push_back(updated);
-      batch.gradients.push_back(aligned(parameter.grad(), updated));
-      if (has_momentum) {
-        if (first) {
-          state.momentum_buffer = at::empty_like(updated);
-        }
-        batch.momentum_buffers.push_back(state.momentum_buffer);
-      }
-      if (kind_ != OptimizerKind::kSgd) {
-        batch.steps.push_back(state.step);
-        batch.exp_avgs.push_back(state.exp_avg);
-        batch.exp_avg_sqs.push_back(state.exp_avg_sq);
-        if (group.options.amsgrad) {
-          batch.max_exp_avg_sqs.push_back(state.max_exp_avg_sq);
-        }
-      }
-    }
-    for (const auto& [key, batch] : batches) {
       run(batch, group.options);
       // The fused operators do not count as changes in place; backward through an older graph would compute
       // with the new values.
@@ -254,10 +271,32 @@ void Optimizer::step(const std::vector<ParameterGroup>& groups) {
         updated.unsafeGetTensorImpl()->bump_version();
       }
     }
-    for (const auto& [parameter, updated] : copies) {
-      parameter.copy_(updated);
+    batches.clear();
+  };
+  for (const at::Tensor& parameter : group.parameters) {
+    if (!parameter.grad().defined()) {
+      continue;
+    }
+    const ParameterState* state = state_of(parameter);
+    const bool begins = kind_ == OptimizerKind::kSgd && group.options.momentum != 0 &&
+                        (state == nullptr || !state->momentum_buffer.defined());
+    const bool alone =
+        !parameter.is_non_overlapping_and_dense() || !same_memory_order(parameter.grad(), parameter);
+    if (alone || begins != first) {
+      flush();
+    }
+    first = begins;
+    const at::Tensor updated = without_gaps(parameter);
+    add(batches[{parameter.device().type(), parameter.device().index(), parameter.scalar_type()}], parameter,
+        updated, group.options);
+    if (alone) {
+      flush();
+      if (!updated.is_same(parameter)) {
+        parameter.copy_(updated);
+      }
     }
   }
+  flush();
 }
 
 at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_norm, double norm_type,
@@ -273,6 +312,7 @@ at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_
     }
     check_parameter(parameter);
     check_gradient(parameter, gradient);
+    check_writable(gradient, "a gradient");
     if (!any) {
       first_device = gradient.device();
       any = true;

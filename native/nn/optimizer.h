@@ -74,7 +74,11 @@ class Optimizer {
   };
   struct Batch;
 
-  ParameterState& state_for_step(const at::Tensor& parameter, const OptimizerOptions& options);
+  void step(const ParameterGroup& group);
+  ParameterState& state_for_step(const at::Tensor& parameter, const at::Tensor& updated,
+                                 const OptimizerOptions& options);
+  void add(Batch& batch, const at::Tensor& parameter, const at::Tensor& updated,
+           const OptimizerOptions& options);
   void run(const Batch& batch, const OptimizerOptions& options) const;
   static void run_sgd_by_parts(const Batch& batch, const OptimizerOptions& options);
 

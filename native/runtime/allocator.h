@@ -1,20 +1,17 @@
-// The CPU allocator under every LibTorch tensor of the process: bounded, caching, counted.
+// The CPU allocator under every LibTorch tensor of the process: caching, bounded, counted.
 //
 // LibTorch's own allocator maps, faults in and unmaps every large activation anew, which is the largest
-// single cost of its CPU operators. This one keeps freed blocks by size class, up to a limit, and gives them
-// back when the executor has been idle for a while.
+// single cost of its CPU operators. This one keeps freed blocks in a BlockCache, and a thread of its own that
+// tells that the time; it sleeps while nothing is cached.
 #pragma once
+
+#include "runtime/block_cache.h"
 
 #include <c10/core/Allocator.h>
 
 #include <cstddef>
 
 namespace senet::runtime {
-
-struct AllocatorCounts {
-  size_t live_bytes;    // requested by tensors that are alive
-  size_t cached_bytes;  // kept for the next allocation
-};
 
 /// Installs the allocator once per process; later calls do nothing. Must run before any operator and is never
 /// undone, since oneDNN frees its memory through whichever allocator is current. SENET_CACHING_ALLOCATOR=0
@@ -25,9 +22,6 @@ void install_cpu_allocator();
 /// is not needed again and again. Counted like all other. Throws ERR_SENET_OUT_OF_MEMORY.
 c10::DataPtr allocate_uncached(size_t bytes);
 
-AllocatorCounts allocator_counts();
-
-/// Gives every cached block back to the system.
-void trim_cpu_allocator();
+BlockCache::Counts allocator_counts();
 
 }  // namespace senet::runtime

@@ -1,7 +1,6 @@
 #include "runtime/executor.h"
 
 #include "core/error.h"
-#include "runtime/allocator.h"
 #include "runtime/machine.h"
 #include "runtime/threads.h"
 
@@ -17,8 +16,6 @@
 namespace senet::runtime {
 namespace {
 
-// After this long without a job the allocator's cache goes back to the system.
-constexpr auto kIdleBeforeTrim = std::chrono::seconds(5);
 // How long a worker looks for the next job before it sleeps: a caller that awaits one forward after the other
 // comes back sooner, and waking a thread takes as long as a layer.
 constexpr auto kSpin = std::chrono::microseconds(100);
@@ -163,19 +160,8 @@ bool Executor::drain(std::chrono::milliseconds limit) {
 void Executor::run_worker(size_t index) {
   lower_priority();
   std::unique_lock lock(mutex_);
-  bool trimmed = true;
   while (true) {
-    const auto ready = [&] { return index >= static_cast<size_t>(settings_.workers) || may_start(); };
-    if (!trimmed && !wake_.wait_for(lock, kIdleBeforeTrim, ready)) {
-      trimmed = true;
-      if (running_.empty()) {
-        lock.unlock();
-        trim_cpu_allocator();
-        lock.lock();
-      }
-      continue;
-    }
-    wake_.wait(lock, ready);
+    wake_.wait(lock, [&] { return index >= static_cast<size_t>(settings_.workers) || may_start(); });
     if (index >= static_cast<size_t>(settings_.workers)) {
       // configure() asked for fewer; the last started leave first, so that the count stays the next index.
       if (index + 1 == started_workers_) {
@@ -213,7 +199,6 @@ void Executor::run_worker(size_t index) {
     }
     lock.lock();
     running_.erase(std::find(running_.begin(), running_.end(), job.get()));
-    trimmed = false;
     ended_.notify_all();
     wake_.notify_all();  // one that runs alone may have waited for this one, or others behind it
     if (queue_.empty()) {

@@ -1,10 +1,10 @@
 /**
- * One kind of long work: `node --require tsx/cjs memory-scenario.ts NAME` runs it and prints, as JSON, by how many MB the
- * resident set grew after the warm-up, and how many MB tensors held at most; or, for the name of a fact, what memory is
- * held when. memory.test.ts looks at the numbers.
+ * One kind of long work: `node --require tsx/cjs memory-scenario.ts NAME` runs it and prints, as JSON, the peaks of what
+ * it held in one stretch after the other, until they rise no more; or, for the name of a fact, what memory is held when.
+ * memory.test.ts looks at the numbers.
  */
 import path from 'node:path';
-import { setImmediate } from 'node:timers/promises';
+import { setImmediate, setTimeout as delay } from 'node:timers/promises';
 
 import { load } from '../../lib/checkpoint/load';
 import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
@@ -19,7 +19,13 @@ import { ImageClassifier } from '../../lib/vision/image-classifier';
 
 const MB = 2 ** 20;
 
+/** A peak that is higher by less is none. What would leak in a stretch of any scenario is more than that. */
+const RISE_MB = 4;
+/** How often V8 and the allocators below may find a higher peak before there is no plateau. */
+const STRETCHES = 16;
+
 interface Scenario {
+  /** In a stretch of work. */
   rounds: number;
   /** Gives the work of one round. */
   prepare: () => () => unknown;
@@ -34,22 +40,22 @@ const checkpoint = path.join(__dirname, '..', 'fixtures', 'se_resnet20-legacy.pk
 
 const scenarios: Record<string, Scenario> = {
   forwards: {
-    rounds: 10_000,
+    rounds: 5_000,
     prepare: () => {
       layer.eval();
       return () => layer.forward(x);
     },
   },
-  'forwards that record a graph': { rounds: 5_000, prepare: () => () => layer.forward(x) },
+  'forwards that record a graph': { rounds: 2_500, prepare: () => () => layer.forward(x) },
   'forwards and backwards': {
-    rounds: 3_000,
+    rounds: 1_500,
     prepare: () => async () => {
       await (await layer.forward(x)).sum().backward();
       layer.zeroGrad();
     },
   },
   'forwards that are refused or aborted': {
-    rounds: 5_000,
+    rounds: 2_500,
     prepare: () => {
       layer.eval();
       const wrong = zeros([1, 3, 16, 16]);
@@ -62,22 +68,22 @@ const scenarios: Record<string, Scenario> = {
       };
     },
   },
-  'operators as jobs': { rounds: 5_000, prepare: () => () => ops.callAsync('aten::relu', x) },
+  'operators as jobs': { rounds: 2_500, prepare: () => () => ops.callAsync('aten::relu', x) },
   'a synchronous loop with dispose': {
-    rounds: 50,
+    rounds: 25,
     prepare: () => () => {
       for (let i = 0; i < 200; i++) x.add(i).dispose();
     },
   },
   'a synchronous loop with tidy': {
-    rounds: 50,
+    rounds: 25,
     prepare: () => () => {
       layer.eval();
       for (let i = 0; i < 100; i++) tidy(() => layer.forwardSync(x.add(i)).sum().item());
     },
   },
   'tensors dropped, one macrotask a turn': {
-    rounds: 5_000,
+    rounds: 2_500,
     prepare: () => () => {
       x.add(1).mul(2);
       return setImmediate();
@@ -85,14 +91,14 @@ const scenarios: Record<string, Scenario> = {
   },
   // V8 sees little garbage of its own here: it collects only because it is told what the tensors weigh.
   'large tensors dropped, one macrotask a turn': {
-    rounds: 400,
+    rounds: 200,
     prepare: () => () => {
       zeros([1024, 1024]);
       return setImmediate();
     },
   },
   'models made and disposed': {
-    rounds: 25,
+    rounds: 12,
     prepare: () => async () => {
       const model = se_resnet20().eval();
       await model.forward(zeros([1, 3, 32, 32]));
@@ -101,7 +107,7 @@ const scenarios: Record<string, Scenario> = {
     },
   },
   'models made and dropped': {
-    rounds: 120,
+    rounds: 60,
     prepare: () => async () => {
       const model = se_resnet20({ initWeights: false });
       model.parameters();
@@ -109,7 +115,7 @@ const scenarios: Record<string, Scenario> = {
     },
   },
   'concurrent classifications, some refused or aborted': {
-    rounds: 300,
+    rounds: 60,
     prepare: () => {
       const loading = ImageClassifier.load('se_resnet20', {
         weights: 'fashion_mnist',
@@ -130,14 +136,14 @@ const scenarios: Record<string, Scenario> = {
     },
   },
   'compiled forwards': {
-    rounds: 10_000,
+    rounds: 5_000,
     prepare: () => {
       const compiled = layer.eval().compile();
       return async () => (await compiled).forward(x);
     },
   },
   'models compiled, run and disposed': {
-    rounds: 100,
+    rounds: 50,
     prepare: () => {
       const model = se_resnet20().eval();
       return async () => {
@@ -150,7 +156,7 @@ const scenarios: Record<string, Scenario> = {
     },
   },
   'models compiled and dropped': {
-    rounds: 400,
+    rounds: 200,
     prepare: () => {
       const model = se_resnet20().eval();
       return async () => {
@@ -161,7 +167,7 @@ const scenarios: Record<string, Scenario> = {
   },
   // A layout is kept for each of the latest sizes only. Nothing else is left for V8 to collect.
   'compiled forwards of ever other sizes': {
-    rounds: 800,
+    rounds: 400,
     prepare: () => {
       const compiled = se_resnet20().eval().compile();
       let size = 0;
@@ -174,7 +180,7 @@ const scenarios: Record<string, Scenario> = {
     },
   },
   'compiles and compiled forwards that are aborted': {
-    rounds: 100,
+    rounds: 50,
     prepare: () => {
       const model = se_resnet20().eval();
       const ready = model.compile();
@@ -198,7 +204,7 @@ const scenarios: Record<string, Scenario> = {
     },
   },
   'checkpoints loaded': {
-    rounds: 120,
+    rounds: 60,
     prepare: () => async () => {
       const state = await load(checkpoint);
       state.dispose();
@@ -207,6 +213,19 @@ const scenarios: Record<string, Scenario> = {
 };
 
 const facts: Record<string, () => Promise<unknown>> = {
+  /** MB cached after a burst, and when jobs have gone on until most of it is gone (or for ever). */
+  'a burst': async () => {
+    zeros([12, MB]).dispose(); // 48 MB: kept for some seconds, whatever the machine
+    const burst = memory().cachedBytes / MB;
+    layer.eval();
+    let after = burst;
+    while (after > 10) {
+      (await layer.forward(x)).dispose();
+      await delay(20);
+      after = memory().cachedBytes / MB;
+    }
+    return { burst, after };
+  },
   /** MB held: with a model; with its compiled copy too; with that alone; after a forward; and with neither. */
   'weights of a compiled model': async () => {
     const result: Record<string, unknown> = {};
@@ -237,20 +256,22 @@ async function main(): Promise<void> {
   }
   const { rounds, prepare } = scenarios[process.argv[2] ?? ''] as Scenario;
   const round = prepare();
-  let mostHeld = 0;
-  /** The largest resident set of so many rounds: peaks are compared with peaks, since caches fill and empty. */
-  const largest = async (count: number): Promise<number> => {
-    let most = 0;
-    for (let i = 0; i < count; i++) {
+  /** The largest resident set and the most that tensors held, in MB. */
+  const peaks: { resident: number; held: number }[] = [];
+  const highest = (of: 'resident' | 'held'): number => Math.max(0, ...peaks.map((peak) => peak[of]));
+  let flat = false;
+  while (!flat && peaks.length < STRETCHES) {
+    const peak = { resident: 0, held: 0 };
+    for (let i = 0; i < rounds; i++) {
       await round();
-      mostHeld = Math.max(mostHeld, memory().bytes);
-      if (i % Math.ceil(rounds / 50) === 0) most = Math.max(most, process.memoryUsage().rss);
+      peak.held = Math.max(peak.held, memory().bytes / MB);
+      if (i % Math.ceil(rounds / 25) === 0)
+        peak.resident = Math.max(peak.resident, process.memoryUsage().rss / MB);
     }
-    return most;
-  };
-  const warm = await largest(rounds / 2);
-  const grown = (await largest(rounds)) - warm;
-  process.stdout.write(JSON.stringify({ grown: grown / MB, held: mostHeld / MB }));
+    flat = peak.resident < highest('resident') + RISE_MB && peak.held < highest('held') + RISE_MB;
+    peaks.push(peak);
+  }
+  process.stdout.write(JSON.stringify({ flat, peaks }));
 }
 
 void main();

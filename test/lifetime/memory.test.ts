@@ -1,21 +1,14 @@
-/** Long work leaves the resident set flat, most of it without a manual dispose: awaits settle in macrotasks of
- * their own, and V8 is told what tensors weigh. (`process.memoryUsage().external` counts array buffers only.) */
+/**
+ * Long work reaches a plateau, most of it without a manual dispose: awaits settle in macrotasks of their own, and V8 is
+ * told what tensors weigh. (`process.memoryUsage().external` counts array buffers only.) How high the plateau lies, and
+ * how soon it is reached, is V8's affair.
+ */
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 
 import { expect } from 'chai';
 
 const SCENARIO = path.join(__dirname, 'memory-scenario.ts');
-/** What the resident set may grow by after the warm-up, and what tensors may hold at any time. */
-const LIMITS_MB = { grown: 20, held: 150 };
-/** Far below what would pile up. */
-const OTHER_LIMITS_MB: Readonly<Record<string, typeof LIMITS_MB>> = {
-  // V8 alone decides when to collect: 1,600 MB pass through, and no job is awaited between.
-  'large tensors dropped, one macrotask a turn': { grown: 400, held: 400 },
-  // sharp's threads take longer to settle; inputs that leaked would be 70 MB.
-  'concurrent classifications, some refused or aborted': { grown: 40, held: 150 },
-};
-
 function run<T>(name: string): T {
   const done = spawnSync(process.execPath, ['--require', 'tsx/cjs', SCENARIO, name], { encoding: 'utf8' });
   expect([done.status, done.signal], done.stderr).to.deep.equal([0, null]);
@@ -23,7 +16,7 @@ function run<T>(name: string): T {
 }
 
 describe('memory', function () {
-  this.timeout(180_000);
+  this.timeout(600_000);
 
   for (const name of [
     'forwards',
@@ -45,13 +38,17 @@ describe('memory', function () {
     'compiles and compiled forwards that are aborted',
     'checkpoints loaded',
   ]) {
-    it(`stays flat: ${name}`, () => {
-      const { grown, held } = run<typeof LIMITS_MB>(name);
-      const limits = OTHER_LIMITS_MB[name] ?? LIMITS_MB;
-      expect(grown).to.be.below(limits.grown);
-      expect(held).to.be.below(limits.held);
+    it(`comes to a plateau: ${name}`, () => {
+      const { flat, peaks } = run<{ flat: boolean; peaks: object[] }>(name);
+      expect(flat, `still rising: ${JSON.stringify(peaks)}`).to.equal(true);
     });
   }
+
+  it('what a burst leaves behind is given back while jobs go on', () => {
+    const { burst, after } = run<{ burst: number; after: number }>('a burst');
+    expect(burst).to.be.at.least(48);
+    expect(after).to.be.below(20);
+  });
 
   it('a compiled model holds its weights and nothing of a source that is disposed', () => {
     interface Held {

@@ -1,5 +1,5 @@
-// The C++ tests of native/inference. An argument names a part of the tests' names. scripts/test-native.js
-// builds and runs it with sanitizers.
+// The C++ tests of native/inference and of the cache of memory. An argument names a part of the tests' names.
+// scripts/test-native.js builds and runs it with sanitizers.
 #include "support.h"
 
 #include "runtime/threads.h"
@@ -11,6 +11,7 @@ int main(int count, char** arguments) {
   at::globalContext().setUserEnabledNNPACK(false);
   senet::runtime::use_threads(2);
   senet::test::Runner runner(count > 1 ? arguments[1] : "");
+  senet::test::test_block_cache(runner);
   senet::test::test_packing(runner);
   senet::test::test_convolution(runner);
   senet::test::test_pixel_kernels(runner);

@@ -115,6 +115,7 @@ inline constexpr double kBfloat16Error = 1.0 / (1 << 8);
 /// are larger; a product that is missing or wrong is, too.
 double sum_error(int64_t count);
 
+void test_block_cache(Runner& runner);
 void test_packing(Runner& runner);
 void test_convolution(Runner& runner);
 void test_pixel_kernels(Runner& runner);

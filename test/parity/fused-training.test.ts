@@ -10,6 +10,7 @@ import { CrossEntropyLoss } from '../../lib/nn/losses';
 import type { Module } from '../../lib/nn/module';
 import { SEBasicBlock, SEBottleneck } from '../../lib/models/residual-blocks';
 import { randn, tensor } from '../../lib/tensor/factories';
+import { ops } from '../../lib/tensor/ops';
 import { manualSeed } from '../../lib/tensor/runtime';
 import { tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
@@ -93,4 +94,20 @@ describe('parity: fused training', function () {
       expect(median(errors.channels_last), said).to.be.below(3 * median(errors.contiguous) + 1e-6);
     });
   }
+
+  it('a tensor whose negation is only noted (aten::_neg_view) is negated', async () => {
+    manualSeed(1);
+    const [x, gradient] = [randn([2, 16, 6, 6]), randn([2, 16, 6, 6])].map((values) =>
+      values.to({ memoryFormat: 'channels_last' }),
+    ) as [Tensor, Tensor];
+    const noted = (values: Tensor): Tensor => ops.call('aten::_neg_view', values.neg()) as Tensor;
+    const run = async (change: (values: Tensor) => Tensor): Promise<Float64Array[]> => {
+      manualSeed(2);
+      const block = new SEBasicBlock(16, 16);
+      const y = await block.forward(change(x));
+      await y.backward(change(gradient));
+      return [y.detach(), ...block.parameters().map(({ grad }) => grad as Tensor)].map(toNumbers);
+    };
+    expect(await run(noted)).to.deep.equal(await run((values) => values));
+  });
 });

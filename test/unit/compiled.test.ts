@@ -23,6 +23,7 @@ import {
   se_resnet18,
   se_resnet20,
   se_resnet50,
+  StateDict,
   tidy,
   zeros,
   type CompiledPlan,
@@ -31,6 +32,7 @@ import {
   type Tensor,
 } from '../../lib';
 import { binding } from '../../lib/native';
+import { whileOccupied } from '../support/occupy';
 import { expectRejection, expectThrow } from '../support/errors';
 import { numbers, perturbBatchNorms, relativeError } from '../support/parity';
 import { HAS_FLOAT16 } from '../support/processor';
@@ -91,6 +93,19 @@ describe('compiled models', function () {
   }
 
   describe('what they compute', () => {
+    it('inputs and weights whose negation is only noted (aten::_neg_view) are negated', async () => {
+      const noted = (values: Tensor): Tensor => ops.call('aten::_neg_view', values.neg()) as Tensor;
+      await tidy(async () => {
+        expect(numbers(await compiled.forward(noted(x)))).to.deep.equal(expected);
+      });
+      const source = makeModel();
+      const weights = new StateDict([...model.stateDict()].map(([name, value]) => [name, noted(value)]));
+      source.loadStateDict(weights, { assign: true });
+      const other = await source.compile();
+      await expectUnchanged(other);
+      other.dispose();
+    });
+
     it('evaluation mode, whatever mode the source is in, and the source keeps its mode', async () => {
       const source = makeModel().train();
       const other = await source.compile();
@@ -254,13 +269,13 @@ describe('compiled models', function () {
     it('while a compile is queued or runs, the source is busy', async () => {
       const source = makeModel();
       const state = model.stateDict();
-      const before = occupy();
-      const compiling = source.compile();
-      expectThrow(() => source.loadStateDict(state), 'ERR_SENET_BUSY');
-      expectThrow(() => source.to('float64'), 'ERR_SENET_BUSY');
-      expectThrow(() => source.getSubmodule('layer1').to('float64'), 'ERR_SENET_BUSY');
-      await before;
-      const other = await compiling;
+      const other = await whileOccupied(() => {
+        const job = source.compile();
+        expectThrow(() => source.loadStateDict(state), 'ERR_SENET_BUSY');
+        expectThrow(() => source.to('float64'), 'ERR_SENET_BUSY');
+        expectThrow(() => source.getSubmodule('layer1').to('float64'), 'ERR_SENET_BUSY');
+        return job;
+      });
       source.loadStateDict(makeModel(2).stateDict());
       await expectUnchanged(other);
       other.dispose();
@@ -351,7 +366,7 @@ describe('compiled models', function () {
           other.forward(photo, { signal }),
           other.profile(photo, { signal }),
         ];
-        await delay(wait);
+        if (wait > 0) await delay(wait);
         controller.abort(reason);
         const outcomes = await Promise.allSettled<CompiledModel | Tensor | object>(jobs);
         if (wait === 0)

@@ -13,6 +13,7 @@ import { ops } from '../../lib/tensor/ops';
 import { configure, getRngState, manualSeed, memory, setRngState } from '../../lib/tensor/runtime';
 import { noGrad, tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
+import { whileOccupied } from '../support/occupy';
 import { expectRejection, expectThrow } from '../support/errors';
 import { numbers } from '../support/parity';
 
@@ -451,10 +452,6 @@ describe('clipping and averages', () => {
   });
 });
 
-// A product that takes a worker long enough for everything that is called right after it to find it unfinished.
-const occupy = (): Promise<unknown> =>
-  ops.callAsync('aten::linalg_matrix_power', rand([1000, 1000]).div(1000), 8);
-
 for (const workers of [1, 2]) {
   describe(`jobs that use parameters, with ${workers} worker${workers === 1 ? '' : 's'}`, () => {
     before(() => configure({ workers, threadsPerWorker: 1 }));
@@ -492,14 +489,13 @@ for (const workers of [1, 2]) {
       noGrad(() => first.fill_(0));
       first.grad = full(first.shape, 1);
       const optimizer = new SGD(model.parameters(), { lr: 1 });
-      const busy = occupy();
       const done = [
         clipGradNorm_(model.parameters(), 4),
         optimizer.step(),
         average.update(),
         optimizer.step(),
       ];
-      await Promise.all([busy, ...done]);
+      await Promise.all(done);
       // 64 elements of gradient 1 have the norm 8: half of each is left.
       expect(numbers(first)[0]).to.be.closeTo(-1, 1e-5);
       expect(numbers(average.stateDict().get('fc.0.weight') as Tensor)[0]).to.be.closeTo(-0.5, 1e-5);
@@ -510,8 +506,6 @@ for (const workers of [1, 2]) {
       const [first] = model.parameters() as [Tensor];
       const optimizer = new SGD(model.parameters(), { lr: 1 });
       const average = new ExponentialMovingAverage(model);
-      const x = rand([1, 16, 2, 2]);
-      const loss = await new L1Loss().forward(await model.forward(x), x.mul(2));
       const other = parameter(1);
       const state = model.stateDict();
 
@@ -532,42 +526,47 @@ for (const workers of [1, 2]) {
         }
         expect(other.grad, 'an unrelated gradient').to.equal(null);
       };
-      // What runs alone waits for the long job, and everything else waits behind it.
-      let jobs = [occupy(), new SGD([parameter(1)]).step(), loss.backward()];
-      refused('backward');
-      await Promise.all(jobs);
+      // What runs alone waits for the job that occupies a worker, and everything else waits behind it.
+      await whileOccupied(() => {
+        const jobs = [new SGD([parameter(1)]).step(), first.sum().backward()];
+        refused('backward');
+        return Promise.all(jobs);
+      });
       expect(numbers(first.grad as Tensor)).to.have.length(64);
-
-      jobs = [occupy(), optimizer.step()];
-      refused('a step');
-      expectThrow(() => optimizer.stateDict(), 'ERR_SENET_BUSY', /step/);
-      expectThrow(() => optimizer.loadStateDict({ state: {}, param_groups: [] }), 'ERR_SENET_STATE_DICT');
-      await Promise.all(jobs);
-
-      jobs = [occupy(), clipGradNorm_(model.parameters(), 1)];
-      refused('clipping');
-      await Promise.all(jobs);
-
-      jobs = [occupy(), average.update()];
-      refused('averaging');
-      expectThrow(() => average.stateDict(), 'ERR_SENET_BUSY');
-      await Promise.all(jobs);
+      await whileOccupied(() => {
+        const jobs = [optimizer.step()];
+        refused('a step');
+        expectThrow(() => optimizer.stateDict(), 'ERR_SENET_BUSY', /step/);
+        expectThrow(() => optimizer.loadStateDict({ state: {}, param_groups: [] }), 'ERR_SENET_STATE_DICT');
+        return Promise.all(jobs);
+      });
+      await whileOccupied(() => {
+        const jobs = [clipGradNorm_(model.parameters(), 1)];
+        refused('clipping');
+        return Promise.all(jobs);
+      });
+      await whileOccupied(() => {
+        const jobs = [average.update()];
+        refused('averaging');
+        expectThrow(() => average.stateDict(), 'ERR_SENET_BUSY');
+        return Promise.all(jobs);
+      });
       optimizer.zeroGrad();
       expect(first.grad).to.equal(null);
     });
 
     it('a dropped backward frees its gradients', async () => {
-      const weight = parameter(1);
-      const loss = weight.mul(2);
-      const busy = occupy();
-      const waiting = new SGD([parameter(1)]).step();
-      const controller = new AbortController();
-      const dropped = loss.backward(null, { signal: controller.signal });
-      expectThrow(() => weight.grad, 'ERR_SENET_BUSY');
-      controller.abort();
-      await expectRejection(dropped, 'ERR_SENET_ABORTED');
+      let weight = parameter(1);
+      await whileOccupied(() => {
+        weight = parameter(1);
+        const waiting = new SGD([parameter(1)]).step();
+        const controller = new AbortController();
+        const backward = weight.mul(2).backward(null, { signal: controller.signal });
+        expectThrow(() => weight.grad, 'ERR_SENET_BUSY');
+        controller.abort();
+        return Promise.all([waiting, expectRejection(backward, 'ERR_SENET_ABORTED')]);
+      });
       expect(weight.grad).to.equal(null);
-      await Promise.all([busy, waiting]);
     });
   });
 }
