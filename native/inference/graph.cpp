@@ -39,7 +39,8 @@ class Builder {
   }
 
  private:
-  // How far a value has come from an image to logits. The layers between are read by no node but the last.
+  // How far a value has come from an image to logits. Blocks and layers read images; what is pooled goes to
+  // the last Linear layer alone.
   enum class Stage { kImage, kPooled, kVector, kLogits };
 
   // A module by its type: children whose forward is a plain chain, layers, and blocks.
@@ -114,6 +115,7 @@ class Builder {
     if (auto* net = dynamic_cast<models::Inception3*>(&module)) {
       return inception(*net, path, x);
     }
+    expect_image(module, path, x);
     refuse(module, path, "takes no image by itself; compile the model that it is part of");
   }
 
