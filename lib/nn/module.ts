@@ -362,7 +362,8 @@ export abstract class Module<Out = Tensor> {
    *   that have it: faster, and about 1e-3 off. Default false, whatever `cuda.allowTF32` says; changes nothing elsewhere
    * @param options.signal rejects at once with ERR_SENET_ABORTED when it aborts
    * @throws (rejects) ERR_SENET_DTYPE for another dtype or one that this device does not compute with;
-   *   ERR_SENET_COMPILE for a part of a model that takes no image; ERR_SENET_TS_FORWARD where forward is TypeScript or
+   *   ERR_SENET_COMPILE for a module that takes no image, or with a part that cannot be compiled (the message names it);
+   *   ERR_SENET_SHAPE for parts whose channels do not fit each other; ERR_SENET_TS_FORWARD where forward is TypeScript or
    *   has hooks (its native parts compile); ERR_SENET_DISPOSED, ERR_SENET_ABORTED
    */
   async compile(options?: CompileOptions): Promise<CompiledModel> {

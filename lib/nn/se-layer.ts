@@ -10,7 +10,10 @@ import { createNativeModule, defineChildProperties, NativeModule, registerModule
  */
 export class SELayer extends NativeModule {
   declare avg_pool: AdaptiveAvgPool2d;
-  /** Linear, ReLU, Linear, Sigmoid. */
+  /**
+   * Linear, ReLU, Linear, Sigmoid, without biases. What replaces it may be any Sequential that makes C factors of C means:
+   * `forward` and training run it as it is; `compile` takes the same four layers, with biases or without.
+   */
   declare fc: Sequential;
 
   /**

@@ -57,7 +57,9 @@ struct Layer {
   at::Tensor weight;  // prepacked for oneDNN if `is_packed`
   at::Tensor bias;    // of a convolution or linear layer; the shift of an affine
   at::Tensor squeeze_weight;
+  at::Tensor squeeze_bias;  // these two may be undefined
   at::Tensor excite_weight;
+  at::Tensor excite_bias;
   int64_t weight_elements = 0;
   bool is_packed = false;
 };
@@ -70,7 +72,8 @@ class AtenProgram : public Program {
     const at::TensorOptions options = at::TensorOptions(device).dtype(dtype);
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
       const Node& node = graph.nodes[i];
-      Layer layer{graph_.nodes[i], {}, {}, {}, {}};
+      Layer layer;
+      layer.node = graph_.nodes[i];
       if (node.weight.defined() || node.batch_norm != nullptr) {
         const Linearised linear = linearise(node);
         layer.weight_elements = linear.weight.numel();
@@ -86,9 +89,14 @@ class AtenProgram : public Program {
         }
       }
       if (node.operation == Operation::kSqueezeExcite) {
-        layer.squeeze_weight =
-            node.squeeze_weight.detach().to(options, /*non_blocking=*/false, /*copy=*/true);
-        layer.excite_weight = node.excite_weight.detach().to(options, /*non_blocking=*/false, /*copy=*/true);
+        const auto copy = [&](const at::Tensor& tensor) {
+          return tensor.defined() ? tensor.detach().to(options, /*non_blocking=*/false, /*copy=*/true)
+                                  : tensor;
+        };
+        layer.squeeze_weight = copy(node.squeeze_weight);
+        layer.squeeze_bias = copy(node.squeeze_bias);
+        layer.excite_weight = copy(node.excite_weight);
+        layer.excite_bias = copy(node.excite_bias);
         layer.weight_elements = node.squeeze_weight.numel() + node.excite_weight.numel();
       }
       layers_.push_back(std::move(layer));
@@ -96,6 +104,7 @@ class AtenProgram : public Program {
   }
 
   at::Tensor run(const at::Tensor& input, StepSeconds* seconds) const override {
+    infer_sizes(graph_, {input.size(2), input.size(3)});  // throws: LibTorch's own errors have no code
     const c10::OptionalDeviceGuard guard(device_);
     std::vector<at::Tensor> values(graph_.channels.size());
     values[static_cast<size_t>(graph_.input)] = input.to(dtype_).contiguous(at::MemoryFormat::ChannelsLast);
@@ -183,8 +192,8 @@ class AtenProgram : public Program {
       case Operation::kSqueezeExcite: {
         // The squeeze in float32: a mean of many bfloat16 numbers loses too much in their own precision.
         const at::Tensor mean = x.mean(at::IntArrayRef{2, 3}, /*keepdim=*/false, at::kFloat).to(dtype_);
-        const at::Tensor hidden = at::linear(mean, layer.squeeze_weight).relu_();
-        const at::Tensor factors = at::linear(hidden, layer.excite_weight).sigmoid_();
+        const at::Tensor hidden = at::linear(mean, layer.squeeze_weight, layer.squeeze_bias).relu_();
+        const at::Tensor factors = at::linear(hidden, layer.excite_weight, layer.excite_bias).sigmoid_();
         at::Tensor y = x * per_channel(factors);
         if (inputs.size() > 1) {
           y += inputs[1];

@@ -499,11 +499,12 @@ class Lowering {
       const at::Tensor squeeze = node.squeeze_weight.detach();
       const at::Tensor product = at::empty({squeeze.size(0), last.weight.size(1)}, at::kDouble);
       const BufferId mean = mean_of(before->inputs.front(), node.name, /*is_float=*/true);
-      const BufferId scale =
-          excite(node, mean, product, at::matmul(squeeze.to(at::kDouble), last.bias), [=, this] {
-            product.zero_();
-            add_product(squeeze, last, kernels_, product);
-          });
+      const at::Tensor bias =
+          at::matmul(squeeze.to(at::kDouble), last.bias) + to_bias(node.squeeze_bias, squeeze);
+      const BufferId scale = excite(node, mean, product, bias, [=, this] {
+        product.zero_();
+        add_product(squeeze, last, kernels_, product);
+      });
       ConvolutionStep& step = new_convolution(before->name, place(before->inputs.front()).buffer, last.weight,
                                               before->stride, before->padding, element_kernels_);
       add_panels(step, last, place(node.output), activation, is_float_);
@@ -515,7 +516,7 @@ class Lowering {
     }
     const BufferId mean = mean_of(x, node.name, /*is_float=*/true);
     const at::Tensor squeeze = node.squeeze_weight.detach();
-    const BufferId scale = excite(node, mean, squeeze, at::zeros({squeeze.size(0)}, at::kDouble));
+    const BufferId scale = excite(node, mean, squeeze, to_bias(node.squeeze_bias, squeeze));
     ScaleStep& step = add_scale(node.name, x, node.output);
     step.scale = scale;
     step.residual = residual;
@@ -524,14 +525,20 @@ class Lowering {
     scales_of_[node.output] = &step;
   }
 
-  // sigmoid(w2 . relu(w1 . mean + bias)), all in float32.
+  // Of a linear layer that may have none.
+  static at::Tensor to_bias(const at::Tensor& bias, const at::Tensor& weight) {
+    return bias.defined() ? bias.detach().to(at::kDouble, /*non_blocking=*/false, /*copy=*/true)
+                          : at::zeros({weight.size(0)}, at::kDouble);
+  }
+
+  // sigmoid(w2 . relu(w1 . mean + bias) + b2), all in float32.
   BufferId excite(const Node& node, BufferId mean, const at::Tensor& squeeze, const at::Tensor& bias,
                   const Packing& before = {}) {
     const at::Tensor expand = node.excite_weight.detach();
     const BufferId hidden = add_vector(squeeze.size(0), /*is_float=*/true);
     const BufferId scale = add_vector(expand.size(0), /*is_float=*/true);
     add_dense(node.name + ".fc.0", mean, squeeze, bias, hidden, Activation::kRelu, before).fused = {"relu"};
-    add_dense(node.name + ".fc.2", hidden, expand, at::zeros({expand.size(0)}, at::kDouble), scale,
+    add_dense(node.name + ".fc.2", hidden, expand, to_bias(node.excite_bias, expand), scale,
               Activation::kSigmoid)
         .fused = {"sigmoid"};
     return scale;

@@ -9,6 +9,8 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <utility>
 
 namespace senet::inference {
@@ -19,6 +21,7 @@ namespace {
 class Builder {
  public:
   Graph take() {
+    graph_.output_is_vector = stage(graph_.output) >= Stage::kVector;
     return std::move(graph_);
   }
 
@@ -36,7 +39,8 @@ class Builder {
   }
 
  private:
-  // How far the value that was made last has come from an image to logits.
+  // How far a value has come from an image to logits. Blocks and layers read images; what is pooled goes to
+  // the last Linear layer alone.
   enum class Stage { kImage, kPooled, kVector, kLogits };
 
   // A module by its type: children whose forward is a plain chain, layers, and blocks.
@@ -45,17 +49,12 @@ class Builder {
       return x;  // evaluation mode
     }
     if (const auto* flatten = dynamic_cast<nn::Flatten*>(&module);
-        flatten != nullptr && stage_ == Stage::kPooled && flatten->start == 1 &&
+        flatten != nullptr && stage(x) == Stage::kPooled && flatten->start == 1 &&
         (flatten->end == -1 || flatten->end == 3)) {
-      stage_ = Stage::kVector;
-      graph_.output_is_vector = true;
-      return x;
+      return staged(Stage::kVector, x);
     }
-    if (auto* linear = dynamic_cast<nn::Linear*>(&module); linear != nullptr && stage_ == Stage::kVector) {
+    if (auto* linear = dynamic_cast<nn::Linear*>(&module); linear != nullptr && stage(x) == Stage::kVector) {
       return logits(*linear, path, x);
-    }
-    if (stage_ != Stage::kImage && dynamic_cast<nn::Sequential*>(&module) == nullptr) {
-      refuse(module, path, "stands where only Flatten() and one Linear layer can be compiled");
     }
     if (auto* sequential = dynamic_cast<nn::Sequential*>(&module)) {
       return build_sequential(*sequential, path, x);
@@ -67,16 +66,17 @@ class Builder {
       return affine(*bn, path, x, /*relu=*/false);
     }
     if (dynamic_cast<nn::ReLU*>(&module) != nullptr) {
+      expect_image(module, path, x);
       return graph_.add({Operation::kRelu, path, {x}}, channels(x));
     }
     if (auto* pool = dynamic_cast<nn::MaxPool2d*>(&module)) {
-      return max_pool(path, x, pool->kernel_size, pool->stride, pool->padding);
+      return max_pool(*pool, path, x, pool->kernel_size, pool->stride, pool->padding);
     }
-    if (dynamic_cast<nn::AdaptiveAvgPool2d*>(&module) != nullptr) {
-      return global_pool(dynamic_cast<nn::AdaptiveAvgPool2d&>(module), path, x);
+    if (auto* pool = dynamic_cast<nn::AdaptiveAvgPool2d*>(&module)) {
+      return global_pool(*pool, path, x);
     }
     if (auto* pool = dynamic_cast<nn::AvgPool2d*>(&module)) {
-      return average_pool(path, x, pool->kernel_size, pool->stride, pool->padding);
+      return average_pool(*pool, path, x, pool->kernel_size, pool->stride, pool->padding);
     }
     if (auto* se = dynamic_cast<nn::SELayer*>(&module)) {
       return squeeze_excite(*se, path, x, kNoValue, /*relu=*/false);
@@ -85,6 +85,10 @@ class Builder {
       return basic_block(*block, block->downsample.get(), path, x);
     }
     if (auto* block = dynamic_cast<nn::CifarSEBasicBlock*>(&module)) {
+      if (block->downsample != nullptr && changes_input(*block->downsample)) {
+        refuse(*block, path,
+               "has a downsample that changes the block's input in place before conv1 reads it");
+      }
       return basic_block(*block, block->downsample.get(), path, x);
     }
     if (auto* block = dynamic_cast<nn::SEBottleneck*>(&module)) {
@@ -111,12 +115,44 @@ class Builder {
     if (auto* net = dynamic_cast<models::Inception3*>(&module)) {
       return inception(*net, path, x);
     }
+    expect_image(module, path, x);
     refuse(module, path, "takes no image by itself; compile the model that it is part of");
   }
 
   [[noreturn]] static void refuse(const nn::Module& module, const std::string& path, const std::string& why) {
     throw Error("ERR_SENET_COMPILE",
                 "compile: " + module.name() + (path.empty() ? "" : " ('" + path + "')") + ' ' + why);
+  }
+
+  // Whether a module in evaluation mode writes to what it is given.
+  static bool changes_input(const nn::Module& module) {
+    if (const auto* relu = dynamic_cast<const nn::ReLU*>(&module)) {
+      return relu->in_place;
+    }
+    const auto* sequential = dynamic_cast<const nn::Sequential*>(&module);
+    if (sequential == nullptr) {
+      return false;
+    }
+    for (const auto& layer : sequential->layers()) {
+      if (changes_input(*layer)) {
+        return true;
+      }
+      if (!gives_input(*layer)) {
+        return false;
+      }
+    }
+    return false;
+  }
+
+  // Whether a module in evaluation mode gives what it is given, or a view of it.
+  static bool gives_input(const nn::Module& module) {
+    if (const auto* sequential = dynamic_cast<const nn::Sequential*>(&module)) {
+      return std::all_of(sequential->layers().begin(), sequential->layers().end(),
+                         [](const auto& layer) { return gives_input(*layer); });
+    }
+    return dynamic_cast<const nn::Identity*>(&module) != nullptr ||
+           dynamic_cast<const nn::Dropout*>(&module) != nullptr ||
+           dynamic_cast<const nn::Flatten*>(&module) != nullptr;
   }
 
   // A BatchNorm after a convolution belongs to it, and so does a ReLU after either.
@@ -129,7 +165,7 @@ class Builder {
       };
       auto* conv = follows(i, static_cast<nn::Conv2d*>(nullptr));
       auto* bn = follows(conv != nullptr ? i + 1 : i, static_cast<nn::BatchNorm2d*>(nullptr));
-      if ((conv == nullptr && bn == nullptr) || stage_ != Stage::kImage) {
+      if (conv == nullptr && bn == nullptr) {
         x = build(*layers[i++], name, x);
         continue;
       }
@@ -190,13 +226,11 @@ class Builder {
   }
 
   ValueId logits(nn::Linear& linear, const std::string& path, ValueId x) {
-    expect_channels(path, x, linear.in_features);
+    expect_channels(path, channels(x), linear.in_features);
     Node node{Operation::kLinear, path, {x}};
     node.weight = linear.weight;
     node.bias = linear.bias;
-    graph_.output_is_vector = true;
-    stage_ = Stage::kLogits;
-    return graph_.add(std::move(node), linear.out_features);
+    return staged(Stage::kLogits, graph_.add(std::move(node), linear.out_features));
   }
 
   ValueId basic_conv(nn::BasicConv2d& conv, const std::string& path, ValueId x) {
@@ -252,8 +286,8 @@ class Builder {
     const auto one = [&](const std::shared_ptr<nn::BasicConv2d>& conv, ValueId value) {
       return run({conv}, value);
     };
-    const auto averaged = [&] { return average_pool(join(path, "branch_pool"), x, 3, 1, 1); };
-    const auto halved = [&] { return max_pool(join(path, "max_pool"), x, 3, 2, 0); };
+    const auto averaged = [&] { return average_pool(block, join(path, "branch_pool"), x, 3, 1, 1); };
+    const auto halved = [&] { return max_pool(block, join(path, "max_pool"), x, 3, 2, 0); };
     if (auto* a = dynamic_cast<nn::InceptionA*>(&block)) {
       return concatenate(path, {run(a->branch1x1, x), run(a->branch5x5, x), run(a->branch3x3dbl, x),
                                 run(a->branch_pool, averaged())});
@@ -276,7 +310,7 @@ class Builder {
                                 run(e->branch_pool, averaged())});
     }
     if (auto* aux = dynamic_cast<nn::InceptionAux*>(&block)) {
-      x = average_pool(join(path, "avg_pool"), x, 5, 3, 0);
+      x = average_pool(block, join(path, "avg_pool"), x, 5, 3, 0);
       nn::AdaptiveAvgPool2d pool;
       return classify(pool, *aux->fc, path, run({aux->conv0, aux->conv1}, x));
     }
@@ -284,7 +318,11 @@ class Builder {
   }
 
   ValueId convolution(nn::Conv2d& conv, nn::BatchNorm2d* bn, std::string name, ValueId x, bool relu) {
-    expect_channels(name, x, conv.options.in_channels);
+    expect_image(conv, name, x);
+    expect_channels(name, channels(x), conv.options.in_channels);
+    if (bn != nullptr) {
+      expect_channels(name + "' with its BatchNorm", conv.options.out_channels, bn->features);
+    }
     if (conv.options.groups != 1 || conv.options.dilation != nn::Size2{1, 1}) {
       refuse(conv, name, "has groups or a dilation other than 1, which are not compiled");
     }
@@ -300,7 +338,8 @@ class Builder {
   }
 
   ValueId affine(nn::BatchNorm2d& bn, std::string name, ValueId x, bool relu) {
-    expect_channels(name, x, bn.features);
+    expect_image(bn, name, x);
+    expect_channels(name, channels(x), bn.features);
     Node node{Operation::kAffine, std::move(name), {x}};
     node.relu = relu;
     node.batch_norm = &bn;
@@ -308,29 +347,51 @@ class Builder {
   }
 
   ValueId squeeze_excite(nn::SELayer& se, std::string name, ValueId x, ValueId residual, bool relu) {
-    expect_channels(name, x, se.channel);
-    if (se.has_bias()) {
-      refuse(se, name, "has a linear layer with a bias, which is not compiled");
-    }
+    expect_image(se, name, x);
+    expect_channels(name, channels(x), se.channel);
     if (se.avg_pool->output_size != nn::Size2{1, 1}) {
       refuse(*se.avg_pool, join(name, "avg_pool"), "does not pool to 1 x 1");
     }
+    const std::optional<nn::Excitation> excitation = se.excitation();
+    if (!excitation) {
+      refuse(se, name, "has the fc " + names_of(*se.fc) + "; only Linear, ReLU, Linear, Sigmoid is compiled");
+    }
+    const auto& [squeeze, excite] = *excitation;
+    expect_channels(join(name, "fc.0"), se.channel, squeeze.in_features);
+    expect_channels(join(name, "fc.2"), squeeze.out_features, excite.in_features);
+    expect_channels(name, excite.out_features, se.channel);
     Node node{Operation::kSqueezeExcite, std::move(name), {x}};
     if (residual != kNoValue) {
-      expect_channels(node.name, residual, se.channel);
+      expect_image(se, node.name, residual);
+      expect_channels(node.name, channels(residual), se.channel);
       node.inputs.push_back(residual);
     }
     node.relu = relu;
-    node.squeeze_weight = dynamic_cast<nn::Linear&>(*se.fc->layers().at(0)).weight;
-    node.excite_weight = dynamic_cast<nn::Linear&>(*se.fc->layers().at(2)).weight;
+    node.squeeze_weight = squeeze.weight;
+    node.squeeze_bias = squeeze.bias;
+    node.excite_weight = excite.weight;
+    node.excite_bias = excite.bias;
     return graph_.add(std::move(node), channels(x));
   }
 
-  ValueId max_pool(std::string name, ValueId x, int64_t kernel, int64_t stride, int64_t padding) {
+  static std::string names_of(const nn::Sequential& sequential) {
+    std::string names;
+    for (const auto& layer : sequential.layers()) {
+      names += (names.empty() ? "" : ", ") + layer->name();
+    }
+    return names.empty() ? "without layers" : names;
+  }
+
+  // `owner` is the module that pools.
+  ValueId max_pool(const nn::Module& owner, std::string name, ValueId x, int64_t kernel, int64_t stride,
+                   int64_t padding) {
+    expect_image(owner, name, x);
     return pool(Operation::kMaxPool, std::move(name), x, kernel, stride, padding);
   }
 
-  ValueId average_pool(std::string name, ValueId x, int64_t kernel, int64_t stride, int64_t padding) {
+  ValueId average_pool(const nn::Module& owner, std::string name, ValueId x, int64_t kernel, int64_t stride,
+                       int64_t padding) {
+    expect_image(owner, name, x);
     return pool(Operation::kAveragePool, std::move(name), x, kernel, stride, padding);
   }
 
@@ -347,8 +408,12 @@ class Builder {
     if (pool.output_size != nn::Size2{1, 1}) {
       refuse(pool, name, "pools to another size than 1 x 1, which is not compiled");
     }
-    stage_ = Stage::kPooled;
-    return graph_.add({Operation::kGlobalAveragePool, std::move(name), {x}}, channels(x));
+    if (stage(x) == Stage::kPooled) {
+      return x;
+    }
+    expect_image(pool, name, x);
+    return staged(Stage::kPooled,
+                  graph_.add({Operation::kGlobalAveragePool, std::move(name), {x}}, channels(x)));
   }
 
   ValueId concatenate(std::string name, std::vector<ValueId> parts) {
@@ -359,11 +424,27 @@ class Builder {
     return graph_.add({Operation::kConcatenate, std::move(name), std::move(parts)}, total);
   }
 
-  void expect_channels(const std::string& name, ValueId value, int64_t expected) const {
-    if (channels(value) != expected) {
+  static void expect_channels(const std::string& name, int64_t actual, int64_t expected) {
+    if (actual != expected) {
       throw Error("ERR_SENET_SHAPE", "compile: '" + name + "' expects " + std::to_string(expected) +
-                                         " channels, what it reads has " + std::to_string(channels(value)));
+                                         " channels, what it reads has " + std::to_string(actual));
     }
+  }
+
+  void expect_image(const nn::Module& module, const std::string& path, ValueId value) const {
+    if (stage(value) != Stage::kImage) {
+      refuse(module, path, "stands where only Flatten() and one Linear layer can be compiled");
+    }
+  }
+
+  Stage stage(ValueId value) const {
+    const auto found = stages_.find(value);
+    return found == stages_.end() ? Stage::kImage : found->second;
+  }
+
+  ValueId staged(Stage stage, ValueId value) {
+    stages_[value] = stage;
+    return value;
   }
 
   ValueId add_value(int64_t value_channels) {
@@ -385,6 +466,9 @@ class Builder {
     }
     if (const auto* bn = dynamic_cast<const nn::BatchNorm2d*>(&module)) {
       return bn->features;
+    }
+    if (const auto* linear = dynamic_cast<const nn::Linear*>(&module)) {
+      return linear->in_features;
     }
     if (const auto* block = dynamic_cast<const nn::InceptionBlock*>(&module)) {
       return block->in_channels;
@@ -412,7 +496,7 @@ class Builder {
   }
 
   Graph graph_;
-  Stage stage_ = Stage::kImage;
+  std::map<ValueId, Stage> stages_;  // of those that are no images
 };
 
 // Always a copy.
@@ -442,6 +526,9 @@ void check_tensors(const Graph& graph) {
                                            "' has another shape than its module");
     }
   };
+  const auto has_shape_if_defined = [](const at::Tensor& vector, int64_t size) {
+    return !vector.defined() || vector.sizes() == at::IntArrayRef{size};
+  };
   for (const Node& node : graph.nodes) {
     const int64_t in = graph.channels[static_cast<size_t>(node.inputs.front())];
     const int64_t out = graph.channels[static_cast<size_t>(node.output)];
@@ -452,7 +539,7 @@ void check_tensors(const Graph& graph) {
                                              : std::vector<int64_t>{out, in, node.kernel[0], node.kernel[1]};
       expect(node.weight.sizes() == shape, node, "weight");
     }
-    expect(!node.bias.defined() || node.bias.sizes() == at::IntArrayRef{out}, node, "bias");
+    expect(has_shape_if_defined(node.bias, out), node, "bias");
     if (node.batch_norm != nullptr) {
       const nn::BatchNorm2d& bn = *node.batch_norm;
       for (const at::Tensor& vector : {bn.weight, bn.bias, bn.running_mean, bn.running_var}) {
@@ -462,7 +549,9 @@ void check_tensors(const Graph& graph) {
     if (node.squeeze_weight.defined()) {
       const int64_t hidden = node.squeeze_weight.dim() == 2 ? node.squeeze_weight.size(0) : 0;
       expect(node.squeeze_weight.sizes() == at::IntArrayRef{hidden, in} &&
-                 node.excite_weight.sizes() == at::IntArrayRef{in, hidden} && hidden > 0,
+                 node.excite_weight.sizes() == at::IntArrayRef{in, hidden} && hidden > 0 &&
+                 has_shape_if_defined(node.squeeze_bias, hidden) &&
+                 has_shape_if_defined(node.excite_bias, in),
              node, "squeeze and excitation");
     }
   }
@@ -534,7 +623,8 @@ Linearised linearise(const Node& node) {
 Graph without_tensors(const Graph& graph) {
   Graph result = graph;
   for (Node& node : result.nodes) {
-    for (at::Tensor* tensor : {&node.weight, &node.bias, &node.squeeze_weight, &node.excite_weight}) {
+    for (at::Tensor* tensor : {&node.weight, &node.bias, &node.squeeze_weight, &node.squeeze_bias,
+                               &node.excite_weight, &node.excite_bias}) {
       *tensor = at::Tensor();
     }
     node.batch_norm = nullptr;

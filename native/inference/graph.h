@@ -21,7 +21,7 @@ inline constexpr ValueId kNoValue = -1;
 enum class Operation {
   kConvolution,    // with bias, then ReLU if `relu`
   kAffine,         // scale and shift per channel, then ReLU if `relu`
-  kSqueezeExcite,  // inputs[0] * sigmoid(w2 . relu(w1 . mean)) [+ inputs[1]], then ReLU if `relu`
+  kSqueezeExcite,  // inputs[0] * sigmoid(w2 . relu(w1 . mean + b1) + b2) [+ inputs[1]], then ReLU if `relu`
   kRelu,
   kMaxPool,
   kAveragePool,        // zeros of the padding count
@@ -48,7 +48,9 @@ struct Node {
   nn::Size2 padding = {0, 0};
   nn::Size2 kernel = {1, 1};       // of convolutions and pools
   at::Tensor squeeze_weight = {};  // [hidden, channels]
+  at::Tensor squeeze_bias = {};    // [hidden]; may be undefined
   at::Tensor excite_weight = {};   // [channels, hidden]
+  at::Tensor excite_bias = {};     // [channels]; may be undefined
 };
 
 struct Graph {
@@ -65,7 +67,8 @@ struct Graph {
 };
 
 /// The graph of a module in evaluation mode. It refers to the module, which must outlive it.
-/// Throws ERR_SENET_COMPILE for a module that takes no image.
+/// Throws ERR_SENET_COMPILE for a module that takes no image, and for one with a part that the nodes cannot
+/// say: what stands in the module decides, never what the place held when it was made.
 Graph build_graph(nn::Module& module);
 
 /// y = scale * weight * x + bias: what a convolution with its BatchNorm (and what its input goes through

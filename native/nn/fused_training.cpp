@@ -515,9 +515,9 @@ c10::intrusive_ptr<Kept> prepare(const at::Tensor& x, BatchNorm2d& bn) {
 }  // namespace
 
 bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn) {
-  const auto is_plain = [](const at::Tensor& tensor) {
+  const auto is_plain = [&input](const at::Tensor& tensor) {
     return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous() &&
-           !tensor.is_neg();
+           !tensor.is_neg() && tensor.sizes() == at::IntArrayRef{input.size(1)};
   };
   // Where both layouts are the same (maps of one pixel), the tensor counts as PyTorch's default.
   const bool channels_last = input.dim() == 4 &&
@@ -529,16 +529,33 @@ bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn) {
          is_plain(bn.weight) && is_plain(bn.bias) && is_plain(bn.running_mean) && is_plain(bn.running_var);
 }
 
+bool can_fuse_recalibration(const at::Tensor& input, const BatchNorm2d& bn, const SELayer& se,
+                            const at::Tensor& residual) {
+  const std::optional<Excitation> excitation = se.excitation();
+  if (!excitation || excitation->squeeze.bias.defined() || excitation->excite.bias.defined() ||
+      residual.sizes() != input.sizes() || residual.scalar_type() != input.scalar_type() ||
+      residual.device() != input.device() || !can_fuse_training(input, bn)) {
+    return false;
+  }
+  const auto is_matrix = [](const at::Tensor& weight, int64_t rows, int64_t columns) {
+    return weight.is_cpu() && weight.scalar_type() == at::kFloat &&
+           weight.sizes() == at::IntArrayRef{rows, columns};
+  };
+  const int64_t channels = input.size(1);
+  const int64_t hidden = excitation->squeeze.out_features;
+  return is_matrix(excitation->squeeze.weight, hidden, channels) &&
+         is_matrix(excitation->excite.weight, channels, hidden);
+}
+
 at::Tensor fused_batch_norm(const at::Tensor& input, BatchNorm2d& bn, bool relu) {
   return BatchNormReLU::apply(input, bn.weight, bn.bias, prepare(input, bn), relu);
 }
 
 at::Tensor fused_recalibration(const at::Tensor& input, BatchNorm2d& bn, SELayer& se,
                                const at::Tensor& residual) {
-  const auto& squeeze = dynamic_cast<Linear&>(*se.fc->layers().at(0));
-  const auto& excite = dynamic_cast<Linear&>(*se.fc->layers().at(2));
-  return Recalibration::apply(input, bn.weight, bn.bias, squeeze.weight, excite.weight, plain(residual),
-                              prepare(input, bn));
+  const Excitation excitation = se.excitation().value();
+  return Recalibration::apply(input, bn.weight, bn.bias, excitation.squeeze.weight, excitation.excite.weight,
+                              plain(residual), prepare(input, bn));
 }
 
 }  // namespace senet::nn

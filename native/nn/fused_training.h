@@ -15,13 +15,18 @@
 
 namespace senet::nn {
 
-/// Whether the functions below take this input of `bn`, in its present mode.
+/// Whether fused_batch_norm() takes this input of `bn`, in its present mode.
 bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn);
 
 /// relu(bn(input)), or bn(input) without `relu`.
 at::Tensor fused_batch_norm(const at::Tensor& input, BatchNorm2d& bn, bool relu);
 
-/// relu(se(bn(input)) + residual); the residual is float32, of the input's shape.
+/// Whether fused_recalibration() takes these, as they are now: an SELayer as made, a residual like the
+/// input.
+bool can_fuse_recalibration(const at::Tensor& input, const BatchNorm2d& bn, const SELayer& se,
+                            const at::Tensor& residual);
+
+/// relu(se(bn(input)) + residual).
 at::Tensor fused_recalibration(const at::Tensor& input, BatchNorm2d& bn, SELayer& se,
                                const at::Tensor& residual);
 

@@ -1,5 +1,7 @@
 #include "nn/inception_blocks.h"
 
+#include "core/error.h"
+#include "core/names.h"
 #include "nn/fused_training.h"
 
 #include <ATen/ops/adaptive_avg_pool2d.h>
@@ -23,8 +25,21 @@ at::Tensor average_pool(const at::Tensor& input) {
   return at::avg_pool2d(input, 3, 1, 1);
 }
 
-at::Tensor halving_max_pool(const at::Tensor& input) {
+at::Tensor halving_max_pool(const Module& block, const at::Tensor& input) {
+  check_window(block, input, 3, 0);
   return at::max_pool2d(input, 3, 2);
+}
+
+// Along the channels.
+at::Tensor concatenate(const Module& block, const std::vector<at::Tensor>& branches) {
+  for (const at::Tensor& branch : branches) {
+    if (branch.sizes().slice(2) != branches.front().sizes().slice(2)) {
+      throw Error("ERR_SENET_SHAPE", block.name() + ": its branches have different sizes, " +
+                                         shape_text(branches.front().sizes()) + " and " +
+                                         shape_text(branch.sizes()));
+    }
+  }
+  return at::cat(branches, 1);
 }
 
 }  // namespace
@@ -100,9 +115,8 @@ InceptionA::InceptionA(int64_t in, int64_t pool_features)
 }
 
 at::Tensor InceptionA::run_branches(const at::Tensor& input) {
-  return at::cat({run_chain(branch1x1, input), run_chain(branch5x5, input), run_chain(branch3x3dbl, input),
-                  run_chain(branch_pool, average_pool(input))},
-                 1);
+  return concatenate(*this, {run_chain(branch1x1, input), run_chain(branch5x5, input),
+                             run_chain(branch3x3dbl, input), run_chain(branch_pool, average_pool(input))});
 }
 
 InceptionB::InceptionB(int64_t in) : InceptionBlock("InceptionB", in, 384 + 96 + in) {
@@ -112,7 +126,8 @@ InceptionB::InceptionB(int64_t in) : InceptionBlock("InceptionB", in, 384 + 96 +
 }
 
 at::Tensor InceptionB::run_branches(const at::Tensor& input) {
-  return at::cat({run_chain(branch3x3, input), run_chain(branch3x3dbl, input), halving_max_pool(input)}, 1);
+  return concatenate(
+      *this, {run_chain(branch3x3, input), run_chain(branch3x3dbl, input), halving_max_pool(*this, input)});
 }
 
 InceptionC::InceptionC(int64_t in, int64_t c7) : InceptionBlock("InceptionC", in, 4 * 192) {
@@ -127,9 +142,8 @@ InceptionC::InceptionC(int64_t in, int64_t c7) : InceptionBlock("InceptionC", in
 }
 
 at::Tensor InceptionC::run_branches(const at::Tensor& input) {
-  return at::cat({run_chain(branch1x1, input), run_chain(branch7x7, input), run_chain(branch7x7dbl, input),
-                  run_chain(branch_pool, average_pool(input))},
-                 1);
+  return concatenate(*this, {run_chain(branch1x1, input), run_chain(branch7x7, input),
+                             run_chain(branch7x7dbl, input), run_chain(branch_pool, average_pool(input))});
 }
 
 InceptionD::InceptionD(int64_t in) : InceptionBlock("InceptionD", in, 320 + 192 + in) {
@@ -140,7 +154,8 @@ InceptionD::InceptionD(int64_t in) : InceptionBlock("InceptionD", in, 320 + 192 
 }
 
 at::Tensor InceptionD::run_branches(const at::Tensor& input) {
-  return at::cat({run_chain(branch3x3, input), run_chain(branch7x7x3, input), halving_max_pool(input)}, 1);
+  return concatenate(
+      *this, {run_chain(branch3x3, input), run_chain(branch7x7x3, input), halving_max_pool(*this, input)});
 }
 
 InceptionE::InceptionE(int64_t in) : InceptionBlock("InceptionE", in, 320 + 2 * 384 + 2 * 384 + 192) {
@@ -159,10 +174,10 @@ at::Tensor InceptionE::run_branches(const at::Tensor& input) {
   // in which the gradients of `input` are added up.
   const at::Tensor x1 = run_chain(branch1x1, input);
   at::Tensor x3 = run_chain(branch3x3, input);
-  x3 = at::cat({branch3x3_a->forward(x3), branch3x3_b->forward(x3)}, 1);
+  x3 = concatenate(*this, {branch3x3_a->forward(x3), branch3x3_b->forward(x3)});
   at::Tensor x3dbl = run_chain(branch3x3dbl, input);
-  x3dbl = at::cat({branch3x3dbl_a->forward(x3dbl), branch3x3dbl_b->forward(x3dbl)}, 1);
-  return at::cat({x1, x3, x3dbl, run_chain(branch_pool, average_pool(input))}, 1);
+  x3dbl = concatenate(*this, {branch3x3dbl_a->forward(x3dbl), branch3x3dbl_b->forward(x3dbl)});
+  return concatenate(*this, {x1, x3, x3dbl, run_chain(branch_pool, average_pool(input))});
 }
 
 InceptionAux::InceptionAux(int64_t in, int64_t num_classes)
@@ -180,6 +195,7 @@ bool InceptionAux::ends_with(const Module& child) const {
 }
 
 at::Tensor InceptionAux::run_branches(const at::Tensor& input) {
+  check_window(*this, input, 5, 0);
   at::Tensor x = at::avg_pool2d(input, 5, 3);         // N x 768 x 5 x 5
   x = conv1->forward(conv0->forward(x));              // N x 768 x 1 x 1
   x = at::adaptive_avg_pool2d(x, {1, 1}).flatten(1);  // N x 768

@@ -18,18 +18,10 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+
 namespace senet::nn {
 namespace {
-
-void check_pool(const Module& pool, const at::Tensor& input, int64_t kernel_size, int64_t padding) {
-  for (const int64_t axis : {2, 3}) {
-    if (input.size(axis) + 2 * padding < kernel_size) {
-      throw Error("ERR_SENET_SHAPE", pool.name() + ": an input of the shape " + shape_text(input.sizes()) +
-                                         " is smaller than the window of " + std::to_string(kernel_size) +
-                                         " with a padding of " + std::to_string(padding));
-    }
-  }
-}
 
 // Whether a layer leaves the width of what passes through as it is. Flatten makes channels, height and width
 // one.
@@ -169,6 +161,16 @@ at::Tensor Sigmoid::compute(const at::Tensor& input) {
   return at::sigmoid(input);
 }
 
+void check_window(const Module& pool, const at::Tensor& input, int64_t kernel_size, int64_t padding) {
+  for (const int64_t axis : {2, 3}) {
+    if (input.size(axis) + 2 * padding < kernel_size) {
+      throw Error("ERR_SENET_SHAPE", pool.name() + ": an input of the shape " + shape_text(input.sizes()) +
+                                         " is smaller than the window of " + std::to_string(kernel_size) +
+                                         " with a padding of " + std::to_string(padding));
+    }
+  }
+}
+
 MaxPool2d::MaxPool2d(int64_t kernel_size, int64_t stride, int64_t padding)
     : Module("MaxPool2d"), kernel_size(kernel_size), stride(stride), padding(padding) {}
 
@@ -178,7 +180,7 @@ at::Tensor MaxPool2d::compute(const at::Tensor& input) {
 
 void MaxPool2d::check_input(const at::Tensor& input) const {
   check_image(input);
-  check_pool(*this, input, kernel_size, padding);
+  check_window(*this, input, kernel_size, padding);
 }
 
 AvgPool2d::AvgPool2d(int64_t kernel_size, int64_t stride, int64_t padding)
@@ -190,7 +192,7 @@ at::Tensor AvgPool2d::compute(const at::Tensor& input) {
 
 void AvgPool2d::check_input(const at::Tensor& input) const {
   check_image(input);
-  check_pool(*this, input, kernel_size, padding);
+  check_window(*this, input, kernel_size, padding);
 }
 
 AdaptiveAvgPool2d::AdaptiveAvgPool2d(Size2 output_size)
@@ -214,6 +216,20 @@ Flatten::Flatten(int64_t start, int64_t end) : Module("Flatten"), start(start), 
 
 at::Tensor Flatten::compute(const at::Tensor& input) {
   return input.flatten(start, end);
+}
+
+void Flatten::check_input(const at::Tensor& input) const {
+  const int64_t dimensions = std::max<int64_t>(input.dim(), 1);
+  const auto from_first = [&](int64_t dimension) {
+    return dimension < 0 ? dimension + dimensions : dimension;
+  };
+  const int64_t first = from_first(start);
+  const int64_t last = from_first(end);
+  if (first < 0 || first > last || last >= dimensions) {
+    throw Error("ERR_SENET_SHAPE", "Flatten: dimensions " + std::to_string(start) + " to " +
+                                       std::to_string(end) + " of an input of the shape " +
+                                       shape_text(input.sizes()));
+  }
 }
 
 Identity::Identity() : Module("Identity") {}

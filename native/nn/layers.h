@@ -95,6 +95,9 @@ class Sigmoid : public Module {
   at::Tensor compute(const at::Tensor& input) override;
 };
 
+/// Throws ERR_SENET_SHAPE where the window of a pool does not fit into the images of `input`.
+void check_window(const Module& pool, const at::Tensor& input, int64_t kernel_size, int64_t padding);
+
 /// Floor mode.
 class MaxPool2d : public Module {
  public:
@@ -141,6 +144,7 @@ class Flatten : public Module {
  public:
   explicit Flatten(int64_t start = 1, int64_t end = -1);
   at::Tensor compute(const at::Tensor& input) override;
+  void check_input(const at::Tensor& input) const override;
 
   const int64_t start;
   const int64_t end;

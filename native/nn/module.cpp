@@ -59,6 +59,7 @@ RecordingScope::~RecordingScope() {
 Module::Module(std::string type_name) : torch::nn::Module(std::move(type_name)) {}
 
 at::Tensor Module::forward(const at::Tensor& input) {
+  check_input(input);
   if (current_calls == nullptr) {
     return compute(input);
   }
@@ -69,6 +70,7 @@ at::Tensor Module::forward(const at::Tensor& input) {
 }
 
 Output Module::forward_all(const at::Tensor& input) {
+  check_input(input);
   Output output = compute_all(input);
   if (current_calls != nullptr) {
     current_calls->push_back({this, input.sizes().vec(), output.logits.sizes().vec()});

@@ -89,10 +89,11 @@ class Module : public torch::nn::Module {
   Module(const Module&) = delete;  // children are bound to members
   Module& operator=(const Module&) = delete;
 
+  /// Throws what check_input() does, wherever in the tree an input does not fit.
   at::Tensor forward(const at::Tensor& input);
   Output forward_all(const at::Tensor& input);
 
-  /// What forward does; callers use forward, which also records.
+  /// What forward does; callers use forward, which also checks the input and records.
   virtual at::Tensor compute(const at::Tensor& input) = 0;
   virtual Output compute_all(const at::Tensor& input);
 

@@ -1,6 +1,10 @@
 #include "nn/residual_blocks.h"
 
+#include "core/error.h"
+#include "core/names.h"
 #include "nn/fused_training.h"
+
+#include <ATen/ExpandUtils.h>
 
 namespace senet::nn {
 
@@ -12,13 +16,16 @@ namespace {
 
 // relu(se(bn(x)) + residual). The layers change both `out` and what it gives in place, as the originals do;
 // autograd needs neither value again.
-at::Tensor recalibrate_and_add(const at::Tensor& x, BatchNorm2d& bn, SELayer& se, const at::Tensor& residual,
-                               ReLU& relu) {
-  if (can_fuse_training(x, bn) && !se.has_bias() && residual.sizes() == x.sizes() &&
-      residual.scalar_type() == x.scalar_type()) {
+at::Tensor recalibrate_and_add(const std::string& block, const at::Tensor& x, BatchNorm2d& bn, SELayer& se,
+                               const at::Tensor& residual, ReLU& relu) {
+  if (can_fuse_recalibration(x, bn, se, residual)) {
     return fused_recalibration(x, bn, se, residual);
   }
   at::Tensor out = se.forward(bn.forward(x));
+  if (!at::is_expandable_to(residual.sizes(), out.sizes())) {
+    throw Error("ERR_SENET_SHAPE", block + ": the residual has the shape " + shape_text(residual.sizes()) +
+                                       " and the block's output " + shape_text(out.sizes()));
+  }
   out += residual;
   return relu.forward(out);
 }
@@ -45,7 +52,7 @@ SEBasicBlock::SEBasicBlock(const BlockOptions& options) : Module("SEBasicBlock")
 at::Tensor SEBasicBlock::compute(const at::Tensor& input) {
   at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
   out = conv2->forward(out);
-  return recalibrate_and_add(out, *bn2, *se, downsample ? downsample->forward(input) : input, *relu);
+  return recalibrate_and_add(name(), out, *bn2, *se, downsample ? downsample->forward(input) : input, *relu);
 }
 
 void SEBasicBlock::check_input(const at::Tensor& input) const {
@@ -76,7 +83,7 @@ at::Tensor SEBottleneck::compute(const at::Tensor& input) {
   at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
   out = normalise_and_relu(conv2->forward(out), *bn2, *relu);
   out = conv3->forward(out);
-  return recalibrate_and_add(out, *bn3, *se, downsample ? downsample->forward(input) : input, *relu);
+  return recalibrate_and_add(name(), out, *bn3, *se, downsample ? downsample->forward(input) : input, *relu);
 }
 
 void SEBottleneck::check_input(const at::Tensor& input) const {
@@ -109,7 +116,7 @@ at::Tensor CifarSEBasicBlock::compute(const at::Tensor& input) {
   const at::Tensor residual = downsample ? downsample->forward(input) : input;
   at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
   out = conv2->forward(out);
-  return recalibrate_and_add(out, *bn2, *se, residual, *relu);
+  return recalibrate_and_add(name(), out, *bn2, *se, residual, *relu);
 }
 
 void CifarSEBasicBlock::check_input(const at::Tensor& input) const {

@@ -1,5 +1,10 @@
 #include "nn/se_layer.h"
 
+#include "core/error.h"
+#include "core/names.h"
+
+#include <ATen/ExpandUtils.h>
+
 namespace senet::nn {
 
 SELayer::SELayer(int64_t channel, int64_t reduction) : Module("SELayer"), channel(channel) {
@@ -18,7 +23,12 @@ SELayer::SELayer(int64_t channel, int64_t reduction) : Module("SELayer"), channe
 at::Tensor SELayer::compute(const at::Tensor& input) {
   const at::Tensor squeezed = avg_pool->forward(input).flatten(1);  // N x C
   const at::Tensor excitation = fc->forward(squeezed);              // N x C
-  return input * excitation.unsqueeze(-1).unsqueeze(-1);            // N x C x H x W
+  const at::Tensor factors = excitation.unsqueeze(-1).unsqueeze(-1);
+  if (!at::is_expandable_to(factors.sizes(), input.sizes())) {
+    throw Error("ERR_SENET_SHAPE", "SELayer: fc gives the shape " + shape_text(excitation.sizes()) +
+                                       " for an input of the shape " + shape_text(input.sizes()));
+  }
+  return input * factors;  // N x C x H x W
 }
 
 void SELayer::check_input(const at::Tensor& input) const {
@@ -30,9 +40,18 @@ Width SELayer::width() const {
   return {channel, channel};
 }
 
-bool SELayer::has_bias() const {
-  return dynamic_cast<const Linear&>(*fc->layers().at(0)).bias.defined() ||
-         dynamic_cast<const Linear&>(*fc->layers().at(2)).bias.defined();
+std::optional<Excitation> SELayer::excitation() const {
+  const auto& layers = fc->layers();
+  if (layers.size() != 4 || avg_pool->output_size != Size2{1, 1}) {
+    return std::nullopt;
+  }
+  const auto* squeeze = dynamic_cast<const Linear*>(layers[0].get());
+  const auto* excite = dynamic_cast<const Linear*>(layers[2].get());
+  if (squeeze == nullptr || dynamic_cast<const ReLU*>(layers[1].get()) == nullptr || excite == nullptr ||
+      dynamic_cast<const Sigmoid*>(layers[3].get()) == nullptr) {
+    return std::nullopt;
+  }
+  return Excitation{*squeeze, *excite};
 }
 
 }  // namespace senet::nn

@@ -31,6 +31,15 @@ std::shared_ptr<nn::Module> with_se(std::shared_ptr<nn::InceptionBlock> block, R
   return block;
 }
 
+// Every layer of the excitation with a bias, as in most networks but the original's.
+std::shared_ptr<nn::Module> with_biases(std::shared_ptr<nn::Module> module, nn::SELayer& se) {
+  for (const char* name : {"0", "2"}) {
+    const nn::Width width = se.fc->find_child(name)->width();
+    se.fc->replace_child(name, std::make_shared<nn::Linear>(width.input, width.output));
+  }
+  return module;
+}
+
 nn::BlockOptions block_options(int64_t inplanes, int64_t planes, int64_t stride, int64_t expansion) {
   nn::BlockOptions options{inplanes, planes, stride};
   options.reduction = 4;
@@ -49,6 +58,13 @@ std::vector<ModuleCase> module_cases() {
   std::vector<ModuleCase> cases = {
       {"SELayer", [] { return std::make_shared<nn::SELayer>(40, 8); }, 40, {{1, 1}, {5, 3}}},
       {"SELayer of 17", [] { return std::make_shared<nn::SELayer>(17, 4); }, 17, {{1, 9}}},
+      {"SELayer with biases",
+       [] {
+         auto layer = std::make_shared<nn::SELayer>(40, 8);
+         return with_biases(layer, *layer);
+       },
+       40,
+       {{5, 3}}},
       {"BatchNorm2d", [] { return std::make_shared<nn::BatchNorm2d>(19); }, 19, {{3, 5}}},
       {"Conv2d 7 x 1",
        [=] {
@@ -93,6 +109,13 @@ std::vector<ModuleCase> module_cases() {
        [] { return std::make_shared<nn::SEBottleneck>(block_options(64, 16, 1, 4)); },
        64,
        {{1, 1}, {7, 5}}},
+      {"SEBottleneck, SE with biases",
+       [] {
+         auto block = std::make_shared<nn::SEBottleneck>(block_options(64, 16, 1, 4));
+         return with_biases(block, *block->se);
+       },
+       64,
+       {{7, 5}}},
       {"SEBottleneck with downsample",
        [] { return std::make_shared<nn::SEBottleneck>(block_options(20, 12, 1, 4)); },
        20,

@@ -27,6 +27,7 @@ import { noGrad } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { expectRejection, expectThrow } from '../support/errors';
 import { numbers, relativeError } from '../support/parity';
+import { Temporary } from '../support/temporary';
 
 const wrong = (value: unknown): never => value as never;
 const keysOf = (module: Module<unknown>): string[] => [...module.stateDict().keys()];
@@ -324,6 +325,8 @@ describe('replacing modules', function () {
 });
 
 describe('compiling what users build', function () {
+  const temporary = new Temporary();
+  after(() => temporary.cleanUp());
   this.timeout(30_000);
 
   const networks: [string, () => Sequential, readonly number[]][] = [
@@ -412,10 +415,25 @@ describe('compiling what users build', function () {
     });
   }
 
-  it('refuses an SE layer with a bias, which eager runs', async () => {
-    const layer = new SELayer(8, 2);
-    layer.replaceModule('fc.0', new Linear(8, 4));
-    expect((await layer.forward(rand([1, 8, 2, 2]))).shape).to.deep.equal([1, 8, 2, 2]);
-    await expectRejection(layer.compile(), 'ERR_SENET_COMPILE', /bias/);
+  it('names an SELayer whose fc is another chain, and compiles one with biases', async () => {
+    manualSeed(8);
+    const model = se_resnet20({ numClasses: 2 });
+    model.replaceModule(
+      'layer1.0.se.fc',
+      new Sequential(new Linear(16, 4), new ReLU(), new Linear(4, 16), new Sigmoid()),
+    );
+    for (const kernels of [undefined, 'libtorch']) {
+      temporary.environment({ SENET_COMPILE_KERNELS: kernels });
+      await expectCompiledLikeItself(model, rand([1, 3, 8, 8]));
+    }
+    model.replaceModule(
+      'layer1.0.se.fc',
+      new Sequential(new Linear(16, 4), new Sigmoid(), new Linear(4, 16), new ReLU()),
+    );
+    await expectRejection(
+      model.compile(),
+      'ERR_SENET_COMPILE',
+      /SELayer \('layer1\.0\.se'\).*Linear, Sigmoid, Linear, ReLU;/,
+    );
   });
 });
