@@ -86,7 +86,7 @@ interface Call<W extends Work, Result> {
   /** Aborts when the call leaves without an answer. */
   readonly controller: AbortController;
   left: boolean;
-  readonly settle: (error?: unknown) => void;
+  readonly settle: (error?: Error) => void;
 }
 
 export class Pipeline<W extends Work, Result> {
@@ -142,7 +142,7 @@ export class Pipeline<W extends Work, Result> {
       // One for each call, or for each work of a call, is no leak.
       setMaxListeners(0, controller.signal, ...(signal === undefined ? [] : [signal]));
       const onAbort = (): void => this.#leave(call, abortError(signal as AbortSignal));
-      const settle = (error?: unknown): void => {
+      const settle = (error?: Error): void => {
         signal?.removeEventListener('abort', onAbort);
         if (error === undefined) resolve(results);
         else reject(error);
@@ -217,7 +217,7 @@ export class Pipeline<W extends Work, Result> {
   }
 
   /** The only way out for a call: answered, or with an error. Its items give up their places. */
-  #leave(call: Call<W, Result>, error?: unknown): void {
+  #leave(call: Call<W, Result>, error?: Error): void {
     if (call.left) return;
     call.left = true;
     for (const item of call.items) {
