@@ -45,6 +45,10 @@ export const ERROR_CODES = {
     base: 'Error',
     meaning: 'A classifier has as many images waiting as its `batching.maxQueue` allows; try again later.',
   },
+  ERR_SENET_NAN_OUTPUT: {
+    base: 'Error',
+    meaning: 'The network gave no numbers for an image (NaN, or infinities that make its scores NaN).',
+  },
   ERR_SENET_BUSY: {
     base: 'Error',
     meaning: 'A job that uses this module, gradient or optimiser is queued or running; await it first.',

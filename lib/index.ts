@@ -168,8 +168,9 @@ export {
   type Classification,
   type ClassifyOptions,
   type ImageClassifierOptions,
-  type ImageSource,
 } from './vision/image-classifier';
+export type { ImageSource } from './vision/image-work';
+export type { QueueState } from './vision/pipeline';
 export type { Preprocessing } from './vision/preprocessing';
 export type { InitOptions } from './models/options';
 

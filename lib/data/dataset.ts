@@ -25,6 +25,11 @@ export interface SampleBatch {
 
 export interface GetOptions {
   signal?: AbortSignal;
+  /**
+   * To be awaited before a sample of so many bytes is made, such as the pixels of a picture whose header was read: the
+   * loader reads several samples at a time, and bounds what they take before they are transformed.
+   */
+  reserve?: (bytes: number) => Promise<void>;
 }
 
 /**

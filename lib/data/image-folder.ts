@@ -9,7 +9,7 @@ import { printable } from '../checkpoint/problems';
 import { makeError } from '../errors';
 import { abortError } from '../tensor/jobs';
 import { checkBoolean, checkInteger, checkOptions, checkString, describe } from '../tensor/options';
-import { decodeImage } from '../vision/decode';
+import { openImage } from '../vision/decode';
 import { toPixels } from '../vision/preprocessing';
 import type { Dataset, GetOptions, Sample } from './dataset';
 
@@ -115,7 +115,9 @@ export class ImageFolder implements Dataset {
       checkInteger(index, 'dataset index', 0, this.length - 1)
     ] as ImageFile;
     refuseAborted(options?.signal);
-    const pixels = await toPixels(await decodeImage(file), options?.signal);
+    const opened = await openImage(file);
+    await options?.reserve?.(opened.pixelBytes);
+    const pixels = await toPixels(await opened.decode(), options?.signal);
     const image = pixels.select(0, 0);
     pixels.dispose();
     return { image, label };

@@ -12,6 +12,7 @@ import { ops } from '../tensor/ops';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { adopt, currentScope, detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
+import { ByteBudget, PIXEL_BYTES } from '../vision/byte-budget';
 import type { Dataset, Sample, SampleBatch } from './dataset';
 import { Random } from './random';
 import {
@@ -134,6 +135,8 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
   readonly #skipCorrupt: boolean;
   readonly #signal: AbortSignal | undefined;
   readonly #skipped = new Map<number, SkippedSample>();
+  /** Of what samples take while they are read and transformed: of this loader's, so that a transform may use another. */
+  readonly #budget = new ByteBudget(PIXEL_BYTES);
   #seed: number;
   #epoch = 0;
   #position = 0;
@@ -405,10 +408,12 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
         try {
           if (making.signal.aborted) throw abortError(making.signal);
           // Intermediates go at once: a batch of large photographs would not fit into memory.
+          const hold = this.#budget.hold(making.signal);
           samples[place] = await tidy(async () => {
-            const read = given === null ? this.#dataset?.get(index, { signal: making.signal }) : given[place];
+            const options = { signal: making.signal, reserve: hold.reserve };
+            const read = given === null ? this.#dataset?.get(index, options) : given[place];
             return holding(await this.#transformed((await read) as T, index, making));
-          });
+          }).finally(hold.release);
         } catch (error) {
           if (this.#isSkipped(index, error)) continue;
           errors.set(place, error);

@@ -49,7 +49,7 @@ export interface EvaluateOptions {
 /**
  * Runs a network over a loader in evaluation mode, without gradients, and puts its mode back.
  *
- * @throws (rejects) ERR_SENET_LABELS if a label is outside the network's classes; what the loader and `onBatch` throw
+ * @throws (rejects) ERR_SENET_LABELS if a label is outside the network's classes; ERR_SENET_NAN_OUTPUT; what the loader and `onBatch` throw
  */
 export async function evaluate(
   model: Module<unknown>,
@@ -77,7 +77,7 @@ export async function evaluate(
           const scores = logits.to('float32').softmax(1).toTypedArray() as Float32Array;
           for (const [row, label] of known.entries()) {
             const own = scores.subarray(row * classes, (row + 1) * classes);
-            const prediction = indexOfLargest(own);
+            const prediction = indexOfLargest(own, `evaluation: sample ${indices[row] ?? count + row}`);
             for (let size = confusion.length; size < classes; size++)
               confusion.push(new Array<number>(classes).fill(0));
             const counts = confusion[label] as number[];
@@ -114,10 +114,17 @@ export async function evaluate(
   return { count, loss: lossSum / count, accuracy: right / count, confusion, mistakes };
 }
 
-function indexOfLargest(values: Float32Array): number {
+function indexOfLargest(scores: Float32Array, where: string): number {
   let best = 0;
-  for (let index = 1; index < values.length; index++)
-    if ((values[index] as number) > (values[best] as number)) best = index;
+  for (const [index, score] of scores.entries()) {
+    // No score is larger than NaN: class 0 would be the answer.
+    if (Number.isNaN(score))
+      throw makeError(
+        'ERR_SENET_NAN_OUTPUT',
+        `${where}: expected numbers from the network, its scores are NaN`,
+      );
+    if (score > (scores[best] as number)) best = index;
+  }
   return best;
 }
 

@@ -42,10 +42,29 @@ export interface DecodedImage {
   readonly height: number;
 }
 
+/** An image whose header was read. */
+export interface EncodedImage {
+  /** Most that `decode` holds of pixels at a time, in bytes. */
+  readonly pixelBytes: number;
+  /** @throws (rejects) ERR_SENET_IMAGE (damaged) */
+  readonly decode: () => Promise<DecodedImage>;
+}
+
+/** Height and width that are wanted of an image, from its own. */
+export type WantedSize = (height: number, width: number) => readonly [height: number, width: number];
+
+/** `openImage` and `decode` in one. */
+export async function decodeImage(
+  source: string | Uint8Array,
+  wantedSize?: WantedSize,
+): Promise<DecodedImage> {
+  return (await openImage(source, wantedSize)).decode();
+}
+
 /**
- * Decodes a JPEG, PNG, WebP, AVIF, GIF or TIFF image.
+ * Reads the header of a JPEG, PNG, WebP, AVIF, GIF or TIFF image: what its pixels will take is known before they are made.
  *
- * @param source - a path, or the bytes of a file
+ * @param source - a path, or the bytes of a file, which are copied
  * @param wantedSize - where given, a JPEG may come smaller than it is, though not below twice the height and width that
  *   this function gives for its own. libjpeg then leaves out what would not be seen (it scales blocks by their
  *   frequencies) and the rest is resized: much faster, and not Pillow's pixels.
@@ -53,10 +72,7 @@ export interface DecodedImage {
  *   `MAX_PIXELS`), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE (a folder, no permission), ERR_SENET_BUFFER (detached,
  *   shared or resizable), ERR_SENET_ARG_TYPE
  */
-export async function decodeImage(
-  source: string | Uint8Array,
-  wantedSize?: (height: number, width: number) => readonly [height: number, width: number],
-): Promise<DecodedImage> {
+export async function openImage(source: string | Uint8Array, wantedSize?: WantedSize): Promise<EncodedImage> {
   const label = typeof source === 'string' ? printable(source, 1000) : 'image bytes';
   const bytes = await readBytes(source, label);
   if (bytes.length === 0) {
@@ -70,20 +86,24 @@ export async function decodeImage(
     );
   }
   if (format === 'gif') clearGifTransparency(bytes);
-  try {
-    return await decode(bytes, label, format === 'jpeg' ? wantedSize : undefined);
-  } catch (cause) {
+  const coded = (cause: unknown): never => {
     if (!(cause instanceof Error) || 'code' in cause) throw cause;
     const reason = printable(cause.message.trim(), 300);
     throw makeError('ERR_SENET_IMAGE', `${label}: cannot be decoded as ${format}: ${reason}`, { cause });
-  }
+  };
+  const { pixelBytes, decode } = await openBytes(
+    bytes,
+    label,
+    format === 'jpeg' ? wantedSize : undefined,
+  ).catch(coded);
+  return { pixelBytes, decode: () => decode().catch(coded) };
 }
 
-async function decode(
+async function openBytes(
   bytes: Buffer,
   label: string,
-  wantedSize: Parameters<typeof decodeImage>[1],
-): Promise<DecodedImage> {
+  wantedSize: WantedSize | undefined,
+): Promise<EncodedImage> {
   const decoder = await loadDecoder();
   // As tolerant as Pillow: damage is an error, an odd header is not.
   const options: sharp.SharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: MAX_PIXELS };
@@ -95,24 +115,38 @@ async function decode(
       `${label}: expected at most ${MAX_PIXELS} pixels, the image has ${width} x ${height}`,
     );
   }
-  const image = decoder(bytes, options).autoOrient();
   const cmyk = space === 'cmyk';
-  if (wantedSize !== undefined && !cmyk) {
-    const { autoOrient: upright } = metadata;
-    const [leastHeight, leastWidth] = wantedSize(upright.height, upright.width).map((side) => 2 * side);
-    const shrink = Math.min(upright.height / (leastHeight ?? 1), upright.width / (leastWidth ?? 1));
-    if (shrink >= LEAST_SHRINK) image.resize(leastWidth, leastHeight, { fit: 'fill', kernel: 'linear' });
-  }
-  // sharp would convert CMYK by a colour profile; Pillow multiplies.
-  const pixels = cmyk
-    ? image.pipelineColourspace('cmyk').toColourspace('cmyk')
-    : image.removeAlpha().toColourspace('srgb');
-  const { data, info } = await pixels.raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true });
-  const channels = cmyk ? 4 : 3;
-  if (data.length !== info.width * info.height * channels) {
-    throw new Error(`${info.channels} channels of ${space} are not supported`);
-  }
-  return { data: cmyk ? cmykToRgb(data) : data, width: info.width, height: info.height };
+  const smaller = cmyk ? undefined : shrunkSize(metadata.autoOrient, wantedSize);
+  const pixels = smaller === undefined ? width * height : smaller.height * smaller.width;
+  return {
+    pixelBytes: pixels * (cmyk ? 4 + 3 : 3),
+    decode: async () => {
+      const image = decoder(bytes, options).autoOrient();
+      if (smaller !== undefined)
+        image.resize(smaller.width, smaller.height, { fit: 'fill', kernel: 'linear' });
+      // sharp would convert CMYK by a colour profile; Pillow multiplies.
+      const raw = cmyk
+        ? image.pipelineColourspace('cmyk').toColourspace('cmyk')
+        : image.removeAlpha().toColourspace('srgb');
+      const { data, info } = await raw.raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true });
+      const channels = cmyk ? 4 : 3;
+      if (data.length !== info.width * info.height * channels) {
+        throw new Error(`${info.channels} channels of ${space} are not supported`);
+      }
+      return { data: cmyk ? cmykToRgb(data) : data, width: info.width, height: info.height };
+    },
+  };
+}
+
+/** What a JPEG of this size is decoded to where that may be smaller; undefined if it is too small for that. */
+function shrunkSize(
+  { height, width }: { height: number; width: number },
+  wantedSize: WantedSize | undefined,
+): { height: number; width: number } | undefined {
+  if (wantedSize === undefined) return undefined;
+  const [wantedHeight, wantedWidth] = wantedSize(height, width);
+  const least = { height: 2 * wantedHeight, width: 2 * wantedWidth };
+  return Math.min(height / least.height, width / least.width) >= LEAST_SHRINK ? least : undefined;
 }
 
 /** Pillow's conversion: each colour times black, in integers. */

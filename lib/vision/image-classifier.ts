@@ -1,10 +1,7 @@
 /**
  * ImageClassifier: a model with its weights, labels and preprocessing, from image to labels with scores.
- * Decoding is `decode`'s, pixels are `preprocessing`'s; here they are put together, batched and kept in step with
- * abort and dispose.
+ * What becomes of one image is `image-work`'s, which goes when is `pipeline`'s; here they meet the network.
  */
-import { setMaxListeners } from 'node:events';
-
 import type { Device, DType } from '../binding';
 import { load as loadStateDict } from '../checkpoint/load';
 import type { StateDict } from '../checkpoint/state-dict';
@@ -16,11 +13,11 @@ import { Module } from '../nn/module';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
 import { abortError } from '../tensor/jobs';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
-import { noGrad, tidy } from '../tensor/scope';
+import { detached, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { Batcher } from './batcher';
-import { decodeImage, loadDecoder } from './decode';
-import { Gate } from './gate';
+import { ByteBudget, PIXEL_BYTES } from './byte-budget';
+import { loadDecoder } from './decode';
+import { checkSource, ImageWork, type ImageSource } from './image-work';
 import {
   countClasses,
   createFor,
@@ -32,15 +29,8 @@ import {
   toFile,
   type Network,
 } from './network';
-import {
-  checkPreprocessing,
-  PLAIN,
-  preprocess,
-  resizedSize,
-  run,
-  toPixels,
-  type Preprocessing,
-} from './preprocessing';
+import { Pipeline, type QueueState } from './pipeline';
+import { checkPreprocessing, PLAIN, preprocess, run, type Preprocessing } from './preprocessing';
 import { PUBLISHED_WEIGHTS } from './weights';
 
 export interface ImageClassifierOptions {
@@ -86,7 +76,8 @@ export interface BatchingOptions {
   delay?: number;
   /**
    * Images that may be accepted and not yet answered, 1 to 1,000,000. Default 1,024. Beyond it `classify` rejects with
-   * ERR_SENET_QUEUE_FULL. An array counts as at most two batches, since it takes its images up one after the other.
+   * ERR_SENET_QUEUE_FULL, before it reads anything. A server gives as many as it answers in the time that its callers
+   * wait. An array counts as at most two batches, since it takes its images up one after the other.
    */
   maxQueue?: number;
 }
@@ -105,9 +96,6 @@ export interface Classification {
   readonly score: number;
 }
 
-/** A path, the bytes of an image file, or a tensor: uint8 C x H x W with C 1 or 3 (pixels), or floating 3 x H x W (preprocessed). */
-export type ImageSource = string | Uint8Array | Tensor;
-
 const LOAD_OPTIONS = [
   'weights',
   'labels',
@@ -121,8 +109,8 @@ const LOAD_OPTIONS = [
   'signal',
 ] as const;
 const BATCHING = { maxBatch: 16, delay: 0, maxQueue: 1024 };
-/** So many bytes of pixels may wait for preprocessing before no further image is decoded. */
-const MAX_PIXEL_BYTES = 128 * 2 ** 20;
+/** Of all classifiers of this thread. */
+const pixelBudget = new ByteBudget(PIXEL_BYTES);
 /** Longest `batching.delay`, in milliseconds. */
 const MAX_DELAY = 60_000;
 
@@ -140,15 +128,7 @@ export class ImageClassifier {
   readonly preprocessing: Preprocessing;
   readonly #network: Network;
   readonly #shrinkOnLoad: boolean;
-  readonly #maxQueue: number;
-  /** Of one array: one batch that runs, and one that is made ready meanwhile. */
-  readonly #maxTogether: number;
-  readonly #batcher: Batcher<Input, Classification[]>;
-  readonly #decoding: Gate;
-  /** Bytes of pixels that are decoded and not preprocessed: resizing many is a job, and may wait for a forward. */
-  #pixelBytes = 0;
-  /** Images, or places that an array takes up, that are not answered. */
-  #accepted = 0;
+  readonly #pipeline: Pipeline<ImageWork, Classification[]>;
   readonly #running = new Set<Promise<unknown>>();
   #disposed = false;
 
@@ -157,26 +137,19 @@ export class ImageClassifier {
     labels: readonly string[],
     preprocessing: Preprocessing,
     shrinkOnLoad: boolean,
-    { maxBatch, delay, maxQueue }: Required<BatchingOptions>,
+    batching: Required<BatchingOptions>,
   ) {
     this.#network = network;
     this.labels = labels;
     this.preprocessing = preprocessing;
     this.#shrinkOnLoad = shrinkOnLoad;
-    this.#maxQueue = maxQueue;
-    this.#maxTogether = 2 * maxBatch;
-    this.#batcher = new Batcher({
-      maxBatch,
-      delay,
+    this.#pipeline = new Pipeline({
+      ...batching,
+      decoders: concurrentDecodes(),
+      budget: pixelBudget,
       lanes: () => binding.configuration().workers,
-      run: (inputs) => inScope(() => this.#runBatch(inputs)),
+      run: (works) => detached(null, () => tidy(() => this.#runBatch(works))),
     });
-    const together = concurrentDecodes();
-    // What is ready waits in memory: no more is decoded than the next batches take.
-    this.#decoding = new Gate(
-      (inside) =>
-        inside < together && this.#batcher.size < this.#maxTogether && this.#pixelBytes < MAX_PIXEL_BYTES,
-    );
   }
 
   /**
@@ -288,7 +261,8 @@ export class ImageClassifier {
    * @returns the best labels of the image, best first; for an array one such list for each image
    * @throws (rejects) ERR_SENET_IMAGE, ERR_SENET_IMAGE_SIZE, ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE,
    *   ERR_SENET_BUFFER, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_SHAPE,
-   *   ERR_SENET_DTYPE, ERR_SENET_LABELS, ERR_SENET_QUEUE_FULL, ERR_SENET_DISPOSED, ERR_SENET_ABORTED
+   *   ERR_SENET_DTYPE, ERR_SENET_LABELS, ERR_SENET_NAN_OUTPUT, ERR_SENET_QUEUE_FULL, ERR_SENET_DISPOSED,
+   *   ERR_SENET_ABORTED
    */
   classify(image: ImageSource, options?: ClassifyOptions): Promise<Classification[]>;
   classify(images: readonly ImageSource[], options?: ClassifyOptions): Promise<Classification[][]>;
@@ -298,31 +272,21 @@ export class ImageClassifier {
   ): Promise<Classification[] | Classification[][]> {
     const { topK, signal } = this.#check(options, 'classify');
     const many = Array.isArray(images);
-    const sources = many ? [...(images as readonly ImageSource[])] : [images as ImageSource]; // the array is the caller's
-    for (const [index, source] of sources.entries()) {
-      if (typeof source === 'string' || source instanceof Uint8Array || Tensor.isTensor(source)) continue;
-      const place = many ? `images[${index}]` : 'image';
-      throw makeError(
-        'ERR_SENET_ARG_TYPE',
-        `classify: ${place}: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,
-      );
-    }
-    const places = Math.min(sources.length, this.#maxTogether, this.#maxQueue);
-    if (this.#accepted + places > this.#maxQueue) {
-      throw makeError(
-        'ERR_SENET_QUEUE_FULL',
-        `classify: ${this.#accepted} images are waiting and ${places} more do not fit: batching.maxQueue is ${this.#maxQueue}`,
-      );
-    }
-    this.#accepted += places;
-    const results = await this.#track(async (ownSignal) => {
-      try {
-        return await this.#classifySources(sources, places, topK, ownSignal);
-      } finally {
-        this.#accepted -= places;
-      }
-    }, signal);
+    const sources = many ? (images as readonly ImageSource[]) : [images as ImageSource];
+    for (const [index, source] of sources.entries()) checkSource(source, many ? `images[${index}]` : 'image');
+    const works = sources.map(
+      (source) => new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, topK),
+    );
+    const results = await this.#track(this.#pipeline.run(works, signal));
     return many ? results : (results[0] as Classification[]);
+  }
+
+  /**
+   * How many images wait and run now, as a snapshot. A server refuses a request while `waiting + running` is `limit`,
+   * before it reads the body. `classifyBatch` is not in it.
+   */
+  get queue(): QueueState {
+    return this.#pipeline.queue;
   }
 
   /**
@@ -345,21 +309,24 @@ export class ImageClassifier {
         `classifyBatch: expected N x C x H x W with C 1 or 3, got [${shape.join(', ')}]`,
       );
     }
-    return this.#track(
-      (ownSignal) =>
-        inScope(async () => {
-          const x = await preprocess(pixels, this.preprocessing, ownSignal);
-          return this.#rank(x, new Array<number>(x.shape[0] as number).fill(topK));
-        }),
-      signal,
+    const running = detached(null, () =>
+      tidy(async () => {
+        const own = pixels.detach(); // the caller may dispose his, and his scope may end
+        const x = await preprocess(own, this.preprocessing, signal);
+        return this.#rank(x, new Array<number>(shape[0] as number).fill(topK));
+      }),
     );
+    const results = await untilAbort(this.#track(running), signal);
+    const nan = results.indexOf(null);
+    if (nan >= 0) throw nanError(`classifyBatch: pixels[${nan}]`);
+    return results as Classification[][];
   }
 
   /** Refuses new calls, waits for those that run or wait, and frees the network (a Module that was given stays). */
   async dispose(): Promise<void> {
     const first = !this.#disposed;
     this.#disposed = true;
-    await Promise.allSettled(this.#running);
+    await Promise.allSettled([this.#pipeline.close(), ...this.#running]);
     if (first) this.#network.dispose();
   }
 
@@ -379,139 +346,27 @@ export class ImageClassifier {
     return { topK, signal: checked };
   }
 
-  /**
-   * Runs `work` so that `dispose` waits for it, and rejects at once when the signal aborts; `work` then ends unseen. Its
-   * own signal takes any number of listeners, of which the caller's signal would warn.
-   */
-  #track<T>(
-    work: (ownSignal: AbortSignal | undefined) => Promise<T>,
-    signal: AbortSignal | undefined,
-  ): Promise<T> {
-    const controller = signal && new AbortController();
-    if (controller !== undefined) setMaxListeners(0, controller.signal);
-    const running = work(controller?.signal);
+  /** `dispose` waits for it. */
+  #track<T>(running: Promise<T>): Promise<T> {
     this.#running.add(running);
     const forget = (): void => void this.#running.delete(running);
     running.then(forget, forget);
-    if (signal === undefined) return running;
-    return new Promise((resolve, reject) => {
-      const onAbort = (): void => {
-        controller?.abort(signal.reason);
-        reject(abortError(signal));
-      };
-      signal.addEventListener('abort', onAbort, { once: true });
-      running.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-    });
-  }
-
-  /** All images, `places` at a time; after a failure no further one is taken up. */
-  async #classifySources(
-    sources: readonly ImageSource[],
-    places: number,
-    topK: number,
-    signal: AbortSignal | undefined,
-  ): Promise<Classification[][]> {
-    const results = new Array<Classification[]>(sources.length);
-    const failures: unknown[] = [];
-    let next = 0;
-    const work = async (): Promise<void> => {
-      while (next < sources.length && failures.length === 0) {
-        const index = next++;
-        try {
-          results[index] = await this.#classifyOne(sources[index] as ImageSource, topK, signal);
-        } catch (error) {
-          failures.push(error);
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: places }, work));
-    if (failures.length > 0) throw failures[0];
-    return results;
-  }
-
-  /** In a scope of its own, which outlives that of the caller: inputs that wait belong to the queue. */
-  #classifyOne(
-    source: ImageSource,
-    topK: number,
-    signal: AbortSignal | undefined,
-  ): Promise<Classification[]> {
-    return inScope(async () => {
-      const x = await this.#toInput(source, signal);
-      return this.#batcher.add(x.shape.join(' x '), { x, topK }, signal);
-    });
-  }
-
-  /** 1 x 3 x H x W, float32. */
-  async #toInput(source: ImageSource, signal: AbortSignal | undefined): Promise<Tensor> {
-    throwIfAborted(signal);
-    if (!Tensor.isTensor(source)) {
-      return this.#prepare(async () => {
-        const { size } = this.preprocessing;
-        const wanted = (height: number, width: number): [number, number] => resizedSize(size, height, width);
-        return toPixels(await decodeImage(source, this.#shrinkOnLoad ? wanted : undefined), signal);
-      }, signal);
-    }
-    const { shape, dtype } = source;
-    const [channels = 0] = shape;
-    const preprocessed = isFloating(dtype);
-    if (!preprocessed && dtype !== 'uint8') {
-      throw makeError(
-        'ERR_SENET_DTYPE',
-        `classify: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`,
-      );
-    }
-    if (shape.length !== 3 || shape.includes(0) || !(channels === 3 || (channels === 1 && !preprocessed))) {
-      throw makeError(
-        'ERR_SENET_SHAPE',
-        `classify: expected an image tensor of channels x height x width, 3 channels${preprocessed ? '' : ' or 1'}, got [${shape.join(', ')}]`,
-      );
-    }
-    // A tensor of our own, though on the same memory: the caller may dispose its one meanwhile.
-    const one = source.to('cpu').unsqueeze(0);
-    if (preprocessed) return one.detach().to('float32');
-    return this.#prepare(() => Promise.resolve(one), signal);
-  }
-
-  /** Pixels, when it is their turn, to a model's input. */
-  #prepare(toPixels: () => Promise<Tensor>, signal: AbortSignal | undefined): Promise<Tensor> {
-    // A scope of its own: the pixels of a large photograph must not wait for the batch.
-    return tidy(async () => {
-      const pixels = await this.#decoding.run(() => {
-        throwIfAborted(signal);
-        return toPixels();
-      });
-      const bytes = pixels.numel;
-      this.#pixelBytes += bytes;
-      try {
-        return await preprocess(pixels, this.preprocessing, signal);
-      } finally {
-        this.#pixelBytes -= bytes;
-        this.#decoding.update();
-      }
-    });
+    return running;
   }
 
   /** Inputs of one shape. */
-  async #runBatch(inputs: readonly Input[]): Promise<Classification[][]> {
-    this.#decoding.update();
-    const [first] = inputs as readonly [Input];
-    const batch =
-      inputs.length === 1
-        ? first.x
-        : await run(
-            undefined,
-            'aten::cat',
-            inputs.map(({ x }) => x),
-            0,
-          );
-    return this.#rank(
+  async #runBatch(works: readonly ImageWork[]): Promise<(Classification[] | Error)[]> {
+    const inputs = works.map(({ input }) => input);
+    const batch = inputs.length === 1 ? (inputs[0] as Tensor) : await run(undefined, 'aten::cat', inputs, 0);
+    const results = await this.#rank(
       batch,
-      inputs.map(({ topK }) => topK),
+      works.map(({ topK }) => topK),
     );
+    return results.map((labels) => labels ?? nanError('classify: image'));
   }
 
-  /** The best classes for each image of a batch, as many as `topK` says for that image. */
-  async #rank(input: Tensor, topK: readonly number[]): Promise<Classification[][]> {
+  /** The best classes for each image of a batch, as many as `topK` says for that image; null where its scores are NaN. */
+  async #rank(input: Tensor, topK: readonly number[]): Promise<(Classification[] | null)[]> {
     const logits = await this.#network.forward(input);
     const [count, classes] = logits.shape;
     if (logits.shape.length !== 2 || count !== topK.length || classes === undefined) {
@@ -527,7 +382,9 @@ export class ImageClassifier {
       );
     }
     const probabilities = logits.to('cpu').to('float32').softmax(1);
+    const sums = probabilities.sum(1).toTypedArray() as Float32Array; // NaN with any score that is
     return topK.map((wanted, image) => {
+      if (Number.isNaN(sums[image])) return null;
       // One by one: which of several equal scores come first depends on how many are wanted.
       const { values, indices } = probabilities.select(0, image).topk(Math.min(wanted, classes));
       const scores = values.toTypedArray() as Float32Array;
@@ -537,13 +394,6 @@ export class ImageClassifier {
       });
     });
   }
-}
-
-/** What waits for a batch. */
-interface Input {
-  /** 1 x 3 x height x width, float32, of the scope of its image. */
-  readonly x: Tensor;
-  readonly topK: number;
 }
 
 function checkBatching(given: BatchingOptions | undefined): Required<BatchingOptions> {
@@ -568,10 +418,23 @@ function concurrentDecodes(): number {
   return Math.max(1, Math.min(binding.configuration().availableThreads, pool - 1));
 }
 
-function inScope<T>(work: () => Promise<T>): Promise<T> {
-  return tidy(() => noGrad(work));
-}
-
 function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw abortError(signal);
+}
+
+function nanError(where: string): Error {
+  return makeError(
+    'ERR_SENET_NAN_OUTPUT',
+    `${where}: expected numbers from the network, its scores are NaN; look at the weights and the preprocessing`,
+  );
+}
+
+/** Rejects at once when the signal aborts; the work then ends unseen. */
+function untilAbort<T>(running: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return running;
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(abortError(signal));
+    signal.addEventListener('abort', onAbort, { once: true });
+    running.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
 }

@@ -139,11 +139,11 @@ function checkPair(value: unknown, where: string): void {
  *
  * @param pixels - uint8, N x C x H x W with one (grey) or three (RGB) channels
  * @returns float32, N x 3 x height x width
+ * @param signal - ends it before the next step: a step that was begun holds its tensors until it is done
  * @throws (rejects) ERR_SENET_IMAGE_SIZE if the image would become too large; ERR_SENET_ABORTED
  */
 export function preprocess(pixels: Tensor, record: Preprocessing, signal?: AbortSignal): Promise<Tensor> {
   return tidy(async () => {
-    if (signal?.aborted === true) throw abortError(signal);
     let x = pixels;
     if (record.channels === 'grey-repeated' && x.shape[1] === 3) x = await toGrey(x, signal);
     const [, , height, width] = x.shape as [number, number, number, number];
@@ -155,7 +155,7 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
       );
     }
     if (newHeight !== height || newWidth !== width)
-      x = await resize(x, [newHeight, newWidth], record.interpolation, signal);
+      x = await resize(x, [newHeight, newWidth], record.interpolation);
     if (record.crop !== null) x = centreCrop(x, record.crop);
     if (record.pad > 0)
       x = await run(signal, 'aten::constant_pad_nd', x, new Array<number>(4).fill(record.pad), 0);
@@ -171,14 +171,13 @@ async function resize(
   x: Tensor,
   [newHeight, newWidth]: readonly [number, number],
   interpolation: Preprocessing['interpolation'],
-  signal: AbortSignal | undefined,
 ): Promise<Tensor> {
   const [count, channels, height, width] = x.shape as [number, number, number, number];
   const elements = count * channels * Math.max(height * width, newHeight * newWidth);
   const name = `aten::_upsample_${interpolation}2d_aa`;
   const given = [x, [newHeight, newWidth], false, null, null];
   if (elements <= INLINE_RESIZE_ELEMENTS) return ops.call(name, ...given) as Tensor;
-  return (await ops.callAsync(name, ...given, { signal })) as Tensor;
+  return (await ops.callAsync(name, ...given)) as Tensor;
 }
 
 /** Height and width after the resize step, as `torchvision.transforms.Resize` computes them. */
@@ -227,18 +226,15 @@ function perChannel(values: readonly number[]): Tensor {
   return tensor(Float32Array.from(values), { shape: [values.length, 1, 1] });
 }
 
-/** One operator: here if it is short, as a job if it is not. */
+/** One operator, unless the signal has aborted: here if it is short, as a job if it is not. */
 export async function run(
   signal: AbortSignal | undefined,
   name: string,
   x: Tensor | Tensor[],
   ...args: unknown[]
 ): Promise<Tensor> {
+  if (signal?.aborted === true) throw abortError(signal);
   const elements = Array.isArray(x) ? x.reduce((sum, one) => sum + one.numel, 0) : x.numel;
   if (elements <= INLINE_ELEMENTS) return ops.call(name, x, ...args) as Tensor;
-  const last = args.at(-1);
-  const keywords =
-    typeof last === 'object' && last !== null && !Array.isArray(last) && !Tensor.isTensor(last);
-  const positional = keywords ? args.slice(0, -1) : args;
-  return (await ops.callAsync(name, x, ...positional, { ...(keywords ? last : {}), signal })) as Tensor;
+  return (await ops.callAsync(name, x, ...args)) as Tensor;
 }

@@ -13,6 +13,7 @@ import {
   se_resnet20,
   tensor,
   tidy,
+  zeros,
   type BatchingOptions,
   type Classification,
   type Tensor,
@@ -222,6 +223,80 @@ describe('batching', () => {
     await classifier.dispose();
   });
 
+  it('callers that leave while they wait let those behind them go on, and dispose settles', async () => {
+    const classifier = await ImageClassifier.load(se_resnet20(), {
+      preprocessing: { size: null, mean: [0.5], std: [0.25] },
+      batching: { maxBatch: 1 },
+    });
+    const pixels = zeros([3, 32, 32], { dtype: 'uint8' });
+    let goOn = (): void => undefined;
+    const held = new Promise<void>((resolve) => (goOn = resolve));
+    // eslint-disable-next-line @typescript-eslint/unbound-method -- called with its own `this`, and put back at the end
+    const forward = CompiledModel.prototype.forward;
+    CompiledModel.prototype.forward = async function (x, options) {
+      await held;
+      return forward.call(this, x, options);
+    };
+    try {
+      const first = classifier.classify(pixels);
+      await turn();
+      await turn();
+      expect(classifier.queue).to.deep.equal({ waiting: 0, running: 1, limit: 1024 });
+      const controller = new AbortController();
+      const { signal } = controller;
+      const leaving = Promise.allSettled(
+        Array.from({ length: 40 }, () => classifier.classify([pixels, PHOTO], { signal })),
+      );
+      await turn();
+      const behind = [classifier.classify(pixels), classifier.classify(PHOTO), classifier.classify(pixels)];
+      expect(classifier.queue).to.deep.equal({ waiting: 83, running: 1, limit: 1024 });
+      controller.abort();
+      expect(classifier.queue).to.deep.equal({ waiting: 3, running: 1, limit: 1024 });
+      goOn();
+      expect((await leaving).map(({ status }) => status)).to.deep.equal(new Array(40).fill('rejected'));
+      await Promise.all([first, ...behind]);
+      await classifier.dispose();
+      expect(classifier.queue).to.deep.equal({ waiting: 0, running: 0, limit: 1024 });
+    } finally {
+      CompiledModel.prototype.forward = forward;
+    }
+  });
+
+  it('two classifiers share nothing but memory: one that stands still holds nobody up', async () => {
+    const [standing, going] = await Promise.all([load(), load()]);
+    const controller = new AbortController();
+    const stuck = standing.classify(new Array<string>(20).fill(PHOTO), { signal: controller.signal });
+    const answers = Promise.all(images.map((image) => going.classify(image)));
+    await Promise.all([expectRejection(stuck, 'ERR_SENET_ABORTED'), turn().then(() => controller.abort())]);
+    const disposed = standing.dispose();
+    (await answers).forEach((result, index) => expectSame(result, expected[index] ?? []));
+    await Promise.all([disposed, going.dispose()]);
+  });
+
+  it('a full queue is refused before any file is read', async () => {
+    const classifier = await load({ maxQueue: 1 });
+    const first = classifier.classify(images[0] ?? '');
+    await expectRejection(classifier.classify(path.join(__dirname, 'none.png')), 'ERR_SENET_QUEUE_FULL');
+    await first;
+    await expectRejection(classifier.classify(path.join(__dirname, 'none.png')), 'ERR_SENET_FILE_NOT_FOUND');
+    await classifier.dispose();
+  });
+
+  it('tensors of an array, and of classifyBatch, may be disposed once it is called', async () => {
+    const classifier = await load({ maxBatch: 1 });
+    const x = randn([3, 32, 32]);
+    const alone = await classifier.classify(x);
+    const many = Array.from({ length: 6 }, () => x.clone());
+    const call = classifier.classify(many);
+    for (const one of many) one.dispose();
+    for (const result of await call) expectSame(result, alone);
+    const pixels = zeros([2, 3, 28, 28], { dtype: 'uint8' });
+    const batch = tidy(() => ({ call: classifier.classifyBatch(pixels) }));
+    pixels.dispose();
+    expect(await batch.call).to.have.lengthOf(2);
+    await classifier.dispose();
+  });
+
   it('a delay gathers callers of several turns', async () => {
     // It goes when it is full, long before the delay is over.
     const classifier = await load({ delay: 60_000, maxBatch: 3 });
@@ -283,7 +358,7 @@ describe('batching', () => {
   it('one signal serves many calls without a warning', async () => {
     const classifier = await load();
     const { signal } = new AbortController();
-    await classifier.classify(images, { signal });
+    await Promise.all(images.map(() => classifier.classify(images, { signal })));
     await classifier.dispose();
   });
 

@@ -84,6 +84,17 @@ describe('ImageFolder', () => {
     );
     expect(bytesOf(image)).to.deep.equal(planes);
 
+    let reserved = 0;
+    const refuses = new Error('no room');
+    const reserve = (bytes: number): Promise<void> => {
+      reserved = bytes;
+      return Promise.reject(refuses);
+    };
+    expect(await Promise.resolve(dataset.get(4, { reserve })).catch((error: unknown) => error)).to.equal(
+      refuses,
+    );
+    expect(reserved).to.equal(data.length); // before it was decoded
+
     const only = await ImageFolder.open(root, { extensions: ['GIF', '.jpg', 'webp'] });
     expect(only.length).to.equal(4);
   });

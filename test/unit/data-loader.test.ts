@@ -1,5 +1,5 @@
 /** The loader: order, batches, resuming, prefetching, ownership of tensors, abort, corrupt samples, errors. */
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises';
 
 import { expect } from 'chai';
 import fc from 'fast-check';
@@ -385,6 +385,47 @@ describe('DataLoader', () => {
     };
     await expectRejection(epochOf(new DataLoader(denied, { skipCorrupt: true })), 'ERR_SENET_FILE');
     expectNoLeak();
+  });
+
+  it('reads one sample at a time that is larger than the memory for pixels, and small ones together', async () => {
+    const GIGABYTE = 2 ** 30;
+    let [inside, most, small] = [0, 0, 0];
+    const inTransform: Transform = {
+      forward: async (images) => {
+        await turn();
+        inside--;
+        return images.add(0);
+      },
+    };
+    const dataset: Dataset = {
+      length: 12,
+      get: async (index, options) => {
+        if (index < 6) {
+          // In two pieces, none of which waits for the other.
+          await Promise.all([options?.reserve?.(GIGABYTE), options?.reserve?.(GIGABYTE)]);
+          most = Math.max(most, ++inside);
+        } else {
+          await options?.reserve?.(1000);
+          small = Math.max(small, ++inside);
+        }
+        await turn();
+        return { image: zeros([3, 4, 4], { dtype: 'uint8' }), label: index };
+      },
+    };
+    const loader = new DataLoader(
+      new Subset(
+        dataset,
+        Array.from({ length: 12 }, (_, index) => index),
+      ),
+      {
+        batchSize: 6,
+        transform: inTransform,
+      },
+    );
+    const labels: number[] = [];
+    for await (const batch of loader) labels.push(...Array.from(batch.labels.toTypedArray(), Number));
+    expect(labels).to.deep.equal(Array.from({ length: 12 }, (_, index) => index));
+    expect([most, small]).to.deep.equal([1, 6]);
   });
 
   it('takes arrays, whose tensors it leaves alone', async () => {

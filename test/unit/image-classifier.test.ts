@@ -436,6 +436,54 @@ describe('ImageClassifier', () => {
     });
   });
 
+  describe('scores that are no numbers', () => {
+    /** Its logits are the means of the channels. */
+    class Means extends Module {
+      override forward(x: Tensor): Promise<Tensor> {
+        return Promise.resolve(x.mean([2, 3]));
+      }
+    }
+    let classifier: ImageClassifier;
+    before(async () => {
+      classifier = await ImageClassifier.load(new Means(), { preprocessing: CIFAR });
+    });
+    after(() => classifier.dispose());
+    const image = (...channels: number[]): Tensor =>
+      tensor(Float32Array.from(channels), { shape: [3, 1, 1] }).expand([3, 4, 4]);
+
+    it('reject, and the other images of the batch are answered', async () => {
+      const wrong = [
+        image(1, NaN, 0),
+        image(NaN, NaN, NaN),
+        image(Infinity, 0, 0),
+        image(-Infinity, -Infinity, -Infinity),
+      ];
+      const results = await Promise.allSettled(
+        [image(1, 3, 2), ...wrong, image(5, -Infinity, 4)].map((one) => classifier.classify(one)),
+      );
+      const outcomes = results.map((result) =>
+        result.status === 'fulfilled'
+          ? result.value.map(({ index }) => index)
+          : (result.reason as { code: string }).code,
+      );
+      expect(outcomes).to.deep.equal([[1, 2, 0], ...wrong.map(() => 'ERR_SENET_NAN_OUTPUT'), [0, 2, 1]]);
+      await expectRejection(
+        classifier.classify([image(1, 2, 3), image(NaN, 2, 3)], { topK: 1 }),
+        'ERR_SENET_NAN_OUTPUT',
+        /scores are NaN/,
+      );
+    });
+
+    it('reject classifyBatch too, which says which image it is', async () => {
+      const broken = await ImageClassifier.load(new Means(), {
+        preprocessing: { ...CIFAR, std: [Number.MIN_VALUE] }, // 0 in float32: what is not 0.5 is infinite
+      });
+      const pixels = zeros([2, 1, 32, 32], { dtype: 'uint8' });
+      await expectRejection(broken.classifyBatch(pixels), 'ERR_SENET_NAN_OUTPUT', /pixels\[0\]/);
+      await broken.dispose();
+    });
+  });
+
   describe('abort and dispose', () => {
     it('rejects when the signal was aborted before', async () => {
       const reason = new Error('enough');

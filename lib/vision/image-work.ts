@@ -1,0 +1,107 @@
+/**
+ * ImageWork: one image on its way through a classifier's pipeline, from what the caller gave to the network's input.
+ * Knows no other image and no network.
+ */
+import { makeError } from '../errors';
+import { isFloating } from '../tensor/dtype';
+import { describe } from '../tensor/options';
+import { detached, tidy, type Disposable } from '../tensor/scope';
+import { Tensor } from '../tensor/tensor';
+import type { Hold } from './byte-budget';
+import { openImage } from './decode';
+import type { Work } from './pipeline';
+import { preprocess, resizedSize, toPixels, type Preprocessing } from './preprocessing';
+
+/** A path, the bytes of an image file, or a tensor: uint8 C x H x W with C 1 or 3 (pixels), or floating 3 x H x W (preprocessed). */
+export type ImageSource = string | Uint8Array | Tensor;
+
+/** @throws ERR_SENET_ARG_TYPE; ERR_SENET_DTYPE, ERR_SENET_SHAPE, ERR_SENET_DISPOSED of a tensor */
+export function checkSource(source: unknown, place: string): asserts source is ImageSource {
+  if (typeof source === 'string' || source instanceof Uint8Array) return;
+  if (!Tensor.isTensor(source)) {
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `classify: ${place}: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,
+    );
+  }
+  const { shape, dtype } = source;
+  const [channels = 0] = shape;
+  const preprocessed = isFloating(dtype);
+  if (!preprocessed && dtype !== 'uint8') {
+    throw makeError(
+      'ERR_SENET_DTYPE',
+      `classify: ${place}: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`,
+    );
+  }
+  if (shape.length !== 3 || shape.includes(0) || !(channels === 3 || (channels === 1 && !preprocessed))) {
+    throw makeError(
+      'ERR_SENET_SHAPE',
+      `classify: ${place}: expected an image tensor of channels x height x width, 3 channels${preprocessed ? '' : ' or 1'}, got [${shape.join(', ')}]`,
+    );
+  }
+}
+
+export class ImageWork implements Work {
+  readonly encoded: boolean;
+  /** Labels that are wanted. */
+  readonly topK: number;
+  readonly #record: Preprocessing;
+  readonly #shrinkOnLoad: boolean;
+  /** A path or bytes, until they are decoded. */
+  #source: string | Uint8Array | undefined;
+  /** 1 x C x H x W: pixels, or what is preprocessed already; then 1 x 3 x H x W, float32. */
+  #x: Tensor | undefined;
+  /** Tensors of this work, outside of any caller's scope: they wait for a batch. */
+  readonly #owned = new Set<Disposable>();
+
+  /** @param source - that `checkSource` has passed; a tensor may be disposed from here on */
+  constructor(source: ImageSource, record: Preprocessing, shrinkOnLoad: boolean, topK: number) {
+    this.encoded = !Tensor.isTensor(source);
+    this.topK = topK;
+    this.#record = record;
+    this.#shrinkOnLoad = shrinkOnLoad;
+    if (!Tensor.isTensor(source)) this.#source = source;
+    // A tensor of our own, though on the same memory.
+    else this.#x = detached(this.#owned, () => source.detach().unsqueeze(0));
+  }
+
+  get key(): string {
+    return this.input.shape.join(' x ');
+  }
+
+  /** 1 x 3 x H x W, float32, once it is preprocessed. */
+  get input(): Tensor {
+    return this.#x as Tensor;
+  }
+
+  async decode(reserve: Hold['reserve']): Promise<void> {
+    const { size } = this.#record;
+    const wanted = (height: number, width: number): [number, number] => resizedSize(size, height, width);
+    const source = this.#source as string | Uint8Array;
+    const image = await openImage(source, this.#shrinkOnLoad ? wanted : undefined);
+    await reserve(image.pixelBytes);
+    const decoded = await image.decode();
+    this.#source = undefined;
+    this.#x = await detached(this.#owned, () => toPixels(decoded));
+  }
+
+  async preprocess(reserve: Hold['reserve'], signal: AbortSignal): Promise<void> {
+    const x = this.input;
+    const pixels = !isFloating(x.dtype);
+    if (pixels && !this.encoded) await reserve(x.numel);
+    this.#x = await detached(this.#owned, () =>
+      tidy(() => {
+        const here = x.to('cpu');
+        return pixels ? preprocess(here, this.#record, signal) : Promise.resolve(here.to('float32'));
+      }),
+    );
+    if (this.#x !== x) x.dispose(); // the pixels of a large photograph must not wait for the batch
+  }
+
+  dispose(): void {
+    for (const tensor of this.#owned) tensor.dispose();
+    this.#owned.clear();
+    this.#source = undefined;
+    this.#x = undefined;
+  }
+}
