@@ -1,6 +1,5 @@
 /**
- * Compiled random networks against a float64 run of the same weights, with each set of kernels that this processor has: in
- * float32 as near as an ordinary forward within a factor of three, in bfloat16 within two and a half.
+ * Compiled random networks against a float64 run of the same weights, with each set of kernels that this processor has.
  * SENET_FUZZ_SEED=... draws others, SENET_FUZZ_RUNS=... more of them.
  */
 import { expect } from 'chai';
@@ -8,22 +7,12 @@ import fc from 'fast-check';
 
 import { manualSeed, ops, rand, randn, type Module, type Tensor } from '../../lib';
 import { FUZZ_RUNS, FUZZ_SEED, printSeed } from '../support/fuzz';
-import { numbers, perturbBatchNorms, relativeError } from '../support/parity';
+import { allowedError, EPSILON, numbers, perturbBatchNorms, relativeError } from '../support/parity';
 import { PROCESSOR_FLAGS } from '../support/processor';
 import { Fitted, network, type Network } from '../support/random-networks';
 import { Temporary } from '../support/temporary';
 
-/** Distance of neighbouring numbers from 1 on. */
-const EPSILON = { float32: 2 ** -23, bfloat16: 2 ** -7 } as const;
 type Tested = keyof typeof EPSILON;
-
-/** Of an ordinary forward's error. */
-const FACTOR: Record<Tested, number> = { float32: 3, bfloat16: 2.5 };
-/**
- * Epsilons that may come on top. Weights, means and factors are each rounded, everywhere to another neighbour; where an
- * output is a few numbers from a few channels, it is luck whether an ordinary forward is nearer than that.
- */
-const FLOOR = 2;
 
 const SETS: Record<Tested, readonly [kernels: string, needs: RegExp][]> = {
   float32: [
@@ -100,20 +89,19 @@ async function check(drawn: Network, dtype: Tested, sets: readonly string[]): Pr
   const reference = await tested.run('float64');
   fc.pre(reference.some((value) => value !== 0)); // a ReLU may let nothing through
   const eager = relativeError(await tested.run(dtype), reference);
-  const floor = FLOOR * EPSILON[dtype];
   const failed: string[] = [];
   let most = 0;
   for (const kernels of sets) {
     if (isExcluded(kernels, tested.fitted)) continue;
     const error = relativeError(await tested.runCompiled(dtype, kernels), reference);
-    if (!(error <= FACTOR[dtype] * eager + floor)) failed.push(`${kernels} ${error}`);
+    if (!(error <= allowedError(dtype, eager))) failed.push(`${kernels} ${error}`);
     most = Math.max(most, error);
   }
   if (failed.length > 0) {
-    // A small difference of large numbers moves as far when its weights do by as little.
-    tested.moveWeights(floor);
+    // A small difference of large numbers moves as far when its weights do by two epsilons.
+    tested.moveWeights(2 * EPSILON[dtype]);
     const moved = relativeError(await tested.run('float64'), reference);
-    const allowed = FACTOR[dtype] * eager + moved;
+    const allowed = allowedError(dtype, eager) + moved;
     expect(most, `${tested.fitted}: ${failed.join(', ')}; eager ${eager}`).to.be.at.most(allowed);
   }
   tested.dispose();
