@@ -220,7 +220,7 @@ class DirectProgram : public Program {
       at.channels = buffer.channels;
       at.pixel = buffer.pixel;
       at.border = buffer.border;
-      at.element_bytes = buffer.is_float ? 4 : 2;
+      at.element_bytes = buffer.per_thread ? 8 : buffer.is_float ? 4 : 2;
       if (buffer.value != kNoValue) {
         at.height = sizes[static_cast<size_t>(buffer.value)][0];
         at.width = sizes[static_cast<size_t>(buffer.value)][1];

@@ -65,7 +65,7 @@ void Work::clear_border(BufferId buffer, int64_t index) const {
 }
 
 void Work::clear_partial_sums(BufferId sums, int64_t index) const {
-  std::memset(partial_sums(sums, index), 0, static_cast<size_t>(placement(sums).pixel) * sizeof(float));
+  std::memset(partial_sums(sums, index), 0, static_cast<size_t>(placement(sums).pixel) * sizeof(double));
 }
 
 void ConvolutionStep::run(const Work& work) const noexcept {
@@ -74,10 +74,11 @@ void ConvolutionStep::run(const Work& work) const noexcept {
   const Placement& out = work.placement(panels.front().output);
   int64_t width = out.width;
   int64_t pixels = out.height * out.width;
+  const bool is_vector = pixels == 1;
   int64_t images = work.last - work.first;
   int64_t input_image_step = 0;
   // Images of one pixel are the rows of a matrix: they run as one image, a row each.
-  if (pixels == 1 && images > 1 && scale == kNoBuffer && residual == kNoBuffer && sums == kNoBuffer) {
+  if (is_vector && images > 1 && scale == kNoBuffer && residual == kNoBuffer && sums == kNoBuffer) {
     input_image_step = in.image_bytes / in.element_bytes;
     pixels = images;
     images = 1;
@@ -93,6 +94,7 @@ void ConvolutionStep::run(const Work& work) const noexcept {
   task.taps = taps.data();
   task.tap_count = kernel[0];
   task.tap_length = kernel[1] * in.pixel;
+  task.carry_after = is_vector ? kCarryAfterOfVectors : kCarryAfter;
   task.input_strides = {input_image_step != 0 ? input_image_step : stride[0] * in.row, stride[1] * in.pixel};
   task.width = width;
   task.output_is_float = output_is_float;
@@ -120,7 +122,7 @@ void ConvolutionStep::run(const Work& work) const noexcept {
         work.clear_border(buffer, image + i);
       }
     }
-    float* image_sums = nullptr;
+    double* image_sums = nullptr;
     if (sums != kNoBuffer) {
       work.clear_partial_sums(sums, image);
       image_sums = work.partial_sums(sums, image);
@@ -290,22 +292,22 @@ void MeanStep::run(const Work& work) const noexcept {
   const Placement& partials = work.placement(sums);
   const Placement& out = work.placement(output);
   const Placement& source = work.placement(of);
-  const float factor = 1.0f / static_cast<float>(source.height * source.width);
+  const auto pixels = static_cast<double>(source.height * source.width);
   const int64_t begin = work.team.begin(partials.pixel);
   const int64_t end = work.team.end(partials.pixel);
   for (int64_t image = work.first; image < work.last; ++image) {
-    const float* from = floats(work, sums, image);
+    const auto* from = reinterpret_cast<const double*>(work.image(sums, image));
     char* to = work.image(output, image);
     for (int64_t c = begin; c < end; ++c) {
-      float total = from[c];
+      double total = from[c];
       for (int32_t member = 1; member < work.team.size; ++member) {
         total += from[member * partials.pixel + c];
       }
-      total *= factor;
+      const auto mean = static_cast<float>(total / pixels);
       if (out.element_bytes == 4) {
-        reinterpret_cast<float*>(to)[c] = total;
+        reinterpret_cast<float*>(to)[c] = mean;
       } else {
-        reinterpret_cast<uint16_t*>(to)[c] = c10::detail::round_to_nearest_even(total);
+        reinterpret_cast<uint16_t*>(to)[c] = c10::detail::round_to_nearest_even(mean);
       }
     }
   }

@@ -27,7 +27,7 @@ struct Buffer {
   int64_t pixel = 0;          // elements of a pixel: the channels with their padding
   nn::Size2 border = {0, 0};  // rows above and below, columns left and right
   bool is_float = true;       // else bfloat16
-  bool per_thread = false;    // partial sums: one pixel for each thread
+  bool per_thread = false;    // partial sums: one pixel for each thread, float64
 };
 
 /// Where a buffer lies for images of one size. Counts elements unless it says bytes.
@@ -98,8 +98,8 @@ struct Work {
   /// Zeroes a buffer's border, of which each member of the team takes a share of the rows.
   void clear_border(BufferId buffer, int64_t image) const;
   /// This member's partial sums of an image.
-  float* partial_sums(BufferId sums, int64_t index) const {
-    return reinterpret_cast<float*>(image(sums, index)) + team.index * placement(sums).pixel;
+  double* partial_sums(BufferId sums, int64_t index) const {
+    return reinterpret_cast<double*>(image(sums, index)) + team.index * placement(sums).pixel;
   }
   void clear_partial_sums(BufferId sums, int64_t index) const;
 };

@@ -17,6 +17,12 @@ namespace senet::inference {
 /// Channels of an activation are padded with zeros to a multiple of this.
 inline constexpr int64_t kChannelBlock = 16;
 
+/// Multiply-adds to one float32 sum, after which a new one begins (the error of a sum grows with the square
+/// root of their number): enough that carrying the sums costs nothing beside them.
+inline constexpr int64_t kCarryAfter = 128;
+/// Where each weight is used once, so that reading the weights takes longer than that.
+inline constexpr int64_t kCarryAfterOfVectors = 32;
+
 enum class Activation : uint8_t { kNone, kRelu, kSigmoid };
 
 /// Elements from one row and one column to the next.
@@ -27,19 +33,20 @@ struct Strides {
 
 /// Pixels [first, last) of one image's output, in the order of rows, for one panel of output channels:
 ///   y = activation(scale * (weights . window + bias) + residual);  sums += y over the pixels;  output = y
-/// Elements are float or bfloat16 as the kernel says; bias, scale and sums are always float.
+/// Elements are float or bfloat16 as the kernel says; bias and scale are always float, sums float64.
 struct ConvTask {
   const void* input;      // window of pixel (0, 0)
   Strides input_strides;  // between the windows of neighbouring output pixels
   const int64_t* taps;    // element offset of each row of the window
   int64_t tap_count;
   int64_t tap_length;    // elements of a row of the window; even for bfloat16
+  int64_t carry_after;   // kCarryAfter, or another number
   const void* weights;   // [tap][element][channel], bfloat16: [tap][element / 2][channel][2]
   const float* bias;     // per channel of the panel, as everything below
   const float* scale;    // may be null: 1
   const void* residual;  // pixel (0, 0); may be null: 0
   Strides residual_strides;
-  float* sums;   // may be null
+  double* sums;  // may be null
   void* output;  // pixel (0, 0); may be null
   Strides output_strides;
   bool prefetch_output;  // worth it where few products are made for each output
@@ -60,7 +67,7 @@ struct ScaleTask {
   const float* shift;    // may be null: 0
   const void* residual;  // may be null: 0
   Strides residual_strides;
-  float* sums;   // may be null
+  double* sums;  // may be null
   void* output;  // may be null; may be the input
   Strides output_strides;
   Activation activation;  // kNone or kRelu
@@ -137,7 +144,7 @@ struct WinogradProductTask {
   int64_t tiles;
 };
 
-/// The way back, for some of the output channels: y = activation(what the products give + bias); sums += y;
+/// The way back, for a panel of output channels: y = activation(what the products give + bias); sums += y;
 /// output = y. Coefficient k of a tile's channel lies at products[k * plane + (tile - first) * pitch +
 /// channel].
 struct WinogradOutputTask {
@@ -146,12 +153,12 @@ struct WinogradOutputTask {
   int64_t pitch;
   const float* bias;
   Activation activation;  // kNone or kRelu
-  float* sums;            // may be null
+  double* sums;           // may be null
   float* output;          // pixel (0, 0); may be null
   Strides output_strides;
   int64_t output_height;
   int64_t output_width;
-  int64_t channels;  // a multiple of a vector's
+  int64_t channels;  // a multiple of a vector's, at most a panel's
   int64_t width;     // tiles of a row
   int64_t first;
   int64_t last;

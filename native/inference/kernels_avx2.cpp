@@ -60,6 +60,12 @@ struct Avx2Float {
   static Vector relu(Vector x) {
     return _mm256_max_ps(_mm256_setzero_ps(), x);
   }
+  static Doubles low(Vector x) {
+    return _mm256_cvtps_pd(_mm256_castps256_ps128(x));
+  }
+  static Doubles high(Vector x) {
+    return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
+  }
   static Vector broadcast_group(const Element* from) {
     return _mm256_broadcast_ss(from);
   }

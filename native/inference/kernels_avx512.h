@@ -53,6 +53,12 @@ struct Avx512Float {
   static Vector relu(Vector x) {
     return _mm512_max_ps(_mm512_setzero_ps(), x);
   }
+  static Doubles low(Vector x) {
+    return _mm512_cvtps_pd(_mm512_castps512_ps256(x));
+  }
+  static Doubles high(Vector x) {
+    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+  }
   static Vector broadcast_group(const Element* from) {
     return _mm512_set1_ps(*from);
   }

@@ -5,13 +5,85 @@
 // An Isa has: Element; Vector (of floats); Doubles (as many bytes; the compiler's own arithmetic serves it);
 // kWidth (floats of a Vector); kGroup (elements that one multiply_add takes from the window: 1, or 2 for
 // bfloat16); block_pixels(vectors); zero, broadcast(float), load(float*), store(float*), load_elements,
-// store_elements, to_element(float), add, subtract, multiply, max, relu, multiply_add(weights, window, sum)
-// and broadcast_group(Element*); kMaxVectors is for the table of kernels.
+// store_elements, to_element(float), add, subtract, multiply, max, relu, multiply_add(weights, window, sum),
+// broadcast_group(Element*), and low(Vector) and high(Vector): the halves as Doubles; kMaxVectors is for the
+// table of kernels.
 
 template <class Isa>
 inline const typename Isa::Element* element_at(const void* base, int64_t offset) {
   return static_cast<const typename Isa::Element*>(base) + offset;
 }
+
+// Sums over the pixels of an image. float32 loses with each value that it adds to one sum, so that only a few
+// are added up in it, from zero, before they go to float64: not enough for the error to grow with the image,
+// and enough that the conversion costs nothing beside what is done for each of them.
+constexpr int64_t kFloatSumPixels = 16;
+
+template <class Isa>
+inline void add_to_sums(double* sums, typename Isa::Vector values) {
+  using Doubles = typename Isa::Doubles;
+  const Doubles halves[2] = {Isa::low(values), Isa::high(values)};
+  Doubles totals[2];
+  __builtin_memcpy(totals, sums, sizeof(totals));
+  totals[0] += halves[0];
+  totals[1] += halves[1];
+  __builtin_memcpy(sums, totals, sizeof(totals));
+}
+
+// Sums of so many channels at most, which go to float64 together.
+template <class Isa, int64_t kMost>
+struct FloatSums {
+  explicit FloatSums(int64_t channels) : count(channels) {
+    for (int64_t c = 0; c < count; c += Isa::kWidth) {
+      Isa::store(values + c, Isa::zero());
+    }
+  }
+  void add_to(double* sums) const {
+    for (int64_t c = 0; c < count; c += Isa::kWidth) {
+      add_to_sums<Isa>(sums + c, Isa::load(values + c));
+    }
+  }
+
+  const int64_t count;
+  alignas(64) float values[kMost];
+};
+
+// Sums of products lie in registers, and float32 loses with each product that it adds to one sum: after some
+// they are carried away, to be added when the others are known.
+template <class Isa, int kRows, int kVectors>
+struct Carried {
+  using Vector = typename Isa::Vector;
+
+  // Adds the sums, and makes them zero.
+  void take(Vector (&sums)[kRows][kVectors]) {
+    const bool is_first = is_empty;
+    is_empty = false;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        values[r][v] = is_first ? sums[r][v] : Isa::add(values[r][v], sums[r][v]);
+        sums[r][v] = Isa::zero();
+      }
+    }
+  }
+  // Adds to the sums what they were.
+  void give(Vector (&sums)[kRows][kVectors]) const {
+    if (is_empty) {
+      return;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        sums[r][v] = Isa::add(sums[r][v], values[r][v]);
+      }
+    }
+  }
+
+  bool is_empty = true;
+  Vector values[kRows][kVectors];
+};
 
 // One block of the output: kPixels x (kVectors vectors of channels), all of which stay in registers while the
 // window is walked once. Each step loads kVectors vectors of weights and one broadcast per pixel for kPixels
@@ -62,29 +134,43 @@ void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
     }
   }
   const float* weights = static_cast<const float*>(task.weights);  // of groups of elements, 32 bits each
+  Carried<Isa, kPixels, kVectors> carried;
+  int64_t room = task.carry_after;
   for (int64_t tap = 0; tap < task.tap_count; ++tap) {
     const Element* x[kPixels];
 #pragma GCC unroll 16
     for (int p = 0; p < kPixels; ++p) {
       x[p] = windows[p] + task.taps[tap];
     }
-    for (int64_t k = 0; k < task.tap_length; k += Isa::kGroup) {
-      Vector w[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        w[v] = Isa::load(weights + v * Isa::kWidth);
+    for (int64_t first = 0; first < task.tap_length;) {
+      if (room == 0) {
+        carried.take(sums);
+        room = task.carry_after;
       }
-      weights += kVectors * Isa::kWidth;
-#pragma GCC unroll 16
-      for (int p = 0; p < kPixels; ++p) {
-        const Vector element = Isa::broadcast_group(x[p] + k);
+      const int64_t rest = (task.tap_length - first) / Isa::kGroup;
+      const int64_t steps = rest < room ? rest : room;
+      room -= steps;
+      const int64_t last = first + steps * Isa::kGroup;
+      for (int64_t k = first; k < last; k += Isa::kGroup) {
+        Vector w[kVectors];
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) {
-          sums[p][v] = Isa::multiply_add(w[v], element, sums[p][v]);
+          w[v] = Isa::load(weights + v * Isa::kWidth);
+        }
+        weights += kVectors * Isa::kWidth;
+#pragma GCC unroll 16
+        for (int p = 0; p < kPixels; ++p) {
+          const Vector element = Isa::broadcast_group(x[p] + k);
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) {
+            sums[p][v] = Isa::multiply_add(w[v], element, sums[p][v]);
+          }
         }
       }
+      first = last;
     }
   }
+  carried.give(sums);
 
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
@@ -119,12 +205,13 @@ void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
       }
     }
     if (task.sums != nullptr) {
-      Vector total = Isa::load(task.sums + at);
+      static_assert(kPixels <= kFloatSumPixels);
+      Vector total = sums[0][v];
 #pragma GCC unroll 16
-      for (int p = 0; p < kPixels; ++p) {
+      for (int p = 1; p < kPixels; ++p) {
         total = Isa::add(total, sums[p][v]);
       }
-      Isa::store(task.sums + at, total);
+      add_to_sums<Isa>(task.sums + at, total);
     }
     if (task.output != nullptr) {
       if (task.output_is_float) {
@@ -179,17 +266,19 @@ void convolve(const ConvTask& task) noexcept {
   convolve_vectors<Isa, kVectors>(task);
 }
 
+// Pixels [first, last), channels [channel, end); `sums`, if not null, are those of these channels.
 template <class Isa>
-void scale(const ScaleTask& task) noexcept {
+void scale_pixels(const ScaleTask& task, int64_t first, int64_t last, int64_t channel, int64_t end,
+                  float* sums) {
   using Element = typename Isa::Element;
   using Vector = typename Isa::Vector;
-  int64_t row = task.first / task.width;
-  int64_t column = task.first % task.width;
-  for (int64_t pixel = task.first; pixel < task.last; ++pixel) {
+  int64_t row = first / task.width;
+  int64_t column = first % task.width;
+  for (int64_t pixel = first; pixel < last; ++pixel) {
     const int64_t in = row * task.input_strides.row + column * task.input_strides.column;
     const int64_t out = row * task.output_strides.row + column * task.output_strides.column;
     const int64_t other = row * task.residual_strides.row + column * task.residual_strides.column;
-    for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
+    for (int64_t c = channel; c < end; c += Isa::kWidth) {
       Vector x = Isa::load_elements(element_at<Isa>(task.input, in + c));
       if (task.scale != nullptr) {
         x = Isa::multiply(x, Isa::load(task.scale + c));
@@ -203,8 +292,9 @@ void scale(const ScaleTask& task) noexcept {
       if (task.activation == Activation::kRelu) {
         x = Isa::relu(x);
       }
-      if (task.sums != nullptr) {
-        Isa::store(task.sums + c, Isa::add(Isa::load(task.sums + c), x));
+      if (sums != nullptr) {
+        float* const to = sums + c - channel;
+        Isa::store(to, Isa::add(Isa::load(to), x));
       }
       if (task.output != nullptr) {
         Isa::store_elements(static_cast<Element*>(task.output) + out + c, x);
@@ -213,6 +303,24 @@ void scale(const ScaleTask& task) noexcept {
     if (++column == task.width) {
       column = 0;
       ++row;
+    }
+  }
+}
+
+template <class Isa>
+void scale(const ScaleTask& task) noexcept {
+  if (task.sums == nullptr) {
+    scale_pixels<Isa>(task, task.first, task.last, 0, task.channels, nullptr);
+    return;
+  }
+  constexpr int64_t kChannels = 512;
+  for (int64_t channel = 0; channel < task.channels; channel += kChannels) {
+    const int64_t end = channel + kChannels < task.channels ? channel + kChannels : task.channels;
+    for (int64_t first = task.first; first < task.last; first += kFloatSumPixels) {
+      const int64_t last = first + kFloatSumPixels < task.last ? first + kFloatSumPixels : task.last;
+      FloatSums<Isa, kChannels> sums(end - channel);
+      scale_pixels<Isa>(task, first, last, channel, end, sums.values);
+      sums.add_to(task.sums + channel);
     }
   }
 }
@@ -233,19 +341,24 @@ void pool(const PoolTask& task) noexcept {
     Element* out = static_cast<Element*>(task.output) + row * task.output_strides.row +
                    column * task.output_strides.column;
     for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
-      Vector result = Isa::load_elements(element_at<Isa>(
-          task.input, first_row * task.input_strides.row + first_column * task.input_strides.column + c));
-      bool first = true;
-      for (int64_t y = first_row; y < last_row; ++y) {
-        for (int64_t x = first_column; x < last_column; ++x) {
-          if (first) {
-            first = false;
-            continue;
-          }
-          const Vector value = Isa::load_elements(
-              element_at<Isa>(task.input, y * task.input_strides.row + x * task.input_strides.column + c));
-          result = task.maximum ? Isa::max(result, value) : Isa::add(result, value);
+      const auto at = [&](int64_t y, int64_t x) {
+        return Isa::load_elements(
+            element_at<Isa>(task.input, y * task.input_strides.row + x * task.input_strides.column + c));
+      };
+      const auto merge = [&](Vector left, Vector right) {
+        return task.maximum ? Isa::max(left, right) : Isa::add(left, right);
+      };
+      const auto row_of_window = [&](int64_t y) {
+        Vector result = at(y, first_column);
+        for (int64_t x = first_column + 1; x < last_column; ++x) {
+          result = merge(result, at(y, x));
         }
+        return result;
+      };
+      // Row by row: the error of a sum then grows with the sides of a window, not with its area.
+      Vector result = row_of_window(first_row);
+      for (int64_t y = first_row + 1; y < last_row; ++y) {
+        result = merge(result, row_of_window(y));
       }
       if (!task.maximum) {
         result = Isa::multiply(result, Isa::broadcast(task.factor));
@@ -354,7 +467,11 @@ void winograd_product_block(const WinogradProductTask& task, int64_t tile) {
   }
   const float* weights = task.weights;
   const float* x = task.coefficients + tile * kChannelBlock;
+  Carried<Isa, kTiles, kVectors> carried;
   for (int64_t block = 0; block < task.blocks; ++block, x += task.block) {
+    if (block > 0 && block * kChannelBlock % kCarryAfter == 0) {
+      carried.take(sums);
+    }
     for (int64_t k = 0; k < kChannelBlock; ++k) {
       Vector w[kVectors];
 #pragma GCC unroll 4
@@ -372,6 +489,7 @@ void winograd_product_block(const WinogradProductTask& task, int64_t tile) {
       }
     }
   }
+  carried.give(sums);
   float* to = task.products + tile * task.pitch;
 #pragma GCC unroll 16
   for (int t = 0; t < kTiles; ++t, to += task.pitch) {
@@ -411,12 +529,13 @@ void winograd_products(const WinogradProductTask& task) noexcept {
   }
 }
 
+// Tiles [first, last); `sums` may be null.
 template <class Isa>
-void winograd_output(const WinogradOutputTask& task) noexcept {
+void winograd_output_tiles(const WinogradOutputTask& task, int64_t first, int64_t last, float* sums) {
   using Vector = typename Isa::Vector;
-  int64_t row = task.first / task.width;
-  int64_t column = task.first % task.width;
-  for (int64_t tile = task.first; tile < task.last; ++tile) {
+  int64_t row = first / task.width;
+  int64_t column = first % task.width;
+  for (int64_t tile = first; tile < last; ++tile) {
     const float* from = task.products + (tile - task.first) * task.pitch;
     const int64_t rows = 2 * row + 2 <= task.output_height ? 2 : 1;
     const int64_t columns = 2 * column + 2 <= task.output_width ? 2 : 1;
@@ -432,7 +551,7 @@ void winograd_output(const WinogradOutputTask& task) noexcept {
         halves[1][x] = Isa::subtract(Isa::subtract(m1, m2), Isa::load(from + (12 + x) * task.plane + c));
       }
       const Vector bias = Isa::load(task.bias + c);
-      Vector total = task.sums == nullptr ? bias : Isa::load(task.sums + c);
+      Vector total = sums == nullptr ? bias : Isa::load(sums + c);
 #pragma GCC unroll 2
       for (int y = 0; y < 2; ++y) {
         const Vector* h = halves[y];
@@ -454,14 +573,29 @@ void winograd_output(const WinogradOutputTask& task) noexcept {
           }
         }
       }
-      if (task.sums != nullptr) {
-        Isa::store(task.sums + c, total);
+      if (sums != nullptr) {
+        Isa::store(sums + c, total);
       }
     }
     if (++column == task.width) {
       column = 0;
       ++row;
     }
+  }
+}
+
+template <class Isa>
+void winograd_output(const WinogradOutputTask& task) noexcept {
+  if (task.sums == nullptr) {
+    winograd_output_tiles<Isa>(task, task.first, task.last, nullptr);
+    return;
+  }
+  constexpr int64_t kTiles = kFloatSumPixels / 4;
+  for (int64_t first = task.first; first < task.last; first += kTiles) {
+    const int64_t last = first + kTiles < task.last ? first + kTiles : task.last;
+    FloatSums<Isa, Isa::kMaxVectors * Isa::kWidth> sums(task.channels);
+    winograd_output_tiles<Isa>(task, first, last, sums.values);
+    sums.add_to(task.sums);
   }
 }
 

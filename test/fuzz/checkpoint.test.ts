@@ -14,9 +14,7 @@ import { planRead } from '../../lib/checkpoint/tensor-record';
 import { isSenetError } from '../../lib/errors';
 import { Tensor } from '../../lib/tensor/tensor';
 import { fixture, parse, uint32, uint64 } from '../support/checkpoint-files';
-
-const wish = process.env.SENET_FUZZ_SEED ?? '1';
-const seed = wish === 'random' ? Date.now() & 0x7fffffff : Number(wish);
+import { FUZZ_SEED, printSeed } from '../support/fuzz';
 
 /** Processor time, which a busy machine does not lengthen: a long one for a parse of a millisecond. */
 const CASE_MILLISECONDS = 5000;
@@ -226,7 +224,7 @@ describe('fuzz: damaged checkpoints', function () {
   let cases = 0;
 
   before(() => {
-    console.log(`      seed ${seed} (repeat with SENET_FUZZ_SEED=${seed})`);
+    printSeed();
     rmSync(trace, { force: true });
     memoryBefore = process.memoryUsage().rss;
   });
@@ -259,7 +257,7 @@ describe('fuzz: damaged checkpoints', function () {
           await check(() => read(bytes));
         },
       );
-      await fc.assert(property, { seed, numRuns: runs });
+      await fc.assert(property, { seed: FUZZ_SEED, numRuns: runs });
       original.copy(part);
       await read(bytes);
     });

@@ -34,6 +34,7 @@ struct Case {
   bool output_is_float;
   bool prefetch_output;
   Activation activation;
+  int64_t carry_after = kCarryAfter;
 
   int64_t height() const {
     return (size[0] + 2 * padding[0] - window.height) / window.stride + 1;
@@ -49,7 +50,7 @@ struct Case {
                 " x ", window.width, " stride ", window.stride, " padding ", padding[0], " ", padding[1],
                 whole_rows ? "" : ", sliced", has_scale ? ", scale" : "", has_residual ? ", residual" : "",
                 has_sums ? ", sums" : "", has_output ? "" : ", no output",
-                output_is_float ? ", float output" : "",
+                output_is_float ? ", float output" : "", ", carried after ", carry_after,
                 activation == Activation::kRelu      ? ", relu"
                 : activation == Activation::kSigmoid ? ", sigmoid"
                                                      : "");
@@ -74,6 +75,7 @@ Case draw_case(Random& random, int64_t in, int64_t out, nn::Size2 size, Window w
   of.has_output = !of.has_sums || random.chance(0.8);
   of.output_is_float = random.chance(0.3);
   of.prefetch_output = random.chance();
+  of.carry_after = random.of<int64_t>({1, 7, kCarryAfterOfVectors, kCarryAfter});
   of.activation = random.of<Activation>({Activation::kNone, Activation::kRelu, Activation::kSigmoid});
   return of;
 }
@@ -99,7 +101,7 @@ struct Operands {
     bias = with_zeros(random.tensor({of.out}, at::kFloat), 0, channels);
     scale = random.tensor({channels}, at::kFloat);
     residual = random.tensor({channels, of.height(), of.width()}, dtype);
-    sums = random.tensor({channels}, at::kFloat);
+    sums = random.tensor({channels}, at::kDouble);
   }
 
   at::Tensor expected(const Case& of) const {
@@ -153,7 +155,7 @@ class Convolution {
     residual_ = std::make_unique<Picture>(picture_shape(random), dtype, std::nan(""));
     residual_->view().copy_(operands.residual);
     output_ = std::make_unique<Picture>(picture_shape(random), of.output_is_float ? at::kFloat : dtype, 7.0);
-    sums_ = operands.sums.to(at::kFloat);
+    sums_ = operands.sums.clone();
     bias_ = operands.bias.to(at::kFloat);
     scale_ = operands.scale.to(at::kFloat);
 
@@ -173,6 +175,7 @@ class Convolution {
     task.taps = taps_.data();
     task.tap_count = static_cast<int64_t>(taps_.size());
     task.tap_length = tap_length_;
+    task.carry_after = case_.carry_after;
     task.residual_strides = residual_->strides();
     task.output_strides = output_->strides();
     task.prefetch_output = case_.prefetch_output;
@@ -190,7 +193,7 @@ class Convolution {
         task.weights = weights_.const_data_ptr<uint8_t>() + packed;
         task.bias = bias_.const_data_ptr<float>() + channel;
         task.scale = case_.has_scale ? scale_.const_data_ptr<float>() + channel : nullptr;
-        task.sums = case_.has_sums ? sums_.mutable_data_ptr<float>() + channel : nullptr;
+        task.sums = case_.has_sums ? sums_.mutable_data_ptr<double>() + channel : nullptr;
         task.residual = case_.has_residual ? residual_->at(0, 0, channel) : nullptr;
         task.output = case_.has_output ? output_->at(0, 0, channel) : nullptr;
         variant_.element->convolution(task);
@@ -265,8 +268,7 @@ void check_case(const Variant& variant, const Case& of, Random& random) {
   } else {
     convolution.output().expect_changed_only(untouched, 0, 0, where);
   }
-  const at::Tensor allowed_sums = rounding.sum(at::IntArrayRef{1, 2}) +
-                                  (expected.abs().sum(at::IntArrayRef{1, 2}) + 1) * sum_error(pixels);
+  const at::Tensor allowed_sums = rounding.sum(at::IntArrayRef{1, 2}) + pixel_sum_error(expected);
   const at::Tensor expected_sums = expected.sum(at::IntArrayRef{1, 2}) + operands.sums;
   if (of.has_sums) {
     expect_near(convolution.sums(), expected_sums, allowed_sums, where + ", sums");
@@ -335,6 +337,39 @@ void check_random(const Variant& variant) {
   }
 }
 
+// The error of the sums does not grow with the image: they are those of the very numbers that are written.
+void check_long_sums(const Variant& variant) {
+  Random random(14);
+  for (const int64_t out : {16, 48, 130}) {
+    Case of = draw_case(random, 3, out, {96, 90}, {3, 3, 1});
+    of.has_sums = of.has_output = of.output_is_float = true;
+    of.activation = Activation::kRelu;
+    const Operands operands(of, variant.dtype(), random);
+    Convolution convolution(variant, of, operands, random);
+    convolution.run(draw_cuts(of.height() * of.width(), random));
+    const at::Tensor written = convolution.output().view().to(at::kDouble);
+    expect_near(convolution.sums(), written.sum(at::IntArrayRef{1, 2}) + operands.sums,
+                pixel_sum_error(written), of.name() + ", sums");
+  }
+}
+
+// Nor does that of an output grow as the number of its products does.
+void check_long_products(const Variant& variant) {
+  Random random(15);
+  for (const auto& [carry_after, allowed] :
+       {std::pair{kCarryAfter, 6.0}, std::pair{kCarryAfterOfVectors, 4.0}}) {
+    Case of = draw_case(random, 512, 48, {5, 4}, {3, 3, 1});
+    of.has_scale = of.has_residual = false;
+    of.has_output = of.output_is_float = true;
+    of.activation = Activation::kNone;
+    of.carry_after = carry_after;
+    const Operands operands(of, variant.dtype(), random);
+    Convolution convolution(variant, of, operands, random);
+    convolution.run({0, of.height() * of.width()});
+    expect_relative(convolution.output().view(), operands.expected(of), allowed * kFloatError, of.name());
+  }
+}
+
 // NaN and infinities of the input go where at::conv2d takes them. A bias and weights that are not zero keep
 // infinities apart from zero times infinity.
 void check_special(const Variant& variant) {
@@ -381,6 +416,8 @@ void test_convolution(Runner& runner) {
     }
     runner.test("convolution, blocks of every size, " + variant.name, [&] { check_blocks(variant); });
     runner.test("convolution, drawn cases, " + variant.name, [&] { check_random(variant); });
+    runner.test("convolution, sums of large images, " + variant.name, [&] { check_long_sums(variant); });
+    runner.test("convolution, many products, " + variant.name, [&] { check_long_products(variant); });
     runner.test("convolution, NaN and infinity, " + variant.name, [&] { check_special(variant); });
   });
 }

@@ -58,9 +58,10 @@ at::Tensor per_channel(const at::Tensor& vector) {
 void check_scale(const Variant& variant) {
   Random random(21);
   for (int i = 0; i < 250; ++i) {
-    const int64_t channels = kChannelBlock * random.between(1, 7);
+    const int64_t channels =
+        kChannelBlock * (random.chance(0.1) ? random.between(30, 70) : random.between(1, 7));
     const std::pair<int64_t, int64_t> size =
-        random.of<std::pair<int64_t, int64_t>>({{1, 1}, {1, 9}, {5, 3}, {14, 14}, {7, 1}});
+        random.of<std::pair<int64_t, int64_t>>({{1, 1}, {1, 9}, {5, 3}, {14, 14}, {7, 1}, {2, 47}});
     const auto [height, width] = size;
     const bool special = random.chance(0.2);
     const bool has_scale = random.chance();
@@ -82,7 +83,7 @@ void check_scale(const Variant& variant) {
     const at::Tensor residual = draw_values({channels, height, width}, variant, special, random);
     const at::Tensor scale = random.tensor({channels}, at::kFloat);
     const at::Tensor shift = random.tensor({channels}, at::kFloat);
-    const at::Tensor sums_before = random.tensor({channels}, at::kFloat);
+    const at::Tensor sums_before = random.tensor({channels}, at::kDouble);
     at::Tensor expected = x;
     at::Tensor magnitude = x.abs();
     if (has_scale) {
@@ -104,7 +105,7 @@ void check_scale(const Variant& variant) {
     const Picture output =
         in_place ? input : Picture(draw_shape(channels, height, width, random), variant.dtype(), 7.0);
     const Picture untouched = output.clone();
-    const at::Tensor sums = sums_before.to(at::kFloat);
+    const at::Tensor sums = sums_before.clone();
     const at::Tensor scale_floats = scale.to(at::kFloat);
     const at::Tensor shift_floats = shift.to(at::kFloat);
     ScaleTask task{};
@@ -114,7 +115,7 @@ void check_scale(const Variant& variant) {
     task.shift = has_shift ? shift_floats.const_data_ptr<float>() : nullptr;
     task.residual = has_residual ? other.at() : nullptr;
     task.residual_strides = other.strides();
-    task.sums = has_sums ? sums.mutable_data_ptr<float>() : nullptr;
+    task.sums = has_sums ? sums.mutable_data_ptr<double>() : nullptr;
     task.output = has_output ? output.at() : nullptr;
     task.output_strides = output.strides();
     task.activation = activation;
@@ -146,10 +147,57 @@ void check_scale(const Variant& variant) {
     }
     if (has_sums) {
       const at::Tensor allowed =
-          (finite(magnitude).sum(at::IntArrayRef{1, 2}) + sums_before.abs()) * sum_error(height * width + 3);
+          finite(magnitude).sum(at::IntArrayRef{1, 2}) * sum_error(3) + pixel_sum_error(expected);
       expect_near(sums, expected.sum(at::IntArrayRef{1, 2}) + sums_before, allowed, where + ", sums");
     }
   }
+}
+
+// The error of the sums does not grow with the image: they are those of the very numbers that are read.
+void check_long_sums_of_scale(const Variant& variant) {
+  Random random(25);
+  for (const int64_t channels : {16, 48, 1040}) {
+    const at::Tensor x = random.tensor({channels, 70, 66}, variant.dtype()).abs();
+    const Picture input = picture_of(x, variant.dtype(), random);
+    const at::Tensor sums = at::zeros({channels}, at::kDouble);
+    ScaleTask task{};
+    task.input = input.at();
+    task.input_strides = input.strides();
+    task.sums = sums.mutable_data_ptr<double>();
+    task.activation = Activation::kNone;
+    task.channels = channels;
+    task.width = 66;
+    const int64_t cut = random.between(0, 70 * 66);
+    for (const auto& [first, last] : {std::pair{int64_t{0}, cut}, std::pair{cut, int64_t{70 * 66}}}) {
+      task.first = first;
+      task.last = last;
+      variant.element->scale(task);
+    }
+    expect_near(sums, x.sum(at::IntArrayRef{1, 2}), pixel_sum_error(x), text(channels, " channels"));
+  }
+}
+
+// Nor does that of an average grow with the area of its window.
+void check_large_window(const Variant& variant) {
+  Random random(26);
+  constexpr int64_t kSide = 128;
+  const at::Tensor x = random.tensor({16, kSide, kSide}, variant.dtype()).abs();
+  const Picture input = picture_of(x, variant.dtype(), random);
+  const Picture output({16, 1, 1}, variant.dtype(), 7.0);
+  PoolTask task{};
+  task.input = input.at();
+  task.input_strides = input.strides();
+  task.input_height = task.input_width = task.kernel = task.stride = kSide;
+  task.factor = 1.0f / (kSide * kSide);
+  task.activation = Activation::kNone;
+  task.output = output.at();
+  task.output_strides = output.strides();
+  task.channels = 16;
+  task.width = 1;
+  task.last = 1;
+  variant.element->pool(task);
+  expect_relative(output.view(), x.mean(at::IntArrayRef{1, 2}, /*keepdim=*/true),
+                  variant.is_float ? 8 * kFloatError : kBfloat16Error, "window 128");
 }
 
 void check_pool(const Variant& variant, bool maximum) {
@@ -294,8 +342,10 @@ void check_load(const Variant& variant) {
 void test_pixel_kernels(Runner& runner) {
   for_each_variant(runner, "scale, pool and load", [&](const Variant& variant) {
     runner.test("scale, " + variant.name, [&] { check_scale(variant); });
+    runner.test("scale, sums of large images, " + variant.name, [&] { check_long_sums_of_scale(variant); });
     runner.test("maximum pool, " + variant.name, [&] { check_pool(variant, /*maximum=*/true); });
     runner.test("average pool, " + variant.name, [&] { check_pool(variant, /*maximum=*/false); });
+    runner.test("average pool, a large window, " + variant.name, [&] { check_large_window(variant); });
     runner.test("load, " + variant.name, [&] { check_load(variant); });
   });
 }

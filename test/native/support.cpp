@@ -144,4 +144,18 @@ double sum_error(int64_t count) {
   return kFloatError * (4 + 2 * std::sqrt(static_cast<double>(count)));
 }
 
+at::Tensor pixel_sum_error(const at::Tensor& pixels) {
+  const double of_few = 4;
+  const double of_many = 0.5;
+  const bool are_many = pixels.size(1) * pixels.size(2) > 4096;
+  return pixels.abs().nan_to_num(0.0, 0.0, 0.0).sum(at::IntArrayRef{1, 2}) *
+         (kFloatError * (are_many ? of_many : of_few));
+}
+
+void expect_relative(const at::Tensor& actual, const at::Tensor& expected, double allowed,
+                     const std::string& where) {
+  const double error = ((actual.to(at::kDouble) - expected).norm() / expected.norm()).item<double>();
+  expect(error <= allowed, where, ": relative error ", error, ", allowed ", allowed);
+}
+
 }  // namespace senet::test

@@ -61,7 +61,7 @@ WinogradCase draw_winograd_case(Random& random) {
 }
 
 Placement placed(int64_t channels, int64_t pixel, int64_t height, int64_t width, nn::Size2 border,
-                 int64_t offset) {
+                 int64_t offset, int64_t element_bytes = 4) {
   Placement at;
   at.channels = channels;
   at.pixel = pixel;
@@ -70,7 +70,8 @@ Placement placed(int64_t channels, int64_t pixel, int64_t height, int64_t width,
   at.width = width;
   at.row = (width + 2 * border[1]) * pixel;
   at.interior = border[0] * at.row + border[1] * pixel;
-  at.image_bytes = (height + 2 * border[0]) * at.row * 4;
+  at.element_bytes = element_bytes;
+  at.image_bytes = (height + 2 * border[0]) * at.row * element_bytes;
   at.offset_bytes = offset;
   at.is_shared = true;
   return at;
@@ -84,7 +85,8 @@ void check_winograd_case(const Variant& variant, const WinogradCase& of, Random&
   const int64_t input_bytes = layout.buffers[0].image_bytes;
   layout.buffers.push_back(placed(of.out, out_pixel, of.height(), of.width(), {1, 1}, input_bytes));
   const int64_t output_bytes = layout.buffers[1].image_bytes;
-  layout.buffers.push_back(placed(of.out, padded(of.out), of.members, 1, {0, 0}, input_bytes + output_bytes));
+  layout.buffers.push_back(
+      placed(of.out, padded(of.out), of.members, 1, {0, 0}, input_bytes + output_bytes, 8));
   const int64_t bytes = input_bytes + output_bytes + layout.buffers[2].image_bytes;
 
   const at::Tensor x = random.tensor({of.images, of.in, of.size[0], of.size[1]}, at::kFloat);
@@ -152,14 +154,18 @@ void check_winograd_case(const Variant& variant, const WinogradCase& of, Random&
                                 .reshape({of.images, of.height() + 2, of.width() + 2, out_pixel})
                                 .permute({0, 3, 1, 2});
   at::Tensor whole = at::full_like(output, std::nan(""));
+  const auto pixels = [&](const at::Tensor& image) {
+    return image.narrow(2, 1, of.height()).narrow(3, 1, of.width());
+  };
   if (of.store) {
-    const auto pixels = [&](const at::Tensor& image) {
-      return image.narrow(2, 1, of.height()).narrow(3, 1, of.width());
-    };
     expect_near(pixels(output).narrow(1, of.out_channel, of.out), expected, allowed, of.name());
     pixels(whole)
         .narrow(1, of.out_channel, padded(of.out))
         .copy_(pixels(output).narrow(1, of.out_channel, padded(of.out)));
+    if (of.in >= 1024) {
+      expect_relative(pixels(output).narrow(1, of.out_channel, of.out), expected, 12 * kFloatError,
+                      of.name());
+    }
   }
   expect(same_bytes(output.contiguous(), whole.contiguous()), of.name(),
          ": changed memory beside the output");
@@ -167,11 +173,17 @@ void check_winograd_case(const Variant& variant, const WinogradCase& of, Random&
     const at::Tensor sums = arena
                                 .narrow(0, of.images * (input_bytes + output_bytes) / 4,
                                         of.images * layout.buffers[2].image_bytes / 4)
+                                .view(at::kDouble)
                                 .reshape({of.images, of.members, padded(of.out)})
-                                .to(at::kDouble)
-                                .sum(1);
-    expect_near(sums.narrow(1, 0, of.out), expected.sum({2, 3}), allowed * of.height() * of.width(),
-                of.name() + ", sums");
+                                .sum(1)
+                                .narrow(1, 0, of.out);
+    expect_near(sums, expected.sum({2, 3}), allowed * of.height() * of.width(), of.name() + ", sums");
+    for (int64_t image = 0; of.store && image < of.images; ++image) {
+      // Those of the very numbers that are written.
+      const at::Tensor written = pixels(output)[image].narrow(0, of.out_channel, of.out).to(at::kDouble);
+      expect_near(sums[image], written.sum(at::IntArrayRef{1, 2}), pixel_sum_error(written),
+                  of.name() + ", sums of what is written");
+    }
   }
 }
 
@@ -184,6 +196,20 @@ void test_winograd(Runner& runner) {
         Random random(31);
         for (int i = 0; i < 120; ++i) {
           check_winograd_case(variant, draw_winograd_case(random), random);
+        }
+      });
+      runner.test("winograd, large images and many products, " + variant.name, [&] {
+        Random random(32);
+        for (const auto& [in, size] :
+             {std::pair{int64_t{16}, nn::Size2{67, 70}}, std::pair{int64_t{2048}, nn::Size2{5, 4}}}) {
+          WinogradCase of = draw_winograd_case(random);
+          of.in = in;
+          of.out = 20;
+          of.size = size;
+          of.padding = {1, 1};
+          of.has_sums = of.store = true;
+          of.activation = in == 16 ? Activation::kRelu : Activation::kNone;
+          check_winograd_case(variant, of, random);
         }
       });
     }

@@ -59,6 +59,18 @@ export function relativeError(actual: Tensor | readonly number[], expected: read
   return norm(values.map((value, index) => value - (expected[index] as number))) / norm(expected);
 }
 
+/** Distance of neighbouring numbers from 1 on. */
+export const EPSILON = { float32: 2 ** -23, bfloat16: 2 ** -7 } as const;
+
+/**
+ * How far a compiled model may be from float64 where an ordinary forward of its dtype is `eager` away. What stands beside the
+ * factor: weights, means and factors are each rounded, everywhere to another neighbour, and where an output is a few numbers
+ * from a few channels, it is luck whether an ordinary forward is nearer than that.
+ */
+export function allowedError(dtype: keyof typeof EPSILON, eager: number): number {
+  return dtype === 'float32' ? 3 * eager + 2 * EPSILON.float32 : Math.max(1e-2, 2.5 * eager);
+}
+
 /** Draws new running statistics for every BatchNorm, in the order of modules(), as the fixtures did. */
 export function perturbBatchNorms(model: Module<unknown>, [low, high]: readonly [number, number]): void {
   for (const [name, buffer] of model.namedBuffers()) {
