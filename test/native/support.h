@@ -115,7 +115,6 @@ inline constexpr double kBfloat16Error = 1.0 / (1 << 8);
 /// are larger; a product that is missing or wrong is, too.
 double sum_error(int64_t count);
 
-void test_block_cache(Runner& runner);
 /// What the sums over the pixels of [channels, height, width] may be off. The kernels add up a few of them in
 /// float32 and those sums in float64, so that errors do not add up; they even out where there are many.
 at::Tensor pixel_sum_error(const at::Tensor& pixels);
@@ -124,6 +123,7 @@ at::Tensor pixel_sum_error(const at::Tensor& pixels);
 void expect_relative(const at::Tensor& actual, const at::Tensor& expected, double allowed,
                      const std::string& where);
 
+void test_block_cache(Runner& runner);
 void test_packing(Runner& runner);
 void test_convolution(Runner& runner);
 void test_pixel_kernels(Runner& runner);

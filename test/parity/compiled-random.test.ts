@@ -26,12 +26,6 @@ const SETS: Record<Tested, readonly [kernels: string, needs: RegExp][]> = {
   ],
 };
 
-/** What a set of kernels is not asked for. */
-function isExcluded(kernels: string, fitted: Fitted): boolean {
-  // oneDNN's convolutions of one column.
-  return kernels === 'libtorch' && fitted.isNarrow;
-}
-
 /** A drawn network with its weights, and an input. */
 class Case {
   readonly fitted: Fitted;
@@ -92,7 +86,6 @@ async function check(drawn: Network, dtype: Tested, sets: readonly string[]): Pr
   const failed: string[] = [];
   let most = 0;
   for (const kernels of sets) {
-    if (isExcluded(kernels, tested.fitted)) continue;
     const error = relativeError(await tested.runCompiled(dtype, kernels), reference);
     if (!(error <= allowedError(dtype, eager))) failed.push(`${kernels} ${error}`);
     most = Math.max(most, error);

@@ -141,8 +141,6 @@ const MOST_PRODUCTS = 4e7;
 export class Fitted {
   /** Of the input. */
   readonly shape: readonly number[];
-  /** Whether a convolution has an output one pixel wide. */
-  isNarrow = false;
   #size: Size;
   readonly #parts: [text: string, make: () => Module<unknown>][] = [];
   readonly #batch: number;
@@ -222,7 +220,6 @@ export class Fitted {
     const size = this.#after(window, stride, padding);
     const outputs = this.#atMost(out, inputs * window[0] * window[1], size[0] * size[1]);
     this.#channels = outputs;
-    this.isNarrow ||= size[1] === 1;
     const text = `${window.join('x')},s${stride.join('x')},p${padding.join('x')}${bias ? '' : ',no bias'}`;
     this.#append(
       size,
@@ -250,7 +247,6 @@ export class Fitted {
             new BatchNorm2d(outputs),
           ) as Module);
     this.#channels = outputs;
-    this.isNarrow ||= size[1] === 1;
     this.#append(size, `${kind}(${inputs},${planes},s${stride})`, () => {
       if (kind === 'cifar') return new CifarSEBasicBlock(inputs, planes, stride, reduction);
       const Block = kind === 'basic' ? SEBasicBlock : SEBottleneck;
