@@ -80,7 +80,7 @@ class AtenProgram : public Program {
         layer.weight = linear.product().to(options);
         layer.bias = linear.bias.to(options);
         if (node.operation == Operation::kConvolution) {
-          if (use_onednn && (dtype == at::kFloat || !window_of(node).is_disjoint())) {
+          if (use_onednn && (dtype == at::kFloat || window_of(node).is_usual())) {
             layer.weight = reorder_weight(layer.weight, node);
             layer.is_packed = true;
           } else {

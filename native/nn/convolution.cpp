@@ -64,7 +64,7 @@ SafeShape find_safe_shape(const at::Tensor& input, const Window& window) {
 
 at::Tensor convolve(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
                     const Window& window, int64_t groups) {
-  const auto dtype = window.is_disjoint() ? short_dtype(input) : std::nullopt;
+  const auto dtype = window.is_usual() ? std::nullopt : short_dtype(input);
   if (!dtype) {
     return convolve_as_given(input, weight, bias, window, groups);
   }

@@ -9,8 +9,9 @@
 // - More padding than half the kernel, so that a window may see more of it than of the input: the gradient of
 //   bfloat16 weights is wrong for narrow inputs, and where a window lies in the padding alone oneDNN's
 //   blocked kernels end the process. The padding becomes zeros of the input.
-// - A kernel that moves sideways by its own width, in 16 bits: wrong on processors with AMX (seen for 16
-//   channels and a width of 4). It is computed in float32.
+// - In 16 bits on processors with AMX, kernels 8 wide of 8 to 24 channels, and 4 wide of 16 that move by 4.
+//   Only shapes as networks have them are trusted in 16 bits: kernels 1, 2, 3, 5 or 7 wide that overlap.
+//   Others are computed in float32.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,9 +32,11 @@ struct Window {
   Size2 padding = {0, 0};
   Size2 dilation = {1, 1};
 
-  /// Whether windows lie side by side without overlap: not for oneDNN in 16 bits.
-  bool is_disjoint() const {
-    return kernel[1] > 1 && stride[1] >= kernel[1];
+  /// Whether oneDNN may compute it in 16 bits.
+  bool is_usual() const {
+    const int64_t width = kernel[1];
+    const bool is_odd_or_two = width == 2 || (width % 2 == 1 && width <= 7);
+    return kernel[0] <= 7 && (width == 1 || (is_odd_or_two && stride[1] < width));
   }
 };
 

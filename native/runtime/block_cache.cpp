@@ -1,6 +1,7 @@
 #include "runtime/block_cache.h"
 
 #include "core/error.h"
+#include "runtime/machine.h"
 
 #include <sys/mman.h>
 
@@ -108,6 +109,17 @@ void* BlockCache::reuse(size_t size) {
   return nullptr;
 }
 
+void* BlockCache::map_if_it_fits(size_t size) {
+  static const size_t granted = available_memory();
+  {
+    std::lock_guard lock(mutex_);
+    if (size > granted || live_bytes_ > granted - size) {
+      return nullptr;
+    }
+  }
+  return size < kHuge || size <= free_memory() ? map(size) : nullptr;
+}
+
 void* BlockCache::take(size_t bytes) {
   // A size near 2**64 (a shape that only overflows once it is rounded) must not wrap to a small one.
   if (bytes > SIZE_MAX / 2) {
@@ -121,10 +133,10 @@ void* BlockCache::take(size_t bytes) {
       return block;
     }
   }
-  void* block = map(size);
+  void* block = map_if_it_fits(size);
   if (block == nullptr) {
     trim();
-    block = map(size);
+    block = map_if_it_fits(size);
     if (block == nullptr) {
       throw_out_of_memory(bytes);
     }

@@ -27,6 +27,8 @@ class BlockCache {
   static constexpr int64_t kMemoryOfPeaks = 60;
   // From here on a block is large.
   static constexpr size_t kLarge = size_t{64} << 20;
+  // From here on a block from the system must fit into what is free.
+  static constexpr size_t kHuge = size_t{256} << 20;
   // The limit is no smaller, unless the constructor's is.
   static constexpr size_t kLeastLimit = size_t{64} << 20;
 
@@ -44,7 +46,7 @@ class BlockCache {
   }
 
   /// Aligned to 64 bytes. Throws ERR_SENET_OUT_OF_MEMORY when the system has none, even for all that is
-  /// cached.
+  /// cached; also where it would promise memory that is not there, and end the process when that is used.
   void* take(size_t bytes);
   /// Keeps the block for the next one of its size, if `keep` and the limit allow it; whether it did. A block
   /// that is not the cache's own was made by malloc, and is freed.
@@ -73,6 +75,7 @@ class BlockCache {
   };
   using Sized = std::pair<void*, size_t>;
 
+  void* map_if_it_fits(size_t size);
   // With mutex_ held.
   size_t limit() const;
   void* reuse(size_t size);

@@ -41,6 +41,17 @@ size_t read_bytes(const char* path) {
   return SIZE_MAX;
 }
 
+// The number behind a name in a file of such lines; 0 if it is not there.
+size_t read_entry(const char* path, const std::string& name) {
+  std::ifstream file(path);
+  for (std::string key, value; file >> key && std::getline(file, value);) {
+    if (key == name) {
+      return static_cast<size_t>(std::strtoull(value.c_str(), nullptr, 10));
+    }
+  }
+  return 0;
+}
+
 int affinity_processors() {
 #ifdef __linux__
   cpu_set_t set;
@@ -73,6 +84,23 @@ size_t available_memory() {
       static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return std::min({physical, read_bytes("/sys/fs/cgroup/memory.max"),
                    read_bytes("/sys/fs/cgroup/memory/memory.limit_in_bytes")});
+}
+
+size_t free_memory() {
+  constexpr size_t kKibibyte = 1024;
+  const size_t available = read_entry("/proc/meminfo", "MemAvailable:");
+  size_t free =
+      available == 0 ? SIZE_MAX : kKibibyte * (available + read_entry("/proc/meminfo", "SwapFree:"));
+  const size_t limit = read_bytes("/sys/fs/cgroup/memory.max");
+  if (limit != SIZE_MAX) {
+    // Cached files are given up for whoever needs the memory.
+    const char* const statistics = "/sys/fs/cgroup/memory.stat";
+    const size_t files = read_entry(statistics, "inactive_file") + read_entry(statistics, "active_file");
+    const size_t used = read_bytes("/sys/fs/cgroup/memory.current");
+    const size_t kept = used > files ? used - files : 0;
+    free = std::min(free, limit > kept ? limit - kept : 0);
+  }
+  return free;
 }
 
 }  // namespace senet::runtime

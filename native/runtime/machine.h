@@ -12,4 +12,8 @@ int available_processors();
 /// Bytes of memory granted by the cgroup, or the machine's.
 size_t available_memory();
 
+/// Bytes of memory that could be taken now without taking any from others or ending the process, by the
+/// kernel's own estimate; SIZE_MAX where it makes none. Reads files: not for every allocation.
+size_t free_memory();
+
 }  // namespace senet::runtime

@@ -57,9 +57,10 @@ async function main(): Promise<void> {
   const narrow = new Sequential(new Conv2d(1, 39, [4, 2], { stride: [1, 4], padding: [2, 1] }));
   await run(narrow, randn([8, 1, 20, 2]));
   await train(narrow, randn([2, 1, 20, 2]));
-  // Windows side by side, and more padding than half the kernel.
+  // Windows side by side, an unusual width, and more padding than half the kernel.
   for (const layer of [
     new Conv2d(16, 16, 4, { stride: 4 }),
+    new Conv2d(16, 16, 8),
     new Conv2d(16, 16, [3, 5], { stride: [1, 3], padding: [2, 4] }),
   ]) {
     const network = new Sequential(layer);

@@ -1,4 +1,5 @@
 /** Tensors: data in, values out against PyTorch's, gradients, dispose, and everything that can be wrong about them. */
+import { totalmem } from 'node:os';
 import { inspect } from 'node:util';
 
 import { expect } from 'chai';
@@ -202,6 +203,22 @@ describe('tensors: data in and out', () => {
     expectThrow(() => rand([1], wrong('float32')), 'ERR_SENET_ARG_TYPE');
     expectThrow(() => randint(0, 0, [1]), 'ERR_SENET_LIBTORCH');
     expectThrow(() => rand([1], { dtype: 'int32' }), 'ERR_SENET_LIBTORCH');
+  });
+
+  it('memory that the system would promise and does not have is refused, in parts too', () => {
+    // None of it is touched. Three parts of three tenths may fit.
+    const constrained = process.constrainedMemory();
+    const granted = constrained > 0 ? Math.min(totalmem(), constrained) : totalmem();
+    const parts: Tensor[] = [];
+    const take = (): void => {
+      for (let i = 0; i < 4; i++) parts.push(empty([Math.floor(granted * 0.3)], { dtype: 'uint8' }));
+    };
+    try {
+      expectThrow(take, 'ERR_SENET_OUT_OF_MEMORY', /allocate/);
+    } finally {
+      for (const part of parts) part.dispose();
+    }
+    expect(ones([2]).sum().item()).to.equal(2);
   });
 
   it('refuses shared, detached and resizable buffers', () => {
