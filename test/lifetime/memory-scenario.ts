@@ -136,7 +136,7 @@ const scenarios: Record<string, Scenario> = {
     },
   },
   'compiled forwards': {
-    rounds: 5_000,
+    rounds: 2_000,
     prepare: () => {
       const compiled = layer.eval().compile();
       return async () => (await compiled).forward(x);
