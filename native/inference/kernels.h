@@ -19,7 +19,7 @@ inline constexpr int64_t kChannelBlock = 16;
 
 /// Multiply-adds to one float32 sum, after which a new one begins (the error of a sum grows with the square
 /// root of their number): enough that carrying the sums costs nothing beside them.
-inline constexpr int64_t kCarryAfter = 128;
+inline constexpr int64_t kCarryAfter = 256;
 /// Where each weight is used once, so that reading the weights takes longer than that.
 inline constexpr int64_t kCarryAfterOfVectors = 32;
 
@@ -144,7 +144,7 @@ struct WinogradProductTask {
   int64_t tiles;
 };
 
-/// The way back, for a panel of output channels: y = activation(what the products give + bias); sums += y;
+/// The way back, for some of the output channels: y = activation(what the products give + bias); sums += y;
 /// output = y. Coefficient k of a tile's channel lies at products[k * plane + (tile - first) * pitch +
 /// channel].
 struct WinogradOutputTask {
@@ -158,7 +158,7 @@ struct WinogradOutputTask {
   Strides output_strides;
   int64_t output_height;
   int64_t output_width;
-  int64_t channels;  // a multiple of a vector's, at most a panel's
+  int64_t channels;  // a multiple of a vector's
   int64_t width;     // tiles of a row
   int64_t first;
   int64_t last;

@@ -22,31 +22,15 @@ constexpr int64_t kFloatSumPixels = 16;
 template <class Isa>
 inline void add_to_sums(double* sums, typename Isa::Vector values) {
   using Doubles = typename Isa::Doubles;
-  const Doubles halves[2] = {Isa::low(values), Isa::high(values)};
-  Doubles totals[2];
-  __builtin_memcpy(totals, sums, sizeof(totals));
-  totals[0] += halves[0];
-  totals[1] += halves[1];
-  __builtin_memcpy(sums, totals, sizeof(totals));
+  Doubles low;
+  Doubles high;
+  __builtin_memcpy(&low, sums, sizeof(Doubles));
+  __builtin_memcpy(&high, sums + Isa::kWidth / 2, sizeof(Doubles));
+  low += Isa::low(values);
+  high += Isa::high(values);
+  __builtin_memcpy(sums, &low, sizeof(Doubles));
+  __builtin_memcpy(sums + Isa::kWidth / 2, &high, sizeof(Doubles));
 }
-
-// Sums of so many channels at most, which go to float64 together.
-template <class Isa, int64_t kMost>
-struct FloatSums {
-  explicit FloatSums(int64_t channels) : count(channels) {
-    for (int64_t c = 0; c < count; c += Isa::kWidth) {
-      Isa::store(values + c, Isa::zero());
-    }
-  }
-  void add_to(double* sums) const {
-    for (int64_t c = 0; c < count; c += Isa::kWidth) {
-      add_to_sums<Isa>(sums + c, Isa::load(values + c));
-    }
-  }
-
-  const int64_t count;
-  alignas(64) float values[kMost];
-};
 
 // Sums of products lie in registers, and float32 loses with each product that it adds to one sum: after some
 // they are carried away, to be added when the others are known.
@@ -266,20 +250,28 @@ void convolve(const ConvTask& task) noexcept {
   convolve_vectors<Isa, kVectors>(task);
 }
 
-// Pixels [first, last), channels [channel, end); `sums`, if not null, are those of these channels.
-template <class Isa>
-void scale_pixels(const ScaleTask& task, int64_t first, int64_t last, int64_t channel, int64_t end,
-                  float* sums) {
+// The next kPixels pixels from `row` and `column` on, which move behind them.
+template <class Isa, int kPixels>
+void scale_block(const ScaleTask& task, int64_t& row, int64_t& column) {
   using Element = typename Isa::Element;
   using Vector = typename Isa::Vector;
-  int64_t row = first / task.width;
-  int64_t column = first % task.width;
-  for (int64_t pixel = first; pixel < last; ++pixel) {
-    const int64_t in = row * task.input_strides.row + column * task.input_strides.column;
-    const int64_t out = row * task.output_strides.row + column * task.output_strides.column;
-    const int64_t other = row * task.residual_strides.row + column * task.residual_strides.column;
-    for (int64_t c = channel; c < end; c += Isa::kWidth) {
-      Vector x = Isa::load_elements(element_at<Isa>(task.input, in + c));
+  int64_t in[kPixels];
+  int64_t out[kPixels];
+  int64_t other[kPixels];
+  for (int p = 0; p < kPixels; ++p) {
+    in[p] = row * task.input_strides.row + column * task.input_strides.column;
+    out[p] = row * task.output_strides.row + column * task.output_strides.column;
+    other[p] = row * task.residual_strides.row + column * task.residual_strides.column;
+    if (++column == task.width) {
+      column = 0;
+      ++row;
+    }
+  }
+  for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
+    Vector total = Isa::zero();
+#pragma GCC unroll 8
+    for (int p = 0; p < kPixels; ++p) {
+      Vector x = Isa::load_elements(element_at<Isa>(task.input, in[p] + c));
       if (task.scale != nullptr) {
         x = Isa::multiply(x, Isa::load(task.scale + c));
       }
@@ -287,41 +279,35 @@ void scale_pixels(const ScaleTask& task, int64_t first, int64_t last, int64_t ch
         x = Isa::add(x, Isa::load(task.shift + c));
       }
       if (task.residual != nullptr) {
-        x = Isa::add(x, Isa::load_elements(element_at<Isa>(task.residual, other + c)));
+        x = Isa::add(x, Isa::load_elements(element_at<Isa>(task.residual, other[p] + c)));
       }
       if (task.activation == Activation::kRelu) {
         x = Isa::relu(x);
       }
-      if (sums != nullptr) {
-        float* const to = sums + c - channel;
-        Isa::store(to, Isa::add(Isa::load(to), x));
-      }
+      total = Isa::add(total, x);
       if (task.output != nullptr) {
-        Isa::store_elements(static_cast<Element*>(task.output) + out + c, x);
+        Isa::store_elements(static_cast<Element*>(task.output) + out[p] + c, x);
       }
     }
-    if (++column == task.width) {
-      column = 0;
-      ++row;
+    if (task.sums != nullptr) {
+      add_to_sums<Isa>(task.sums + c, total);
     }
   }
 }
 
 template <class Isa>
 void scale(const ScaleTask& task) noexcept {
-  if (task.sums == nullptr) {
-    scale_pixels<Isa>(task, task.first, task.last, 0, task.channels, nullptr);
-    return;
+  constexpr int kPixels = 8;
+  static_assert(kPixels <= kFloatSumPixels);
+  int64_t row = task.first / task.width;
+  int64_t column = task.first % task.width;
+  int64_t pixel = task.first;
+  // Without sums memory is read and written in its order.
+  for (; task.sums != nullptr && pixel + kPixels <= task.last; pixel += kPixels) {
+    scale_block<Isa, kPixels>(task, row, column);
   }
-  constexpr int64_t kChannels = 512;
-  for (int64_t channel = 0; channel < task.channels; channel += kChannels) {
-    const int64_t end = channel + kChannels < task.channels ? channel + kChannels : task.channels;
-    for (int64_t first = task.first; first < task.last; first += kFloatSumPixels) {
-      const int64_t last = first + kFloatSumPixels < task.last ? first + kFloatSumPixels : task.last;
-      FloatSums<Isa, kChannels> sums(end - channel);
-      scale_pixels<Isa>(task, first, last, channel, end, sums.values);
-      sums.add_to(task.sums + channel);
-    }
+  for (; pixel < task.last; ++pixel) {
+    scale_block<Isa, 1>(task, row, column);
   }
 }
 
@@ -529,29 +515,38 @@ void winograd_products(const WinogradProductTask& task) noexcept {
   }
 }
 
-// Tiles [first, last); `sums` may be null.
-template <class Isa>
-void winograd_output_tiles(const WinogradOutputTask& task, int64_t first, int64_t last, float* sums) {
+// The next kTiles tiles from `row` and `column` on, which move behind them; `from` are the products of the
+// first.
+template <class Isa, int kTiles>
+void winograd_output_block(const WinogradOutputTask& task, const float* from, int64_t& row, int64_t& column) {
   using Vector = typename Isa::Vector;
-  int64_t row = first / task.width;
-  int64_t column = first % task.width;
-  for (int64_t tile = first; tile < last; ++tile) {
-    const float* from = task.products + (tile - task.first) * task.pitch;
-    const int64_t rows = 2 * row + 2 <= task.output_height ? 2 : 1;
-    const int64_t columns = 2 * column + 2 <= task.output_width ? 2 : 1;
-    const int64_t pixel = 2 * row * task.output_strides.row + 2 * column * task.output_strides.column;
-    for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
+  int64_t pixels[kTiles];
+  int64_t rows[kTiles];
+  int64_t columns[kTiles];
+  for (int t = 0; t < kTiles; ++t) {
+    rows[t] = 2 * row + 2 <= task.output_height ? 2 : 1;
+    columns[t] = 2 * column + 2 <= task.output_width ? 2 : 1;
+    pixels[t] = 2 * row * task.output_strides.row + 2 * column * task.output_strides.column;
+    if (++column == task.width) {
+      column = 0;
+      ++row;
+    }
+  }
+  for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
+    const Vector bias = Isa::load(task.bias + c);
+    Vector total = Isa::zero();
+    for (int t = 0; t < kTiles; ++t) {
+      const float* const products = from + t * task.pitch + c;
       // m0 + m1 + m2 and m1 - m2 - m3, of the columns and then of the rows.
       Vector halves[2][4];
 #pragma GCC unroll 4
       for (int x = 0; x < 4; ++x) {
-        const Vector m1 = Isa::load(from + (4 + x) * task.plane + c);
-        const Vector m2 = Isa::load(from + (8 + x) * task.plane + c);
-        halves[0][x] = Isa::add(Isa::load(from + x * task.plane + c), Isa::add(m1, m2));
-        halves[1][x] = Isa::subtract(Isa::subtract(m1, m2), Isa::load(from + (12 + x) * task.plane + c));
+        const Vector m1 = Isa::load(products + (4 + x) * task.plane);
+        const Vector m2 = Isa::load(products + (8 + x) * task.plane);
+        halves[0][x] = Isa::add(Isa::load(products + x * task.plane), Isa::add(m1, m2));
+        halves[1][x] = Isa::subtract(Isa::subtract(m1, m2), Isa::load(products + (12 + x) * task.plane));
       }
-      const Vector bias = Isa::load(task.bias + c);
-      Vector total = sums == nullptr ? bias : Isa::load(sums + c);
+      Vector of_tile = Isa::zero();  // so that no tile waits for the sum of the one before
 #pragma GCC unroll 2
       for (int y = 0; y < 2; ++y) {
         const Vector* h = halves[y];
@@ -559,7 +554,7 @@ void winograd_output_tiles(const WinogradOutputTask& task, int64_t first, int64_
                              Isa::subtract(Isa::subtract(h[1], h[2]), h[3])};
 #pragma GCC unroll 2
         for (int x = 0; x < 2; ++x) {
-          if (y >= rows || x >= columns) {
+          if (y >= rows[t] || x >= columns[t]) {
             continue;
           }
           Vector result = Isa::add(results[x], bias);
@@ -568,34 +563,32 @@ void winograd_output_tiles(const WinogradOutputTask& task, int64_t first, int64_
           }
           total = Isa::add(total, result);
           if (task.output != nullptr) {
-            Isa::store(task.output + pixel + y * task.output_strides.row + x * task.output_strides.column + c,
-                       result);
+            Isa::store(
+                task.output + pixels[t] + y * task.output_strides.row + x * task.output_strides.column + c,
+                result);
           }
         }
       }
-      if (sums != nullptr) {
-        Isa::store(sums + c, total);
-      }
     }
-    if (++column == task.width) {
-      column = 0;
-      ++row;
+    if (task.sums != nullptr) {
+      add_to_sums<Isa>(task.sums + c, total);
     }
   }
 }
 
 template <class Isa>
 void winograd_output(const WinogradOutputTask& task) noexcept {
-  if (task.sums == nullptr) {
-    winograd_output_tiles<Isa>(task, task.first, task.last, nullptr);
-    return;
+  constexpr int kTiles = 4;
+  static_assert(4 * kTiles <= kFloatSumPixels);
+  int64_t row = task.first / task.width;
+  int64_t column = task.first % task.width;
+  const float* from = task.products;
+  int64_t tile = task.first;
+  for (; task.sums != nullptr && tile + kTiles <= task.last; tile += kTiles, from += kTiles * task.pitch) {
+    winograd_output_block<Isa, kTiles>(task, from, row, column);
   }
-  constexpr int64_t kTiles = kFloatSumPixels / 4;
-  for (int64_t first = task.first; first < task.last; first += kTiles) {
-    const int64_t last = first + kTiles < task.last ? first + kTiles : task.last;
-    FloatSums<Isa, Isa::kMaxVectors * Isa::kWidth> sums(task.channels);
-    winograd_output_tiles<Isa>(task, first, last, sums.values);
-    sums.add_to(task.sums);
+  for (; tile < task.last; ++tile, from += task.pitch) {
+    winograd_output_block<Isa, 1>(task, from, row, column);
   }
 }
 

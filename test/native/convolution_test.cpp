@@ -356,8 +356,7 @@ void check_long_sums(const Variant& variant) {
 // Nor does that of an output grow as the number of its products does.
 void check_long_products(const Variant& variant) {
   Random random(15);
-  for (const auto& [carry_after, allowed] :
-       {std::pair{kCarryAfter, 6.0}, std::pair{kCarryAfterOfVectors, 4.0}}) {
+  for (const int64_t carry_after : {kCarryAfter, kCarryAfterOfVectors}) {
     Case of = draw_case(random, 512, 48, {5, 4}, {3, 3, 1});
     of.has_scale = of.has_residual = false;
     of.has_output = of.output_is_float = true;
@@ -366,7 +365,7 @@ void check_long_products(const Variant& variant) {
     const Operands operands(of, variant.dtype(), random);
     Convolution convolution(variant, of, operands, random);
     convolution.run({0, of.height() * of.width()});
-    expect_relative(convolution.output().view(), operands.expected(of), allowed * kFloatError, of.name());
+    expect_relative(convolution.output().view(), operands.expected(of), 8 * kFloatError, of.name());
   }
 }
 

@@ -95,7 +95,7 @@ async function check(drawn: Network, dtype: Tested, sets: readonly string[]): Pr
     tested.moveWeights(2 * EPSILON[dtype]);
     const moved = relativeError(await tested.run('float64'), reference);
     const allowed = allowedError(dtype, eager) + moved;
-    expect(most, `${tested.fitted}: ${failed.join(', ')}; eager ${eager}`).to.be.at.most(allowed);
+    expect(most, `${tested.fitted.toString()}: ${failed.join(', ')}; eager ${eager}`).to.be.at.most(allowed);
   }
   tested.dispose();
 }

@@ -163,7 +163,7 @@ export class Fitted {
 
   /** With the weights of the construction. */
   make(): Module {
-    return new Sequential(...this.#parts.map(([, make]) => make())) as Module;
+    return new Sequential(...this.#parts.map(([, make]) => make()));
   }
 
   toString(): string {
@@ -190,24 +190,35 @@ export class Fitted {
   #add(layer: Layer): void {
     const channels = this.#channels;
     switch (layer.kind) {
-      case 'conv':
-        return this.#addConvolution(layer);
+      case 'conv': {
+        this.#addConvolution(layer);
+        return;
+      }
       case 'basic':
       case 'cifar':
-      case 'bottleneck':
-        return this.#addBlock(layer);
+      case 'bottleneck': {
+        this.#addBlock(layer);
+        return;
+      }
       case 'max':
-      case 'average':
-        return this.#addPool(layer);
+      case 'average': {
+        this.#addPool(layer);
+        return;
+      }
       case 'se': {
         const reduction = Math.min(layer.reduction, channels);
         const make = (): Module<unknown> => new SELayer(channels, reduction);
-        return this.#append(this.#size, `SE(${channels},${reduction})`, make);
+        this.#append(this.#size, `SE(${channels},${reduction})`, make);
+        return;
       }
-      case 'bn':
-        return this.#append(this.#size, 'BN', () => new BatchNorm2d(channels));
-      case 'relu':
-        return this.#append(this.#size, 'ReLU', () => new ReLU());
+      case 'bn': {
+        this.#append(this.#size, 'BN', () => new BatchNorm2d(channels));
+        return;
+      }
+      case 'relu': {
+        this.#append(this.#size, 'ReLU', () => new ReLU());
+        return;
+      }
     }
   }
 
@@ -242,10 +253,7 @@ export class Fitted {
     const downsample = (): Module | null =>
       inputs === outputs && stride === 1
         ? null
-        : (new Sequential(
-            new Conv2d(inputs, outputs, 1, { stride, bias: false }),
-            new BatchNorm2d(outputs),
-          ) as Module);
+        : new Sequential(new Conv2d(inputs, outputs, 1, { stride, bias: false }), new BatchNorm2d(outputs));
     this.#channels = outputs;
     this.#append(size, `${kind}(${inputs},${planes},s${stride})`, () => {
       if (kind === 'cifar') return new CifarSEBasicBlock(inputs, planes, stride, reduction);
