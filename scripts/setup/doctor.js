@@ -66,9 +66,8 @@ function examine() {
 }
 
 function cudaVersions({ driver, runtime }) {
-  const text = (version) =>
-    version === 0 ? 'unknown' : `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`;
-  return `serves CUDA up to ${text(driver)}; LibTorch was built for ${text(runtime)}`;
+  const text = (version) => `CUDA ${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`;
+  return `${driver > 0 ? `serves ${text(driver)}` : 'none found'}; LibTorch was built for ${text(runtime)}`;
 }
 
 function print(facts) {

@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import { arange, empty, full, ones, rand, randint, randn, tensor, zeros } from '../../lib/tensor/factories';
 import type { NestedArray } from '../../lib/tensor/nested-array';
 import { ops } from '../../lib/tensor/ops';
-import { cuda, manualSeed, memory } from '../../lib/tensor/runtime';
+import { cuda, manualSeed, memory, version } from '../../lib/tensor/runtime';
 import { noGrad } from '../../lib/tensor/scope';
 import { Tensor } from '../../lib/tensor/tensor';
 import { whileOccupied } from '../support/occupy';
@@ -336,6 +336,12 @@ describe('tensors: data in and out', () => {
 });
 
 describe('tensors: the same draws as PyTorch', () => {
+  // Older ones draw 16 bits otherwise.
+  const [major = 0, minor = 0] = version.libtorch.split('.').map(Number);
+  const sixteenBits = major > 2 || (major === 2 && minor >= 13);
+  before(() => {
+    if (!sixteenBits) console.log(`      not checked: draws of 16 bits, with LibTorch ${version.libtorch}`);
+  });
   for (const draw of fixture.draws) {
     it(`seed ${draw.seed}`, () => {
       manualSeed(BigInt(draw.seed));
@@ -349,6 +355,7 @@ describe('tensors: the same draws as PyTorch', () => {
       check('randnLong', randn([20]));
       check('randint', randint(-5, 1000, [6]));
       check('double', rand([3], { dtype: 'float64' }));
+      if (!sixteenBits) return;
       check('half', rand([3], { dtype: 'float16' }).to('float32'));
       check('bfloat16', randn([3], { dtype: 'bfloat16' }).to('float32'));
     });
