@@ -1,6 +1,9 @@
 'use strict';
 const tseslint = require('typescript-eslint');
 
+// Every class that a global names, those of later Nodes too.
+const BUILT_INS = Object.getOwnPropertyNames(globalThis).filter((name) => /^[A-Z]/.test(name));
+
 module.exports = tseslint.config(
   {
     ignores: [
@@ -34,7 +37,20 @@ module.exports = tseslint.config(
   {
     // Values from outside are checked even where their declared type says they need not be.
     files: ['lib/**/*.ts'],
-    rules: { '@typescript-eslint/no-unnecessary-condition': 'off' },
+    rules: {
+      '@typescript-eslint/no-unnecessary-condition': 'off',
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector: `BinaryExpression[operator='instanceof'][right.name=/^(${BUILT_INS.join('|')})$/]`,
+          message: 'False of a value of another realm (Jest, node:vm): use lib/brands.ts.',
+        },
+        {
+          selector: 'ImportExpression',
+          message: 'Refused in realms without a loader (Jest, node:vm): use require, the output is CommonJS.',
+        },
+      ],
+    },
   },
   {
     files: ['test/**/*.ts'],

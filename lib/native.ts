@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
+import { isError } from './brands';
 import type { NativeBinding } from './binding';
 import { makeError } from './errors';
 
@@ -58,7 +59,7 @@ function load(): NativeBinding {
     loaded = requireAddon();
   } catch (cause) {
     checkPlatform();
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = isError(cause) ? cause.message : String(cause);
     throw makeError(
       'ERR_SENET_NO_BUILD',
       `The native build at ${ADDON} does not load: ${reason}. ${SET_UP}`,

@@ -3,6 +3,7 @@
  * folder that turns records into tensors.
  */
 import { binding } from '../native';
+import { isSet, isUint8Array } from '../brands';
 import type { TensorHandle } from '../binding';
 import { abortError, runJob } from '../tensor/jobs';
 import { checkBoolean, checkBuffer, checkOptions, checkSignal } from '../tensor/options';
@@ -168,7 +169,7 @@ function toPlain(parsed: ParsedCheckpoint, tensorOf: TensorOf): unknown {
     return converted;
   };
   const convert = (value: Value): unknown => {
-    if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return value;
+    if (value === null || typeof value !== 'object' || isUint8Array(value)) return value;
     if (value instanceof TensorRecord) return tensorOf(value);
     if (value instanceof GlobalName) return value.name.replace(/^torch\.(?=[a-z0-9_]+$)/, '');
     if (value instanceof Complex) return { real: value.real, imaginary: value.imaginary };
@@ -179,7 +180,7 @@ function toPlain(parsed: ParsedCheckpoint, tensorOf: TensorOf): unknown {
       for (const item of Array.isArray(value) ? value : value.items) list.push(convert(item));
       return list;
     }
-    if (value instanceof Set) {
+    if (isSet(value)) {
       const set = remember(value, new Set<unknown>());
       for (const item of value) set.add(convert(item));
       return set;

@@ -16,6 +16,7 @@ import {
 } from './limits';
 import { checkpointError, printable } from './problems';
 import { Dict, GlobalName, Tuple, kindOf, type Value } from './values';
+import { isMap, isSet } from '../brands';
 
 /** What a pickle may ask for besides plain values. `at` is the offset in the file, for messages. */
 export interface PickleHost {
@@ -307,7 +308,7 @@ class PickleReader {
         // ADDITEMS
         const items = this.popMark();
         const set = this.top();
-        if (!(set instanceof Set)) throw this.format(`items added to a ${kindOf(set)}`);
+        if (!isSet(set)) throw this.format(`items added to a ${kindOf(set)}`);
         for (const item of items) set.add(this.hashable(item));
         return;
       }
@@ -594,7 +595,7 @@ export function isHashable(key: Value, depth: number): boolean {
   if (key instanceof Tuple) {
     return depth < 2 && key.items.length <= 16 && key.items.every((item) => isHashable(item, depth + 1));
   }
-  return !(Array.isArray(key) || key instanceof Map || key instanceof Set);
+  return !(Array.isArray(key) || isMap(key) || isSet(key));
 }
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

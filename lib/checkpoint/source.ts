@@ -5,6 +5,7 @@
  */
 import { constants, fstat, open, read, close, type BigIntStats } from 'node:fs';
 import { inspect, promisify } from 'node:util';
+import { isUint8Array } from '../brands';
 import { makeError } from '../errors';
 import { checkBuffer } from '../tensor/options';
 import { checkpointError, printable } from './problems';
@@ -132,7 +133,7 @@ async function openPath(path: string): Promise<ByteSource> {
 
 function takeBytes(bytes: unknown): ByteSource {
   const label = 'checkpoint bytes';
-  if (!(bytes instanceof Uint8Array)) {
+  if (!isUint8Array(bytes)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
       `source: expected a path or a Uint8Array, got ${printable(inspect(bytes, { depth: 0 }), 60)}`,

@@ -3,6 +3,7 @@
  * Loads nothing native.
  */
 import { printable } from '../checkpoint/problems';
+import { isError } from '../brands';
 import { isSenetError } from '../errors';
 
 export const EXIT_FAILURE = 1;
@@ -41,11 +42,11 @@ export function count(number: number, noun: string): string {
 
 /** The message with its code; the stack too if SENET_DEBUG is set. */
 export function printError(error: unknown): void {
-  if (process.env.SENET_DEBUG && error instanceof Error) {
+  if (process.env.SENET_DEBUG && isError(error)) {
     process.stderr.write(`${error.stack ?? error.message}\n`);
     return;
   }
-  const message = error instanceof Error ? error.message : String(error);
+  const message = isError(error) ? error.message : String(error);
   const lines = message.split('\n').map((line) => printable(line, 2000));
   const code = isSenetError(error) ? ` [${error.code}]` : '';
   process.stderr.write(`error: ${lines.join('\n')}${code}\n`);
@@ -55,7 +56,7 @@ export function printError(error: unknown): void {
 export function errorRecord(error: unknown): { code: string | null; message: string } {
   return {
     code: isSenetError(error) ? error.code : null,
-    message: error instanceof Error ? error.message : String(error),
+    message: isError(error) ? error.message : String(error),
   };
 }
 

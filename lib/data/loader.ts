@@ -5,6 +5,7 @@
  */
 import { setImmediate } from 'node:timers/promises';
 
+import { isMap } from '../brands';
 import { isSenetError, makeError, type ErrorCode } from '../errors';
 import { tensor } from '../tensor/factories';
 import { abortError } from '../tensor/jobs';
@@ -247,10 +248,9 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
    * @throws ERR_SENET_RESUME (of another data set, batch size or order), ERR_SENET_ARG_TYPE
    */
   loadStateDict(state: DataLoaderState | ReadonlyMap<unknown, unknown>): void {
-    const given: Record<string, unknown> | null =
-      state instanceof Map
-        ? Object.fromEntries(state as Map<string, unknown>)
-        : (state as unknown as Record<string, unknown> | null);
+    const given: Record<string, unknown> | null = isMap(state)
+      ? Object.fromEntries(state as Map<string, unknown>)
+      : (state as unknown as Record<string, unknown> | null);
     if (typeof given !== 'object' || given === null) {
       throw makeError(
         'ERR_SENET_ARG_TYPE',

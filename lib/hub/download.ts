@@ -11,6 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { lock } from 'proper-lockfile';
 import { EnvHttpProxyAgent, fetch, type Dispatcher, type Response } from 'undici';
 
+import { isAggregateError, isError } from '../brands';
 import { isSenetError, makeError } from '../errors';
 import { makeProgress, type ProgressOption, type ProgressReporter } from './progress';
 
@@ -319,9 +320,9 @@ async function hashFile(file: string, hash: Hash): Promise<void> {
 /** The innermost reason: fetch wraps what really happened. */
 function reasonOf(error: unknown): string {
   let current = error;
-  while (current instanceof Error && current.cause instanceof Error) current = current.cause;
-  if (current instanceof AggregateError && current.errors.length > 0) return reasonOf(current.errors[0]);
-  if (!(current instanceof Error)) return String(current);
+  while (isError(current) && isError(current.cause)) current = current.cause;
+  if (isAggregateError(current) && current.errors.length > 0) return reasonOf(current.errors[0]);
+  if (!isError(current)) return String(current);
   const { code } = current as NodeJS.ErrnoException;
   return code === undefined || current.message.includes(code)
     ? current.message
@@ -335,7 +336,7 @@ function throwIfAborted(signal: AbortSignal | undefined): void {
 }
 
 function fileError(file: string, cause: unknown): Error {
-  return makeError('ERR_SENET_FILE', `${file}: ${cause instanceof Error ? cause.message : String(cause)}`, {
+  return makeError('ERR_SENET_FILE', `${file}: ${isError(cause) ? cause.message : String(cause)}`, {
     cause,
   });
 }

@@ -3,6 +3,7 @@
  * before anything is changed.
  */
 import { StateDict } from '../checkpoint/state-dict';
+import { isMap } from '../brands';
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
 import { Tensor } from '../tensor/tensor';
@@ -48,7 +49,7 @@ export function matchStateDict(
   modules: readonly ModuleFacts[],
   strict: boolean,
 ): Match {
-  if (!(given instanceof Map)) {
+  if (!isMap(given)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
       `loadStateDict: expected a StateDict or a Map, got ${describe(given)}`,

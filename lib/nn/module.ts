@@ -9,6 +9,7 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 
+import { isAbortSignal, isPlainObject } from '../brands';
 import type { CompiledHandle, ModuleHandle, ModuleOptionValue, TensorHandle } from '../binding';
 import { StateDict } from '../checkpoint/state-dict';
 import { makeError, type ErrorCode } from '../errors';
@@ -886,12 +887,11 @@ function forwardOf(module: Module<unknown>): Forward {
 /** The library's own options, if a forward's last argument has them. */
 function forwardOptions(inputs: readonly unknown[]): AsyncForwardOptions {
   const last = inputs.at(-1);
-  if (typeof last !== 'object' || last === null || Object.getPrototypeOf(last) !== Object.prototype)
-    return {};
-  const { grad, signal } = last as Record<string, unknown>;
+  if (!isPlainObject(last)) return {};
+  const { grad, signal } = last;
   return {
     ...(typeof grad === 'boolean' ? { grad } : {}),
-    ...(signal instanceof AbortSignal ? { signal } : {}),
+    ...(isAbortSignal(signal) ? { signal } : {}),
   };
 }
 

@@ -1,6 +1,7 @@
 /**
  * Names of dtypes, devices and memory formats, and which typed array carries which dtype.
  */
+import { typedArrayKind } from '../brands';
 import type { Device, DType, MemoryFormat, TypedArray } from '../binding';
 import { makeError } from '../errors';
 import { checkOptions, describe } from './options';
@@ -104,14 +105,18 @@ export function typedArrayFor(dtype: DType, length: number): TypedArray {
   }
 }
 
+const NATURAL_DTYPES: Readonly<Record<string, DType>> = {
+  Float32Array: 'float32',
+  Float64Array: 'float64',
+  BigInt64Array: 'int64',
+  Int32Array: 'int32',
+  Int16Array: 'int16',
+  Int8Array: 'int8',
+  Uint8Array: 'uint8',
+  Uint8ClampedArray: 'uint8',
+};
+
 /** The dtype of a typed array by itself; undefined for one that needs a dtype beside it or has no counterpart. */
 export function naturalDType(array: ArrayBufferView): DType | undefined {
-  if (array instanceof Float32Array) return 'float32';
-  if (array instanceof Float64Array) return 'float64';
-  if (array instanceof BigInt64Array) return 'int64';
-  if (array instanceof Int32Array) return 'int32';
-  if (array instanceof Int16Array) return 'int16';
-  if (array instanceof Int8Array) return 'int8';
-  if (array instanceof Uint8Array || array instanceof Uint8ClampedArray) return 'uint8';
-  return undefined;
+  return NATURAL_DTYPES[typedArrayKind(array) ?? ''];
 }

@@ -2,6 +2,7 @@
  * Option objects: every public function that takes one refuses names that it does not know, with a hint
  * (`num_classes` -> `numClasses`), and values of the wrong type.
  */
+import { isAbortSignal, isSharedArrayBuffer } from '../brands';
 import { makeError } from '../errors';
 
 /** `value`, or an empty object for undefined; throws for anything but a plain object with known names. */
@@ -115,14 +116,14 @@ export function checkString(value: unknown, what: string): string {
 }
 
 export function checkSignal(value: unknown, what: string): AbortSignal | undefined {
-  if (value === undefined || value instanceof AbortSignal) return value;
+  if (value === undefined || isAbortSignal(value)) return value;
   throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an AbortSignal, got ${describe(value)}`);
 }
 
 /** Throws ERR_SENET_BUFFER unless the bytes behind a view are its thread's own, attached and of a fixed size. */
 export function checkBuffer(view: ArrayBufferView, what: string): void {
   const { buffer } = view;
-  if (!(buffer instanceof ArrayBuffer)) {
+  if (isSharedArrayBuffer(buffer)) {
     throw makeError('ERR_SENET_BUFFER', `${what}: the bytes are shared with other threads; copy them first`);
   }
   // Its length changes under its views; the types of this TypeScript do not know the property.

@@ -8,6 +8,7 @@
 import { inspect } from 'node:util';
 
 import type { Device, DType, NativeValue, TensorHandle, TypedArray } from '../binding';
+import { isPlainObject, typedArrayKind } from '../brands';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { isFloating, parseTarget, type Target } from './dtype';
@@ -493,8 +494,7 @@ export function splitKeywords(
   args: readonly unknown[],
 ): [positional: readonly unknown[], keywords: Keywords | undefined] {
   const last = args.at(-1);
-  const plain = typeof last === 'object' && last !== null && Object.getPrototypeOf(last) === Object.prototype;
-  return plain ? [args.slice(0, -1), last as Keywords] : [args, undefined];
+  return isPlainObject(last) ? [args.slice(0, -1), last] : [args, undefined];
 }
 
 function splitAndCall(name: string, args: readonly unknown[]): unknown {
@@ -515,8 +515,7 @@ function nativeKeywords(keywords: Keywords | undefined): Record<string, NativeVa
 function toNative(value: unknown): NativeValue {
   if (Tensor.isTensor(value)) return Tensor.handleOf(value);
   if (Array.isArray(value)) return value.map(toNative);
-  if (ArrayBuffer.isView(value) && !(value instanceof DataView))
-    return Array.from(value as unknown as ArrayLike<number | bigint>);
+  if (typedArrayKind(value) !== undefined) return Array.from(value as ArrayLike<number | bigint>);
   return value as NativeValue;
 }
 

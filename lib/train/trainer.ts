@@ -7,6 +7,7 @@
  */
 import { setImmediate } from 'node:timers/promises';
 
+import { isPromise } from '../brands';
 import type { Device } from '../binding';
 import type { Batch, DataLoader } from '../data/loader';
 import { StateDict } from '../checkpoint/state-dict';
@@ -681,7 +682,7 @@ export class Trainer {
       finished,
     });
     // One that is async may reject; the run ends with that as with what one throws.
-    if (told instanceof Promise) told.catch((error: unknown) => (this.#progressError ??= { error }));
+    if (isPromise(told)) told.catch((error: unknown) => (this.#progressError ??= { error }));
   }
 
   #secondsLeft(): number | null {

@@ -5,6 +5,7 @@
  */
 import { setMaxListeners } from 'node:events';
 
+import { isUint8Array } from '../brands';
 import type { Device, DType } from '../binding';
 import { load as loadStateDict } from '../checkpoint/load';
 import type { StateDict } from '../checkpoint/state-dict';
@@ -300,7 +301,7 @@ export class ImageClassifier {
     const many = Array.isArray(images);
     const sources = many ? [...(images as readonly ImageSource[])] : [images as ImageSource]; // the array is the caller's
     for (const [index, source] of sources.entries()) {
-      if (typeof source === 'string' || source instanceof Uint8Array || Tensor.isTensor(source)) continue;
+      if (typeof source === 'string' || isUint8Array(source) || Tensor.isTensor(source)) continue;
       const place = many ? `images[${index}]` : 'image';
       throw makeError(
         'ERR_SENET_ARG_TYPE',
