@@ -4,6 +4,21 @@ const tseslint = require('typescript-eslint');
 // Every class that a global names, those of later Nodes too.
 const BUILT_INS = Object.getOwnPropertyNames(globalThis).filter((name) => /^[A-Z]/.test(name));
 
+// What jsdom has not, or not as Node has it.
+const NOT_EVERYWHERE = [
+  ['TextDecoder', 'node:util'],
+  ['TextEncoder', 'node:util'],
+  ['performance', 'node:perf_hooks'],
+  ['setImmediate', 'node:timers'],
+  ['clearImmediate', 'node:timers'],
+  ['setInterval', 'node:timers'],
+  ['setTimeout', 'node:timers'],
+  ['fetch', 'undici'],
+].map(([name, from]) => ({
+  name,
+  message: `Under jsdom it is absent or another: import it from '${from}'.`,
+}));
+
 module.exports = tseslint.config(
   {
     ignores: [
@@ -39,6 +54,7 @@ module.exports = tseslint.config(
     files: ['lib/**/*.ts'],
     rules: {
       '@typescript-eslint/no-unnecessary-condition': 'off',
+      'no-restricted-globals': ['error', ...NOT_EVERYWHERE],
       'no-restricted-syntax': [
         'error',
         {

@@ -1,7 +1,8 @@
 /**
  * What a value is, whichever realm made it. `instanceof` asks for the constructor of this very realm; under Jest, in
  * vitest's vm pools, in `node:vm` and in Electron, arrays, Maps and errors come from several. So ESLint refuses
- * `instanceof` of a built-in everywhere else. Knows nothing of this library.
+ * `instanceof` of a built-in everywhere else. And what is of another copy of this library, of which a process may load
+ * several.
  */
 import { types } from 'node:util';
 
@@ -62,6 +63,20 @@ export function isPlainObject(value: unknown): value is Record<string, unknown> 
   const prototype: unknown = Object.getPrototypeOf(value);
   // An Object.prototype is the one kind of prototype that has none itself.
   return prototype === null || (Object.getPrototypeOf(prototype) === null && tagOf(value) === 'Object');
+}
+
+const COPY = Symbol.for('senet-torch.copy');
+/** Of this copy of the library. */
+const THIS_COPY = {};
+
+/** Lets every copy of the library know the instances of a class of this one. */
+export function markClass({ prototype }: { readonly prototype: object }): void {
+  Object.defineProperty(prototype, COPY, { value: THIS_COPY });
+}
+
+/** An instance of a class that another copy marked. */
+export function isOfAnotherCopy(value: object): boolean {
+  return COPY in value && value[COPY] !== THIS_COPY;
 }
 
 function tagOf(value: unknown): string {

@@ -80,4 +80,9 @@ export const binding: NativeBinding = load();
 
 // process.exit() and an uncaught throw run no environment clean-up hooks, and C++ statics are gone by the time atexit
 // handlers could wait: jobs that still run are waited for here.
-if (isMainThread) process.on('exit', (code) => binding.drain(code));
+// Once, however often this library is loaded on one addon.
+const DRAINS = Symbol.for('senet-torch.drains');
+if (isMainThread && !(DRAINS in binding)) {
+  Object.defineProperty(binding, DRAINS, { value: true });
+  process.on('exit', (code) => binding.drain(code));
+}

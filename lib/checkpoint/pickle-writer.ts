@@ -154,7 +154,7 @@ class PickleWriter {
       this.raw(EMPTY_DICT);
       this.remember(value);
       const entries: Iterable<[unknown, unknown]> = isMap(value)
-        ? (value)
+        ? value
         : Object.entries(value).filter(([, item]) => item !== undefined);
       this.items(entries, place, inner);
     } else {

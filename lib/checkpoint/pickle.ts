@@ -7,6 +7,7 @@
  * The file is hostile: lengths are compared with the bytes that are there before anything is made, nothing recurses,
  * and opcodes, memo entries, digits and copies are counted against `limits.ts`.
  */
+import { TextDecoder } from 'node:util';
 import {
   MAX_COPIED_ITEMS,
   MAX_INTEGER_DIGITS,

@@ -41,7 +41,7 @@ import {
 } from '../train/training-checkpoint';
 import { createFor, findWeights, readLabels, recordOf, toFile } from '../vision/network';
 import { checkPreprocessing, IMAGENET, PLAIN, type Preprocessing } from '../vision/preprocessing';
-import { count, EXIT_INTERRUPTED, percent, printJson, printLine, printTable } from './output';
+import { count, EXIT_INTERRUPTED, percent, printJson, printLine, printNote, printTable } from './output';
 import {
   detectDataset,
   measurePixels,
@@ -121,8 +121,8 @@ function resumedSettings(
   checkSameOptions(command, settings);
   const { threadsPerWorker } = binding.configuration();
   if (threadsPerWorker !== settings.threads) {
-    process.stderr.write(
-      `the run was started with ${count(settings.threads, 'thread')} and goes on with ${threadsPerWorker}: sums round differently (--threads ${settings.threads} would not)\n`,
+    printNote(
+      `the run was started with ${count(settings.threads, 'thread')} and goes on with ${threadsPerWorker}: sums round differently (--threads ${settings.threads} would not)`,
     );
   }
   // Where the same data lies may change.
@@ -504,8 +504,9 @@ async function train(
     display.stop();
     if (!(isSenetError(error) && error.code === 'ERR_SENET_ABORTED')) throw error;
     const place = shortest(file('checkpoint'));
-    process.stderr.write(
-      `interrupted: the run is saved in ${place}. To go on:\n  senet-torch ${settings.command} --resume ${quote(place)}\n`,
+    printNote(
+      `interrupted: the run is saved in ${place}. To go on:`,
+      `  senet-torch ${settings.command} --resume ${quote(place)}`,
     );
     process.exitCode = EXIT_INTERRUPTED;
     return;
@@ -777,7 +778,8 @@ function printResult(
     ['report', name('report')],
     ['log', name('log')],
   ]);
-  printLine(`\n$ senet-torch classify --weights ${quote(name('best'))} IMAGE`);
+  printLine();
+  printLine(`$ senet-torch classify --weights ${quote(name('best'))} IMAGE`);
 }
 
 /** Relative where that is below the present folder. */

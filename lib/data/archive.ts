@@ -10,7 +10,7 @@ import { createGunzip } from 'node:zlib';
 
 import { printable } from '../checkpoint/problems';
 import { isSenetError, makeError } from '../errors';
-import { abortError } from '../tensor/jobs';
+import { abortError } from '../tensor/abort';
 
 /** Of one file, and of all of an archive when unpacked, at most. */
 const MAX_BYTES = 1024 ** 3;

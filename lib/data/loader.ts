@@ -8,7 +8,7 @@ import { setImmediate } from 'node:timers/promises';
 import { isMap } from '../brands';
 import { isSenetError, makeError, type ErrorCode } from '../errors';
 import { tensor } from '../tensor/factories';
-import { abortError } from '../tensor/jobs';
+import { abortError, onAbort, untilAborted } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { adopt, currentScope, detached, tidy, type Disposable } from '../tensor/scope';
@@ -468,10 +468,9 @@ class Iteration<B> implements AsyncIterableIterator<B> {
     signal: AbortSignal | undefined,
     moved: (position: number | null) => void,
   ) {
-    const onAbort = (): void => this.#controller.abort(signal?.reason);
-    if (signal?.aborted === true) onAbort();
-    signal?.addEventListener('abort', onAbort, { once: true });
-    this.#unlisten = () => signal?.removeEventListener('abort', onAbort);
+    const abort = (): void => this.#controller.abort(signal?.reason);
+    if (signal?.aborted === true) abort();
+    this.#unlisten = signal === undefined ? () => undefined : onAbort(signal, abort);
     this.#source = start(this.#controller.signal);
     this.#ahead = ahead;
     this.#moved = moved;
@@ -489,7 +488,7 @@ class Iteration<B> implements AsyncIterableIterator<B> {
     this.#fill(this.#ahead);
     let result: IteratorResult<Ready<B>, unknown>;
     try {
-      result = await unlessAborted(taken, this.#controller.signal);
+      result = await untilAborted(taken, this.#controller.signal);
     } catch (error) {
       if (this.#closed === null) {
         this.#waiting.push(taken);
@@ -542,19 +541,6 @@ async function discard<B>(ready: Promise<IteratorResult<Ready<B>, unknown>>): Pr
   const result = await ready.catch(() => undefined);
   if (result === undefined || result.done === true) return;
   for (const made of result.value.owned) made.dispose();
-}
-
-/** The promise's result, or the error of the signal as soon as it aborts. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(abortError(signal));
-    if (signal.aborted) {
-      onAbort();
-      return;
-    }
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }
 
 function toDataset<T>(source: DataSource<T>): Dataset<T> | null {

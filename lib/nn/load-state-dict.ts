@@ -121,12 +121,12 @@ function explain(
   missing: readonly string[],
   unexpected: readonly string[],
   mismatched: readonly MismatchedKey[],
-): string {
+): string[] {
   const lines = ['the state dict does not fit the module; nothing was loaded.'];
   if (missing.length > 0) lines.push(`  missing (${missing.length}): ${missing.join(', ')}`);
   if (unexpected.length > 0) lines.push(`  unexpected (${unexpected.length}): ${unexpected.join(', ')}`);
   for (const { key, expected, actual } of mismatched) {
     lines.push(`  shape of '${key}': expected [${expected.join(', ')}], got [${actual.join(', ')}]`);
   }
-  return lines.join('\n');
+  return lines;
 }

@@ -5,7 +5,7 @@
  * The state dict is PyTorch's, with Python's names (`param_groups`, `weight_decay`, `exp_avg`), so that `saveCheckpoint`
  * writes what `optimizer.load_state_dict` of Python reads, and the other way round.
  */
-import { isMap, isSet } from '../brands';
+import { isMap, isSet, markClass } from '../brands';
 import type { OptimizerHandle, TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
@@ -432,6 +432,8 @@ function toGroups(params: unknown, where: string): ParamGroupOptions[] {
   }
   return items as ParamGroupOptions[];
 }
+
+markClass(Optimizer);
 
 function toParameters(params: unknown, where: string): { tensors: Tensor[]; names: string[] | undefined } {
   if (Tensor.isTensor(params)) return { tensors: [params], names: undefined };

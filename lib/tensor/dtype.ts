@@ -81,28 +81,28 @@ export function parseTarget(target: Target): TargetParts {
   };
 }
 
-/** An empty-handed array of the kind that carries `dtype`: float16 and bfloat16 travel as raw 16-bit patterns. */
+/** float16 and bfloat16 travel as raw 16-bit patterns. */
+const ARRAYS = {
+  float32: Float32Array,
+  float64: Float64Array,
+  float16: Uint16Array,
+  bfloat16: Uint16Array,
+  int64: BigInt64Array,
+  int32: Int32Array,
+  int16: Int16Array,
+  int8: Int8Array,
+  uint8: Uint8Array,
+  bool: Uint8Array,
+} as const satisfies Record<DType, unknown>;
+
+/** An empty-handed array of the kind that carries `dtype`. */
 export function typedArrayFor(dtype: DType, length: number): TypedArray {
-  switch (dtype) {
-    case 'float32':
-      return new Float32Array(length);
-    case 'float64':
-      return new Float64Array(length);
-    case 'float16':
-    case 'bfloat16':
-      return new Uint16Array(length);
-    case 'int64':
-      return new BigInt64Array(length);
-    case 'int32':
-      return new Int32Array(length);
-    case 'int16':
-      return new Int16Array(length);
-    case 'int8':
-      return new Int8Array(length);
-    case 'uint8':
-    case 'bool':
-      return new Uint8Array(length);
-  }
+  return new ARRAYS[dtype](length);
+}
+
+/** The addon's array, which is of the realm that loaded the addon first, as one of this realm. */
+export function ownView(array: TypedArray, dtype: DType): TypedArray {
+  return new ARRAYS[dtype](array.buffer as ArrayBuffer, array.byteOffset, array.length);
 }
 
 const NATURAL_DTYPES: Readonly<Record<string, DType>> = {

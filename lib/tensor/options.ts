@@ -2,8 +2,9 @@
  * Option objects: every public function that takes one refuses names that it does not know, with a hint
  * (`num_classes` -> `numClasses`), and values of the wrong type.
  */
-import { isAbortSignal, isSharedArrayBuffer } from '../brands';
+import { isAbortSignal, isOfAnotherCopy, isSharedArrayBuffer } from '../brands';
 import { makeError } from '../errors';
+import { printable } from '../printable';
 
 /** `value`, or an empty object for undefined; throws for anything but a plain object with known names. */
 export function checkOptions<T extends object>(
@@ -144,16 +145,27 @@ export function checkBuffer(view: ArrayBufferView, what: string): void {
 /** How error messages name a value. */
 export function describe(value: unknown): string {
   if (value === null) return 'null';
-  if (typeof value === 'string') return `'${value.length > 80 ? `${value.slice(0, 77)}...` : value}'`;
+  if (typeof value === 'string') return `'${printable(value, 80)}'`;
   if (typeof value === 'number' || typeof value === 'boolean' || value === undefined) return String(value);
   if (typeof value === 'bigint') return `${value}n`;
   if (Array.isArray(value)) return `an array of length ${value.length}`;
-  if (typeof value === 'object') return `an object (${value.constructor?.name ?? 'no class'})`;
+  if (typeof value === 'object') {
+    return isOfAnotherCopy(value)
+      ? `one (${className(value)}) of another copy of senet-torch: this process has loaded the package twice (jest.resetModules, or two versions of it)`
+      : `an object (${className(value)})`;
+  }
   return `a ${typeof value}`;
+}
+
+function className(value: object): string {
+  const { constructor } = value as { constructor?: { name?: unknown } };
+  const name = constructor?.name;
+  return typeof name === 'string' && name !== '' ? printable(name, 80) : 'no class';
 }
 
 /** The known name that `name` most likely means, if one is near enough. */
 export function nearest(name: string, known: readonly string[]): string | undefined {
+  if (name.length > 100) return undefined; // no slip of the pen, and the distance is quadratic
   const plain = (text: string): string => text.replace(/[_-]/g, '').toLowerCase();
   const same = known.find((candidate) => plain(candidate) === plain(name));
   if (same !== undefined) return same;

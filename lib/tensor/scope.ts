@@ -166,6 +166,6 @@ function collect(value: unknown, seen: Set<unknown>): void {
 
 function contentsOf(container: object): Iterable<unknown> {
   if (Array.isArray(container) || isSet(container)) return container as Iterable<unknown>;
-  if (isMap(container)) return [...(container)].flat();
+  if (isMap(container)) return [...container].flat();
   return isPlainObject(container) ? Object.values(container) : [];
 }

@@ -2,7 +2,9 @@
  * Continuous batching: items that arrive one by one are run together, as many as are waiting when a lane is free. While
  * batches run, arrivals gather; when one ends, the next goes. Knows neither images nor tensors.
  */
-import { abortError } from '../tensor/jobs';
+import { performance } from 'node:perf_hooks';
+import { clearTimeout, setImmediate, setTimeout } from 'node:timers';
+import { abortError, onAbort } from '../tensor/abort';
 
 export interface BatcherOptions<Item, Result> {
   /** Items that run together at most. */
@@ -51,11 +53,11 @@ export class Batcher<Item, Result> {
         return;
       }
       const dueAt = performance.now() + this.#options.delay;
-      const onAbort = (): void => {
+      const leave = (): void => {
         this.#waiting = this.#waiting.filter((other) => other !== entry);
         entry.reject(abortError(signal as AbortSignal));
       };
-      const settled = (): void => signal?.removeEventListener('abort', onAbort);
+      const settled = signal === undefined ? () => undefined : onAbort(signal, leave);
       const entry: Waiting<Item, Result> = {
         key,
         item,
@@ -69,7 +71,6 @@ export class Batcher<Item, Result> {
           reject(error);
         },
       };
-      signal?.addEventListener('abort', onAbort, { once: true });
       this.#waiting.push(entry);
       this.#startSoon();
     });

@@ -15,7 +15,7 @@ import { modelInfo, type ModelName } from '../models/registry';
 import { binding } from '../native';
 import { Module } from '../nn/module';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
-import { abortError } from '../tensor/jobs';
+import { abortError, onAbort, untilAborted } from '../tensor/abort';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { noGrad, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
@@ -395,14 +395,8 @@ export class ImageClassifier {
     const forget = (): void => void this.#running.delete(running);
     running.then(forget, forget);
     if (signal === undefined) return running;
-    return new Promise((resolve, reject) => {
-      const onAbort = (): void => {
-        controller?.abort(signal.reason);
-        reject(abortError(signal));
-      };
-      signal.addEventListener('abort', onAbort, { once: true });
-      running.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-    });
+    const stop = onAbort(signal, () => controller?.abort(signal.reason));
+    return untilAborted(running, signal).finally(stop);
   }
 
   /** All images, `places` at a time; after a failure no further one is taken up. */
