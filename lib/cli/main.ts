@@ -61,6 +61,8 @@ export async function main(args: readonly string[]): Promise<void> {
   addProfile(program, interruptSignal);
   addInspect(program);
   addScripts(program);
+  let running: Command = program;
+  program.hook('preAction', (_, command) => void (running = command));
   try {
     await program.parseAsync(args, { from: 'user' });
   } catch (error) {
@@ -69,7 +71,8 @@ export async function main(args: readonly string[]): Promise<void> {
       process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
       return;
     }
-    printError(error);
+    const own = running.options.map((option) => ({ name: option.attributeName(), flag: option.long ?? '' }));
+    printError(error, own);
     process.exitCode = exitCodeOf(error);
   }
 }

@@ -50,13 +50,27 @@ export function count(number: number, noun: string): string {
   return `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`;
 }
 
+/**
+ * A message of the library's in the words of the command line: `dropLast` is `--drop-last`, and `labels: ...` of an
+ * option object is `--labels: ...`, if the command has such an option.
+ */
+export function inOptionNames(message: string, options: readonly { name: string; flag: string }[]): string {
+  return options.reduce(
+    (text, { name, flag }) =>
+      /[A-Z]/.test(name)
+        ? text.replace(new RegExp(`(?<![\\w.'-])${name}(?![\\w'])`, 'g'), flag)
+        : text.replace(new RegExp(`^(?:error: )?[A-Z]\\w*(?:\\.\\w+)?: ${name}(?=[: ])`), flag),
+    message,
+  );
+}
+
 /** The message with its code; the stack too if SENET_DEBUG is set. */
-export function printError(error: unknown): void {
+export function printError(error: unknown, options: readonly { name: string; flag: string }[] = []): void {
   if (process.env.SENET_DEBUG && isError(error)) {
     printNote(...(error.stack ?? error.message).split('\n'));
     return;
   }
-  const message = isError(error) ? error.message : String(error);
+  const message = inOptionNames(isError(error) ? error.message : String(error), options);
   const code = isSenetError(error) ? ` [${error.code}]` : '';
   printNote(...`error: ${message}${code}`.split('\n'));
 }

@@ -2,7 +2,7 @@
  * What `train` and `finetune` do: settings from what was typed or from the checkpoint, data, network, optimiser; the
  * run; weights and report at the end. Loads the native build with it.
  */
-import { access, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 
@@ -149,6 +149,11 @@ async function prepare(
   const device = (given.device ?? 'cpu') as Device;
   if (started !== undefined && resumed !== null) {
     // Names that the data does not have itself.
+    if (!(await stat(started.data).catch(() => null)))
+      throw makeError(
+        'ERR_SENET_FILE_NOT_FOUND',
+        `--resume: the data of the run is not at ${printable(started.data, 1000)} any more; say where it lies: senet-torch ${started.command} DATA --resume ...`,
+      );
     const named = started.dataset !== 'folder' || started.labels !== null;
     const opened = await openData({ ...started, labels: named ? started.classes : undefined });
     if (opened.classes.join('\0') !== started.classes.join('\0')) {

@@ -77,6 +77,11 @@ export async function decodeImage(
   } catch (cause) {
     if (!isError(cause) || 'code' in cause) throw cause;
     const reason = printable(cause.message.trim(), 300);
+    if (/creat\w* (a )?thread/i.test(reason))
+      // GLib's and libvips's words
+      throw makeError('ERR_SENET_THREADS', `${label}: the system gives the decoder no thread: ${reason}`, {
+        cause,
+      });
     throw makeError('ERR_SENET_IMAGE', `${label}: cannot be decoded as ${format}: ${reason}`, { cause });
   }
 }
