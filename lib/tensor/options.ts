@@ -13,7 +13,7 @@ export function checkOptions<T extends object>(
   where: string,
 ): Partial<T> {
   if (value === undefined) return {};
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || isOfAnotherCopy(value)) {
     throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an options object, got ${describe(value)}`);
   }
   for (const name of Object.keys(value)) {
