@@ -2,6 +2,7 @@
  * `inspectCheckpoint`: what is in a file, without its tensors' bytes and without LibTorch. Safe on hostile files; names
  * in the result are the file's own and may hold control characters, so print them through `printable`.
  */
+import { isSet } from '../brands';
 import type { DType } from '../binding';
 import { parseCheckpoint, findStateDict, type Container, type ParsedCheckpoint } from './parse';
 import { checkpointError } from './problems';
@@ -97,7 +98,7 @@ function* numbered(items: Iterable<Value>): Iterable<[string, Value]> {
 }
 
 function childrenOf(value: Value): Iterable<[string, Value]> | null {
-  if (Array.isArray(value) || value instanceof Set) return numbered(value);
+  if (Array.isArray(value) || isSet(value)) return numbered(value);
   if (value instanceof Tuple) return numbered(value.items);
   if (value instanceof Dict) return named(value);
   return null;

@@ -3,8 +3,10 @@
  * folder that turns records into tensors.
  */
 import { binding } from '../native';
+import { isSet, isUint8Array } from '../brands';
 import type { TensorHandle } from '../binding';
-import { abortError, runJob } from '../tensor/jobs';
+import { abortError, untilAborted } from '../tensor/abort';
+import { runJob } from '../tensor/jobs';
 import { checkBoolean, checkBuffer, checkOptions, checkSignal } from '../tensor/options';
 import { wrapTensor, type Tensor } from '../tensor/tensor';
 import {
@@ -88,7 +90,9 @@ async function readWith<T>(
   throwIfAborted();
   const work = withSource(source, async (opened) => {
     const { origin } = opened;
+    let modified = 0n;
     if (origin.kind === 'file') {
+      modified = binding.modifiedTime(origin.fd);
       opened.readBatch = async (spans) =>
         (await runJob(() => binding.readBytes(origin.fd, opened.size, spans))) as Uint8Array;
     }
@@ -96,7 +100,7 @@ async function readWith<T>(
     throwIfAborted();
     const wanted = choose(parsed, opened);
     const { records } = wanted;
-    const handles = await readHandles(opened, records, mmap);
+    const handles = await readHandles(opened, modified, records, mmap);
     throwIfAborted();
     const tensors = new Map<TensorRecord, Tensor>();
     for (const [i, record] of records.entries()) {
@@ -106,20 +110,13 @@ async function readWith<T>(
     }
     return wanted.finish((record) => tensors.get(record) as Tensor);
   });
-  return abort === undefined ? work : raceAbort(work, abort);
-}
-
-/** The signal is not given to the job: a running read ends unseen, and the descriptor must stay open until it has. */
-function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(abortError(signal));
-    signal.addEventListener('abort', onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
+  // The signal is not given to the job: a running read ends unseen, and the descriptor must stay open until it has.
+  return untilAborted(work, abort);
 }
 
 async function readHandles(
   source: ByteSource,
+  modified: bigint,
   records: readonly TensorRecord[],
   mmap: boolean,
 ): Promise<readonly TensorHandle[]> {
@@ -132,8 +129,8 @@ async function readHandles(
   }
   return (await runJob(() =>
     mmap
-      ? binding.mapTensors(origin.fd, source.size, origin.mtimeNs, ranges, tensors)
-      : binding.readTensors(origin.fd, source.size, origin.mtimeNs, ranges, tensors),
+      ? binding.mapTensors(origin.fd, source.size, modified, ranges, tensors)
+      : binding.readTensors(origin.fd, source.size, modified, ranges, tensors),
   )) as TensorHandle[];
 }
 
@@ -168,7 +165,7 @@ function toPlain(parsed: ParsedCheckpoint, tensorOf: TensorOf): unknown {
     return converted;
   };
   const convert = (value: Value): unknown => {
-    if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return value;
+    if (value === null || typeof value !== 'object' || isUint8Array(value)) return value;
     if (value instanceof TensorRecord) return tensorOf(value);
     if (value instanceof GlobalName) return value.name.replace(/^torch\.(?=[a-z0-9_]+$)/, '');
     if (value instanceof Complex) return { real: value.real, imaginary: value.imaginary };
@@ -179,7 +176,7 @@ function toPlain(parsed: ParsedCheckpoint, tensorOf: TensorOf): unknown {
       for (const item of Array.isArray(value) ? value : value.items) list.push(convert(item));
       return list;
     }
-    if (value instanceof Set) {
+    if (isSet(value)) {
       const set = remember(value, new Set<unknown>());
       for (const item of value) set.add(convert(item));
       return set;

@@ -12,6 +12,7 @@ import { StorageRecord, TensorRecord } from './tensor-record';
 import { TorchHost } from './torch-globals';
 import { readTorchZip } from './torch-zip';
 import { Dict, Tuple, kindOf, type Value } from './values';
+import { isSet } from '../brands';
 import { isSenetError } from '../errors';
 
 export type Container = 'zip' | 'legacy' | 'safetensors';
@@ -128,7 +129,7 @@ function childrenOf(value: Value & object): Iterable<Value> | null {
   if (Array.isArray(value)) return value;
   if (value instanceof Tuple) return value.items;
   if (value instanceof Dict) return entriesOf(value);
-  if (value instanceof Set) return value;
+  if (isSet(value)) return value;
   return null;
 }
 

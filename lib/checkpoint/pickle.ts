@@ -7,6 +7,7 @@
  * The file is hostile: lengths are compared with the bytes that are there before anything is made, nothing recurses,
  * and opcodes, memo entries, digits and copies are counted against `limits.ts`.
  */
+import { TextDecoder } from 'node:util';
 import {
   MAX_COPIED_ITEMS,
   MAX_INTEGER_DIGITS,
@@ -16,6 +17,7 @@ import {
 } from './limits';
 import { checkpointError, printable } from './problems';
 import { Dict, GlobalName, Tuple, kindOf, type Value } from './values';
+import { isMap, isSet } from '../brands';
 
 /** What a pickle may ask for besides plain values. `at` is the offset in the file, for messages. */
 export interface PickleHost {
@@ -307,7 +309,7 @@ class PickleReader {
         // ADDITEMS
         const items = this.popMark();
         const set = this.top();
-        if (!(set instanceof Set)) throw this.format(`items added to a ${kindOf(set)}`);
+        if (!isSet(set)) throw this.format(`items added to a ${kindOf(set)}`);
         for (const item of items) set.add(this.hashable(item));
         return;
       }
@@ -594,7 +596,7 @@ export function isHashable(key: Value, depth: number): boolean {
   if (key instanceof Tuple) {
     return depth < 2 && key.items.length <= 16 && key.items.every((item) => isHashable(item, depth + 1));
   }
-  return !(Array.isArray(key) || key instanceof Map || key instanceof Set);
+  return !(Array.isArray(key) || isMap(key) || isSet(key));
 }
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

@@ -3,6 +3,7 @@
  * format's description and the rules of its reference implementation (`SafeTensors::deserialize`): offsets neither
  * overlap nor leave holes and end with the file.
  */
+import { TextDecoder } from 'node:util';
 import type { DType } from '../binding';
 import { MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS } from './limits';
 import { checkpointError, printable } from './problems';

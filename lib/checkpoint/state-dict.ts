@@ -2,6 +2,7 @@
  * StateDict: tensors under the names of parameters and buffers, in order, with what PyTorch keeps beside them. Must not
  * know modules or files.
  */
+import { isMap } from '../brands';
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
@@ -50,7 +51,7 @@ export function consumePrefixInStateDictIfPresent(
   prefix: string,
 ): void {
   const where = 'consumePrefixInStateDictIfPresent';
-  if (!(stateDict instanceof Map)) {
+  if (!isMap(stateDict)) {
     throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a StateDict, got ${describe(stateDict)}`);
   }
   if (typeof prefix !== 'string') {

@@ -4,6 +4,7 @@
  * (`torch/_weights_only_unpickler.py`); what each `_rebuild_*` function takes is in `torch/_utils.py`.
  * Must not read files: where a storage lies is the container's affair.
  */
+import { isUint8Array } from '../brands';
 import type { DType } from '../binding';
 import type { PickleHost } from './pickle';
 import { isHashable } from './pickle';
@@ -371,7 +372,7 @@ function makeComplex(args: readonly Value[], context: CallContext): Complex {
 /** Never of a number: `bytearray(n)` would take memory that the file does not hold. */
 function makeByteArray(args: readonly Value[], context: CallContext): Uint8Array {
   if (args.length === 0) return new Uint8Array();
-  if (args.length === 1 && args[0] instanceof Uint8Array) {
+  if (args.length === 1 && isUint8Array(args[0])) {
     context.copied(args[0].length);
     return Uint8Array.from(args[0]);
   }

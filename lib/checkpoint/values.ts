@@ -3,6 +3,7 @@
  * Maps, so keys such as `__proto__` are only keys, and a global is a name. Knows neither pickles nor files.
  */
 import type { StorageRecord, TensorRecord } from './tensor-record';
+import { isSet, isUint8Array } from '../brands';
 
 export type Value =
   | null
@@ -56,10 +57,10 @@ export function kindOf(value: Value): string {
     default:
   }
   if (Array.isArray(value)) return 'list';
-  if (value instanceof Uint8Array) return 'bytes';
+  if (isUint8Array(value)) return 'bytes';
   if (value instanceof Tuple) return 'tuple';
   if (value instanceof Dict) return 'dict';
-  if (value instanceof Set) return 'set';
+  if (isSet(value)) return 'set';
   if (value instanceof Complex) return 'complex';
   if (value instanceof GlobalName) return `global ${value.name}`;
   return 'shape' in value ? 'tensor' : 'storage';

@@ -4,10 +4,15 @@
  * encrypted, its local header agrees with the directory, and no two entries share a byte. Follows the .ZIP File
  * Format Specification (APPNOTE 6.3). Knows nothing of PyTorch.
  */
+import { setImmediate } from 'node:timers';
+
 import { RandomAccessReader, fromRandomAccessReader, type Entry, type ZipFile } from 'yauzl';
 import { MAX_ZIP_DIRECTORY_BYTES, MAX_ZIP_ENTRIES } from './limits';
 import { checkpointError, printable } from './problems';
 import { readSpans, type ByteSource } from './source';
+
+// yauzl calls the global, and jsdom has none.
+globalThis.setImmediate ??= setImmediate;
 
 /** An entry as the central directory has it. */
 export interface DirectoryEntry {

@@ -6,6 +6,7 @@
 import { EndOfPickle, readPickle, type PickleHost } from '../checkpoint/pickle';
 import { checkpointError, printable } from '../checkpoint/problems';
 import { Dict, GlobalName, kindOf, Tuple, type Value } from '../checkpoint/values';
+import { isUint8Array } from '../brands';
 import { isSenetError, makeError } from '../errors';
 
 /** An array of bytes. */
@@ -44,7 +45,7 @@ export function readNumpyPickle(bytes: Uint8Array, label: string): Value {
 /** Text of a `str`, or of the `bytes` that Python 2's become. */
 export function textOf(value: Value | undefined): string | undefined {
   if (typeof value === 'string') return value;
-  return value instanceof Uint8Array ? Buffer.from(value).toString('utf8') : undefined;
+  return isUint8Array(value) ? Buffer.from(value).toString('utf8') : undefined;
 }
 
 /** The value of a dictionary's key, whichever kind of string the key is. */
@@ -103,7 +104,7 @@ class NumpyHost implements PickleHost {
     const sizes = shape instanceof Tuple ? shape.items : [];
     const valid = sizes.every((size): size is number => Number.isSafeInteger(size) && (size as number) >= 0);
     const bytes = typeof data === 'string' ? new Uint8Array(Buffer.from(data, 'utf8')) : data;
-    if (!valid || !(type instanceof ByteType) || fortran !== false || !(bytes instanceof Uint8Array)) {
+    if (!valid || !(type instanceof ByteType) || fortran !== false || !isUint8Array(bytes)) {
       throw this.#format('an array whose state is not that of bytes in C order', at);
     }
     const expected = sizes.reduce((product, size) => product * size, 1);

@@ -5,6 +5,7 @@
  * Knows no data set and no loader.
  */
 import { setImmediate } from 'node:timers/promises';
+import { performance } from 'node:perf_hooks';
 
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';

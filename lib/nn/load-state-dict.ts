@@ -3,6 +3,7 @@
  * before anything is changed.
  */
 import { StateDict } from '../checkpoint/state-dict';
+import { isMap } from '../brands';
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
 import { Tensor } from '../tensor/tensor';
@@ -48,7 +49,7 @@ export function matchStateDict(
   modules: readonly ModuleFacts[],
   strict: boolean,
 ): Match {
-  if (!(given instanceof Map)) {
+  if (!isMap(given)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
       `loadStateDict: expected a StateDict or a Map, got ${describe(given)}`,
@@ -120,12 +121,12 @@ function explain(
   missing: readonly string[],
   unexpected: readonly string[],
   mismatched: readonly MismatchedKey[],
-): string {
+): string[] {
   const lines = ['the state dict does not fit the module; nothing was loaded.'];
   if (missing.length > 0) lines.push(`  missing (${missing.length}): ${missing.join(', ')}`);
   if (unexpected.length > 0) lines.push(`  unexpected (${unexpected.length}): ${unexpected.join(', ')}`);
   for (const { key, expected, actual } of mismatched) {
     lines.push(`  shape of '${key}': expected [${expected.join(', ')}], got [${actual.join(', ')}]`);
   }
-  return lines.join('\n');
+  return lines;
 }

@@ -5,6 +5,7 @@
  * The state dict is PyTorch's, with Python's names (`param_groups`, `weight_decay`, `exp_avg`), so that `saveCheckpoint`
  * writes what `optimizer.load_state_dict` of Python reads, and the other way round.
  */
+import { isMap, isSet, markClass } from '../brands';
 import type { OptimizerHandle, TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
@@ -432,9 +433,11 @@ function toGroups(params: unknown, where: string): ParamGroupOptions[] {
   return items as ParamGroupOptions[];
 }
 
+markClass(Optimizer);
+
 function toParameters(params: unknown, where: string): { tensors: Tensor[]; names: string[] | undefined } {
   if (Tensor.isTensor(params)) return { tensors: [params], names: undefined };
-  if (!isIterable(params) || params instanceof Map || params instanceof Set) {
+  if (!isIterable(params) || isMap(params) || isSet(params)) {
     // As PyTorch: the order of a set is nobody's promise.
 
     throw makeError(

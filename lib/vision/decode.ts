@@ -12,6 +12,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import type sharp from 'sharp';
 
 import { printable } from '../checkpoint/problems';
+import { isError, isUint8Array } from '../brands';
 import { makeError } from '../errors';
 import { checkBuffer, describe } from '../tensor/options';
 
@@ -30,8 +31,9 @@ const LEAST_SHRINK = 3;
  * sharp takes a tenth of a second to load, which nobody should wait for who never decodes: the first image does, or
  * whoever calls this before, while there is nothing else to do.
  */
-export async function loadDecoder(): Promise<typeof sharp> {
-  return (await import('sharp')).default;
+export function loadDecoder(): Promise<typeof sharp> {
+  // eslint-disable-next-line @typescript-eslint/no-require-imports -- other realms refuse `import()`
+  return Promise.resolve().then(() => require('sharp') as typeof sharp);
 }
 
 /** Pixels in rows of RGB triples. */
@@ -87,8 +89,13 @@ export async function openImage(source: string | Uint8Array, wantedSize?: Wanted
   }
   if (format === 'gif') clearGifTransparency(bytes);
   const coded = (cause: unknown): never => {
-    if (!(cause instanceof Error) || 'code' in cause) throw cause;
+    if (!isError(cause) || 'code' in cause) throw cause;
     const reason = printable(cause.message.trim(), 300);
+    if (/creat\w* (a )?thread/i.test(reason))
+      // GLib's and libvips's words
+      throw makeError('ERR_SENET_THREADS', `${label}: the system gives the decoder no thread: ${reason}`, {
+        cause,
+      });
     throw makeError('ERR_SENET_IMAGE', `${label}: cannot be decoded as ${format}: ${reason}`, { cause });
   };
   const { pixelBytes, decode } = await openBytes(
@@ -165,7 +172,7 @@ function cmykToRgb(cmyk: Uint8Array): Uint8Array {
 /** All bytes in memory of our own: sharp reads them on other threads, when the caller may have let go of its array. */
 async function readBytes(source: unknown, label: string): Promise<Buffer> {
   if (typeof source === 'string') return readImageFile(source, label);
-  if (!(source instanceof Uint8Array)) {
+  if (!isUint8Array(source)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
       `image: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,

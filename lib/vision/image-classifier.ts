@@ -11,7 +11,7 @@ import { modelInfo, type ModelName } from '../models/registry';
 import { binding } from '../native';
 import { Module } from '../nn/module';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
-import { abortError } from '../tensor/jobs';
+import { abortError } from '../tensor/abort';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { detached, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';

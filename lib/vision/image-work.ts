@@ -2,6 +2,7 @@
  * ImageWork: one image on its way through a classifier's pipeline, from what the caller gave to the network's input.
  * Knows no other image and no network.
  */
+import { isUint8Array } from '../brands';
 import { makeError } from '../errors';
 import { isFloating } from '../tensor/dtype';
 import { describe } from '../tensor/options';
@@ -17,7 +18,7 @@ export type ImageSource = string | Uint8Array | Tensor;
 
 /** @throws ERR_SENET_ARG_TYPE; ERR_SENET_DTYPE, ERR_SENET_SHAPE, ERR_SENET_DISPOSED of a tensor */
 export function checkSource(source: unknown, place: string): asserts source is ImageSource {
-  if (typeof source === 'string' || source instanceof Uint8Array) return;
+  if (typeof source === 'string' || isUint8Array(source)) return;
   if (!Tensor.isTensor(source)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',

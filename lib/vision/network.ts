@@ -6,6 +6,7 @@ import { constants } from 'node:fs';
 import { access, readFile, stat } from 'node:fs/promises';
 
 import type { Device, DType } from '../binding';
+import { isError } from '../brands';
 import { printable } from '../checkpoint/problems';
 import { consumePrefixInStateDictIfPresent, type StateDict } from '../checkpoint/state-dict';
 import { isSenetError, makeError } from '../errors';
@@ -125,7 +126,7 @@ export async function readLabels(labels: unknown): Promise<readonly string[]> {
   try {
     return checkLabels(JSON.parse(text), `${where}: ${printable(labels)}`);
   } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause;
+    if (!isError(cause) || cause.name !== 'SyntaxError') throw cause;
     throw makeError(
       'ERR_SENET_DATA_FORMAT',
       `${where}: ${printable(labels)}: expected a JSON array of labels: ${cause.message}`,
