@@ -4,25 +4,42 @@
  * the file to a JavaScript function other than that host's table. Written against CPython's `pickletools`, which
  * documents every opcode. Must not know PyTorch or files.
  *
- * The file is hostile: lengths are compared with the bytes that are there before anything is made, nothing recurses,
- * and opcodes, memo entries, digits and copies are counted against `limits.ts`.
+ * The threat: whoever wrote the file chose every byte of it, and a pickle is a program. What a file may do here is make
+ * values. A global that the host does not know is only its name, and what a pickle does with it (a call, a state, items,
+ * keys) is written down in an `UnknownObject` that has no behaviour: no module is looked up, nothing is called, no property
+ * is set by a name of the file, and every dictionary is a Map. Whether such an object may be part of what was asked for is
+ * decided by those who read the value: never as a tensor, nor as an entry of a state dict.
+ *
+ * Nor may it exhaust the process: lengths are compared with the bytes that are there before anything is made, nothing
+ * recurses, what each value costs in JavaScript is charged to a `Budget` before it is made, opcodes, memo indices and
+ * digits are counted against `limits.ts`, and reading is a generator that yields after each slice of its work.
  */
+import { inSlices, type Budget, type Sliced } from './budget';
 import {
-  MAX_COPIED_ITEMS,
+  COST,
   MAX_INTEGER_DIGITS,
   MAX_LINE_BYTES,
   MAX_MEMO_INDEX,
   MAX_PICKLE_OPCODES,
+  MAX_TEXT_BYTES,
 } from './limits';
 import { checkpointError, printable } from './problems';
-import { Dict, GlobalName, Tuple, kindOf, type Value } from './values';
+import { Dict, GlobalName, Tuple, UnknownObject, kindOf, type Value } from './values';
+
+/** How a host makes a value that is larger than a few words. */
+export interface Making {
+  /** Counts bytes of heap before they are taken. */
+  charge(bytes: number): void;
+  /** Lets the reader put the items into an empty container, in slices: keys and values in turn for a Dict. */
+  fill<T extends Value[] | Set<Value> | Dict>(target: T, items: Iterable<Value>): T;
+}
 
 /** What a pickle may ask for besides plain values. `at` is the offset in the file, for messages. */
 export interface PickleHost {
-  /** The inert stand-in for a global, or an error that names it. */
+  /** The inert stand-in for a global, known or not, or an error that names it. */
   findGlobal(module: string, name: string, at: number): GlobalName;
-  /** What calling the global gives; for each item that is copied it calls `copied`. */
-  call(callable: GlobalName, args: readonly Value[], at: number, copied: (items: number) => void): Value;
+  /** What calling a known global gives. */
+  call(callable: GlobalName, args: readonly Value[], at: number, making: Making): Value;
   /** Applies the state of a BUILD opcode to `target`. */
   build(target: Value, state: Value, at: number): void;
   /** The storage that a persistent id names. */
@@ -43,24 +60,43 @@ export interface ReadPickle {
   readonly end: number;
 }
 
-/**
- * Reads the pickle that begins at `start`.
- * @param label - what messages call the file
- * @param base - offset of `bytes[0]` in the file, for messages
- * @throws EndOfPickle; ERR_SENET_CHECKPOINT_FORMAT, _UNSAFE (by the host), _LIMIT, _UNSUPPORTED (by the host)
- */
-export function readPickle(
-  bytes: Uint8Array,
-  start: number,
-  host: PickleHost,
-  label: string,
-  base: number,
-): ReadPickle {
-  return new PickleReader(bytes, start, host, label, base).run();
+/** What is read, and for whom. */
+export interface PickleSource {
+  readonly bytes: Uint8Array;
+  readonly host: PickleHost;
+  readonly budget: Budget;
+  /** What messages call the file. */
+  readonly label: string;
+  /** Offset of `bytes[0]` in the file, for messages. Default 0. */
+  readonly base?: number;
+  /** Bytes of the longest text. Default MAX_TEXT_BYTES. */
+  readonly maxText?: number;
 }
 
-class PickleReader {
+/**
+ * Reads the pickle that begins at index `start`; the event loop turns meanwhile.
+ * @throws (rejects) EndOfPickle; ERR_SENET_CHECKPOINT_FORMAT, _UNSAFE (extension codes, and by the host), _LIMIT,
+ *   _UNSUPPORTED (by the host)
+ */
+export function readPickle(source: PickleSource, start = 0): Promise<ReadPickle> {
+  return inSlices(source.budget, new PickleReader(source, start).run());
+}
+
+/** Items on their way into a container: a long run of them is more than a slice. */
+interface Filling {
+  readonly target: Value[] | Set<Value> | Dict;
+  readonly items: Iterator<Value>;
+}
+
+class PickleReader implements Making {
   private readonly buffer: Buffer;
+  private readonly host: PickleHost;
+  private readonly budget: Budget;
+  private readonly label: string;
+  private readonly base: number;
+  private readonly maxText: number;
+  /** Done before the next opcode. */
+  private filling: Filling | null = null;
   private readonly stack: Value[] = [];
   /** Heights of the stack at the open marks. */
   private readonly marks: number[] = [];
@@ -68,28 +104,62 @@ class PickleReader {
   private readonly memo = new Map<number, Value>();
   private position: number;
   private opcodeAt: number;
-  private copiedItems = 0;
 
   constructor(
-    bytes: Uint8Array,
+    { bytes, host, budget, label, base = 0, maxText = MAX_TEXT_BYTES }: PickleSource,
     start: number,
-    private readonly host: PickleHost,
-    private readonly label: string,
-    private readonly base: number,
   ) {
     this.buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.host = host;
+    this.budget = budget;
+    this.label = label;
+    this.base = base;
+    this.maxText = maxText;
     this.position = start;
     this.opcodeAt = start;
   }
 
-  run(): ReadPickle {
+  *run(): Sliced<ReadPickle> {
+    const { budget } = this;
     for (let opcodes = 0; opcodes < MAX_PICKLE_OPCODES; opcodes++) {
       this.opcodeAt = this.position;
       const opcode = this.byte();
       if (opcode === 0x2e /* STOP '.' */) return { value: this.pop(), end: this.position };
+      this.charge(COST.slot);
       this.step(opcode);
+      if (budget.spend(1 + ((this.position - this.opcodeAt) >> 7))) yield;
+      while (this.filling !== null) {
+        this.fillOne(this.filling);
+        if (budget.spend(1)) yield;
+      }
     }
     throw this.limit(`a pickle of more than ${MAX_PICKLE_OPCODES} opcodes`);
+  }
+
+  charge(bytes: number): void {
+    this.budget.charge(bytes, this.here());
+  }
+
+  fill<T extends Value[] | Set<Value> | Dict>(target: T, items: Iterable<Value>): T {
+    this.filling = { target, items: items[Symbol.iterator]() };
+    return target;
+  }
+
+  private fillOne({ target, items }: Filling): void {
+    const { done, value } = items.next();
+    if (done === true) {
+      this.filling = null;
+    } else if (Array.isArray(target)) {
+      this.charge(target.length === 0 ? COST.firstItem : COST.slot);
+      target.push(value);
+    } else if (target instanceof Set) {
+      this.charge(COST.entry);
+      target.add(this.hashable(value));
+    } else {
+      const second = items.next();
+      if (second.done === true) throw this.format('a key without a value');
+      this.setItem(target, value, second.value);
+    }
   }
 
   private step(opcode: number): void {
@@ -194,6 +264,7 @@ class PickleReader {
         stack.push(this.textInteger(false));
         return;
       case 0x47: // BINFLOAT 'G'
+        this.charge(COST.number);
         stack.push(this.buffer.readDoubleBE(this.take(8)));
         return;
       case 0x46: // FLOAT 'F'
@@ -237,6 +308,7 @@ class PickleReader {
 
       // containers
       case 0x29: // EMPTY_TUPLE ')'
+        this.charge(COST.tuple);
         stack.push(new Tuple([]));
         return;
       case 0x85: {
@@ -255,72 +327,75 @@ class PickleReader {
         return;
       }
       case 0x74: // TUPLE 't'
+        this.charge(COST.tuple);
         stack.push(new Tuple(this.popMark()));
         return;
       case 0x5d: // EMPTY_LIST ']'
+        this.charge(COST.list);
         stack.push([]);
         return;
       case 0x6c: // LIST 'l'
+        this.charge(COST.list);
         stack.push(this.popMark());
         return;
       case 0x61: {
         // APPEND 'a'
         const item = this.pop();
-        this.topList().push(item);
+        const list = this.topList();
+        if (list.length === 0) this.charge(COST.firstItem);
+        list.push(item);
         return;
       }
       case 0x65: {
         // APPENDS 'e'
         const items = this.popMark();
-        const list = this.topList();
-        for (const item of items) list.push(item);
+        this.fill(this.topList(), items);
         return;
       }
       case 0x7d: // EMPTY_DICT '}'
-        stack.push(new Dict());
+        stack.push(this.newDict());
         return;
       case 0x64: {
         // DICT 'd'
         const items = this.popMark();
-        const dict = new Dict();
-        this.setItems(dict, items);
-        stack.push(dict);
+        stack.push(this.fill(this.newDict(), items));
         return;
       }
       case 0x73: {
         // SETITEM 's'
         const value = this.pop();
         const key = this.pop();
-        this.setItems(this.topDict(), [key, value]);
+        this.setItem(this.topDict(), key, value);
         return;
       }
       case 0x75: {
         // SETITEMS 'u'
         const items = this.popMark();
-        this.setItems(this.topDict(), items);
+        this.fill(this.topDict(), items);
         return;
       }
       case 0x8f: // EMPTY_SET
+        this.charge(COST.set);
         stack.push(new Set<Value>());
         return;
       case 0x90: {
         // ADDITEMS
         const items = this.popMark();
-        const set = this.top();
-        if (!(set instanceof Set)) throw this.format(`items added to a ${kindOf(set)}`);
-        for (const item of items) set.add(this.hashable(item));
+        this.fill(this.topSet(), items);
         return;
       }
-      case 0x91: // FROZENSET
-        stack.push(new Set(this.popMark().map((item) => this.hashable(item))));
+      case 0x91: {
+        // FROZENSET
+        const items = this.popMark();
+        this.charge(COST.set);
+        stack.push(this.fill(new Set<Value>(), items));
         return;
+      }
 
       // what would execute code in Python
       case 0x63: {
         // GLOBAL 'c'
-        const module = this.line('utf8');
-        const name = this.line('utf8');
-        stack.push(this.host.findGlobal(module, name, this.here()));
+        stack.push(this.global());
         return;
       }
       case 0x93: {
@@ -330,14 +405,13 @@ class PickleReader {
         if (typeof module !== 'string' || typeof name !== 'string') {
           throw this.format(`a global named by ${kindOf(module)} and ${kindOf(name)}`);
         }
+        this.charge(COST.object + 2 * (module.length + name.length));
         stack.push(this.host.findGlobal(module, name, this.here()));
         return;
       }
       case 0x69: {
         // INST 'i'
-        const module = this.line('utf8');
-        const name = this.line('utf8');
-        const callable = this.host.findGlobal(module, name, this.here());
+        const callable = this.global();
         stack.push(this.call(callable, new Tuple(this.popMark())));
         return;
       }
@@ -360,15 +434,17 @@ class PickleReader {
         // NEWOBJ_EX
         const keywords = this.pop();
         const args = this.pop();
-        if (!(keywords instanceof Dict) || keywords.size > 0)
-          throw this.format('a call with keyword arguments');
-        stack.push(this.call(this.pop(), args));
+        if (!(keywords instanceof Dict))
+          throw this.format(`keyword arguments that are a ${kindOf(keywords)}`);
+        stack.push(this.call(this.pop(), args, keywords));
         return;
       }
       case 0x62: {
         // BUILD 'b'
         const state = this.pop();
-        this.host.build(this.top(), state, this.here());
+        const target = this.top();
+        if (target instanceof UnknownObject) target.state = state;
+        else this.host.build(target, state, this.here());
         return;
       }
       case 0x51: // BINPERSID 'Q'
@@ -436,6 +512,14 @@ class PickleReader {
     return this.buffer.readUInt32LE(at + 4) * 2 ** 32 + this.buffer.readUInt32LE(at);
   }
 
+  /** A global in text: two lines. */
+  private global(): GlobalName {
+    const module = this.line('utf8');
+    const name = this.line('utf8');
+    this.charge(COST.object + 2 * (module.length + name.length));
+    return this.host.findGlobal(module, name, this.here());
+  }
+
   private line(encoding: 'utf8' | 'latin1'): string {
     const limit = Math.min(this.buffer.length, this.position + MAX_LINE_BYTES);
     const end = this.buffer.subarray(this.position, limit).indexOf(0x0a);
@@ -444,10 +528,15 @@ class PickleReader {
       throw this.limit(`a line of more than ${MAX_LINE_BYTES} bytes`);
     }
     const at = this.take(end + 1);
+    this.charge(COST.string + 2 * end);
     return this.buffer.toString(encoding, at, at + end);
   }
 
   private unicode(length: number): string {
+    this.need(length);
+    if (length > this.maxText)
+      throw this.limit(`a text of ${length} bytes, and at most ${this.maxText} are read`);
+    this.charge(COST.string + 2 * length);
     const at = this.take(length);
     const text = this.buffer.toString('utf8', at, at + length);
     // U+FFFD stands for bytes that are no UTF-8, unless the file spells it out.
@@ -459,9 +548,11 @@ class PickleReader {
 
   /** A `str` of Python 2: text where it is UTF-8, as `torch.load` decodes it, else bytes. */
   private python2String(length: number): Value {
+    this.need(length);
+    this.charge(COST.bytes + 2 * length);
     const at = this.take(length);
     const bytes = this.buffer.subarray(at, at + length);
-    return decodeUtf8(bytes) ?? new Uint8Array(bytes);
+    return (length > this.maxText ? null : decodeUtf8(bytes)) ?? new Uint8Array(bytes);
   }
 
   private quotedString(): Value {
@@ -470,11 +561,14 @@ class PickleReader {
     if (line.length < 2 || (quote !== "'" && quote !== '"') || line.at(-1) !== quote) {
       throw this.format('a string without quotes');
     }
+    this.charge(COST.bytes + 2 * line.length);
     const bytes = Buffer.from(unescape(line.slice(1, -1)), 'latin1');
     return decodeUtf8(bytes) ?? new Uint8Array(bytes);
   }
 
   private bytes(length: number): Uint8Array {
+    this.need(length);
+    this.charge(COST.bytes + length);
     const at = this.take(length);
     return new Uint8Array(this.buffer.subarray(at, at + length));
   }
@@ -484,6 +578,7 @@ class PickleReader {
   private long(length: number): number | bigint {
     this.need(length);
     if (length > MAX_INTEGER_DIGITS) throw this.limit(`an integer of ${length} bytes`);
+    this.charge(COST.number + length);
     const at = this.take(length);
     if (length === 0) return 0;
     if (length <= 6) return this.buffer.readIntLE(at, length);
@@ -538,26 +633,41 @@ class PickleReader {
 
   private tuple(count: number): void {
     if (this.stack.length - count < this.floor) throw this.format('a tuple of more values than there are');
+    this.charge(COST.tuple);
     this.stack.push(new Tuple(this.stack.splice(-count)));
   }
 
+  /** What APPEND and the like fill: of an unknown object, the record of what it was given. */
   private topList(): Value[] {
-    const list = this.top();
-    if (!Array.isArray(list)) throw this.format(`items appended to a ${kindOf(list)}`);
-    return list;
+    const target = this.top();
+    if (Array.isArray(target)) return target;
+    if (!(target instanceof UnknownObject)) throw this.format(`items appended to a ${kindOf(target)}`);
+    if (target.items === null) this.charge(COST.list);
+    return (target.items ??= []);
+  }
+
+  private topSet(): Set<Value> | Value[] {
+    const target = this.top();
+    if (target instanceof Set) return target;
+    if (target instanceof UnknownObject) return this.topList();
+    throw this.format(`items added to a ${kindOf(target)}`);
   }
 
   private topDict(): Dict {
-    const dict = this.top();
-    if (!(dict instanceof Dict)) throw this.format(`keys set in a ${kindOf(dict)}`);
-    return dict;
+    const target = this.top();
+    if (target instanceof Dict) return target;
+    if (!(target instanceof UnknownObject)) throw this.format(`keys set in a ${kindOf(target)}`);
+    return (target.entries ??= this.newDict());
   }
 
-  private setItems(dict: Dict, items: readonly Value[]): void {
-    if (items.length % 2 !== 0) throw this.format('a key without a value');
-    for (let i = 0; i < items.length; i += 2) {
-      dict.set(this.hashable(items[i] as Value), items[i + 1] as Value);
-    }
+  private newDict(): Dict {
+    this.charge(COST.dict);
+    return new Dict();
+  }
+
+  private setItem(dict: Dict, key: Value, value: Value): void {
+    this.charge(COST.entry);
+    dict.set(this.hashable(key), value);
   }
 
   private hashable(key: Value): Value {
@@ -567,6 +677,7 @@ class PickleReader {
 
   private put(index: number): void {
     if (index > MAX_MEMO_INDEX) throw this.limit(`memo entry ${index}`);
+    this.charge(COST.entry);
     this.memo.set(index, this.top());
   }
 
@@ -576,16 +687,32 @@ class PickleReader {
     this.stack.push(value);
   }
 
-  private call(callable: Value, args: Value): Value {
-    if (!(callable instanceof GlobalName)) throw this.format(`a call of a ${kindOf(callable)}`);
-    if (!(args instanceof Tuple)) throw this.format(`${callable.name} called with a ${kindOf(args)}`);
-    return this.host.call(callable, args.items, this.here(), (items) => {
-      this.copiedItems += items;
-      if (this.copiedItems > MAX_COPIED_ITEMS) {
-        throw this.limit(`calls that copy more than ${MAX_COPIED_ITEMS} items`);
-      }
-    });
+  private call(callable: Value, args: Value, keywords?: Dict): Value {
+    if (!(callable instanceof GlobalName || callable instanceof UnknownObject)) {
+      throw this.format(`a call of a ${kindOf(callable)}`);
+    }
+    if (!(args instanceof Tuple)) throw this.format(`${kindOf(callable)} called with a ${kindOf(args)}`);
+    const unknown =
+      callable instanceof UnknownObject ? callable.global : callable.known ? null : callable.name;
+    if (unknown === null) {
+      if (keywords !== undefined && keywords.size > 0) throw this.format('a call with keyword arguments');
+      return this.host.call(callable as GlobalName, args.items, this.here(), this);
+    }
+    this.charge(COST.object);
+    return new UnknownObject(nameOfObject(unknown, args.items), args.items, keywords ?? null);
   }
+}
+
+/** How Python pickles objects of classes that say nothing themselves: the class is the first argument. */
+const MAKERS = new Set(
+  ['copyreg', 'copy_reg'].flatMap((module) =>
+    ['_reconstructor', '__newobj__', '__newobj_ex__'].map((name) => `${module}.${name}`),
+  ),
+);
+
+function nameOfObject(callable: string, args: readonly Value[]): string {
+  const [made] = args;
+  return MAKERS.has(callable) && made instanceof GlobalName ? made.name : callable;
 }
 
 /** Python's rule, with tuples of tuples up to a depth that no honest key has. */
