@@ -704,11 +704,7 @@ class PickleReader implements Making {
 }
 
 /** How Python pickles objects of classes that say nothing themselves: the class is the first argument. */
-const MAKERS = new Set(
-  ['copyreg', 'copy_reg'].flatMap((module) =>
-    ['_reconstructor', '__newobj__', '__newobj_ex__'].map((name) => `${module}.${name}`),
-  ),
-);
+const MAKERS = new Set(['_reconstructor', '__newobj__', '__newobj_ex__'].map((name) => `copyreg.${name}`));
 
 function nameOfObject(callable: string, args: readonly Value[]): string {
   const [made] = args;

@@ -46,6 +46,12 @@ const STORAGE_TYPES: Readonly<Record<string, DType | null>> = {
   QUInt2x4Storage: null,
 };
 
+/** Python 2's names of modules, which protocol 2 keeps writing. */
+const PYTHON2_MODULES: ReadonlyMap<string, string> = new Map([
+  ['__builtin__', 'builtins'],
+  ['copy_reg', 'copyreg'],
+]);
+
 /** No function of the table takes as many. */
 const MAX_ARGUMENTS = 16;
 
@@ -115,6 +121,8 @@ const CALLS: ReadonlyMap<string, Call> = new Map<string, Call>([
   ['builtins.set', makeSet],
   ['builtins.complex', makeComplex],
   ['builtins.bytearray', makeByteArray],
+  // Of no bytes, in protocol 2.
+  ['builtins.bytes', makeByteArray],
   ['_codecs.encode', encode],
   ['torch.Size', makeSize],
   ['torch.device', makeDevice],
@@ -188,8 +196,8 @@ export class TorchHost implements PickleHost {
   ) {}
 
   findGlobal(module: string, name: string): GlobalName {
-    // Python 2's name of builtins, which protocol 2 keeps writing.
-    const fullName = `${module === '__builtin__' ? 'builtins' : module}.${name}`;
+    const given = `${PYTHON2_MODULES.get(module) ?? module}.${name}`;
+    const fullName = given === 'builtins.xrange' ? 'builtins.range' : given;
     return new GlobalName(fullName, CALLS.has(fullName) || CONSTANTS.has(fullName));
   }
 

@@ -4,8 +4,11 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { crc32, deflateRawSync } from 'node:zlib';
 
 import { inspectCheckpoint } from '../../lib/checkpoint/inspect';
+import { load } from '../../lib/checkpoint/load';
+import type { StateDict } from '../../lib/checkpoint/state-dict';
 import { findStateDict, type FoundStateDict, type Wish } from '../../lib/checkpoint/find';
 import { TensorRecord } from '../../lib/checkpoint/tensor-record';
 import { Dict } from '../../lib/checkpoint/values';
@@ -134,6 +137,42 @@ describe('checkpoint: sources', () => {
       'ERR_SENET_BUFFER',
       /resizable/,
     );
+  });
+});
+
+describe('checkpoint: files that are something else are named', () => {
+  const files: [string, Uint8Array | string, RegExp][] = [
+    ['gzip', bytesOf(0x1f, 0x8b, 8, Buffer.alloc(20)), /gzip.*gunzip/],
+    ['bzip2', bytesOf('BZh9', Buffer.alloc(20)), /bzip2/],
+    ['xz', bytesOf(0xfd, '7zXZ', Buffer.alloc(20)), /xz/],
+    ['Zstandard', bytesOf(0x28, 0xb5, 0x2f, 0xfd, Buffer.alloc(20)), /Zstandard/],
+    ['HDF5', bytesOf(0x89, 'HDF\r\n', Buffer.alloc(20)), /HDF5/],
+    ['NumPy', bytesOf(0x93, 'NUMPY', Buffer.alloc(20)), /NumPy/],
+    ['Git LFS', 'version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 100\n', /git lfs pull/],
+    ['a web page', '<!DOCTYPE html><html><title>Virus scan warning</title></html>', /web page/],
+    [
+      'an index of safetensors',
+      JSON.stringify({ metadata: { total_size: 8 }, weight_map: { a: 'model-00001-of-00001.safetensors' } }),
+      /index.*several files.*one of the files/,
+    ],
+  ];
+  for (const [name, content, message] of files) {
+    it(name, () =>
+      expectCode(() => parse(Buffer.from(content as string)), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', message),
+    );
+  }
+  it('archives', async () => {
+    const archive = (name: string, message: RegExp): Promise<Error> =>
+      expectCode(
+        async () => parse(await zipOf({ [name]: '{}' })),
+        'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+        message,
+      );
+    await archive('model.pt', /zip archive around a checkpoint; unpack/);
+    await archive('x/models/model.json', /torch\.export/);
+    await archive('serialized_exported_program.json', /torch\.export/);
+    await archive('weights.npy', /NumPy/);
+    await archive('x/model.json', /TorchScript.*before 1\.3/);
   });
 });
 
@@ -384,10 +423,104 @@ describe('checkpoint: zip archives that lie', () => {
     expect(record?.storage.length).to.equal(16);
     expect(zip.includes(Buffer.from('504b0606', 'hex'))).to.equal(true);
   });
+  it('names that torch.load does not ask for', async () => {
+    const zip = await zipOf({
+      'a b/data.pkl': tensorPickle(),
+      'a b/data/0': Buffer.alloc(16),
+      '__MACOSX/a b/._data.pkl': 'x',
+      'a b/.DS_Store': 'x',
+    });
+    expect((await parse(zip)).tensors).to.have.length(1);
+    const bare = await zipOf({ 'data.pkl': tensorPickle(), 'data/0': Buffer.alloc(16) });
+    expect((await parse(bare)).tensors).to.have.length(1);
+  });
   it('truncated at any byte', async () => {
     const zip = await tensorZip();
     for (let length = 0; length < zip.length; length++)
       await expectCode(() => parse(zip.subarray(0, length)), FORMAT);
+  });
+});
+
+describe('checkpoint: deflated archives', () => {
+  const SIZE = 300_000;
+  const content = Buffer.alloc(SIZE, 'abcdefg');
+  /** An archive of stored and deflated entries, whose directory says what `claims` say of each. */
+  const deflatedZip = (
+    entries: Record<string, Uint8Array>,
+    claims: { length?: number; crc?: number; packed?: Buffer } = {},
+  ): Buffer => {
+    const parts: Buffer[] = [];
+    const directory: Buffer[] = [];
+    let position = 0;
+    for (const [name, bytes] of Object.entries(entries)) {
+      const isClaimed = name.includes('data/');
+      const packed = (isClaimed ? claims.packed : undefined) ?? deflateRawSync(bytes);
+      const length = (isClaimed ? claims.length : undefined) ?? bytes.length;
+      const crc = (isClaimed ? claims.crc : undefined) ?? crc32(bytes);
+      const facts = Buffer.alloc(26);
+      facts.writeUInt16LE(8, 4);
+      facts.writeUInt32LE(crc, 10);
+      facts.writeUInt32LE(packed.length, 14);
+      facts.writeUInt32LE(length, 18);
+      facts.writeUInt16LE(name.length, 22);
+      const local = bytesOf('PK\x03\x04', facts, name, packed);
+      directory.push(bytesOf('PK\x01\x02', 0, 0, facts, Buffer.alloc(10), uint32(position), name));
+      parts.push(local);
+      position += local.length;
+    }
+    const names = Buffer.concat(directory);
+    const count = Buffer.alloc(4);
+    count.writeUInt16LE(directory.length, 0);
+    count.writeUInt16LE(directory.length, 2);
+    return Buffer.concat([
+      ...parts,
+      names,
+      bytesOf('PK\x05\x06', Buffer.alloc(4), count, uint32(names.length), uint32(position), 0, 0),
+    ]);
+  };
+  const checkpoint = (size = SIZE): Buffer =>
+    tensorPickle({ type: 'ByteStorage', count: number(size), shape: bytesOf(number(size), 0x85) });
+  const zip = (claims?: Parameters<typeof deflatedZip>[1], size?: number): Buffer =>
+    deflatedZip(
+      { 'x/data.pkl': checkpoint(size), 'x/version': Buffer.from('3\n'), 'x/data/0': content },
+      claims,
+    );
+  const lies: [string, () => Buffer, RegExp][] = [
+    [
+      'fewer bytes than there are',
+      () => zip({ length: SIZE - 1 }, SIZE - 1),
+      /does not become the 299999 bytes/,
+    ],
+    [
+      'more bytes than there are',
+      () => zip({ length: SIZE + 1 }, SIZE + 1),
+      /does not become the 300001 bytes/,
+    ],
+    ['another CRC', () => zip({ crc: 7 }), /CRC/],
+    ['an end inside', () => zip({ packed: deflateRawSync(content).subarray(0, 200) }), /does not become/],
+    ['no deflated bytes', () => zip({ packed: Buffer.alloc(40, 0xff) }), /compressed entry/],
+  ];
+
+  it('are read, from bytes and from a file', async () => {
+    const bytes = zip();
+    expect(Buffer.from((await load(bytes)).get('w')?.toTypedArray() as Uint8Array).equals(content)).to.equal(
+      true,
+    );
+    const [deflated, plain] = await Promise.all(
+      ['deflated.pt', 'views.pt'].map((name) => load(fixture('checkpoints', name))),
+    );
+    for (const [key, value] of plain as StateDict) {
+      expect(deflated?.get(key)?.toArray(), key).to.deep.equal(value.toArray());
+    }
+    deflated?.get('whole')?.add_(1000);
+    expect(deflated?.get('tail')?.toArray()).to.deep.equal([1020, 1021, 1022, 1023]);
+  });
+  for (const [name, make, message] of lies) {
+    it(name, () => expectCode(() => load(make()), FORMAT, message));
+  }
+  it('more bytes than weights could be compressed from', async () => {
+    const size = 80 * 1024 * 1024;
+    await expectCode(() => load(zip({ length: size }, size)), 'ERR_SENET_CHECKPOINT_LIMIT', /compressed/);
   });
 });
 
@@ -724,6 +857,17 @@ describe('checkpoint: inspect', () => {
     const report = await inspectCheckpoint(fixture('training-checkpoint.pt'));
     expect(report.container).to.equal('zip');
     expect(report.stateDictAt).to.deep.equal(['model']);
+    expect(report.stateDict).to.deep.equal({ key: 'model', prefix: '', dropped: [], others: [] });
+    const old = await inspectCheckpoint(fixture('se_resnet20-dataparallel-old.pkl'));
+    expect(old.sharedPrefix).to.equal('module.');
+    const stripped = await inspectCheckpoint(fixture('se_resnet20-dataparallel-old.pkl'), {
+      prefix: 'module.',
+    });
+    expect([stripped.stateDict?.prefix, stripped.sharedPrefix]).to.deep.equal(['module.', '']);
+    await expectCode(
+      () => inspectCheckpoint(fixture('training-checkpoint.pt'), { key: 'none' }),
+      'ERR_SENET_ARG_RANGE',
+    );
     expect(report.fileBytes).to.equal(readFileSync(fixture('training-checkpoint.pt')).length);
     expect(report.tensors[0]).to.deep.equal({
       key: 'model.fc.0.weight',
