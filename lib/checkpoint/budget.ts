@@ -3,7 +3,7 @@
  * turn. Readers and walkers are generators that yield where `spend` says so; `inSlices` runs them. Counted and not
  * timed, so that the same file is cut into the same slices on every machine. Knows no file format.
  */
-import { MAX_HEAP_BYTES, SLICE_STEPS } from './limits';
+import { MAX_HEAP_BYTES, PIECE_BYTES, SLICE_STEPS } from './limits';
 import { checkpointError } from './problems';
 
 /** The longest slice of this process so far, in steps, for tests. */
@@ -25,7 +25,7 @@ export class Budget {
   /** Counts bytes of heap, and the steps that filling them takes. Errors: ERR_SENET_CHECKPOINT_LIMIT. */
   charge(bytes: number, at?: number): void {
     this.#heap += bytes;
-    this.#steps += bytes >>> 10;
+    this.#steps += Math.min(bytes, PIECE_BYTES) >>> 10;
     if (this.#heap <= this.limit) return;
     const message = `its description would take more than ${this.limit} bytes of memory`;
     throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, message, at);

@@ -6,6 +6,7 @@
  */
 import { inSlices, type Budget, type Sliced } from './budget';
 import { COST, MAX_WRAPPERS } from './limits';
+import { Layers } from './pages';
 import { checkpointError, printable } from './problems';
 import { TensorRecord } from './tensor-record';
 import { unsafe } from './torch-globals';
@@ -131,15 +132,15 @@ function keyOf(wrappers: readonly string[]): string {
 /** Every dictionary that is mostly tensors, from the outside inwards; an empty one only where a state dict is expected. */
 function* candidatesIn(root: Value, budget: Budget): Sliced<Candidate[]> {
   const found: Candidate[] = [];
-  const seen = new Set<Dict>();
+  const seen = new Layers<Dict, true>();
   let level: { dict: Dict; wrappers: readonly string[] }[] =
     root instanceof Dict ? [{ dict: root, wrappers: [] }] : [];
   for (let depth = 0; depth <= MAX_WRAPPERS && level.length > 0; depth++) {
     const next: typeof level = [];
     for (const { dict, wrappers } of level) {
-      if (seen.has(dict)) continue;
+      if (seen.get(dict) === true) continue;
       budget.charge(COST.entry);
-      seen.add(dict);
+      seen.set(dict, true);
       let tensors = 0;
       let others = 0;
       for (const [name, item] of dict) {

@@ -7,6 +7,7 @@ import { checkOptions, checkString } from '../tensor/options';
 import { inSlices, type Sliced } from './budget';
 import { findStateDict, sharedPrefix } from './find';
 import { COST } from './limits';
+import { Layers } from './pages';
 import { parseCheckpoint, type Container, type ParsedCheckpoint } from './parse';
 import { checkpointError } from './problems';
 import { withSource, type ByteSource } from './source';
@@ -118,7 +119,7 @@ function* listParts({ value: root, budget }: ParsedCheckpoint, label: string): S
   const tensors: InspectedTensor[] = [];
   const values: InspectedValue[] = [];
   // Each container once: a few bytes of pickle can name one list in exponentially many places.
-  const seen = new Set<Value>();
+  const seen = new Layers<object, true>();
   const frames: { key: string; children: Iterator<[string, Value]> }[] = [];
   let keyCharacters = 0;
   const visit = (value: Value, key: string): void => {
@@ -137,9 +138,9 @@ function* listParts({ value: root, budget }: ParsedCheckpoint, label: string): S
     if (isShown && values.length < MAX_VALUES) {
       values.push({ key, type: unknownGlobal(value) ?? kindOf(value), ...plain(value) });
     }
-    if (children === null || seen.has(value)) return;
+    if (children === null || seen.get(value as object) === true) return;
     budget.charge(COST.entry);
-    seen.add(value);
+    seen.set(value as object, true);
     frames.push({ key, children: children[Symbol.iterator]() });
   };
   visit(root, '');

@@ -18,17 +18,14 @@ const PROTOCOL_VERSION = 1001;
 const FIRST_WINDOW_BYTES = 512 * 1024;
 const COUNT_BYTES = 8;
 
-/**
- * Reads the object of a legacy checkpoint. Errors: ERR_SENET_CHECKPOINT_*.
- * @param newBudget - for each attempt: what a shorter piece gave is garbage when the next is read
- */
-export async function readLegacy(source: ByteSource, newBudget: () => Budget): Promise<Value> {
+/** Reads the object of a legacy checkpoint. Errors: ERR_SENET_CHECKPOINT_*. */
+export async function readLegacy(source: ByteSource, budget: Budget): Promise<Value> {
   const { label, size } = source;
   const wrong = (message: string, offset?: number): Error =>
     checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message, offset);
   for (let length = FIRST_WINDOW_BYTES; ; length *= 8) {
     const window = await source.read(0, Math.min(length, size, MAX_PICKLE_BYTES));
-    const budget = newBudget();
+    // What a shorter piece gave counts too: it may still lie in the heap.
     budget.charge(window.length);
     const storages = new LegacyStorages(label, size, budget);
     let pickles: Pickles;

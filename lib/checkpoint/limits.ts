@@ -9,7 +9,7 @@
  * Bytes of JavaScript's heap that one file may take, as `COST` counts them, the bytes of its description included. What
  * became garbage meanwhile counts too, so the heap never holds more.
  */
-export const MAX_HEAP_BYTES = 192 * 1024 * 1024;
+export const MAX_HEAP_BYTES = 128 * 1024 * 1024;
 
 /** What values cost on V8's heap, in bytes, as measured on Node 20: with the place of each on a stack or in a list. */
 export const COST = {
@@ -27,6 +27,8 @@ export const COST = {
   string: 32,
   number: 16,
   object: 72,
+  /** A page of the memo, however little of it is used. */
+  page: 32 * 1024,
   /** A tensor and its storage as records, of up to a handful of dimensions. */
   tensor: 400,
   /** An entry of a zip directory, besides its name. */
@@ -39,8 +41,11 @@ export const COST = {
  */
 export const SLICE_STEPS = 4096;
 
-/** Bytes of one text of a file: it is decoded in one step. */
+/** Bytes of one text of a file, such as the elements of an array of NumPy's in protocol 2. */
 export const MAX_TEXT_BYTES = 16 * 1024 * 1024;
+
+/** Bytes of text or of an array that are decoded or copied in one step. */
+export const PIECE_BYTES = 512 * 1024;
 
 /** Bytes of one pickle; it alone is read into memory. Training state with long Python lists stays below 10 MB. */
 export const MAX_PICKLE_BYTES = 64 * 1024 * 1024;
@@ -61,7 +66,17 @@ export const MAX_LINE_BYTES = 64 * 1024;
 export const MAX_DEPTH = 200;
 
 /** Tensors in one file. */
-export const MAX_TENSORS = 50_000;
+export const MAX_TENSORS = 32_768;
+
+/** Tensors over one storage: they are made together, in one step. */
+export const MAX_VIEWS = 8192;
+
+/**
+ * Items of one list, and entries of one dictionary or set: their memory is moved in one step when it has to grow. An
+ * honest file has lists of some 100,000 numbers, one for each step of a training.
+ */
+export const MAX_ITEMS = 1_000_000;
+export const MAX_ENTRIES = 262_144;
 
 /** Dimensions of a tensor: LibTorch's own limit for most operators. */
 export const MAX_RANK = 64;
@@ -77,6 +92,9 @@ export const MAX_ZIP_DIRECTORY_BYTES = 16 * 1024 * 1024;
 
 /** Bytes of the JSON header of a safetensors file; the format allows 100 MB. */
 export const MAX_SAFETENSORS_HEADER_BYTES = 32 * 1024 * 1024;
+
+/** Entries of `__metadata__` of a safetensors file. */
+export const MAX_METADATA = 65_536;
 
 /** State dicts may sit under a wrapper inside a wrapper; more levels than this are not searched. */
 export const MAX_WRAPPERS = 4;

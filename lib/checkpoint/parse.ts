@@ -39,7 +39,7 @@ const HEAD_BYTES = 512;
 export async function parseCheckpoint(source: ByteSource): Promise<ParsedCheckpoint> {
   const { label } = source;
   const head = Buffer.from(await source.read(0, Math.min(HEAD_BYTES, source.size)));
-  let budget = new Budget(label);
+  const budget = new Budget(label);
   if (head.subarray(0, 2).toString('latin1') === 'PK') {
     const { container, value } = await readTorchZip(source, budget);
     return describe(container, value, label, budget);
@@ -50,8 +50,7 @@ export async function parseCheckpoint(source: ByteSource): Promise<ParsedCheckpo
     return { container: 'safetensors', value, tensors: [...tensors.values()], metadata, budget };
   }
   if (head[0] === 0x80) {
-    const value = await readLegacy(source, () => (budget = new Budget(label)));
-    return describe('legacy', value, label, budget);
+    return describe('legacy', await readLegacy(source, budget), label, budget);
   }
   throw await unknownFormat(source, head);
 }

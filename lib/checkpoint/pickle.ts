@@ -17,12 +17,17 @@
 import { inSlices, type Budget, type Sliced } from './budget';
 import {
   COST,
+  MAX_ENTRIES,
   MAX_INTEGER_DIGITS,
+  MAX_ITEMS,
   MAX_LINE_BYTES,
   MAX_MEMO_INDEX,
   MAX_PICKLE_OPCODES,
   MAX_TEXT_BYTES,
+  PIECE_BYTES,
+  SLICE_STEPS,
 } from './limits';
+import { Pages } from './pages';
 import { checkpointError, printable } from './problems';
 import { Dict, GlobalName, Tuple, UnknownObject, kindOf, type Value } from './values';
 
@@ -82,12 +87,6 @@ export function readPickle(source: PickleSource, start = 0): Promise<ReadPickle>
   return inSlices(source.budget, new PickleReader(source, start).run());
 }
 
-/** Items on their way into a container: a long run of them is more than a slice. */
-interface Filling {
-  readonly target: Value[] | Set<Value> | Dict;
-  readonly items: Iterator<Value>;
-}
-
 class PickleReader implements Making {
   private readonly buffer: Buffer;
   private readonly host: PickleHost;
@@ -95,13 +94,14 @@ class PickleReader implements Making {
   private readonly label: string;
   private readonly base: number;
   private readonly maxText: number;
-  /** Done before the next opcode. */
-  private filling: Filling | null = null;
-  private readonly stack: Value[] = [];
+  /** What an opcode has left to do before the next one: more than a slice, where the file says so. */
+  private pending: Sliced<void> | null = null;
+  private readonly stack = new Pages<Value>();
   /** Heights of the stack at the open marks. */
   private readonly marks: number[] = [];
   private floor = 0;
-  private readonly memo = new Map<number, Value>();
+  private readonly memo = new Pages<Value>();
+  private memoized = 0;
   private position: number;
   private opcodeAt: number;
 
@@ -127,10 +127,11 @@ class PickleReader implements Making {
       if (opcode === 0x2e /* STOP '.' */) return { value: this.pop(), end: this.position };
       this.charge(COST.slot);
       this.step(opcode);
-      if (budget.spend(1 + ((this.position - this.opcodeAt) >> 7))) yield;
-      while (this.filling !== null) {
-        this.fillOne(this.filling);
-        if (budget.spend(1)) yield;
+      if (budget.spend(1 + (Math.min(this.position - this.opcodeAt, PIECE_BYTES) >> 7))) yield;
+      if (this.pending !== null) {
+        const { pending } = this;
+        this.pending = null;
+        yield* pending;
       }
     }
     throw this.limit(`a pickle of more than ${MAX_PICKLE_OPCODES} opcodes`);
@@ -141,25 +142,34 @@ class PickleReader implements Making {
   }
 
   fill<T extends Value[] | Set<Value> | Dict>(target: T, items: Iterable<Value>): T {
-    this.filling = { target, items: items[Symbol.iterator]() };
+    this.pending = this.filling(target, items[Symbol.iterator]());
     return target;
   }
 
-  private fillOne({ target, items }: Filling): void {
-    const { done, value } = items.next();
-    if (done === true) {
-      this.filling = null;
-    } else if (Array.isArray(target)) {
-      this.charge(target.length === 0 ? COST.firstItem : COST.slot);
-      target.push(value);
-    } else if (target instanceof Set) {
-      this.charge(COST.entry);
-      target.add(this.hashable(value));
-    } else {
-      const second = items.next();
-      if (second.done === true) throw this.format('a key without a value');
-      this.setItem(target, value, second.value);
+  private *filling(target: Value[] | Set<Value> | Dict, items: Iterator<Value>): Sliced<void> {
+    for (let next = items.next(); next.done !== true; next = items.next()) {
+      if (Array.isArray(target)) this.append(target, next.value);
+      else if (target instanceof Set) {
+        this.checkSize(target.size);
+        this.charge(COST.entry);
+        target.add(this.hashable(next.value));
+      } else {
+        const second = items.next();
+        if (second.done === true) throw this.format('a key without a value');
+        this.setItem(target, next.value, second.value);
+      }
+      if (this.budget.spend(1)) yield;
     }
+  }
+
+  private append(list: Value[], item: Value): void {
+    if (list.length >= MAX_ITEMS) throw this.limit(`a list of more than ${MAX_ITEMS} items`);
+    this.charge(list.length === 0 ? COST.firstItem : COST.slot);
+    list.push(item);
+  }
+
+  private checkSize(entries: number): void {
+    if (entries >= MAX_ENTRIES) throw this.limit(`a dictionary or set of more than ${MAX_ENTRIES} entries`);
   }
 
   private step(opcode: number): void {
@@ -209,7 +219,7 @@ class PickleReader implements Making {
       }
       case 0x94: {
         // MEMOIZE
-        this.put(this.memo.size);
+        this.put(this.memoized);
         return;
       }
       case 0x68: {
@@ -271,13 +281,13 @@ class PickleReader implements Making {
         stack.push(this.textFloat());
         return;
       case 0x58: // BINUNICODE 'X'
-        stack.push(this.unicode(this.uint32()));
+        this.unicode(this.uint32());
         return;
       case 0x8c: // SHORT_BINUNICODE
-        stack.push(this.unicode(this.byte()));
+        this.unicode(this.byte());
         return;
       case 0x8d: // BINUNICODE8
-        stack.push(this.unicode(this.length64()));
+        this.unicode(this.length64());
         return;
       case 0x56: // UNICODE 'V'
         stack.push(unescape(this.line('utf8')));
@@ -296,14 +306,14 @@ class PickleReader implements Making {
         stack.push(this.quotedString());
         return;
       case 0x43: // SHORT_BINBYTES 'C'
-        stack.push(this.bytes(this.byte()));
+        this.bytes(this.byte());
         return;
       case 0x42: // BINBYTES 'B'
-        stack.push(this.bytes(this.uint32()));
+        this.bytes(this.uint32());
         return;
       case 0x8e: // BINBYTES8
       case 0x96: // BYTEARRAY8
-        stack.push(this.bytes(this.length64()));
+        this.bytes(this.length64());
         return;
 
       // containers
@@ -341,9 +351,7 @@ class PickleReader implements Making {
       case 0x61: {
         // APPEND 'a'
         const item = this.pop();
-        const list = this.topList();
-        if (list.length === 0) this.charge(COST.firstItem);
-        list.push(item);
+        this.append(this.topList(), item);
         return;
       }
       case 0x65: {
@@ -532,18 +540,37 @@ class PickleReader implements Making {
     return this.buffer.toString(encoding, at, at + end);
   }
 
-  private unicode(length: number): string {
+  private unicode(length: number): void {
     this.need(length);
     if (length > this.maxText)
       throw this.limit(`a text of ${length} bytes, and at most ${this.maxText} are read`);
     this.charge(COST.string + 2 * length);
     const at = this.take(length);
+    if (length > PIECE_BYTES) {
+      this.pending = this.decoding(at, length);
+      return;
+    }
     const text = this.buffer.toString('utf8', at, at + length);
     // U+FFFD stands for bytes that are no UTF-8, unless the file spells it out.
     if (text.includes('\ufffd') && decodeUtf8(this.buffer.subarray(at, at + length)) === null) {
       throw this.format('a string that is not UTF-8');
     }
-    return text;
+    this.stack.push(text);
+  }
+
+  private *decoding(at: number, length: number): Sliced<void> {
+    const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+    let text = '';
+    for (let done = 0; done < length; done += PIECE_BYTES) {
+      const end = Math.min(done + PIECE_BYTES, length);
+      try {
+        text += decoder.decode(this.buffer.subarray(at + done, at + end), { stream: end < length });
+      } catch {
+        throw this.format('a string that is not UTF-8');
+      }
+      if (this.budget.spend(SLICE_STEPS)) yield;
+    }
+    this.stack.push(text);
   }
 
   /** A `str` of Python 2: text where it is UTF-8, as `torch.load` decodes it, else bytes. */
@@ -566,11 +593,21 @@ class PickleReader implements Making {
     return decodeUtf8(bytes) ?? new Uint8Array(bytes);
   }
 
-  private bytes(length: number): Uint8Array {
+  private bytes(length: number): void {
     this.need(length);
     this.charge(COST.bytes + length);
     const at = this.take(length);
-    return new Uint8Array(this.buffer.subarray(at, at + length));
+    const copy = new Uint8Array(length);
+    this.stack.push(copy);
+    if (length <= PIECE_BYTES) copy.set(this.buffer.subarray(at, at + length));
+    else this.pending = this.copying(copy, at);
+  }
+
+  private *copying(copy: Uint8Array, at: number): Sliced<void> {
+    for (let done = 0; done < copy.length; done += PIECE_BYTES) {
+      copy.set(this.buffer.subarray(at + done, at + Math.min(done + PIECE_BYTES, copy.length)), done);
+      if (this.budget.spend(SLICE_STEPS)) yield;
+    }
   }
 
   // ---- numbers ----
@@ -616,25 +653,29 @@ class PickleReader implements Making {
 
   private pop(): Value {
     if (this.stack.length <= this.floor) throw this.format('a value is taken from an empty stack');
-    return this.stack.pop() as Value;
+    return this.stack.pop();
   }
 
   private top(): Value {
     if (this.stack.length <= this.floor) throw this.format('a value is needed and the stack is empty');
-    return this.stack[this.stack.length - 1] as Value;
+    return this.stack.get(this.stack.length - 1) as Value;
   }
 
   private popMark(): Value[] {
     const mark = this.marks.pop();
     if (mark === undefined) throw this.format('an end without a mark');
     this.floor = this.marks.at(-1) ?? 0;
-    return this.stack.splice(mark);
+    const count = this.stack.length - mark;
+    if (count > MAX_ITEMS)
+      throw this.limit(`${count} items for one opcode, and at most ${MAX_ITEMS} are read`);
+    this.budget.spend(count >>> 6);
+    return count === 0 ? [] : this.stack.take(mark);
   }
 
   private tuple(count: number): void {
     if (this.stack.length - count < this.floor) throw this.format('a tuple of more values than there are');
     this.charge(COST.tuple);
-    this.stack.push(new Tuple(this.stack.splice(-count)));
+    this.stack.push(new Tuple(this.stack.take(this.stack.length - count)));
   }
 
   /** What APPEND and the like fill: of an unknown object, the record of what it was given. */
@@ -666,6 +707,7 @@ class PickleReader implements Making {
   }
 
   private setItem(dict: Dict, key: Value, value: Value): void {
+    this.checkSize(dict.size);
     this.charge(COST.entry);
     dict.set(this.hashable(key), value);
   }
@@ -677,7 +719,8 @@ class PickleReader implements Making {
 
   private put(index: number): void {
     if (index > MAX_MEMO_INDEX) throw this.limit(`memo entry ${index}`);
-    this.charge(COST.entry);
+    this.charge(this.memo.isNewPage(index) ? COST.page : COST.slot);
+    if (this.memo.get(index) === undefined) this.memoized++;
     this.memo.set(index, this.top());
   }
 

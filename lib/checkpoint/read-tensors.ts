@@ -10,6 +10,8 @@ import { checkBuffer } from '../tensor/options';
 import { wrapTensor, type Tensor } from '../tensor/tensor';
 import type { Budget } from './budget';
 import { contentOf } from './inflate';
+import { MAX_VIEWS } from './limits';
+import { checkpointError } from './problems';
 import type { ByteSource } from './source';
 import { planRead, StorageRecord, type TensorRecord } from './tensor-record';
 
@@ -67,6 +69,10 @@ function batchesOf(source: ByteSource, records: readonly TensorRecord[]): Tensor
       last = { batch: [], bytes: 0 };
       open.set(isPacked, last);
       batches.push(last.batch);
+    }
+    if (views.length > MAX_VIEWS) {
+      const message = `${views.length} tensors over one storage, and at most ${MAX_VIEWS} are read`;
+      throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', source.label, message);
     }
     for (const view of views) last.batch.push(view);
     last.bytes += bytes;

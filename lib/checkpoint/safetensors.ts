@@ -6,7 +6,7 @@
 import type { DType } from '../binding';
 import { inSlices, type Budget } from './budget';
 import { readHeader, type HeaderEntry } from './safetensors-header';
-import { COST, MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS } from './limits';
+import { COST, MAX_METADATA, MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS } from './limits';
 import { checkpointError, printable } from './problems';
 import type { ByteSource } from './source';
 import {
@@ -69,6 +69,10 @@ export async function readSafetensors(source: ByteSource, budget: Budget): Promi
   const places: Place[] = [];
   const take = (entry: HeaderEntry): void => {
     if (entry.kind === 'metadata') {
+      if (metadata.size >= MAX_METADATA) {
+        const message = `more than ${MAX_METADATA} entries of metadata`;
+        throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
+      }
       metadata.set(entry.name, entry.text);
       return;
     }

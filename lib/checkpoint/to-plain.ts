@@ -5,6 +5,7 @@
 import type { Budget, Sliced } from './budget';
 import { COST } from './limits';
 import { toNumpyArray } from './numpy-values';
+import { Layers } from './pages';
 import { StateDict, type ModuleMetadata } from './state-dict';
 import { TensorRecord } from './tensor-record';
 import {
@@ -91,7 +92,7 @@ export function* toPlain(
   tensorOf: TensorOf,
   budget: Budget,
 ): Sliced<unknown> {
-  const done = new Map<object, unknown>();
+  const done = new Layers<object, object>();
   const tasks: Task[] = [];
   const list = (items: Iterable<Value>): unknown[] => {
     budget.charge(COST.list);
@@ -173,7 +174,7 @@ export function* toPlain(
     if (known !== undefined) return known;
     const converted = yield* make(value);
     budget.charge(COST.entry);
-    done.set(value, converted);
+    done.set(value, converted as object);
     return converted;
   };
   const result = yield* convert(root);

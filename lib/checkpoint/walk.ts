@@ -4,6 +4,7 @@
  */
 import type { Budget, Sliced } from './budget';
 import { COST, MAX_DEPTH, MAX_TENSORS } from './limits';
+import { Layers } from './pages';
 import { checkpointError } from './problems';
 import { StorageRecord, TensorRecord } from './tensor-record';
 import { Dict, NumpyRecord, Tuple, UnknownObject, type Value } from './values';
@@ -48,7 +49,7 @@ interface Frame {
 export function* collectTensors(root: Value, label: string, budget: Budget): Sliced<TensorRecord[]> {
   const tensors = new Set<TensorRecord>();
   // The longest way down from each container; 0 while it is being visited, which ends cycles.
-  const heights = new Map<object, number>();
+  const heights = new Layers<object, number>();
   const frames: Frame[] = [];
   /** The height of a value that is known at once; undefined for a container, whose turn is next. */
   const enter = (value: Value): number | undefined => {
