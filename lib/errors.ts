@@ -129,7 +129,8 @@ export const ERROR_CODES = {
   },
   ERR_SENET_CHECKPOINT_UNSAFE: {
     base: 'Error',
-    meaning: 'A pickle asks for a global outside the allow-list; nothing of it was executed.',
+    meaning:
+      'In the place of weights a pickle asks for a global outside the allow-list; nothing of it was executed.',
   },
   ERR_SENET_CHECKPOINT_UNSUPPORTED: {
     base: 'Error',

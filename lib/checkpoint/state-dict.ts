@@ -13,6 +13,18 @@ export interface ModuleMetadata {
   readonly [name: string]: unknown;
 }
 
+/** Where in its file a state dict was, and what was done to its names. */
+export interface StateDictSource {
+  /** Names of the dictionaries around it, joined by dots; '' if it is the whole file. */
+  readonly key: string;
+  /** What was taken away from the beginning of each name. */
+  readonly prefix: string;
+  /** Entries of that dictionary that were left out: without the prefix, or no tensors. */
+  readonly dropped: readonly string[];
+  /** Where the file has other state dicts, such as a moving average. */
+  readonly others: readonly string[];
+}
+
 /**
  * A state dict: a Map in the order of the module or file. Made by `module.stateDict()` and `load`.
  * Tensors may share memory with a module or with each other, as in PyTorch.
@@ -22,11 +34,13 @@ export class StateDict extends Map<string, Tensor> {
    * @param entries - names and tensors
    * @param metadata - PyTorch's `_metadata`: by module path, '' for the root. Empty where the file has none.
    * @param fileMetadata - `__metadata__` of a safetensors file: text by name. `save` writes it back to safetensors.
+   * @param source - where in a file it was found; null if it is of no file
    */
   constructor(
     entries: Iterable<readonly [string, Tensor]> = [],
     readonly metadata: Map<string, ModuleMetadata> = new Map(),
     readonly fileMetadata: Map<string, string> = new Map(),
+    readonly source: StateDictSource | null = null,
   ) {
     super(entries);
   }

@@ -9,6 +9,7 @@ import path from 'node:path';
 import type { Command } from 'commander';
 
 import type { Device } from '../binding';
+import { inspectCheckpoint } from '../checkpoint/inspect';
 import { load } from '../checkpoint/load';
 import { printable } from '../checkpoint/problems';
 import { save } from '../checkpoint/save';
@@ -39,7 +40,7 @@ import {
   readTrainingCheckpoint,
   type TrainingCheckpoint,
 } from '../train/training-checkpoint';
-import { createFor, findWeights, readLabels, recordOf, toFile } from '../vision/network';
+import { createFor, findWeights, loadWeights, readLabels, recordOf, toFile } from '../vision/network';
 import { checkPreprocessing, IMAGENET, PLAIN, type Preprocessing } from '../vision/preprocessing';
 import { count, EXIT_INTERRUPTED, percent, printJson, printLine, printNote, printTable } from './output';
 import {
@@ -320,15 +321,15 @@ async function networkFromWeights(
     { checkHash: given.checkHash ?? true, progress: process.stderr.isTTY },
     signal,
   );
-  const state = await load(file, { signal });
+  const published = typeof source === 'object' ? source : undefined;
+  const name = named ?? published?.model ?? (await inspectCheckpoint(file)).metadata.model;
+  if (name === undefined || !isModelName(name))
+    throw makeError(
+      'ERR_SENET_ARG_MISSING',
+      `${printable(file)} does not say which model it belongs to: add --model NAME`,
+    );
+  const state = await loadWeights(file, name, given, signal);
   try {
-    const published = typeof source === 'object' ? source : undefined;
-    const name = named ?? published?.model ?? state.fileMetadata.get('model');
-    if (name === undefined || !isModelName(name))
-      throw makeError(
-        'ERR_SENET_ARG_MISSING',
-        `${printable(file)} does not say which model it belongs to: add --model NAME`,
-      );
     const { preprocessing } = await recordOf(state, published, file);
     const model = createFor(name, state);
     try {

@@ -3,7 +3,6 @@
  * What becomes of one image is `image-work`'s, which goes when is `pipeline`'s; here they meet the network.
  */
 import type { Device, DType } from '../binding';
-import { load as loadStateDict } from '../checkpoint/load';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import type { ProgressOption } from '../hub/progress';
@@ -23,6 +22,7 @@ import {
   createFor,
   defaultPreprocessing,
   findWeights,
+  loadWeights,
   makeNetwork,
   readLabels,
   recordOf,
@@ -39,6 +39,13 @@ export interface ImageClassifierOptions {
    * package) and 'imagenet' of se_resnet50 (downloaded once). Required with a model's name.
    */
   weights?: string;
+  /**
+   * Where in that file the state dict is: names joined by dots, such as 'state_dict_ema'. Default: the one whose names fit
+   * the model best; of several a `state_dict` or `model` before an average.
+   */
+  key?: string;
+  /** What its names begin with, such as 'model.'. Default: what stands in front of the model's own names. */
+  prefix?: string;
   /** The labels in order, or the path of a file with a JSON array or a line for each. Default: what the weights bring, else the indices. */
   labels?: readonly string[] | string;
   /** Overrides fields of the record that the weights bring. Default without one: torchvision's for ImageNet-sized models. */
@@ -98,6 +105,8 @@ export interface Classification {
 
 const LOAD_OPTIONS = [
   'weights',
+  'key',
+  'prefix',
   'labels',
   'preprocessing',
   'shrinkOnLoad',
@@ -202,8 +211,7 @@ export class ImageClassifier {
     const source =
       given.weights === undefined ? undefined : await findWeights(given.weights, isModule ? null : model);
     const file = source === undefined ? undefined : await toFile(source, given, signal);
-    const state =
-      file === undefined ? undefined : await loadStateDict(file, signal === undefined ? {} : { signal });
+    const state = file === undefined ? undefined : await loadWeights(file, model, given, signal);
     try {
       const published = typeof source === 'object' ? source : undefined;
       const brought = await recordOf(state, published, file ?? 'weights');
