@@ -170,6 +170,7 @@ export {
   type ImageClassifierOptions,
   type ImageSource,
 } from './vision/image-classifier';
+export type { ImageFileSource } from './vision/image-source';
 export type { Preprocessing } from './vision/preprocessing';
 export type { InitOptions } from './models/options';
 

@@ -12,17 +12,10 @@ import { ops } from '../tensor/ops';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { adopt, currentScope, detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
+import { Turns } from '../vision/turns';
 import type { Dataset, Sample, SampleBatch } from './dataset';
 import { Random } from './random';
-import {
-  checkTransform,
-  run,
-  sizesOf,
-  ToTensor,
-  Turns,
-  type Transform,
-  type TransformOptions,
-} from './transforms';
+import { checkTransform, run, sizesOf, ToTensor, type Transform, type TransformOptions } from './transforms';
 
 /** What a loader gives. Its tensors are the caller's to dispose (the caller's `tidy` does, if there is one). */
 export interface Batch {

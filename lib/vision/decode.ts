@@ -1,24 +1,31 @@
 /**
  * Image files and bytes to RGB pixels: what Python's `ImageOps.exif_transpose(Image.open(f)).convert('RGB')` gives.
  * Orientation is applied, the colour profile ignored, alpha dropped (not blended), grey repeated; of several frames the
- * first counts. Decoding is sharp's. Knows no tensor and no model.
+ * first counts. Decoding is sharp's, but for BMP and netpbm. Knows no tensor and no model.
  *
  * Deviates from Pillow where that gives something else than the picture: 16-bit grey keeps its high byte (Pillow
  * saturates nearly all of it to white), and AVIF with subsampled colour is upsampled by another filter.
  */
-import { constants } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
-
 import type sharp from 'sharp';
 
 import { printable } from '../checkpoint/problems';
-import { makeError } from '../errors';
-import { checkBuffer, describe } from '../tensor/options';
+import { isSenetError, makeError } from '../errors';
+import { Alone } from './alone';
+import { decodeBmp, isBmp } from './bmp';
+import { fillAround, prepareGif } from './gif';
+import { labelOf, readBytes, type ImageFileSource } from './image-source';
+import { decodeNetpbm, isNetpbm } from './netpbm';
+import { applyOrientation, exifOrientation, xmpOrientation } from './orientation';
+import { pngOrientation, repairPng } from './png';
+import { Turns } from './turns';
 
 /** Width x height at most: where Pillow begins to warn of decompression bombs, 256 MiB of RGB. */
 export const MAX_PIXELS = 89_478_485;
-/** Length of an image file at most. */
-const MAX_FILE_BYTES = 512 * 1024 * 1024;
+/** Length of a PNG file whose checksums are mended, at most: a part of that has no turns. */
+const MAX_MENDED_BYTES = 64 * 1024 * 1024;
+
+/** Bytes of CMYK between two looks at the clock. */
+const CMYK_PIECE = 65_536;
 
 /**
  * A JPEG is shrunk while it is decoded if it is so many times too large: below that, sharp decodes all of it anyway, for
@@ -43,22 +50,19 @@ export interface DecodedImage {
 }
 
 /**
- * Decodes a JPEG, PNG, WebP, AVIF, GIF or TIFF image.
+ * Decodes a JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP, PBM, PGM or PPM image.
  *
- * @param source - a path, or the bytes of a file
+ * @param source - a path, a `file:` or `data:` URL, or the bytes of a file
  * @param wantedSize - where given, a JPEG may come smaller than it is, though not below twice the height and width that
  *   this function gives for its own. libjpeg then leaves out what would not be seen (it scales blocks by their
  *   frequencies) and the rest is resized: much faster, and not Pillow's pixels.
  * @throws (rejects) ERR_SENET_IMAGE (not an image, damaged), ERR_SENET_IMAGE_SIZE (no bytes, or more pixels than
  *   `MAX_PIXELS`), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE (a folder, no permission), ERR_SENET_BUFFER (detached,
- *   shared or resizable), ERR_SENET_ARG_TYPE
+ *   shared or resizable), ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (another URL)
  */
-export async function decodeImage(
-  source: string | Uint8Array,
-  wantedSize?: (height: number, width: number) => readonly [height: number, width: number],
-): Promise<DecodedImage> {
-  const label = typeof source === 'string' ? printable(source, 1000) : 'image bytes';
-  const bytes = await readBytes(source, label);
+export async function decodeImage(source: ImageFileSource, wantedSize?: WantedSize): Promise<DecodedImage> {
+  const bytes = await readBytes(source);
+  const label = labelOf(source);
   if (bytes.length === 0) {
     throw makeError('ERR_SENET_IMAGE_SIZE', `${label}: expected an image, found no bytes`);
   }
@@ -66,41 +70,110 @@ export async function decodeImage(
   if (format === undefined) {
     throw makeError(
       'ERR_SENET_IMAGE',
-      `${label}: expected a JPEG, PNG, WebP, AVIF, GIF or TIFF image; its first bytes are ${bytes.subarray(0, 8).toString('hex')}`,
+      `${label}: expected a JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP, PBM, PGM or PPM image; its first bytes are ${bytes.subarray(0, 8).toString('hex')}`,
     );
   }
-  if (format === 'gif') clearGifTransparency(bytes);
-  try {
-    return await decode(bytes, label, format === 'jpeg' ? wantedSize : undefined);
-  } catch (cause) {
-    if (!(cause instanceof Error) || 'code' in cause) throw cause;
-    const reason = printable(cause.message.trim(), 300);
-    throw makeError('ERR_SENET_IMAGE', `${label}: cannot be decoded as ${format}: ${reason}`, { cause });
-  }
-}
-
-async function decode(
-  bytes: Buffer,
-  label: string,
-  wantedSize: Parameters<typeof decodeImage>[1],
-): Promise<DecodedImage> {
-  const decoder = await loadDecoder();
-  // As tolerant as Pillow: damage is an error, an odd header is not.
-  const options: sharp.SharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: MAX_PIXELS };
-  const metadata = await decoder(bytes, { ...options, limitInputPixels: false }).metadata();
-  const { width, height, space } = metadata;
-  if (width * height > MAX_PIXELS) {
+  const checkSize = (width: number, height: number): void => {
+    if (width * height <= MAX_PIXELS) return;
     throw makeError(
       'ERR_SENET_IMAGE_SIZE',
       `${label}: expected at most ${MAX_PIXELS} pixels, the image has ${width} x ${height}`,
     );
+  };
+  try {
+    return await DECODERS[format](bytes, checkSize, wantedSize);
+  } catch (cause) {
+    if (isSenetError(cause) || !(cause instanceof Error)) throw cause;
+    throw makeError('ERR_SENET_IMAGE', `${label}: cannot be decoded as ${format}: ${reasonOf(cause)}`, {
+      cause,
+    });
   }
-  const image = decoder(bytes, options).autoOrient();
+}
+
+type WantedSize = (height: number, width: number) => readonly [height: number, width: number];
+/** @throws (rejects) Error that says what is wrong with the image */
+type Decoder = (
+  bytes: Buffer,
+  checkSize: (width: number, height: number) => void,
+  wantedSize: WantedSize | undefined,
+) => Promise<DecodedImage>;
+
+const DECODERS = {
+  jpeg: (bytes, checkSize, wantedSize) =>
+    decodeBySharp(bytes, { checkSize, wantedSize, orientationOf: orientationOfXmp }),
+  png: decodePng,
+  webp: (bytes, checkSize) => decodeBySharp(bytes, { checkSize, orientationOf: orientationOfXmp }),
+  avif: (bytes, checkSize) => decodeBySharp(bytes, { checkSize, orientationOf: orientationOfXmp }),
+  // Every TIFF has an orientation to libvips, its tag or not.
+  tiff: (bytes, checkSize) =>
+    decodeBySharp(bytes, {
+      checkSize,
+      orientationOf: ({ xmpAsString }) => exifOrientation(bytes) ?? xmpOrientation(xmpAsString),
+    }),
+  gif: decodeGif,
+  bmp: decodeBmp,
+  netpbm: decodeNetpbm,
+} satisfies Record<string, Decoder>;
+type Format = keyof typeof DECODERS;
+
+function orientationOfXmp({ orientation, xmpAsString }: sharp.Metadata): number | undefined {
+  return orientation ?? xmpOrientation(xmpAsString);
+}
+
+async function decodePng(bytes: Buffer, checkSize: Parameters<Decoder>[1]): Promise<DecodedImage> {
+  const orientation = pngOrientation(bytes);
+  const options = { checkSize, orientationOf: () => orientation };
+  try {
+    return await decoding.together(() => decodeOnce(bytes, options));
+  } catch (error) {
+    if (isSenetError(error) || bytes.length > MAX_MENDED_BYTES) throw error;
+    return decodeBySharp(await repairPng(bytes), options);
+  }
+}
+
+async function decodeGif(bytes: Buffer, checkSize: Parameters<Decoder>[1]): Promise<DecodedImage> {
+  const frame = prepareGif(bytes);
+  const image = await decodeBySharp(bytes, { checkSize, orientationOf: () => undefined });
+  if (frame !== undefined) fillAround(image, frame);
+  return image;
+}
+
+interface SharpOptions {
+  readonly checkSize: Parameters<Decoder>[1];
+  readonly wantedSize?: WantedSize | undefined;
+  readonly orientationOf: (metadata: sharp.Metadata) => number | undefined;
+}
+
+const decoding = new Alone();
+
+/** What fails is decoded once more alone, so that the reason is its own. */
+async function decodeBySharp(bytes: Buffer, options: SharpOptions): Promise<DecodedImage> {
+  try {
+    return await decoding.together(() => decodeOnce(bytes, options));
+  } catch (error) {
+    if (isSenetError(error)) throw error;
+    return decoding.alone(() => decodeOnce(bytes, options));
+  }
+}
+
+async function decodeOnce(bytes: Buffer, options: SharpOptions): Promise<DecodedImage> {
+  const decoder = await loadDecoder();
+  // As tolerant as Pillow: damage is an error, an odd header is not.
+  const tolerance: sharp.SharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: MAX_PIXELS };
+  const metadata = await decoder(bytes, { ...tolerance, limitInputPixels: false }).metadata();
+  const { width, height, space } = metadata;
+  options.checkSize(width, height);
+  const orientation = options.orientationOf(metadata) ?? 1;
+  const known = orientation === (metadata.orientation ?? 1);
+  const image = known ? decoder(bytes, tolerance).autoOrient() : decoder(bytes, tolerance);
   const cmyk = space === 'cmyk';
-  if (wantedSize !== undefined && !cmyk) {
-    const { autoOrient: upright } = metadata;
-    const [leastHeight, leastWidth] = wantedSize(upright.height, upright.width).map((side) => 2 * side);
-    const shrink = Math.min(upright.height / (leastHeight ?? 1), upright.width / (leastWidth ?? 1));
+  if (options.wantedSize !== undefined && !cmyk) {
+    const turned = orientation >= 5;
+    const upright = turned ? ([width, height] as const) : ([height, width] as const);
+    const least = options.wantedSize(...upright).map((side) => 2 * side);
+    const [leastHeight = 1, leastWidth = 1] = turned && !known ? least.reverse() : least;
+    const [from, across] = turned && !known ? [height, width] : upright;
+    const shrink = Math.min(from / leastHeight, across / leastWidth);
     if (shrink >= LEAST_SHRINK) image.resize(leastWidth, leastHeight, { fit: 'fill', kernel: 'linear' });
   }
   // sharp would convert CMYK by a colour profile; Pillow multiplies.
@@ -112,68 +185,35 @@ async function decode(
   if (data.length !== info.width * info.height * channels) {
     throw new Error(`${info.channels} channels of ${space} are not supported`);
   }
-  return { data: cmyk ? cmykToRgb(data) : data, width: info.width, height: info.height };
+  const decoded = { data: cmyk ? await cmykToRgb(data) : data, width: info.width, height: info.height };
+  return known ? decoded : applyOrientation(decoded, orientation);
 }
 
 /** Pillow's conversion: each colour times black, in integers. */
-function cmykToRgb(cmyk: Uint8Array): Uint8Array {
+async function cmykToRgb(cmyk: Uint8Array): Promise<Uint8Array> {
   const rgb = new Uint8Array((cmyk.length / 4) * 3);
-  for (let from = 0, to = 0; from < cmyk.length; from += 4) {
-    const white = 255 - (cmyk[from + 3] as number);
-    for (let channel = 0; channel < 3; channel++) {
-      const product = (cmyk[from + channel] as number) * white + 128;
-      rgb[to++] = Math.max(0, white - ((product + (product >> 8)) >> 8));
+  const turns = new Turns();
+  for (let from = 0, to = 0; from < cmyk.length;) {
+    for (const end = Math.min(cmyk.length, from + CMYK_PIECE); from < end; from += 4) {
+      const white = 255 - (cmyk[from + 3] as number);
+      for (let channel = 0; channel < 3; channel++) {
+        const product = (cmyk[from + channel] as number) * white + 128;
+        rgb[to++] = Math.max(0, white - ((product + (product >> 8)) >> 8));
+      }
     }
+    await turns.take();
   }
   return rgb;
 }
 
-/** All bytes in memory of our own: sharp reads them on other threads, when the caller may have let go of its array. */
-async function readBytes(source: unknown, label: string): Promise<Buffer> {
-  if (typeof source === 'string') return readImageFile(source, label);
-  if (!(source instanceof Uint8Array)) {
-    throw makeError(
-      'ERR_SENET_ARG_TYPE',
-      `image: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,
-    );
-  }
-  checkBuffer(source, label);
-  return Buffer.from(source);
-}
+/** Lines of libvips that say nothing of the image. */
+const EMPTY_REASONS = /unknown error|bad seek|unsupported image format/i;
 
-async function readImageFile(path: string, label: string): Promise<Buffer> {
-  if (path === '' || path.includes('\0')) {
-    throw makeError('ERR_SENET_FILE_NOT_FOUND', `expected the path of an image, got '${label}'`);
-  }
-  let file: FileHandle | undefined;
-  try {
-    // Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
-    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const stats = await file.stat();
-    if (!stats.isFile()) {
-      const kind = stats.isDirectory() ? 'a folder' : 'no regular file';
-      throw makeError('ERR_SENET_FILE', `${label}: expected an image file, found ${kind}`);
-    }
-    if (stats.size > MAX_FILE_BYTES) {
-      throw makeError(
-        'ERR_SENET_IMAGE_SIZE',
-        `${label}: expected at most ${MAX_FILE_BYTES} bytes, found ${stats.size}`,
-      );
-    }
-    return await file.readFile();
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code?.startsWith('ERR_SENET_') === true) throw cause;
-    if (code === 'ENOENT' || code === 'ENOTDIR') {
-      throw makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file`, { cause });
-    }
-    throw makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
-  } finally {
-    await file?.close();
-  }
+/** What the decoder says, each line once. */
+function reasonOf({ message }: Error): string {
+  const lines = [...new Set(message.trim().split('\n'))].filter((line) => !EMPTY_REASONS.test(line));
+  return printable(lines.join('; ') || 'it is damaged, or of a kind that is not read', 300);
 }
-
-type Format = 'jpeg' | 'png' | 'webp' | 'avif' | 'gif' | 'tiff';
 
 /** By the first bytes. sharp alone would also render SVG, which is a program rather than a picture. */
 function formatOf(bytes: Buffer): Format | undefined {
@@ -183,23 +223,10 @@ function formatOf(bytes: Buffer): Format | undefined {
   if (head.startsWith('GIF87a') || head.startsWith('GIF89a')) return 'gif';
   if (head.startsWith('RIFF') && head.slice(8, 12) === 'WEBP') return 'webp';
   if (/^(II[*+]\0|MM\0[*+])/.test(head)) return 'tiff';
+  if (isBmp(bytes)) return 'bmp';
+  if (isNetpbm(bytes)) return 'netpbm';
   // ISO media: a box of brands, AVIF's among them.
   if (head.slice(4, 8) === 'ftyp' && /avi[fs]/.test(head.slice(8, Math.min(64, bytes.readUInt32BE(0)))))
     return 'avif';
   return undefined;
-}
-
-/**
- * Clears the transparency flag of the first frame in place, so that transparent pixels keep the palette's colour, as
- * in Pillow, instead of becoming black (GIF89a, sections 18, 23 and 26).
- */
-function clearGifTransparency(bytes: Buffer): void {
-  const screen = bytes[10] ?? 0;
-  let at = 13 + (screen & 0x80 ? 3 << ((screen & 7) + 1) : 0);
-  while (bytes[at] === 0x21) {
-    if (bytes[at + 1] === 0xf9 && at + 3 < bytes.length) bytes[at + 3] = (bytes[at + 3] as number) & ~1;
-    at += 2;
-    for (let length = bytes[at] ?? 0; length > 0; length = bytes[at] ?? 0) at += 1 + length;
-    at += 1;
-  }
 }

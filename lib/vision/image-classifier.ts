@@ -21,6 +21,7 @@ import { Tensor } from '../tensor/tensor';
 import { Batcher } from './batcher';
 import { decodeImage, loadDecoder } from './decode';
 import { Gate } from './gate';
+import { IMAGE_SOURCES, isImageFileSource, type ImageFileSource } from './image-source';
 import {
   countClasses,
   createFor,
@@ -105,8 +106,11 @@ export interface Classification {
   readonly score: number;
 }
 
-/** A path, the bytes of an image file, or a tensor: uint8 C x H x W with C 1 or 3 (pixels), or floating 3 x H x W (preprocessed). */
-export type ImageSource = string | Uint8Array | Tensor;
+/**
+ * An image file (its path, a `file:` or `data:` URL, its bytes, a Blob), or a tensor: uint8 C x H x W with C 1 or 3
+ * (pixels), or floating 3 x H x W (preprocessed).
+ */
+export type ImageSource = ImageFileSource | Tensor;
 
 const LOAD_OPTIONS = [
   'weights',
@@ -300,11 +304,11 @@ export class ImageClassifier {
     const many = Array.isArray(images);
     const sources = many ? [...(images as readonly ImageSource[])] : [images as ImageSource]; // the array is the caller's
     for (const [index, source] of sources.entries()) {
-      if (typeof source === 'string' || source instanceof Uint8Array || Tensor.isTensor(source)) continue;
+      if (isImageFileSource(source) || Tensor.isTensor(source)) continue;
       const place = many ? `images[${index}]` : 'image';
       throw makeError(
         'ERR_SENET_ARG_TYPE',
-        `classify: ${place}: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,
+        `classify: ${place}: expected ${IMAGE_SOURCES} or a Tensor, got ${describe(source)}`,
       );
     }
     const places = Math.min(sources.length, this.#maxTogether, this.#maxQueue);
