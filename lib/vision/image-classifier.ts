@@ -22,13 +22,13 @@ import { Batcher } from './batcher';
 import { decodeImage, loadDecoder } from './decode';
 import { Gate } from './gate';
 import { IMAGE_SOURCES, isImageFileSource, type ImageFileSource } from './image-source';
+import { readLabels } from './labels';
 import {
   countClasses,
   createFor,
   defaultPreprocessing,
   findWeights,
   makeNetwork,
-  readLabels,
   recordOf,
   toFile,
   type Network,
@@ -50,7 +50,11 @@ export interface ImageClassifierOptions {
    * package) and 'imagenet' of se_resnet50 (downloaded once). Required with a model's name.
    */
   weights?: string;
-  /** The labels in order, or the path of a file with a JSON array or a line for each. Default: what the weights bring, else the indices. */
+  /**
+   * The labels in order, or the path of a file with them: a line for each, a JSON array, a JSON object or Python dict of
+   * index to name or name to index. UTF-8, or UTF-16 with a byte-order mark. Default: what the weights bring, else the
+   * indices.
+   */
   labels?: readonly string[] | string;
   /** Overrides fields of the record that the weights bring. Default without one: torchvision's for ImageNet-sized models. */
   preprocessing?: Partial<Preprocessing>;

@@ -356,7 +356,7 @@ describe('ImageClassifier', () => {
         labels: temporary.path('none.txt'),
       });
       writeFileSync(temporary.path('bad.json'), '["a", ');
-      await refuses('ERR_SENET_DATA_FORMAT', /bad\.json/, 'se_resnet20', {
+      await refuses('ERR_SENET_LABELS', /bad\.json/, 'se_resnet20', {
         weights,
         labels: temporary.path('bad.json'),
       });
