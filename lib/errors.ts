@@ -171,7 +171,8 @@ export const ERROR_CODES = {
   },
   ERR_SENET_LABELS: {
     base: 'RangeError',
-    meaning: 'The number of labels is not the number of classes, or a label is none of the classes.',
+    meaning:
+      'The number of labels is not the number of classes, a label is none of the classes, or a file of labels is not understood.',
   },
   ERR_SENET_DATA_FORMAT: { base: 'Error', meaning: 'A data set file is not of the expected format.' },
   ERR_SENET_DATASET: {

@@ -177,6 +177,7 @@ export {
   type ClassifyOptions,
   type ImageClassifierOptions,
 } from './vision/image-classifier';
+export type { ImageFileSource } from './vision/image-source';
 export type { ImageSource } from './vision/image-work';
 export type { QueueState } from './vision/pipeline';
 export type { Preprocessing } from './vision/preprocessing';

@@ -49,7 +49,10 @@ export function addNetworkOptions(command: Command): Command {
   return addPlaceOptions(command)
     .option('--pretrained', "the model's published weights; downloads them if need be")
     .option('--no-check-hash', 'accept a download whose SHA-256 is not the promised one')
-    .option('--labels <file>', 'labels in order: a JSON array, or a line for each')
+    .option(
+      '--labels <file>',
+      'labels: a line for each, or a JSON array or object (index to name, or name to index)',
+    )
     .option(
       '--preprocessing <json>',
       'JSON, or a file with it: channels, size, crop, pad, interpolation, mean, std',

@@ -134,7 +134,7 @@ export function addTrainingOptions(command: Command, kind: 'train' | 'finetune')
     .addOption(choice('--dataset <kind>', 'what <data> is (default: looked at)', DATASET_KINDS))
     .option(
       '--labels <file>',
-      'names of the classes, where the data knows numbers only: a JSON array, or a line for each',
+      'names of the classes, where the data knows numbers only: a line for each, or a JSON array or object',
     )
     .option(
       '--validation <data>',

@@ -40,7 +40,8 @@ import {
   readTrainingCheckpoint,
   type TrainingCheckpoint,
 } from '../train/training-checkpoint';
-import { createFor, findWeights, loadWeights, readLabels, recordOf, toFile } from '../vision/network';
+import { readLabels } from '../vision/labels';
+import { createFor, findWeights, loadWeights, recordOf, toFile } from '../vision/network';
 import { checkPreprocessing, IMAGENET, PLAIN, type Preprocessing } from '../vision/preprocessing';
 import { count, EXIT_INTERRUPTED, percent, printJson, printLine, printNote, printTable } from './output';
 import {
@@ -196,7 +197,7 @@ async function prepareNew(
     validation: given.validation === undefined ? undefined : parseValidation(given.validation),
     limit: given.limit ?? null,
     seed,
-    labels: given.labels === undefined ? undefined : await readLabels(given.labels),
+    labels: given.labels === undefined ? undefined : await readLabels(given.labels, '--labels'),
   };
   const opened = await openData(source);
   const classes = opened.classes;

@@ -14,17 +14,10 @@ import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from 
 import { adopt, currentScope, detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from '../vision/byte-budget';
+import { Turns } from '../vision/turns';
 import type { Dataset, Sample, SampleBatch } from './dataset';
 import { Random } from './random';
-import {
-  checkTransform,
-  run,
-  sizesOf,
-  ToTensor,
-  Turns,
-  type Transform,
-  type TransformOptions,
-} from './transforms';
+import { checkTransform, run, sizesOf, ToTensor, type Transform, type TransformOptions } from './transforms';
 
 /** What a loader gives. Its tensors are the caller's to dispose (the caller's `tidy` does, if there is one). */
 export interface Batch {

@@ -17,6 +17,7 @@ import { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from './byte-budget';
 import { loadDecoder } from './decode';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
+import { readLabels } from './labels';
 import {
   countClasses,
   createFor,
@@ -24,7 +25,6 @@ import {
   findWeights,
   loadWeights,
   makeNetwork,
-  readLabels,
   recordOf,
   toFile,
   type Network,
@@ -46,7 +46,11 @@ export interface ImageClassifierOptions {
   key?: string;
   /** What its names begin with, such as 'model.'. Default: what stands in front of the model's own names. */
   prefix?: string;
-  /** The labels in order, or the path of a file with a JSON array or a line for each. Default: what the weights bring, else the indices. */
+  /**
+   * The labels in order, or the path of a file with them: a line for each, a JSON array, a JSON object or Python dict of
+   * index to name or name to index. UTF-8, or UTF-16 with a byte-order mark. Default: what the weights bring, else the
+   * indices.
+   */
   labels?: readonly string[] | string;
   /** Overrides fields of the record that the weights bring. Default without one: torchvision's for ImageNet-sized models. */
   preprocessing?: Partial<Preprocessing>;

@@ -3,14 +3,13 @@
  * a model of the shape that they need, and what runs it.
  */
 import { constants } from 'node:fs';
-import { access, readFile, stat } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 
 import type { Device, DType } from '../binding';
-import { isError } from '../brands';
 import { printable } from '../checkpoint/problems';
 import { loadFor } from '../checkpoint/load';
 import type { StateDict } from '../checkpoint/state-dict';
-import { isSenetError, makeError } from '../errors';
+import { makeError } from '../errors';
 import { fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
 import { createModel, modelInfo, type ModelName } from '../models/registry';
@@ -21,6 +20,7 @@ import { articleOr } from '../nn/load-state-dict';
 import { Module } from '../nn/module';
 import { checkString, describe, nearest } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
+import { checkLabels, readLabels } from './labels';
 import { checkPreprocessing, IMAGENET, INCEPTION, PLAIN, type Preprocessing } from './preprocessing';
 import { PUBLISHED_WEIGHTS, type PublishedWeights } from './weights';
 
@@ -105,41 +105,6 @@ export async function recordOf(
       ? published?.preprocessing && { preprocessing: published.preprocessing }
       : { preprocessing: checkPreprocessing(record, PLAIN, `${file}: metadata 'preprocessing'`) }),
   };
-}
-
-export async function readLabels(labels: unknown): Promise<readonly string[]> {
-  const where = 'ImageClassifier.load: labels';
-  if (typeof labels !== 'string') return checkLabels(labels, where);
-  let text: string;
-  try {
-    // A named pipe would wait for a writer for ever.
-    if (!(await stat(labels)).isFile())
-      throw makeError('ERR_SENET_FILE', `${where}: ${printable(labels)}: expected a regular file`);
-    text = await readFile(labels, 'utf8');
-  } catch (cause) {
-    if (isSenetError(cause)) throw cause;
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const missing = code === 'ENOENT' || code === 'ENOTDIR';
-    throw makeError(missing ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE', `${where}: ${message}`, {
-      cause,
-    });
-  }
-  if (!text.trimStart().startsWith('[')) return text.trimEnd().split(/\r?\n/);
-  try {
-    return checkLabels(JSON.parse(text), `${where}: ${printable(labels)}`);
-  } catch (cause) {
-    if (!isError(cause) || cause.name !== 'SyntaxError') throw cause;
-    throw makeError(
-      'ERR_SENET_DATA_FORMAT',
-      `${where}: ${printable(labels)}: expected a JSON array of labels: ${cause.message}`,
-      { cause },
-    );
-  }
-}
-
-function checkLabels(labels: unknown, where: string): readonly string[] {
-  if (Array.isArray(labels) && labels.every((label) => typeof label === 'string')) return labels;
-  throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an array of strings, got ${describe(labels)}`);
 }
 
 /** torchvision's, for models of ImageNet's size; the small ones have none that is usual. */

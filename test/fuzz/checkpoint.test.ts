@@ -340,7 +340,7 @@ describe('fuzz: damaged checkpoints', function () {
         expect(Object.keys(Object.prototype)).to.deep.equal([]);
         expect(Object.getOwnPropertyNames(OpaqueValue.prototype)).to.deep.equal(['constructor']);
       }),
-      { seed: FUZZ_SEED, numRuns: 3000 },
+      { seed: FUZZ_SEED, numRuns: 6000 },
     );
     expect(opaque).to.be.above(1000);
   });

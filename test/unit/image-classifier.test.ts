@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 import { expect } from 'chai';
 
@@ -356,7 +357,7 @@ describe('ImageClassifier', () => {
         labels: temporary.path('none.txt'),
       });
       writeFileSync(temporary.path('bad.json'), '["a", ');
-      await refuses('ERR_SENET_DATA_FORMAT', /bad\.json/, 'se_resnet20', {
+      await refuses('ERR_SENET_LABELS', /bad\.json/, 'se_resnet20', {
         weights,
         labels: temporary.path('bad.json'),
       });
@@ -376,6 +377,21 @@ describe('ImageClassifier', () => {
         /metadata 'labels'/,
       );
     });
+  });
+
+  it('takes an image file however it is named', async () => {
+    const [file = ''] = images;
+    const bytes = readFileSync(file);
+    const expected = await bundled.classify(file);
+    for (const source of [
+      new Uint8Array(bytes).buffer,
+      new Blob([bytes]),
+      pathToFileURL(file),
+      pathToFileURL(file).href,
+      `data:image/png;base64,${bytes.toString('base64')}`,
+    ]) {
+      expect(await bundled.classify(source)).to.deep.equal(expected);
+    }
   });
 
   describe('bad input', () => {
