@@ -1,6 +1,24 @@
 'use strict';
 const tseslint = require('typescript-eslint');
 
+// Every class that a global names, those of later Nodes too.
+const BUILT_INS = Object.getOwnPropertyNames(globalThis).filter((name) => /^[A-Z]/.test(name));
+
+// What jsdom has not, or not as Node has it.
+const NOT_EVERYWHERE = [
+  ['TextDecoder', 'node:util'],
+  ['TextEncoder', 'node:util'],
+  ['performance', 'node:perf_hooks'],
+  ['setImmediate', 'node:timers'],
+  ['clearImmediate', 'node:timers'],
+  ['setInterval', 'node:timers'],
+  ['setTimeout', 'node:timers'],
+  ['fetch', 'undici'],
+].map(([name, from]) => ({
+  name,
+  message: `Under jsdom it is absent or another: import it from '${from}'.`,
+}));
+
 module.exports = tseslint.config(
   {
     ignores: [
@@ -10,6 +28,7 @@ module.exports = tseslint.config(
       'node_modules',
       'scripts',
       'test/lifetime/scenario.js',
+      'test/runtimes',
       'eslint.config.js',
       'test/fixtures',
     ],
@@ -34,7 +53,21 @@ module.exports = tseslint.config(
   {
     // Values from outside are checked even where their declared type says they need not be.
     files: ['lib/**/*.ts'],
-    rules: { '@typescript-eslint/no-unnecessary-condition': 'off' },
+    rules: {
+      '@typescript-eslint/no-unnecessary-condition': 'off',
+      'no-restricted-globals': ['error', ...NOT_EVERYWHERE],
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector: `BinaryExpression[operator='instanceof'][right.name=/^(${BUILT_INS.join('|')})$/]`,
+          message: 'False of a value of another realm (Jest, node:vm): use lib/brands.ts.',
+        },
+        {
+          selector: 'ImportExpression',
+          message: 'Refused in realms without a loader (Jest, node:vm): use require, the output is CommonJS.',
+        },
+      ],
+    },
   },
   {
     files: ['test/**/*.ts'],

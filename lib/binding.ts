@@ -151,6 +151,8 @@ export interface NativeBinding {
   cancel(job: number): boolean;
   /** Blocks until the job has ended and gives its value or throws its error. */
   wait(job: number): unknown;
+  /** A job that does nothing once those before it have ended. */
+  afterQueued(): number;
   /** Frees what a job made and nobody takes. */
   discard(handle: TensorHandle | CompiledHandle): void;
 
@@ -267,11 +269,13 @@ export interface NativeBinding {
   disposeCompiled(c: CompiledHandle): void;
 
   // files
+  /** When the file was last modified, in nanoseconds; taken before it is parsed, and given to what reads it. */
+  modifiedTime(fd: number): bigint;
   /** Reads each range once, in parallel, into memory that the tensors own; `fd` must stay open until the job has ended. */
   readTensors(
     fd: number,
     size: number,
-    mtimeNs: bigint,
+    modified: bigint,
     ranges: readonly ByteRange[],
     tensors: readonly TensorRead[],
   ): number;
@@ -279,7 +283,7 @@ export interface NativeBinding {
   mapTensors(
     fd: number,
     size: number,
-    mtimeNs: bigint,
+    modified: bigint,
     ranges: readonly ByteRange[],
     tensors: readonly TensorRead[],
   ): number;

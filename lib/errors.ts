@@ -3,6 +3,10 @@
  * Native code reports a code and a message and never names a class; the class is looked up here.
  * The README's table of codes is generated from `ERROR_CODES` (`scripts/checks/error-table.js`).
  */
+import { printableLine } from './printable';
+
+/** A message that quotes lists goes no further. */
+const MOST_LINES = 200;
 
 interface CodeEntry {
   readonly base: 'Error' | 'TypeError' | 'RangeError';
@@ -96,6 +100,10 @@ export const ERROR_CODES = {
   },
   ERR_SENET_CUDA_UNAVAILABLE: { base: 'Error', meaning: 'A CUDA device was asked for and there is none.' },
   ERR_SENET_OUT_OF_MEMORY: { base: 'Error', meaning: 'LibTorch could not allocate memory.' },
+  ERR_SENET_THREADS: {
+    base: 'Error',
+    meaning: 'The system refused the threads that a job needs; the message says which limit to raise.',
+  },
   ERR_SENET_LIBTORCH: { base: 'Error', meaning: 'LibTorch refused an operation; the message is its own.' },
   ERR_SENET_INTERNAL: { base: 'Error', meaning: 'A defect of this library; please report it.' },
   // operators
@@ -121,7 +129,8 @@ export const ERROR_CODES = {
   },
   ERR_SENET_CHECKPOINT_UNSAFE: {
     base: 'Error',
-    meaning: 'A pickle asks for a global outside the allow-list; nothing of it was executed.',
+    meaning:
+      'In the place of weights a pickle asks for a global outside the allow-list; nothing of it was executed.',
   },
   ERR_SENET_CHECKPOINT_UNSUPPORTED: {
     base: 'Error',
@@ -162,7 +171,8 @@ export const ERROR_CODES = {
   },
   ERR_SENET_LABELS: {
     base: 'RangeError',
-    meaning: 'The number of labels is not the number of classes, or a label is none of the classes.',
+    meaning:
+      'The number of labels is not the number of classes, a label is none of the classes, or a file of labels is not understood.',
   },
   ERR_SENET_DATA_FORMAT: { base: 'Error', meaning: 'A data set file is not of the expected format.' },
   ERR_SENET_DATASET: {
@@ -236,21 +246,38 @@ export class SenetRangeError extends RangeError {
 
 export type AnySenetError = SenetError | SenetTypeError | SenetRangeError;
 
-/** Makes the error that belongs to `code`: its class comes from `ERROR_CODES`. */
-export function makeError(code: ErrorCode, message: string, options?: SenetErrorOptions): AnySenetError {
+/**
+ * Makes the error that belongs to `code`: its class comes from `ERROR_CODES`. Messages quote file names, labels, keys and
+ * what servers say, and end in terminals and logs: whatever is not printable is escaped here, line ends too. A message of
+ * several lines is given as such.
+ */
+export function makeError(
+  code: ErrorCode,
+  message: string | readonly string[],
+  options?: SenetErrorOptions,
+): AnySenetError {
+  const lines = typeof message === 'string' ? [message] : message;
+  const shown = lines.slice(0, MOST_LINES).map(printableLine);
+  if (lines.length > MOST_LINES) shown.push(`... and ${lines.length - MOST_LINES} lines more`);
+  const text = shown.join('\n');
   switch (ERROR_CODES[code].base) {
     case 'TypeError':
-      return new SenetTypeError(code, message, options);
+      return new SenetTypeError(code, text, options);
     case 'RangeError':
-      return new SenetRangeError(code, message, options);
+      return new SenetRangeError(code, text, options);
     case 'Error':
-      return new SenetError(code, message, options);
+      return new SenetError(code, text, options);
   }
 }
 
+/** On the prototypes, and the same for every copy of the library that a process loads. */
+const BRAND = Symbol.for('senet-torch.error');
+for (const { prototype } of [SenetError, SenetTypeError, SenetRangeError])
+  Object.defineProperty(prototype, BRAND, { value: true });
+
 /** True for every error of this library, whichever of the three classes it has. */
 export function isSenetError(error: unknown): error is AnySenetError {
-  return error instanceof SenetError || error instanceof SenetTypeError || error instanceof SenetRangeError;
+  return typeof error === 'object' && error !== null && BRAND in error;
 }
 
 function causeOf(options: SenetErrorOptions): ErrorOptions | undefined {

@@ -119,16 +119,24 @@ export {
 } from './models/se-inception-v3';
 export { createModel, listModels, type ModelName, type ModelOf, type ModelOptions } from './models/registry';
 
-export { load, loadCheckpoint, type LoadOptions } from './checkpoint/load';
+export { load, loadCheckpoint, type LoadCheckpointOptions, type LoadOptions } from './checkpoint/load';
+export { NumpyArray } from './checkpoint/numpy-values';
 export { save, saveCheckpoint, type HasStateDict, type SaveOptions } from './checkpoint/save';
 export {
   inspectCheckpoint,
   type CheckpointReport,
+  type InspectOptions,
   type InspectedTensor,
   type InspectedValue,
 } from './checkpoint/inspect';
 export type { Container } from './checkpoint/parse';
-export { consumePrefixInStateDictIfPresent, StateDict, type ModuleMetadata } from './checkpoint/state-dict';
+export {
+  consumePrefixInStateDictIfPresent,
+  StateDict,
+  type ModuleMetadata,
+  type StateDictSource,
+} from './checkpoint/state-dict';
+export { OpaqueValue } from './checkpoint/to-plain';
 
 export { Adam, AdamW, type AdamOptions } from './optim/adam';
 export { SGD, type SGDOptions } from './optim/sgd';
@@ -169,6 +177,7 @@ export {
   type ClassifyOptions,
   type ImageClassifierOptions,
 } from './vision/image-classifier';
+export type { ImageFileSource } from './vision/image-source';
 export type { ImageSource } from './vision/image-work';
 export type { QueueState } from './vision/pipeline';
 export type { Preprocessing } from './vision/preprocessing';

@@ -2,14 +2,19 @@
  * Loads the native addon: the only file that knows where it lies. Its absence, a LibTorch that moved and an
  * unsupported platform each become one coded error that says what to type.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
+import { isError } from './brands';
 import type { NativeBinding } from './binding';
 import { makeError } from './errors';
 
-const PACKAGE_ROOT = path.join(__dirname, '..');
+// Of the realm that webpack makes.
+declare const __webpack_require__: unknown;
+
+// A bundle of ES modules has no __dirname.
+const PACKAGE_ROOT = path.join(typeof __dirname === 'string' ? __dirname : '', '..');
 const RELEASE = path.join(PACKAGE_ROOT, 'build', 'Release');
 const ADDON = path.join(RELEASE, 'senet_torch.node');
 const PRELUDE = path.join(RELEASE, 'senet_prelude.node');
@@ -29,6 +34,46 @@ function checkPlatform(): void {
     'ERR_SENET_PLATFORM',
     `senet-torch runs on Linux with glibc and on macOS (x64, arm64); this is ${platform} ${arch}${musl ? ' with musl' : ''}.`,
   );
+}
+
+/** Throws if this file is part of a bundle: the addon then lies elsewhere, and is no JavaScript to be bundled. */
+function checkNotBundled(): void {
+  try {
+    const { name } = JSON.parse(readFileSync(path.join(PACKAGE_ROOT, 'package.json'), 'utf8')) as {
+      name?: unknown;
+    };
+    if (name === 'senet-torch') return;
+  } catch {
+    // no package here
+  }
+  const [bundler, line] = bundlerOf();
+  throw makeError(
+    'ERR_SENET_NO_BUILD',
+    `senet-torch was bundled by ${bundler}, and its native addon cannot be: leave the package out of the bundle (${line}) and install it beside the bundle.`,
+  );
+}
+
+function bundlerOf(): readonly [name: string, line: string] {
+  if (typeof __webpack_require__ !== 'undefined') {
+    return process.env.NEXT_RUNTIME === undefined
+      ? ['webpack', "externals: { 'senet-torch': 'commonjs senet-torch' }"]
+      : ['Next.js', "serverExternalPackages: ['senet-torch'] in next.config"];
+  }
+  if (isEsbuilds(bundleText())) return ['esbuild', '--external:senet-torch'];
+  return ['a bundler', "esbuild: --external:senet-torch; Rollup, Vite: external: ['senet-torch']"];
+}
+
+function bundleText(): string {
+  try {
+    return readFileSync(__filename, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** By the helper that its bundles begin with, whatever minifying made of the names. */
+function isEsbuilds(bundle: string): boolean {
+  return /\(\(?(\w+)\s*=\s*\{\s*exports:\s*\{\s*\}\s*\}\)\.exports,\s*\1\),\s*\1\.exports/.test(bundle);
 }
 
 /** Requires the addon, after the prelude (native/addon/prelude.cpp), on which nothing depends but speed. */
@@ -51,6 +96,7 @@ function requireAddon(): NativeBinding {
 function load(): NativeBinding {
   if (!existsSync(ADDON)) {
     checkPlatform();
+    checkNotBundled();
     throw makeError('ERR_SENET_NO_BUILD', `No native build at ${ADDON}. ${SET_UP}`);
   }
   let loaded: NativeBinding;
@@ -58,7 +104,7 @@ function load(): NativeBinding {
     loaded = requireAddon();
   } catch (cause) {
     checkPlatform();
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = isError(cause) ? cause.message : String(cause);
     throw makeError(
       'ERR_SENET_NO_BUILD',
       `The native build at ${ADDON} does not load: ${reason}. ${SET_UP}`,
@@ -79,4 +125,9 @@ export const binding: NativeBinding = load();
 
 // process.exit() and an uncaught throw run no environment clean-up hooks, and C++ statics are gone by the time atexit
 // handlers could wait: jobs that still run are waited for here.
-if (isMainThread) process.on('exit', (code) => binding.drain(code));
+// Once, however often this library is loaded on one addon.
+const DRAINS = Symbol.for('senet-torch.drains');
+if (isMainThread && !(DRAINS in binding)) {
+  Object.defineProperty(binding, DRAINS, { value: true });
+  process.on('exit', (code) => binding.drain(code));
+}

@@ -2,12 +2,20 @@
  * `inspectCheckpoint`: what is in a file, without its tensors' bytes and without LibTorch. Safe on hostile files; names
  * in the result are the file's own and may hold control characters, so print them through `printable`.
  */
+import { isSet, isUint8Array } from '../brands';
 import type { DType } from '../binding';
-import { parseCheckpoint, findStateDict, type Container, type ParsedCheckpoint } from './parse';
+import { checkOptions, checkString } from '../tensor/options';
+import { inSlices, type Sliced } from './budget';
+import { findStateDict, sharedPrefix } from './find';
+import { COST } from './limits';
+import { Layers } from './pages';
+import { parseCheckpoint, type Container, type ParsedCheckpoint } from './parse';
 import { checkpointError } from './problems';
 import { withSource, type ByteSource } from './source';
+import type { StateDictSource } from './state-dict';
 import { TensorRecord } from './tensor-record';
-import { Dict, Tuple, kindOf, type Value } from './values';
+import { moduleMetadata } from './to-plain';
+import { Dict, NumpyRecord, Tuple, UnknownObject, kindOf, unknownGlobal, type Value } from './values';
 
 export interface InspectedTensor {
   /** Names and indices on the way to it, joined by dots. */
@@ -19,7 +27,7 @@ export interface InspectedTensor {
 
 export interface InspectedValue {
   readonly key: string;
-  /** In Python's words: int, float, str, list, ... */
+  /** In Python's words: int, float, str, list, ...; of an object of an unknown class, or that class itself, its name. */
   readonly type: string;
   /** The value itself where it is a number, a boolean, text or None. */
   readonly value?: string | number | boolean | null;
@@ -31,6 +39,10 @@ export interface CheckpointReport {
   readonly fileBytes: number;
   /** Names around the state dict that `load` would give; null if it would find none. */
   readonly stateDictAt: readonly string[] | null;
+  /** The same state dict as `StateDict.source` has it; null if there is none. */
+  readonly stateDict: StateDictSource | null;
+  /** What all its names begin with, such as 'module.'; '' if nothing. */
+  readonly sharedPrefix: string;
   readonly tensors: readonly InspectedTensor[];
   /** What else the file holds, at most 1,000 entries. */
   readonly values: readonly InspectedValue[];
@@ -42,53 +54,107 @@ export interface CheckpointReport {
 
 const MAX_VALUES = 1000;
 /** Characters of all keys together: every key repeats the names above it, and one name may be as long as the pickle. */
-const MAX_KEY_CHARACTERS = 64 * 1024 * 1024;
+const MAX_KEY_CHARACTERS = 16 * 1024 * 1024;
+
+export interface InspectOptions {
+  /** As of `load`: where the state dict is. */
+  key?: string;
+  /** As of `load`: what its names begin with. */
+  prefix?: string;
+}
 
 /**
  * Describes a checkpoint.
  * @param source - a path, or the bytes of a file
  * @throws (rejects) as `load`
  */
-export function inspectCheckpoint(source: string | Uint8Array): Promise<CheckpointReport> {
-  return withSource(source, async (opened) => report(await parseCheckpoint(opened), opened));
+export async function inspectCheckpoint(
+  source: string | Uint8Array,
+  options?: InspectOptions,
+): Promise<CheckpointReport> {
+  const where = 'inspectCheckpoint';
+  const { key, prefix } = checkOptions(options, ['key', 'prefix'], where);
+  if (key !== undefined) checkString(key, `${where}: key`);
+  if (prefix !== undefined) checkString(prefix, `${where}: prefix`);
+  return withSource(source, async (opened) => report(await parseCheckpoint(opened), opened, { key, prefix }));
 }
 
-function report(parsed: ParsedCheckpoint, source: ByteSource): CheckpointReport {
+async function report(
+  parsed: ParsedCheckpoint,
+  source: ByteSource,
+  wish: { key: string | undefined; prefix: string | undefined },
+): Promise<CheckpointReport> {
+  const { value, budget, container } = parsed;
+  const { tensors, values } = await inSlices(budget, listParts(parsed, source.label));
+  // What stands in the place of a weight is for `load` to refuse; here it is shown.
+  const found = await findStateDict(value, { ...wish, lenient: true }, source.label, budget);
+  const versions = await inSlices(budget, moduleMetadata(found?.dict.metadata ?? null, '', budget));
+  return {
+    container,
+    fileBytes: source.size,
+    stateDictAt: found ? found.wrappers : null,
+    stateDict: found && {
+      key: found.wrappers.join('.'),
+      prefix: found.prefix,
+      dropped: found.dropped,
+      others: found.others,
+    },
+    sharedPrefix: found ? sharedPrefix([...found.tensors.keys()]) : '',
+    tensors,
+    values,
+    metadata: Object.fromEntries(parsed.metadata),
+    moduleVersions: Object.fromEntries(
+      [...versions].flatMap(([path, { version }]) =>
+        typeof version === 'number' ? [[path, version] as const] : [],
+      ),
+    ),
+  };
+}
+
+interface Parts {
+  readonly tensors: InspectedTensor[];
+  readonly values: InspectedValue[];
+}
+
+function* listParts({ value: root, budget }: ParsedCheckpoint, label: string): Sliced<Parts> {
   const tensors: InspectedTensor[] = [];
   const values: InspectedValue[] = [];
   // Each container once: a few bytes of pickle can name one list in exponentially many places.
-  const seen = new Set<Value>();
+  const seen = new Layers<object, true>();
+  const frames: { key: string; children: Iterator<[string, Value]> }[] = [];
   let keyCharacters = 0;
   const visit = (value: Value, key: string): void => {
     keyCharacters += key.length;
     if (keyCharacters > MAX_KEY_CHARACTERS) {
       const message = `names of more than ${MAX_KEY_CHARACTERS} characters together`;
-      throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', source.label, message);
+      throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
     }
     if (value instanceof TensorRecord) {
+      budget.charge(COST.dict);
       tensors.push({ key, dtype: value.dtype, shape: value.shape, bytes: value.bytes });
       return;
     }
     const children = childrenOf(value);
-    if (children === null) {
-      if (values.length < MAX_VALUES) values.push({ key, type: kindOf(value), ...plain(value) });
-      return;
+    const isShown = children === null || value instanceof UnknownObject;
+    if (isShown && values.length < MAX_VALUES) {
+      values.push({ key, type: unknownGlobal(value) ?? kindOf(value), ...plain(value) });
     }
-    if (seen.has(value)) return;
-    seen.add(value);
-    for (const [name, child] of children) visit(child, key === '' ? name : `${key}.${name}`);
+    if (children === null || seen.get(value as object) === true) return;
+    budget.charge(COST.entry);
+    seen.set(value as object, true);
+    frames.push({ key, children: children[Symbol.iterator]() });
   };
-  visit(parsed.value, '');
-  const found = findStateDict(parsed.value);
-  return {
-    container: parsed.container,
-    fileBytes: source.size,
-    stateDictAt: found ? found.wrappers : null,
-    tensors,
-    values,
-    metadata: Object.fromEntries(parsed.metadata),
-    moduleVersions: versionsOf(found?.dict.metadata ?? null),
-  };
+  visit(root, '');
+  for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
+    if (budget.spend(1)) yield;
+    const next = frame.children.next();
+    if (next.done === true) frames.pop();
+    else {
+      const [key, child] = next.value;
+      visit(child, frame.key === '' ? key : `${frame.key}.${key}`);
+    }
+  }
+  return { tensors, values };
 }
 
 function* numbered(items: Iterable<Value>): Iterable<[string, Value]> {
@@ -97,10 +163,22 @@ function* numbered(items: Iterable<Value>): Iterable<[string, Value]> {
 }
 
 function childrenOf(value: Value): Iterable<[string, Value]> | null {
-  if (Array.isArray(value) || value instanceof Set) return numbered(value);
+  if (Array.isArray(value) || isSet(value)) return numbered(value);
   if (value instanceof Tuple) return numbered(value.items);
   if (value instanceof Dict) return named(value);
+  if (value instanceof UnknownObject) return partsOf(value);
+  if (value instanceof NumpyRecord && !isUint8Array(value.data)) return numbered(value.data);
   return null;
+}
+
+/** Attributes and entries under their names, the others numbered. */
+function* partsOf({ args, keywords, state, items, entries }: UnknownObject): Iterable<[string, Value]> {
+  yield* numbered(args);
+  for (const dict of [keywords, state, entries]) {
+    if (dict instanceof Dict) yield* named(dict);
+    else if (dict !== null) yield ['state', dict];
+  }
+  if (items !== null) yield* numbered(items);
 }
 
 function* named(dict: Dict): Iterable<[string, Value]> {
@@ -114,14 +192,4 @@ function plain(value: Value): { value?: string | number | boolean | null } {
   if (typeof value === 'bigint') return { value: value.toString() };
   if (typeof value === 'string') return { value: value.length > 200 ? `${value.slice(0, 200)}...` : value };
   return {};
-}
-
-function versionsOf(metadata: Value): Record<string, number> {
-  if (!(metadata instanceof Dict)) return {};
-  const versions: [string, number][] = [];
-  for (const [path, facts] of metadata) {
-    const version = facts instanceof Dict ? facts.get('version') : undefined;
-    if (typeof path === 'string' && typeof version === 'number') versions.push([path, version]);
-  }
-  return Object.fromEntries(versions);
 }

@@ -3,13 +3,14 @@
  * other - magic number, protocol, system, object, list of storage keys - and then, for each key, a count of elements
  * and their bytes. Follows `_legacy_load` in `torch/serialization.py`. Files of Python 2 hold byte strings for text.
  */
-import { MAX_PICKLE_BYTES } from './limits';
-import { EndOfPickle, readPickle, type ReadPickle } from './pickle';
+import type { Budget } from './budget';
+import { COST, MAX_PICKLE_BYTES } from './limits';
+import { EndOfPickle, readPickle } from './pickle';
 import { checkpointError, printable } from './problems';
 import { readSpans, type ByteSource } from './source';
 import { ITEM_SIZE, StorageRecord } from './tensor-record';
-import { TorchHost, type StorageTable } from './torch-globals';
-import { Dict, kindOf, type Value } from './values';
+import { TorchHost, unsafe, type StorageTable } from './torch-globals';
+import { Dict, kindOf, unknownGlobal, type Value } from './values';
 
 const MAGIC_NUMBER = 0x1950a86a20f9469cfc6cn;
 const PROTOCOL_VERSION = 1001;
@@ -18,16 +19,18 @@ const FIRST_WINDOW_BYTES = 512 * 1024;
 const COUNT_BYTES = 8;
 
 /** Reads the object of a legacy checkpoint. Errors: ERR_SENET_CHECKPOINT_*. */
-export async function readLegacy(source: ByteSource): Promise<Value> {
+export async function readLegacy(source: ByteSource, budget: Budget): Promise<Value> {
   const { label, size } = source;
   const wrong = (message: string, offset?: number): Error =>
     checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message, offset);
   for (let length = FIRST_WINDOW_BYTES; ; length *= 8) {
     const window = await source.read(0, Math.min(length, size, MAX_PICKLE_BYTES));
-    const storages = new LegacyStorages(label, size);
+    // What a shorter piece gave counts too: it may still lie in the heap.
+    budget.charge(window.length);
+    const storages = new LegacyStorages(label, size, budget);
     let pickles: Pickles;
     try {
-      pickles = readPickles(window, label, storages);
+      pickles = await readPickles(window, label, storages, budget);
     } catch (error) {
       if (!(error instanceof EndOfPickle)) throw error;
       if (error.needed > size || window.length === size) {
@@ -50,27 +53,33 @@ interface Pickles {
   readonly end: number;
 }
 
-function readPickles(bytes: Uint8Array, label: string, storages: LegacyStorages): Pickles {
-  const host = new TorchHost(label, storages);
-  const next = (start: number): ReadPickle => readPickle(bytes, start, host, label, 0);
-  const magic = next(0);
+async function readPickles(
+  bytes: Uint8Array,
+  label: string,
+  storages: LegacyStorages,
+  budget: Budget,
+): Promise<Pickles> {
+  const pickle = { bytes, host: new TorchHost(label, storages), budget, label };
+  const magic = await readPickle(pickle);
   if (magic.value !== MAGIC_NUMBER) {
+    const global = unknownGlobal(magic.value);
+    if (global !== null) throw unsafe(label, 'a pickle and not a file of torch.save', global, 0);
     const message = `a pickle of a ${kindOf(magic.value)} and not a file of torch.save`;
     throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message, 0);
   }
-  const protocol = next(magic.end);
+  const protocol = await readPickle(pickle, magic.end);
   if (protocol.value !== PROTOCOL_VERSION) {
     const found = typeof protocol.value === 'number' ? protocol.value : kindOf(protocol.value);
     const message = `expected protocol ${PROTOCOL_VERSION} of the legacy container, found ${found}`;
     throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message, magic.end);
   }
-  const system = next(protocol.end);
+  const system = await readPickle(pickle, protocol.end);
   if (system.value instanceof Dict && system.value.get('little_endian') === false) {
     const message = 'expected little-endian data, found a file of a big-endian machine';
     throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message, protocol.end);
   }
-  const object = next(system.end);
-  const keys = next(object.end);
+  const object = await readPickle(pickle, system.end);
+  const keys = await readPickle(pickle, object.end);
   return { value: object.value, keys: keys.value, end: keys.end };
 }
 
@@ -80,6 +89,7 @@ class LegacyStorages implements StorageTable {
   constructor(
     private readonly label: string,
     private readonly fileSize: number,
+    private readonly budget: Budget,
   ) {}
 
   find(key: string, dtype: StorageRecord['dtype'], bytes: number, at: number): StorageRecord {
@@ -93,6 +103,7 @@ class LegacyStorages implements StorageTable {
     if (bytes > this.fileSize) {
       throw this.wrong(`storage '${printable(key)}' of ${bytes} bytes in a file of ${this.fileSize}`, at);
     }
+    this.budget.charge(COST.object + COST.entry, at);
     const storage = new StorageRecord(key, dtype, bytes);
     this.storages.set(key, storage);
     return storage;

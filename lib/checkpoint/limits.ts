@@ -1,21 +1,60 @@
 /**
  * The bounds that keep an untrusted checkpoint from taking more memory or time than an honest one could need.
  * Each is far above what PyTorch writes for the largest network of this library (se_resnet152: 1,032 tensors,
- * a pickle of 150 KB) and low enough that the worst file stays within a few hundred megabytes and seconds.
+ * a pickle of 150 KB) and low enough that the worst file takes less than 300 MB beyond its tensors' bytes.
  * Exceeding one is ERR_SENET_CHECKPOINT_LIMIT. Nothing here knows a file format.
  */
+
+/**
+ * Bytes of JavaScript's heap that one file may take, as `COST` counts them, the bytes of its description included. What
+ * became garbage meanwhile counts too, so the heap never holds more.
+ */
+export const MAX_HEAP_BYTES = 128 * 1024 * 1024;
+
+/** What values cost on V8's heap, in bytes, as measured on Node 20: with the place of each on a stack or in a list. */
+export const COST = {
+  /** One opcode: a place on the stack, and one in the list or tuple that takes it from there. */
+  slot: 24,
+  list: 40,
+  /** The first item of a list makes room for 17. */
+  firstItem: 136,
+  tuple: 64,
+  dict: 200,
+  set: 160,
+  /** A place in a Map or Set, with its part of the tables that are outgrown. */
+  entry: 56,
+  bytes: 224,
+  string: 32,
+  number: 16,
+  object: 72,
+  /** A page of the memo, however little of it is used. */
+  page: 32 * 1024,
+  /** A tensor and its storage as records, of up to a handful of dimensions. */
+  tensor: 400,
+  /** An entry of a zip directory, besides its name. */
+  zipEntry: 320,
+} as const;
+
+/**
+ * Steps between two turns of the event loop. A step is an opcode, an item that is copied, an entry that is walked over,
+ * or 128 bytes of text: a microsecond or a few.
+ */
+export const SLICE_STEPS = 4096;
+
+/** Bytes of one text of a file, such as the elements of an array of NumPy's in protocol 2. */
+export const MAX_TEXT_BYTES = 16 * 1024 * 1024;
+
+/** Bytes of text or of an array that are decoded or copied in one step. */
+export const PIECE_BYTES = 512 * 1024;
 
 /** Bytes of one pickle; it alone is read into memory. Training state with long Python lists stays below 10 MB. */
 export const MAX_PICKLE_BYTES = 64 * 1024 * 1024;
 
-/** Opcodes of one pickle: each may make one object of about 100 bytes, so this bounds the heap (a tensor takes about 25). */
+/** Opcodes of one pickle, which bounds the time (a tensor takes about 25). */
 export const MAX_PICKLE_OPCODES = 4_000_000;
 
 /** Highest index of a memo entry; PyTorch numbers them from 0 without gaps. */
 export const MAX_MEMO_INDEX = 4_000_000;
-
-/** Elements and bytes that calls such as `set(list)` or `bytearray(bytes)` may copy in one pickle: a memo bomb copies the same list again and again. */
-export const MAX_COPIED_ITEMS = 32 * 1024 * 1024;
 
 /** Digits or bytes of one integer: parsing is quadratic, and PyTorch's own longest (a random state's seed) has 20 digits. */
 export const MAX_INTEGER_DIGITS = 1024;
@@ -27,7 +66,17 @@ export const MAX_LINE_BYTES = 64 * 1024;
 export const MAX_DEPTH = 200;
 
 /** Tensors in one file. */
-export const MAX_TENSORS = 200_000;
+export const MAX_TENSORS = 32_768;
+
+/** Tensors over one storage: they are made together, in one step. */
+export const MAX_VIEWS = 8192;
+
+/**
+ * Items of one list, and entries of one dictionary or set: their memory is moved in one step when it has to grow. An
+ * honest file has lists of some 100,000 numbers, one for each step of a training.
+ */
+export const MAX_ITEMS = 1_000_000;
+export const MAX_ENTRIES = 262_144;
 
 /** Dimensions of a tensor: LibTorch's own limit for most operators. */
 export const MAX_RANK = 64;
@@ -39,10 +88,17 @@ export const MAX_REPEATED_ELEMENTS = 2 ** 28;
 export const MAX_ZIP_ENTRIES = MAX_TENSORS + 64;
 
 /** Bytes of a zip archive's central directory, which is held in memory as names. */
-export const MAX_ZIP_DIRECTORY_BYTES = 64 * 1024 * 1024;
+export const MAX_ZIP_DIRECTORY_BYTES = 16 * 1024 * 1024;
 
-/** Bytes of the JSON header of a safetensors file; the format allows 100 MB, which would block the thread for seconds. */
+/** Bytes of the JSON header of a safetensors file; the format allows 100 MB. */
 export const MAX_SAFETENSORS_HEADER_BYTES = 32 * 1024 * 1024;
+
+/** Entries of `__metadata__` of a safetensors file. */
+export const MAX_METADATA = 65_536;
 
 /** State dicts may sit under a wrapper inside a wrapper; more levels than this are not searched. */
 export const MAX_WRAPPERS = 4;
+
+/** A deflated archive may hold so many bytes of tensors for each of its own, and `MAX_INFLATED_BYTES` besides: weights hardly shrink. */
+export const MAX_INFLATION = 16;
+export const MAX_INFLATED_BYTES = 64 * 1024 * 1024;

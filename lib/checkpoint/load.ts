@@ -1,26 +1,21 @@
 /**
- * `load` and `loadCheckpoint`: parse a checkpoint, then let the executor read the checked ranges. The only file of this
- * folder that turns records into tensors.
+ * `load` and `loadCheckpoint`: parse a checkpoint, choose what of it is wanted, have its tensors read.
  */
 import { binding } from '../native';
-import type { TensorHandle } from '../binding';
-import { abortError, runJob } from '../tensor/jobs';
-import { checkBoolean, checkBuffer, checkOptions, checkSignal } from '../tensor/options';
-import { wrapTensor, type Tensor } from '../tensor/tensor';
-import {
-  explainNoStateDict,
-  findStateDict,
-  isStateDict,
-  parseCheckpoint,
-  type ParsedCheckpoint,
-} from './parse';
-import { checkpointError } from './problems';
+import { abortError, untilAborted } from '../tensor/abort';
+import { runJob } from '../tensor/jobs';
+import { checkBoolean, checkOptions, checkSignal, checkString } from '../tensor/options';
+import { inSlices } from './budget';
+import { findStateDict, noStateDict, type FoundStateDict, type Wish } from './find';
+import { parseCheckpoint, type ParsedCheckpoint } from './parse';
+import { readTensors } from './read-tensors';
 import { withSource, type ByteSource } from './source';
-import { StateDict, type ModuleMetadata } from './state-dict';
-import { TensorRecord, planRead } from './tensor-record';
-import { Complex, Dict, GlobalName, Tuple, type Value } from './values';
+import { StateDict } from './state-dict';
+import type { TensorRecord } from './tensor-record';
+import { moduleMetadata, toPlain, type TensorOf } from './to-plain';
+import type { Tensor } from '../tensor/tensor';
 
-export interface LoadOptions {
+export interface LoadCheckpointOptions {
   /**
    * Map the file instead of reading it. Default false: if another process truncates a mapped file, this process dies
    * with SIGBUS. What is not aligned to its elements (most of a legacy file) is read in any case.
@@ -30,54 +25,86 @@ export interface LoadOptions {
   signal?: AbortSignal;
 }
 
+export interface LoadOptions extends LoadCheckpointOptions {
+  /**
+   * Where the state dict is: names joined by dots, such as 'state_dict_ema' or 'model.ema'; '' for the whole file.
+   * Default: it is looked for.
+   */
+  key?: string;
+  /** What its names begin with, such as 'module.': it is taken away, and names without it are left out. Default ''. */
+  prefix?: string;
+}
+
 /**
- * Loads a state dict: a file of `torch.save` (zip or legacy container) or safetensors, told apart by content. A state
- * dict that sits under `state_dict`, `model_state_dict`, `model`, `net` or `weight` is found there. Nothing in the file
- * is executed; tensors keep their dtypes, strides and shared storages and come to the CPU wherever they were saved.
+ * Loads a state dict: a file of `torch.save` (zip or legacy container, stored or deflated), `torch.jit.save` (its weights)
+ * or safetensors, told apart by content. A state dict that sits inside dictionaries is found there, whatever their names:
+ * of several the largest, one called `state_dict`, `model_state_dict`, `model`, `net`, ... before others, averages (`ema`,
+ * ...) and what belongs to an optimiser last. `source` of the result says which, what was left out, and where the others
+ * are. Names stay as they are in the file, unless `prefix` says otherwise.
+ *
+ * Nothing in the file is executed; objects of unknown classes beside the weights do not matter. Tensors keep their dtypes,
+ * strides and shared storages and come to the CPU wherever they were saved.
  *
  * @param source - a path, or the bytes of a file
  * @throws (rejects) ERR_SENET_CHECKPOINT_FORMAT, _UNSAFE, _UNSUPPORTED, _LIMIT; ERR_SENET_FILE_NOT_FOUND,
  *   ERR_SENET_FILE, ERR_SENET_FILE_CHANGED; ERR_SENET_BUFFER, ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION;
- *   ERR_SENET_ABORTED
+ *   ERR_SENET_ARG_RANGE (nothing at `key`, no name with `prefix`); ERR_SENET_ABORTED
  */
-export async function load(source: string | Uint8Array, options?: LoadOptions): Promise<StateDict> {
-  return readWith(source, options, 'load', (parsed, opened) => {
-    const found = findStateDict(parsed.value);
-    if (!found) {
-      const message = `expected a state dict, and ${explainNoStateDict(parsed.value)}; loadCheckpoint reads the whole file`;
-      throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', opened.label, message);
-    }
-    const records = new Set([...found.dict.values()] as TensorRecord[]);
-    return { records: [...records], finish: (tensorOf) => toStateDict(found.dict, parsed, tensorOf) };
+export function load(source: string | Uint8Array, options?: LoadOptions): Promise<StateDict> {
+  return loadFor(source, options, {});
+}
+
+/**
+ * As `load`, with the names of the model that the weights are for: they choose the state dict and its prefix, where the
+ * options do not. @internal
+ */
+export async function loadFor(
+  source: string | Uint8Array,
+  options: LoadOptions | undefined,
+  model: Pick<Wish, 'anchor' | 'expected'>,
+): Promise<StateDict> {
+  const where = 'load';
+  const { key, prefix, ...rest } = checkOptions(options, ['mmap', 'signal', 'key', 'prefix'], where);
+  if (key !== undefined) checkString(key, `${where}: key`);
+  if (prefix !== undefined) checkString(prefix, `${where}: prefix`);
+  return readWith(source, rest, where, async (parsed, { label }) => {
+    const found = await findStateDict(parsed.value, { key, prefix, ...model }, label, parsed.budget);
+    if (!found) throw noStateDict(parsed.value, label);
+    return {
+      records: [...new Set(found.tensors.values())],
+      finish: (tensorOf) => toStateDict(found, parsed, tensorOf),
+    };
   });
 }
 
 /**
  * Loads everything a checkpoint holds (epoch, optimiser, ...) as inert values: a dictionary becomes a Map, and a
  * StateDict where it holds only tensors; lists and tuples arrays; int a number, or a bigint beyond 2**53; bytes a
- * Uint8Array; a set a Set; complex `{ real, imaginary }`; None null; devices and dtypes their names.
+ * Uint8Array; a set a Set; complex `{ real, imaginary }`; None null; devices and dtypes their names; NumPy's scalars
+ * values and its arrays NumpyArrays. What is of any other class is an OpaqueValue with its name.
  *
  * @throws (rejects) as `load`
  */
-export async function loadCheckpoint(source: string | Uint8Array, options?: LoadOptions): Promise<unknown> {
-  return readWith(source, options, 'loadCheckpoint', (parsed) => ({
-    records: parsed.tensors,
-    finish: (tensorOf) => toPlain(parsed, tensorOf),
+export async function loadCheckpoint(
+  source: string | Uint8Array,
+  options?: LoadCheckpointOptions,
+): Promise<unknown> {
+  return readWith(source, options, 'loadCheckpoint', ({ value, tensors, metadata, budget }) => ({
+    records: tensors,
+    finish: (tensorOf) => inSlices(budget, toPlain(value, metadata, tensorOf, budget)),
   }));
 }
 
-type TensorOf = (record: TensorRecord) => Tensor;
-
 interface Wanted<T> {
   readonly records: readonly TensorRecord[];
-  finish(tensorOf: TensorOf): T;
+  finish(tensorOf: TensorOf): Promise<T>;
 }
 
 async function readWith<T>(
   source: string | Uint8Array,
-  options: LoadOptions | undefined,
+  options: LoadCheckpointOptions | undefined,
   where: string,
-  choose: (parsed: ParsedCheckpoint, opened: ByteSource) => Wanted<T>,
+  choose: (parsed: ParsedCheckpoint, opened: ByteSource) => Wanted<T> | Promise<Wanted<T>>,
 ): Promise<T> {
   const { mmap = false, signal } = checkOptions(options, ['mmap', 'signal'], where);
   checkBoolean(mmap, `${where}: mmap`);
@@ -88,109 +115,40 @@ async function readWith<T>(
   throwIfAborted();
   const work = withSource(source, async (opened) => {
     const { origin } = opened;
+    let modified = 0n;
     if (origin.kind === 'file') {
+      modified = binding.modifiedTime(origin.fd);
       opened.readBatch = async (spans) =>
         (await runJob(() => binding.readBytes(origin.fd, opened.size, spans))) as Uint8Array;
     }
     const parsed = await parseCheckpoint(opened);
     throwIfAborted();
-    const wanted = choose(parsed, opened);
-    const { records } = wanted;
-    const handles = await readHandles(opened, records, mmap);
+    const wanted = await choose(parsed, opened);
     throwIfAborted();
-    const tensors = new Map<TensorRecord, Tensor>();
-    for (const [i, record] of records.entries()) {
-      const tensor = wrapTensor(handles[i] as TensorHandle);
-      if (record.requiresGrad) tensor.requiresGrad = true;
-      tensors.set(record, tensor);
-    }
+    const tensors = await readTensors(
+      opened,
+      wanted.records,
+      { mmap, modified },
+      parsed.budget,
+      throwIfAborted,
+    );
     return wanted.finish((record) => tensors.get(record) as Tensor);
   });
-  return abort === undefined ? work : raceAbort(work, abort);
+  // The signal is not given to the job: a running read ends unseen, and the descriptor must stay open until it has.
+  return untilAborted(work, abort);
 }
 
-/** The signal is not given to the job: a running read ends unseen, and the descriptor must stay open until it has. */
-function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(abortError(signal));
-    signal.addEventListener('abort', onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
-}
-
-async function readHandles(
-  source: ByteSource,
-  records: readonly TensorRecord[],
-  mmap: boolean,
-): Promise<readonly TensorHandle[]> {
-  const { ranges, tensors } = planRead(records);
-  const { origin } = source;
-  if (origin.kind === 'bytes') {
-    // The array may have been detached while the parser waited.
-    checkBuffer(origin.bytes, source.label);
-    return binding.tensorsFromBytes(origin.bytes, ranges, tensors);
+async function toStateDict(
+  { dict, tensors, prefix, wrappers, dropped, others }: FoundStateDict,
+  { metadata, budget }: ParsedCheckpoint,
+  tensorOf: TensorOf,
+): Promise<StateDict> {
+  const versions = await inSlices(budget, moduleMetadata(dict.metadata, prefix, budget));
+  const source = { key: wrappers.join('.'), prefix, dropped, others };
+  const state = new StateDict([], versions, new Map(metadata), source);
+  for (const [name, record] of tensors) {
+    if (budget.spend(1)) await budget.turn();
+    state.set(name, tensorOf(record));
   }
-  return (await runJob(() =>
-    mmap
-      ? binding.mapTensors(origin.fd, source.size, origin.mtimeNs, ranges, tensors)
-      : binding.readTensors(origin.fd, source.size, origin.mtimeNs, ranges, tensors),
-  )) as TensorHandle[];
-}
-
-function toStateDict(dict: Dict, parsed: ParsedCheckpoint, tensorOf: TensorOf): StateDict {
-  const entries = [...dict].map(
-    ([name, record]) => [name as string, tensorOf(record as TensorRecord)] as const,
-  );
-  return new StateDict(entries, moduleMetadata(dict.metadata), new Map(parsed.metadata));
-}
-
-function moduleMetadata(value: Value): Map<string, ModuleMetadata> {
-  const metadata = new Map<string, ModuleMetadata>();
-  if (!(value instanceof Dict)) return metadata;
-  for (const [path, facts] of value) {
-    if (typeof path !== 'string' || !(facts instanceof Dict)) continue;
-    const known = [...facts].filter(([name, fact]) => typeof name === 'string' && isPlain(fact));
-    // fromEntries defines own properties, whatever their names.
-    metadata.set(path, Object.fromEntries(known) as ModuleMetadata);
-  }
-  return metadata;
-}
-
-function isPlain(value: Value): boolean {
-  return value === null || ['number', 'bigint', 'string', 'boolean'].includes(typeof value);
-}
-
-/** Converts once each, so that what was shared or cyclic stays so. Depth is bounded by the parser. */
-function toPlain(parsed: ParsedCheckpoint, tensorOf: TensorOf): unknown {
-  const done = new Map<object, unknown>();
-  const remember = <T>(value: object, converted: T): T => {
-    done.set(value, converted);
-    return converted;
-  };
-  const convert = (value: Value): unknown => {
-    if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return value;
-    if (value instanceof TensorRecord) return tensorOf(value);
-    if (value instanceof GlobalName) return value.name.replace(/^torch\.(?=[a-z0-9_]+$)/, '');
-    if (value instanceof Complex) return { real: value.real, imaginary: value.imaginary };
-    const known = done.get(value);
-    if (known !== undefined) return known;
-    if (Array.isArray(value) || value instanceof Tuple) {
-      const list = remember<unknown[]>(value, []);
-      for (const item of Array.isArray(value) ? value : value.items) list.push(convert(item));
-      return list;
-    }
-    if (value instanceof Set) {
-      const set = remember(value, new Set<unknown>());
-      for (const item of value) set.add(convert(item));
-      return set;
-    }
-    if (value instanceof Dict) {
-      if (value.size > 0 && isStateDict(value)) return remember(value, toStateDict(value, parsed, tensorOf));
-      const map = remember(value, new Map<unknown, unknown>());
-      for (const [key, item] of value) map.set(convert(key), convert(item));
-      return map;
-    }
-    return null;
-  };
-  return convert(parsed.value);
+  return state;
 }

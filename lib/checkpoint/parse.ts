@@ -1,39 +1,34 @@
 /**
  * Finds out which container a checkpoint has, by content, and reads its description: every value except the tensors'
- * bytes, which stay in the file. Also walks the values that come out: depth, cycles and what a state dict is.
+ * bytes, which stay in the file. What is no checkpoint is named for what it is.
  */
+import { Budget, inSlices } from './budget';
 import { readLegacy } from './legacy';
-import { MAX_DEPTH, MAX_LINE_BYTES, MAX_TENSORS, MAX_WRAPPERS } from './limits';
+import { MAX_LINE_BYTES } from './limits';
 import { EndOfPickle, readPickle } from './pickle';
 import { checkpointError, printable } from './problems';
 import { looksLikeSafetensors, readSafetensors } from './safetensors';
 import type { ByteSource } from './source';
-import { StorageRecord, TensorRecord } from './tensor-record';
-import { TorchHost } from './torch-globals';
+import type { TensorRecord } from './tensor-record';
+import { TorchHost, unsafe } from './torch-globals';
 import { readTorchZip } from './torch-zip';
-import { Dict, Tuple, kindOf, type Value } from './values';
-import { isSenetError } from '../errors';
+import { Dict, unknownGlobal, type Value } from './values';
+import { collectTensors } from './walk';
 
-export type Container = 'zip' | 'legacy' | 'safetensors';
+/** 'torchscript' is an archive of `torch.jit.save`, of which only the weights are read. */
+export type Container = 'zip' | 'legacy' | 'safetensors' | 'torchscript';
 
 export interface ParsedCheckpoint {
   readonly container: Container;
-  /** Inert: Maps, arrays, numbers, text and records of tensors. */
+  /** Inert: Maps, arrays, numbers, text, records of tensors, and names of what is unknown. */
   readonly value: Value;
   /** Every tensor of the value, once, in the order of the file. */
   readonly tensors: readonly TensorRecord[];
   /** `__metadata__` of a safetensors file; empty for the others. */
   readonly metadata: ReadonlyMap<string, string>;
+  /** What was spent on it so far. */
+  readonly budget: Budget;
 }
-
-/** A state dict inside a checkpoint, and the names of the wrappers around it. */
-export interface FoundStateDict {
-  readonly dict: Dict;
-  readonly wrappers: readonly string[];
-}
-
-/** The names under which training scripts keep a state dict, in the order in which they are tried. */
-const WRAPPERS = ['state_dict', 'model_state_dict', 'model', 'net', 'weight'];
 
 const HEAD_BYTES = 512;
 
@@ -42,128 +37,98 @@ const HEAD_BYTES = 512;
  * Errors: ERR_SENET_CHECKPOINT_FORMAT, _UNSAFE, _UNSUPPORTED, _LIMIT; ERR_SENET_FILE, ERR_SENET_FILE_CHANGED.
  */
 export async function parseCheckpoint(source: ByteSource): Promise<ParsedCheckpoint> {
+  const { label } = source;
   const head = Buffer.from(await source.read(0, Math.min(HEAD_BYTES, source.size)));
+  const budget = new Budget(label);
   if (head.subarray(0, 2).toString('latin1') === 'PK') {
-    return describe('zip', await readTorchZip(source), source.label);
+    const { container, value } = await readTorchZip(source, budget);
+    return describe(container, value, label, budget);
   }
   if (looksLikeSafetensors(head)) {
-    const { tensors, metadata } = await readSafetensors(source);
-    return { container: 'safetensors', value: new Dict(tensors), tensors: [...tensors.values()], metadata };
+    const { tensors, metadata } = await readSafetensors(source, budget);
+    const value = new Dict(tensors);
+    return { container: 'safetensors', value, tensors: [...tensors.values()], metadata, budget };
   }
-  if (head[0] === 0x80) return describe('legacy', await readLegacy(source), source.label);
+  if (head[0] === 0x80) {
+    return describe('legacy', await readLegacy(source, budget), label, budget);
+  }
   throw await unknownFormat(source, head);
 }
 
-/** The state dict of a checkpoint: the value itself, or what one of the usual wrappers holds. */
-export function findStateDict(value: Value): FoundStateDict | null {
-  const wrappers: string[] = [];
-  for (let level = 0; level <= MAX_WRAPPERS && value instanceof Dict; level++) {
-    if (isStateDict(value)) return { dict: value, wrappers };
-    const dict = value;
-    const wrapper = WRAPPERS.find((name) => dict.get(name) instanceof Dict);
-    if (wrapper === undefined) return null;
-    wrappers.push(wrapper);
-    value = dict.get(wrapper) as Value;
+async function describe(
+  container: Container,
+  value: Value,
+  label: string,
+  budget: Budget,
+): Promise<ParsedCheckpoint> {
+  const tensors = await inSlices(budget, collectTensors(value, label, budget));
+  refuseOnlyUnknown(value, tensors.length, label);
+  return { container, value, tensors, metadata: new Map(), budget };
+}
+
+/** What is unknown may stand beside the weights. A file that is nothing else is no checkpoint, whoever asks what is in it. */
+function refuseOnlyUnknown(value: Value, tensors: number, label: string): void {
+  const global = unknownGlobal(value);
+  if (global !== null) {
+    const what = 'a whole object and no state dict (in Python: torch.save(model.state_dict(), path))';
+    throw unsafe(label, what, global);
   }
-  return null;
+  if (!(value instanceof Dict) || value.size === 0 || tensors > 0) return;
+  for (const item of value.values()) if (unknownGlobal(item) === null) return;
+  const [[name, item]] = value as unknown as [[Value, Value]];
+  const where = typeof name === 'string' ? `'${printable(name)}'` : 'an entry';
+  throw unsafe(label, `${where} is no tensor`, unknownGlobal(item) as string);
 }
 
-/** True for a dictionary that has only tensors, under names. */
-export function isStateDict(dict: Dict): boolean {
-  for (const [name, value] of dict) {
-    if (typeof name !== 'string' || !(value instanceof TensorRecord)) return false;
-  }
-  return true;
-}
+/** What other files begin with, and what to do about them. */
+const OTHER_FILES: readonly (readonly [magic: string, what: string])[] = [
+  ['\x1f\x8b', 'a file that gzip compressed; unpack it first (gunzip)'],
+  ['BZh', 'a file that bzip2 compressed; unpack it first (bunzip2)'],
+  ['\xfd7zXZ', 'a file that xz compressed; unpack it first (unxz)'],
+  ['\x28\xb5\x2f\xfd', 'a file that Zstandard compressed; unpack it first (unzstd)'],
+  ['7z\xbc\xaf', 'a 7z archive; unpack it first'],
+  ['Rar!', 'a RAR archive; unpack it first'],
+  ['\x89HDF', 'an HDF5 file, as Keras writes them; save a state dict with PyTorch'],
+  ['GGUF', 'a GGUF file; save a state dict with PyTorch'],
+  ['\x93NUMPY', "one array of NumPy's; save a state dict with PyTorch"],
+];
 
-/** Why `findStateDict` found none, in words. */
-export function explainNoStateDict(value: Value): string {
-  if (!(value instanceof Dict)) return `the file holds a ${kindOf(value)}`;
-  const entries = [...value].slice(0, 8).map(([name, item]) => {
-    return `${typeof name === 'string' ? printable(name, 40) : kindOf(name)} (${kindOf(item)})`;
-  });
-  return `its top level holds ${entries.join(', ')}${value.size > 8 ? ', ...' : ''}`;
-}
-
-function describe(container: Container, value: Value, label: string): ParsedCheckpoint {
-  return { container, value, tensors: collectTensors(value, label), metadata: new Map() };
-}
-
-/** Lists the tensors and makes sure that no consumer meets a structure that is too deep or has no JavaScript form. */
-function collectTensors(root: Value, label: string): TensorRecord[] {
-  const tensors = new Set<TensorRecord>();
-  // The longest way down from each container; 0 while it is being visited, which ends cycles.
-  const heights = new Map<object, number>();
-  const tooDeep = (): Error =>
-    checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, `containers nested more than ${MAX_DEPTH} deep`);
-  const visit = (value: Value, depth: number): number => {
-    if (value === null || typeof value !== 'object') return 0;
-    if (value instanceof TensorRecord) {
-      if (tensors.add(value).size > MAX_TENSORS) {
-        throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, `more than ${MAX_TENSORS} tensors`);
-      }
-      return 0;
-    }
-    if (value instanceof StorageRecord) {
-      const message = 'a storage outside a tensor';
-      throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
-    }
-    const children = childrenOf(value);
-    if (children === null) return 0;
-    const known = heights.get(value);
-    if (known !== undefined) return known;
-    if (depth >= MAX_DEPTH) throw tooDeep();
-    heights.set(value, 0);
-    let height = 0;
-    for (const child of children) height = Math.max(height, visit(child, depth + 1));
-    if (height + 1 > MAX_DEPTH) throw tooDeep();
-    heights.set(value, height + 1);
-    return height + 1;
-  };
-  visit(root, 0);
-  return [...tensors];
-}
-
-function childrenOf(value: Value & object): Iterable<Value> | null {
-  if (Array.isArray(value)) return value;
-  if (value instanceof Tuple) return value.items;
-  if (value instanceof Dict) return entriesOf(value);
-  if (value instanceof Set) return value;
-  return null;
-}
-
-function* entriesOf(dict: Dict): Iterable<Value> {
-  for (const [key, value] of dict) {
-    yield key;
-    yield value;
-  }
-  yield dict.metadata;
-}
+/** What text files are that bear the names of checkpoints. */
+const OTHER_TEXTS: readonly (readonly [pattern: RegExp, what: string])[] = [
+  [
+    /^version https:\/\/git-lfs/,
+    'a pointer of Git LFS in place of the file; fetch the file itself (git lfs pull)',
+  ],
+  [
+    /^\s*<(!doctype|html|\?xml|head)/i,
+    'a web page in place of the file; download it again and look at the page',
+  ],
+  [
+    /^\s*\{[^]*"weight_map"/,
+    'the index of a checkpoint in several files; give one of the files that it names, or join them into one first',
+  ],
+];
 
 /** No container is recognised; a pickle of protocol 0 is still looked into, so that a dangerous one is called so. */
 async function unknownFormat(source: ByteSource, head: Buffer): Promise<Error> {
   const { label } = source;
+  const unsupported = (message: string): Error =>
+    checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
   if (head.subarray(257, 262).toString('latin1') === 'ustar') {
-    const message = 'a tar archive, the container of PyTorch before 0.1.10, which is not read';
-    return checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
+    return unsupported(
+      'a tar archive, the container of PyTorch before 0.1.10, which is not read; if it was packed around a checkpoint, unpack it first (tar -x)',
+    );
   }
-  if (
-    /^[\w.]+\n/.test(head.toString('latin1', 1)) ||
-    head[0] === 0x28 ||
-    head[0] === 0x5d ||
-    head[0] === 0x7d
-  ) {
-    const bytes = await source.read(0, Math.min(source.size, MAX_LINE_BYTES));
-    const storages = {
-      find(): never {
-        throw new EndOfPickle(0);
-      },
-    };
-    try {
-      readPickle(bytes, 0, new TorchHost(label, storages), label, 0);
-    } catch (error) {
-      if (isSenetError(error) && error.code === 'ERR_SENET_CHECKPOINT_UNSAFE') return error;
-    }
+  const text = head.toString('latin1');
+  const other = OTHER_FILES.find(([magic]) => text.startsWith(magic));
+  if (other !== undefined) return unsupported(other[1]);
+  const beginning = Buffer.from(await source.read(0, Math.min(source.size, MAX_LINE_BYTES)));
+  const long = beginning.toString('latin1');
+  const named = OTHER_TEXTS.find(([pattern]) => pattern.test(long));
+  if (named !== undefined) return unsupported(named[1]);
+  if (/^[\w.]+\n/.test(text.slice(1)) || head[0] === 0x28 || head[0] === 0x5d || head[0] === 0x7d) {
+    const global = await globalOf(beginning, label);
+    if (global !== null) return unsafe(label, 'a pickle and not a file of torch.save', global, 0);
   }
   const start = head.subarray(0, 16);
   const isText = start.every(
@@ -172,4 +137,18 @@ async function unknownFormat(source: ByteSource, head: Buffer): Promise<Error> {
   const found = isText ? `text, '${printable(start.toString('latin1'))}'` : `bytes ${start.toString('hex')}`;
   const message = `expected a file of torch.save or safetensors, found ${found}`;
   return checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message, 0);
+}
+
+/** The unknown global that a plain pickle is made of, if it is one. */
+async function globalOf(bytes: Uint8Array, label: string): Promise<string | null> {
+  const storages = {
+    find(): never {
+      throw new EndOfPickle(0);
+    },
+  };
+  const pickle = { bytes, host: new TorchHost(label, storages), budget: new Budget(label), label };
+  return readPickle(pickle).then(
+    ({ value }) => unknownGlobal(value),
+    () => null,
+  );
 }

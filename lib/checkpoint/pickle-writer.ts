@@ -3,6 +3,7 @@
  * tensors as `_rebuild_tensor_v2` calls. A state dict is an OrderedDict with `_metadata` as its state. Only globals of
  * torch-globals.ts are named. Knows nothing of where tensors lie in a file.
  */
+import { isMap, isPlainObject, isSet, isUint8Array } from '../brands';
 import type { DType } from '../binding';
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
@@ -119,7 +120,7 @@ class PickleWriter {
       this.raw(MARK);
       for (let i = 0; i < value.length; i++) inner(value[i], i); // holes are refused as undefined
       this.raw(APPENDS);
-    } else if (value instanceof Uint8Array) {
+    } else if (isUint8Array(value)) {
       // How protocol 2 spells bytes: text whose characters are the bytes.
       this.global('_codecs', 'encode');
       this.raw(MARK);
@@ -127,7 +128,7 @@ class PickleWriter {
       this.text('latin1');
       this.raw(TUPLE, REDUCE);
       this.remember(value);
-    } else if (value instanceof Set) {
+    } else if (isSet(value)) {
       this.global('__builtin__', 'set');
       this.raw(EMPTY_LIST, MARK);
       for (const item of value) {
@@ -149,13 +150,12 @@ class PickleWriter {
         this.items(value.metadata, place, (facts, name) => inner(facts, `metadata of '${name}'`));
         this.raw(SETITEMS, BUILD);
       }
-    } else if (value instanceof Map || isPlain(value)) {
+    } else if (isMap(value) || isPlainObject(value)) {
       this.raw(EMPTY_DICT);
       this.remember(value);
-      const entries: Iterable<[unknown, unknown]> =
-        value instanceof Map
-          ? (value as Map<unknown, unknown>)
-          : Object.entries(value).filter(([, item]) => item !== undefined);
+      const entries: Iterable<[unknown, unknown]> = isMap(value)
+        ? value
+        : Object.entries(value).filter(([, item]) => item !== undefined);
       this.items(entries, place, inner);
     } else {
       throw this.refusal(value, place);
@@ -292,9 +292,4 @@ class PickleWriter {
 
 function at(place: string): string {
   return place === '' ? '' : ` at '${place}'`;
-}
-
-function isPlain(value: object): boolean {
-  const prototype: unknown = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null;
 }

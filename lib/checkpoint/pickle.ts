@@ -4,25 +4,49 @@
  * the file to a JavaScript function other than that host's table. Written against CPython's `pickletools`, which
  * documents every opcode. Must not know PyTorch or files.
  *
- * The file is hostile: lengths are compared with the bytes that are there before anything is made, nothing recurses,
- * and opcodes, memo entries, digits and copies are counted against `limits.ts`.
+ * The threat: whoever wrote the file chose every byte of it, and a pickle is a program. What a file may do here is make
+ * values. A global that the host does not know is only its name, and what a pickle does with it (a call, a state, items,
+ * keys) is written down in an `UnknownObject` that has no behaviour: no module is looked up, nothing is called, no property
+ * is set by a name of the file, and every dictionary is a Map. Whether such an object may be part of what was asked for is
+ * decided by those who read the value: never as a tensor, nor as an entry of a state dict.
+ *
+ * Nor may it exhaust the process: lengths are compared with the bytes that are there before anything is made, nothing
+ * recurses, what each value costs in JavaScript is charged to a `Budget` before it is made, opcodes, memo indices and
+ * digits are counted against `limits.ts`, and reading is a generator that yields after each slice of its work.
  */
+import { TextDecoder } from 'node:util';
+import { isMap, isSet } from '../brands';
+import { inSlices, type Budget, type Sliced } from './budget';
 import {
-  MAX_COPIED_ITEMS,
+  COST,
+  MAX_ENTRIES,
   MAX_INTEGER_DIGITS,
+  MAX_ITEMS,
   MAX_LINE_BYTES,
   MAX_MEMO_INDEX,
   MAX_PICKLE_OPCODES,
+  MAX_TEXT_BYTES,
+  PIECE_BYTES,
+  SLICE_STEPS,
 } from './limits';
+import { Pages } from './pages';
 import { checkpointError, printable } from './problems';
-import { Dict, GlobalName, Tuple, kindOf, type Value } from './values';
+import { Dict, GlobalName, Tuple, UnknownObject, kindOf, type Value } from './values';
+
+/** How a host makes a value that is larger than a few words. */
+export interface Making {
+  /** Counts bytes of heap before they are taken. */
+  charge(bytes: number): void;
+  /** Lets the reader put the items into an empty container, in slices: keys and values in turn for a Dict. */
+  fill<T extends Value[] | Set<Value> | Dict>(target: T, items: Iterable<Value>): T;
+}
 
 /** What a pickle may ask for besides plain values. `at` is the offset in the file, for messages. */
 export interface PickleHost {
-  /** The inert stand-in for a global, or an error that names it. */
+  /** The inert stand-in for a global, known or not, or an error that names it. */
   findGlobal(module: string, name: string, at: number): GlobalName;
-  /** What calling the global gives; for each item that is copied it calls `copied`. */
-  call(callable: GlobalName, args: readonly Value[], at: number, copied: (items: number) => void): Value;
+  /** What calling a known global gives. */
+  call(callable: GlobalName, args: readonly Value[], at: number, making: Making): Value;
   /** Applies the state of a BUILD opcode to `target`. */
   build(target: Value, state: Value, at: number): void;
   /** The storage that a persistent id names. */
@@ -43,53 +67,111 @@ export interface ReadPickle {
   readonly end: number;
 }
 
-/**
- * Reads the pickle that begins at `start`.
- * @param label - what messages call the file
- * @param base - offset of `bytes[0]` in the file, for messages
- * @throws EndOfPickle; ERR_SENET_CHECKPOINT_FORMAT, _UNSAFE (by the host), _LIMIT, _UNSUPPORTED (by the host)
- */
-export function readPickle(
-  bytes: Uint8Array,
-  start: number,
-  host: PickleHost,
-  label: string,
-  base: number,
-): ReadPickle {
-  return new PickleReader(bytes, start, host, label, base).run();
+/** What is read, and for whom. */
+export interface PickleSource {
+  readonly bytes: Uint8Array;
+  readonly host: PickleHost;
+  readonly budget: Budget;
+  /** What messages call the file. */
+  readonly label: string;
+  /** Offset of `bytes[0]` in the file, for messages. Default 0. */
+  readonly base?: number;
+  /** Bytes of the longest text. Default MAX_TEXT_BYTES. */
+  readonly maxText?: number;
 }
 
-class PickleReader {
+/**
+ * Reads the pickle that begins at index `start`; the event loop turns meanwhile.
+ * @throws (rejects) EndOfPickle; ERR_SENET_CHECKPOINT_FORMAT, _UNSAFE (extension codes, and by the host), _LIMIT,
+ *   _UNSUPPORTED (by the host)
+ */
+export function readPickle(source: PickleSource, start = 0): Promise<ReadPickle> {
+  return inSlices(source.budget, new PickleReader(source, start).run());
+}
+
+class PickleReader implements Making {
   private readonly buffer: Buffer;
-  private readonly stack: Value[] = [];
+  private readonly host: PickleHost;
+  private readonly budget: Budget;
+  private readonly label: string;
+  private readonly base: number;
+  private readonly maxText: number;
+  /** What an opcode has left to do before the next one: more than a slice, where the file says so. */
+  private pending: Sliced<void> | null = null;
+  private readonly stack = new Pages<Value>();
   /** Heights of the stack at the open marks. */
   private readonly marks: number[] = [];
   private floor = 0;
-  private readonly memo = new Map<number, Value>();
+  private readonly memo = new Pages<Value>();
+  private memoized = 0;
   private position: number;
   private opcodeAt: number;
-  private copiedItems = 0;
 
   constructor(
-    bytes: Uint8Array,
+    { bytes, host, budget, label, base = 0, maxText = MAX_TEXT_BYTES }: PickleSource,
     start: number,
-    private readonly host: PickleHost,
-    private readonly label: string,
-    private readonly base: number,
   ) {
     this.buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.host = host;
+    this.budget = budget;
+    this.label = label;
+    this.base = base;
+    this.maxText = maxText;
     this.position = start;
     this.opcodeAt = start;
   }
 
-  run(): ReadPickle {
+  *run(): Sliced<ReadPickle> {
+    const { budget } = this;
     for (let opcodes = 0; opcodes < MAX_PICKLE_OPCODES; opcodes++) {
       this.opcodeAt = this.position;
       const opcode = this.byte();
       if (opcode === 0x2e /* STOP '.' */) return { value: this.pop(), end: this.position };
+      this.charge(COST.slot);
       this.step(opcode);
+      if (budget.spend(1 + (Math.min(this.position - this.opcodeAt, PIECE_BYTES) >> 7))) yield;
+      if (this.pending !== null) {
+        const { pending } = this;
+        this.pending = null;
+        yield* pending;
+      }
     }
     throw this.limit(`a pickle of more than ${MAX_PICKLE_OPCODES} opcodes`);
+  }
+
+  charge(bytes: number): void {
+    this.budget.charge(bytes, this.here());
+  }
+
+  fill<T extends Value[] | Set<Value> | Dict>(target: T, items: Iterable<Value>): T {
+    this.pending = this.filling(target, items[Symbol.iterator]());
+    return target;
+  }
+
+  private *filling(target: Value[] | Set<Value> | Dict, items: Iterator<Value>): Sliced<void> {
+    for (let next = items.next(); next.done !== true; next = items.next()) {
+      if (Array.isArray(target)) this.append(target, next.value);
+      else if (isSet(target)) {
+        this.checkSize(target.size);
+        this.charge(COST.entry);
+        target.add(this.hashable(next.value));
+      } else {
+        const second = items.next();
+        if (second.done === true) throw this.format('a key without a value');
+        this.setItem(target, next.value, second.value);
+      }
+      if (this.budget.spend(1)) yield;
+    }
+  }
+
+  private append(list: Value[], item: Value): void {
+    if (list.length >= MAX_ITEMS) throw this.limit(`a list of more than ${MAX_ITEMS} items`);
+    this.charge(list.length === 0 ? COST.firstItem : COST.slot);
+    list.push(item);
+  }
+
+  private checkSize(entries: number): void {
+    if (entries >= MAX_ENTRIES) throw this.limit(`a dictionary or set of more than ${MAX_ENTRIES} entries`);
   }
 
   private step(opcode: number): void {
@@ -139,7 +221,7 @@ class PickleReader {
       }
       case 0x94: {
         // MEMOIZE
-        this.put(this.memo.size);
+        this.put(this.memoized);
         return;
       }
       case 0x68: {
@@ -194,19 +276,20 @@ class PickleReader {
         stack.push(this.textInteger(false));
         return;
       case 0x47: // BINFLOAT 'G'
+        this.charge(COST.number);
         stack.push(this.buffer.readDoubleBE(this.take(8)));
         return;
       case 0x46: // FLOAT 'F'
         stack.push(this.textFloat());
         return;
       case 0x58: // BINUNICODE 'X'
-        stack.push(this.unicode(this.uint32()));
+        this.unicode(this.uint32());
         return;
       case 0x8c: // SHORT_BINUNICODE
-        stack.push(this.unicode(this.byte()));
+        this.unicode(this.byte());
         return;
       case 0x8d: // BINUNICODE8
-        stack.push(this.unicode(this.length64()));
+        this.unicode(this.length64());
         return;
       case 0x56: // UNICODE 'V'
         stack.push(unescape(this.line('utf8')));
@@ -225,18 +308,19 @@ class PickleReader {
         stack.push(this.quotedString());
         return;
       case 0x43: // SHORT_BINBYTES 'C'
-        stack.push(this.bytes(this.byte()));
+        this.bytes(this.byte());
         return;
       case 0x42: // BINBYTES 'B'
-        stack.push(this.bytes(this.uint32()));
+        this.bytes(this.uint32());
         return;
       case 0x8e: // BINBYTES8
       case 0x96: // BYTEARRAY8
-        stack.push(this.bytes(this.length64()));
+        this.bytes(this.length64());
         return;
 
       // containers
       case 0x29: // EMPTY_TUPLE ')'
+        this.charge(COST.tuple);
         stack.push(new Tuple([]));
         return;
       case 0x85: {
@@ -255,72 +339,73 @@ class PickleReader {
         return;
       }
       case 0x74: // TUPLE 't'
+        this.charge(COST.tuple);
         stack.push(new Tuple(this.popMark()));
         return;
       case 0x5d: // EMPTY_LIST ']'
+        this.charge(COST.list);
         stack.push([]);
         return;
       case 0x6c: // LIST 'l'
+        this.charge(COST.list);
         stack.push(this.popMark());
         return;
       case 0x61: {
         // APPEND 'a'
         const item = this.pop();
-        this.topList().push(item);
+        this.append(this.topList(), item);
         return;
       }
       case 0x65: {
         // APPENDS 'e'
         const items = this.popMark();
-        const list = this.topList();
-        for (const item of items) list.push(item);
+        this.fill(this.topList(), items);
         return;
       }
       case 0x7d: // EMPTY_DICT '}'
-        stack.push(new Dict());
+        stack.push(this.newDict());
         return;
       case 0x64: {
         // DICT 'd'
         const items = this.popMark();
-        const dict = new Dict();
-        this.setItems(dict, items);
-        stack.push(dict);
+        stack.push(this.fill(this.newDict(), items));
         return;
       }
       case 0x73: {
         // SETITEM 's'
         const value = this.pop();
         const key = this.pop();
-        this.setItems(this.topDict(), [key, value]);
+        this.setItem(this.topDict(), key, value);
         return;
       }
       case 0x75: {
         // SETITEMS 'u'
         const items = this.popMark();
-        this.setItems(this.topDict(), items);
+        this.fill(this.topDict(), items);
         return;
       }
       case 0x8f: // EMPTY_SET
+        this.charge(COST.set);
         stack.push(new Set<Value>());
         return;
       case 0x90: {
         // ADDITEMS
         const items = this.popMark();
-        const set = this.top();
-        if (!(set instanceof Set)) throw this.format(`items added to a ${kindOf(set)}`);
-        for (const item of items) set.add(this.hashable(item));
+        this.fill(this.topSet(), items);
         return;
       }
-      case 0x91: // FROZENSET
-        stack.push(new Set(this.popMark().map((item) => this.hashable(item))));
+      case 0x91: {
+        // FROZENSET
+        const items = this.popMark();
+        this.charge(COST.set);
+        stack.push(this.fill(new Set<Value>(), items));
         return;
+      }
 
       // what would execute code in Python
       case 0x63: {
         // GLOBAL 'c'
-        const module = this.line('utf8');
-        const name = this.line('utf8');
-        stack.push(this.host.findGlobal(module, name, this.here()));
+        stack.push(this.global());
         return;
       }
       case 0x93: {
@@ -330,14 +415,13 @@ class PickleReader {
         if (typeof module !== 'string' || typeof name !== 'string') {
           throw this.format(`a global named by ${kindOf(module)} and ${kindOf(name)}`);
         }
+        this.charge(COST.object + 2 * (module.length + name.length));
         stack.push(this.host.findGlobal(module, name, this.here()));
         return;
       }
       case 0x69: {
         // INST 'i'
-        const module = this.line('utf8');
-        const name = this.line('utf8');
-        const callable = this.host.findGlobal(module, name, this.here());
+        const callable = this.global();
         stack.push(this.call(callable, new Tuple(this.popMark())));
         return;
       }
@@ -360,15 +444,17 @@ class PickleReader {
         // NEWOBJ_EX
         const keywords = this.pop();
         const args = this.pop();
-        if (!(keywords instanceof Dict) || keywords.size > 0)
-          throw this.format('a call with keyword arguments');
-        stack.push(this.call(this.pop(), args));
+        if (!(keywords instanceof Dict))
+          throw this.format(`keyword arguments that are a ${kindOf(keywords)}`);
+        stack.push(this.call(this.pop(), args, keywords));
         return;
       }
       case 0x62: {
         // BUILD 'b'
         const state = this.pop();
-        this.host.build(this.top(), state, this.here());
+        const target = this.top();
+        if (target instanceof UnknownObject) target.state = state;
+        else this.host.build(target, state, this.here());
         return;
       }
       case 0x51: // BINPERSID 'Q'
@@ -436,6 +522,14 @@ class PickleReader {
     return this.buffer.readUInt32LE(at + 4) * 2 ** 32 + this.buffer.readUInt32LE(at);
   }
 
+  /** A global in text: two lines. */
+  private global(): GlobalName {
+    const module = this.line('utf8');
+    const name = this.line('utf8');
+    this.charge(COST.object + 2 * (module.length + name.length));
+    return this.host.findGlobal(module, name, this.here());
+  }
+
   private line(encoding: 'utf8' | 'latin1'): string {
     const limit = Math.min(this.buffer.length, this.position + MAX_LINE_BYTES);
     const end = this.buffer.subarray(this.position, limit).indexOf(0x0a);
@@ -444,24 +538,50 @@ class PickleReader {
       throw this.limit(`a line of more than ${MAX_LINE_BYTES} bytes`);
     }
     const at = this.take(end + 1);
+    this.charge(COST.string + 2 * end);
     return this.buffer.toString(encoding, at, at + end);
   }
 
-  private unicode(length: number): string {
+  private unicode(length: number): void {
+    this.need(length);
+    if (length > this.maxText)
+      throw this.limit(`a text of ${length} bytes, and at most ${this.maxText} are read`);
+    this.charge(COST.string + 2 * length);
     const at = this.take(length);
+    if (length > PIECE_BYTES) {
+      this.pending = this.decoding(at, length);
+      return;
+    }
     const text = this.buffer.toString('utf8', at, at + length);
     // U+FFFD stands for bytes that are no UTF-8, unless the file spells it out.
     if (text.includes('\ufffd') && decodeUtf8(this.buffer.subarray(at, at + length)) === null) {
       throw this.format('a string that is not UTF-8');
     }
-    return text;
+    this.stack.push(text);
+  }
+
+  private *decoding(at: number, length: number): Sliced<void> {
+    const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+    let text = '';
+    for (let done = 0; done < length; done += PIECE_BYTES) {
+      const end = Math.min(done + PIECE_BYTES, length);
+      try {
+        text += decoder.decode(this.buffer.subarray(at + done, at + end), { stream: end < length });
+      } catch {
+        throw this.format('a string that is not UTF-8');
+      }
+      if (this.budget.spend(SLICE_STEPS)) yield;
+    }
+    this.stack.push(text);
   }
 
   /** A `str` of Python 2: text where it is UTF-8, as `torch.load` decodes it, else bytes. */
   private python2String(length: number): Value {
+    this.need(length);
+    this.charge(COST.bytes + 2 * length);
     const at = this.take(length);
     const bytes = this.buffer.subarray(at, at + length);
-    return decodeUtf8(bytes) ?? new Uint8Array(bytes);
+    return (length > this.maxText ? null : decodeUtf8(bytes)) ?? new Uint8Array(bytes);
   }
 
   private quotedString(): Value {
@@ -470,13 +590,26 @@ class PickleReader {
     if (line.length < 2 || (quote !== "'" && quote !== '"') || line.at(-1) !== quote) {
       throw this.format('a string without quotes');
     }
+    this.charge(COST.bytes + 2 * line.length);
     const bytes = Buffer.from(unescape(line.slice(1, -1)), 'latin1');
     return decodeUtf8(bytes) ?? new Uint8Array(bytes);
   }
 
-  private bytes(length: number): Uint8Array {
+  private bytes(length: number): void {
+    this.need(length);
+    this.charge(COST.bytes + length);
     const at = this.take(length);
-    return new Uint8Array(this.buffer.subarray(at, at + length));
+    const copy = new Uint8Array(length);
+    this.stack.push(copy);
+    if (length <= PIECE_BYTES) copy.set(this.buffer.subarray(at, at + length));
+    else this.pending = this.copying(copy, at);
+  }
+
+  private *copying(copy: Uint8Array, at: number): Sliced<void> {
+    for (let done = 0; done < copy.length; done += PIECE_BYTES) {
+      copy.set(this.buffer.subarray(at + done, at + Math.min(done + PIECE_BYTES, copy.length)), done);
+      if (this.budget.spend(SLICE_STEPS)) yield;
+    }
   }
 
   // ---- numbers ----
@@ -484,6 +617,7 @@ class PickleReader {
   private long(length: number): number | bigint {
     this.need(length);
     if (length > MAX_INTEGER_DIGITS) throw this.limit(`an integer of ${length} bytes`);
+    this.charge(COST.number + length);
     const at = this.take(length);
     if (length === 0) return 0;
     if (length <= 6) return this.buffer.readIntLE(at, length);
@@ -521,43 +655,63 @@ class PickleReader {
 
   private pop(): Value {
     if (this.stack.length <= this.floor) throw this.format('a value is taken from an empty stack');
-    return this.stack.pop() as Value;
+    return this.stack.pop();
   }
 
   private top(): Value {
     if (this.stack.length <= this.floor) throw this.format('a value is needed and the stack is empty');
-    return this.stack[this.stack.length - 1] as Value;
+    return this.stack.get(this.stack.length - 1) as Value;
   }
 
   private popMark(): Value[] {
     const mark = this.marks.pop();
     if (mark === undefined) throw this.format('an end without a mark');
     this.floor = this.marks.at(-1) ?? 0;
-    return this.stack.splice(mark);
+    const count = this.stack.length - mark;
+    if (count > MAX_ITEMS)
+      throw this.limit(`${count} items for one opcode, and at most ${MAX_ITEMS} are read`);
+    this.budget.spend(count >>> 6);
+    return count === 0 ? [] : this.stack.take(mark);
   }
 
   private tuple(count: number): void {
     if (this.stack.length - count < this.floor) throw this.format('a tuple of more values than there are');
-    this.stack.push(new Tuple(this.stack.splice(-count)));
+    this.charge(COST.tuple);
+    this.stack.push(new Tuple(this.stack.take(this.stack.length - count)));
   }
 
+  /** What APPEND and the like fill: of an unknown object, the record of what it was given. */
   private topList(): Value[] {
-    const list = this.top();
-    if (!Array.isArray(list)) throw this.format(`items appended to a ${kindOf(list)}`);
-    return list;
+    const target = this.top();
+    if (Array.isArray(target)) return target;
+    if (!(target instanceof UnknownObject)) throw this.format(`items appended to a ${kindOf(target)}`);
+    if (target.items === null) this.charge(COST.list);
+    return (target.items ??= []);
+  }
+
+  private topSet(): Set<Value> | Value[] {
+    const target = this.top();
+    if (isSet(target)) return target;
+    if (target instanceof UnknownObject) return this.topList();
+    throw this.format(`items added to a ${kindOf(target)}`);
   }
 
   private topDict(): Dict {
-    const dict = this.top();
-    if (!(dict instanceof Dict)) throw this.format(`keys set in a ${kindOf(dict)}`);
-    return dict;
+    const target = this.top();
+    if (target instanceof Dict) return target;
+    if (!(target instanceof UnknownObject)) throw this.format(`keys set in a ${kindOf(target)}`);
+    return (target.entries ??= this.newDict());
   }
 
-  private setItems(dict: Dict, items: readonly Value[]): void {
-    if (items.length % 2 !== 0) throw this.format('a key without a value');
-    for (let i = 0; i < items.length; i += 2) {
-      dict.set(this.hashable(items[i] as Value), items[i + 1] as Value);
-    }
+  private newDict(): Dict {
+    this.charge(COST.dict);
+    return new Dict();
+  }
+
+  private setItem(dict: Dict, key: Value, value: Value): void {
+    this.checkSize(dict.size);
+    this.charge(COST.entry);
+    dict.set(this.hashable(key), value);
   }
 
   private hashable(key: Value): Value {
@@ -567,6 +721,8 @@ class PickleReader {
 
   private put(index: number): void {
     if (index > MAX_MEMO_INDEX) throw this.limit(`memo entry ${index}`);
+    this.charge(this.memo.isNewPage(index) ? COST.page : COST.slot);
+    if (this.memo.get(index) === undefined) this.memoized++;
     this.memo.set(index, this.top());
   }
 
@@ -576,16 +732,28 @@ class PickleReader {
     this.stack.push(value);
   }
 
-  private call(callable: Value, args: Value): Value {
-    if (!(callable instanceof GlobalName)) throw this.format(`a call of a ${kindOf(callable)}`);
-    if (!(args instanceof Tuple)) throw this.format(`${callable.name} called with a ${kindOf(args)}`);
-    return this.host.call(callable, args.items, this.here(), (items) => {
-      this.copiedItems += items;
-      if (this.copiedItems > MAX_COPIED_ITEMS) {
-        throw this.limit(`calls that copy more than ${MAX_COPIED_ITEMS} items`);
-      }
-    });
+  private call(callable: Value, args: Value, keywords?: Dict): Value {
+    if (!(callable instanceof GlobalName || callable instanceof UnknownObject)) {
+      throw this.format(`a call of a ${kindOf(callable)}`);
+    }
+    if (!(args instanceof Tuple)) throw this.format(`${kindOf(callable)} called with a ${kindOf(args)}`);
+    const unknown =
+      callable instanceof UnknownObject ? callable.global : callable.known ? null : callable.name;
+    if (unknown === null) {
+      if (keywords !== undefined && keywords.size > 0) throw this.format('a call with keyword arguments');
+      return this.host.call(callable as GlobalName, args.items, this.here(), this);
+    }
+    this.charge(COST.object);
+    return new UnknownObject(nameOfObject(unknown, args.items), args.items, keywords ?? null);
   }
+}
+
+/** How Python pickles objects of classes that say nothing themselves: the class is the first argument. */
+const MAKERS = new Set(['_reconstructor', '__newobj__', '__newobj_ex__'].map((name) => `copyreg.${name}`));
+
+function nameOfObject(callable: string, args: readonly Value[]): string {
+  const [made] = args;
+  return MAKERS.has(callable) && made instanceof GlobalName ? made.name : callable;
 }
 
 /** Python's rule, with tuples of tuples up to a depth that no honest key has. */
@@ -594,7 +762,7 @@ export function isHashable(key: Value, depth: number): boolean {
   if (key instanceof Tuple) {
     return depth < 2 && key.items.length <= 16 && key.items.every((item) => isHashable(item, depth + 1));
   }
-  return !(Array.isArray(key) || key instanceof Map || key instanceof Set);
+  return !(Array.isArray(key) || isMap(key) || isSet(key));
 }
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

@@ -4,7 +4,9 @@
  * overlap nor leave holes and end with the file.
  */
 import type { DType } from '../binding';
-import { MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS } from './limits';
+import { inSlices, type Budget } from './budget';
+import { readHeader, type HeaderEntry } from './safetensors-header';
+import { COST, MAX_METADATA, MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS } from './limits';
 import { checkpointError, printable } from './problems';
 import type { ByteSource } from './source';
 import {
@@ -45,7 +47,7 @@ export function looksLikeSafetensors(head: Uint8Array): boolean {
 }
 
 /** Reads the header. Errors: ERR_SENET_CHECKPOINT_FORMAT, _UNSUPPORTED, _LIMIT. */
-export async function readSafetensors(source: ByteSource): Promise<SafetensorsFile> {
+export async function readSafetensors(source: ByteSource, budget: Budget): Promise<SafetensorsFile> {
   const { label, size } = source;
   const wrong = (message: string): Error =>
     checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, `damaged safetensors header: ${message}`);
@@ -59,28 +61,45 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
     throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
   }
   const dataStart = LENGTH_BYTES + Number(headerLength);
-  const header = parseHeader(await source.read(LENGTH_BYTES, Number(headerLength)), wrong);
+  budget.charge(Number(headerLength));
+  const bytes = await source.read(LENGTH_BYTES, Number(headerLength));
 
   const metadata = new Map<string, string>();
-  const found: { name: string; begin: number; end: number; record: TensorRecord }[] = [];
-  for (const [name, entry] of header) {
-    if (name === '__metadata__') {
-      for (const [key, value] of Object.entries(
-        isObject(entry) ? entry : fail(wrong('metadata is no object')),
-      )) {
-        if (typeof value !== 'string') throw wrong(`metadata '${printable(key)}' is no string`);
-        metadata.set(key, value);
+  const tensors = new Map<string, TensorRecord>();
+  const places: Place[] = [];
+  const take = (entry: HeaderEntry): void => {
+    if (entry.kind === 'metadata') {
+      if (metadata.size >= MAX_METADATA) {
+        const message = `more than ${MAX_METADATA} entries of metadata`;
+        throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
       }
-      continue;
+      metadata.set(entry.name, entry.text);
+      return;
     }
-    if (found.length >= MAX_TENSORS) {
+    const { name } = entry;
+    if (tensors.has(name)) throw wrong(`it has the name '${printable(name)}' twice`);
+    if (tensors.size >= MAX_TENSORS) {
       throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, `more than ${MAX_TENSORS} tensors`);
     }
-    found.push({ name, ...readEntry(name, entry, dataStart, label, wrong) });
-  }
+    budget.charge(COST.tensor);
+    tensors.set(name, makeRecord(entry, dataStart, label, wrong));
+    places.push({ name, begin: entry.begin, end: entry.end });
+  };
+  await inSlices(budget, readHeader(bytes, take, wrong, budget));
+  checkPlaces(places, size - dataStart, wrong);
+  return { tensors, metadata };
+}
 
+interface Place {
+  readonly name: string;
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** Offsets neither overlap nor leave holes, and end with the file. */
+function checkPlaces(places: readonly Place[], dataLength: number, wrong: (message: string) => Error): void {
   let position = 0;
-  const inOrder = [...found].sort((a, b) => a.begin - b.begin || a.end - b.end);
+  const inOrder = [...places].sort((a, b) => a.begin - b.begin || a.end - b.end);
   for (const { name, begin, end } of inOrder) {
     if (begin !== position) {
       const problem = begin < position ? 'overlaps another tensor' : 'leaves a hole in front of it';
@@ -88,55 +107,23 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
     }
     position = end;
   }
-  if (dataStart + position !== size) {
-    throw wrong(`its tensors end at byte ${dataStart + position} and the file at ${size}`);
+  if (position !== dataLength) {
+    throw wrong(`its tensors end at byte ${position} of the data and the file has ${dataLength}`);
   }
-  return { tensors: new Map(found.map(({ name, record }) => [name, record])), metadata };
 }
 
-function parseHeader(bytes: Uint8Array, wrong: (message: string) => Error): [string, unknown][] {
-  let text: string;
-  let header: unknown;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-    header = JSON.parse(text);
-  } catch (cause) {
-    throw wrong(`no JSON in UTF-8 (${printable((cause as Error).message)})`);
-  }
-  if (!text.startsWith('{') || !isObject(header)) throw wrong('it does not begin with {');
-  if (!/\} *$/.test(text.slice(text.lastIndexOf('}'))))
-    throw wrong('it is padded with something else than spaces');
-  const entries = Object.entries(header);
-  if (countTopLevelKeys(text) !== entries.length) throw wrong('it has a name twice');
-  return entries;
-}
-
-function readEntry(
-  name: string,
-  entry: unknown,
+function makeRecord(
+  { name, dtypeName, shape, begin, end }: Extract<HeaderEntry, { kind: 'tensor' }>,
   dataStart: number,
   label: string,
   wrong: (message: string) => Error,
-): { begin: number; end: number; record: TensorRecord } {
+): TensorRecord {
   const where = `tensor '${printable(name)}'`;
-  if (!isObject(entry)) throw wrong(`${where} is no object`);
-  const { dtype: dtypeName, shape, data_offsets: offsets } = entry;
-  const extra = Object.keys(entry).length !== 3;
-  if (
-    typeof dtypeName !== 'string' ||
-    !isCountList(shape) ||
-    !isCountList(offsets) ||
-    offsets.length !== 2 ||
-    extra
-  ) {
-    throw wrong(`${where} has not exactly dtype, shape and two data_offsets`);
-  }
   const dtype = DTYPES.get(dtypeName);
   if (dtype === undefined || dtype === null) {
     const message = `${where} has the element type ${printable(dtypeName, 20)}, which this library does not have`;
     throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
   }
-  const [begin, end] = offsets as [number, number];
   if (begin > end) throw wrong(`${where} ends at ${end}, in front of its beginning ${begin}`);
   const storage = new StorageRecord(name, dtype, end - begin);
   storage.offset = dataStart + begin;
@@ -151,45 +138,7 @@ function readEntry(
       `${where} of ${dtypeName} [${shape.join(', ')}] has ${end - begin} bytes at [${begin}, ${end}]`,
     );
   }
-  return { begin, end, record };
-}
-
-/** Names at the top level as they stand in the text, which is valid JSON: `JSON.parse` keeps only the last of two that are equal. */
-function countTopLevelKeys(text: string): number {
-  let depth = 0;
-  let count = 0;
-  for (let i = 0; i < text.length; i++) {
-    switch (text[i]) {
-      case '{':
-      case '[':
-        depth++;
-        break;
-      case '}':
-      case ']':
-        depth--;
-        break;
-      case ':':
-        if (depth === 1) count++;
-        break;
-      case '"':
-        for (i++; text[i] !== '"'; i++) if (text[i] === '\\') i++;
-        break;
-      default:
-    }
-  }
-  return count;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function isCountList(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && (item as number) >= 0);
-}
-
-function fail(error: Error): never {
-  throw error;
+  return record;
 }
 
 /** The name of an element type in this format. */

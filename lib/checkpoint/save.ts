@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { open, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
+import { isError, isMap } from '../brands';
 import type { DType } from '../binding';
 import { isSenetError, makeError } from '../errors';
 import { checkOptions, checkString, describe } from '../tensor/options';
@@ -120,7 +121,7 @@ export async function saveCheckpoint(value: unknown, file: string): Promise<void
 
 function toStateDict(target: StateDict | ReadonlyMap<string, Tensor> | HasStateDict): StateDict {
   if (target instanceof StateDict) return target;
-  if (target instanceof Map) return new StateDict(target);
+  if (isMap(target)) return new StateDict(target as ReadonlyMap<string, Tensor>);
   if (
     typeof target === 'object' &&
     target !== null &&
@@ -212,7 +213,7 @@ export async function writeAtomically(file: string, write: (sink: ByteSink) => P
       await handle.close().catch(() => undefined);
       await unlink(temporary).catch(() => undefined);
     }
-    if (isSenetError(error) || !(error instanceof Error) || !('syscall' in error)) throw error;
+    if (isSenetError(error) || !isError(error) || !('syscall' in error)) throw error;
     const code =
       (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE';
     throw makeError(code, `save: ${file} could not be written: ${error.message}`, { cause: error });

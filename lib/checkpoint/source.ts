@@ -3,14 +3,16 @@
  * asked for. The descriptor stays open until the tensors have been read, so the file that was checked is the file
  * that is read, whatever happens to its name. Knows no checkpoint format.
  */
-import { constants, fstat, open, read, close, type BigIntStats } from 'node:fs';
+import { constants, fstat, open, read, close, type Stats } from 'node:fs';
 import { inspect, promisify } from 'node:util';
+import { isUint8Array } from '../brands';
 import { makeError } from '../errors';
 import { checkBuffer } from '../tensor/options';
 import { checkpointError, printable } from './problems';
 
 const openFile = promisify(open);
 const closeFile = promisify(close);
+const fileStats: (fd: number) => Promise<Stats> = promisify(fstat);
 
 /** Up to so many spans are read one by one: a batch may have to wait for a thread. */
 const FEW_SPANS = 8;
@@ -26,10 +28,9 @@ export interface ByteSource {
   /** What messages call it. */
   readonly label: string;
   readonly size: number;
-  /** The open descriptor and its time of change, or the array. */
+  /** The open descriptor, or the array. */
   readonly origin:
-    | { readonly kind: 'file'; readonly fd: number; readonly mtimeNs: bigint }
-    | { readonly kind: 'bytes'; readonly bytes: Uint8Array };
+    { readonly kind: 'file'; readonly fd: number } | { readonly kind: 'bytes'; readonly bytes: Uint8Array };
   /** The bytes of a span inside the source; a view where that costs no copy. */
   read(offset: number, length: number): Promise<Uint8Array>;
   /** One call for many spans, where there is something faster than a thread-pool call for each. */
@@ -109,18 +110,16 @@ async function openPath(path: string): Promise<ByteSource> {
     throw fileError(label, cause);
   }
   try {
-    const stats = await new Promise<BigIntStats>((resolve, reject) =>
-      fstat(fd, { bigint: true }, (error, result) => (error ? reject(error) : resolve(result))),
-    );
+    const stats = await fileStats(fd);
     if (!stats.isFile()) {
       const kind = stats.isDirectory() ? 'a folder' : 'no regular file';
       throw makeError('ERR_SENET_FILE', `${label}: expected a checkpoint file, found ${kind}`);
     }
-    const size = Number(stats.size);
+    const { size } = stats;
     return {
       label,
       size,
-      origin: { kind: 'file', fd, mtimeNs: stats.mtimeNs },
+      origin: { kind: 'file', fd },
       read: (offset, length) => readFully(fd, label, size, offset, length),
       close: () => closeFile(fd),
     };
@@ -132,7 +131,7 @@ async function openPath(path: string): Promise<ByteSource> {
 
 function takeBytes(bytes: unknown): ByteSource {
   const label = 'checkpoint bytes';
-  if (!(bytes instanceof Uint8Array)) {
+  if (!isUint8Array(bytes)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
       `source: expected a path or a Uint8Array, got ${printable(inspect(bytes, { depth: 0 }), 60)}`,

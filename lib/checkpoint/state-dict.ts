@@ -2,6 +2,7 @@
  * StateDict: tensors under the names of parameters and buffers, in order, with what PyTorch keeps beside them. Must not
  * know modules or files.
  */
+import { isMap } from '../brands';
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
@@ -10,6 +11,18 @@ import type { Tensor } from '../tensor/tensor';
 export interface ModuleMetadata {
   readonly version?: number;
   readonly [name: string]: unknown;
+}
+
+/** Where in its file a state dict was, and what was done to its names. */
+export interface StateDictSource {
+  /** Names of the dictionaries around it, joined by dots; '' if it is the whole file. */
+  readonly key: string;
+  /** What was taken away from the beginning of each name. */
+  readonly prefix: string;
+  /** Entries of that dictionary that were left out: without the prefix, or no tensors. */
+  readonly dropped: readonly string[];
+  /** Where the file has other state dicts, such as a moving average. */
+  readonly others: readonly string[];
 }
 
 /**
@@ -21,11 +34,13 @@ export class StateDict extends Map<string, Tensor> {
    * @param entries - names and tensors
    * @param metadata - PyTorch's `_metadata`: by module path, '' for the root. Empty where the file has none.
    * @param fileMetadata - `__metadata__` of a safetensors file: text by name. `save` writes it back to safetensors.
+   * @param source - where in a file it was found; null if it is of no file
    */
   constructor(
     entries: Iterable<readonly [string, Tensor]> = [],
     readonly metadata: Map<string, ModuleMetadata> = new Map(),
     readonly fileMetadata: Map<string, string> = new Map(),
+    readonly source: StateDictSource | null = null,
   ) {
     super(entries);
   }
@@ -50,7 +65,7 @@ export function consumePrefixInStateDictIfPresent(
   prefix: string,
 ): void {
   const where = 'consumePrefixInStateDictIfPresent';
-  if (!(stateDict instanceof Map)) {
+  if (!isMap(stateDict)) {
     throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a StateDict, got ${describe(stateDict)}`);
   }
   if (typeof prefix !== 'string') {

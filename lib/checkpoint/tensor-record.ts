@@ -21,10 +21,20 @@ export const ITEM_SIZE: Readonly<Record<DType, number>> = {
   bool: 1,
 };
 
+/** Deflated bytes. */
+export interface Packed {
+  /** Compressed. */
+  readonly length: number;
+  /** Of what they become. */
+  readonly crc: number;
+}
+
 /** A storage of the file. In the legacy container its place is known only after the pickle that names it. */
 export class StorageRecord {
   /** First byte in the file, or -1 while it is unknown. */
   offset = -1;
+  /** How the bytes at `offset` are compressed; null if they are not. */
+  packed: Packed | null = null;
   constructor(
     readonly key: string,
     /** null for an untyped storage, whose views bring their own type. */
@@ -143,8 +153,14 @@ export interface ReadPlan {
   readonly tensors: readonly TensorRead[];
 }
 
-/** The ranges and views that `records` need, tensors in the same order. Storages that no record uses are not read. */
-export function planRead(records: readonly TensorRecord[]): ReadPlan {
+/**
+ * The ranges and views that `records` need, tensors in the same order. Storages that no record uses are not read.
+ * @param placeOf - where the bytes of a storage begin. Default: where they are in the file.
+ */
+export function planRead(
+  records: readonly TensorRecord[],
+  placeOf: (storage: StorageRecord) => number = ({ offset }) => offset,
+): ReadPlan {
   const indexOf = new Map<StorageRecord, number>();
   const ranges: ByteRange[] = [];
   const tensors: TensorRead[] = [];
@@ -153,7 +169,7 @@ export function planRead(records: readonly TensorRecord[]): ReadPlan {
     if (range === undefined) {
       range = ranges.length;
       indexOf.set(record.storage, range);
-      ranges.push({ offset: record.storage.offset, length: record.storage.length });
+      ranges.push({ offset: placeOf(record.storage), length: record.storage.length });
     }
     tensors.push({
       range,

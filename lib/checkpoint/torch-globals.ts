@@ -1,16 +1,30 @@
 /**
- * The globals that a checkpoint may name, and what calling them means here: each becomes inert data by a rule of this
- * table, and there is no other. The list is PyTorch's own for `torch.load(weights_only=True)`
- * (`torch/_weights_only_unpickler.py`); what each `_rebuild_*` function takes is in `torch/_utils.py`.
+ * The globals that mean something in a checkpoint, and what calling them means here: each becomes inert data by a rule of
+ * this table, and there is no other. The list is PyTorch's own for `torch.load(weights_only=True)`
+ * (`torch/_weights_only_unpickler.py`), NumPy's arrays, and what TorchScript's archives name; what each `_rebuild_*`
+ * function takes is in `torch/_utils.py`. Every other global is only a name, and so is what a call is given one for: a
+ * tensor over it does not come to be.
  * Must not read files: where a storage lies is the container's affair.
  */
+import { isUint8Array } from '../brands';
 import type { DType } from '../binding';
-import type { PickleHost } from './pickle';
-import { isHashable } from './pickle';
-import { MAX_RANK, MAX_TENSORS } from './limits';
+import type { Making, PickleHost } from './pickle';
+import { COST, MAX_RANK, MAX_TENSORS } from './limits';
+import { NUMPY_CALLS, NUMPY_CLASSES, buildNumpy } from './numpy-values';
 import { checkpointError, printable } from './problems';
 import { ITEM_SIZE, StorageRecord, TensorRecord, makeTensorRecord } from './tensor-record';
-import { Complex, Dict, GlobalName, Tuple, kindOf, type Value } from './values';
+import {
+  Complex,
+  Dict,
+  GlobalName,
+  NumpyRecord,
+  NumpyType,
+  Tuple,
+  UnknownObject,
+  kindOf,
+  unknownGlobal,
+  type Value,
+} from './values';
 
 /** Python's names of element types in storages; null: PyTorch has it and this library does not. */
 const STORAGE_TYPES: Readonly<Record<string, DType | null>> = {
@@ -32,6 +46,15 @@ const STORAGE_TYPES: Readonly<Record<string, DType | null>> = {
   QUInt4x2Storage: null,
   QUInt2x4Storage: null,
 };
+
+/** Python 2's names of modules, which protocol 2 keeps writing. */
+const PYTHON2_MODULES: ReadonlyMap<string, string> = new Map([
+  ['__builtin__', 'builtins'],
+  ['copy_reg', 'copyreg'],
+]);
+
+/** No function of the table takes as many. */
+const MAX_ARGUMENTS = 16;
 
 /** The same by the full names that files use; files of CUDA machines may name `torch.cuda`'s. */
 const STORAGE_GLOBALS: ReadonlyMap<string, DType | null> = new Map([
@@ -69,7 +92,7 @@ interface CallContext {
   readonly rebuilder: TorchHost;
   readonly name: string;
   readonly at: number;
-  readonly copied: (items: number) => void;
+  readonly making: Making;
 }
 
 /** Globals that are data, not calls: classes named as arguments, element types, quantisation schemes. */
@@ -90,6 +113,7 @@ const CONSTANTS = new Set<string>([
   ),
   'torch.storage.TypedStorage',
   'torch.TypedStorage',
+  ...NUMPY_CLASSES,
 ]);
 
 const CALLS: ReadonlyMap<string, Call> = new Map<string, Call>([
@@ -98,6 +122,8 @@ const CALLS: ReadonlyMap<string, Call> = new Map<string, Call>([
   ['builtins.set', makeSet],
   ['builtins.complex', makeComplex],
   ['builtins.bytearray', makeByteArray],
+  // Of no bytes, in protocol 2.
+  ['builtins.bytes', makeByteArray],
   ['_codecs.encode', encode],
   ['torch.Size', makeSize],
   ['torch.device', makeDevice],
@@ -123,7 +149,28 @@ const CALLS: ReadonlyMap<string, Call> = new Map<string, Call>([
       throw context.rebuilder.unsupported(`holds ${what}`, context.at);
     },
   ]),
+  // What TorchScript calls for its typed lists and for the type of a value.
+  ...['build_intlist', 'build_doublelist', 'build_boollist', 'build_tensorlist', 'restore_type_tag'].map(
+    (name): [string, Call] => [`torch.jit._pickle.${name}`, ([value = null]) => value],
+  ),
+  ...[...NUMPY_CALLS].map(([name, rule]): [string, Call] => [
+    name,
+    (args, { rebuilder, making, at }) => {
+      making.charge(COST.bytes);
+      return rule(args, name, (message) => rebuilder.format(message, at));
+    },
+  ]),
 ]);
+
+/** The error about a value that cannot be had without what a global would have made. */
+export function unsafe(label: string, message: string, global: string, at?: number): Error {
+  return checkpointError(
+    'ERR_SENET_CHECKPOINT_UNSAFE',
+    label,
+    `${message}: the pickle asks for '${printable(global)}', which is not among the globals that a checkpoint may name; nothing was executed`,
+    at,
+  );
+}
 
 /** Where a container keeps its storages: the storage of a key, made or found. */
 export interface StorageTable {
@@ -149,26 +196,31 @@ export class TorchHost implements PickleHost {
     private readonly storages: StorageTable,
   ) {}
 
-  findGlobal(module: string, name: string, at: number): GlobalName {
-    // Python 2's name of builtins, which protocol 2 keeps writing.
-    const fullName = `${module === '__builtin__' ? 'builtins' : module}.${name}`;
-    if (CALLS.has(fullName) || CONSTANTS.has(fullName)) return new GlobalName(fullName);
-    throw checkpointError(
-      'ERR_SENET_CHECKPOINT_UNSAFE',
-      this.label,
-      `the pickle asks for '${printable(`${module}.${name}`)}', which is not among the globals that a checkpoint may name; nothing was executed`,
-      at,
-    );
+  findGlobal(module: string, name: string): GlobalName {
+    const given = `${PYTHON2_MODULES.get(module) ?? module}.${name}`;
+    const fullName = given === 'builtins.xrange' ? 'builtins.range' : given;
+    return new GlobalName(fullName, CALLS.has(fullName) || CONSTANTS.has(fullName));
   }
 
-  call(callable: GlobalName, args: readonly Value[], at: number, copied: (items: number) => void): Value {
+  /** What is called with something unknown is as unknown: a tensor, a parameter or a dictionary over it names the same global. */
+  call(callable: GlobalName, args: readonly Value[], at: number, making: Making): Value {
     const rule = CALLS.get(callable.name);
     if (!rule) throw this.format(`${callable.name} is called, and only named elsewhere`, at);
-    return rule(args, { rebuilder: this, name: callable.name, at, copied });
+    const { name } = callable;
+    if (args.length > MAX_ARGUMENTS) throw this.format(`${name} called with ${args.length} arguments`, at);
+    // NumPy's arrays may be of a class or an element type of one's own, which their rules look at.
+    const unknown = NUMPY_CALLS.has(name) ? undefined : args.find((value) => unknownGlobal(value) !== null);
+    if (unknown !== undefined) {
+      making.charge(COST.object);
+      return new UnknownObject(unknownGlobal(unknown) as string, [callable, ...args]);
+    }
+    return rule(args, { rebuilder: this, name, at, making });
   }
 
   build(target: Value, state: Value, at: number): void {
-    if (target instanceof Dict) {
+    if (target instanceof NumpyType || target instanceof NumpyRecord) {
+      buildNumpy(target, state, (message) => this.format(message, at));
+    } else if (target instanceof Dict) {
       if (!(state instanceof Dict)) throw this.format(`a dictionary built from a ${kindOf(state)}`, at);
       const metadata = state.get('_metadata');
       if (metadata !== undefined) target.metadata = metadata;
@@ -181,16 +233,18 @@ export class TorchHost implements PickleHost {
 
   /** `('storage', type, key, location, count)`, and `view_metadata` in the legacy container; any location is read to the CPU. */
   findPersistent(id: Value, at: number): Value {
-    if (!(id instanceof Tuple)) throw this.format(`a persistent id that is a ${kindOf(id)}`, at);
+    if (!(id instanceof Tuple)) throw this.mismatch(id, `a persistent id that is a ${kindOf(id)}`, at);
     const [tag, type, key, , count, view] = id.items;
     if (tag !== 'storage') {
       const kind =
         typeof tag === 'string' ? `'${printable(tag, 40)}'` : tag === undefined ? 'none' : kindOf(tag);
       throw this.format(`a persistent id of the kind ${kind}, and only storages have one`, at);
     }
-    if (!(type instanceof GlobalName)) throw this.format('a storage without a type', at);
+    if (!(type instanceof GlobalName) || !type.known) {
+      throw this.mismatch(type, `a storage whose type is a ${kindOf(type ?? null)}`, at);
+    }
     if (typeof key !== 'string' && typeof key !== 'number' && typeof key !== 'bigint') {
-      throw this.format(`a storage whose key is a ${kindOf(key ?? null)}`, at);
+      throw this.mismatch(key, `a storage whose key is a ${kindOf(key ?? null)}`, at);
     }
     const dtype = this.storageType(type.name, at);
     const size = this.count(count, 'the size of a storage', at);
@@ -202,6 +256,7 @@ export class TorchHost implements PickleHost {
 
   tensor(args: readonly Value[], context: CallContext, version: 1 | 2 | 3): TensorRecord {
     const { at } = context;
+    context.making.charge(COST.tensor);
     if (++this.tensors > MAX_TENSORS) {
       throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, `more than ${MAX_TENSORS} tensors`, at);
     }
@@ -251,6 +306,17 @@ export class TorchHost implements PickleHost {
     return checkpointError('ERR_SENET_CHECKPOINT_FORMAT', this.label, `damaged pickle: ${message}`, at);
   }
 
+  /** An error about a value of the wrong kind: one that a global is the reason of names it. */
+  mismatch(value: Value | undefined, message: string, at: number): Error {
+    const global = unknownGlobal(value);
+    return global === null ? this.format(message, at) : unsafe(this.label, message, global, at);
+  }
+
+  tooManyDimensions(count: number, at: number): Error {
+    const message = `a tensor of ${count} dimensions, and at most ${MAX_RANK} are read`;
+    return checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, message, at);
+  }
+
   unsupported(message: string, at: number): Error {
     return checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', this.label, message, at);
   }
@@ -290,27 +356,21 @@ export class TorchHost implements PickleHost {
         at,
       );
     }
-    throw this.format(`a ${kindOf(value ?? null)} where an element type belongs`, at);
+    throw this.mismatch(value, `a ${kindOf(value ?? null)} where an element type belongs`, at);
   }
 
   private count(value: Value | undefined, what: string, at: number): number {
     if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
     const found = typeof value === 'number' || typeof value === 'bigint' ? `${value}` : kindOf(value ?? null);
-    throw this.format(`${found} as ${what}`, at);
+    throw this.mismatch(value, `${found} as ${what}`, at);
   }
 
   private counts(value: Value | undefined, what: string, context: CallContext): number[] {
     const items = value instanceof Tuple ? value.items : Array.isArray(value) ? value : undefined;
-    if (!items) throw this.format(`a ${kindOf(value ?? null)} as ${what}`, context.at);
+    if (!items) throw this.mismatch(value, `a ${kindOf(value ?? null)} as ${what}`, context.at);
     if (items.length > MAX_RANK) {
-      throw checkpointError(
-        'ERR_SENET_CHECKPOINT_LIMIT',
-        this.label,
-        `a tensor of ${items.length} dimensions, and at most ${MAX_RANK} are read`,
-        context.at,
-      );
+      throw this.tooManyDimensions(items.length, context.at);
     }
-    context.copied(items.length);
     return items.map((item) => this.count(item, `an element of ${what}`, context.at));
   }
 }
@@ -318,7 +378,6 @@ export class TorchHost implements PickleHost {
 function itemsOf(value: Value | undefined, context: CallContext): readonly Value[] {
   const items = value instanceof Tuple ? value.items : Array.isArray(value) ? value : undefined;
   if (!items) throw context.rebuilder.format(`${context.name} of a ${kindOf(value ?? null)}`, context.at);
-  context.copied(items.length);
   return items;
 }
 
@@ -328,33 +387,39 @@ function text(args: readonly Value[], index: number, context: CallContext): stri
   throw context.rebuilder.format(`${context.name} of a ${kindOf(value ?? null)}`, context.at);
 }
 
-function key(value: Value | undefined, context: CallContext): Value {
-  if (value !== undefined && isHashable(value, 0)) return value;
-  throw context.rebuilder.format(`${context.name} with a ${kindOf(value ?? null)} as a key`, context.at);
-}
-
 /** No argument, a dictionary, or pairs as Python 2 wrote them. */
 function makeDict(args: readonly Value[], context: CallContext): Dict {
+  const { making } = context;
+  making.charge(COST.dict);
   const dict = new Dict();
   const source = args[0];
   if (source === undefined) return dict;
-  if (source instanceof Dict) {
-    context.copied(source.size);
-    for (const [name, value] of source) dict.set(name, value);
-    return dict;
+  return making.fill(
+    dict,
+    source instanceof Dict ? flat(source) : flat(pairsOf(itemsOf(source, context), context)),
+  );
+}
+
+function* flat(entries: Iterable<readonly [Value, Value]>): Iterable<Value> {
+  for (const [key, value] of entries) {
+    yield key;
+    yield value;
   }
-  for (const pair of itemsOf(source, context)) {
-    const [name, value] = itemsOf(pair, context);
-    if (value === undefined)
+}
+
+function* pairsOf(items: readonly Value[], context: CallContext): Iterable<readonly [Value, Value]> {
+  for (const pair of items) {
+    const [key, value] = itemsOf(pair, context);
+    if (key === undefined || value === undefined)
       throw context.rebuilder.format(`${context.name} of something else than pairs`, context.at);
-    dict.set(key(name, context), value);
+    yield [key, value];
   }
-  return dict;
 }
 
 function makeSet(args: readonly Value[], context: CallContext): Set<Value> {
-  if (args.length === 0) return new Set();
-  return new Set(itemsOf(args[0], context).map((item) => key(item, context)));
+  const { making } = context;
+  making.charge(COST.set);
+  return args.length === 0 ? new Set() : making.fill(new Set<Value>(), itemsOf(args[0], context));
 }
 
 function makeComplex(args: readonly Value[], context: CallContext): Complex {
@@ -370,9 +435,10 @@ function makeComplex(args: readonly Value[], context: CallContext): Complex {
 
 /** Never of a number: `bytearray(n)` would take memory that the file does not hold. */
 function makeByteArray(args: readonly Value[], context: CallContext): Uint8Array {
+  context.making.charge(COST.bytes);
   if (args.length === 0) return new Uint8Array();
-  if (args.length === 1 && args[0] instanceof Uint8Array) {
-    context.copied(args[0].length);
+  if (args.length === 1 && isUint8Array(args[0])) {
+    context.making.charge(args[0].length);
     return Uint8Array.from(args[0]);
   }
   return encode(args, context);
@@ -388,23 +454,26 @@ function encode(args: readonly Value[], context: CallContext): Uint8Array {
       context.at,
     );
   }
-  context.copied(characters.length);
-  for (let i = 0; i < characters.length; i++) {
-    if (characters.charCodeAt(i) > 0xff) {
-      throw context.rebuilder.format(`${context.name} of characters outside latin1`, context.at);
-    }
+  context.making.charge(COST.bytes + characters.length);
+  if (/[^\x00-\xff]/.test(characters)) {
+    throw context.rebuilder.format(`${context.name} of characters outside latin1`, context.at);
   }
-  return Uint8Array.from(Buffer.from(characters, 'latin1'));
+  const bytes = new Uint8Array(characters.length);
+  Buffer.from(bytes.buffer).write(characters, 'latin1');
+  return bytes;
 }
 
 function makeSize(args: readonly Value[], context: CallContext): Tuple {
-  return new Tuple([...itemsOf(args[0], context)]);
+  const items = itemsOf(args[0], context);
+  if (items.length > MAX_RANK) throw context.rebuilder.tooManyDimensions(items.length, context.at);
+  context.making.charge(COST.tuple);
+  return new Tuple([...items]);
 }
 
 /** A device is only its name: everything is read to the CPU. */
 function makeDevice(args: readonly Value[], context: CallContext): string {
   const type = text(args, 0, context);
-  context.copied(type.length);
+  context.making.charge(COST.string + 2 * type.length);
   return typeof args[1] === 'number' ? `${type}:${args[1]}` : type;
 }
 
@@ -415,6 +484,7 @@ function makeParameter(args: readonly Value[], context: CallContext): TensorReco
     throw context.rebuilder.format(`${context.name} of a ${kindOf(tensor ?? null)}`, context.at);
   }
   const { dtype, shape, stride, storageOffset, storage } = tensor;
+  context.making.charge(COST.object);
   return makeTensorRecord(
     { dtype, shape, stride, storageOffset, storage, requiresGrad },
     context.rebuilder.label,
@@ -422,7 +492,7 @@ function makeParameter(args: readonly Value[], context: CallContext): TensorReco
   );
 }
 
-/** `(function, type, arguments, state)`: a tensor with Python attributes, which are dropped. Other types are never allowed globals. */
+/** `(function, type, arguments, state)`: a tensor with Python attributes, which are dropped. Of another type it is unknown. */
 function rebuildFromType(args: readonly Value[], context: CallContext): Value {
   const [callable, , inner] = args;
   if (
@@ -432,5 +502,5 @@ function rebuildFromType(args: readonly Value[], context: CallContext): Value {
   ) {
     throw context.rebuilder.format(`${context.name} of a ${kindOf(callable ?? null)}`, context.at);
   }
-  return context.rebuilder.call(callable, inner.items, context.at, context.copied);
+  return context.rebuilder.call(callable, inner.items, context.at, context.making);
 }

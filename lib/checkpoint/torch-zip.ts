@@ -1,67 +1,133 @@
 /**
- * PyTorch's zip container (since 1.6): `<name>/data.pkl`, one stored entry `<name>/data/<key>` for each storage, and
- * small entries about the format. Follows `caffe2/serialize/inline_container.cc` and `torch/serialization.py`.
+ * PyTorch's zip container (since 1.6): `<name>/data.pkl`, one entry `<name>/data/<key>` for each storage, and small
+ * entries about the format. PyTorch stores its entries; those of an archive that was packed again may be deflated.
+ * An archive of `torch.jit.save` has the same, and a program, which is not looked at: the modules in its `data.pkl` are
+ * objects whose attributes are the weights. Follows `caffe2/serialize/inline_container.cc`, `torch/serialization.py` and
+ * `torch/csrc/jit/serialization`.
  */
-import { MAX_PICKLE_BYTES } from './limits';
+import { inSlices, type Budget, type Sliced } from './budget';
+import { contentOf } from './inflate';
+import { COST, MAX_DEPTH, MAX_INFLATED_BYTES, MAX_INFLATION, MAX_PICKLE_BYTES } from './limits';
 import { EndOfPickle, readPickle } from './pickle';
 import { checkpointError, printable } from './problems';
 import type { ByteSource } from './source';
-import { StorageRecord } from './tensor-record';
+import { StorageRecord, TensorRecord } from './tensor-record';
 import { TorchHost, type StorageTable } from './torch-globals';
-import type { Value } from './values';
+import { Dict, UnknownObject, type Value } from './values';
 import { locateEntries, readDirectory, type DirectoryEntry } from './zip';
 
 /** The versions of the container that exist: `kMinSupportedFileFormatVersion` and the writer's newest. */
 const NEWEST_VERSION = 10;
 const SMALL_ENTRY_BYTES = 64;
 
+export interface TorchZip {
+  readonly container: 'zip' | 'torchscript';
+  readonly value: Value;
+}
+
 /** Reads the object of a zip checkpoint. Errors: ERR_SENET_CHECKPOINT_*. */
-export async function readTorchZip(source: ByteSource): Promise<Value> {
+export async function readTorchZip(source: ByteSource, budget: Budget): Promise<TorchZip> {
   const { label } = source;
-  const directory = await readDirectory(source);
-  const pickles = [...directory.values()].filter(({ name }) => /^[^/]+\/data\.pkl$/.test(name));
-  const [pickle] = pickles;
-  if (pickle === undefined || pickles.length > 1) {
-    const found = pickles.length > 1 ? 'several' : 'none';
-    const message = `expected a zip archive with one '<name>/data.pkl', found ${found}`;
-    throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message);
-  }
+  const directory = await readDirectory(source, budget);
+  const pickle = findPickle(directory, label);
   if (pickle.length > MAX_PICKLE_BYTES) {
     const message = `a pickle of ${pickle.length} bytes, and at most ${MAX_PICKLE_BYTES} are read`;
     throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
   }
   const folder = pickle.name.slice(0, -'data.pkl'.length);
-  if (directory.has(`${folder}constants.pkl`)) {
-    const message = 'a TorchScript archive, which holds a program; save its state dict instead';
-    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);
-  }
   // The local headers are scattered over the whole file: they are read while the pickle is parsed.
   const entries = [...directory.values()];
   const locating = locateEntries(source, entries);
   locating.catch(() => undefined);
   try {
     await checkFormat(source, directory, folder);
-    const storages = new ZipStorages(label, directory, folder);
-    const value = await readObject(source, pickle, new TorchHost(label, storages));
+    const storages = new ZipStorages(label, directory, folder, budget);
+    const value = await readObject(source, pickle, new TorchHost(label, storages), budget);
     const starts = await locating;
-    storages.place(new Map(entries.map(({ name }, i) => [name, starts[i] as number])));
-    return value;
+    storages.place(new Map(entries.map(({ name }, i) => [name, starts[i] as number])), source.size);
+    if (!directory.has(`${folder}constants.pkl`)) return { container: 'zip', value };
+    return { container: 'torchscript', value: await inSlices(budget, scriptWeights(value, label, budget)) };
   } finally {
     // The descriptor is closed next, and may not be under a read.
     await locating.catch(() => undefined);
   }
 }
 
-async function readObject(source: ByteSource, pickle: DirectoryEntry, host: TorchHost): Promise<Value> {
+/** Archives that programs around PyTorch write, by an entry that each has. */
+const OTHER_ARCHIVES: readonly (readonly [entry: RegExp, what: string])[] = [
+  [
+    /(^|\/)(models\/\w+\.json|serialized_exported_program\.json|archive_format)$/,
+    'an archive of torch.export, which holds a program; in Python: torch.save(torch.export.load(path).state_dict, path)',
+  ],
+  [/(^|\/)model\.json$/, 'a TorchScript archive of PyTorch before 1.3; load and save it with a later one'],
+  [/\.npy$/, "an archive of NumPy's arrays; save a state dict with PyTorch"],
+  [/\.(pt|pth|pkl|bin|ckpt|safetensors)$/, 'a zip archive around a checkpoint; unpack it first'],
+];
+
+function findPickle(directory: ReadonlyMap<string, DirectoryEntry>, label: string): DirectoryEntry {
+  const names = [...directory.keys()];
+  const found = names.filter((name) => /^([^/]+\/)?data\.pkl$/.test(name));
+  const [name] = found;
+  if (name !== undefined && found.length === 1) return directory.get(name) as DirectoryEntry;
+  const other = OTHER_ARCHIVES.find(([entry]) => names.some((one) => entry.test(one)));
+  if (found.length === 0 && other !== undefined) {
+    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, other[1]);
+  }
+  const count = found.length > 1 ? 'several' : 'none';
+  const message = `expected a zip archive with one '<name>/data.pkl', found ${count}`;
+  throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message);
+}
+
+async function readObject(
+  source: ByteSource,
+  pickle: DirectoryEntry,
+  host: TorchHost,
+  budget: Budget,
+): Promise<Value> {
+  const { label } = source;
   const [start = 0] = await locateEntries(source, [pickle]);
-  const bytes = await source.read(start, pickle.length);
+  budget.charge(pickle.length);
+  const bytes = await contentOf(source, pickle, start, pickle.length);
   try {
-    return readPickle(bytes, 0, host, source.label, start).value;
+    return (await readPickle({ bytes, host, budget, label, base: start })).value;
   } catch (error) {
     if (!(error instanceof EndOfPickle)) throw error;
     const message = `'${printable(pickle.name)}' ends inside its pickle`;
-    throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', source.label, message, start + pickle.length);
+    throw checkpointError('ERR_SENET_CHECKPOINT_FORMAT', label, message, start + pickle.length);
   }
+}
+
+/** The tensors among the attributes of a module and of the modules in it, under their paths. */
+function* scriptWeights(root: Value, label: string, budget: Budget): Sliced<Dict> {
+  const weights = new Dict();
+  const visiting = new Set<Value>();
+  const frames: { value: Value; prefix: string; entries: Iterator<[Value, Value]> }[] = [];
+  const enter = (value: Value, prefix: string): void => {
+    if (!(value instanceof UnknownObject) || !(value.state instanceof Dict) || visiting.has(value)) return;
+    if (frames.length >= MAX_DEPTH) {
+      const message = `modules nested more than ${MAX_DEPTH} deep`;
+      throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
+    }
+    visiting.add(value);
+    frames.push({ value, prefix, entries: value.state.entries() });
+  };
+  enter(root, '');
+  for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
+    if (budget.spend(1)) yield;
+    const next = frame.entries.next();
+    if (next.done === true) {
+      frames.pop();
+      visiting.delete(frame.value);
+      continue;
+    }
+    const [name, item] = next.value;
+    if (typeof name !== 'string') continue;
+    const path = `${frame.prefix}${name}`;
+    budget.charge(COST.entry + COST.string + path.length);
+    if (item instanceof TensorRecord) weights.set(path, item);
+    else enter(item, `${path}.`);
+  }
+  return weights;
 }
 
 async function checkFormat(
@@ -93,6 +159,7 @@ class ZipStorages implements StorageTable {
     private readonly label: string,
     private readonly directory: ReadonlyMap<string, DirectoryEntry>,
     private readonly folder: string,
+    private readonly budget: Budget,
   ) {}
 
   find(key: string, dtype: StorageRecord['dtype'], bytes: number, at: number): StorageRecord {
@@ -112,14 +179,26 @@ class ZipStorages implements StorageTable {
     if (!entry) throw wrong('is not in the archive');
     if (entry.length !== bytes)
       throw wrong(`has ${bytes} bytes in the pickle and ${entry.length} in the archive`);
+    this.budget.charge(COST.object + COST.entry, at);
     const storage = new StorageRecord(key, dtype, bytes);
     this.storages.set(key, storage);
     return storage;
   }
 
-  /** Tells each storage where its entry begins. */
-  place(starts: ReadonlyMap<string, number>): void {
-    for (const [key, storage] of this.storages) storage.offset = starts.get(this.nameOf(key)) as number;
+  /** Tells each storage where its entry begins. Errors: ERR_SENET_CHECKPOINT_LIMIT. */
+  place(starts: ReadonlyMap<string, number>, fileSize: number): void {
+    let inflated = 0;
+    for (const [key, storage] of this.storages) {
+      const name = this.nameOf(key);
+      const { packed, length } = this.directory.get(name) as DirectoryEntry;
+      storage.offset = starts.get(name) as number;
+      storage.packed = packed;
+      if (packed !== null) inflated += length;
+    }
+    if (inflated > MAX_INFLATED_BYTES + MAX_INFLATION * fileSize) {
+      const message = `${inflated} bytes of tensors in a compressed file of ${fileSize}: more than weights that were trained can be compressed`;
+      throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, message);
+    }
   }
 
   private nameOf(key: string): string {
@@ -130,6 +209,6 @@ class ZipStorages implements StorageTable {
 async function readSmall(source: ByteSource, entry: DirectoryEntry | undefined): Promise<string | undefined> {
   if (!entry) return undefined;
   const [start = 0] = await locateEntries(source, [entry]);
-  const bytes = await source.read(start, Math.min(entry.length, SMALL_ENTRY_BYTES));
+  const bytes = await contentOf(source, entry, start, Math.min(entry.length, SMALL_ENTRY_BYTES));
   return Buffer.from(bytes).toString('latin1');
 }

@@ -2,7 +2,9 @@
  * The inert values that a pickle may become. None of them has behaviour that a file could choose: dictionaries are
  * Maps, so keys such as `__proto__` are only keys, and a global is a name. Knows neither pickles nor files.
  */
+import { printable } from './problems';
 import type { StorageRecord, TensorRecord } from './tensor-record';
+import { isSet, isUint8Array } from '../brands';
 
 export type Value =
   | null
@@ -17,6 +19,9 @@ export type Value =
   | Dict
   | Complex
   | GlobalName
+  | UnknownObject
+  | NumpyType
+  | NumpyRecord
   | StorageRecord
   | TensorRecord;
 
@@ -38,7 +43,51 @@ export class Complex {
 
 /** A class, function or constant of Python that the file names, such as `torch.float32`: its full name and no more. */
 export class GlobalName {
-  constructor(readonly name: string) {}
+  /** @param known - whether a table of this library says what it means */
+  constructor(
+    readonly name: string,
+    readonly known = true,
+  ) {}
+}
+
+/** What stands in for an object of a class that this library does not know: what the file would have made it of. */
+export class UnknownObject {
+  state: Value = null;
+  items: Value[] | null = null;
+  entries: Dict | null = null;
+
+  constructor(
+    readonly global: string,
+    readonly args: readonly Value[],
+    readonly keywords: Dict | null = null,
+  ) {}
+}
+
+/** A `numpy.dtype` of plain elements, as in `<f8`. */
+export class NumpyType {
+  bigEndian = false;
+
+  constructor(
+    /** 'b', 'i', 'u', 'f', 'c', 'S', 'U', ... */
+    readonly kind: string,
+    /** Bytes of an element. */
+    readonly size: number,
+  ) {}
+}
+
+/** A `numpy.ndarray`: empty until its state is built. */
+export class NumpyRecord {
+  shape: readonly number[] = [];
+  type: NumpyType | null = null;
+  fortran = false;
+  /** The elements' bytes, as the file has them; a list for an array of objects. */
+  data: Uint8Array | readonly Value[] = [];
+}
+
+/** The name of the unknown global that a value is or came of; null for every other value. */
+export function unknownGlobal(value: Value | undefined): string | null {
+  if (value instanceof UnknownObject) return value.global;
+  return value instanceof GlobalName && !value.known ? value.name : null;
 }
 
 /** What kind of value it is, in Python's words, for messages. */
@@ -56,11 +105,14 @@ export function kindOf(value: Value): string {
     default:
   }
   if (Array.isArray(value)) return 'list';
-  if (value instanceof Uint8Array) return 'bytes';
+  if (isUint8Array(value)) return 'bytes';
   if (value instanceof Tuple) return 'tuple';
   if (value instanceof Dict) return 'dict';
-  if (value instanceof Set) return 'set';
+  if (isSet(value)) return 'set';
   if (value instanceof Complex) return 'complex';
-  if (value instanceof GlobalName) return `global ${value.name}`;
+  if (value instanceof GlobalName) return `global ${printable(value.name)}`;
+  if (value instanceof UnknownObject) return `object of ${printable(value.global)}`;
+  if (value instanceof NumpyType) return 'numpy.dtype';
+  if (value instanceof NumpyRecord) return 'numpy.ndarray';
   return 'shape' in value ? 'tensor' : 'storage';
 }

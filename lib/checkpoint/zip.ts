@@ -1,20 +1,30 @@
 /**
- * The entries of a stored zip archive, each with the place of its bytes in the file. yauzl reads the central
- * directory (zip64 included); this file checks what yauzl leaves to its callers: every entry is stored and not
- * encrypted, its local header agrees with the directory, and no two entries share a byte. Follows the .ZIP File
+ * The entries of a zip archive, each with the place of its bytes in the file. yauzl reads the central directory (zip64
+ * included); this file checks what yauzl leaves to its callers: every entry is stored or deflated and not encrypted, its
+ * local header agrees with the directory, and no two entries share a byte. Follows the .ZIP File
  * Format Specification (APPNOTE 6.3). Knows nothing of PyTorch.
  */
+import { setImmediate } from 'node:timers';
+
 import { RandomAccessReader, fromRandomAccessReader, type Entry, type ZipFile } from 'yauzl';
-import { MAX_ZIP_DIRECTORY_BYTES, MAX_ZIP_ENTRIES } from './limits';
+import type { Budget } from './budget';
+import { COST, MAX_ZIP_DIRECTORY_BYTES, MAX_ZIP_ENTRIES } from './limits';
 import { checkpointError, printable } from './problems';
 import { readSpans, type ByteSource } from './source';
+import type { Packed } from './tensor-record';
+
+// yauzl calls the global, and jsdom has none.
+globalThis.setImmediate ??= setImmediate;
 
 /** An entry as the central directory has it. */
 export interface DirectoryEntry {
   readonly name: string;
   readonly nameBytes: Uint8Array;
   readonly headerOffset: number;
+  /** Of the contents. */
   readonly length: number;
+  /** null: stored as it is. */
+  readonly packed: Packed | null;
 }
 
 /** The end of an archive and its directory are read in pieces of this size: one piece for any network of this library. */
@@ -24,14 +34,18 @@ const LOCAL_HEADER_SIGNATURE = 0x04034b50;
 const DATA_DESCRIPTOR_FLAG = 0x8;
 const ENCRYPTED_FLAG = 0x1;
 const STORED = 0;
+const DEFLATED = 8;
 const IN_ZIP64_FIELD = 0xffffffff;
 
 /**
  * Reads the central directory.
- * Errors: ERR_SENET_CHECKPOINT_FORMAT, ERR_SENET_CHECKPOINT_UNSUPPORTED (compressed or encrypted),
+ * Errors: ERR_SENET_CHECKPOINT_FORMAT, ERR_SENET_CHECKPOINT_UNSUPPORTED (compressed in another way, or encrypted),
  * ERR_SENET_CHECKPOINT_LIMIT.
  */
-export async function readDirectory(source: ByteSource): Promise<ReadonlyMap<string, DirectoryEntry>> {
+export async function readDirectory(
+  source: ByteSource,
+  budget: Budget,
+): Promise<ReadonlyMap<string, DirectoryEntry>> {
   const fault = (kind: 'LIMIT' | 'UNSUPPORTED', message: string): Error =>
     checkpointError(`ERR_SENET_CHECKPOINT_${kind}`, source.label, message);
   const reader = new WindowReader(source);
@@ -61,26 +75,34 @@ export async function readDirectory(source: ByteSource): Promise<ReadonlyMap<str
     if ((entry.generalPurposeBitFlag & ENCRYPTED_FLAG) !== 0) {
       throw fault('UNSUPPORTED', `entry '${printable(name)}' is encrypted`);
     }
-    if (entry.compressionMethod !== STORED) {
-      const method = `method ${entry.compressionMethod}`;
+    const method = entry.compressionMethod;
+    if (method !== STORED && method !== DEFLATED) {
       throw fault(
         'UNSUPPORTED',
-        `entry '${printable(name)}' is compressed (${method}); PyTorch stores its entries`,
+        `entry '${printable(name)}' is compressed by method ${method}; stored and deflated entries are read`,
       );
     }
+    budget.charge(COST.zipEntry + 3 * name.length);
     if (directory.has(name)) throw damaged(source, `two entries are called '${printable(name)}'`);
     const headerOffset = entry.relativeOffsetOfLocalHeader;
-    directory.set(name, { name, nameBytes: entry.fileNameRaw, headerOffset, length: entry.uncompressedSize });
+    const length = entry.uncompressedSize;
+    const packed = method === STORED ? null : { length: entry.compressedSize, crc: entry.crc32 };
+    directory.set(name, { name, nameBytes: entry.fileNameRaw, headerOffset, length, packed });
   };
   reader.firstPosition = -1;
-  await readAllEntries(zip, add, fail);
+  await readAllEntries(zip, add, fail, budget);
   const directoryStart = directory.size > 0 ? reader.firstPosition : 0;
-  for (const { name, headerOffset, length, nameBytes } of directory.values()) {
-    if (headerOffset + LOCAL_HEADER_BYTES + nameBytes.length + length > directoryStart) {
+  for (const entry of directory.values()) {
+    const { name, headerOffset, nameBytes } = entry;
+    if (headerOffset + LOCAL_HEADER_BYTES + nameBytes.length + lengthInFile(entry) > directoryStart) {
       throw damaged(source, `'${printable(name)}' reaches beyond the entries`, headerOffset);
     }
   }
   return directory;
+}
+
+function lengthInFile({ length, packed }: DirectoryEntry): number {
+  return packed?.length ?? length;
 }
 
 /**
@@ -115,7 +137,7 @@ export async function locateEntries(
         entry.headerOffset,
       );
     }
-    end = (starts[i] as number) + entry.length;
+    end = (starts[i] as number) + lengthInFile(entry);
   }
   if (end > source.size) throw damaged(source, `an entry ends at byte ${end} and the file at ${source.size}`);
   return starts;
@@ -139,6 +161,7 @@ async function readAllEntries(
   zip: ZipFile,
   add: (entry: Entry) => void,
   fail: (error: Error) => Error,
+  budget: Budget,
 ): Promise<void> {
   let state: 'waiting' | 'entry' | 'end' = 'waiting';
   let problem: Error | undefined;
@@ -166,6 +189,7 @@ async function readAllEntries(
     zip.readEntry();
     if (!settled()) await new Promise<void>((resolve) => (wake = resolve));
     if (problem) throw problem;
+    if (budget.spend(8)) await budget.turn();
   }
 }
 
@@ -178,14 +202,18 @@ function checkLocalHeader(
   const header = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (header.readUInt32LE(0) !== LOCAL_HEADER_SIGNATURE) throw wrong('has no local header');
   const flags = header.readUInt16LE(6);
-  if (header.readUInt16LE(8) !== STORED || (flags & ENCRYPTED_FLAG) !== 0) {
+  if (
+    header.readUInt16LE(8) !== (entry.packed === null ? STORED : DEFLATED) ||
+    (flags & ENCRYPTED_FLAG) !== 0
+  ) {
     throw wrong('is stored another way in its local header');
   }
   if ((flags & DATA_DESCRIPTOR_FLAG) === 0) {
-    for (const at of [18, 22]) {
-      const length = header.readUInt32LE(at);
-      if (length !== entry.length && length !== IN_ZIP64_FIELD) {
-        throw wrong(`has ${entry.length} bytes in the directory and ${length} in its local header`);
+    const sizes = [lengthInFile(entry), entry.length];
+    for (const [i, expected] of sizes.entries()) {
+      const length = header.readUInt32LE(18 + 4 * i);
+      if (length !== expected && length !== IN_ZIP64_FIELD) {
+        throw wrong(`has ${expected} bytes in the directory and ${length} in its local header`);
       }
     }
   }

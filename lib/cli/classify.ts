@@ -30,7 +30,7 @@ export function addClassify(program: Command, interrupted: () => AbortSignal): v
     .description(
       'Print the top labels of images, with scores. Without files: of the images that come with the package.',
     )
-    .argument('[files...]', 'JPEG, PNG, WebP, AVIF, GIF or TIFF images');
+    .argument('[files...]', 'JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP, PBM, PGM or PPM images');
   addNetworkOptions(command)
     .option(
       '-k, --top-k <n>',

@@ -1,5 +1,6 @@
 /** `senet-torch evaluate`: accuracy of a network on a data set of IDX files. */
 import { stat } from 'node:fs/promises';
+import { performance } from 'node:perf_hooks';
 
 import { SingleBar } from 'cli-progress';
 import type { Command } from 'commander';

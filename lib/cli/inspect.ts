@@ -4,28 +4,30 @@
  */
 import type { Command } from 'commander';
 
-import type { CheckpointReport } from '../checkpoint/inspect';
+import type { CheckpointReport, InspectOptions } from '../checkpoint/inspect';
 import { printable } from '../checkpoint/problems';
 import { lazy } from './lazy';
+import { addPlaceOptions } from './load-classifier';
 import { count, printJson, printLine, printTable } from './output';
 
 export function addInspect(program: Command): void {
-  program
+  const command = program
     .command('inspect')
     .description('Print the keys, shapes, dtypes and metadata of a checkpoint. Safe on files from anywhere.')
-    .argument('<file>', 'a file of torch.save (zip or legacy) or safetensors')
+    .argument('<file>', 'a file of torch.save (zip or legacy), torch.jit.save or safetensors');
+  addPlaceOptions(command)
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  $ senet-torch inspect model.pt')
-    .action(async (file: string, { json }: { json?: boolean }) => {
+    .action(async (file: string, { json, ...place }: InspectOptions & { json?: boolean }) => {
       const { inspectCheckpoint } = lazy.checkpoint;
-      const report = await inspectCheckpoint(file);
+      const report = await inspectCheckpoint(file, place);
       if (json === true) printJson(report);
       else printReport(report);
     });
 }
 
 function printReport(report: CheckpointReport): void {
-  const { tensors, values, metadata, stateDictAt } = report;
+  const { tensors, values, metadata, stateDict } = report;
   const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
   const elements = tensors.reduce(
     (sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1),
@@ -38,14 +40,8 @@ function printReport(report: CheckpointReport): void {
       'tensors',
       `${tensors.length.toLocaleString('en')} (${count(elements, 'element')}, ${count(bytes, 'byte')})`,
     ],
-    [
-      'state dict',
-      stateDictAt === null
-        ? 'none'
-        : stateDictAt.length === 0
-          ? 'the whole file'
-          : `under ${stateDictAt.map((name) => printable(name)).join('.')}`,
-    ],
+    ['state dict', stateDict === null ? 'none' : placeOf(stateDict.key)],
+    ...noted(report),
   ]);
   printSection(
     'metadata',
@@ -63,6 +59,26 @@ function printReport(report: CheckpointReport): void {
       value === undefined ? '' : printable(String(value)),
     ]),
   );
+}
+
+function placeOf(key: string): string {
+  return key === '' ? 'the whole file' : `under ${printable(key)}`;
+}
+
+/** Lines about the state dict that most files do not need. */
+function noted({ stateDict, sharedPrefix }: CheckpointReport): string[][] {
+  if (stateDict === null) return [];
+  const { prefix, dropped, others } = stateDict;
+  const some = (names: readonly string[]): string => {
+    const shown = names.slice(0, 5).map((name) => printable(name));
+    return `${shown.join(', ')}${names.length > shown.length ? ` and ${names.length - shown.length} more` : ''}`;
+  };
+  return [
+    ...(prefix === '' ? [] : [['prefix', `${printable(prefix)} (taken away)`]]),
+    ...(sharedPrefix === '' ? [] : [['', `all names begin with ${printable(sharedPrefix)}`]]),
+    ...(dropped.length === 0 ? [] : [['left out', some(dropped)]]),
+    ...(others.length === 0 ? [] : [['others', others.map(placeOf).join(', ')]]),
+  ];
 }
 
 function printSection(title: string, rows: readonly string[][]): void {

@@ -16,6 +16,8 @@ import { lazy } from './lazy';
 export interface NetworkOptions {
   model?: string;
   weights?: string;
+  key?: string;
+  prefix?: string;
   pretrained?: boolean;
   labels?: string;
   preprocessing?: string;
@@ -24,16 +26,33 @@ export interface NetworkOptions {
   checkHash: boolean;
 }
 
-export function addNetworkOptions(command: Command): Command {
+/** Of every command that reads a state dict. */
+export function addPlaceOptions(command: Command): Command {
   return command
+    .option(
+      '--key <key>',
+      'where in the file the state dict is, such as state_dict_ema or model.ema; default: the one that fits',
+    )
+    .option(
+      '--prefix <prefix>',
+      "what its names begin with, such as 'model.'; default: what the model shows",
+    );
+}
+
+export function addNetworkOptions(command: Command): Command {
+  command
     .option('-m, --model <name>', 'the model (see `senet-torch models`); default: what the weights say')
     .option(
       '-w, --weights <file>',
       'a checkpoint (.safetensors, .pt, .pth, .pkl), or the name of published weights',
-    )
+    );
+  return addPlaceOptions(command)
     .option('--pretrained', "the model's published weights; downloads them if need be")
     .option('--no-check-hash', 'accept a download whose SHA-256 is not the promised one')
-    .option('--labels <file>', 'labels in order: a JSON array, or a line for each')
+    .option(
+      '--labels <file>',
+      'labels: a line for each, or a JSON array or object (index to name, or name to index)',
+    )
     .option(
       '--preprocessing <json>',
       'JSON, or a file with it: channels, size, crop, pad, interpolation, mean, std',
@@ -51,6 +70,8 @@ export async function loadClassifier(options: NetworkOptions, signal: AbortSigna
     checkHash: options.checkHash,
     device: options.device as Device,
     progress: process.stderr.isTTY,
+    ...(options.key === undefined ? {} : { key: options.key }),
+    ...(options.prefix === undefined ? {} : { prefix: options.prefix }),
     ...(options.labels === undefined ? {} : { labels: options.labels }),
     ...(options.preprocessing === undefined
       ? {}

@@ -13,7 +13,7 @@ import { addEvaluate } from './evaluate';
 import { addFinetune } from './finetune';
 import { addInspect } from './inspect';
 import { addModels } from './models';
-import { EXIT_USAGE, exitCodeOf, interruptSignal, printError } from './output';
+import { EXIT_USAGE, exitCodeOf, interruptSignal, printError, printNote } from './output';
 import { addProfile } from './profile';
 import { addScripts } from './scripts';
 import { addTrain } from './train';
@@ -48,6 +48,7 @@ export async function main(args: readonly string[]): Promise<void> {
     .version(packageVersion())
     .enablePositionalOptions()
     .exitOverride()
+    .configureOutput({ outputError: (text) => printNote(...text.trimEnd().split('\n')) })
     .addHelpText(
       'after',
       '\nExamples:\n  $ senet-torch setup\n  $ senet-torch classify photo.jpg --model se_resnet50 --pretrained\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. SENET_DEBUG=1 prints stacks.',
@@ -60,6 +61,8 @@ export async function main(args: readonly string[]): Promise<void> {
   addProfile(program, interruptSignal);
   addInspect(program);
   addScripts(program);
+  let running: Command = program;
+  program.hook('preAction', (_, command) => void (running = command));
   try {
     await program.parseAsync(args, { from: 'user' });
   } catch (error) {
@@ -68,7 +71,8 @@ export async function main(args: readonly string[]): Promise<void> {
       process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
       return;
     }
-    printError(error);
+    const own = running.options.map((option) => ({ name: option.attributeName(), flag: option.long ?? '' }));
+    printError(error, own);
     process.exitCode = exitCodeOf(error);
   }
 }

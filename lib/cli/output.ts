@@ -2,31 +2,42 @@
  * What the commands share: printing for people and for programs, errors in a line, exit codes, abort on Ctrl-C.
  * Loads nothing native.
  */
-import { printable } from '../checkpoint/problems';
+import { isError } from '../brands';
 import { isSenetError } from '../errors';
+import { printable, printableJson } from '../printable';
 
 export const EXIT_FAILURE = 1;
 export const EXIT_USAGE = 2;
 export const EXIT_INTERRUPTED = 130;
 
+/** Far beyond any line that a person reads, and short of what a hostile file can make of one. */
+const LONGEST_LINE = 10_000;
+
+/** One line: names and labels from anywhere may stand in it as they are. */
 export function printLine(text = ''): void {
-  process.stdout.write(`${text}\n`);
+  process.stdout.write(`${printable(text, LONGEST_LINE)}\n`);
+}
+
+/** For people, beside the result: lines as `printLine`'s. */
+export function printNote(...lines: readonly string[]): void {
+  for (const line of lines) process.stderr.write(`${printable(line, LONGEST_LINE)}\n`);
 }
 
 export function printJson(value: unknown): void {
-  printLine(JSON.stringify(value, null, 2));
+  process.stdout.write(`${printableJson(JSON.stringify(value, null, 2))}\n`);
 }
 
 /** Columns as wide as their widest cell, two spaces apart; the columns of `right` are aligned at their ends. */
-export function printTable(rows: readonly (readonly string[])[], right: readonly number[] = []): void {
+export function printTable(cells: readonly (readonly string[])[], right: readonly number[] = []): void {
+  const rows = cells.map((row) => row.map((cell) => printable(cell, LONGEST_LINE)));
   const widths: number[] = [];
   for (const row of rows)
     for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
   for (const row of rows) {
-    const cells = row.map((cell, column) =>
+    const aligned = row.map((cell, column) =>
       right.includes(column) ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0),
     );
-    printLine(cells.join('  ').trimEnd());
+    printLine(aligned.join('  ').trimEnd());
   }
 }
 
@@ -39,23 +50,36 @@ export function count(number: number, noun: string): string {
   return `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`;
 }
 
+/**
+ * A message of the library's in the words of the command line: `dropLast` is `--drop-last`, and `labels: ...` of an
+ * option object is `--labels: ...`, if the command has such an option.
+ */
+export function inOptionNames(message: string, options: readonly { name: string; flag: string }[]): string {
+  return options.reduce(
+    (text, { name, flag }) =>
+      /[A-Z]/.test(name)
+        ? text.replace(new RegExp(`(?<![\\w.'-])${name}(?![\\w'])`, 'g'), flag)
+        : text.replace(new RegExp(`^(?:error: )?[A-Z]\\w*(?:\\.\\w+)?: ${name}(?=[: ])`), flag),
+    message,
+  );
+}
+
 /** The message with its code; the stack too if SENET_DEBUG is set. */
-export function printError(error: unknown): void {
-  if (process.env.SENET_DEBUG && error instanceof Error) {
-    process.stderr.write(`${error.stack ?? error.message}\n`);
+export function printError(error: unknown, options: readonly { name: string; flag: string }[] = []): void {
+  if (process.env.SENET_DEBUG && isError(error)) {
+    printNote(...(error.stack ?? error.message).split('\n'));
     return;
   }
-  const message = error instanceof Error ? error.message : String(error);
-  const lines = message.split('\n').map((line) => printable(line, 2000));
+  const message = inOptionNames(isError(error) ? error.message : String(error), options);
   const code = isSenetError(error) ? ` [${error.code}]` : '';
-  process.stderr.write(`error: ${lines.join('\n')}${code}\n`);
+  printNote(...`error: ${message}${code}`.split('\n'));
 }
 
 /** How a program reads an error. */
 export function errorRecord(error: unknown): { code: string | null; message: string } {
   return {
     code: isSenetError(error) ? error.code : null,
-    message: error instanceof Error ? error.message : String(error),
+    message: isError(error) ? error.message : String(error),
   };
 }
 

@@ -4,6 +4,7 @@
  */
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { setImmediate } from 'node:timers';
 
 import { printable } from '../checkpoint/problems';
 import { Cifar10, Cifar100 } from '../data/cifar';

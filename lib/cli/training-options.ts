@@ -9,7 +9,7 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
-import { positiveInteger } from './load-classifier';
+import { addPlaceOptions, positiveInteger } from './load-classifier';
 
 export type DatasetKind = 'folder' | 'idx' | 'cifar10' | 'cifar100';
 export const DATASET_KINDS: readonly DatasetKind[] = ['folder', 'idx', 'cifar10', 'cifar100'];
@@ -21,6 +21,8 @@ export interface TrainingArguments {
   model?: string;
   reduction?: number;
   weights?: string;
+  key?: string;
+  prefix?: string;
   pretrained?: boolean;
   checkHash?: boolean;
   freeze?: string;
@@ -118,7 +120,8 @@ export function addTrainingOptions(command: Command, kind: 'train' | 'finetune')
   } else {
     command
       .option('-m, --model <name>', 'the model that the weights belong to (default: what the weights say)')
-      .option('-w, --weights <file>', 'the checkpoint to start from, or the name of published weights')
+      .option('-w, --weights <file>', 'the checkpoint to start from, or the name of published weights');
+    addPlaceOptions(command)
       .option('--pretrained', "start from the model's published weights; downloads them if need be")
       .option('--no-check-hash', 'accept a download whose SHA-256 is not the promised one')
       .option(
@@ -131,7 +134,7 @@ export function addTrainingOptions(command: Command, kind: 'train' | 'finetune')
     .addOption(choice('--dataset <kind>', 'what <data> is (default: looked at)', DATASET_KINDS))
     .option(
       '--labels <file>',
-      'names of the classes, where the data knows numbers only: a JSON array, or a line for each',
+      'names of the classes, where the data knows numbers only: a line for each, or a JSON array or object',
     )
     .option(
       '--validation <data>',
@@ -238,6 +241,8 @@ const FREE: readonly string[] = [
   'checkpointEvery',
   'checkHash',
   'pretrained',
+  'key',
+  'prefix',
 ];
 
 /** @throws ERR_SENET_RESUME if an option was typed that the run was not started with */

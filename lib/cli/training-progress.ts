@@ -2,11 +2,12 @@
  * What a person sees of a training run: on a terminal a bar for the epoch, and a line for each that is finished;
  * elsewhere lines only, one for each epoch and one now and then within long ones. All of it on stderr.
  */
+import { performance } from 'node:perf_hooks';
 import { SingleBar } from 'cli-progress';
 
 import type { TrainingProgress } from '../train/trainer';
 import { duration, significant } from '../train/report';
-import { percent } from './output';
+import { percent, printNote } from './output';
 
 /** Without a terminal: seconds between two lines within an epoch. */
 const QUIET_SECONDS = 60;
@@ -56,7 +57,7 @@ export class ProgressDisplay {
   }
 
   #printLine(line: string): void {
-    process.stderr.write(`${line}\n`);
+    printNote(line);
     this.#lastLine = performance.now();
   }
 }

@@ -2,13 +2,14 @@
  * What `train` and `finetune` do: settings from what was typed or from the checkpoint, data, network, optimiser; the
  * run; weights and report at the end. Loads the native build with it.
  */
-import { access, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 
 import type { Command } from 'commander';
 
 import type { Device } from '../binding';
+import { inspectCheckpoint } from '../checkpoint/inspect';
 import { load } from '../checkpoint/load';
 import { printable } from '../checkpoint/problems';
 import { save } from '../checkpoint/save';
@@ -39,9 +40,10 @@ import {
   readTrainingCheckpoint,
   type TrainingCheckpoint,
 } from '../train/training-checkpoint';
-import { createFor, findWeights, readLabels, recordOf, toFile } from '../vision/network';
+import { readLabels } from '../vision/labels';
+import { createFor, findWeights, loadWeights, recordOf, toFile } from '../vision/network';
 import { checkPreprocessing, IMAGENET, PLAIN, type Preprocessing } from '../vision/preprocessing';
-import { count, EXIT_INTERRUPTED, percent, printJson, printLine, printTable } from './output';
+import { count, EXIT_INTERRUPTED, percent, printJson, printLine, printNote, printTable } from './output';
 import {
   detectDataset,
   measurePixels,
@@ -121,8 +123,8 @@ function resumedSettings(
   checkSameOptions(command, settings);
   const { threadsPerWorker } = binding.configuration();
   if (threadsPerWorker !== settings.threads) {
-    process.stderr.write(
-      `the run was started with ${count(settings.threads, 'thread')} and goes on with ${threadsPerWorker}: sums round differently (--threads ${settings.threads} would not)\n`,
+    printNote(
+      `the run was started with ${count(settings.threads, 'thread')} and goes on with ${threadsPerWorker}: sums round differently (--threads ${settings.threads} would not)`,
     );
   }
   // Where the same data lies may change.
@@ -149,6 +151,11 @@ async function prepare(
   const device = (given.device ?? 'cpu') as Device;
   if (started !== undefined && resumed !== null) {
     // Names that the data does not have itself.
+    if (!(await stat(started.data).catch(() => null)))
+      throw makeError(
+        'ERR_SENET_FILE_NOT_FOUND',
+        `--resume: the data of the run is not at ${printable(started.data, 1000)} any more; say where it lies: senet-torch ${started.command} DATA --resume ...`,
+      );
     const named = started.dataset !== 'folder' || started.labels !== null;
     const opened = await openData({ ...started, labels: named ? started.classes : undefined });
     if (opened.classes.join('\0') !== started.classes.join('\0')) {
@@ -190,7 +197,7 @@ async function prepareNew(
     validation: given.validation === undefined ? undefined : parseValidation(given.validation),
     limit: given.limit ?? null,
     seed,
-    labels: given.labels === undefined ? undefined : await readLabels(given.labels),
+    labels: given.labels === undefined ? undefined : await readLabels(given.labels, '--labels'),
   };
   const opened = await openData(source);
   const classes = opened.classes;
@@ -315,15 +322,15 @@ async function networkFromWeights(
     { checkHash: given.checkHash ?? true, progress: process.stderr.isTTY },
     signal,
   );
-  const state = await load(file, { signal });
+  const published = typeof source === 'object' ? source : undefined;
+  const name = named ?? published?.model ?? (await inspectCheckpoint(file)).metadata.model;
+  if (name === undefined || !isModelName(name))
+    throw makeError(
+      'ERR_SENET_ARG_MISSING',
+      `${printable(file)} does not say which model it belongs to: add --model NAME`,
+    );
+  const state = await loadWeights(file, name, given, signal);
   try {
-    const published = typeof source === 'object' ? source : undefined;
-    const name = named ?? published?.model ?? state.fileMetadata.get('model');
-    if (name === undefined || !isModelName(name))
-      throw makeError(
-        'ERR_SENET_ARG_MISSING',
-        `${printable(file)} does not say which model it belongs to: add --model NAME`,
-      );
     const { preprocessing } = await recordOf(state, published, file);
     const model = createFor(name, state);
     try {
@@ -504,8 +511,9 @@ async function train(
     display.stop();
     if (!(isSenetError(error) && error.code === 'ERR_SENET_ABORTED')) throw error;
     const place = shortest(file('checkpoint'));
-    process.stderr.write(
-      `interrupted: the run is saved in ${place}. To go on:\n  senet-torch ${settings.command} --resume ${quote(place)}\n`,
+    printNote(
+      `interrupted: the run is saved in ${place}. To go on:`,
+      `  senet-torch ${settings.command} --resume ${quote(place)}`,
     );
     process.exitCode = EXIT_INTERRUPTED;
     return;
@@ -777,7 +785,8 @@ function printResult(
     ['report', name('report')],
     ['log', name('log')],
   ]);
-  printLine(`\n$ senet-torch classify --weights ${quote(name('best'))} IMAGE`);
+  printLine();
+  printLine(`$ senet-torch classify --weights ${quote(name('best'))} IMAGE`);
 }
 
 /** Relative where that is below the present folder. */

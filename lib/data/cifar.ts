@@ -129,9 +129,9 @@ async function read(
   const readRecords = isBinary ? readBinary : readPython;
   for (const [index, file] of files.entries()) {
     const target = pixels.subarray(index * records * PIXELS, (index + 1) * records * PIXELS);
-    for (const label of readRecords(file, layout, records, target)) labels.push(label);
+    for (const label of await readRecords(file, layout, records, target)) labels.push(label);
   }
-  const classes = isBinary ? namesFromText(found, layout) : namesFromPickle(found, layout);
+  const classes = isBinary ? namesFromText(found, layout) : await namesFromPickle(found, layout);
   return [pixels, labels, [3, 32, 32], classes];
 }
 
@@ -169,9 +169,14 @@ function readBinary(file: FoundFile, layout: Layout, records: number, target: Ui
   });
 }
 
-function readPython(file: FoundFile, layout: Layout, records: number, target: Uint8Array): number[] {
+async function readPython(
+  file: FoundFile,
+  layout: Layout,
+  records: number,
+  target: Uint8Array,
+): Promise<number[]> {
   const { label } = file;
-  const content = readNumpyPickle(file.bytes, label);
+  const content = await readNumpyPickle(file.bytes, label);
   const data = lookUp(content, 'data');
   const labels = lookUp(content, layout.labelsKey);
   if (!(data instanceof ByteArray) || !Array.isArray(labels)) {
@@ -215,10 +220,10 @@ function namesFromText(found: FoundFiles, layout: Layout): readonly string[] {
   );
 }
 
-function namesFromPickle(found: FoundFiles, layout: Layout): readonly string[] {
+async function namesFromPickle(found: FoundFiles, layout: Layout): Promise<readonly string[]> {
   const file = found.files.get(layout.namesFile.python);
   if (file === undefined) return numbers(layout);
-  const names = lookUp(readNumpyPickle(file.bytes, file.label), layout.namesKey);
+  const names = lookUp(await readNumpyPickle(file.bytes, file.label), layout.namesKey);
   return checkNames(Array.isArray(names) ? names.map((name) => textOf(name) ?? '') : [], file, layout);
 }
 

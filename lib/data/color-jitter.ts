@@ -9,6 +9,7 @@ import { ops } from '../tensor/ops';
 import { checkOptions } from '../tensor/options';
 import { tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
+import { Turns } from '../vision/turns';
 import type { Random } from './random';
 import {
   checkNumber,
@@ -18,7 +19,6 @@ import {
   isFloatingImage,
   sizesOf,
   toGrey,
-  Turns,
   type Transform,
 } from './transforms';
 

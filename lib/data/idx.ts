@@ -8,6 +8,7 @@ import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 
 import { printable } from '../checkpoint/problems';
+import { isUint8Array } from '../brands';
 import { makeError } from '../errors';
 import { checkString } from '../tensor/options';
 
@@ -108,13 +109,13 @@ export interface LabelledImages {
 export async function readIdxDataset(imagesFile: string, labelsFile: string): Promise<LabelledImages> {
   const [images, labels] = await Promise.all([readIdx(imagesFile), readIdx(labelsFile)]);
   const [count = 0, height = 0, width = 0] = images.shape;
-  if (images.shape.length !== 3 || !(images.data instanceof Uint8Array) || height < 1 || width < 1) {
+  if (images.shape.length !== 3 || !isUint8Array(images.data) || height < 1 || width < 1) {
     throw formatError(
       printable(imagesFile),
       `expected images (bytes, count x height x width), found ${images.shape.join(' x ')}`,
     );
   }
-  if (labels.shape.length !== 1 || !(labels.data instanceof Uint8Array)) {
+  if (labels.shape.length !== 1 || !isUint8Array(labels.data)) {
     throw formatError(
       printable(labelsFile),
       `expected labels (bytes, one for each image), found ${labels.shape.join(' x ')}`,

@@ -7,7 +7,7 @@ import path from 'node:path';
 
 import { printable } from '../checkpoint/problems';
 import { makeError } from '../errors';
-import { abortError } from '../tensor/jobs';
+import { abortError } from '../tensor/abort';
 import { checkBoolean, checkInteger, checkOptions, checkString, describe } from '../tensor/options';
 import { openImage } from '../vision/decode';
 import { toPixels } from '../vision/preprocessing';

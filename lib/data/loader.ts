@@ -5,25 +5,19 @@
  */
 import { setImmediate } from 'node:timers/promises';
 
+import { isMap } from '../brands';
 import { isSenetError, makeError, type ErrorCode } from '../errors';
 import { tensor } from '../tensor/factories';
-import { abortError } from '../tensor/jobs';
+import { abortError, onAbort, untilAborted } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { adopt, currentScope, detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from '../vision/byte-budget';
+import { Turns } from '../vision/turns';
 import type { Dataset, Sample, SampleBatch } from './dataset';
 import { Random } from './random';
-import {
-  checkTransform,
-  run,
-  sizesOf,
-  ToTensor,
-  Turns,
-  type Transform,
-  type TransformOptions,
-} from './transforms';
+import { checkTransform, run, sizesOf, ToTensor, type Transform, type TransformOptions } from './transforms';
 
 /** What a loader gives. Its tensors are the caller's to dispose (the caller's `tidy` does, if there is one). */
 export interface Batch {
@@ -250,10 +244,9 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
    * @throws ERR_SENET_RESUME (of another data set, batch size or order), ERR_SENET_ARG_TYPE
    */
   loadStateDict(state: DataLoaderState | ReadonlyMap<unknown, unknown>): void {
-    const given: Record<string, unknown> | null =
-      state instanceof Map
-        ? Object.fromEntries(state as Map<string, unknown>)
-        : (state as unknown as Record<string, unknown> | null);
+    const given: Record<string, unknown> | null = isMap(state)
+      ? Object.fromEntries(state as Map<string, unknown>)
+      : (state as unknown as Record<string, unknown> | null);
     if (typeof given !== 'object' || given === null) {
       throw makeError(
         'ERR_SENET_ARG_TYPE',
@@ -473,10 +466,9 @@ class Iteration<B> implements AsyncIterableIterator<B> {
     signal: AbortSignal | undefined,
     moved: (position: number | null) => void,
   ) {
-    const onAbort = (): void => this.#controller.abort(signal?.reason);
-    if (signal?.aborted === true) onAbort();
-    signal?.addEventListener('abort', onAbort, { once: true });
-    this.#unlisten = () => signal?.removeEventListener('abort', onAbort);
+    const abort = (): void => this.#controller.abort(signal?.reason);
+    if (signal?.aborted === true) abort();
+    this.#unlisten = signal === undefined ? () => undefined : onAbort(signal, abort);
     this.#source = start(this.#controller.signal);
     this.#ahead = ahead;
     this.#moved = moved;
@@ -494,7 +486,7 @@ class Iteration<B> implements AsyncIterableIterator<B> {
     this.#fill(this.#ahead);
     let result: IteratorResult<Ready<B>, unknown>;
     try {
-      result = await unlessAborted(taken, this.#controller.signal);
+      result = await untilAborted(taken, this.#controller.signal);
     } catch (error) {
       if (this.#closed === null) {
         this.#waiting.push(taken);
@@ -547,19 +539,6 @@ async function discard<B>(ready: Promise<IteratorResult<Ready<B>, unknown>>): Pr
   const result = await ready.catch(() => undefined);
   if (result === undefined || result.done === true) return;
   for (const made of result.value.owned) made.dispose();
-}
-
-/** The promise's result, or the error of the signal as soon as it aborts. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(abortError(signal));
-    if (signal.aborted) {
-      onAbort();
-      return;
-    }
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }
 
 function toDataset<T>(source: DataSource<T>): Dataset<T> | null {

@@ -3,9 +3,12 @@
  * executes nothing, with an allow-list of the four globals that such files name. What else a pickle asks for is refused
  * by name. The layout of an array's state is in NumPy's `ndarray.__reduce__`.
  */
+import { Budget } from '../checkpoint/budget';
+import { MAX_HEAP_BYTES } from '../checkpoint/limits';
 import { EndOfPickle, readPickle, type PickleHost } from '../checkpoint/pickle';
 import { checkpointError, printable } from '../checkpoint/problems';
 import { Dict, GlobalName, kindOf, Tuple, type Value } from '../checkpoint/values';
+import { isUint8Array } from '../brands';
 import { isSenetError, makeError } from '../errors';
 
 /** An array of bytes. */
@@ -17,6 +20,9 @@ export class ByteArray extends Dict {
 /** A `numpy.dtype`: only that of unsigned bytes is read. */
 class ByteType extends Dict {}
 
+/** An image's bytes may be there as text, which takes two bytes for each, and once more as bytes. */
+const COPIES = 4;
+
 const RECONSTRUCT = ['numpy.core.multiarray._reconstruct', 'numpy._core.multiarray._reconstruct'];
 const GLOBALS = new Set([...RECONSTRUCT, 'numpy.ndarray', 'numpy.dtype', '_codecs.encode']);
 
@@ -26,9 +32,11 @@ const GLOBALS = new Set([...RECONSTRUCT, 'numpy.ndarray', 'numpy.dtype', '_codec
  * @throws ERR_SENET_DATA_FORMAT (damaged, truncated, arrays of other types), ERR_SENET_CHECKPOINT_UNSAFE (a global that
  *   is not on the list), ERR_SENET_CHECKPOINT_LIMIT
  */
-export function readNumpyPickle(bytes: Uint8Array, label: string): Value {
+export async function readNumpyPickle(bytes: Uint8Array, label: string): Promise<Value> {
+  const budget = new Budget(label, MAX_HEAP_BYTES + COPIES * bytes.length);
+  const host = new NumpyHost(label, bytes.length);
   try {
-    return readPickle(bytes, 0, new NumpyHost(label, bytes.length), label, 0).value;
+    return (await readPickle({ bytes, host, budget, label, maxText: bytes.length })).value;
   } catch (cause) {
     if (cause instanceof EndOfPickle) {
       const message = `${label}: truncated pickle: expected at least ${cause.needed} bytes, found ${bytes.length}`;
@@ -44,7 +52,7 @@ export function readNumpyPickle(bytes: Uint8Array, label: string): Value {
 /** Text of a `str`, or of the `bytes` that Python 2's become. */
 export function textOf(value: Value | undefined): string | undefined {
   if (typeof value === 'string') return value;
-  return value instanceof Uint8Array ? Buffer.from(value).toString('utf8') : undefined;
+  return isUint8Array(value) ? Buffer.from(value).toString('utf8') : undefined;
 }
 
 /** The value of a dictionary's key, whichever kind of string the key is. */
@@ -103,7 +111,7 @@ class NumpyHost implements PickleHost {
     const sizes = shape instanceof Tuple ? shape.items : [];
     const valid = sizes.every((size): size is number => Number.isSafeInteger(size) && (size as number) >= 0);
     const bytes = typeof data === 'string' ? new Uint8Array(Buffer.from(data, 'utf8')) : data;
-    if (!valid || !(type instanceof ByteType) || fortran !== false || !(bytes instanceof Uint8Array)) {
+    if (!valid || !(type instanceof ByteType) || fortran !== false || !isUint8Array(bytes)) {
       throw this.#format('an array whose state is not that of bytes in C order', at);
     }
     const expected = sizes.reduce((product, size) => product * size, 1);

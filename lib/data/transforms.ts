@@ -4,13 +4,12 @@
  * by one or together makes no difference to their pixels. Geometry, colour and erasing have files of their own.
  * Knows no data set and no loader.
  */
-import { setImmediate } from 'node:timers/promises';
-
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
+import { Turns } from '../vision/turns';
 import type { Random } from './random';
 
 export interface TransformOptions {
@@ -157,21 +156,6 @@ export function toGrey(images: Tensor): Tensor {
 }
 
 // ---- what all transforms share ----
-
-/** Milliseconds of work after which others on this thread have their turn. */
-const TURN = 4;
-
-/** Work in pieces on a thread that a service shares. */
-export class Turns {
-  #since = performance.now();
-
-  /** Between two pieces: lets others go first if this has been at it for a while. */
-  async take(): Promise<void> {
-    if (performance.now() - this.#since < TURN) return;
-    await setImmediate();
-    this.#since = performance.now();
-  }
-}
 
 /**
  * Up to so many elements an operator runs on the calling thread (about a millisecond); beyond it is a job, which may

@@ -6,6 +6,7 @@ import os from 'node:os';
 import path from 'node:path';
 
 import { makeError } from '../errors';
+import { describe } from '../tensor/options';
 
 /** `$TORCH_HOME`, else `torch` in `$XDG_CACHE_HOME` or `~/.cache`; there `hub/checkpoints`. */
 export function checkpointsFolder(): string {
@@ -21,10 +22,10 @@ export function parseUrl(url: string): URL {
   try {
     parsed = new URL(url);
   } catch (cause) {
-    throw makeError('ERR_SENET_ARG_RANGE', `expected a URL, got '${url}'`, { cause });
+    throw makeError('ERR_SENET_ARG_RANGE', `expected a URL, got ${describe(url)}`, { cause });
   }
   if (parsed.protocol !== 'http:' && parsed.protocol !== 'https:') {
-    throw makeError('ERR_SENET_ARG_RANGE', `expected an http or https URL, got '${url}'`);
+    throw makeError('ERR_SENET_ARG_RANGE', `expected an http or https URL, got ${describe(url)}`);
   }
   return parsed;
 }
@@ -39,7 +40,7 @@ export function fileNameOf(url: URL): string {
 /** A name must stay in its folder. @throws ERR_SENET_ARG_RANGE */
 export function checkFileName(name: string): void {
   if (name === '' || name === '.' || name === '..' || /[/\\\0]/.test(name)) {
-    throw makeError('ERR_SENET_ARG_RANGE', `expected a file name, got '${name}'`);
+    throw makeError('ERR_SENET_ARG_RANGE', `expected a file name, got ${describe(name)}`);
   }
 }
 

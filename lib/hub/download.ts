@@ -3,15 +3,21 @@
  * process at a time. Serves the weights and, in scripts/setup, LibTorch; so it must not import the native addon.
  */
 import { createHash, type Hash } from 'node:crypto';
-import { createReadStream, existsSync } from 'node:fs';
-import { mkdir, open, readFile, rename, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
+import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
+import { clearTimeout, setTimeout } from 'node:timers';
 
-import { lock } from 'proper-lockfile';
 import { EnvHttpProxyAgent, fetch, type Dispatcher, type Response } from 'undici';
 
+import { isAggregateError, isError } from '../brands';
 import { isSenetError, makeError } from '../errors';
+import { printable } from '../printable';
+import { anySignal, untilAborted } from '../tensor/abort';
+import { tryLock, type HeldLock } from './lock';
+import { PartialFile } from './partial';
 import { makeProgress, type ProgressOption, type ProgressReporter } from './progress';
 
 export interface DownloadOptions {
@@ -31,13 +37,6 @@ const SILENCE_TIMEOUT_MS = 30_000;
 const ATTEMPTS = 3;
 const LOCK_TIMEOUT_MS = 15 * 60_000;
 const LOCK_POLL_MS = 200;
-const LOCK_UPDATE_MS = 2_000;
-
-/** What was known of the file when a partial download began; a difference means starting over. */
-interface PartialFacts {
-  url: string;
-  validator: string | null;
-}
 
 /** An answer that another attempt may improve: a broken connection, an overloaded server. */
 class Retryable extends Error {}
@@ -63,144 +62,111 @@ export async function downloadFile(
     if (!existsSync(destination)) await new Download(url, destination, options, progress, held.lost).run();
   } finally {
     progress.stop();
-    // A lock that was lost is not ours to release.
-    await held.release().catch(() => undefined);
+    await held.release();
   }
-}
-
-interface HeldLock {
-  release: () => Promise<void>;
-  /** Aborted when another process took the lock over or its folder was removed: this one must stop writing. */
-  lost: AbortSignal;
 }
 
 /** Waits for the lock; null if the file appeared meanwhile. */
 async function takeLock(destination: string, signal: AbortSignal | undefined): Promise<HeldLock | null> {
-  const deadline = Date.now() + LOCK_TIMEOUT_MS;
+  const deadline = performance.now() + LOCK_TIMEOUT_MS;
   for (;;) {
     throwIfAborted(signal);
-    const lost = new AbortController();
-    try {
-      // The lock file is a folder beside the destination; a process that died leaves one that turns stale.
-      const release = await lock(destination, {
-        realpath: false,
-        stale: 15_000,
-        update: LOCK_UPDATE_MS,
-        // Without this the lock's timer throws, which would end the process.
-        onCompromised: (error) =>
-          lost.abort(
-            makeError(
-              'ERR_SENET_LOCKED',
-              `${destination}: the lock was lost (${error.message}); run it again`,
-              {
-                cause: error,
-              },
-            ),
-          ),
-      });
-      return { release, lost: lost.signal };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ELOCKED') throw fileError(destination, error);
-    }
+    const held = await asFileErrors(destination, () => tryLock(destination));
+    if (held !== null) return held;
     if (existsSync(destination)) return null;
-    if (Date.now() > deadline) {
+    if (performance.now() > deadline) {
       throw makeError(
         'ERR_SENET_LOCKED',
         `another process has been downloading ${destination} for too long; is ${destination}.lock left over?`,
       );
     }
-    await delay(LOCK_POLL_MS, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+    await untilAborted(delay(LOCK_POLL_MS), signal).catch(() => undefined);
   }
 }
 
 class Download {
-  readonly #partial: string;
-  readonly #facts: string;
-  readonly #stop: AbortSignal;
-
   constructor(
     readonly url: string,
     readonly destination: string,
     readonly options: DownloadOptions,
     readonly progress: ProgressReporter,
     readonly lost: AbortSignal,
-  ) {
-    this.#stop = options.signal === undefined ? lost : AbortSignal.any([options.signal, lost]);
-    this.#partial = `${destination}.partial`;
-    this.#facts = `${destination}.partial.json`;
-  }
+  ) {}
 
   async run(): Promise<void> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        await this.#finish(await this.#attempt());
-        return;
-      } catch (error) {
-        throwIfAborted(this.options.signal);
-        if (this.lost.aborted) throw this.lost.reason;
-        if (!(error instanceof Retryable)) throw error;
-        if (attempt === ATTEMPTS) throw this.#failure(error.message, error.cause);
-        await delay(250 * attempt);
+    const { signal, stop } = anySignal([this.options.signal, this.lost]);
+    try {
+      for (let attempt = 1; ; attempt++) {
+        try {
+          await this.#attempt(signal);
+          return;
+        } catch (error) {
+          throwIfAborted(this.options.signal);
+          if (this.lost.aborted) throw this.lost.reason;
+          if (!(error instanceof Retryable)) throw error;
+          if (attempt === ATTEMPTS) throw this.#failure(error.message, error.cause);
+          await delay(250 * attempt);
+        }
       }
+    } finally {
+      stop();
     }
   }
 
-  /** One connection; gives the digest of the whole file. */
-  async #attempt(): Promise<string> {
+  /** One connection. */
+  async #attempt(signal: AbortSignal): Promise<void> {
     const dispatcher = new EnvHttpProxyAgent({
       connect: { timeout: CONNECT_TIMEOUT_MS },
       bodyTimeout: SILENCE_TIMEOUT_MS,
     });
+    let partial = await this.#onDisk(() => PartialFile.find(this.destination, this.url));
     try {
-      return await this.#transfer(dispatcher);
+      const response = await this.#request(dispatcher, signal, partial);
+      if (response.status !== 206 || partial === null || !continuesAt(response, partial.size)) {
+        await partial?.discard(); // of another version, or the server contradicts itself
+        this.#checkWhole(response);
+        partial = await this.#onDisk(() =>
+          PartialFile.create(this.destination, this.url, validatorOf(response)),
+        );
+      }
+      await this.#transfer(response, partial);
     } finally {
+      await partial?.close();
       // Also ends an answer that was not read to its end.
       await dispatcher.destroy();
     }
   }
 
-  async #transfer(dispatcher: Dispatcher): Promise<string> {
-    const facts = await this.#readFacts();
-    const present = facts === null ? 0 : await sizeOf(this.#partial);
-    const response = await this.#request(dispatcher, present, facts);
-    const resumed = response.status === 206 && present > 0 && continuesAt(response, present);
-    if (!resumed && response.status !== 200) {
-      await this.#forget(); // 416, or a server that contradicts itself: nothing of the old partial can be trusted
-      const reason = `the server answered ${response.status} ${response.statusText}`;
-      // 206 without a range that was asked for counts as a contradiction too.
-      if (response.status >= 500 || [206, 416, 429].includes(response.status)) throw new Retryable(reason);
-      throw this.#failure(reason);
-    }
-    const start = resumed ? present : 0;
-    const length = Number(response.headers.get('content-length') ?? NaN);
-    const total = Number.isFinite(length) ? start + length : undefined;
-    const hash = createHash('sha256');
-    if (resumed) await hashFile(this.#partial, hash);
-    const file = await asFileErrors(this.#partial, () => open(this.#partial, resumed ? 'a' : 'w'));
-    try {
-      // After the old bytes are gone: a new validator must never stand beside them.
-      await asFileErrors(this.#facts, () =>
-        writeFile(
-          this.#facts,
-          JSON.stringify({ url: this.url, validator: validatorOf(response) } satisfies PartialFacts),
-        ),
-      );
-      const bytes = await this.#receive(response, file, hash, start, total);
-      if (total !== undefined && bytes !== total) {
-        throw new Retryable(`it is truncated: ${bytes} of ${total} bytes arrived`);
-      }
-      await asFileErrors(this.#partial, () => file.sync());
-    } finally {
-      await file.close();
-    }
-    return hash.digest('hex');
+  #checkWhole({ status, statusText }: Response): void {
+    if (status === 200) return;
+    const reason = `the server answered ${status} ${printable(statusText)}`;
+    // 206 without a range that was asked for counts as a contradiction too.
+    if (status >= 500 || [206, 416, 429].includes(status)) throw new Retryable(reason);
+    throw this.#failure(reason);
   }
 
-  async #request(dispatcher: Dispatcher, present: number, facts: PartialFacts | null): Promise<Response> {
+  async #transfer(response: Response, partial: PartialFile): Promise<void> {
+    const hash = createHash('sha256');
+    if (partial.size > 0) {
+      const present = partial.handle.createReadStream({ start: 0, autoClose: false });
+      for await (const chunk of present as AsyncIterable<Buffer>) hash.update(chunk);
+    }
+    const length = Number(response.headers.get('content-length') ?? NaN);
+    const total = Number.isFinite(length) ? partial.size + length : undefined;
+    const bytes = await this.#receive(response, partial.handle, hash, partial.size, total);
+    if (total !== undefined && bytes !== total) {
+      throw new Retryable(`it is truncated: ${bytes} of ${total} bytes arrived`);
+    }
+    await this.#onDisk(() => partial.handle.sync());
+    await this.#checkHash(hash.digest('hex'), partial);
+    await this.#onDisk(() => partial.finish());
+  }
+
+  async #request(dispatcher: Dispatcher, stop: AbortSignal, partial: PartialFile | null): Promise<Response> {
     const headers: Record<string, string> = { 'accept-encoding': 'identity', 'user-agent': 'senet-torch' };
-    if (present > 0 && facts?.validator) {
-      headers.range = `bytes=${present}-`;
-      headers['if-range'] = facts.validator;
+    if (partial !== null && partial.size > 0 && partial.facts.validator !== null) {
+      headers.range = `bytes=${partial.size}-`;
+      headers['if-range'] = partial.facts.validator;
     }
     // Ours and not the client's own limit, which does not cover a proxy that accepts and never answers.
     const silence = new AbortController();
@@ -208,8 +174,9 @@ class Download {
       () => silence.abort(new Error(`no answer within ${SILENCE_TIMEOUT_MS / 1000} s`)),
       SILENCE_TIMEOUT_MS,
     );
+    // Not let go of after the answer: the body is stopped by it too.
+    const { signal } = anySignal([silence.signal, stop]);
     try {
-      const signal = AbortSignal.any([silence.signal, this.#stop]);
       return await fetch(this.url, { headers, dispatcher, signal });
     } catch (error) {
       const reason = reasonOf(error);
@@ -242,7 +209,7 @@ class Download {
       if (chunk.done === true) return bytes;
       const { value } = chunk;
       hash.update(value);
-      await asFileErrors(this.#partial, () => file.writeFile(value));
+      await this.#onDisk(() => file.appendFile(value));
       bytes += value.length;
       this.#report(bytes, total);
     }
@@ -252,36 +219,19 @@ class Download {
     this.progress.update(total === undefined ? { bytes } : { bytes, total });
   }
 
-  async #finish(digest: string): Promise<void> {
+  async #checkHash(digest: string, partial: PartialFile): Promise<void> {
     const expected = this.options.sha256Prefix?.toLowerCase() ?? '';
-    if (!digest.startsWith(expected)) {
-      await this.#forget();
-      throw makeError(
-        'ERR_SENET_HASH',
-        `${this.url}: expected a SHA-256 that begins with ${expected}, got ${digest}. ${this.options.advice?.hash ?? ''}`.trim(),
-        { details: { url: this.url, expected, digest } },
-      );
-    }
-    await asFileErrors(this.destination, async () => {
-      await rename(this.#partial, this.destination);
-      const folder = await open(path.dirname(this.destination));
-      await folder.sync().finally(() => folder.close());
-    });
-    await rm(this.#facts, { force: true });
+    if (digest.startsWith(expected)) return;
+    await partial.discard();
+    throw makeError(
+      'ERR_SENET_HASH',
+      `${this.url}: expected a SHA-256 that begins with ${expected}, got ${digest}. ${this.options.advice?.hash ?? ''}`.trim(),
+      { details: { url: this.url, expected, digest } },
+    );
   }
 
-  async #readFacts(): Promise<PartialFacts | null> {
-    try {
-      const facts = JSON.parse(await readFile(this.#facts, 'utf8')) as PartialFacts;
-      return facts.url === this.url && typeof facts.validator === 'string' ? facts : null;
-    } catch {
-      return null; // none, or not ours: start over
-    }
-  }
-
-  async #forget(): Promise<void> {
-    await rm(this.#partial, { force: true });
-    await rm(this.#facts, { force: true });
+  async #onDisk<T>(work: () => Promise<T>): Promise<T> {
+    return asFileErrors(this.destination, work);
   }
 
   #failure(reason: string, cause?: unknown): Error {
@@ -305,23 +255,16 @@ function continuesAt(response: Response, present: number): boolean {
   return (response.headers.get('content-range') ?? '').startsWith(`bytes ${present}-`);
 }
 
-async function sizeOf(file: string): Promise<number> {
-  return stat(file).then(
-    (facts) => facts.size,
-    () => 0,
-  );
-}
-
-async function hashFile(file: string, hash: Hash): Promise<void> {
-  for await (const chunk of createReadStream(file) as AsyncIterable<Buffer>) hash.update(chunk);
-}
-
-/** The innermost reason: fetch wraps what really happened. */
+/** The innermost reason: fetch wraps what really happened. Parts of it are the server's words. */
 function reasonOf(error: unknown): string {
+  return printable(innermostReason(error), 300);
+}
+
+function innermostReason(error: unknown): string {
   let current = error;
-  while (current instanceof Error && current.cause instanceof Error) current = current.cause;
-  if (current instanceof AggregateError && current.errors.length > 0) return reasonOf(current.errors[0]);
-  if (!(current instanceof Error)) return String(current);
+  while (isError(current) && isError(current.cause)) current = current.cause;
+  if (isAggregateError(current) && current.errors.length > 0) return innermostReason(current.errors[0]);
+  if (!isError(current)) return String(current);
   const { code } = current as NodeJS.ErrnoException;
   return code === undefined || current.message.includes(code)
     ? current.message
@@ -335,7 +278,7 @@ function throwIfAborted(signal: AbortSignal | undefined): void {
 }
 
 function fileError(file: string, cause: unknown): Error {
-  return makeError('ERR_SENET_FILE', `${file}: ${cause instanceof Error ? cause.message : String(cause)}`, {
+  return makeError('ERR_SENET_FILE', `${file}: ${isError(cause) ? cause.message : String(cause)}`, {
     cause,
   });
 }

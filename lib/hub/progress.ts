@@ -2,6 +2,7 @@
 import { Presets, SingleBar } from 'cli-progress';
 
 import { makeError } from '../errors';
+import { printable } from '../printable';
 
 export interface TransferProgress {
   /** Bytes that are there, resumed ones included. */
@@ -28,7 +29,7 @@ export function makeProgress(option: ProgressOption, title: string): ProgressRep
   const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
   const bar = new SingleBar(
     {
-      format: `${title} {bar} {percentage}% | {done} of {size} MB | {eta_formatted} left`,
+      format: `${printable(title)} {bar} {percentage}% | {done} of {size} MB | {eta_formatted} left`,
       stream: process.stderr,
       hideCursor: true,
       clearOnComplete: false,

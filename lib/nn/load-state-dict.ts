@@ -2,10 +2,12 @@
  * Which tensors of a state dict go where, and what is missing, unexpected or of another shape. Decides everything
  * before anything is changed.
  */
+import { describeKeys, sharedPrefix } from '../checkpoint/find';
 import { StateDict } from '../checkpoint/state-dict';
+import { isMap } from '../brands';
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
-import { Tensor } from '../tensor/tensor';
+import { callOperator, Tensor } from '../tensor/tensor';
 
 export interface LoadStateDictOptions {
   strict?: boolean;
@@ -48,7 +50,7 @@ export function matchStateDict(
   modules: readonly ModuleFacts[],
   strict: boolean,
 ): Match {
-  if (!(given instanceof Map)) {
+  if (!isMap(given)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
       `loadStateDict: expected a StateDict or a Map, got ${describe(given)}`,
@@ -74,7 +76,9 @@ export function matchStateDict(
       );
     }
     const shapes = { expected: target.shape, actual: tensor.shape };
-    if (!loadable(shapes.expected, shapes.actual)) mismatchedKeys.push({ key, ...shapes });
+    if (isOldScalar(shapes.expected, shapes.actual)) {
+      found.set(name, callOperator('aten::select.int', [tensor, 0, 0]) as Tensor);
+    } else if (!loadable(shapes.expected, shapes.actual)) mismatchedKeys.push({ key, ...shapes });
     else found.set(name, tensor);
   }
   const mismatched = new Set(mismatchedKeys.map(({ key }) => articleOr(expected, key)));
@@ -82,7 +86,8 @@ export function matchStateDict(
     (key) => !found.has(key) && !mismatched.has(key) && !optional.has(key),
   );
   if (mismatchedKeys.length > 0 || (strict && missingKeys.length + unexpectedKeys.length > 0)) {
-    throw makeError('ERR_SENET_STATE_DICT', explain(missingKeys, unexpectedKeys, mismatchedKeys), {
+    const hint = prefixHint([...given.keys()], expected);
+    throw makeError('ERR_SENET_STATE_DICT', explain(missingKeys, unexpectedKeys, mismatchedKeys, hint), {
       details: { missingKeys, unexpectedKeys, mismatchedKeys },
     });
   }
@@ -108,8 +113,28 @@ function articleSpelling(key: string): string {
     .replace(/(^|\.)fc2\.0\.weight$/, '$1fc.2.weight');
 }
 
-function articleOr(expected: ReadonlyMap<string, unknown>, key: string): string {
+/** The name under which a model that has these names keeps what a file calls `key`. */
+export function articleOr(expected: { has(key: string): boolean }, key: string): string {
   return expected.has(key) ? key : articleSpelling(key);
+}
+
+/** What PyTorch 0.3 saved of a tensor without dimensions: its first element is loaded, as PyTorch does. */
+function isOldScalar(expected: readonly number[], actual: readonly number[]): boolean {
+  return expected.length === 0 && actual.length === 1 && actual[0] !== 0;
+}
+
+/** What the keys have in common, where that may be why they do not fit. */
+function prefixHint(keys: readonly string[], expected: ReadonlyMap<string, unknown>): string | null {
+  const shared = sharedPrefix(keys);
+  const own = sharedPrefix([...expected.keys()]);
+  if (shared !== '' && shared !== own) {
+    const without = keys.some((key) => expected.has(key.slice(shared.length)));
+    const advice = `consumePrefixInStateDictIfPresent(stateDict, '${shared}') or load(file, { prefix: '${shared}' })`;
+    return `${describeKeys(keys)}${without ? `, which ${advice} takes away` : ''}`;
+  }
+  return own !== '' && shared !== own
+    ? `all ${expected.size} keys of the module begin with '${own}', and those of the state dict do not`
+    : null;
 }
 
 function loadable(expected: readonly number[], actual: readonly number[]): boolean {
@@ -120,12 +145,14 @@ function explain(
   missing: readonly string[],
   unexpected: readonly string[],
   mismatched: readonly MismatchedKey[],
-): string {
+  hint: string | null,
+): string[] {
   const lines = ['the state dict does not fit the module; nothing was loaded.'];
+  if (hint !== null) lines.push(`  ${hint}`);
   if (missing.length > 0) lines.push(`  missing (${missing.length}): ${missing.join(', ')}`);
   if (unexpected.length > 0) lines.push(`  unexpected (${unexpected.length}): ${unexpected.join(', ')}`);
   for (const { key, expected, actual } of mismatched) {
     lines.push(`  shape of '${key}': expected [${expected.join(', ')}], got [${actual.join(', ')}]`);
   }
-  return lines.join('\n');
+  return lines;
 }

@@ -9,12 +9,14 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 
+import { isAbortSignal, isPlainObject, markClass } from '../brands';
 import type { CompiledHandle, ModuleHandle, ModuleOptionValue, TensorHandle } from '../binding';
 import { StateDict } from '../checkpoint/state-dict';
 import { makeError, type ErrorCode } from '../errors';
 import { binding } from '../native';
 import { isFloating, parseTarget, type Target } from '../tensor/dtype';
-import { abortError, runJob, runJobSync } from '../tensor/jobs';
+import { abortError, untilAborted } from '../tensor/abort';
+import { runJob, runJobSync } from '../tensor/jobs';
 import { checkBoolean, checkOptions, checkSignal, checkString, describe } from '../tensor/options';
 import { autocastEnabled, currentScope, gradEnabled, noGrad, type Scope } from '../tensor/scope';
 import { callOperator, handleOf, Tensor, wrapTensor, wrapUntracked } from '../tensor/tensor';
@@ -323,7 +325,7 @@ export abstract class Module<Out = Tensor> {
     this.#running++;
     try {
       const result = recording.run(records, () => (records ? run() : noGrad(run)));
-      const output = await finish(this, inputs, await abortable(result, signal));
+      const output = await finish(this, inputs, await untilAborted(result, signal));
       recorder?.note(this, shapesOf(output));
       return output;
     } finally {
@@ -681,6 +683,13 @@ export abstract class Module<Out = Tensor> {
     this.dispose();
   }
 
+  /** @internal Once what made a change of the module ERR_SENET_BUSY has ended; another forward may have begun since. */
+  static async whenIdle(module: Module<unknown>): Promise<void> {
+    const busy = module.#runningForward();
+    if (busy === undefined) await runJob(() => binding.afterQueued());
+    else await new Promise<void>((resolve) => busy.#whenIdle.push(resolve));
+  }
+
   #free(): void {
     for (const module of this.#loaded()) {
       module.#disposed = true;
@@ -851,11 +860,16 @@ export abstract class Module<Out = Tensor> {
     return found;
   }
 
-  /** @throws ERR_SENET_BUSY while a TypeScript forward runs in which this module takes part */
-  #checkIdle(): void {
+  /** A module whose TypeScript forward runs, and this one takes part in it. */
+  #runningForward(): Module<unknown> | undefined {
     const above: Module<unknown>[] = [];
     for (let one = this.#currentParent(); one !== undefined; one = one.#currentParent()) above.push(one);
-    const busy = [...above, ...this.#loaded()].find((module) => module.#running > 0);
+    return [...above, ...this.#loaded()].find((module) => module.#running > 0);
+  }
+
+  /** @throws ERR_SENET_BUSY while a TypeScript forward runs in which this module takes part */
+  #checkIdle(): void {
+    const busy = this.#runningForward();
     if (busy !== undefined) {
       throw makeError(
         'ERR_SENET_BUSY',
@@ -873,6 +887,8 @@ export abstract class Module<Out = Tensor> {
       .flatMap((module) => module.#handle ?? []);
   }
 }
+
+markClass(Module);
 
 /** A module that C++ runs: a layer, a block, a model. Those without a class of their own are of this one. */
 export class NativeModule<Out = Tensor> extends Module<Out> {
@@ -895,28 +911,12 @@ function forwardOf(module: Module<unknown>): Forward {
 /** The library's own options, if a forward's last argument has them. */
 function forwardOptions(inputs: readonly unknown[]): AsyncForwardOptions {
   const last = inputs.at(-1);
-  if (typeof last !== 'object' || last === null || Object.getPrototypeOf(last) !== Object.prototype)
-    return {};
-  const { grad, signal } = last as Record<string, unknown>;
+  if (!isPlainObject(last)) return {};
+  const { grad, signal } = last;
   return {
     ...(typeof grad === 'boolean' ? { grad } : {}),
-    ...(signal instanceof AbortSignal ? { signal } : {}),
+    ...(isAbortSignal(signal) ? { signal } : {}),
   };
-}
-
-/** Rejects at once when the signal aborts; what was begun ends unseen. */
-async function abortable(result: Promise<unknown>, signal: AbortSignal | undefined): Promise<unknown> {
-  if (signal === undefined) return result;
-  let onAbort = (): void => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(abortError(signal));
-    signal.addEventListener('abort', onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([result, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
 }
 
 /** The shapes of the tensors in an output: itself, or those of an array or object. */

@@ -3,6 +3,7 @@
  * `get_ema_multi_avg_fn` and `use_buffers=True`: parameters and running statistics are averaged. Deviates from it where a
  * buffer counts (`num_batches_tracked`): that is copied.
  */
+import { isMap } from '../brands';
 import type { TensorHandle } from '../binding';
 import { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
@@ -104,7 +105,7 @@ export class ExponentialMovingAverage {
   loadStateDict(state: unknown): void {
     this.#checkIdle();
     const where = 'ExponentialMovingAverage.loadStateDict';
-    if (!(state instanceof Map))
+    if (!isMap(state))
       throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a StateDict, got ${describe(state)}`);
     const given = state as Map<string, Tensor>;
     const missing = [...this.#averages.keys()].filter((name) => !given.has(name));

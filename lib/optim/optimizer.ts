@@ -5,6 +5,7 @@
  * The state dict is PyTorch's, with Python's names (`param_groups`, `weight_decay`, `exp_avg`), so that `saveCheckpoint`
  * writes what `optimizer.load_state_dict` of Python reads, and the other way round.
  */
+import { isMap, isSet, markClass } from '../brands';
 import type { OptimizerHandle, TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
@@ -60,29 +61,46 @@ export interface OptimizerState {
   param_groups: Record<string, unknown>[];
 }
 
-/** An option of an optimiser: its default, and a check that throws for impossible values. */
+/** An option of an optimiser: its default, and checks that throw. */
 export interface OptionRule {
   readonly value: OptionValue;
+  /** What a caller may give. */
   check(value: unknown, what: string): void;
+  /**
+   * What a group may come to have, which PyTorch does not check: finite numbers of any size. OneCycleLR ends below a rate of
+   * 0 where its last step goes beyond its last phase, and takes a beta or a momentum as far.
+   */
+  checkReached(value: unknown, what: string): void;
+}
+
+function checkIsPair(value: unknown, what: string): asserts value is unknown[] {
+  if (!Array.isArray(value) || value.length !== 2)
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected two numbers, got ${describe(value)}`);
 }
 
 export const atLeastZero = (value: number): OptionRule => ({
   value,
   check: (given, what) => checkNumber(given, what, 0),
+  checkReached: (given, what) => checkNumber(given, what),
 });
 export const anyNumber = (value: number): OptionRule => ({
   value,
   check: (given, what) => checkNumber(given, what),
+  checkReached: (given, what) => checkNumber(given, what),
 });
 export const flag = (value: boolean): OptionRule => ({
   value,
   check: (given, what) => checkBoolean(given, what),
+  checkReached: (given, what) => checkBoolean(given, what),
 });
 export const twoBetas = (value: readonly [number, number]): OptionRule => ({
   value,
+  checkReached(given, what) {
+    checkIsPair(given, what);
+    for (const [i, beta] of given.entries()) checkNumber(beta, `${what}[${i}]`);
+  },
   check(given, what) {
-    if (!Array.isArray(given) || given.length !== 2)
-      throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected two numbers, got ${describe(given)}`);
+    checkIsPair(given, what);
     for (const [i, beta] of given.entries()) {
       if (checkNumber(beta, `${what}[${i}]`, 0) >= 1)
         throw makeError(
@@ -190,7 +208,8 @@ export abstract class Optimizer {
       params: Object.freeze(tensors),
       ...(names === undefined ? {} : { paramNames: Object.freeze(names) }),
     };
-    this.#checkGroup(added, where);
+    for (const [name, rule] of Object.entries(this.#kind.rules))
+      rule.check(this.#option(added, name), `${where}: ${name}`);
     this.paramGroups.push(added);
   }
 
@@ -332,12 +351,16 @@ export abstract class Optimizer {
     const extras = new Map<string, unknown>();
     for (const [name, given] of saved) {
       const ours = toOurs(String(name));
-      // A rate may be a tensor in Python, for its compiler's sake.
-      const value = Tensor.isTensor(given) && given.numel === 1 ? Number(given.item()) : given;
+      const value = Array.isArray(given) ? given.map(numberOf) : numberOf(given);
       if (ours === 'params' || ours === 'paramNames') continue;
       if (Object.hasOwn(this.#kind.rules, ours)) values[ours] = value;
       else if ((SCHEDULED as readonly string[]).includes(ours)) {
-        values[ours] = checkNumber(value, `${what}: ${String(name)}`);
+        if (typeof value !== 'number')
+          throw makeError(
+            'ERR_SENET_STATE_DICT',
+            `${what}: ${String(name)}: expected a number, got ${describe(value)}`,
+          );
+        values[ours] = value;
       } else if (ours === 'name' && typeof value === 'string') values[ours] = value;
       else extras.set(String(name), value);
     }
@@ -391,8 +414,13 @@ export abstract class Optimizer {
 
   #checkGroup(group: ParamGroup, where: string): void {
     for (const [name, rule] of Object.entries(this.#kind.rules))
-      rule.check(this.#option(group, name), `${where}: ${name}`);
+      rule.checkReached(this.#option(group, name), `${where}: ${name}`);
   }
+}
+
+/** A rate or a beta may be a tensor in Python, for its compiler's sake. */
+function numberOf(value: unknown): unknown {
+  return Tensor.isTensor(value) && value.numel === 1 ? Number(value.item()) : value;
 }
 
 /** `weightDecay` -> `weight_decay`. */
@@ -432,9 +460,11 @@ function toGroups(params: unknown, where: string): ParamGroupOptions[] {
   return items as ParamGroupOptions[];
 }
 
+markClass(Optimizer);
+
 function toParameters(params: unknown, where: string): { tensors: Tensor[]; names: string[] | undefined } {
   if (Tensor.isTensor(params)) return { tensors: [params], names: undefined };
-  if (!isIterable(params) || params instanceof Map || params instanceof Set) {
+  if (!isIterable(params) || isMap(params) || isSet(params)) {
     // As PyTorch: the order of a set is nobody's promise.
 
     throw makeError(

@@ -7,6 +7,7 @@
  */
 import { makeError } from '../errors';
 import { checkBoolean, checkInteger, checkNumber, checkOptions, describe } from '../tensor/options';
+import { Tensor } from '../tensor/tensor';
 import { Optimizer, type ParamGroup } from './optimizer';
 import { dictionary, list } from './state';
 
@@ -103,7 +104,7 @@ export abstract class LRScheduler {
       );
     };
     const baseLrs = rates('base_lrs');
-    const lastLr = rates('_last_lr');
+    const lastLr = state.has('_last_lr') ? rates('_last_lr') : this.#lastLr;
     const lastEpoch = savedNumber(state.get('last_epoch'), `${where}: last_epoch`);
     const stepCount = savedNumber(state.get('_step_count') ?? lastEpoch + 1, `${where}: _step_count`);
     this.takeOptions(state, where);
@@ -114,8 +115,13 @@ export abstract class LRScheduler {
   }
 }
 
+/**
+ * A number of a state dict, whatever its value: PyTorch checks none, and a schedule may end anywhere. A rate may be a
+ * tensor there.
+ */
 function savedNumber(value: unknown, what: string): number {
-  if (typeof value === 'number' && Number.isFinite(value)) return value;
+  if (typeof value === 'number') return value;
+  if (Tensor.isTensor(value) && value.numel === 1) return Number(value.item());
   throw makeError('ERR_SENET_STATE_DICT', `${what}: expected a number, got ${describe(value)}`);
 }
 
@@ -532,7 +538,8 @@ export class OneCycleLR extends LRScheduler {
 
   protected override takeOptions(state: ReadonlyMap<unknown, unknown>, where: string): void {
     const totalSteps = savedNumber(state.get('total_steps'), `${where}: total_steps`);
-    const strategy = state.get('_anneal_func_type');
+    // PyTorch before 2.0 saved a bound method in its place: the schedule keeps its own, as PyTorch's does.
+    const strategy = state.has('_anneal_func_type') ? state.get('_anneal_func_type') : this.#strategy;
     const cycleMomentum = state.get('cycle_momentum');
     if (strategy !== 'cos' && strategy !== 'linear') {
       throw makeError('ERR_SENET_STATE_DICT', `${where}: _anneal_func_type: got ${describe(strategy)}`);

@@ -2,16 +2,14 @@
  * Reading state dicts of optimisers and schedulers: what `stateDict()` gives (objects), and what `loadCheckpoint` reads
  * from a file (Maps). Knows neither optimisers nor files.
  */
+import { isMap, isPlainObject } from '../brands';
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
 
 /** A Map or a plain object as a Map. @throws ERR_SENET_STATE_DICT */
 export function dictionary(value: unknown, what: string): Map<unknown, unknown> {
-  if (value instanceof Map) return value as Map<unknown, unknown>;
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
-    const prototype: unknown = Object.getPrototypeOf(value);
-    if (prototype === Object.prototype || prototype === null) return new Map(Object.entries(value));
-  }
+  if (isMap(value)) return value;
+  if (isPlainObject(value)) return new Map(Object.entries(value));
   throw makeError('ERR_SENET_STATE_DICT', `${what}: expected a dictionary, got ${describe(value)}`);
 }
 

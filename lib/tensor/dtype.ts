@@ -1,6 +1,7 @@
 /**
  * Names of dtypes, devices and memory formats, and which typed array carries which dtype.
  */
+import { typedArrayKind } from '../brands';
 import type { Device, DType, MemoryFormat, TypedArray } from '../binding';
 import { makeError } from '../errors';
 import { checkOptions, describe } from './options';
@@ -80,38 +81,42 @@ export function parseTarget(target: Target): TargetParts {
   };
 }
 
-/** An empty-handed array of the kind that carries `dtype`: float16 and bfloat16 travel as raw 16-bit patterns. */
+/** float16 and bfloat16 travel as raw 16-bit patterns. */
+const ARRAYS = {
+  float32: Float32Array,
+  float64: Float64Array,
+  float16: Uint16Array,
+  bfloat16: Uint16Array,
+  int64: BigInt64Array,
+  int32: Int32Array,
+  int16: Int16Array,
+  int8: Int8Array,
+  uint8: Uint8Array,
+  bool: Uint8Array,
+} as const satisfies Record<DType, unknown>;
+
+/** An empty-handed array of the kind that carries `dtype`. */
 export function typedArrayFor(dtype: DType, length: number): TypedArray {
-  switch (dtype) {
-    case 'float32':
-      return new Float32Array(length);
-    case 'float64':
-      return new Float64Array(length);
-    case 'float16':
-    case 'bfloat16':
-      return new Uint16Array(length);
-    case 'int64':
-      return new BigInt64Array(length);
-    case 'int32':
-      return new Int32Array(length);
-    case 'int16':
-      return new Int16Array(length);
-    case 'int8':
-      return new Int8Array(length);
-    case 'uint8':
-    case 'bool':
-      return new Uint8Array(length);
-  }
+  return new ARRAYS[dtype](length);
 }
+
+/** The addon's array, which is of the realm that loaded the addon first, as one of this realm. */
+export function ownView(array: TypedArray, dtype: DType): TypedArray {
+  return new ARRAYS[dtype](array.buffer as ArrayBuffer, array.byteOffset, array.length);
+}
+
+const NATURAL_DTYPES: Readonly<Record<string, DType>> = {
+  Float32Array: 'float32',
+  Float64Array: 'float64',
+  BigInt64Array: 'int64',
+  Int32Array: 'int32',
+  Int16Array: 'int16',
+  Int8Array: 'int8',
+  Uint8Array: 'uint8',
+  Uint8ClampedArray: 'uint8',
+};
 
 /** The dtype of a typed array by itself; undefined for one that needs a dtype beside it or has no counterpart. */
 export function naturalDType(array: ArrayBufferView): DType | undefined {
-  if (array instanceof Float32Array) return 'float32';
-  if (array instanceof Float64Array) return 'float64';
-  if (array instanceof BigInt64Array) return 'int64';
-  if (array instanceof Int32Array) return 'int32';
-  if (array instanceof Int16Array) return 'int16';
-  if (array instanceof Int8Array) return 'int8';
-  if (array instanceof Uint8Array || array instanceof Uint8ClampedArray) return 'uint8';
-  return undefined;
+  return NATURAL_DTYPES[typedArrayKind(array) ?? ''];
 }

@@ -1,6 +1,7 @@
 /**
  * Functions that make tensors from data, constants and the random generator, as PyTorch's of the same names.
  */
+import { typedArrayKind } from '../brands';
 import type { Device, DType, TensorHandle, TypedArray } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
@@ -77,8 +78,9 @@ interface Source {
 
 function fromView(view: ArrayBufferView, wanted: DType | undefined): Source {
   checkBuffer(view, 'tensor');
+  const kind = typedArrayKind(view);
   let dtype = naturalDType(view);
-  if (view instanceof Uint16Array) {
+  if (kind === 'Uint16Array') {
     if (wanted !== 'float16' && wanted !== 'bfloat16') {
       throw makeError(
         'ERR_SENET_DTYPE',
@@ -88,13 +90,13 @@ function fromView(view: ArrayBufferView, wanted: DType | undefined): Source {
     dtype = wanted;
   }
   // A byte array may carry booleans.
-  if (view instanceof Uint8Array && wanted === 'bool') dtype = 'bool';
+  if (kind === 'Uint8Array' && wanted === 'bool') dtype = 'bool';
   if (dtype === undefined) {
-    throw makeError('ERR_SENET_ARG_TYPE', `no dtype has the elements of a ${view.constructor.name}`);
+    throw makeError('ERR_SENET_ARG_TYPE', `no dtype has the elements of a ${kind ?? 'DataView'}`);
   }
   const array =
-    view instanceof Uint8ClampedArray
-      ? new Uint8Array(view.buffer, view.byteOffset, view.length)
+    kind === 'Uint8ClampedArray'
+      ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
       : // Node's Buffer is a Uint8Array; the addon looks at the kind of array alone.
         (view as TypedArray);
   return { array, shape: [array.length], dtype };

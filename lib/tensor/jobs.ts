@@ -2,21 +2,26 @@
  * Jobs of the executor as promises. A job starts when it is submitted and settles in a macrotask of its own, so that
  * finalisers get their turn in a loop of awaits; nothing here runs on libuv's pool.
  */
-import { setMaxListeners } from 'node:events';
-
 import type { CompiledHandle, TensorHandle } from '../binding';
 import { makeError, type ErrorCode } from '../errors';
 import { binding } from '../native';
+import { abortError, onAbort } from './abort';
 
 interface Settler {
   resolve(value: unknown): void;
   reject(error: Error): void;
 }
 
-const pending = new Map<number, Settler>();
+/**
+ * Job -> who waits for it. Beside the addon, of which there is one where this library is loaded again (by Jest, for each
+ * file of tests): it then settles the jobs of both copies through the last.
+ */
+const PENDING = Symbol.for('senet-torch.pending');
+const shared = binding as { [PENDING]?: Map<number, Settler> };
+const pending = (shared[PENDING] ??= new Map());
 
 binding.initialize(
-  (code, message) => makeError(code as ErrorCode, message),
+  (code, message) => makeError(code as ErrorCode, message.split('\n')),
   (job, error, value) => {
     const settler = pending.get(job);
     if (settler === undefined) {
@@ -38,11 +43,6 @@ function discard(value: unknown): void {
   else if (!Array.isArray(value)) binding.discard(value as TensorHandle | CompiledHandle);
 }
 
-/** The error of an aborted signal: name 'AbortError', ERR_SENET_ABORTED, cause = the signal's reason. */
-export function abortError(signal: AbortSignal): Error {
-  return makeError('ERR_SENET_ABORTED', 'The operation was aborted', { cause: signal.reason });
-}
-
 function isAborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
 }
@@ -60,16 +60,12 @@ export function runJob(submit: () => number, signal?: AbortSignal): Promise<unkn
       return;
     }
     const job = submit(); // what it throws rejects
-    const onAbort = (): void => {
+    const drop = (): void => {
       binding.cancel(job);
       pending.delete(job);
       reject(abortError(signal as AbortSignal));
     };
-    const settled = (): void => signal?.removeEventListener('abort', onAbort);
-    if (signal !== undefined) {
-      setMaxListeners(0, signal); // one for each job in flight is no leak
-      signal.addEventListener('abort', onAbort, { once: true });
-    }
+    const settled = signal === undefined ? () => undefined : onAbort(signal, drop);
     pending.set(job, {
       resolve(value) {
         settled();
@@ -82,7 +78,7 @@ export function runJob(submit: () => number, signal?: AbortSignal): Promise<unkn
         reject(error);
       },
     });
-    if (isAborted(signal)) onAbort(); // by a getter of an argument, while the job was submitted
+    if (isAborted(signal)) drop(); // by a getter of an argument, while the job was submitted
   });
 }
 

@@ -2,7 +2,9 @@
  * Option objects: every public function that takes one refuses names that it does not know, with a hint
  * (`num_classes` -> `numClasses`), and values of the wrong type.
  */
+import { isAbortSignal, isOfAnotherCopy, isSharedArrayBuffer } from '../brands';
 import { makeError } from '../errors';
+import { printable } from '../printable';
 
 /** `value`, or an empty object for undefined; throws for anything but a plain object with known names. */
 export function checkOptions<T extends object>(
@@ -11,7 +13,7 @@ export function checkOptions<T extends object>(
   where: string,
 ): Partial<T> {
   if (value === undefined) return {};
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || isOfAnotherCopy(value)) {
     throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an options object, got ${describe(value)}`);
   }
   for (const name of Object.keys(value)) {
@@ -115,14 +117,14 @@ export function checkString(value: unknown, what: string): string {
 }
 
 export function checkSignal(value: unknown, what: string): AbortSignal | undefined {
-  if (value === undefined || value instanceof AbortSignal) return value;
+  if (value === undefined || isAbortSignal(value)) return value;
   throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an AbortSignal, got ${describe(value)}`);
 }
 
 /** Throws ERR_SENET_BUFFER unless the bytes behind a view are its thread's own, attached and of a fixed size. */
 export function checkBuffer(view: ArrayBufferView, what: string): void {
   const { buffer } = view;
-  if (!(buffer instanceof ArrayBuffer)) {
+  if (isSharedArrayBuffer(buffer)) {
     throw makeError('ERR_SENET_BUFFER', `${what}: the bytes are shared with other threads; copy them first`);
   }
   // Its length changes under its views; the types of this TypeScript do not know the property.
@@ -143,16 +145,27 @@ export function checkBuffer(view: ArrayBufferView, what: string): void {
 /** How error messages name a value. */
 export function describe(value: unknown): string {
   if (value === null) return 'null';
-  if (typeof value === 'string') return `'${value.length > 80 ? `${value.slice(0, 77)}...` : value}'`;
+  if (typeof value === 'string') return `'${printable(value, 80)}'`;
   if (typeof value === 'number' || typeof value === 'boolean' || value === undefined) return String(value);
   if (typeof value === 'bigint') return `${value}n`;
   if (Array.isArray(value)) return `an array of length ${value.length}`;
-  if (typeof value === 'object') return `an object (${value.constructor?.name ?? 'no class'})`;
+  if (typeof value === 'object') {
+    return isOfAnotherCopy(value)
+      ? `one (${className(value)}) of another copy of senet-torch: this process has loaded the package twice (jest.resetModules, or two versions of it)`
+      : `an object (${className(value)})`;
+  }
   return `a ${typeof value}`;
+}
+
+function className(value: object): string {
+  const { constructor } = value as { constructor?: { name?: unknown } };
+  const name = constructor?.name;
+  return typeof name === 'string' && name !== '' ? printable(name, 80) : 'no class';
 }
 
 /** The known name that `name` most likely means, if one is near enough. */
 export function nearest(name: string, known: readonly string[]): string | undefined {
+  if (name.length > 100) return undefined; // no slip of the pen, and the distance is quadratic
   const plain = (text: string): string => text.replace(/[_-]/g, '').toLowerCase();
   const same = known.find((candidate) => plain(candidate) === plain(name));
   if (same !== undefined) return same;

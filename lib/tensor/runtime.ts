@@ -75,7 +75,9 @@ export function configure(options: ConfigureOptions): void {
 }
 
 /**
- * Seeds the process's CPU generator at once; draws are then the same as after `torch.manual_seed(seed)`.
+ * Seeds the process's CPU generator at the call, also for jobs that wait or run: one that was queued before and draws
+ * (a forward with Dropout) draws from the new seed, and what follows draws after it. Await such jobs first; the draws
+ * are then those after `torch.manual_seed(seed)`.
  *
  * @param seed an integer from -2**63 to 2**64 - 1; use a bigint beyond 2**53. Negative ones wrap, as in PyTorch
  * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE

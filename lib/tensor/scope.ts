@@ -4,6 +4,7 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 
+import { isMap, isPlainObject, isPromise, isSet } from '../brands';
 import { makeError } from '../errors';
 import { checkBoolean, checkOptions, describe } from './options';
 
@@ -122,7 +123,7 @@ function runScoped<T>(fn: () => T, scope: Scope, end: (result: unknown) => void)
     end(undefined);
     throw error;
   }
-  if (result instanceof Promise) {
+  if (isPromise(result)) {
     return result.then(
       (value: unknown) => {
         end(value);
@@ -164,10 +165,7 @@ function collect(value: unknown, seen: Set<unknown>): void {
 }
 
 function contentsOf(container: object): Iterable<unknown> {
-  if (Array.isArray(container) || container instanceof Set) return container as Iterable<unknown>;
-  if (container instanceof Map) return [...(container as Map<unknown, unknown>)].flat();
-  const prototype: unknown = Object.getPrototypeOf(container);
-  return prototype === Object.prototype || prototype === null
-    ? Object.values(container as Record<string, unknown>)
-    : [];
+  if (Array.isArray(container) || isSet(container)) return container as Iterable<unknown>;
+  if (isMap(container)) return [...container].flat();
+  return isPlainObject(container) ? Object.values(container) : [];
 }

@@ -8,9 +8,11 @@
 import { inspect } from 'node:util';
 
 import type { Device, DType, NativeValue, TensorHandle, TypedArray } from '../binding';
+import { isOfAnotherCopy, isPlainObject, markClass, typedArrayKind } from '../brands';
 import { makeError } from '../errors';
 import { binding } from '../native';
-import { isFloating, parseTarget, type Target } from './dtype';
+import { isFloating, ownView, parseTarget, type Target } from './dtype';
+import { EDGE_ITEMS, tensorText, THRESHOLD } from './format';
 import { runJob } from './jobs';
 import { nest, type Element, type NestedArray } from './nested-array';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from './options';
@@ -18,6 +20,22 @@ import { adopt, autocastEnabled, currentScope, gradEnabled, type Scope } from '.
 
 /** Only this module makes Tensors: a handle from elsewhere would be nobody's to dispose. */
 const CONSTRUCT = Symbol('senet-torch tensor');
+
+const UNCLONEABLE = 'elements';
+
+/**
+ * structuredClone, postMessage, a spread and deep equality read an object's own enumerable properties, of which a tensor
+ * would have none: an empty object in place of the tensor, any two tensors equal. This one makes it an error.
+ */
+const uncloneable: PropertyDescriptor = {
+  enumerable: true,
+  get() {
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      'a Tensor cannot be cloned, posted to another thread or compared by its properties: send its toTypedArray() and shape, and make a tensor of them there; compare what toArray() gives',
+    );
+  },
+};
 
 export type Keywords = Readonly<Record<string, unknown>>;
 
@@ -36,6 +54,7 @@ export class Tensor {
     if (key !== CONSTRUCT)
       throw makeError('ERR_SENET_ARG_TYPE', 'use tensor(...) or another factory to make a Tensor');
     this.#handle = handle;
+    Object.defineProperty(this, UNCLONEABLE, uncloneable);
   }
 
   /** @internal */
@@ -103,7 +122,7 @@ export class Tensor {
 
   /** A copy of the elements in row-major order; float16 and bfloat16 as their 16-bit patterns, bool as 0 and 1. */
   toTypedArray(): TypedArray {
-    return binding.toTypedArray(this.#handle);
+    return ownView(binding.toTypedArray(this.#handle), this.dtype);
   }
 
   /** A copy as nested arrays: numbers, bigints for int64, booleans for bool. A tensor of no dimensions gives its element. */
@@ -160,15 +179,54 @@ export class Tensor {
     this.dispose();
   }
 
-  [inspect.custom](): string {
-    let facts: string;
+  /**
+   * The values in PyTorch's layout, abridged beyond 1000 elements, then shape, dtype and device; so `console.log` too.
+   * Reads the values, of a CUDA tensor from its device.
+   */
+  toString(): string {
+    let info: { shape: readonly number[]; dtype: DType; device: Device };
     try {
-      const { shape, dtype, device } = binding.tensorInfo(this.#handle);
-      facts = `shape: [${shape.join(', ')}], dtype: ${dtype}, device: ${device}${this.requiresGrad ? ', requiresGrad' : ''}`;
+      info = binding.tensorInfo(this.#handle);
     } catch {
-      facts = 'disposed';
+      return 'Tensor { disposed }';
     }
-    return `Tensor { ${facts} }`;
+    const { shape, dtype, device } = info;
+    const facts = [`shape: [${shape.join(', ')}]`, `dtype: ${dtype}`, `device: ${device}`];
+    if (this.requiresGrad) facts.push('requiresGrad');
+    return tensorText(this.#edges(shape), shape, isFloating(dtype), facts);
+  }
+
+  /** The values as nested arrays, for `JSON.stringify`: bigints as numbers, which JSON has alone. */
+  toJSON(): NestedArray {
+    const plain = (value: NestedArray): NestedArray =>
+      typeof value === 'bigint' ? Number(value) : isNested(value) ? value.map(plain) : value;
+    return plain(this.toArray());
+  }
+
+  [inspect.custom](): string {
+    return this.toString();
+  }
+
+  /** Nested arrays of what is shown of the tensor. */
+  #edges(shape: readonly number[]): NestedArray {
+    if (this.numel <= THRESHOLD) return this.toArray();
+    let shown: Tensor | undefined;
+    for (const [dim, size] of shape.entries()) {
+      if (size <= 2 * EDGE_ITEMS) continue;
+      const ends = [
+        [0, EDGE_ITEMS],
+        [size - EDGE_ITEMS, size],
+      ];
+      const parts = ends.map(
+        ([start, end]) => noGradCall('aten::slice.Tensor', [shown ?? this, dim, start, end, 1]) as Tensor,
+      );
+      shown?.dispose();
+      shown = noGradCall('aten::cat', [parts, dim]) as Tensor;
+      for (const part of parts) part.dispose();
+    }
+    const values = (shown ?? this).toArray();
+    shown?.dispose();
+    return values;
   }
 
   /** Calls an operator with this tensor first and gives its one tensor; a last plain object holds keyword arguments. */
@@ -368,18 +426,25 @@ export class Tensor {
     return valuesAndIndices(callOperator('aten::topk', [this, k, dim, largest, sorted]));
   }
 
-  // Shapes. Views share memory with this tensor.
+  // Shapes. Views share memory with this tensor. A list of integers may be given as arguments too, as in PyTorch.
 
   /** A view of another shape; one size may be -1. @throws ERR_SENET_LIBTORCH if only a copy could have it */
-  view(shape: readonly number[]): Tensor {
-    return this.#call('aten::view', shape);
+  view(shape: readonly number[]): Tensor;
+  view(...shape: number[]): Tensor;
+  view(...shape: Integers): Tensor {
+    return this.#call('aten::view', integers(shape));
   }
   /** As `view`, copying where it must. */
-  reshape(shape: readonly number[]): Tensor {
-    return this.#call('aten::reshape', shape);
+  reshape(shape: readonly number[]): Tensor;
+  reshape(...shape: number[]): Tensor;
+  reshape(...shape: Integers): Tensor {
+    return this.#call('aten::reshape', integers(shape));
   }
-  permute(dims: readonly number[]): Tensor {
-    return this.#call('aten::permute', dims);
+  /** This tensor's dimensions in another order. */
+  permute(dims: readonly number[]): Tensor;
+  permute(...dims: number[]): Tensor;
+  permute(...dims: Integers): Tensor {
+    return this.#call('aten::permute', integers(dims));
   }
   transpose(dim0: number, dim1: number): Tensor {
     return this.#call('aten::transpose.int', dim0, dim1);
@@ -393,8 +458,11 @@ export class Tensor {
   unsqueeze(dim: number): Tensor {
     return this.#call('aten::unsqueeze', dim);
   }
-  expand(shape: readonly number[]): Tensor {
-    return this.#call('aten::expand', shape);
+  /** Repeats dimensions of size 1 without copying; -1 leaves one as it is. */
+  expand(shape: readonly number[]): Tensor;
+  expand(...shape: number[]): Tensor;
+  expand(...shape: Integers): Tensor {
+    return this.#call('aten::expand', integers(shape));
   }
   /** The slice at `index` of `dim`, without that dimension. */
   select(dim: number, index: number): Tensor {
@@ -437,6 +505,20 @@ export class Tensor {
   static stack(tensors: readonly Tensor[], dim = 0): Tensor {
     return callOperator('aten::stack', [tensors, checkInteger(dim, 'stack: dim', -64, 64)]) as Tensor;
   }
+}
+
+markClass(Tensor);
+
+/** An array, or the numbers themselves. */
+type Integers = [readonly number[]] | number[];
+
+function integers(given: Integers): readonly number[] {
+  const [first] = given;
+  return given.length === 1 && typeof first !== 'number' ? first : (given as number[]);
+}
+
+function isNested(value: NestedArray): value is readonly NestedArray[] {
+  return Array.isArray(value);
 }
 
 /** A Tensor on a handle, owned by `scope` if a `tidy` is open there. */
@@ -493,8 +575,7 @@ export function splitKeywords(
   args: readonly unknown[],
 ): [positional: readonly unknown[], keywords: Keywords | undefined] {
   const last = args.at(-1);
-  const plain = typeof last === 'object' && last !== null && Object.getPrototypeOf(last) === Object.prototype;
-  return plain ? [args.slice(0, -1), last as Keywords] : [args, undefined];
+  return isPlainObject(last) ? [args.slice(0, -1), last] : [args, undefined];
 }
 
 function splitAndCall(name: string, args: readonly unknown[]): unknown {
@@ -515,8 +596,9 @@ function nativeKeywords(keywords: Keywords | undefined): Record<string, NativeVa
 function toNative(value: unknown): NativeValue {
   if (Tensor.isTensor(value)) return Tensor.handleOf(value);
   if (Array.isArray(value)) return value.map(toNative);
-  if (ArrayBuffer.isView(value) && !(value instanceof DataView))
-    return Array.from(value as unknown as ArrayLike<number | bigint>);
+  if (typedArrayKind(value) !== undefined) return Array.from(value as ArrayLike<number | bigint>);
+  if (typeof value === 'object' && value !== null && isOfAnotherCopy(value))
+    throw makeError('ERR_SENET_ARG_TYPE', `expected a Tensor, got ${describe(value)}`);
   return value as NativeValue;
 }
 

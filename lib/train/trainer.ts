@@ -5,8 +5,9 @@
  * Every step's work is jobs of the executor; the event loop stays free, and the loader makes the next batches ready
  * meanwhile. Knows no model by name, no data set and no terminal.
  */
-import { setImmediate } from 'node:timers/promises';
 
+import { performance } from 'node:perf_hooks';
+import { isPromise } from '../brands';
 import type { Device } from '../binding';
 import type { Batch, DataLoader } from '../data/loader';
 import { StateDict } from '../checkpoint/state-dict';
@@ -17,7 +18,7 @@ import { clipGradNorm_ } from '../optim/clip';
 import { ExponentialMovingAverage } from '../optim/ema';
 import { Optimizer } from '../optim/optimizer';
 import { LRScheduler, OneCycleLR } from '../optim/schedulers';
-import { abortError } from '../tensor/jobs';
+import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, checkSignal, checkString, describe } from '../tensor/options';
 import { getRngState, setRngState } from '../tensor/runtime';
@@ -297,7 +298,7 @@ export class Trainer {
           for (const putBack of undo) putBack();
           if (!isSenetError(cause)) throw cause;
           const message = `resume: the checkpoint is of another ${what}: ${cause.message}`;
-          throw makeError('ERR_SENET_RESUME', message, { cause });
+          throw makeError('ERR_SENET_RESUME', message.split('\n'), { cause });
         }
         undo.push(() => part.loadStateDict(kept));
       }
@@ -441,7 +442,7 @@ export class Trainer {
       if (x.shape[0] === 1 && isSenetError(error) && error.code === 'ERR_SENET_SHAPE') {
         throw makeError(
           'ERR_SENET_SHAPE',
-          `${where}: a batch of one image: ${error.message}; dropLast leaves it out`,
+          `${where}: a batch of one image: ${error.message}; dropLast leaves it out`.split('\n'),
           {
             cause: error,
           },
@@ -561,7 +562,7 @@ export class Trainer {
           break;
         } catch (error) {
           if (!isSenetError(error) || error.code !== 'ERR_SENET_BUSY') throw error;
-          await setImmediate();
+          await Module.whenIdle(model);
         }
       }
       for (const tensor of trained.values()) tensor.dispose();
@@ -681,7 +682,7 @@ export class Trainer {
       finished,
     });
     // One that is async may reject; the run ends with that as with what one throws.
-    if (told instanceof Promise) told.catch((error: unknown) => (this.#progressError ??= { error }));
+    if (isPromise(told)) told.catch((error: unknown) => (this.#progressError ??= { error }));
   }
 
   #secondsLeft(): number | null {

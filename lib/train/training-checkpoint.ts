@@ -7,6 +7,7 @@ import { loadCheckpoint } from '../checkpoint/load';
 import { printable } from '../checkpoint/problems';
 import { saveCheckpoint } from '../checkpoint/save';
 import { StateDict } from '../checkpoint/state-dict';
+import { isMap } from '../brands';
 import { makeError } from '../errors';
 import { Tensor } from '../tensor/tensor';
 import type { TrainingHistory } from './history';
@@ -82,7 +83,7 @@ export async function readTrainingCheckpoint(path: string): Promise<TrainingChec
     disposeTensors(value);
     throw makeError('ERR_SENET_RESUME', `${label}: ${message}`);
   };
-  if (!(value instanceof Map) || value.get('format') !== FORMAT)
+  if (!isMap(value) || value.get('format') !== FORMAT)
     return fail('expected a checkpoint that a training run saved; this file holds something else');
   if (value.get('version') !== VERSION)
     return fail(`expected version ${VERSION} of the format, found ${String(value.get('version'))}`);
@@ -118,8 +119,7 @@ export async function readTrainingCheckpoint(path: string): Promise<TrainingChec
 /** Frees the tensors anywhere in a value that `loadCheckpoint` gave, or in a checkpoint. */
 export function disposeTensors(value: unknown): void {
   if (Tensor.isTensor(value)) value.dispose();
-  else if (value instanceof Map || Array.isArray(value))
-    for (const part of value.values()) disposeTensors(part);
+  else if (isMap(value) || Array.isArray(value)) for (const part of value.values()) disposeTensors(part);
   else if (typeof value === 'object' && value !== null && !ArrayBuffer.isView(value))
     for (const part of Object.values(value)) disposeTensors(part);
 }
@@ -127,7 +127,7 @@ export function disposeTensors(value: unknown): void {
 /** Dictionaries as objects: for what was written from values as JSON has them. */
 function toPlain(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(toPlain);
-  if (!(value instanceof Map)) return value;
+  if (!isMap(value)) return value;
   // fromEntries defines own properties, whatever their names.
   return Object.fromEntries([...value].map(([name, part]) => [String(name), toPlain(part)]));
 }

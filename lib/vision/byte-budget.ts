@@ -2,7 +2,7 @@
  * ByteBudget: bounds the memory of what several pieces of work hold at the same time, first come first served. Knows
  * nothing of the work.
  */
-import { abortError } from '../tensor/jobs';
+import { abortError, onAbort } from '../tensor/abort';
 
 /** Pixels that are decoded and not yet small again may take so many bytes. */
 export const PIXEL_BYTES = 128 * 2 ** 20;
@@ -72,20 +72,21 @@ export class ByteBudget {
         reject(abortError(signal));
         return;
       }
-      const onAbort = (): void => {
-        this.#waiting.delete(waiting);
-        reject(abortError(signal as AbortSignal));
-        this.#examine();
-      };
       const waiting: Waiting = {
         bytes,
         enter: () => {
-          signal?.removeEventListener('abort', onAbort);
+          stop?.();
           add();
           resolve();
         },
       };
-      signal?.addEventListener('abort', onAbort, { once: true });
+      const stop =
+        signal &&
+        onAbort(signal, () => {
+          this.#waiting.delete(waiting);
+          reject(abortError(signal));
+          this.#examine();
+        });
       this.#waiting.add(waiting);
       this.#examine();
     });

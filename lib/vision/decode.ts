@@ -1,24 +1,32 @@
 /**
  * Image files and bytes to RGB pixels: what Python's `ImageOps.exif_transpose(Image.open(f)).convert('RGB')` gives.
  * Orientation is applied, the colour profile ignored, alpha dropped (not blended), grey repeated; of several frames the
- * first counts. Decoding is sharp's. Knows no tensor and no model.
+ * first counts. Decoding is sharp's, but for BMP and netpbm. Knows no tensor and no model.
  *
  * Deviates from Pillow where that gives something else than the picture: 16-bit grey keeps its high byte (Pillow
  * saturates nearly all of it to white), and AVIF with subsampled colour is upsampled by another filter.
  */
-import { constants } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
-
 import type sharp from 'sharp';
 
 import { printable } from '../checkpoint/problems';
-import { makeError } from '../errors';
-import { checkBuffer, describe } from '../tensor/options';
+import { isError } from '../brands';
+import { isSenetError, makeError } from '../errors';
+import { Alone } from './alone';
+import { isBmp, openBmp } from './bmp';
+import { fillAround, prepareGif } from './gif';
+import { labelOf, readBytes, type ImageFileSource } from './image-source';
+import { isNetpbm, openNetpbm } from './netpbm';
+import { applyOrientation, exifOrientation, xmpOrientation } from './orientation';
+import { pngOrientation, repairPng } from './png';
+import { Turns } from './turns';
 
 /** Width x height at most: where Pillow begins to warn of decompression bombs, 256 MiB of RGB. */
 export const MAX_PIXELS = 89_478_485;
-/** Length of an image file at most. */
-const MAX_FILE_BYTES = 512 * 1024 * 1024;
+/** Length of a PNG file whose checksums are mended, at most: a part of that has no turns. */
+const MAX_MENDED_BYTES = 64 * 1024 * 1024;
+
+/** Bytes of CMYK between two looks at the clock. */
+const CMYK_PIECE = 65_536;
 
 /**
  * A JPEG is shrunk while it is decoded if it is so many times too large: below that, sharp decodes all of it anyway, for
@@ -30,8 +38,9 @@ const LEAST_SHRINK = 3;
  * sharp takes a tenth of a second to load, which nobody should wait for who never decodes: the first image does, or
  * whoever calls this before, while there is nothing else to do.
  */
-export async function loadDecoder(): Promise<typeof sharp> {
-  return (await import('sharp')).default;
+export function loadDecoder(): Promise<typeof sharp> {
+  // eslint-disable-next-line @typescript-eslint/no-require-imports -- other realms refuse `import()`
+  return Promise.resolve().then(() => require('sharp') as typeof sharp);
 }
 
 /** Pixels in rows of RGB triples. */
@@ -46,7 +55,7 @@ export interface DecodedImage {
 export interface EncodedImage {
   /** Most that `decode` holds of pixels at a time, in bytes. */
   readonly pixelBytes: number;
-  /** @throws (rejects) ERR_SENET_IMAGE (damaged) */
+  /** Once. @throws (rejects) ERR_SENET_IMAGE (damaged) */
   readonly decode: () => Promise<DecodedImage>;
 }
 
@@ -54,27 +63,25 @@ export interface EncodedImage {
 export type WantedSize = (height: number, width: number) => readonly [height: number, width: number];
 
 /** `openImage` and `decode` in one. */
-export async function decodeImage(
-  source: string | Uint8Array,
-  wantedSize?: WantedSize,
-): Promise<DecodedImage> {
+export async function decodeImage(source: ImageFileSource, wantedSize?: WantedSize): Promise<DecodedImage> {
   return (await openImage(source, wantedSize)).decode();
 }
 
 /**
- * Reads the header of a JPEG, PNG, WebP, AVIF, GIF or TIFF image: what its pixels will take is known before they are made.
+ * Reads the header of a JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP, PBM, PGM or PPM image: what its pixels will take is known
+ * before they are made.
  *
- * @param source - a path, or the bytes of a file, which are copied
+ * @param source - a path, a `file:` or `data:` URL, or the bytes of a file, which are copied
  * @param wantedSize - where given, a JPEG may come smaller than it is, though not below twice the height and width that
  *   this function gives for its own. libjpeg then leaves out what would not be seen (it scales blocks by their
  *   frequencies) and the rest is resized: much faster, and not Pillow's pixels.
  * @throws (rejects) ERR_SENET_IMAGE (not an image, damaged), ERR_SENET_IMAGE_SIZE (no bytes, or more pixels than
  *   `MAX_PIXELS`), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE (a folder, no permission), ERR_SENET_BUFFER (detached,
- *   shared or resizable), ERR_SENET_ARG_TYPE
+ *   shared or resizable), ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (another URL), ERR_SENET_THREADS
  */
-export async function openImage(source: string | Uint8Array, wantedSize?: WantedSize): Promise<EncodedImage> {
-  const label = typeof source === 'string' ? printable(source, 1000) : 'image bytes';
-  const bytes = await readBytes(source, label);
+export async function openImage(source: ImageFileSource, wantedSize?: WantedSize): Promise<EncodedImage> {
+  const bytes = await readBytes(source);
+  const label = labelOf(source);
   if (bytes.length === 0) {
     throw makeError('ERR_SENET_IMAGE_SIZE', `${label}: expected an image, found no bytes`);
   }
@@ -82,46 +89,132 @@ export async function openImage(source: string | Uint8Array, wantedSize?: Wanted
   if (format === undefined) {
     throw makeError(
       'ERR_SENET_IMAGE',
-      `${label}: expected a JPEG, PNG, WebP, AVIF, GIF or TIFF image; its first bytes are ${bytes.subarray(0, 8).toString('hex')}`,
+      `${label}: expected a JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP, PBM, PGM or PPM image; its first bytes are ${bytes.subarray(0, 8).toString('hex')}`,
     );
   }
-  if (format === 'gif') clearGifTransparency(bytes);
-  const coded = (cause: unknown): never => {
-    if (!(cause instanceof Error) || 'code' in cause) throw cause;
-    const reason = printable(cause.message.trim(), 300);
-    throw makeError('ERR_SENET_IMAGE', `${label}: cannot be decoded as ${format}: ${reason}`, { cause });
-  };
-  const { pixelBytes, decode } = await openBytes(
-    bytes,
-    label,
-    format === 'jpeg' ? wantedSize : undefined,
-  ).catch(coded);
-  return { pixelBytes, decode: () => decode().catch(coded) };
-}
-
-async function openBytes(
-  bytes: Buffer,
-  label: string,
-  wantedSize: WantedSize | undefined,
-): Promise<EncodedImage> {
-  const decoder = await loadDecoder();
-  // As tolerant as Pillow: damage is an error, an odd header is not.
-  const options: sharp.SharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: MAX_PIXELS };
-  const metadata = await decoder(bytes, { ...options, limitInputPixels: false }).metadata();
-  const { width, height, space } = metadata;
-  if (width * height > MAX_PIXELS) {
+  const checkSize = (width: number, height: number): void => {
+    if (width * height <= MAX_PIXELS) return;
     throw makeError(
       'ERR_SENET_IMAGE_SIZE',
       `${label}: expected at most ${MAX_PIXELS} pixels, the image has ${width} x ${height}`,
     );
+  };
+  const coded = (cause: unknown): never => {
+    if (isSenetError(cause) || !isError(cause)) throw cause;
+    const reason = reasonOf(cause);
+    if (/creat\w* (a )?thread/i.test(reason))
+      // GLib's and libvips's words
+      throw makeError('ERR_SENET_THREADS', `${label}: the system gives the decoder no thread: ${reason}`, {
+        cause,
+      });
+    throw makeError('ERR_SENET_IMAGE', `${label}: cannot be decoded as ${format}: ${reason}`, { cause });
+  };
+  const { pixelBytes, decode } = await OPENERS[format](bytes, checkSize, wantedSize).catch(coded);
+  return { pixelBytes, decode: () => decode().catch(coded) };
+}
+
+/** @throws (rejects) Error that says what is wrong with the image */
+type Opener = (
+  bytes: Buffer,
+  checkSize: (width: number, height: number) => void,
+  wantedSize: WantedSize | undefined,
+) => Promise<EncodedImage>;
+
+const OPENERS = {
+  jpeg: (bytes, checkSize, wantedSize) =>
+    openBySharp(bytes, { checkSize, wantedSize, orientationOf: orientationOfXmp }),
+  png: openPng,
+  webp: (bytes, checkSize) => openBySharp(bytes, { checkSize, orientationOf: orientationOfXmp }),
+  avif: (bytes, checkSize) => openBySharp(bytes, { checkSize, orientationOf: orientationOfXmp }),
+  // Every TIFF has an orientation to libvips, its tag or not.
+  tiff: (bytes, checkSize) =>
+    openBySharp(bytes, {
+      checkSize,
+      orientationOf: ({ xmpAsString }) => exifOrientation(bytes) ?? xmpOrientation(xmpAsString),
+    }),
+  gif: openGif,
+  bmp: openBmp,
+  netpbm: openNetpbm,
+} satisfies Record<string, Opener>;
+type Format = keyof typeof OPENERS;
+
+function orientationOfXmp({ orientation, xmpAsString }: sharp.Metadata): number | undefined {
+  return orientation ?? xmpOrientation(xmpAsString);
+}
+
+async function openPng(bytes: Buffer, checkSize: Parameters<Opener>[1]): Promise<EncodedImage> {
+  const orientation = pngOrientation(bytes);
+  const options = { checkSize, orientationOf: () => orientation };
+  const mend = async (error: unknown): Promise<EncodedImage> => {
+    if (isSenetError(error) || bytes.length > MAX_MENDED_BYTES) throw error;
+    return openBySharp(await repairPng(bytes), options);
+  };
+  let opened: EncodedImage;
+  try {
+    opened = await decoding.together(() => openOnce(bytes, options));
+  } catch (error) {
+    return mend(error);
   }
-  const cmyk = space === 'cmyk';
-  const smaller = cmyk ? undefined : shrunkSize(metadata.autoOrient, wantedSize);
-  const pixels = smaller === undefined ? width * height : smaller.height * smaller.width;
   return {
-    pixelBytes: pixels * (cmyk ? 4 + 3 : 3),
+    pixelBytes: opened.pixelBytes,
+    decode: () =>
+      decoding.together(opened.decode).catch(async (error: unknown) => (await mend(error)).decode()),
+  };
+}
+
+async function openGif(bytes: Buffer, checkSize: Parameters<Opener>[1]): Promise<EncodedImage> {
+  const frame = prepareGif(bytes);
+  const { pixelBytes, decode } = await openBySharp(bytes, { checkSize, orientationOf: () => undefined });
+  return {
+    pixelBytes,
     decode: async () => {
-      const image = decoder(bytes, options).autoOrient();
+      const image = await decode();
+      if (frame !== undefined) fillAround(image, frame);
+      return image;
+    },
+  };
+}
+
+interface SharpOptions {
+  readonly checkSize: Parameters<Opener>[1];
+  readonly wantedSize?: WantedSize | undefined;
+  readonly orientationOf: (metadata: sharp.Metadata) => number | undefined;
+}
+
+const decoding = new Alone();
+
+/** What fails is done once more alone, so that the reason is its own. Nobody waits for memory meanwhile. */
+async function attempt<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await decoding.together(work);
+  } catch (error) {
+    if (isSenetError(error)) throw error;
+    return decoding.alone(work);
+  }
+}
+
+async function openBySharp(bytes: Buffer, options: SharpOptions): Promise<EncodedImage> {
+  const { pixelBytes, decode } = await attempt(() => openOnce(bytes, options));
+  return { pixelBytes, decode: () => attempt(decode) };
+}
+
+async function openOnce(bytes: Buffer, options: SharpOptions): Promise<EncodedImage> {
+  const decoder = await loadDecoder();
+  // As tolerant as Pillow: damage is an error, an odd header is not.
+  const tolerance: sharp.SharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: MAX_PIXELS };
+  const metadata = await decoder(bytes, { ...tolerance, limitInputPixels: false }).metadata();
+  const { width, height, space } = metadata;
+  options.checkSize(width, height);
+  const orientation = options.orientationOf(metadata) ?? 1;
+  const known = orientation === (metadata.orientation ?? 1);
+  const cmyk = space === 'cmyk';
+  const smaller = cmyk ? undefined : shrunkSize(width, height, orientation, known, options.wantedSize);
+  const pixels = smaller === undefined ? width * height : smaller.width * smaller.height;
+  return {
+    // Pixels that are turned here are there twice.
+    pixelBytes: pixels * ((cmyk ? 4 + 3 : 3) + (known ? 0 : 3)),
+    decode: async () => {
+      const image = known ? decoder(bytes, tolerance).autoOrient() : decoder(bytes, tolerance);
       if (smaller !== undefined)
         image.resize(smaller.width, smaller.height, { fit: 'fill', kernel: 'linear' });
       // sharp would convert CMYK by a colour profile; Pillow multiplies.
@@ -133,81 +226,55 @@ async function openBytes(
       if (data.length !== info.width * info.height * channels) {
         throw new Error(`${info.channels} channels of ${space} are not supported`);
       }
-      return { data: cmyk ? cmykToRgb(data) : data, width: info.width, height: info.height };
+      const decoded = { data: cmyk ? await cmykToRgb(data) : data, width: info.width, height: info.height };
+      return known ? decoded : applyOrientation(decoded, orientation);
     },
   };
 }
 
 /** What a JPEG of this size is decoded to where that may be smaller; undefined if it is too small for that. */
 function shrunkSize(
-  { height, width }: { height: number; width: number },
+  width: number,
+  height: number,
+  orientation: number,
+  known: boolean,
   wantedSize: WantedSize | undefined,
 ): { height: number; width: number } | undefined {
   if (wantedSize === undefined) return undefined;
-  const [wantedHeight, wantedWidth] = wantedSize(height, width);
-  const least = { height: 2 * wantedHeight, width: 2 * wantedWidth };
-  return Math.min(height / least.height, width / least.width) >= LEAST_SHRINK ? least : undefined;
+  const turned = orientation >= 5;
+  const upright = turned ? ([width, height] as const) : ([height, width] as const);
+  const least = wantedSize(...upright).map((side) => 2 * side);
+  const [leastHeight = 1, leastWidth = 1] = turned && !known ? least.reverse() : least;
+  const [from, across] = turned && !known ? [height, width] : upright;
+  const shrink = Math.min(from / leastHeight, across / leastWidth);
+  return shrink >= LEAST_SHRINK ? { height: leastHeight, width: leastWidth } : undefined;
 }
 
 /** Pillow's conversion: each colour times black, in integers. */
-function cmykToRgb(cmyk: Uint8Array): Uint8Array {
+async function cmykToRgb(cmyk: Uint8Array): Promise<Uint8Array> {
   const rgb = new Uint8Array((cmyk.length / 4) * 3);
-  for (let from = 0, to = 0; from < cmyk.length; from += 4) {
-    const white = 255 - (cmyk[from + 3] as number);
-    for (let channel = 0; channel < 3; channel++) {
-      const product = (cmyk[from + channel] as number) * white + 128;
-      rgb[to++] = Math.max(0, white - ((product + (product >> 8)) >> 8));
+  const turns = new Turns();
+  for (let from = 0, to = 0; from < cmyk.length;) {
+    for (const end = Math.min(cmyk.length, from + CMYK_PIECE); from < end; from += 4) {
+      const white = 255 - (cmyk[from + 3] as number);
+      for (let channel = 0; channel < 3; channel++) {
+        const product = (cmyk[from + channel] as number) * white + 128;
+        rgb[to++] = Math.max(0, white - ((product + (product >> 8)) >> 8));
+      }
     }
+    await turns.take();
   }
   return rgb;
 }
 
-/** All bytes in memory of our own: sharp reads them on other threads, when the caller may have let go of its array. */
-async function readBytes(source: unknown, label: string): Promise<Buffer> {
-  if (typeof source === 'string') return readImageFile(source, label);
-  if (!(source instanceof Uint8Array)) {
-    throw makeError(
-      'ERR_SENET_ARG_TYPE',
-      `image: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,
-    );
-  }
-  checkBuffer(source, label);
-  return Buffer.from(source);
-}
+/** Lines of libvips that say nothing of the image. */
+const EMPTY_REASONS = /unknown error|bad seek|unsupported image format/i;
 
-async function readImageFile(path: string, label: string): Promise<Buffer> {
-  if (path === '' || path.includes('\0')) {
-    throw makeError('ERR_SENET_FILE_NOT_FOUND', `expected the path of an image, got '${label}'`);
-  }
-  let file: FileHandle | undefined;
-  try {
-    // Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
-    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const stats = await file.stat();
-    if (!stats.isFile()) {
-      const kind = stats.isDirectory() ? 'a folder' : 'no regular file';
-      throw makeError('ERR_SENET_FILE', `${label}: expected an image file, found ${kind}`);
-    }
-    if (stats.size > MAX_FILE_BYTES) {
-      throw makeError(
-        'ERR_SENET_IMAGE_SIZE',
-        `${label}: expected at most ${MAX_FILE_BYTES} bytes, found ${stats.size}`,
-      );
-    }
-    return await file.readFile();
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code?.startsWith('ERR_SENET_') === true) throw cause;
-    if (code === 'ENOENT' || code === 'ENOTDIR') {
-      throw makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file`, { cause });
-    }
-    throw makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
-  } finally {
-    await file?.close();
-  }
+/** What the decoder says, each line once. */
+function reasonOf({ message }: Error): string {
+  const lines = [...new Set(message.trim().split('\n'))].filter((line) => !EMPTY_REASONS.test(line));
+  return printable(lines.join('; ') || 'it is damaged, or of a kind that is not read', 300);
 }
-
-type Format = 'jpeg' | 'png' | 'webp' | 'avif' | 'gif' | 'tiff';
 
 /** By the first bytes. sharp alone would also render SVG, which is a program rather than a picture. */
 function formatOf(bytes: Buffer): Format | undefined {
@@ -217,23 +284,10 @@ function formatOf(bytes: Buffer): Format | undefined {
   if (head.startsWith('GIF87a') || head.startsWith('GIF89a')) return 'gif';
   if (head.startsWith('RIFF') && head.slice(8, 12) === 'WEBP') return 'webp';
   if (/^(II[*+]\0|MM\0[*+])/.test(head)) return 'tiff';
+  if (isBmp(bytes)) return 'bmp';
+  if (isNetpbm(bytes)) return 'netpbm';
   // ISO media: a box of brands, AVIF's among them.
   if (head.slice(4, 8) === 'ftyp' && /avi[fs]/.test(head.slice(8, Math.min(64, bytes.readUInt32BE(0)))))
     return 'avif';
   return undefined;
-}
-
-/**
- * Clears the transparency flag of the first frame in place, so that transparent pixels keep the palette's colour, as
- * in Pillow, instead of becoming black (GIF89a, sections 18, 23 and 26).
- */
-function clearGifTransparency(bytes: Buffer): void {
-  const screen = bytes[10] ?? 0;
-  let at = 13 + (screen & 0x80 ? 3 << ((screen & 7) + 1) : 0);
-  while (bytes[at] === 0x21) {
-    if (bytes[at + 1] === 0xf9 && at + 3 < bytes.length) bytes[at + 3] = (bytes[at + 3] as number) & ~1;
-    at += 2;
-    for (let length = bytes[at] ?? 0; length > 0; length = bytes[at] ?? 0) at += 1 + length;
-    at += 1;
-  }
 }

@@ -3,7 +3,6 @@
  * What becomes of one image is `image-work`'s, which goes when is `pipeline`'s; here they meet the network.
  */
 import type { Device, DType } from '../binding';
-import { load as loadStateDict } from '../checkpoint/load';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import type { ProgressOption } from '../hub/progress';
@@ -11,20 +10,21 @@ import { modelInfo, type ModelName } from '../models/registry';
 import { binding } from '../native';
 import { Module } from '../nn/module';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
-import { abortError } from '../tensor/jobs';
+import { abortError } from '../tensor/abort';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { detached, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from './byte-budget';
 import { loadDecoder } from './decode';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
+import { readLabels } from './labels';
 import {
   countClasses,
   createFor,
   defaultPreprocessing,
   findWeights,
+  loadWeights,
   makeNetwork,
-  readLabels,
   recordOf,
   toFile,
   type Network,
@@ -39,7 +39,18 @@ export interface ImageClassifierOptions {
    * package) and 'imagenet' of se_resnet50 (downloaded once). Required with a model's name.
    */
   weights?: string;
-  /** The labels in order, or the path of a file with a JSON array or a line for each. Default: what the weights bring, else the indices. */
+  /**
+   * Where in that file the state dict is: names joined by dots, such as 'state_dict_ema'. Default: the one whose names fit
+   * the model best; of several a `state_dict` or `model` before an average.
+   */
+  key?: string;
+  /** What its names begin with, such as 'model.'. Default: what stands in front of the model's own names. */
+  prefix?: string;
+  /**
+   * The labels in order, or the path of a file with them: a line for each, a JSON array, a JSON object or Python dict of
+   * index to name or name to index. UTF-8, or UTF-16 with a byte-order mark. Default: what the weights bring, else the
+   * indices.
+   */
   labels?: readonly string[] | string;
   /** Overrides fields of the record that the weights bring. Default without one: torchvision's for ImageNet-sized models. */
   preprocessing?: Partial<Preprocessing>;
@@ -98,6 +109,8 @@ export interface Classification {
 
 const LOAD_OPTIONS = [
   'weights',
+  'key',
+  'prefix',
   'labels',
   'preprocessing',
   'shrinkOnLoad',
@@ -202,8 +215,7 @@ export class ImageClassifier {
     const source =
       given.weights === undefined ? undefined : await findWeights(given.weights, isModule ? null : model);
     const file = source === undefined ? undefined : await toFile(source, given, signal);
-    const state =
-      file === undefined ? undefined : await loadStateDict(file, signal === undefined ? {} : { signal });
+    const state = file === undefined ? undefined : await loadWeights(file, model, given, signal);
     try {
       const published = typeof source === 'object' ? source : undefined;
       const brought = await recordOf(state, published, file ?? 'weights');

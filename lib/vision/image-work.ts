@@ -9,19 +9,23 @@ import { detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import type { Hold } from './byte-budget';
 import { openImage } from './decode';
+import { IMAGE_SOURCES, isImageFileSource, type ImageFileSource } from './image-source';
 import type { Work } from './pipeline';
 import { preprocess, resizedSize, toPixels, type Preprocessing } from './preprocessing';
 
-/** A path, the bytes of an image file, or a tensor: uint8 C x H x W with C 1 or 3 (pixels), or floating 3 x H x W (preprocessed). */
-export type ImageSource = string | Uint8Array | Tensor;
+/**
+ * An image file (its path, a `file:` or `data:` URL, its bytes, a Blob), or a tensor: uint8 C x H x W with C 1 or 3
+ * (pixels), or floating 3 x H x W (preprocessed).
+ */
+export type ImageSource = ImageFileSource | Tensor;
 
 /** @throws ERR_SENET_ARG_TYPE; ERR_SENET_DTYPE, ERR_SENET_SHAPE, ERR_SENET_DISPOSED of a tensor */
 export function checkSource(source: unknown, place: string): asserts source is ImageSource {
-  if (typeof source === 'string' || source instanceof Uint8Array) return;
+  if (isImageFileSource(source)) return;
   if (!Tensor.isTensor(source)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
-      `classify: ${place}: expected a path, a Uint8Array or a Tensor, got ${describe(source)}`,
+      `classify: ${place}: expected ${IMAGE_SOURCES} or a Tensor, got ${describe(source)}`,
     );
   }
   const { shape, dtype } = source;
@@ -47,8 +51,8 @@ export class ImageWork implements Work {
   readonly topK: number;
   readonly #record: Preprocessing;
   readonly #shrinkOnLoad: boolean;
-  /** A path or bytes, until they are decoded. */
-  #source: string | Uint8Array | undefined;
+  /** Until it is decoded. */
+  #source: ImageFileSource | undefined;
   /** 1 x C x H x W: pixels, or what is preprocessed already; then 1 x 3 x H x W, float32. */
   #x: Tensor | undefined;
   /** Tensors of this work, outside of any caller's scope: they wait for a batch. */
@@ -77,7 +81,7 @@ export class ImageWork implements Work {
   async decode(reserve: Hold['reserve']): Promise<void> {
     const { size } = this.#record;
     const wanted = (height: number, width: number): [number, number] => resizedSize(size, height, width);
-    const source = this.#source as string | Uint8Array;
+    const source = this.#source as ImageFileSource;
     const image = await openImage(source, this.#shrinkOnLoad ? wanted : undefined);
     await reserve(image.pixelBytes);
     const decoded = await image.decode();

@@ -3,21 +3,24 @@
  * a model of the shape that they need, and what runs it.
  */
 import { constants } from 'node:fs';
-import { access, readFile, stat } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 
 import type { Device, DType } from '../binding';
 import { printable } from '../checkpoint/problems';
-import { consumePrefixInStateDictIfPresent, type StateDict } from '../checkpoint/state-dict';
-import { isSenetError, makeError } from '../errors';
+import { loadFor } from '../checkpoint/load';
+import type { StateDict } from '../checkpoint/state-dict';
+import { makeError } from '../errors';
 import { fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
 import { createModel, modelInfo, type ModelName } from '../models/registry';
 import { SEInception3 } from '../models/se-inception-v3';
 import { SEResNet } from '../models/se-resnet';
 import { COMPILED_DTYPES, type CompiledDType } from '../nn/compiled-model';
+import { articleOr } from '../nn/load-state-dict';
 import { Module } from '../nn/module';
 import { checkString, describe, nearest } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
+import { checkLabels, readLabels } from './labels';
 import { checkPreprocessing, IMAGENET, INCEPTION, PLAIN, type Preprocessing } from './preprocessing';
 import { PUBLISHED_WEIGHTS, type PublishedWeights } from './weights';
 
@@ -104,41 +107,6 @@ export async function recordOf(
   };
 }
 
-export async function readLabels(labels: unknown): Promise<readonly string[]> {
-  const where = 'ImageClassifier.load: labels';
-  if (typeof labels !== 'string') return checkLabels(labels, where);
-  let text: string;
-  try {
-    // A named pipe would wait for a writer for ever.
-    if (!(await stat(labels)).isFile())
-      throw makeError('ERR_SENET_FILE', `${where}: ${printable(labels)}: expected a regular file`);
-    text = await readFile(labels, 'utf8');
-  } catch (cause) {
-    if (isSenetError(cause)) throw cause;
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const missing = code === 'ENOENT' || code === 'ENOTDIR';
-    throw makeError(missing ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE', `${where}: ${message}`, {
-      cause,
-    });
-  }
-  if (!text.trimStart().startsWith('[')) return text.trimEnd().split(/\r?\n/);
-  try {
-    return checkLabels(JSON.parse(text), `${where}: ${printable(labels)}`);
-  } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause;
-    throw makeError(
-      'ERR_SENET_DATA_FORMAT',
-      `${where}: ${printable(labels)}: expected a JSON array of labels: ${cause.message}`,
-      { cause },
-    );
-  }
-}
-
-function checkLabels(labels: unknown, where: string): readonly string[] {
-  if (Array.isArray(labels) && labels.every((label) => typeof label === 'string')) return labels;
-  throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an array of strings, got ${describe(labels)}`);
-}
-
 /** torchvision's, for models of ImageNet's size; the small ones have none that is usual. */
 export function defaultPreprocessing(model: ModelName | Module<unknown>): Preprocessing | undefined {
   const size =
@@ -154,17 +122,68 @@ export function defaultPreprocessing(model: ModelName | Module<unknown>): Prepro
   return undefined;
 }
 
-// The last layer of every model here.
+// The last layer of every model here; SE-Inception's is the second.
 const CLASSIFIER_KEYS = ['fc.weight', 'model.fc.weight'];
 
 export function countClasses(model: Module<unknown>): number | undefined {
   return model.namedParameters().find(([name]) => CLASSIFIER_KEYS.includes(name))?.[1].shape[0];
 }
 
+/** Where in a file the weights are, where the file alone does not say. */
+export interface WeightsPlace {
+  /** Of the state dict: names joined by dots. Default: the one that fits the model best. */
+  key?: string;
+  /** What its names begin with, such as 'model.'. Default: what stands in front of the model's own names. */
+  prefix?: string;
+}
+
+/** The state dict of a file that fits the model best, under the model's names. Errors: as `load`. */
+export function loadWeights(
+  file: string,
+  model: ModelName | Module<unknown>,
+  { key, prefix }: WeightsPlace,
+  signal: AbortSignal | undefined,
+): Promise<StateDict> {
+  const options = {
+    ...(key === undefined ? {} : { key }),
+    ...(prefix === undefined ? {} : { prefix }),
+    ...(signal === undefined ? {} : { signal }),
+  };
+  if (typeof model !== 'string')
+    return loadFor(file, options, { expected: () => new ModelNames(keysOf(model)) });
+  const anchor = CLASSIFIER_KEYS[modelInfo(model).options.includes('recalibrate') ? 1 : 0];
+  return loadFor(file, options, { anchor, expected: () => new ModelNames(namesOf(model)) });
+}
+
+/** The names that a model knows, in the article's spelling too. */
+class ModelNames {
+  constructor(private readonly names: ReadonlySet<string>) {}
+
+  has(name: string): boolean {
+    return this.names.has(articleOr(this.names, name));
+  }
+}
+
+const namesByModel = new Map<ModelName, ReadonlySet<string>>();
+
+function namesOf(name: ModelName): ReadonlySet<string> {
+  let names = namesByModel.get(name);
+  if (names === undefined) {
+    const numClasses = modelInfo(name).numClasses ?? 1;
+    const model = createModel(name, { numClasses, initWeights: false });
+    names = keysOf(model);
+    model.dispose();
+    namesByModel.set(name, names);
+  }
+  return names;
+}
+
+function keysOf(model: Module<unknown>): ReadonlySet<string> {
+  return new Set([...model.namedParameters(), ...model.namedBuffers()].map(([name]) => name));
+}
+
 /** A model without weights of the shape that these weights need. */
 export function createFor(name: ModelName, state: StateDict): Module<unknown> {
-  consumePrefixInStateDictIfPresent(state, 'module.');
-  consumePrefixInStateDictIfPresent(state, '_orig_mod.');
   const shapeOf = (key: string): readonly number[] | undefined => state.get(key)?.shape;
   const numClasses = CLASSIFIER_KEYS.map(shapeOf).find((shape) => shape !== undefined)?.[0];
   const { options, numClasses: usual } = modelInfo(name);

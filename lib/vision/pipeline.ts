@@ -9,10 +9,12 @@
  * An item whose call has left leaves the queue, or what is ready, at once. Work that is under way ends unseen, and what
  * it occupies (a decoder, bytes, a place among what is made ready, a lane) stays occupied until then.
  */
-import { setMaxListeners } from 'node:events';
+import { performance } from 'node:perf_hooks';
+import { clearTimeout, setImmediate, setTimeout } from 'node:timers';
 
+import { isError } from '../brands';
 import { makeError } from '../errors';
-import { abortError } from '../tensor/jobs';
+import { abortError, onAbort } from '../tensor/abort';
 import type { ByteBudget, Hold } from './byte-budget';
 
 /** What is to be done for one item, step by step. */
@@ -139,18 +141,15 @@ export class Pipeline<W extends Work, Result> {
       }
       const results = new Array<Result>(works.length);
       const controller = new AbortController();
-      // One for each call, or for each work of a call, is no leak.
-      setMaxListeners(0, controller.signal, ...(signal === undefined ? [] : [signal]));
-      const onAbort = (): void => this.#leave(call, abortError(signal as AbortSignal));
+      const stop = signal && onAbort(signal, () => this.#leave(call, abortError(signal)));
       const settle = (error?: Error): void => {
-        signal?.removeEventListener('abort', onAbort);
+        stop?.();
         if (error === undefined) resolve(results);
         else reject(error);
       };
       const call: Call<W, Result> = {
         ...{ works, results, taken: 0, items: new Set(), controller, left: false, settle },
       };
-      signal?.addEventListener('abort', onAbort, { once: true });
       for (let place = 0; place < places; place++) this.#take(call);
       if (places === 0) this.#leave(call);
       this.#examine();
@@ -207,7 +206,7 @@ export class Pipeline<W extends Work, Result> {
     const { call } = item;
     call.items.delete(item);
     if (call.left) return;
-    if (outcome instanceof Error) {
+    if (isError(outcome)) {
       this.#leave(call, outcome);
       return;
     }
@@ -273,7 +272,7 @@ export class Pipeline<W extends Work, Result> {
       }
       if (!call.left) await work.preprocess(hold.reserve, signal);
     } catch (error) {
-      failure = error instanceof Error ? error : new Error(String(error), { cause: error });
+      failure = isError(error) ? error : new Error(String(error), { cause: error });
     }
     if (failure !== undefined || call.left) this.#end(item, failure);
     else {
@@ -340,7 +339,7 @@ export class Pipeline<W extends Work, Result> {
       this.#examine();
       outcomes = await running;
     } catch (cause) {
-      const error = cause instanceof Error ? cause : new Error(String(cause), { cause });
+      const error = isError(cause) ? cause : new Error(String(cause), { cause });
       outcomes = batch.map(() => error);
     }
     this.#batches.delete(batch);

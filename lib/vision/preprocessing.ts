@@ -6,7 +6,7 @@
  */
 import { makeError } from '../errors';
 import { tensor, tensorOfBytes } from '../tensor/factories';
-import { abortError } from '../tensor/jobs';
+import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 import { tidy } from '../tensor/scope';

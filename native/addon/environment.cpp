@@ -4,7 +4,13 @@
 
 #include <c10/util/Exception.h>
 
+#include <cxxabi.h>
+
+#include <cstdlib>
 #include <new>
+#include <string_view>
+#include <system_error>
+#include <typeinfo>
 
 namespace senet::addon {
 namespace {
@@ -17,6 +23,21 @@ std::string without_backtrace(const c10::Error& error) {
     message.resize(origin);
   }
   return message;
+}
+
+// An exception of no type of ours or of LibTorch's. The standard library's come from code of ours that is
+// wrong (an index, an empty function): LibTorch and oneDNN throw types of their own and std::runtime_error,
+// which nothing here throws, and what operators throw beside those, operators.cpp has turned into ours.
+Failure describe_foreign(const std::exception& error) {
+  int status = 0;
+  char* demangled = abi::__cxa_demangle(typeid(error).name(), nullptr, nullptr, &status);
+  const std::string type = demangled == nullptr ? typeid(error).name() : demangled;
+  std::free(demangled);
+  if (std::string_view(type).substr(0, 5) == "std::" &&
+      dynamic_cast<const std::runtime_error*>(&error) == nullptr) {
+    return {"ERR_SENET_INTERNAL", type + ": " + error.what()};
+  }
+  return {"ERR_SENET_LIBTORCH", error.what()};
 }
 
 }  // namespace
@@ -32,8 +53,13 @@ Failure describe(std::exception_ptr exception) {
     return {"ERR_SENET_LIBTORCH", without_backtrace(error)};
   } catch (const std::bad_alloc&) {
     return {"ERR_SENET_OUT_OF_MEMORY", "out of memory"};
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::resource_unavailable_try_again) {
+      return {"ERR_SENET_THREADS", "the system gives this process no more threads"};
+    }
+    return describe_foreign(error);
   } catch (const std::exception& error) {
-    return {"ERR_SENET_LIBTORCH", error.what()};
+    return describe_foreign(error);
   } catch (...) {
     return {"ERR_SENET_INTERNAL", "an unknown C++ exception"};
   }

@@ -64,6 +64,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<drain>(exports, "drain");
   add<cancel>(exports, "cancel");
   add<wait>(exports, "wait");
+  add<after_queued>(exports, "afterQueued");
   add<discard>(exports, "discard");
 
   add<from_typed_array>(exports, "fromTypedArray");
@@ -111,6 +112,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
 
   add<read_tensors>(exports, "readTensors");
   add<map_tensors>(exports, "mapTensors");
+  add<modified_time>(exports, "modifiedTime");
   add<read_bytes>(exports, "readBytes");
   add<tensors_from_bytes>(exports, "tensorsFromBytes");
   add<storage_info>(exports, "storageInfo");

@@ -66,20 +66,25 @@ const at::Tensor& to_storage_tensor(const Napi::Value& value) {
   return tensor;
 }
 
+int to_descriptor(const Napi::Value& value) {
+  const int64_t descriptor = to_int64(value, "fd");
+  if (descriptor < 0 || descriptor > INT32_MAX) {
+    throw Error("ERR_SENET_ARG_RANGE", "fd: expected a file descriptor");
+  }
+  return static_cast<int>(descriptor);
+}
+
 using Reader = std::vector<at::Tensor> (*)(int, FileIdentity, const std::vector<ByteRange>&,
                                            const std::vector<TensorView>&);
 
 Napi::Value submit_reading(Environment& environment, const Napi::CallbackInfo& info, Reader reader) {
-  const int64_t descriptor = to_int64(info[0], "fd");
-  if (descriptor < 0 || descriptor > INT32_MAX) {
-    throw Error("ERR_SENET_ARG_RANGE", "fd: expected a file descriptor");
-  }
-  const FileIdentity identity{to_int64(info[1], "size"), to_int64(info[2], "mtimeNs")};
+  const int descriptor = to_descriptor(info[0]);
+  const FileIdentity identity{to_int64(info[1], "size"), to_int64(info[2], "modified")};
   auto ranges = to_ranges(info[3]);
   auto views = to_views(info[4]);
   const int64_t job = environment.submit(
       [descriptor, identity, ranges = std::move(ranges), views = std::move(views), reader]() -> Deliver {
-        auto tensors = reader(static_cast<int>(descriptor), identity, ranges, views);
+        auto tensors = reader(descriptor, identity, ranges, views);
         return [tensors = std::move(tensors)](Environment& here) mutable {
           return wrap_all(here, std::move(tensors));
         };
@@ -97,14 +102,15 @@ Napi::Value map_tensors(Environment& environment, const Napi::CallbackInfo& info
   return submit_reading(environment, info, &runtime::map_tensors);
 }
 
+Napi::Value modified_time(Environment& environment, const Napi::CallbackInfo& info) {
+  return Napi::BigInt::New(environment.env(), runtime::modified_nanoseconds(to_descriptor(info[0])));
+}
+
 Napi::Value read_bytes(Environment& environment, const Napi::CallbackInfo& info) {
-  const int64_t descriptor = to_int64(info[0], "fd");
-  if (descriptor < 0 || descriptor > INT32_MAX) {
-    throw Error("ERR_SENET_ARG_RANGE", "fd: expected a file descriptor");
-  }
+  const int descriptor = to_descriptor(info[0]);
   const int64_t size = to_int64(info[1], "size");
   const int64_t job = environment.submit([descriptor, size, ranges = to_ranges(info[2])]() -> Deliver {
-    auto bytes = runtime::read_bytes(static_cast<int>(descriptor), size, ranges);
+    auto bytes = runtime::read_bytes(descriptor, size, ranges);
     return [bytes = std::move(bytes)](Environment& here) -> Napi::Value {
       auto buffer = Napi::ArrayBuffer::New(here.env(), bytes.size());
       if (!bytes.empty()) {

@@ -7,6 +7,7 @@ namespace senet::addon {
 
 Napi::Value read_tensors(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value map_tensors(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value modified_time(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value read_bytes(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value tensors_from_bytes(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value storage_info(Environment& environment, const Napi::CallbackInfo& info);

@@ -393,7 +393,14 @@ class OutArguments {
 void run(Call& call, Mode mode) {
   const ModeScope scope(mode);
   const OutArguments out(call, mode);
-  call.op.callBoxed(call.stack);
+  try {
+    call.op.callBoxed(call.stack);
+  } catch (const c10::Error&) {
+    throw;
+  } catch (const std::logic_error& error) {
+    // Elsewhere a defect of ours; in here only LibTorch runs.
+    throw Error("ERR_SENET_LIBTORCH", error.what());
+  }
   out.finish(call.stack);
 }
 

@@ -150,6 +150,13 @@ Napi::Value wait(Environment& environment, const Napi::CallbackInfo& info) {
   return environment.wait(to_int64(info[0], "job"));
 }
 
+Napi::Value after_queued(Environment& environment, const Napi::CallbackInfo&) {
+  const int64_t job = environment.submit(
+      [] { return [](Environment& here) -> Napi::Value { return here.env().Undefined(); }; }, nullptr,
+      runtime::Company::kAlone);
+  return Napi::Number::New(environment.env(), static_cast<double>(job));
+}
+
 Napi::Value discard(Environment& environment, const Napi::CallbackInfo& info) {
   if (!discard_compiled(info[0])) {
     dispose_tensor(environment, info[0]);

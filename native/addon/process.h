@@ -21,6 +21,7 @@ Napi::Value drain(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value cancel(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value wait(Environment& environment, const Napi::CallbackInfo& info);
 /// Frees the tensor or compiled model that a job made and nobody takes.
+Napi::Value after_queued(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value discard(Environment& environment, const Napi::CallbackInfo& info);
 
 }  // namespace senet::addon

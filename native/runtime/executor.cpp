@@ -5,6 +5,8 @@
 #include "runtime/threads.h"
 
 #include <algorithm>
+#include <string>
+#include <system_error>
 #include <thread>
 
 #ifdef __linux__
@@ -69,7 +71,18 @@ Executor::Counts Executor::counts() {
 
 void Executor::start_workers() {
   while (started_workers_ < static_cast<size_t>(settings_.workers)) {
-    std::thread(&Executor::run_worker, this, started_workers_++).detach();
+    try {
+      std::thread(&Executor::run_worker, this, started_workers_).detach();
+    } catch (const std::system_error& error) {
+      // Fewer workers do the same jobs, later; the next submission tries again.
+      if (started_workers_ > 0) {
+        return;
+      }
+      throw Error("ERR_SENET_THREADS",
+                  std::string("the system gives no thread for jobs (") + error.code().message() +
+                      "); raise the limit (ulimit -u, ulimit -v, the cgroup's pids.max)");
+    }
+    ++started_workers_;
   }
 }
 

@@ -73,7 +73,7 @@ class Executor {
   Counts counts();
 
   /// Queues a job; jobs start in the order of submission, one that runs alone when all before it have ended.
-  /// Throws ERR_SENET_CLOSING after drain().
+  /// Throws ERR_SENET_CLOSING after drain(), ERR_SENET_THREADS if no worker can be made.
   void submit(std::shared_ptr<Job> job);
   /// Drops the job if it has not started: it will never run, and its `done` is not called.
   bool cancel(const std::shared_ptr<Job>& job);
@@ -89,7 +89,8 @@ class Executor {
  private:
   Executor();
   void run_worker(size_t index);
-  void start_workers();    // with mutex_ held
+  // Throws ERR_SENET_THREADS if there is none and none can be made; with mutex_ held.
+  void start_workers();
   bool may_start() const;  // whether the first queued job may start now; with mutex_ held
   template <typename Keep>
   std::vector<std::shared_ptr<Job>> take_queued(Keep keep);  // with mutex_ held

@@ -35,6 +35,14 @@ constexpr int64_t kMaxHeaderBytes = int64_t{128} << 20;
   throw Error("ERR_SENET_FILE_CHANGED", message);
 }
 
+// A sum of lengths, each of which fits the file: a file may name its bytes so often that they do not fit 64
+// bits.
+void add_length(int64_t& total, int64_t length) {
+  if (__builtin_add_overflow(total, length, &total)) {
+    throw Error("ERR_SENET_CHECKPOINT_LIMIT", "the ranges of the file are together more than 2^63 bytes");
+  }
+}
+
 // Memory that several storages share: freed with the last of them.
 struct Arena {
   at::DataPtr memory;
@@ -47,7 +55,8 @@ std::shared_ptr<Arena> allocate_arena(const std::vector<ByteRange>& ranges) {
   std::vector<int64_t> places;
   for (const auto& range : ranges) {
     places.push_back(total);
-    total += (range.length + kAlignment - 1) / kAlignment * kAlignment;
+    add_length(total, range.length);
+    add_length(total, (kAlignment - range.length % kAlignment) % kAlignment);
   }
   arena->memory = allocate_uncached(static_cast<size_t>(total));
   auto* base = static_cast<uint8_t*>(arena->memory.get());
@@ -57,21 +66,30 @@ std::shared_ptr<Arena> allocate_arena(const std::vector<ByteRange>& ranges) {
   return arena;
 }
 
-void check_identity(int fd, FileIdentity identity) {
-  struct stat now {};
-  if (fstat(fd, &now) != 0) {
+struct stat facts_of(int fd) {
+  struct stat facts {};
+  if (fstat(fd, &facts) != 0) {
     throw Error("ERR_SENET_FILE", std::string("fstat failed: ") + std::strerror(errno));
   }
+  return facts;
+}
+
+int64_t modified(const struct stat& facts) {
 #ifdef __APPLE__
-  const int64_t modified = int64_t{now.st_mtimespec.tv_sec} * 1'000'000'000 + now.st_mtimespec.tv_nsec;
+  const timespec& time = facts.st_mtimespec;
 #else
-  const int64_t modified = int64_t{now.st_mtim.tv_sec} * 1'000'000'000 + now.st_mtim.tv_nsec;
+  const timespec& time = facts.st_mtim;
 #endif
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+void check_identity(int fd, FileIdentity identity) {
+  const struct stat now = facts_of(fd);
   if (now.st_size != identity.size) {
     throw_changed("the file had " + std::to_string(identity.size) + " bytes when it was parsed and has " +
                   std::to_string(now.st_size) + " now");
   }
-  if (modified != identity.modified_nanoseconds) {
+  if (modified(now) != identity.modified_nanoseconds) {
     throw_changed("the file was modified after it was parsed");
   }
 }
@@ -151,6 +169,10 @@ std::vector<at::Tensor> make_tensors(const std::vector<ByteRange>& ranges,
 
 }  // namespace
 
+int64_t modified_nanoseconds(int fd) {
+  return modified(facts_of(fd));
+}
+
 void check_views(const std::vector<ByteRange>& ranges, const std::vector<TensorView>& views, int64_t size) {
   for (const auto& range : ranges) {
     if (range.offset < 0 || range.length < 0 || range.offset > size || range.length > size - range.offset) {
@@ -188,7 +210,7 @@ std::vector<uint8_t> read_bytes(int fd, int64_t size, const std::vector<ByteRang
   check_views(ranges, {}, size);
   int64_t total = 0;
   for (const auto& range : ranges) {
-    total += range.length;
+    add_length(total, range.length);
   }
   if (total > kMaxHeaderBytes) {
     throw_format("headers of " + std::to_string(total) + " bytes");

@@ -24,11 +24,15 @@ struct TensorView {
   int64_t storage_offset;
 };
 
-/// What the parser saw of the file. A difference is ERR_SENET_FILE_CHANGED.
+/// The file before it was parsed. A difference is ERR_SENET_FILE_CHANGED.
 struct FileIdentity {
   int64_t size;
   int64_t modified_nanoseconds;
 };
+
+/// When an open file was last modified. Only this is compared with itself: other runtimes round what they
+/// tell of a file's times, and a preloaded library may show each reader another clock.
+int64_t modified_nanoseconds(int fd);
 
 /// Throws ERR_SENET_CHECKPOINT_FORMAT if a view leaves its range, or a range the `size` bytes behind it.
 void check_views(const std::vector<ByteRange>& ranges, const std::vector<TensorView>& views, int64_t size);

@@ -1,9 +1,8 @@
 'use strict';
-// One set-up at a time: a lock folder (proper-lockfile) that a process which died leaves to turn stale.
+// One set-up at a time: a lock (lib/hub/lock.ts) that a process which died leaves to turn stale.
 const { mkdirSync } = require('node:fs');
 const path = require('node:path');
 const { setTimeout: delay } = require('node:timers/promises');
-const { lock } = require('proper-lockfile');
 
 // Longer than anything that keeps the event loop from renewing the lock.
 const STALE_MS = 30_000;
@@ -15,31 +14,24 @@ const POLL_MS = 500;
  */
 async function withLock(folder, name, onWait, work) {
   mkdirSync(folder, { recursive: true });
-  let lose;
-  const lost = new Promise((_resolve, reject) => (lose = reject));
-  lost.catch(() => undefined);
-  let release;
+  // Only here: of a clone, TypeScript is compiled first.
+  const { tryLock } = require('../../dist/hub/lock');
+  let held;
   let waited = false;
-  while (release === undefined) {
-    try {
-      release = await lock(path.join(folder, name), {
-        realpath: false,
-        stale: STALE_MS,
-        update: 5_000,
-        onCompromised: (error) =>
-          lose(new Error(`another set-up took over (${error.message}); run it again`)),
-      });
-    } catch (error) {
-      if (error.code !== 'ELOCKED') throw error;
-      if (!waited) onWait();
-      waited = true;
-      await delay(POLL_MS);
-    }
+  while ((held = await tryLock(path.join(folder, name), STALE_MS)) === null) {
+    if (!waited) onWait();
+    waited = true;
+    await delay(POLL_MS);
   }
+  const lost = new Promise((_resolve, reject) => {
+    held.lost.addEventListener('abort', () =>
+      reject(new Error(`another set-up took over: ${held.lost.reason.message}`)),
+    );
+  });
   try {
     return await Promise.race([work(waited), lost]);
   } finally {
-    await release().catch(() => undefined); // a lock that was lost is not ours to release
+    await held.release();
   }
 }
 

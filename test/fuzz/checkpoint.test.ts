@@ -1,5 +1,6 @@
 /**
- * 20,000 damaged checkpoints: each must be read or refused with a coded error, quickly and without much memory.
+ * 20,000 damaged checkpoints: each must be read or refused with a coded error, quickly and without much memory; so must
+ * random pickles that call, build and fill objects of unknown classes wherever a value may stand.
  * SENET_FUZZ_SEED=... damages them in other ways, SENET_FUZZ_SEED=random in new ones; the seed is printed.
  */
 import { expect } from 'chai';
@@ -11,9 +12,10 @@ import path from 'node:path';
 import { inspectCheckpoint } from '../../lib/checkpoint/inspect';
 import { load, loadCheckpoint } from '../../lib/checkpoint/load';
 import { planRead } from '../../lib/checkpoint/tensor-record';
+import { OpaqueValue } from '../../lib/checkpoint/to-plain';
 import { isSenetError } from '../../lib/errors';
 import { Tensor } from '../../lib/tensor/tensor';
-import { fixture, parse, uint32, uint64 } from '../support/checkpoint-files';
+import { bytesOf, fixture, parse, uint32, uint64, zipCheckpoint } from '../support/checkpoint-files';
 import { FUZZ_SEED, printSeed } from '../support/fuzz';
 
 /** Processor time, which a busy machine does not lengthen: a long one for a parse of a millisecond. */
@@ -272,6 +274,75 @@ describe('fuzz: damaged checkpoints', function () {
         await check(() => inspectCheckpoint(cut));
       }
     }
+  });
+
+  it('random pickles with unknown objects in every place: inert values or coded errors', async () => {
+    const text = (value: string): Buffer => bytesOf('X', uint32(Buffer.byteLength(value)), value);
+    const names = ['posix\nsystem', '__builtin__\neval', '__builtin__\ngetattr', 'm\nC', 'numpy\nndarray'];
+    const calls = [
+      ...['numpy\ndtype', 'numpy.core.multiarray\nscalar', 'numpy._core.multiarray\n_reconstruct'],
+      ...['collections\nOrderedDict', '__builtin__\nset', 'torch\nSize', 'torch._utils\n_rebuild_tensor_v2'],
+      ...['torch._utils\n_rebuild_parameter', 'torch._tensor\n_rebuild_from_type_v2', '_codecs\nencode'],
+    ];
+    const keys = ['__proto__', 'constructor', 'prototype', 'toString', 'state_dict', 'w'];
+    const { pickle } = fc.letrec<{ pickle: Buffer; object: Buffer }>((tie) => ({
+      object: fc
+        .tuple(
+          fc.constantFrom(...names, ...calls),
+          fc.array(tie('pickle'), { maxLength: 3 }),
+          fc.nat(6),
+          tie('pickle'),
+        )
+        .map(([name, args, kind, state]) => {
+          const tuple = bytesOf('(', ...args, 't');
+          const made = bytesOf('c', name, '\n');
+          switch (kind) {
+            case 0:
+              return made;
+            case 1:
+              return bytesOf('(', ...args, 'i', name, '\n');
+            case 2:
+              return bytesOf('(', made, ...args, 'o');
+            case 3:
+              return bytesOf(made, tuple, 0x81, state, 'b');
+            case 4:
+              return bytesOf(made, tuple, 'R', state, 'a');
+            case 5:
+              return bytesOf(made, tuple, 'R', text(keys[args.length] as string), state, 's');
+            default:
+              return bytesOf(made, tuple, '}', text('__proto__'), state, 's', 0x92);
+          }
+        }),
+      pickle: fc.oneof(
+        { maxDepth: 4 },
+        fc.constantFrom(bytesOf('N'), bytesOf('K', 1), text('storage'), bytesOf(')'), bytesOf(']')),
+        tie('object'),
+        fc.tuple(tie('object'), tie('pickle')).map(([object, args]) => bytesOf(object, args, 0x85, 'R')),
+        fc
+          .array(fc.tuple(fc.constantFrom(...keys), tie('pickle')), { maxLength: 4 })
+          .map((entries) => bytesOf('}(', ...entries.map(([key, value]) => bytesOf(text(key), value)), 'u')),
+      ),
+    }));
+    let opaque = 0;
+    const inert = (value: unknown, seen = new Set<unknown>()): void => {
+      if (typeof value === 'function') throw new Error('a function came out of a pickle');
+      if (typeof value !== 'object' || value === null || seen.has(value)) return;
+      seen.add(value);
+      if (value instanceof OpaqueValue) opaque++;
+      for (const part of value instanceof Map ? [...value].flat() : Object.values(value)) inert(part, seen);
+    };
+    await fc.assert(
+      fc.asyncProperty(pickle, async (body) => {
+        // Beside something, so that it is not refused for being all there is.
+        const file = await zipCheckpoint(bytesOf('}(', text('epoch'), 'K', 1, text('x'), body, 'u.'));
+        await check(async () => inert(await loadCheckpoint(file)));
+        await check(async () => inert(await inspectCheckpoint(file)));
+        expect(Object.keys(Object.prototype)).to.deep.equal([]);
+        expect(Object.getOwnPropertyNames(OpaqueValue.prototype)).to.deep.equal(['constructor']);
+      }),
+      { seed: FUZZ_SEED, numRuns: 6000 },
+    );
+    expect(opaque).to.be.above(1000);
   });
 
   it('20,000 cases and more, of both outcomes, in bounded memory; nothing was executed', () => {

@@ -393,6 +393,21 @@ describe('senet-torch', () => {
       expect(report.stateDictAt).to.deep.equal(['state_dict']);
     });
 
+    it('tells where the state dict is, what its names share, and what is of unknown classes', async () => {
+      const objects = await run(['inspect', path.join(FIXTURES, 'checkpoints', 'objects-protocol5.pt')]);
+      expect(objects.out)
+        .to.match(/state dict +under state_dict/)
+        .and.match(/args +argparse\.Namespace/);
+      const file = path.join(FIXTURES, 'se_resnet20-dataparallel-old.pkl');
+      expect((await run(['inspect', file])).out).to.match(/all names begin with module\./);
+      expect((await run(['inspect', file, '--prefix', 'module.'])).out).to.match(
+        /prefix +module\. \(taken away\)/,
+      );
+      const { code, err } = await run(['inspect', file, '--key', 'ema']);
+      expect(code).to.equal(2);
+      expect(err).to.match(/'ema'; there are some at the whole file .*\[ERR_SENET_ARG_RANGE\]/);
+    });
+
     it('executes nothing of a hostile file, names what it asked for, and prints no control characters', async () => {
       const { code, out, err } = await run(['inspect', path.join(FIXTURES, 'evil-legacy.pkl')]);
       expect([code, out]).to.deep.equal([1, '']);

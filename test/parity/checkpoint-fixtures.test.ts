@@ -2,10 +2,13 @@
 import { expect } from 'chai';
 import { readFileSync } from 'node:fs';
 
+import { inspectCheckpoint } from '../../lib/checkpoint/inspect';
 import { load, loadCheckpoint } from '../../lib/checkpoint/load';
+import { NumpyArray } from '../../lib/checkpoint/numpy-values';
 import { StateDict, consumePrefixInStateDictIfPresent } from '../../lib/checkpoint/state-dict';
+import { OpaqueValue } from '../../lib/checkpoint/to-plain';
 import { Tensor } from '../../lib/tensor/tensor';
-import { fixture } from '../support/checkpoint-files';
+import { expectCode, fixture } from '../support/checkpoint-files';
 
 interface Summary {
   shape: number[];
@@ -175,4 +178,90 @@ describe('parity: whole checkpoints', () => {
       expect(numbers(values.get('tensor with attribute') as Tensor)).to.deep.equal([1]);
     });
   }
+  for (const protocol of [2, 5]) {
+    const name = `objects-protocol${protocol}.pt`;
+    it(`${name}: NumPy's values are values, and what is of other classes is a name with its parts`, async () => {
+      const file = fixture('checkpoints', name);
+      expect(numbers((await load(file)).get('weight'))).to.deep.equal([1, 1]);
+      const values = (await loadCheckpoint(file)) as Map<string, unknown>;
+      const arrays = values.get('arrays') as Map<string, NumpyArray>;
+      const array = (key: string): unknown[] => {
+        const { dtype, shape, data } = arrays.get(key) as NumpyArray;
+        return [dtype, shape, Array.isArray(data) ? data : [...(data as Float64Array)]];
+      };
+      expect(array('float64')).to.deep.equal(['float64', [3], [0, 1, 2]]);
+      expect(array('float32 fortran')).to.deep.equal(['float32', [2, 3], [0, 1, 2, 3, 4, 5]]);
+      expect(array('float16')).to.deep.equal(['float16', [2], [0x3e00, 0xc000]]);
+      expect(array('int64')).to.deep.equal(['int64', [1, 2], [2n ** 60n, -1n]]);
+      expect(array('uint32')).to.deep.equal(['uint32', [1], [2 ** 32 - 1]]);
+      expect(array('big-endian')).to.deep.equal(['int16', [2], [1, 2]]);
+      expect(array('bool')).to.deep.equal(['bool', [2], [1, 0]]);
+      expect(array('complex')).to.deep.equal(['complex128', [1], [1, 2]]);
+      expect(array('text')).to.deep.equal(['str', [2], ['a', 'h\u00e9']]);
+      expect(array('bytes')).to.deep.equal(['bytes', [1], [Uint8Array.of(97, 98)]]);
+      expect(array('objects')).to.deep.equal(['object', [2], [1, 'two']]);
+      expect(array('empty')).to.deep.equal(['float64', [0, 3], []]);
+      for (const odd of ['dates', 'records']) {
+        expect(arrays.get(odd), odd).to.be.instanceOf(OpaqueValue).with.property('global', 'numpy.ndarray');
+      }
+      const { date, ...scalars } = Object.fromEntries(values.get('scalars') as Map<string, unknown>);
+      expect(date).to.be.instanceOf(OpaqueValue);
+      expect(scalars).to.deep.equal({
+        ...{
+          float64: 93.1,
+          float32: 0.5,
+          float16: -1.5,
+          int64: 7,
+          uint64: 2n ** 64n - 1n,
+          int8: -3,
+          bool: true,
+        },
+        ...{ complex: { real: 1, imaginary: -1 }, text: 'h\u00e9' },
+      });
+      const globals = {
+        ...{ 'numpy class': 'numpy.float64', args: 'argparse.Namespace', slice: 'builtins.slice' },
+        ...{ time: 'datetime.datetime', range: 'builtins.range', deque: 'collections.deque' },
+        ...{ defaults: 'collections.defaultdict', simple: 'types.SimpleNamespace', phase: '__main__.Phase' },
+        ...{ settings: '__main__.Settings', method: 'builtins.getattr', bag: '__main__.Bag' },
+        ...{
+          queue: '__main__.Queue',
+          keywords: protocol === 2 ? 'functools.partial' : '__main__.Keywords',
+          class: '__main__.Settings',
+        },
+        'optimizer class': 'torch.optim.sgd.SGD',
+      };
+      const shown = new Map((await inspectCheckpoint(file)).values.map(({ key, type }) => [key, type]));
+      for (const [key, global] of Object.entries(globals)) {
+        expect(values.get(key), key).to.be.instanceOf(OpaqueValue).with.property('global', global);
+        expect(shown.get(key), key).to.equal(global);
+      }
+      const parts = (key: string): OpaqueValue => values.get(key) as OpaqueValue;
+      expect(parts('class').args).to.equal(null);
+      expect(parts('args').state).to.deep.equal(
+        new Map<string, unknown>([
+          ['lr', 0.1],
+          ['model', 'se'],
+        ]),
+      );
+      expect(parts('path').args).to.include('tmp');
+      expect(parts('defaults').entries).to.deep.equal(new Map([['a', [1]]]));
+      expect(parts('queue').items).to.deep.equal([5]);
+      expect(parts('bag').entries).to.deep.equal(new Map([['a', 1]]));
+      expect(parts('method').args?.[1]).to.equal('anneal');
+      if (protocol === 5) expect(parts('keywords').args?.at(-1)).to.deep.equal(new Map([['rate', 0.5]]));
+      const key = [...values.keys()].at(-1) as unknown;
+      expect(key).to.be.instanceOf(OpaqueValue);
+    });
+  }
+
+  it('script.pt: the weights of a TorchScript archive; export.pt2 is named', async () => {
+    expect((await inspectCheckpoint(fixture('checkpoints', 'script.pt'))).container).to.equal('torchscript');
+    const checkpoint = await loadCheckpoint(fixture('checkpoints', 'script.pt'));
+    expect(checkpoint).to.be.instanceOf(StateDict).with.property('size', 8);
+    await expectCode(
+      () => load(fixture('checkpoints', 'export.pt2')),
+      'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+      /torch\.export.*torch\.save/,
+    );
+  });
 });

@@ -4,9 +4,12 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { crc32, deflateRawSync } from 'node:zlib';
 
 import { inspectCheckpoint } from '../../lib/checkpoint/inspect';
-import { findStateDict } from '../../lib/checkpoint/parse';
+import { load } from '../../lib/checkpoint/load';
+import type { StateDict } from '../../lib/checkpoint/state-dict';
+import { findStateDict, type FoundStateDict, type Wish } from '../../lib/checkpoint/find';
 import { TensorRecord } from '../../lib/checkpoint/tensor-record';
 import { Dict } from '../../lib/checkpoint/values';
 import type { ErrorCode } from '../../lib/errors';
@@ -137,6 +140,42 @@ describe('checkpoint: sources', () => {
   });
 });
 
+describe('checkpoint: files that are something else are named', () => {
+  const files: [string, Uint8Array | string, RegExp][] = [
+    ['gzip', bytesOf(0x1f, 0x8b, 8, Buffer.alloc(20)), /gzip.*gunzip/],
+    ['bzip2', bytesOf('BZh9', Buffer.alloc(20)), /bzip2/],
+    ['xz', bytesOf(0xfd, '7zXZ', Buffer.alloc(20)), /xz/],
+    ['Zstandard', bytesOf(0x28, 0xb5, 0x2f, 0xfd, Buffer.alloc(20)), /Zstandard/],
+    ['HDF5', bytesOf(0x89, 'HDF\r\n', Buffer.alloc(20)), /HDF5/],
+    ['NumPy', bytesOf(0x93, 'NUMPY', Buffer.alloc(20)), /NumPy/],
+    ['Git LFS', 'version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 100\n', /git lfs pull/],
+    ['a web page', '<!DOCTYPE html><html><title>Virus scan warning</title></html>', /web page/],
+    [
+      'an index of safetensors',
+      JSON.stringify({ metadata: { total_size: 8 }, weight_map: { a: 'model-00001-of-00001.safetensors' } }),
+      /index.*several files.*one of the files/,
+    ],
+  ];
+  for (const [name, content, message] of files) {
+    it(name, () =>
+      expectCode(() => parse(Buffer.from(content as string)), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', message),
+    );
+  }
+  it('archives', async () => {
+    const archive = (name: string, message: RegExp): Promise<Error> =>
+      expectCode(
+        async () => parse(await zipOf({ [name]: '{}' })),
+        'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+        message,
+      );
+    await archive('model.pt', /zip archive around a checkpoint; unpack/);
+    await archive('x/models/model.json', /torch\.export/);
+    await archive('serialized_exported_program.json', /torch\.export/);
+    await archive('weights.npy', /NumPy/);
+    await archive('x/model.json', /TorchScript.*before 1\.3/);
+  });
+});
+
 describe('checkpoint: evil files', () => {
   const trace = path.join(tmpdir(), 'pickle-was-executed');
   for (const name of ['evil-zip.pt', 'evil-legacy.pkl']) {
@@ -262,8 +301,14 @@ describe('checkpoint: zip archives that lie', () => {
     [
       'compressed by the directory',
       (zip) => zip.writeUInt16LE(8, central(zip, 'x/data/0') + 10),
+      FORMAT,
+      /another way/,
+    ],
+    [
+      'compressed in a way that is not read',
+      (zip) => zip.writeUInt16LE(12, central(zip, 'x/data/0') + 10),
       'ERR_SENET_CHECKPOINT_UNSUPPORTED',
-      /compressed/,
+      /method 12/,
     ],
     [
       'encrypted',
@@ -355,7 +400,7 @@ describe('checkpoint: zip archives that lie', () => {
     );
     await expectCode(async () => parse(await zipOf({})), FORMAT);
   });
-  it('big-endian data, a future version, a TorchScript archive', async () => {
+  it('big-endian data, a future version', async () => {
     const other = async (entries: Record<string, string>, message: RegExp): Promise<void> => {
       await expectCode(
         async () => parse(await tensorZip({}, entries)),
@@ -365,7 +410,6 @@ describe('checkpoint: zip archives that lie', () => {
     };
     await other({ 'x/byteorder': 'big' }, /byteorder 'big'/);
     await other({ 'x/version': '11\n' }, /version/);
-    await other({ 'x/constants.pkl': 'N.' }, /TorchScript/);
   });
   it('a pickle that ends early', () =>
     expectCode(
@@ -379,10 +423,104 @@ describe('checkpoint: zip archives that lie', () => {
     expect(record?.storage.length).to.equal(16);
     expect(zip.includes(Buffer.from('504b0606', 'hex'))).to.equal(true);
   });
+  it('names that torch.load does not ask for', async () => {
+    const zip = await zipOf({
+      'a b/data.pkl': tensorPickle(),
+      'a b/data/0': Buffer.alloc(16),
+      '__MACOSX/a b/._data.pkl': 'x',
+      'a b/.DS_Store': 'x',
+    });
+    expect((await parse(zip)).tensors).to.have.length(1);
+    const bare = await zipOf({ 'data.pkl': tensorPickle(), 'data/0': Buffer.alloc(16) });
+    expect((await parse(bare)).tensors).to.have.length(1);
+  });
   it('truncated at any byte', async () => {
     const zip = await tensorZip();
     for (let length = 0; length < zip.length; length++)
       await expectCode(() => parse(zip.subarray(0, length)), FORMAT);
+  });
+});
+
+describe('checkpoint: deflated archives', () => {
+  const SIZE = 300_000;
+  const content = Buffer.alloc(SIZE, 'abcdefg');
+  /** An archive of stored and deflated entries, whose directory says what `claims` say of each. */
+  const deflatedZip = (
+    entries: Record<string, Uint8Array>,
+    claims: { length?: number; crc?: number; packed?: Buffer } = {},
+  ): Buffer => {
+    const parts: Buffer[] = [];
+    const directory: Buffer[] = [];
+    let position = 0;
+    for (const [name, bytes] of Object.entries(entries)) {
+      const isClaimed = name.includes('data/');
+      const packed = (isClaimed ? claims.packed : undefined) ?? deflateRawSync(bytes);
+      const length = (isClaimed ? claims.length : undefined) ?? bytes.length;
+      const crc = (isClaimed ? claims.crc : undefined) ?? crc32(bytes);
+      const facts = Buffer.alloc(26);
+      facts.writeUInt16LE(8, 4);
+      facts.writeUInt32LE(crc, 10);
+      facts.writeUInt32LE(packed.length, 14);
+      facts.writeUInt32LE(length, 18);
+      facts.writeUInt16LE(name.length, 22);
+      const local = bytesOf('PK\x03\x04', facts, name, packed);
+      directory.push(bytesOf('PK\x01\x02', 0, 0, facts, Buffer.alloc(10), uint32(position), name));
+      parts.push(local);
+      position += local.length;
+    }
+    const names = Buffer.concat(directory);
+    const count = Buffer.alloc(4);
+    count.writeUInt16LE(directory.length, 0);
+    count.writeUInt16LE(directory.length, 2);
+    return Buffer.concat([
+      ...parts,
+      names,
+      bytesOf('PK\x05\x06', Buffer.alloc(4), count, uint32(names.length), uint32(position), 0, 0),
+    ]);
+  };
+  const checkpoint = (size = SIZE): Buffer =>
+    tensorPickle({ type: 'ByteStorage', count: number(size), shape: bytesOf(number(size), 0x85) });
+  const zip = (claims?: Parameters<typeof deflatedZip>[1], size?: number): Buffer =>
+    deflatedZip(
+      { 'x/data.pkl': checkpoint(size), 'x/version': Buffer.from('3\n'), 'x/data/0': content },
+      claims,
+    );
+  const lies: [string, () => Buffer, RegExp][] = [
+    [
+      'fewer bytes than there are',
+      () => zip({ length: SIZE - 1 }, SIZE - 1),
+      /does not become the 299999 bytes/,
+    ],
+    [
+      'more bytes than there are',
+      () => zip({ length: SIZE + 1 }, SIZE + 1),
+      /does not become the 300001 bytes/,
+    ],
+    ['another CRC', () => zip({ crc: 7 }), /CRC/],
+    ['an end inside', () => zip({ packed: deflateRawSync(content).subarray(0, 200) }), /does not become/],
+    ['no deflated bytes', () => zip({ packed: Buffer.alloc(40, 0xff) }), /compressed entry/],
+  ];
+
+  it('are read, from bytes and from a file', async () => {
+    const bytes = zip();
+    expect(Buffer.from((await load(bytes)).get('w')?.toTypedArray() as Uint8Array).equals(content)).to.equal(
+      true,
+    );
+    const [deflated, plain] = await Promise.all(
+      ['deflated.pt', 'views.pt'].map((name) => load(fixture('checkpoints', name))),
+    );
+    for (const [key, value] of plain as StateDict) {
+      expect(deflated?.get(key)?.toArray(), key).to.deep.equal(value.toArray());
+    }
+    deflated?.get('whole')?.add_(1000);
+    expect(deflated?.get('tail')?.toArray()).to.deep.equal([1020, 1021, 1022, 1023]);
+  });
+  for (const [name, make, message] of lies) {
+    it(name, () => expectCode(() => load(make()), FORMAT, message));
+  }
+  it('more bytes than weights could be compressed from', async () => {
+    const size = 80 * 1024 * 1024;
+    await expectCode(() => load(zip({ length: size }, size)), 'ERR_SENET_CHECKPOINT_LIMIT', /compressed/);
   });
 });
 
@@ -587,28 +725,130 @@ describe('checkpoint: safetensors that lie', () => {
 });
 
 describe('checkpoint: finding the state dict', () => {
-  it('itself, or under the usual wrappers', async () => {
-    const inside = tensorPickle().subarray(2, -1);
-    const wrap = (...names: string[]): Promise<Buffer> => {
-      const opens = names.map((name) => bytesOf('}', text(name)));
-      return zipCheckpoint(bytesOf(0x80, 2, ...opens, inside, 's'.repeat(names.length), '.'), {
-        'x/data/0': Buffer.alloc(16),
-      });
-    };
+  const tensor = tensorPickle().subarray(2 + 1 + text('w').length, -2);
+  /** Dictionaries in dictionaries: a number is an int, null an object of an unknown class, a text a tensor. */
+  interface Tree {
+    [name: string]: Tree | number | string | null;
+  }
+  const pickled = (tree: Tree | number | string | null): Buffer => {
+    if (tree === null) return bytesOf('cm\nC\n)R');
+    if (typeof tree === 'number') return number(tree);
+    if (typeof tree === 'string') return tensor;
+    return bytesOf(
+      '}',
+      ...Object.entries(tree).map(([name, item]) => bytesOf(text(name), pickled(item), 's')),
+    );
+  };
+  const find = async (tree: Tree, wish: Wish = {}): Promise<FoundStateDict | null> => {
+    const file = await zipCheckpoint(bytesOf(0x80, 2, pickled(tree), '.'), { 'x/data/0': Buffer.alloc(16) });
+    const { value, budget } = await parse(file);
+    return findStateDict(value, wish, 'test', budget);
+  };
+  const net = { 'conv1.weight': 't', 'bn1.bias': 't', 'fc.weight': 't' };
+  const named = (prefix: string): Tree =>
+    Object.fromEntries(Object.keys(net).map((name) => [prefix + name, 't']));
+  const model = { expected: () => new Set(Object.keys(net)) };
+
+  it('itself, or under dictionaries of any name', async () => {
     for (const names of [
       [],
-      ['state_dict'],
-      ['model'],
-      ['net'],
-      ['weight'],
-      ['model_state_dict'],
+      ...['state_dict', 'model', 'ema', 'state_dict_ema', 'model_ema', 'module', 'params', 'params_ema'].map(
+        (name) => [name],
+      ),
+      ...['network', 'weights', 'teacher', 'student', 'anything'].map((name) => [name]),
       ['model', 'state_dict'],
+      ['a', 'b', 'c', 'd'],
     ]) {
-      const found = findStateDict((await parse(await wrap(...names))).value);
-      expect(found?.wrappers).to.deep.equal(names);
-      expect([...(found?.dict.keys() ?? [])]).to.deep.equal(['w']);
+      const wrapped = names.reduceRight<Tree>((inside, name) => ({ [name]: inside, epoch: 3 }), net);
+      const found = await find(wrapped);
+      expect(found?.wrappers, names.join()).to.deep.equal(names);
+      expect([...(found?.tensors.keys() ?? [])]).to.deep.equal(Object.keys(net));
+      expect([found?.prefix, found?.dropped, found?.others]).to.deep.equal(['', [], []]);
     }
-    expect(findStateDict((await parse(await wrap('optimizer'))).value)).to.equal(null);
+    expect(await find({ epoch: 3, best: 't', args: null, more: 4 })).to.equal(null);
+    expect(await find({ optimizer: { epoch: 3 } })).to.equal(null);
+  });
+  it('of several the largest; of equals a usual name, then any, then an average; an optimiser last', async () => {
+    const chosen = async (tree: Tree, wish?: Wish): Promise<unknown> =>
+      (await find(tree, wish))?.wrappers.join('.');
+    const average = { ...net, n_averaged: 't' };
+    expect(await chosen({ ema: average, anything: net })).to.equal('anything');
+    expect(await chosen({ anything: net, model: net })).to.equal('model');
+    expect(await chosen({ state_dict_ema: net, state_dict: net })).to.equal('state_dict');
+    expect(await chosen({ small: { a: 't' }, large: net })).to.equal('large');
+    expect(await chosen({ optimizer: { ...net, more: 't' }, model: net })).to.equal('model');
+    expect(await chosen({ ema: net })).to.equal('ema');
+    expect((await find({ state_dict: net, state_dict_ema: net }))?.others).to.deep.equal(['state_dict_ema']);
+    expect(await chosen({ state_dict: net, state_dict_ema: net }, { key: 'state_dict_ema' })).to.equal(
+      'state_dict_ema',
+    );
+    expect(await chosen({ a: { b: net } }, { key: 'a.b' })).to.equal('a.b');
+    // What fits the model, however large the others are.
+    const other = { x1: 't', x2: 't', x3: 't', x4: 't', x5: 't' };
+    expect(await chosen({ model: other, generator: net }, model)).to.equal('generator');
+  });
+  it('the prefix that a model shows is taken away, and what stands beside it is left out', async () => {
+    for (const prefix of [
+      ...[
+        'module.',
+        '_orig_mod.',
+        '_orig_mod.module.',
+        'module.module.',
+        'model.',
+        'net.',
+        'backbone.',
+        'a.b.c.',
+      ],
+      '',
+    ]) {
+      const found = await find({ ...named(prefix), n_averaged: 't', epoch: 1 }, model);
+      expect(found?.prefix).to.equal(prefix);
+      expect([...(found?.tensors.keys() ?? [])].slice(0, 3)).to.deep.equal(Object.keys(net));
+      expect(found?.dropped).to.deep.equal(prefix === '' ? ['epoch'] : ['n_averaged', 'epoch']);
+      // Without a model names stay.
+      expect((await find(named(prefix)))?.prefix).to.equal('');
+    }
+    // Names that the model itself begins so stay.
+    const own = { expected: () => new Set(Object.keys(named('model.'))) };
+    expect((await find(named('model.'), own))?.prefix).to.equal('');
+    expect((await find(named('module.model.'), own))?.prefix).to.equal('module.');
+    expect((await find({ ...named('model_ema.'), ...named('model.') }, model))?.prefix).to.equal('model.');
+    const half = { 'module.conv1.weight': 't', 'module.bn1.bias': 't', 'fc.weight': 't' };
+    expect([...((await find(half, model))?.tensors.keys() ?? [])]).to.deep.equal(Object.keys(net));
+  });
+  it('a lone dictionary that has the anchor is compared with nothing', async () => {
+    const never = (): never => {
+      throw new Error('the names of the model were asked for');
+    };
+    expect((await find(net, { anchor: 'fc.weight', expected: never }))?.prefix).to.equal('');
+    expect((await find(net, { prefix: '', expected: never }))?.prefix).to.equal('');
+  });
+  it('what is said must be there', async () => {
+    const tree = { state_dict: named('module.'), epoch: 3 };
+    expect([...((await find(tree, { prefix: 'module.' }))?.tensors.keys() ?? [])]).to.deep.equal(
+      Object.keys(net),
+    );
+    await expectCode(
+      () => find(tree, { key: 'ema' }),
+      'ERR_SENET_ARG_RANGE',
+      /'ema'; there are some at 'state_dict' \(3\)/,
+    );
+    await expectCode(
+      () => find(tree, { prefix: 'net.' }),
+      'ERR_SENET_ARG_RANGE',
+      /'net\.'; all 3 keys begin with 'module\.'/,
+    );
+  });
+  it('objects of unknown classes may stand beside it and not in it', async () => {
+    expect((await find({ state_dict: net, args: null }))?.wrappers).to.deep.equal(['state_dict']);
+    await expectCode(() => find({ ...net, args: null }), 'ERR_SENET_CHECKPOINT_UNSAFE', /'args'.*'m\.C'/);
+    await expectCode(
+      () => find({ state_dict: { ...net, w: null } }),
+      'ERR_SENET_CHECKPOINT_UNSAFE',
+      /'w'.*'m\.C'/,
+    );
+    expect((await find({ ...net, args: null }, { lenient: true }))?.dropped).to.deep.equal(['args']);
+    await expectCode(() => find({ args: null, more: null }), 'ERR_SENET_CHECKPOINT_UNSAFE', /'args'.*'m\.C'/);
   });
 });
 
@@ -617,6 +857,17 @@ describe('checkpoint: inspect', () => {
     const report = await inspectCheckpoint(fixture('training-checkpoint.pt'));
     expect(report.container).to.equal('zip');
     expect(report.stateDictAt).to.deep.equal(['model']);
+    expect(report.stateDict).to.deep.equal({ key: 'model', prefix: '', dropped: [], others: [] });
+    const old = await inspectCheckpoint(fixture('se_resnet20-dataparallel-old.pkl'));
+    expect(old.sharedPrefix).to.equal('module.');
+    const stripped = await inspectCheckpoint(fixture('se_resnet20-dataparallel-old.pkl'), {
+      prefix: 'module.',
+    });
+    expect([stripped.stateDict?.prefix, stripped.sharedPrefix]).to.deep.equal(['module.', '']);
+    await expectCode(
+      () => inspectCheckpoint(fixture('training-checkpoint.pt'), { key: 'none' }),
+      'ERR_SENET_ARG_RANGE',
+    );
     expect(report.fileBytes).to.equal(readFileSync(fixture('training-checkpoint.pt')).length);
     expect(report.tensors[0]).to.deep.equal({
       key: 'model.fc.0.weight',

@@ -112,11 +112,12 @@ describe('checkpoint: load', () => {
     for (const change of [() => truncateSync(file, 5000), () => utimesSync(file, 1, 1)]) {
       writeFileSync(file, readFileSync(fixture('se_resnet20-zip.pt')));
       const read = withSource(file, async (source) => {
+        if (source.origin.kind !== 'file') throw new Error('not a file');
+        const { fd } = source.origin;
+        const modified = binding.modifiedTime(fd);
         const { ranges, tensors } = planRead((await parseCheckpoint(source)).tensors);
         change();
-        if (source.origin.kind !== 'file') throw new Error('not a file');
-        const { fd, mtimeNs } = source.origin;
-        return runJob(() => binding.readTensors(fd, source.size, mtimeNs, ranges, tensors));
+        return runJob(() => binding.readTensors(fd, source.size, modified, ranges, tensors));
       });
       await expectCode(() => read, 'ERR_SENET_FILE_CHANGED');
     }

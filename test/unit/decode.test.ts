@@ -1,15 +1,19 @@
-/** Decoding against Pillow's pixels (scripts/fixtures/make_images.py), and images that are none. */
+/**
+ * Decoding against Pillow's pixels (scripts/fixtures/make_images.py and make_image_variants.py), whatever names an image,
+ * and images that are none.
+ */
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { deflateSync } from 'node:zlib';
 
 import { expect } from 'chai';
 import fc from 'fast-check';
 import sharp from 'sharp';
 
-import { isSenetError } from '../../lib/errors';
+import { isSenetError, type ErrorCode } from '../../lib/errors';
 import { decodeImage } from '../../lib/vision/decode';
 import { expectRejection } from '../support/errors';
 
@@ -17,6 +21,13 @@ const IMAGES = path.join(__dirname, '..', 'fixtures', 'images');
 const { decoded } = JSON.parse(readFileSync(path.join(IMAGES, 'expected.json'), 'utf8')) as {
   decoded: Record<string, { width: number; height: number; sha256?: string; rgb?: string }>;
 };
+
+const variants = JSON.parse(readFileSync(path.join(IMAGES, 'variants.json'), 'utf8')) as Record<
+  string,
+  { file: string; width: number; height: number; sha256: string }
+>;
+const variant = (name: string): Buffer => Buffer.from(variants[name]?.file ?? '', 'base64');
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 describe('decodeImage', () => {
   let folder: string;
@@ -31,13 +42,13 @@ describe('decodeImage', () => {
     return file;
   };
 
-  for (const [name, { width, height, sha256, rgb }] of Object.entries(decoded)) {
+  for (const [name, { width, height, sha256: digest, rgb }] of Object.entries(decoded)) {
     it(`gives Pillow's pixels for ${name}`, async () => {
       const image = await decodeImage(path.join(IMAGES, name));
       expect([image.width, image.height]).to.deep.equal([width, height]);
       expect(image.data.length).to.equal(width * height * 3);
-      if (sha256 !== undefined) {
-        expect(createHash('sha256').update(image.data).digest('hex')).to.equal(sha256);
+      if (digest !== undefined) {
+        expect(sha256(image.data)).to.equal(digest);
         return;
       }
       const expected = Buffer.from(rgb ?? '', 'base64');
@@ -49,14 +60,31 @@ describe('decodeImage', () => {
     });
   }
 
+  for (const [name, { width, height, sha256: digest }] of Object.entries(variants)) {
+    it(`gives Pillow's pixels, or what the format means, for ${name}`, async () => {
+      const image = await decodeImage(variant(name));
+      expect([image.width, image.height]).to.deep.equal([width, height]);
+      expect(sha256(image.data)).to.equal(digest);
+    });
+  }
+
   describe('with a wanted size', () => {
     const wanted = (height: number, width: number): [number, number] =>
       height <= width ? [60, Math.trunc((60 * width) / height)] : [Math.trunc((60 * height) / width), 60];
     const large = (): sharp.Sharp => sharp(path.join(IMAGES, 'photo.jpg')).resize(1001, 715);
 
-    for (const orientation of [1, 6]) {
-      it(`gives a large JPEG at twice that size, near to all of it resized (orientation ${orientation})`, async () => {
-        const bytes = await large().withMetadata({ orientation }).jpeg().toBuffer();
+    const tellings: readonly [
+      what: string,
+      orientation: number,
+      tell: (image: sharp.Sharp) => sharp.Sharp,
+    ][] = [
+      ['1', 1, (image) => image.withMetadata({ orientation: 1 })],
+      ['6', 6, (image) => image.withMetadata({ orientation: 6 })],
+      ['6 in XMP', 6, (image) => image.withXmp('<rdf:Description tiff:Orientation="6"/>')],
+    ];
+    for (const [what, orientation, tell] of tellings) {
+      it(`gives a large JPEG at twice that size, near to all of it resized (orientation ${what})`, async () => {
+        const bytes = await tell(large()).jpeg().toBuffer();
         const whole = await decodeImage(bytes);
         expect([whole.width, whole.height]).to.deep.equal(orientation === 1 ? [1001, 715] : [715, 1001]);
         const small = await decodeImage(bytes, wanted);
@@ -159,20 +187,148 @@ describe('decodeImage', () => {
       'ERR_SENET_BUFFER',
       /shared/,
     );
-    for (const wrong of [undefined, null, 7, {}, [1, 2], new Float32Array(4), new ArrayBuffer(4)]) {
-      await expectRejection(decodeImage(wrong as never), 'ERR_SENET_ARG_TYPE');
+    const buffer = new ArrayBuffer(16);
+    structuredClone(buffer, { transfer: [buffer] });
+    await expectRejection(decodeImage(buffer), 'ERR_SENET_BUFFER', /detached/);
+    await expectRejection(decodeImage(new SharedArrayBuffer(16) as never), 'ERR_SENET_BUFFER', /shared/);
+    for (const wrong of [
+      undefined,
+      null,
+      7,
+      {},
+      [1, 2],
+      new Float32Array(4),
+      new DataView(new ArrayBuffer(4)),
+    ]) {
+      await expectRejection(decodeImage(wrong as never), 'ERR_SENET_ARG_TYPE', /a Blob or a Tensor/);
     }
   });
 
+  it('takes ArrayBuffer, Blob, and file: and data: URLs', async () => {
+    const bytes = readFileSync(path.join(IMAGES, 'rgb.png'));
+    const expected = await decodeImage(bytes);
+    const file = write('with space & %41#?.png', bytes);
+    const base64 = bytes.toString('base64');
+    const escaped = [...bytes].map((byte) => `%${byte.toString(16).padStart(2, '0')}`).join('');
+    for (const source of [
+      new Uint8Array(bytes).buffer,
+      new Blob([bytes]),
+      new File([bytes], 'rgb.png'),
+      pathToFileURL(file),
+      pathToFileURL(file).href,
+      pathToFileURL(file).href.replace('file:', 'FILE:'),
+      `data:image/png;base64,${base64}`,
+      new URL(`data:image/png;base64,${base64}`),
+      `data:;Base64,${base64.replace(/(.{40})/g, '$1\n')}`,
+      `data:image/png;base64,${encodeURIComponent(base64)}`,
+      `data:,${escaped}`,
+    ]) {
+      expect(await decodeImage(source)).to.deep.equal(expected);
+    }
+  });
+
+  it('refuses other URLs, and those that hold no image, without fetching anything', async () => {
+    await expectRejection(decodeImage(new URL('https://example.org/a.png')), 'ERR_SENET_ARG_RANGE', /file:/);
+    await expectRejection(decodeImage('https://example.org/a.png'), 'ERR_SENET_FILE_NOT_FOUND', /fetched/);
+    await expectRejection(decodeImage('file://elsewhere/a.png'), 'ERR_SENET_ARG_RANGE', /elsewhere/);
+    await expectRejection(decodeImage('file:///a%2fb.png'), 'ERR_SENET_ARG_RANGE');
+    await expectRejection(decodeImage('file:///a%00b.png'), 'ERR_SENET_FILE_NOT_FOUND');
+    await expectRejection(
+      decodeImage(pathToFileURL(path.join(folder, 'gone.png'))),
+      'ERR_SENET_FILE_NOT_FOUND',
+    );
+    await expectRejection(decodeImage(pathToFileURL(folder)), 'ERR_SENET_FILE', /folder/);
+    await expectRejection(decodeImage('data:image/png;base64'), 'ERR_SENET_IMAGE', /comma/);
+    await expectRejection(decodeImage('data:image/png;base64,%%%'), 'ERR_SENET_IMAGE', /base64/);
+    await expectRejection(decodeImage('data:,'), 'ERR_SENET_IMAGE_SIZE', /^data: URL: /);
+    await expectRejection(decodeImage(`data:,${'x'.repeat(9999)}`), 'ERR_SENET_IMAGE', /^.{0,200}$/);
+    await expectRejection(decodeImage(new Blob([])), 'ERR_SENET_IMAGE_SIZE', /no bytes/);
+  });
+
+  it('says of each damaged image what is wrong with that one, however many there are at once', async () => {
+    const photo = await sharp(path.join(IMAGES, 'photo.jpg')).resize(200).jpeg().toBuffer();
+    const cut = (name: string): Buffer => {
+      const bytes = readFileSync(path.join(IMAGES, name));
+      return bytes.subarray(0, bytes.length * 0.6);
+    };
+    const damaged: [source: Buffer, reason: RegExp][] = [
+      [photo.subarray(0, photo.length / 2), /as jpeg: VipsJpeg: [^;]*premature end[^;]*$/],
+      [cut('rgb.png'), /as png: it is truncated/],
+      [cut('lossy.webp'), /as webp: [^;]*webp/i],
+      [cut('lzw.tif'), /as tiff: it is damaged, or of a kind that is not read$/],
+      [cut('palette.gif'), /as gif: [^;]*gif/i],
+      [cut('full-colour.avif'), /as avif: [^;]*(heif|avif)/i],
+      [variant('24-header40.bmp').subarray(0, 100), /as bmp: it is truncated$/],
+      [variant('p2-255.pgm').subarray(0, 30), /as netpbm: it is truncated$/],
+    ];
+    const good = path.join(IMAGES, 'photo.jpg');
+    const results = await Promise.allSettled(
+      Array.from({ length: 120 }, (_, place) => decodeImage(damaged[place % 9]?.[0] ?? good)),
+    );
+    for (const [place, result] of results.entries()) {
+      const expected = damaged[place % 9]?.[1];
+      const message = result.status === 'rejected' ? (result.reason as Error).message : 'decoded';
+      expect(message).to.match(expected ?? /^decoded$/);
+      expect(message).not.to.match(/unknown error/i);
+    }
+  });
+
+  it('refuses a PNG whose image data is damaged, though its checksums may be wrong too', async () => {
+    const bytes = variant('idat-crc.png');
+    const at = bytes.indexOf('IDAT') + 4 + bytes.readUInt32BE(bytes.indexOf('IDAT') - 4) - 4;
+    bytes[at] = (bytes[at] as number) ^ 1; // zlib's checksum
+    await expectRejection(
+      decodeImage(bytes),
+      'ERR_SENET_IMAGE',
+      /as png: the checksum of its image data is wrong/,
+    );
+    const header = variant('adler-missing.png');
+    header[29] = (header[29] as number) ^ 1; // the checksum of the header
+    await expectRejection(decodeImage(header), 'ERR_SENET_IMAGE', /as png: its chunk IHDR is damaged/);
+  });
+
+  it('refuses BMP and netpbm files that promise what they do not hold, before it makes room', async () => {
+    const bmp = (edit: (bytes: Buffer) => unknown, name = '24-header40.bmp'): Buffer => {
+      const bytes = variant(name);
+      edit(bytes);
+      return bytes;
+    };
+    const refused: [source: Buffer, code: ErrorCode, message: RegExp][] = [
+      [bmp((bytes) => bytes.writeInt32LE(30_000, 18)), 'ERR_SENET_IMAGE', /truncated/],
+      [bmp((bytes) => bytes.writeInt32LE(-1, 18)), 'ERR_SENET_IMAGE_SIZE', /pixels/],
+      [bmp((bytes) => bytes.writeInt32LE(-0x80000000, 22)), 'ERR_SENET_IMAGE_SIZE', /pixels/],
+      [bmp((bytes) => bytes.writeInt32LE(0, 22)), 'ERR_SENET_IMAGE', /7 x 0/],
+      [bmp((bytes) => bytes.writeUInt16LE(7, 28)), 'ERR_SENET_IMAGE', /7 bits/],
+      [bmp((bytes) => bytes.writeUInt32LE(4, 30)), 'ERR_SENET_IMAGE', /compression 4/],
+      [bmp((bytes) => bytes.writeUInt32LE(0xfffffff0, 10)), 'ERR_SENET_IMAGE', /truncated/],
+      [bmp((bytes) => bytes.writeUInt32LE(0xffffff, 46), '8.bmp'), 'ERR_SENET_IMAGE', /palette/],
+      [bmp((bytes) => bytes.writeUInt32LE(5, 54), '16-565.bmp'), 'ERR_SENET_IMAGE', /gaps/],
+      [Buffer.from('P6 7 5 255\nabc'), 'ERR_SENET_IMAGE', /truncated/],
+      [Buffer.from('P6 99999 99999 255\nabc'), 'ERR_SENET_IMAGE_SIZE', /99999/],
+      [Buffer.from('P6 0 5 255\nabc'), 'ERR_SENET_IMAGE', /0 x 5/],
+      [Buffer.from('P5 1 1 65536\nabc'), 'ERR_SENET_IMAGE', /65535/],
+      [Buffer.from('P5 1 1 0\nabc'), 'ERR_SENET_IMAGE', /greatest/],
+      [Buffer.from('P2 1 1 -7\n1 '), 'ERR_SENET_IMAGE', /a number/],
+      [Buffer.from('P2 1 2 7\n1 8'), 'ERR_SENET_IMAGE', /a sample is 8/],
+      [Buffer.from('P1 1 2\n1 2'), 'ERR_SENET_IMAGE', /0 or 1/],
+      [Buffer.from(`P2 1 2 7\n1 ${' '.repeat(5000)}1`), 'ERR_SENET_IMAGE', /lie between/],
+      [Buffer.from(`P2 #${'x'.repeat(5000)}`), 'ERR_SENET_IMAGE', /lie between/],
+      [Buffer.from('P5 12345678901 5 255\n'), 'ERR_SENET_IMAGE', /digits/],
+    ];
+    for (const [source, code, message] of refused) await expectRejection(decodeImage(source), code, message);
+    // Text that only begins as one of them.
+    await expectRejection(
+      decodeImage(Buffer.from('BMP files are old, and P6 ones older')),
+      'ERR_SENET_IMAGE',
+      /expected a JPEG/,
+    );
+    await expectRejection(decodeImage(Buffer.from('P7\nWIDTH 2\n')), 'ERR_SENET_IMAGE', /expected a JPEG/);
+  });
+
   it('answers damaged images with pixels or a coded error', async () => {
-    const sources = [
-      'rgb.png',
-      'grey.jpg',
-      'transparent.gif',
-      'lzw.tif',
-      'alpha.webp',
-      'full-colour.avif',
-    ].map((name) => readFileSync(path.join(IMAGES, name)));
+    const sources = ['rgb.png', 'grey.jpg', 'transparent.gif', 'lzw.tif', 'alpha.webp', 'full-colour.avif']
+      .map((name) => readFileSync(path.join(IMAGES, name)))
+      .concat(Object.keys(variants).map((name) => Buffer.from(variant(name))));
     const damage = fc.tuple(
       fc.constantFrom(...sources),
       fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { minLength: 1, maxLength: 8 }),
@@ -189,7 +345,7 @@ describe('decodeImage', () => {
           expect(error.code).to.match(/^ERR_SENET_IMAGE/);
         }
       }),
-      { numRuns: 150 },
+      { numRuns: 400 },
     );
   });
 });

@@ -1,9 +1,22 @@
 /** The downloader against a local server: whole, resumed, damaged, refused, aborted, proxied, locked. */
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, request as httpRequest } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer as createTcpServer, type AddressInfo } from 'node:net';
 import path from 'node:path';
 
 import { expect } from 'chai';
@@ -42,7 +55,10 @@ describe('downloadFile', () => {
     temporary.cleanUp();
   });
   const quiet = { progress: false } as const;
-  const left = (): string[] => readdirSync(path.dirname(file)).sort();
+  const left = (): string[] => (existsSync(path.dirname(file)) ? readdirSync(path.dirname(file)).sort() : []);
+  /** The one partial file that is there. */
+  const partial = (): string =>
+    path.join(path.dirname(file), left().find((name) => name.endsWith('.partial')) ?? 'none');
 
   it('brings the file whole, makes its folder and leaves nothing else', async () => {
     await downloadFile(`${server.url}/weights.bin`, file, { ...quiet, sha256Prefix: digest.slice(0, 8) });
@@ -112,7 +128,8 @@ describe('downloadFile', () => {
       'code',
       'ERR_SENET_DOWNLOAD',
     );
-    expect(left()).to.deep.equal(['weights.bin.partial', 'weights.bin.partial.json']);
+    expect(left()[0]).to.match(/^weights\.bin\.[0-9a-f]{16}\.partial$/);
+    expect(left()).to.deep.equal([path.basename(partial()), `${path.basename(partial())}.json`]);
     const before = server.requests.length;
     server.behave({ cutAfter: Infinity });
     await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
@@ -140,7 +157,7 @@ describe('downloadFile', () => {
   it('starts over when the partial file is longer than the file', async () => {
     server.behave({ cutAfter: 100_000 });
     await rejection(downloadFile(`${server.url}/w`, file, quiet));
-    writeFileSync(`${file}.partial`, Buffer.alloc(900_000));
+    writeFileSync(partial(), Buffer.alloc(900_000));
     server.behave({ cutAfter: Infinity });
     await downloadFile(`${server.url}/w`, file, { ...quiet, sha256Prefix: digest });
     expect(readFileSync(file).equals(body)).to.equal(true);
@@ -181,8 +198,9 @@ describe('downloadFile', () => {
   it('a lock that is taken away while it downloads is a coded error, not the end of the process', async () => {
     server.behave({ slow: 500 });
     const running = rejection(downloadFile(`${server.url}/w`, file, quiet));
-    while (!existsSync(`${file}.partial`)) await new Promise((resolve) => setTimeout(resolve, 20));
-    rmSync(`${file}.lock`, { recursive: true });
+    while (!left().some((name) => name.endsWith('.partial')))
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    rmSync(`${file}.lock`);
     expect(await running).to.have.property('code', 'ERR_SENET_LOCKED');
     expect(existsSync(file)).to.equal(false);
   });
@@ -287,5 +305,147 @@ describe('downloadFile', () => {
     expect(await Promise.all(runs)).to.deep.equal(['done', 'done', 'done']);
     expect(server.requests).to.have.length(1);
     expect(left()).to.deep.equal(['weights.bin']);
+  });
+
+  describe('in a folder that others write to', () => {
+    const evil = Buffer.alloc(300_000, 'evil');
+    /** Leaves what an interrupted download leaves. */
+    async function interrupt(): Promise<void> {
+      server.behave({ cutAfter: 100_000 });
+      await rejection(downloadFile(`${server.url}/w`, file, quiet));
+      server.behave({ cutAfter: Infinity });
+    }
+    /** The whole file arrives, and nothing of what lay there was asked to be continued. */
+    async function expectWhole(): Promise<void> {
+      const before = server.requests.length;
+      await downloadFile(`${server.url}/w`, file, quiet);
+      expect(server.requests[before]?.range).to.equal(undefined);
+      expect(readFileSync(file).equals(body)).to.equal(true);
+      expect(lstatSync(file).isFile()).to.equal(true);
+    }
+
+    it('what others can write to is not continued', async () => {
+      await interrupt();
+      writeFileSync(partial(), evil);
+      chmodSync(partial(), 0o666);
+      await expectWhole();
+    });
+
+    it('another file in place of the partial one is not continued', async () => {
+      await interrupt();
+      const place = partial();
+      const kept = temporary.path('kept');
+      renameSync(place, kept); // else its inode could be given to the next
+      writeFileSync(place, evil);
+      await expectWhole();
+    });
+
+    it('no link is followed, and nothing is written through a second name', async () => {
+      for (const connect of [symlinkSync, linkSync]) {
+        await interrupt();
+        const place = partial();
+        const precious = temporary.path('precious');
+        writeFileSync(precious, evil);
+        rmSync(place);
+        connect(precious, place);
+        await expectWhole();
+        expect(readFileSync(precious).equals(evil)).to.equal(true);
+        rmSync(file);
+        rmSync(precious);
+      }
+    });
+
+    it('facts that are a link, or anybody can have written, count for nothing', async () => {
+      await interrupt();
+      const facts = `${partial()}.json`;
+      const elsewhere = temporary.path('facts.json');
+      renameSync(facts, elsewhere);
+      symlinkSync(elsewhere, facts);
+      await expectWhole();
+      rmSync(file);
+      for (const name of left()) rmSync(path.join(path.dirname(file), name));
+      await interrupt();
+      chmodSync(`${partial()}.json`, 0o666);
+      await expectWhole();
+    });
+
+    it('names that earlier versions used are left alone', async () => {
+      mkdirSync(path.dirname(file));
+      const victim = temporary.path('victim');
+      writeFileSync(victim, 'precious');
+      symlinkSync(victim, `${file}.partial`);
+      symlinkSync(victim, `${file}.partial.json`);
+      await expectWhole();
+      expect(readFileSync(victim, 'utf8')).to.equal('precious');
+    });
+
+    it('a name as long as a file system allows', async () => {
+      file = temporary.path('n'.repeat(250));
+      await downloadFile(`${server.url}/w`, file, quiet);
+      expect(readFileSync(file).equals(body)).to.equal(true);
+    });
+  });
+
+  describe('clocks', () => {
+    it('a lock counts by the times of files, whatever this clock says', async () => {
+      mkdirSync(path.dirname(file));
+      writeFileSync(`${file}.lock`, '');
+      const clock = Date.now;
+      const waiting = new AbortController();
+      try {
+        Date.now = () => clock() + 3_600_000;
+        const held = rejection(downloadFile(`${server.url}/w`, file, { ...quiet, signal: waiting.signal }));
+        await new Promise((resolve) => setTimeout(resolve, 600));
+        expect(server.requests).to.have.length(0); // fresh, though an hour old by this clock
+        waiting.abort();
+        expect(await held).to.have.property('code', 'ERR_SENET_ABORTED');
+        Date.now = () => clock() - 3_600_000;
+        const old = clock() / 1000 - 60;
+        utimesSync(`${file}.lock`, old, old);
+        await downloadFile(`${server.url}/w`, file, quiet);
+      } finally {
+        Date.now = clock;
+      }
+      expect(left()).to.deep.equal(['weights.bin']);
+    });
+
+    it('a download whose clock jumps keeps its lock, and who waits for it waits', async () => {
+      server.behave({ slow: 60 });
+      const clock = Date.now;
+      let jump = 0;
+      try {
+        Date.now = () => clock() + (jump = -jump + 86_400_000);
+        await Promise.all([
+          downloadFile(`${server.url}/w`, file, quiet),
+          downloadFile(`${server.url}/w`, file, quiet),
+        ]);
+      } finally {
+        Date.now = clock;
+      }
+      expect(server.requests).to.have.length(1);
+      expect(left()).to.deep.equal(['weights.bin']);
+    });
+
+    it('a lock of an earlier version, a folder, is taken over when it is old', async () => {
+      mkdirSync(`${file}.lock`, { recursive: true });
+      const old = Date.now() / 1000 - 60;
+      utimesSync(`${file}.lock`, old, old);
+      await downloadFile(`${server.url}/w`, file, quiet);
+      expect(left()).to.deep.equal(['weights.bin']);
+    });
+  });
+
+  it('what the server says is printable and short in messages', async () => {
+    const raw = createTcpServer((socket) => {
+      socket.on('error', () => undefined);
+      const phrase = `\x1b[31mRED\x9b0m${'x'.repeat(5_000)}`;
+      socket.once('data', () => socket.end(`HTTP/1.1 404 ${phrase}\r\ncontent-length: 0\r\n\r\n`, 'latin1'));
+    });
+    await new Promise<void>((resolve) => raw.listen(0, '127.0.0.1', resolve));
+    const { port } = raw.address() as AddressInfo;
+    const { message } = await rejection(downloadFile(`http://127.0.0.1:${port}/w`, file, quiet));
+    raw.close();
+    expect(message).not.to.match(/[\x00-\x1f\x7f-\x9f]/);
+    expect(message.length).to.be.below(600);
   });
 });

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 import { expect } from 'chai';
 
@@ -13,6 +14,7 @@ import {
   memory,
   Module,
   save,
+  saveCheckpoint,
   se_inception_v3,
   se_preactresnet20,
   se_resnet18,
@@ -355,7 +357,7 @@ describe('ImageClassifier', () => {
         labels: temporary.path('none.txt'),
       });
       writeFileSync(temporary.path('bad.json'), '["a", ');
-      await refuses('ERR_SENET_DATA_FORMAT', /bad\.json/, 'se_resnet20', {
+      await refuses('ERR_SENET_LABELS', /bad\.json/, 'se_resnet20', {
         weights,
         labels: temporary.path('bad.json'),
       });
@@ -375,6 +377,21 @@ describe('ImageClassifier', () => {
         /metadata 'labels'/,
       );
     });
+  });
+
+  it('takes an image file however it is named', async () => {
+    const [file = ''] = images;
+    const bytes = readFileSync(file);
+    const expected = await bundled.classify(file);
+    for (const source of [
+      new Uint8Array(bytes).buffer,
+      new Blob([bytes]),
+      pathToFileURL(file),
+      pathToFileURL(file).href,
+      `data:image/png;base64,${bytes.toString('base64')}`,
+    ]) {
+      expect(await bundled.classify(source)).to.deep.equal(expected);
+    }
   });
 
   describe('bad input', () => {
@@ -532,6 +549,65 @@ describe('ImageClassifier', () => {
       expect(await running).to.have.lengthOf(20);
       await disposing;
       await classifier.dispose(); // harmless
+    });
+  });
+
+  describe('weights of other people', () => {
+    const prefixed = (state: StateDict, prefix: string): Map<string, Tensor> =>
+      new Map([...state].map(([key, value]) => [prefix + key, value]));
+    const classify = async (file: string, place: { key?: string; prefix?: string } = {}): Promise<number> => {
+      const classifier = await ImageClassifier.load('se_resnet20', {
+        ...{ weights: file, preprocessing: CIFAR },
+        ...place,
+      });
+      const [best] = await classifier.classify((await bundledImages())[0] as string);
+      await classifier.dispose();
+      return best?.score ?? NaN;
+    };
+
+    it('whatever stands around them or in front of their names', async () => {
+      const state = await load(BUNDLED);
+      const zeroed = new Map(
+        [...state].map(([key, value]) => [key, zeros(value.shape, { dtype: value.dtype })]),
+      );
+      const file = temporary.path('wrapped.pt');
+      await save(state, file);
+      const expected = await classify(file);
+      const extra = { n_averaged: tensor(5n), 'criterion.weight': zeros([10]) };
+      const files: unknown[] = [
+        { ema: prefixed(state, 'module.') },
+        { state_dict: new Map([...prefixed(state, 'model.'), ...Object.entries(extra)]), epoch: 3 },
+        prefixed(state, '_orig_mod.module.'),
+        {
+          anything: { inside: prefixed(state, 'a.b.') },
+          optimizer: { state: { 0: { exp_avg: zeros([1]) } } },
+        },
+        { state_dict: state, state_dict_ema: zeroed, ema: prefixed(state, 'module.') },
+        { other: { x: zeros([1]), y: zeros([1]) }, teacher: prefixed(state, 'net.') },
+        new Map([...prefixed(state, 'teacher.'), ...prefixed(state, 'student.')]),
+      ];
+      for (const value of files) {
+        await saveCheckpoint(value, file);
+        expect(await classify(file)).to.equal(expected);
+      }
+      await saveCheckpoint({ state_dict: zeroed, mine: { ema: prefixed(state, 'm.') } }, file);
+      expect(await classify(file, { key: 'mine.ema' })).to.equal(expected);
+      expect(await classify(file, { key: 'mine.ema', prefix: 'm.' })).to.equal(expected);
+      expect(await classify(file)).to.not.equal(expected);
+      await expectRejection(classify(file, { key: 'none' }), 'ERR_SENET_ARG_RANGE', /'mine\.ema'/);
+      await expectRejection(classify(file, { prefix: 'none.' }), 'ERR_SENET_ARG_RANGE', /none\./);
+    });
+
+    it('a network whose own names begin with model.', async () => {
+      const model = se_inception_v3({ numClasses: 3, auxLogits: false, initWeights: false });
+      const file = temporary.path('inception.pt');
+      for (const prefix of ['', 'model.', 'module.']) {
+        await saveCheckpoint({ net: prefixed(model.stateDict(), prefix) }, file);
+        const classifier = await ImageClassifier.load('se_inception_v3', { weights: file });
+        expect(classifier.labels).to.have.length(3);
+        await classifier.dispose();
+      }
+      model.dispose();
     });
   });
 });

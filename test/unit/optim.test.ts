@@ -348,6 +348,31 @@ describe('optimisers: state dicts', () => {
     expect(sgd.stateDict().state.size).to.equal(0);
   });
 
+  it('take whatever PyTorch can reach: rates below 0, options and counters that are tensors, empty states', async () => {
+    const { weight, optimizer } = make();
+    const [group] = optimizer.stateDict().param_groups;
+    const state = { exp_avg: zeros([2]), exp_avg_sq: ones([2]) };
+    for (const dtype of ['float64', 'float16', 'bfloat16', 'int64'] as const) {
+      for (const shape of [[], [1]]) {
+        optimizer.loadStateDict({
+          state: { 0: { ...state, step: full(shape, 3, { dtype }) } },
+          param_groups: [
+            {
+              ...{ ...group, lr: tensor(-0.25), initial_lr: tensor([0.5]), max_lr: NaN },
+              betas: [tensor(0.5), tensor([1.0625])],
+            },
+          ],
+        });
+        expect(optimizer.stateDict().state.get(0)?.step?.item()).to.equal(3);
+        const [loaded] = optimizer.paramGroups;
+        expect([loaded?.lr, loaded?.initialLr, loaded?.betas]).to.deep.equal([-0.25, 0.5, [0.5, 1.0625]]);
+      }
+    }
+    optimizer.loadStateDict({ state: { 0: {} }, param_groups: [{ ...group, lr: -0.5 }] });
+    await stepWith({ weight, optimizer }, [1, 1]);
+    expect(numbers(weight).every((value) => value > 0)).to.equal(true);
+  });
+
   it('that do not fit are refused, and nothing changes', async () => {
     const owner = make();
     await stepWith(owner, [1, 1]);

@@ -14,6 +14,7 @@ import {
 } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
 import { tensor, zeros } from '../../lib/tensor/factories';
+import type { Tensor } from '../../lib/tensor/tensor';
 import { expectThrow } from '../support/errors';
 
 const optimizer = (lr = 0.1): SGD =>
@@ -112,6 +113,51 @@ describe('schedulers', () => {
     for (const pctStart of [0, 0.2, 0.3, 1]) {
       expect(make(pctStart, 4)().getLastLr().every(Number.isFinite), String(pctStart)).to.equal(true);
     }
+  });
+
+  it("OneCycleLR: whatever rates and momenta a schedule reaches, its states and the optimiser's load again", async () => {
+    let lowest = 0;
+    for (const annealStrategy of ['cos', 'linear'] as const) {
+      for (const options of [
+        { totalSteps: 3 },
+        { totalSteps: 4, pctStart: 0.6 },
+        { totalSteps: 7, threePhase: true },
+      ]) {
+        for (const make of [
+          (weight: Tensor): Optimizer => new SGD([weight], { lr: 0.1, momentum: 0.9 }),
+          (weight: Tensor): Optimizer => new AdamW([weight], { lr: 0.1 }),
+        ]) {
+          const weight = zeros([1], { requiresGrad: true });
+          const target = make(weight);
+          const scheduler = new OneCycleLR(target, { maxLr: 0.1, annealStrategy, ...options });
+          for (let step = 0; step < options.totalSteps; step++) {
+            weight.grad = tensor([1]);
+            await target.step();
+            scheduler.step();
+            const again = make(zeros([1], { requiresGrad: true }));
+            const second = new OneCycleLR(again, { maxLr: 0.1, annealStrategy, ...options });
+            again.loadStateDict(target.stateDict());
+            second.loadStateDict(scheduler.stateDict());
+            expect(second.getLastLr()).to.deep.equal(scheduler.getLastLr());
+            expect(again.paramGroups[0]?.lr).to.equal(target.paramGroups[0]?.lr);
+            lowest = Math.min(lowest, ...scheduler.getLastLr());
+          }
+          weight.grad = tensor([1]);
+          await target.step();
+        }
+      }
+    }
+    expect(lowest, 'PyTorch ends below 0 too').to.be.below(0);
+  });
+
+  it('states of Python: rates that are tensors or overflowed, and those of older versions', () => {
+    const target = optimizer();
+    const scheduler = new OneCycleLR(target, { maxLr: 0.1, totalSteps: 5, annealStrategy: 'linear' });
+    const { _last_lr: _, _anneal_func_type: __, ...older } = scheduler.stateDict();
+    scheduler.loadStateDict({ ...older, anneal_func: 'a bound method', last_epoch: 2 });
+    expect([scheduler.lastEpoch, scheduler.stateDict()._anneal_func_type]).to.deep.equal([2, 'linear']);
+    scheduler.loadStateDict({ ...scheduler.stateDict(), _last_lr: [tensor(0.5), Infinity] });
+    expect(scheduler.getLastLr()).to.deep.equal([0.5, Infinity]);
   });
 
   for (const [name, make] of Object.entries(makers)) {
