@@ -15,10 +15,16 @@ const VITEST = ['vitest@3.2.4'];
 /** Name -> what npm installs for it, and how it is run in the folder. */
 const RUNTIMES = {
   'node:test': { packages: [], command: [process.execPath, '--test', 'node.test.js'] },
-  'jest (node)': { packages: JEST, command: bin('jest', '--env', 'node') },
-  'jest (jsdom)': { packages: JEST, command: bin('jest', '--env', 'jsdom') },
-  'vitest (vmThreads)': { packages: VITEST, command: bin('vitest', 'run', '--pool', 'vmThreads') },
-  'vitest (vmForks)': { packages: VITEST, command: bin('vitest', 'run', '--pool', 'vmForks') },
+  'jest (node)': { packages: JEST, command: bin('jest', 'jest.test.js', '--env', 'node') },
+  'jest (jsdom)': { packages: JEST, command: bin('jest', 'jest.test.js', '--env', 'jsdom') },
+  'vitest (vmThreads)': {
+    packages: VITEST,
+    command: bin('vitest', 'run', 'vitest.test.mjs', '--pool', 'vmThreads'),
+  },
+  'vitest (vmForks)': {
+    packages: VITEST,
+    command: bin('vitest', 'run', 'vitest.test.mjs', '--pool', 'vmForks'),
+  },
   bun: { packages: ['bun@1.4.5'], scripts: true, command: bin('bun', 'plain.cjs') },
   deno: { packages: ['deno@2.9.6'], scripts: true, command: bin('deno', 'run', '-A', 'plain.cjs') },
 };

@@ -1,8 +1,11 @@
 /** StateDict, prefixes, and what `load`, `loadCheckpoint` and `save` do besides formats. */
 import { expect } from 'chai';
 import {
+  closeSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   readdirSync,
   rmSync,
@@ -278,5 +281,35 @@ describe('checkpoint: save', () => {
     await save(new Map([['a', ones([2])]]), place('link.pt'));
     expect(lstatSync(place('link.pt')).isSymbolicLink()).to.equal(true);
     expect((await load(place('real.pt'))).size).to.equal(1);
+  });
+});
+
+describe('ranges of a file', () => {
+  it('whose lengths do not fit 64 bits together are refused', async function () {
+    // Sparse: only a file system in memory has files of this size.
+    const folder = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
+    const file = path.join(mkdtempSync(path.join(folder, 'senet-ranges-')), 'huge');
+    writeFileSync(file, '');
+    const size = Number.MAX_SAFE_INTEGER;
+    try {
+      truncateSync(file, size);
+    } catch {
+      rmSync(path.dirname(file), { recursive: true });
+      console.log('      skipped: no file system here has files of 2^53 bytes');
+      this.skip();
+    }
+    const fd = openSync(file, 'r');
+    try {
+      const ranges = Array.from({ length: 1100 }, () => ({ offset: 0, length: size }));
+      const modified = binding.modifiedTime(fd);
+      await expectCode(
+        () => runJob(() => binding.readTensors(fd, size, modified, ranges, [])),
+        'ERR_SENET_CHECKPOINT_LIMIT',
+      );
+      await expectCode(() => runJob(() => binding.readBytes(fd, size, ranges)), 'ERR_SENET_CHECKPOINT_LIMIT');
+    } finally {
+      closeSync(fd);
+      rmSync(path.dirname(file), { recursive: true });
+    }
   });
 });
