@@ -2,8 +2,11 @@
  * What only a process of its own can show about threads: `node --require tsx/cjs threads-scenario.ts NAME` prints facts
  * as JSON. threads.test.ts looks at them.
  */
-import { pbkdf2 } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 
 import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
 import { SELayer } from '../../lib/nn/se-layer';
@@ -48,16 +51,18 @@ const scenarios: Record<string, () => Promise<unknown>> = {
 
   // libuv's only thread is taken for long, and the JS thread goes on.
   'away from the event loop and the pool': async () => {
+    // Whoever opens a named pipe to read waits, on the pool's only thread, until somebody opens it to write.
+    const folder = mkdtempSync(path.join(tmpdir(), 'senet-test-'));
+    const pipe = path.join(folder, 'pipe');
+    execFileSync('mkfifo', [pipe]);
     let blocked = true;
-    const pool = new Promise<void>((resolve, reject) => {
-      pbkdf2('password', 'salt', 3_000_000, 64, 'sha512', (error) => {
-        blocked = false;
-        if (error === null) resolve();
-        else reject(error);
-      });
+    const pool = open(pipe, 'r').then((reader) => {
+      blocked = false;
+      return reader.close();
     });
     await layer.forward(rand([1, 64, 32, 32]));
     const endedWhileBlocked = blocked;
+    closeSync(openSync(pipe, 'w'));
     let running = true;
     const jobs = Promise.all(Array.from({ length: 6 }, () => layer.forward(large))).then(
       () => (running = false),
@@ -66,6 +71,7 @@ const scenarios: Record<string, () => Promise<unknown>> = {
     for (; running; turns++) await new Promise((resolve) => setImmediate(resolve));
     await jobs;
     await pool;
+    rmSync(folder, { recursive: true });
     return { endedWhileBlocked, turns };
   },
 
