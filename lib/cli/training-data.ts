@@ -19,20 +19,26 @@ import {
   RandomResizedCrop,
   Resize,
 } from '../data/geometry';
-import { findIdxFiles } from '../data/idx';
+import { findIdxFiles, findIdxSplits, isIdxName } from '../data/idx';
 import { IdxDataset } from '../data/idx-dataset';
 import { ImageFolder } from '../data/image-folder';
 import { Random } from '../data/random';
+import { findSplitFolders } from '../data/splits';
 import { Compose, Grayscale, Normalize, ToTensor, type Transform } from '../data/transforms';
 import { makeError } from '../errors';
 import { PLAIN, type Preprocessing } from '../vision/preprocessing';
 import type { Augmentation, DatasetKind } from './training-options';
+import { percent } from './output';
 import { VALIDATION_SHARE } from './training-options';
 
 /** What of the settings says which images there are. */
 export interface DataSource {
   readonly data: string;
   readonly dataset: DatasetKind;
+  /** Of several data sets in a folder of IDX files, the one that is meant; of a run before that option, undefined. */
+  readonly set?: string | null | undefined;
+  /** False: folders called train, test and the like are classes. */
+  readonly splits?: boolean | undefined;
   /** Undefined: what the data brings, else a share. */
   readonly validation: string | number | null | undefined;
   readonly limit: number | null;
@@ -49,6 +55,8 @@ export interface OpenedData {
   readonly classes: readonly string[];
   /** Channels, height and width that all images have; null for folders. */
   readonly shape: readonly [channels: number, height: number, width: number] | null;
+  /** What was taken as what, a line for each. */
+  readonly taken: readonly (readonly [what: string, from: string])[];
 }
 
 /** Of Fashion-MNIST, whose files know numbers only (Xiao, Rasul, Vollgraf 2017). */
@@ -64,8 +72,6 @@ const FASHION_MNIST = [
   'Bag',
   'Ankle boot',
 ];
-
-const VALIDATION_FOLDERS = ['val', 'validation', 'valid', 'test'];
 
 /**
  * What a path holds.
@@ -86,12 +92,23 @@ export async function detectDataset(data: string): Promise<DatasetKind> {
   }
   const entries = await readdir(data, { withFileTypes: true });
   const names = entries.map(({ name }) => name);
-  if (names.some((name) => /images.*idx3/.test(name))) return 'idx';
-  if (names.some((name) => /^(cifar-100-(python|binary)|fine_label_names\.txt)$/.test(name)))
-    return 'cifar100';
-  if (names.includes('meta') && names.includes('train') && names.includes('test')) return 'cifar100';
-  if (names.some((name) => /^(cifar-10-batches-(py|bin)|data_batch_1(\.bin)?)$/.test(name))) return 'cifar10';
-  if (entries.some((entry) => entry.isDirectory())) return 'folder';
+  const has = (pattern: RegExp): boolean => names.some((name) => pattern.test(name));
+  const kinds: DatasetKind[] = [];
+  if (names.some(isIdxName)) kinds.push('idx');
+  const cifar100 = has(/^(cifar-100-(python|binary)|fine_label_names\.txt)$/);
+  if (cifar100 || (names.includes('meta') && names.includes('train') && names.includes('test')))
+    kinds.push('cifar100');
+  if (has(/^(cifar-10-batches-(py|bin)|data_batch_1(\.bin)?)$/)) kinds.push('cifar10');
+  const [kind] = kinds;
+  if (kinds.length > 1) {
+    throw makeError(
+      'ERR_SENET_DATASET',
+      `${label}: found files of several kinds (${kinds.join(', ')}); say which with --dataset`,
+    );
+  }
+  if (kind !== undefined) return kind;
+  // A link may lead to a folder.
+  if (entries.some((entry) => entry.isDirectory() || entry.isSymbolicLink())) return 'folder';
   throw makeError(
     'ERR_SENET_DATASET',
     `${label}: expected a folder of images for each class, IDX files or CIFAR's files; found ${names.length === 0 ? 'nothing' : `${names.length} files such as ${printable(names.sort()[0] ?? '')}`}`,
@@ -104,12 +121,12 @@ export async function openData(source: DataSource): Promise<OpenedData> {
   const own = await openKind(source);
   const classes = classNames(source, own.train);
   const chosen =
-    validation === undefined ? (own.test === null ? VALIDATION_SHARE : own.testPath) : validation;
+    validation === undefined ? (own.held === null ? VALIDATION_SHARE : own.heldPath) : validation;
   let train: Dataset = own.train;
-  let held: Dataset | null = null;
+  let held: OpenedPart | null = null;
   if (typeof chosen === 'string') {
     held =
-      validation === undefined ? own.test : await openValidation(source, chosen, own.train.classes ?? []);
+      validation === undefined ? own.held : await openValidation(source, chosen, own.train.classes ?? []);
   } else if (chosen !== null) {
     const order = new Random(seed, 1).permutation(train.length);
     const count = Math.max(1, Math.round(chosen * train.length));
@@ -119,22 +136,42 @@ export async function openData(source: DataSource): Promise<OpenedData> {
         `${printable(data)}: ${train.length} images are too few to keep some of them for validation; give --validation`,
       );
     }
-    held = new Subset(
-      own.train,
-      order.slice(0, count).sort((a, b) => a - b),
-    );
-    train = new Subset(
-      own.train,
-      order.slice(count).sort((a, b) => a - b),
-    );
+    const part = (indices: number[]): Dataset =>
+      new Subset(
+        own.train,
+        indices.sort((a, b) => a - b),
+      );
+    held = { dataset: part(order.slice(0, count)), from: `${percent(chosen)} of the training images` };
+    train = part(order.slice(count));
   }
   return {
     train: limited(train, limit, seed),
-    validation: held === null ? null : limited(held, limit, seed),
+    validation: held === null ? null : limited(held.dataset, limit, seed),
     chosenValidation: chosen,
     classes,
     shape: own.shape,
+    taken: [
+      ['training images', own.from],
+      ['validation images', held?.from ?? 'none'],
+      ...own.unused.map((what) => ['not used', what] as const),
+      ...leftOutOf([own.train, held?.dataset]).map((what) => ['left out', what] as const),
+    ],
   };
+}
+
+/** Files in the folders that are no images, by kind. */
+function leftOutOf(parts: readonly (Dataset | undefined)[]): string[] {
+  const kinds = new Map<string, number>();
+  for (const part of parts) {
+    if (!(part instanceof ImageFolder)) continue;
+    for (const [kind, times] of part.leftOut) kinds.set(kind, (kinds.get(kind) ?? 0) + times);
+  }
+  if (kinds.size === 0) return [];
+  const sorted = [...kinds].sort((left, right) => right[1] - left[1]);
+  const shown = sorted
+    .slice(0, 8)
+    .map(([kind, times]) => `${times.toLocaleString('en')} ${printable(kind, 20)}`);
+  return [`files: ${shown.join(', ')}${sorted.length > shown.length ? ', and others' : ''}`];
 }
 
 function limited(dataset: Dataset, limit: number | null, seed: number): Dataset {
@@ -142,66 +179,115 @@ function limited(dataset: Dataset, limit: number | null, seed: number): Dataset 
   return new Subset(dataset, new Random(seed, 2).permutation(dataset.length).slice(0, limit));
 }
 
+interface OpenedPart {
+  readonly dataset: Dataset;
+  /** How messages name it. */
+  readonly from: string;
+}
+
 interface OwnData {
   readonly train: Dataset;
-  readonly test: Dataset | null;
-  readonly testPath: string;
+  /** How messages name the training images. */
+  readonly from: string;
+  /** The data set's own images for validation, and what to open them by. */
+  readonly held: OpenedPart | null;
+  readonly heldPath: string;
+  /** What else is there. */
+  readonly unused: readonly string[];
   readonly shape: OpenedData['shape'];
 }
 
-async function openKind({ data, dataset, validation }: DataSource): Promise<OwnData> {
+async function openKind(source: DataSource): Promise<OwnData> {
+  const { data, dataset, validation } = source;
   // What is not used is not read either.
-  const wantsTest = validation === undefined;
+  const wantsHeld = validation === undefined;
   switch (dataset) {
-    case 'idx': {
-      const train = await IdxDataset.open(data);
-      const [trainFiles, testFiles] = [await findIdxFiles(data, 'train'), await findIdxFiles(data, 'test')];
-      const hasTest = trainFiles.images !== testFiles.images;
-      const test = wantsTest && hasTest ? await IdxDataset.open(testFiles, { classes: train.classes }) : null;
-      return { train, test, testPath: data, shape: train.shape };
-    }
+    case 'idx':
+      return openIdx(source, wantsHeld);
     case 'cifar10':
     case 'cifar100': {
       const kind = dataset === 'cifar10' ? Cifar10 : Cifar100;
       const train = await kind.open(data, { train: true });
-      const test = wantsTest ? await kind.open(data, { train: false }) : null;
-      return { train, test, testPath: data, shape: [3, 32, 32] };
+      const held = wantsHeld
+        ? { dataset: await kind.open(data, { train: false }), from: "the data set's own test images" }
+        : null;
+      const from = "the data set's own";
+      return { train, from, held, heldPath: data, unused: [], shape: [3, 32, 32] };
     }
-    case 'folder': {
-      const { root, beside } = await foldersOf(data);
-      const train = await ImageFolder.open(root);
-      const { classes } = train;
-      const test = wantsTest && beside !== null ? await ImageFolder.open(beside, { classes }) : null;
-      return { train, test, testPath: beside ?? data, shape: null };
-    }
+    case 'folder':
+      return openFolders(source, wantsHeld);
   }
 }
 
-/** `train` with `val` or the like beside it, or the folder itself. */
-async function foldersOf(data: string): Promise<{ root: string; beside: string | null }> {
-  const entries = await readdir(data, { withFileTypes: true });
-  const folders = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
-  if (!folders.includes('train')) return { root: data, beside: null };
-  const beside = VALIDATION_FOLDERS.find((name) => folders.includes(name));
-  return { root: path.join(data, 'train'), beside: beside === undefined ? null : path.join(data, beside) };
+async function openIdx({ data, set }: DataSource, wantsHeld: boolean): Promise<OwnData> {
+  const splits = await findIdxSplits(data, set ?? undefined);
+  const trainFiles = splits.train ?? (await findIdxFiles(data, 'train', set ?? undefined));
+  const train = await IdxDataset.open(trainFiles);
+  const heldFiles = splits.validation ?? splits.test;
+  const held =
+    wantsHeld && heldFiles !== null
+      ? {
+          dataset: await IdxDataset.open(heldFiles, { classes: train.classes }),
+          from: path.basename(heldFiles.images),
+        }
+      : null;
+  const unused = Object.values(splits).flatMap((files) =>
+    files === null || files.images === trainFiles.images || (held !== null && files === heldFiles)
+      ? []
+      : [path.basename(files.images)],
+  );
+  return { train, from: path.basename(trainFiles.images), held, heldPath: data, unused, shape: train.shape };
+}
+
+async function openFolders({ data, splits }: DataSource, wantsHeld: boolean): Promise<OwnData> {
+  const found = splits === false ? null : await findSplitFolders(data);
+  const root = found?.train ?? data;
+  const train = await ImageFolder.open(root, { split: 'none' });
+  const { classes } = train;
+  const beside = found === null ? null : (found.validation ?? found.test);
+  const shown = (folder: string): string => path.relative(path.dirname(data), folder);
+  const held =
+    wantsHeld && beside !== null
+      ? { dataset: await ImageFolder.open(beside, { classes }), from: shown(beside) }
+      : null;
+  const unused = [found?.validation, found?.test, ...(found?.others ?? [])].flatMap((folder) =>
+    folder === undefined || folder === null || (held !== null && folder === beside) ? [] : [shown(folder)],
+  );
+  return { train, from: shown(root), held, heldPath: beside ?? data, unused, shape: null };
 }
 
 /** Each must have the classes of the training images: another set would number them otherwise. */
 async function openValidation(
-  { dataset, data }: DataSource,
+  { dataset, data, set }: DataSource,
   validation: string,
   classes: readonly string[],
-): Promise<Dataset> {
+): Promise<OpenedPart> {
+  const from = path.basename(validation);
   switch (dataset) {
-    case 'idx':
-      return IdxDataset.open(validation, { train: false, classes });
+    case 'idx': {
+      const splits = await findIdxSplits(validation, set ?? undefined);
+      const own = path.resolve(validation) === path.resolve(data);
+      const files =
+        splits.validation ??
+        splits.test ??
+        (own ? null : splits.whole) ??
+        (await findIdxFiles(validation, 'test', set ?? undefined));
+      return {
+        dataset: await IdxDataset.open(files, { classes }),
+        from: path.join(from, path.basename(files.images)),
+      };
+    }
     case 'cifar10':
-      return Cifar10.open(validation, { train: false });
+      return { dataset: await Cifar10.open(validation, { train: false }), from };
     case 'cifar100':
-      return Cifar100.open(validation, { train: false });
+      return { dataset: await Cifar100.open(validation, { train: false }), from };
     case 'folder':
-      if (path.resolve(validation) !== path.resolve(data)) return ImageFolder.open(validation, { classes });
-      throw makeError('ERR_SENET_DATASET', '--validation: expected another folder than the one to train on');
+      if (path.resolve(validation) === path.resolve(data))
+        throw makeError(
+          'ERR_SENET_DATASET',
+          '--validation: expected another folder than the one to train on',
+        );
+      return { dataset: await ImageFolder.open(validation, { classes }), from };
   }
 }
 

@@ -27,6 +27,8 @@ export interface TrainingArguments {
   checkHash?: boolean;
   freeze?: string;
   dataset?: DatasetKind;
+  set?: string;
+  splits?: boolean;
   labels?: string;
   validation?: string;
   limit?: number;
@@ -68,6 +70,10 @@ export interface TrainingSettings {
   readonly command: 'train' | 'finetune';
   readonly data: string;
   readonly dataset: DatasetKind;
+  /** Of several data sets in a folder, the one that is meant; undefined in the record of an earlier version. */
+  readonly set?: string | null;
+  /** False: folders called train, test and the like are classes. */
+  readonly splits?: boolean;
   /** The file of the classes' names; their names are in `classes`. */
   readonly labels: string | null;
   /** A folder or a pair of files, a share of the training images, or none. */
@@ -133,12 +139,17 @@ export function addTrainingOptions(command: Command, kind: 'train' | 'finetune')
     .optionsGroup('Data:')
     .addOption(choice('--dataset <kind>', 'what <data> is (default: looked at)', DATASET_KINDS))
     .option(
+      '--set <name>',
+      'of several data sets in a folder of IDX files, the one that is meant, such as letters of EMNIST',
+    )
+    .option('--no-splits', 'folders called train, val, test and the like are classes, as all others')
+    .option(
       '--labels <file>',
       'names of the classes, where the data knows numbers only: a line for each, or a JSON array or object',
     )
     .option(
       '--validation <data>',
-      `data of the same kind; a share of the training images, such as ${VALIDATION_SHARE}; or none (default: the data set's own test images, a folder val, validation or test beside train, else ${VALIDATION_SHARE})`,
+      `data of the same kind; a share of the training images, such as ${VALIDATION_SHARE}; or none (default: the data set's own test images, a folder for validation or test beside the one for training, else ${VALIDATION_SHARE})`,
     )
     .option('--limit <n>', 'only the first N images of a random order, to try things out', positiveInteger)
     .option(
@@ -263,6 +274,7 @@ export function checkSameOptions(command: Command, settings: TrainingSettings): 
 
 function startedWith(settings: TrainingSettings, name: string): unknown {
   if (name === 'reduction') return settings.modelOptions.reduction ?? null;
+  if (name === 'splits') return settings.splits ?? true;
   return (settings as unknown as Record<string, unknown>)[name] ?? null;
 }
 

@@ -194,6 +194,8 @@ async function prepareNew(
   const source = {
     data: path.resolve(data),
     dataset: given.dataset ?? (await detectDataset(data)),
+    set: given.set ?? null,
+    splits: given.splits ?? true,
     validation: given.validation === undefined ? undefined : parseValidation(given.validation),
     limit: given.limit ?? null,
     seed,
@@ -228,6 +230,8 @@ async function prepareNew(
       command: kind,
       data: source.data,
       dataset: source.dataset,
+      set: source.set,
+      splits: source.splits,
       labels: given.labels === undefined ? null : path.resolve(given.labels),
       validation: opened.chosenValidation,
       limit: source.limit,
@@ -739,6 +743,7 @@ function describeRun(
   printLine(
     `${settings.model} (${parameters.toLocaleString('en')} parameters) on ${path.basename(settings.data)}: ${count(opened.train.length, 'training image')}, ${held} for validation, ${settings.classes.length} classes`,
   );
+  printTable(opened.taken.map(([what, from]) => [what, printable(from, 200)]));
   if (resumed !== null)
     printLine(
       `resumed at step ${resumed.position.step}, in epoch ${resumed.position.epoch + 1} of ${settings.epochs}`,

@@ -1,19 +1,19 @@
 /**
- * Files of a known name out of a folder or a tar archive (gzip-compressed or not), in memory. What is in them is the
- * caller's affair. Decompression runs on zlib's threads.
+ * Files of a known name and length out of a folder or a tar archive (gzip-compressed or not), in memory. What is in them
+ * is the caller's affair. Decompression runs on zlib's threads, and ends at what the data set can have.
  */
-import { constants, createReadStream } from 'node:fs';
-import { open, readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { pipeline } from 'node:stream/promises';
-import { createGunzip } from 'node:zlib';
 
 import { printable } from '../checkpoint/problems';
 import { isSenetError, makeError } from '../errors';
 import { abortError } from '../tensor/abort';
+import { beginsAsGzip, readPieces } from './gzip';
 
-/** Of one file, and of all of an archive when unpacked, at most. */
-const MAX_BYTES = 1024 ** 3;
+/** What an archive may hold beside the files of its data set: a text about it, a page. */
+const OTHER_BYTES = 16 * 1024 * 1024;
+/** Names of what was seen, for a message. */
+const MAX_SEEN = 100;
 
 export interface FoundFile {
   /** How messages name it: its path, or the archive's and the name inside. */
@@ -24,7 +24,7 @@ export interface FoundFile {
 export interface FoundFiles {
   /** By base name. */
   readonly files: ReadonlyMap<string, FoundFile>;
-  /** Names of everything that is there, for messages. */
+  /** Names of what is there, for messages. */
   readonly seen: readonly string[];
 }
 
@@ -32,22 +32,24 @@ export interface FoundFiles {
  * Reads the wanted files that are there.
  *
  * @param source - a folder, in which and in whose `subfolders` the files are looked for, or an archive
- * @param wanted - base names
+ * @param limits - base name and most bytes of every file that the data set has
+ * @param wanted - those of them that are read
  * @throws (rejects) ERR_SENET_DATA_FORMAT (no archive, damaged, too large), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE,
  *   ERR_SENET_ABORTED
  */
 export async function readWanted(
   source: string,
   subfolders: readonly string[],
+  limits: ReadonlyMap<string, number>,
   wanted: ReadonlySet<string>,
   signal?: AbortSignal,
 ): Promise<FoundFiles> {
   const label = printable(source, 1000);
   try {
     const stats = await stat(source);
-    if (stats.isDirectory()) return await readFolder(source, subfolders, wanted, signal);
+    if (stats.isDirectory()) return await readFolder(source, subfolders, limits, wanted, signal);
     if (!stats.isFile()) throw makeError('ERR_SENET_FILE', `${label}: expected a folder or an archive`);
-    return await readArchive(source, label, wanted, signal);
+    return await readArchive(source, label, limits, wanted, signal);
   } catch (cause) {
     if (isSenetError(cause)) throw cause;
     if (signal?.aborted === true) throw abortError(signal);
@@ -70,6 +72,7 @@ export async function readWanted(
 async function readFolder(
   folder: string,
   subfolders: readonly string[],
+  limits: ReadonlyMap<string, number>,
   wanted: ReadonlySet<string>,
   signal: AbortSignal | undefined,
 ): Promise<FoundFiles> {
@@ -81,14 +84,14 @@ async function readFolder(
       if (sub === '.') throw cause;
       return [];
     });
-    seen.push(...names);
+    seen.push(...names.slice(0, MAX_SEEN));
     for (const name of names) {
       if (!wanted.has(name) || files.has(name)) continue;
       const file = path.join(place, name);
       const label = printable(file, 1000);
       const stats = await stat(file);
       if (!stats.isFile()) continue;
-      if (stats.size > MAX_BYTES) throw tooLarge(label, stats.size);
+      checkLength(label, stats.size, limits.get(name));
       const options = signal === undefined ? {} : { signal };
       files.set(name, { label, bytes: await readFile(file, options) });
     }
@@ -99,6 +102,7 @@ async function readFolder(
 async function readArchive(
   archive: string,
   label: string,
+  limits: ReadonlyMap<string, number>,
   wanted: ReadonlySet<string>,
   signal: AbortSignal | undefined,
 ): Promise<FoundFiles> {
@@ -111,52 +115,44 @@ async function readArchive(
   const parser = new Parser({
     strict: true,
     filter: (name, entry) => {
-      seen.push(path.posix.basename(name));
-      return 'type' in entry && entry.type === 'File' && wanted.has(path.posix.basename(name));
+      const base = path.posix.basename(name);
+      if (seen.length < MAX_SEEN) seen.push(base);
+      return 'type' in entry && entry.type === 'File' && wanted.has(base) && !files.has(base);
     },
     onReadEntry: (entry) => {
       const name = path.posix.basename(entry.path);
+      const inside = `${label}: ${printable(entry.path)}`;
       const chunks: Buffer[] = [];
-      entry.on('data', (chunk: Buffer) => chunks.push(chunk));
-      entry.on('end', () => {
-        const inside = `${label}: ${printable(entry.path)}`;
-        if (!files.has(name)) files.set(name, { label: inside, bytes: Buffer.concat(chunks) });
-      });
+      try {
+        checkLength(inside, entry.size, limits.get(name));
+      } catch (error) {
+        problem ??= error;
+      }
+      entry.on('data', (chunk: Buffer) => problem === undefined && chunks.push(chunk));
+      entry.on('end', () => files.set(name, { label: inside, bytes: Buffer.concat(chunks) }));
     },
   });
   const ended = new Promise<void>((resolve) => parser.on('end', resolve));
   parser.on('error', (error: unknown) => (problem ??= error));
+  const most = [...limits.values()].reduce((sum, bytes) => sum + bytes, OTHER_BYTES);
   let total = 0;
-  const consume = async (chunks: AsyncIterable<Buffer>): Promise<void> => {
-    for await (const chunk of chunks) {
-      total += chunk.length;
-      if (total > MAX_BYTES) throw tooLarge(label, total);
-      parser.write(chunk);
-      if (problem !== undefined) throw problem as Error;
-    }
+  const take = (piece: Buffer): void => {
+    total += piece.length;
+    checkLength(`${label}: unpacked`, total, most);
+    parser.write(piece);
+    if (problem !== undefined) throw problem as Error;
   };
-  const options = signal === undefined ? {} : { signal };
-  if (await isGzip(archive)) await pipeline(createReadStream(archive), createGunzip(), consume, options);
-  else await pipeline(createReadStream(archive), consume, options);
+  await readPieces(archive, await beginsAsGzip(archive), take, signal);
   parser.end();
   if (problem === undefined) await ended;
   if (problem !== undefined) throw problem as Error;
   return { files, seen };
 }
 
-async function isGzip(file: string): Promise<boolean> {
-  const handle = await open(file, constants.O_RDONLY);
-  try {
-    const { buffer, bytesRead } = await handle.read(Buffer.alloc(2), 0, 2, 0);
-    return bytesRead === 2 && buffer[0] === 0x1f && buffer[1] === 0x8b;
-  } finally {
-    await handle.close();
-  }
-}
-
-function tooLarge(label: string, bytes: number): Error {
-  return makeError(
+function checkLength(label: string, bytes: number, most = 0): void {
+  if (bytes <= most) return;
+  throw makeError(
     'ERR_SENET_DATA_FORMAT',
-    `${label}: expected at most ${MAX_BYTES} bytes, found ${bytes} or more`,
+    `${label}: too large: expected at most ${most} bytes, as the data set has, found ${bytes} or more`,
   );
 }

@@ -41,6 +41,10 @@ interface Layout {
 }
 
 const PIXELS = 3 * 32 * 32;
+/** Of a file with the names of the classes. */
+const MAX_NAMES_BYTES = 64 * 1024;
+/** Pickles of the first protocols write a byte above 127 as two, and each file name and label beside the pixels. */
+const PICKLED = 2;
 
 const CIFAR10: Layout = {
   name: 'CIFAR-10',
@@ -120,7 +124,7 @@ async function read(
   const binary = python.map((name) => `${name}.bin`);
   const { namesFile } = layout;
   const wanted = new Set([...python, ...binary, namesFile.binary, namesFile.python]);
-  const found = await readWanted(source, layout.folders, wanted, signal);
+  const found = await readWanted(source, layout.folders, limitsOf(layout), wanted, signal);
   const isBinary = binary.some((name) => found.files.has(name));
   const files = (isBinary ? binary : python).map((name) => fileOf(found, name, source, layout));
   const records = layout.recordsOfFile(part);
@@ -133,6 +137,23 @@ async function read(
   }
   const classes = isBinary ? namesFromText(found, layout) : await namesFromPickle(found, layout);
   return [pixels, labels, [3, 32, 32], classes];
+}
+
+/** Most bytes of each file of the data set. */
+function limitsOf(layout: Layout): ReadonlyMap<string, number> {
+  const limits = new Map([
+    [layout.namesFile.binary, MAX_NAMES_BYTES],
+    [layout.namesFile.python, MAX_NAMES_BYTES],
+  ]);
+  for (const part of ['train', 'test'] as const) {
+    const records = layout.recordsOfFile(part);
+    for (const name of layout[part]) {
+      // Too long by a little is said of the file's contents.
+      limits.set(`${name}.bin`, records * (layout.labelBytes + PIXELS) + MAX_NAMES_BYTES);
+      limits.set(name, records * PIXELS * PICKLED);
+    }
+  }
+  return limits;
 }
 
 function fileOf(found: FoundFiles, name: string, source: string, layout: Layout): FoundFile {

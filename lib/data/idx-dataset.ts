@@ -2,13 +2,15 @@
 import { stat } from 'node:fs/promises';
 
 import { makeError } from '../errors';
-import { checkBoolean, checkOptions, describe } from '../tensor/options';
+import { checkBoolean, checkOptions, checkString, describe } from '../tensor/options';
 import { PixelDataset } from './dataset';
-import { findIdxFiles, readIdxDataset } from './idx';
+import { findIdxFiles, readIdxDataset, type IdxFiles } from './idx';
 
 export interface IdxDatasetOptions {
   /** Of a folder with both: the training set, or the test set. Default true. */
   train?: boolean;
+  /** Of several data sets in a folder the one whose name has these words, such as 'letters' of EMNIST. */
+  set?: string;
   /** Names of the classes. Default the numbers, as many as there are labels. */
   classes?: readonly string[];
 }
@@ -17,16 +19,19 @@ export interface IdxDatasetOptions {
 export class IdxDataset extends PixelDataset {
   /**
    * @param source - a folder with files such as train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz, or both paths
-   * @throws (rejects) ERR_SENET_DATA_FORMAT (no IDX files, truncated, counts that differ), ERR_SENET_DATASET (no images),
+   * @throws (rejects) ERR_SENET_DATA_FORMAT (no IDX files, truncated, counts that differ), ERR_SENET_DATASET (no images; a
+   *   folder of several data sets without `set`),
    *   ERR_SENET_LABELS (a label without a class), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE
    */
   static async open(
     source: string | { images: string; labels: string },
     options?: IdxDatasetOptions,
   ): Promise<IdxDataset> {
-    const { train = true, classes } = checkOptions(options, ['train', 'classes'], 'IdxDataset.open');
+    const given = checkOptions(options, ['train', 'set', 'classes'], 'IdxDataset.open');
+    const { train = true, set, classes } = given;
     checkBoolean(train, 'IdxDataset.open: train');
-    const files = await filesOf(source, train);
+    if (set !== undefined) checkString(set, 'IdxDataset.open: set');
+    const files = await filesOf(source, train, set);
     const { images, labels, count, height, width } = await readIdxDataset(files.images, files.labels);
     if (count === 0) throw makeError('ERR_SENET_DATASET', `${files.images}: holds no images`);
     const largest = labels.reduce((most, label) => Math.max(most, label), 0);
@@ -38,7 +43,8 @@ export class IdxDataset extends PixelDataset {
 async function filesOf(
   source: string | { images: string; labels: string },
   train: boolean,
-): Promise<{ images: string; labels: string }> {
+  set: string | undefined,
+): Promise<IdxFiles> {
   if (typeof source === 'string') {
     const stats = await stat(source).catch(() => undefined);
     if (stats?.isFile() === true) {
@@ -47,7 +53,7 @@ async function filesOf(
         `${source}: expected a folder, or { images, labels } with both files`,
       );
     }
-    return findIdxFiles(source, train ? 'train' : 'test');
+    return findIdxFiles(source, train ? 'train' : 'test', set);
   }
   if (typeof source?.images === 'string' && typeof source.labels === 'string') return source;
   throw makeError(

@@ -2,19 +2,17 @@
  * The IDX format of MNIST and its relatives: a magic number with element type and rank, the sizes, the elements, all
  * big-endian; gzip-compressed or not (http://yann.lecun.com/exdb/mnist/). Needs no native build.
  */
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { promisify } from 'node:util';
-import { gunzip } from 'node:zlib';
 
 import { printable } from '../checkpoint/problems';
 import { isUint8Array } from '../brands';
 import { makeError } from '../errors';
 import { checkString } from '../tensor/options';
+import { beginsAsGzip, MAX_EXPANSION, readPieces } from './gzip';
+import { splitOf, type Split } from './splits';
 
-const decompress = promisify(gunzip);
-
-/** Length of the file, and of its contents when unpacked, at most. */
+/** Of an array's data, at most. */
 const MAX_BYTES = 1024 ** 3;
 const MAX_RANK = 8;
 
@@ -26,8 +24,15 @@ export interface IdxArray {
   readonly data: IdxElements;
 }
 
+interface Element {
+  readonly bytes: number;
+  readonly make: (buffer: ArrayBuffer) => IdxElements;
+}
+
+const BYTES = 0x08;
+const INTEGERS = 0x0c;
 /** Magic number's third byte -> how to read. */
-const ELEMENTS: Readonly<Record<number, { bytes: number; make: (buffer: ArrayBuffer) => IdxElements }>> = {
+const ELEMENTS: Readonly<Record<number, Element>> = {
   0x08: { bytes: 1, make: (buffer) => new Uint8Array(buffer) },
   0x09: { bytes: 1, make: (buffer) => new Int8Array(buffer) },
   0x0b: { bytes: 2, make: (buffer) => new Int16Array(buffer) },
@@ -42,53 +47,125 @@ const ELEMENTS: Readonly<Record<number, { bytes: number; make: (buffer: ArrayBuf
  * @throws (rejects) ERR_SENET_DATA_FORMAT (no IDX file, truncated, too long), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE
  */
 export async function readIdx(file: string): Promise<IdxArray> {
-  const label = printable(checkString(file, 'readIdx: file'), 1000);
-  let bytes = await readDataFile(file, label);
-  if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
-    try {
-      bytes = await decompress(bytes, { maxOutputLength: MAX_BYTES });
-    } catch (cause) {
-      throw formatError(label, `damaged or truncated gzip data (${(cause as Error).message})`, cause);
-    }
-  }
-  return parseIdx(bytes, label);
+  return readArray(checkString(file, 'readIdx: file'), () => undefined);
 }
 
-function parseIdx(bytes: Buffer, label: string): IdxArray {
-  const element = ELEMENTS[bytes[2] ?? 0];
-  const rank = bytes[3] ?? 0;
-  if (
-    bytes.length < 4 ||
-    bytes[0] !== 0 ||
-    bytes[1] !== 0 ||
-    element === undefined ||
-    rank < 1 ||
-    rank > MAX_RANK
-  ) {
-    const magic = bytes.subarray(0, 4).toString('hex');
-    throw formatError(
-      label,
+/** @param checkShape - throws for an array that is not wanted, before there is room for it */
+async function readArray(
+  file: string,
+  checkShape: (shape: readonly number[], type: number) => void,
+): Promise<IdxArray> {
+  const label = printable(file, 1000);
+  const size = await checkDataFile(file, label);
+  const packed = await isGzip(file, label);
+  const array = new ArrayReader(label, size, packed, checkShape);
+  try {
+    await readPieces(file, packed, (piece) => array.take(piece));
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code?.startsWith('Z_') === true)
+      throw formatError(label, `damaged or truncated gzip data (${message})`, cause);
+    throw fileError(label, cause);
+  }
+  return array.finish();
+}
+
+/** Takes the bytes of a file as they come; never more than its header says, nor than the file can hold. */
+class ArrayReader {
+  #header = Buffer.alloc(0);
+  #shape: number[] | undefined;
+  #element = ELEMENTS[0x08] as Element;
+  #data = new Uint8Array();
+  #length = 0;
+
+  constructor(
+    readonly label: string,
+    readonly fileSize: number,
+    readonly packed: boolean,
+    readonly checkShape: (shape: readonly number[], type: number) => void,
+  ) {}
+
+  take(piece: Buffer): void {
+    const rest = this.#shape === undefined ? this.#readHeader(piece) : piece;
+    if (this.#shape === undefined) return;
+    if (this.#length + rest.length > this.#data.length)
+      throw this.#wrongLength('too long', this.#shape, `${this.#length + rest.length} or more`);
+    this.#data.set(rest, this.#length);
+    this.#length += rest.length;
+  }
+
+  finish(): IdxArray {
+    const shape = this.#shape;
+    if (shape === undefined) throw this.#noHeader();
+    if (this.#length < this.#data.length) throw this.#wrongLength('truncated', shape, String(this.#length));
+    const { bytes, make } = this.#element;
+    // Memory of its own: aligned to its elements, and swapped in place.
+    const data = Buffer.from(this.#data.buffer);
+    if (bytes === 2) data.swap16();
+    if (bytes === 4) data.swap32();
+    if (bytes === 8) data.swap64();
+    return { shape, data: make(data.buffer) };
+  }
+
+  /** What of a chunk comes after the header. */
+  #readHeader(chunk: Buffer): Buffer {
+    this.#header = Buffer.concat([this.#header, chunk]);
+    const header = this.#header;
+    if (header.length < 4) return Buffer.alloc(0);
+    const [type, rank] = [header[2] ?? 0, header[3] ?? 0];
+    const element = ELEMENTS[type];
+    if (header[0] !== 0 || header[1] !== 0 || element === undefined || rank < 1 || rank > MAX_RANK)
+      throw this.#noHeader();
+    const start = 4 + 4 * rank;
+    if (header.length < start) return Buffer.alloc(0);
+    const shape = Array.from({ length: rank }, (_, axis) => header.readUInt32BE(4 + 4 * axis));
+    this.checkShape(shape, type);
+    const expected = shape.reduce((product, size) => product * size, element.bytes);
+    const most = this.packed ? this.fileSize * MAX_EXPANSION : this.fileSize - start;
+    if (expected > most)
+      throw this.#wrongLength('truncated', shape, this.packed ? `at most ${most}` : String(most), expected);
+    if (expected > MAX_BYTES)
+      throw formatError(
+        this.label,
+        `${shape.join(' x ')} is too large: ${MAX_BYTES} bytes of data at most are read`,
+      );
+    this.#shape = shape;
+    this.#element = element;
+    this.#data = new Uint8Array(expected);
+    return header.subarray(start);
+  }
+
+  #wrongLength(
+    problem: string,
+    shape: readonly number[],
+    found: string,
+    expected = this.#data.length,
+  ): Error {
+    return formatError(
+      this.label,
+      `${problem}: ${shape.join(' x ')} needs ${expected} bytes of data, found ${found}`,
+    );
+  }
+
+  #noHeader(): Error {
+    const magic = this.#header.subarray(0, 4).toString('hex');
+    const rank = this.#header[3] ?? 0;
+    if (
+      this.#header.length >= 4 &&
+      magic.startsWith('0000') &&
+      ELEMENTS[this.#header[2] ?? 0] &&
+      rank >= 1 &&
+      rank <= MAX_RANK
+    )
+      return formatError(
+        this.label,
+        `truncated: the header has ${4 + 4 * rank} bytes, the file ${this.#header.length}`,
+      );
+    return formatError(
+      this.label,
       `expected an IDX file (magic number 0000 08 03 or the like), it begins with '${magic}'`,
     );
   }
-  const start = 4 + 4 * rank;
-  if (bytes.length < start)
-    throw formatError(label, `truncated: the header has ${start} bytes, the file ${bytes.length}`);
-  const shape = Array.from({ length: rank }, (_, axis) => bytes.readUInt32BE(4 + 4 * axis));
-  const expected = shape.reduce((product, size) => product * size, element.bytes);
-  if (bytes.length - start !== expected) {
-    const problem = bytes.length - start < expected ? 'truncated' : 'too long';
-    throw formatError(
-      label,
-      `${problem}: ${shape.join(' x ')} needs ${expected} bytes of data, found ${bytes.length - start}`,
-    );
-  }
-  // A copy of its own memory: aligned to its elements, and swapped in place.
-  const data = Buffer.from(new Uint8Array(bytes.subarray(start)).buffer);
-  if (element.bytes === 2) data.swap16();
-  if (element.bytes === 4) data.swap32();
-  if (element.bytes === 8) data.swap64();
-  return { shape, data: element.make(data.buffer) };
 }
 
 /** Images with their labels. */
@@ -107,75 +184,184 @@ export interface LabelledImages {
  * @throws (rejects) as `readIdx`, and ERR_SENET_DATA_FORMAT if a file holds something else or the counts differ
  */
 export async function readIdxDataset(imagesFile: string, labelsFile: string): Promise<LabelledImages> {
-  const [images, labels] = await Promise.all([readIdx(imagesFile), readIdx(labelsFile)]);
-  const [count = 0, height = 0, width = 0] = images.shape;
-  if (images.shape.length !== 3 || !isUint8Array(images.data) || height < 1 || width < 1) {
+  const images = await readArray(imagesFile, (shape, type) => {
+    if (shape.length === 3 && type === BYTES && shape.slice(1).every((side) => side > 0)) return;
     throw formatError(
       printable(imagesFile),
-      `expected images (bytes, count x height x width), found ${images.shape.join(' x ')}`,
+      `expected images (bytes, count x height x width), found ${shape.join(' x ')}`,
     );
-  }
-  if (labels.shape.length !== 1 || !isUint8Array(labels.data)) {
+  });
+  const [count = 0, height = 0, width = 0] = images.shape;
+  const labels = await readArray(labelsFile, (shape, type) => {
+    // QMNIST has eight numbers for each image, the class first.
+    const fits =
+      (shape.length === 1 && type === BYTES) || (shape.length === 2 && shape[1] === 8 && type === INTEGERS);
+    if (!fits) {
+      throw formatError(
+        printable(labelsFile),
+        `expected labels (bytes, one for each image), found ${shape.join(' x ')}`,
+      );
+    }
+    if (shape[0] === count) return;
     throw formatError(
       printable(labelsFile),
-      `expected labels (bytes, one for each image), found ${labels.shape.join(' x ')}`,
+      `expected ${count} labels, as many as there are images, found ${shape[0]}`,
     );
-  }
-  if (labels.data.length !== count) {
-    throw formatError(
-      printable(labelsFile),
-      `expected ${count} labels, as many as there are images, found ${labels.data.length}`,
-    );
-  }
-  return { images: images.data, labels: labels.data, count, height, width };
+  });
+  return { images: images.data as Uint8Array, labels: toClasses(labels, labelsFile), count, height, width };
+}
+
+function toClasses({ data, shape }: IdxArray, file: string): Uint8Array {
+  if (isUint8Array(data)) return data;
+  const columns = shape[1] ?? 1;
+  return Uint8Array.from({ length: shape[0] ?? 0 }, (_, row) => {
+    const label = data[row * columns] ?? -1;
+    if (label >= 0 && label <= 255) return label;
+    throw formatError(printable(file), `image ${row} has the label ${label}: expected 0 to 255`);
+  });
+}
+
+/** A file of images and the file of its labels. */
+export interface IdxFiles {
+  readonly images: string;
+  readonly labels: string;
+}
+
+/** The files of one data set in a folder, by what their names say. `whole`: names that say nothing. */
+export type IdxSplits = Readonly<Record<Split | 'whole', IdxFiles | null>>;
+
+/** `train-images-idx3-ubyte.gz`, `emnist-letters-test-labels-idx1-ubyte`, `k49-train-imgs.idx`: what a name says. */
+function readName(
+  name: string,
+): { kind: 'images' | 'labels'; split: Split | 'whole'; set: string } | undefined {
+  const plain = name.replace(/\.gz$/i, '');
+  const kind = /labels?|lbls?/i.test(plain) ? 'labels' : /images?|imgs?/i.test(plain) ? 'images' : undefined;
+  if (kind === undefined || !/idx|ubyte/i.test(plain)) return undefined;
+  const { split = 'whole', rest } = splitOf(plain.replace(/idx\d*/i, ' '));
+  return { kind, split, set: rest.filter((word) => !FORMAT_WORDS.test(word)).join('-') };
+}
+
+const FORMAT_WORDS = /^(images?|imgs?|labels?|lbls?|ubyte|byte|int)$/;
+
+/** Whether a name is that of an IDX file of images. */
+export function isIdxName(name: string): boolean {
+  return readName(name)?.kind === 'images';
 }
 
 /**
- * The images and labels files in a folder: those of the test set (`t10k-`, `test-`) if there are several, or of the
- * training set (`train-`).
+ * What the IDX files of a folder are.
  *
- * @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE
+ * @param set - of several data sets in a folder the one whose name has these words: 'letters' of EMNIST's
+ * @throws (rejects) ERR_SENET_DATASET (several data sets, or several files for one part of it), ERR_SENET_FILE_NOT_FOUND,
+ *   ERR_SENET_FILE
  */
-export async function findIdxFiles(
-  folder: string,
-  part: 'test' | 'train' = 'test',
-): Promise<{ images: string; labels: string }> {
+export async function findIdxSplits(folder: string, set?: string): Promise<IdxSplits> {
   let names: string[];
   try {
     names = (await readdir(folder)).sort();
   } catch (cause) {
-    throw fileError(printable(folder), cause);
+    throw fileError(printable(folder, 1000), cause);
   }
-  const candidates = names.filter((name) => /images.*idx3/.test(name));
-  const ofTest = (name: string): boolean => /^(t10k|test)/.test(name);
-  const images =
-    part === 'test'
-      ? (candidates.find(ofTest) ?? candidates[0])
-      : (candidates.find((name) => name.startsWith('train')) ?? candidates.find((name) => !ofTest(name)));
-  const labels = images?.replace('images', 'labels').replace('idx3', 'idx1');
-  const found = names.find((name) => name.replace(/\.gz$/, '') === labels?.replace(/\.gz$/, ''));
-  if (images === undefined || found === undefined) {
-    const example = part === 'test' ? 't10k' : 'train';
+  const place = printable(folder, 1000);
+  const files = names.flatMap((name) => {
+    // Unpacked and still packed it is the same.
+    const twice = /\.gz$/i.test(name) && names.includes(name.slice(0, -3));
+    const said = twice ? undefined : readName(name);
+    return said === undefined ? [] : [{ name, ...said }];
+  });
+  const isWanted = wantedSet(set, [...new Set(files.map((file) => file.set))], place);
+  const images = files.filter((file) => file.kind === 'images' && isWanted(file.set));
+  const sets = [...new Set(images.map((file) => file.set).filter(Boolean))];
+  if (sets.length > 1) {
     throw makeError(
-      'ERR_SENET_FILE_NOT_FOUND',
-      `${printable(folder)}: expected IDX files such as ${example}-images-idx3-ubyte.gz and ${example}-labels-idx1-ubyte.gz`,
+      'ERR_SENET_DATASET',
+      `${place}: found several data sets: ${sets.slice(0, 10).join(', ')}; say which (option set, --set ${sets[0]})`,
     );
   }
-  return { images: path.join(folder, images), labels: path.join(folder, found) };
-}
-
-async function readDataFile(file: string, label: string): Promise<Buffer> {
-  try {
-    const stats = await stat(file);
-    if (!stats.isFile()) {
+  const result: Record<Split | 'whole', IdxFiles | null> = {
+    train: null,
+    validation: null,
+    test: null,
+    whole: null,
+  };
+  for (const { name, split, set: own } of images) {
+    const labels = files.filter((file) => file.kind === 'labels' && file.split === split && file.set === own);
+    const [first] = labels;
+    if (first === undefined) continue;
+    if (result[split] !== null || labels.length > 1) {
+      const several = [...images, ...labels]
+        .filter((file) => file.split === split)
+        .map((file) => printable(file.name));
       throw makeError(
-        'ERR_SENET_FILE',
-        `${label}: expected an IDX file, found ${stats.isDirectory() ? 'a folder' : 'no regular file'}`,
+        'ERR_SENET_DATASET',
+        `${place}: several files may be for ${split === 'train' ? 'training' : split}: ${several.slice(0, 6).join(', ')}; give the paths of images and labels`,
       );
     }
-    if (stats.size > MAX_BYTES)
-      throw formatError(label, `expected at most ${MAX_BYTES} bytes, found ${stats.size}`);
-    return await readFile(file);
+    result[split] = { images: path.join(folder, name), labels: path.join(folder, first.name) };
+  }
+  return result;
+}
+
+/** Whether a data set's name is the one asked for: that name itself, or all of its words. */
+function wantedSet(
+  set: string | undefined,
+  sets: readonly string[],
+  place: string,
+): (name: string) => boolean {
+  if (set === undefined) return () => true;
+  const words = splitOf(set).rest;
+  const exact = words.join('-');
+  if (sets.includes(exact)) return (name) => name === exact;
+  const isWanted = (name: string): boolean => words.every((word) => name.split('-').includes(word));
+  if (words.length > 0 && sets.some(isWanted)) return isWanted;
+  throw makeError(
+    'ERR_SENET_DATASET',
+    `${place}: no data set '${printable(set)}' (found ${sets.filter(Boolean).join(', ') || 'none with a name'})`,
+  );
+}
+
+/**
+ * The images and labels files of a folder for training or for test; files whose names say neither serve for both.
+ *
+ * @param set - as of `findIdxSplits`
+ * @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_DATASET, ERR_SENET_FILE
+ */
+export async function findIdxFiles(
+  folder: string,
+  part: 'test' | 'train' = 'test',
+  set?: string,
+): Promise<IdxFiles> {
+  const splits = await findIdxSplits(folder, set);
+  const files = splits[part] ?? splits.whole;
+  if (files !== null) return files;
+  const example = part === 'test' ? 't10k' : 'train';
+  const found = Object.values(splits).flatMap((other) =>
+    other === null ? [] : [path.basename(other.images)],
+  );
+  throw makeError(
+    'ERR_SENET_FILE_NOT_FOUND',
+    `${printable(folder, 1000)}: expected IDX files such as ${example}-images-idx3-ubyte.gz and ${example}-labels-idx1-ubyte.gz` +
+      (found.length === 0 ? '' : `, found only ${found.map((name) => printable(name)).join(', ')}`),
+  );
+}
+
+/** Its size. */
+async function checkDataFile(file: string, label: string): Promise<number> {
+  try {
+    const stats = await stat(file);
+    if (stats.isFile()) return stats.size;
+    throw makeError(
+      'ERR_SENET_FILE',
+      `${label}: expected an IDX file, found ${stats.isDirectory() ? 'a folder' : 'no regular file'}`,
+    );
+  } catch (cause) {
+    throw fileError(label, cause);
+  }
+}
+
+async function isGzip(file: string, label: string): Promise<boolean> {
+  try {
+    return await beginsAsGzip(file);
   } catch (cause) {
     throw fileError(label, cause);
   }

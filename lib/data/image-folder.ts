@@ -12,6 +12,7 @@ import { checkBoolean, checkInteger, checkOptions, checkString, describe } from 
 import { openImage } from '../vision/decode';
 import { toPixels } from '../vision/preprocessing';
 import type { Dataset, GetOptions, Sample } from './dataset';
+import { findSplitFolders } from './splits';
 
 export interface ImageFolderOptions {
   /** Endings of the files that count, in any case. Default those of the formats that can be decoded. */
@@ -23,6 +24,12 @@ export interface ImageFolderOptions {
   classes?: readonly string[];
   /** Takes class folders without images. Default false: they are an error. */
   allowEmpty?: boolean;
+  /**
+   * Of a folder with folders for training, validation and test (`train`, `Testing`, `seg_val` and the like), the one that
+   * is meant; 'none' if folders of such names are classes like others. Default: such a folder is an error that names its
+   * parts, unless `classes` are given.
+   */
+  split?: 'train' | 'validation' | 'test' | 'none';
 }
 
 /** An image file and its class. */
@@ -31,16 +38,19 @@ export interface ImageFile {
   readonly label: number;
 }
 
-/** Endings of what decodes. */
-const EXTENSIONS = ['.jpg', '.jpeg', '.png', '.webp', '.avif', '.gif', '.tif', '.tiff'];
-/** Folders inside each other; links may form circles. */
-const MAX_DEPTH = 32;
+/** Endings of what decodes: torchvision's, and three more. */
+const EXTENSIONS = [
+  ...['.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp'],
+  ...['.avif', '.gif', '.pbm'],
+];
+const SPLITS = ['train', 'validation', 'test', 'none'] as const;
 
 /**
  * Pictures in a folder for each class, at any depth: `root/cat/1.jpg`, `root/dog/summer/2.png`.
  *
  * Images are uint8, 3 x height x width, of the files' own sizes. As torchvision's, but for hidden files and folders,
- * which do not count, and links that form a circle.
+ * which do not count, and links: a class may be one, and inside a class each folder counts once, under the first of its
+ * names, where Python follows links in every way there is, and without end in a circle.
  */
 export class ImageFolder implements Dataset {
   readonly root: string;
@@ -48,8 +58,19 @@ export class ImageFolder implements Dataset {
   readonly classToIdx: ReadonlyMap<string, number>;
   /** Sorted by class, then by path. */
   readonly samples: readonly ImageFile[];
+  /**
+   * How many files were not taken, by kind: an ending such as '.txt' in lower case, 'no ending', 'hidden' (folders too),
+   * 'link to nothing', 'seen before' (a folder by another link).
+   */
+  readonly leftOut: ReadonlyMap<string, number>;
 
-  private constructor(root: string, classes: readonly string[], samples: readonly ImageFile[]) {
+  private constructor(
+    root: string,
+    classes: readonly string[],
+    samples: readonly ImageFile[],
+    leftOut: ReadonlyMap<string, number>,
+  ) {
+    this.leftOut = leftOut;
     this.root = root;
     this.classes = classes;
     this.classToIdx = new Map(classes.map((name, label) => [name, label]));
@@ -60,20 +81,24 @@ export class ImageFolder implements Dataset {
    * Lists the images of a folder; none is opened.
    *
    * @throws (rejects) ERR_SENET_DATASET (no class folders, only one, a class without images, a folder that is not among
-   *   `classes`), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE (no folder, no permission), ERR_SENET_ARG_TYPE
+   *   `classes`, folders for training and test without `split`, or without the one that is asked for), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE (no folder, no permission), ERR_SENET_ARG_TYPE
    */
   static async open(root: string, options?: ImageFolderOptions): Promise<ImageFolder> {
-    const label = printable(checkString(root, 'ImageFolder.open: root'), 1000);
-    const checked = checkOptions(options, ['extensions', 'classes', 'allowEmpty'], 'ImageFolder.open');
+    checkString(root, 'ImageFolder.open: root');
+    const checked = checkOptions(
+      options,
+      ['extensions', 'classes', 'allowEmpty', 'split'],
+      'ImageFolder.open',
+    );
     const extensions = checkNames(checked.extensions ?? EXTENSIONS, 'extensions').map((ending) => {
       const lower = ending.toLowerCase();
       return lower.startsWith('.') ? lower : `.${lower}`;
     });
     const allowEmpty = checkBoolean(checked.allowEmpty ?? false, 'ImageFolder.open: allowEmpty');
-    const folders: string[] = [];
-    for (const name of await namesIn(root)) {
-      if ((await kindOf(path.join(root, name))) === 'folder') folders.push(name);
-    }
+    const place = await placeOf(root, checked.split, checked.classes !== undefined);
+    const label = printable(place, 1000);
+    const found = new Finder(extensions);
+    const folders = await found.folders(place);
     const classes = checked.classes === undefined ? folders : checkNames(checked.classes, 'classes');
     const fail = (problem: string): never => {
       throw makeError('ERR_SENET_DATASET', `${label}: ${problem}`);
@@ -86,7 +111,7 @@ export class ImageFolder implements Dataset {
     if (unknown !== undefined) fail(`the folder '${printable(unknown)}' is none of the classes given`);
     const samples: ImageFile[] = [];
     for (const [index, name] of classes.entries()) {
-      const files = folders.includes(name) ? await imagesIn(path.join(root, name), extensions, [], 0) : [];
+      const files = folders.includes(name) ? await found.images(path.join(place, name)) : [];
       // With classes given, this may be a part of the data that lacks one.
       if (files.length === 0 && !allowEmpty && (checked.classes === undefined || folders.includes(name))) {
         fail(`the class '${printable(name)}' has no images (${extensions.join(', ')})`);
@@ -94,7 +119,7 @@ export class ImageFolder implements Dataset {
       for (const file of files) samples.push({ file, label: index });
     }
     if (samples.length === 0) fail(`no class has images (${extensions.join(', ')})`);
-    return new ImageFolder(root, classes, samples);
+    return new ImageFolder(place, classes, samples, found.leftOut);
   }
 
   get length(): number {
@@ -128,36 +153,109 @@ function refuseAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw abortError(signal);
 }
 
-/** Images below a folder, sorted as Python sorts: by code points. */
-async function imagesIn(
-  folder: string,
-  extensions: readonly string[],
-  above: readonly string[],
-  depth: number,
-): Promise<string[]> {
-  const place = await realpath(folder);
-  if (above.includes(place) || depth > MAX_DEPTH) return [];
-  const files: string[] = [];
-  const folders: string[] = [];
-  for (const name of await namesIn(folder)) {
-    const full = path.join(folder, name);
-    const kind = await kindOf(full);
-    if (kind === 'folder') folders.push(full);
-    else if (kind === 'file' && extensions.includes(path.extname(name).toLowerCase())) files.push(full);
+/** The folder with the classes. */
+async function placeOf(
+  root: string,
+  split: ImageFolderOptions['split'],
+  classesGiven: boolean,
+): Promise<string> {
+  if (split !== undefined && !SPLITS.includes(split)) {
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `ImageFolder.open: split: expected ${SPLITS.join(', ')}, got ${describe(split)}`,
+    );
   }
-  for (const inner of folders) {
-    for (const file of await imagesIn(inner, extensions, [...above, place], depth + 1)) files.push(file);
+  if (split === 'none' || (split === undefined && classesGiven)) return root;
+  const label = printable(root, 1000);
+  const splits = await findSplitFolders(root);
+  if (splits === null && split === undefined) return root;
+  const { train, validation, test } = splits ?? { train: null, validation: null, test: null };
+  const parts = Object.entries({ train, validation, test }).flatMap(([name, folder]) =>
+    folder === null ? [] : [`${name}: ${printable(path.relative(root, folder))}`],
+  );
+  if (split === undefined) {
+    throw makeError(
+      'ERR_SENET_DATASET',
+      `${label}: its folders are parts of a data set (${parts.join(', ')}): say which with split, or that they are classes with split: 'none'`,
+    );
   }
-  return files;
+  const chosen = { train, validation, test }[split];
+  if (chosen !== null) return chosen;
+  throw makeError(
+    'ERR_SENET_DATASET',
+    `${label}: expected a folder for ${split}, found ${parts.join(', ') || 'no folders for training, validation or test'}`,
+  );
 }
 
-/** What is in a folder, sorted, without hidden names. */
+/** Looks through folders, and counts what it does not take. */
+class Finder {
+  readonly leftOut = new Map<string, number>();
+
+  constructor(readonly extensions: readonly string[]) {}
+
+  /** Names of the folders in a folder, whose files do not count. */
+  async folders(root: string): Promise<string[]> {
+    const folders: string[] = [];
+    for (const name of await this.#namesIn(root)) {
+      const kind = await this.#kindOf(path.join(root, name));
+      if (kind === 'folder') folders.push(name);
+      else if (kind === 'file') this.#leaveOut(endingOf(name));
+    }
+    return folders;
+  }
+
+  /** Images below a folder, sorted as Python sorts: by code points. */
+  async images(folder: string, seen = new Set<string>()): Promise<string[]> {
+    const place = await realpath(folder);
+    if (seen.has(place)) {
+      this.#leaveOut('seen before');
+      return [];
+    }
+    seen.add(place);
+    const files: string[] = [];
+    const folders: string[] = [];
+    for (const name of await this.#namesIn(folder)) {
+      const full = path.join(folder, name);
+      const kind = await this.#kindOf(full);
+      if (kind === 'folder') folders.push(full);
+      else if (kind === 'file') {
+        if (this.extensions.includes(path.extname(name).toLowerCase())) files.push(full);
+        else this.#leaveOut(endingOf(name));
+      }
+    }
+    for (const inner of folders) for (const file of await this.images(inner, seen)) files.push(file);
+    return files;
+  }
+
+  async #namesIn(folder: string): Promise<string[]> {
+    const names = await namesIn(folder);
+    const shown = names.filter((name) => !name.startsWith('.'));
+    this.#leaveOut('hidden', names.length - shown.length);
+    return shown;
+  }
+
+  /** Links count as what they lead to. */
+  async #kindOf(file: string): Promise<'file' | 'folder' | undefined> {
+    const stats = await stat(file).catch(() => undefined);
+    if (stats === undefined) this.#leaveOut('link to nothing');
+    if (stats?.isDirectory() === true) return 'folder';
+    return stats?.isFile() === true ? 'file' : undefined;
+  }
+
+  #leaveOut(kind: string, count = 1): void {
+    if (count > 0) this.leftOut.set(kind, (this.leftOut.get(kind) ?? 0) + count);
+  }
+}
+
+function endingOf(name: string): string {
+  return path.extname(name).toLowerCase() || 'no ending';
+}
+
+/** What is in a folder, sorted. */
 async function namesIn(folder: string): Promise<string[]> {
   try {
     const names = await readdir(folder);
-    return names
-      .filter((name) => !name.startsWith('.'))
-      .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    return names.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     const label = printable(folder, 1000);
@@ -169,13 +267,6 @@ async function namesIn(folder: string): Promise<string[]> {
     }
     throw makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
   }
-}
-
-/** Links count as what they lead to, and as nothing if it is gone. */
-async function kindOf(file: string): Promise<'file' | 'folder' | undefined> {
-  const stats = await stat(file).catch(() => undefined);
-  if (stats?.isDirectory() === true) return 'folder';
-  return stats?.isFile() === true ? 'file' : undefined;
 }
 
 function checkNames(value: unknown, what: string): readonly string[] {

@@ -27,6 +27,8 @@ export interface DownloadOptions {
   progress?: ProgressOption;
   /** Stops at once; what has arrived is kept for the next attempt. */
   signal?: AbortSignal;
+  /** Most bytes that are taken. Default 4 GiB. */
+  maxBytes?: number;
   /** What errors say after the reason: of a failed transfer, and of another hash. */
   advice?: { transfer: string; hash: string };
 }
@@ -34,12 +36,17 @@ export interface DownloadOptions {
 const CONNECT_TIMEOUT_MS = 4_000;
 // A server that sends nothing for so long is taken for dead.
 const SILENCE_TIMEOUT_MS = 30_000;
+/** Of a file that is downloaded, unless the caller says otherwise. */
+const MAX_BYTES = 4 * 1024 ** 3;
 const ATTEMPTS = 3;
 const LOCK_TIMEOUT_MS = 15 * 60_000;
 const LOCK_POLL_MS = 200;
 
 /** An answer that another attempt may improve: a broken connection, an overloaded server. */
 class Retryable extends Error {}
+
+/** More than is taken: nothing of it is kept. */
+class TooLong extends Error {}
 
 /**
  * Downloads `url` to `destination`, unless it is there. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured.
@@ -122,19 +129,43 @@ class Download {
     let partial = await this.#onDisk(() => PartialFile.find(this.destination, this.url));
     try {
       const response = await this.#request(dispatcher, signal, partial);
-      if (response.status !== 206 || partial === null || !continuesAt(response, partial.size)) {
+      const continued =
+        partial !== null && response.status === 206 && continuesAt(response, partial.size) ? partial : null;
+      if (continued === null) {
         await partial?.discard(); // of another version, or the server contradicts itself
         this.#checkWhole(response);
-        partial = await this.#onDisk(() =>
-          PartialFile.create(this.destination, this.url, validatorOf(response)),
-        );
       }
+      this.#checkPromise(response, continued?.size ?? 0);
+      partial =
+        continued ??
+        (await this.#onDisk(() => PartialFile.create(this.destination, this.url, validatorOf(response))));
       await this.#transfer(response, partial);
+    } catch (error) {
+      if (!(error instanceof TooLong)) throw error;
+      await partial?.discard();
+      throw this.#failure(error.message);
     } finally {
       await partial?.close();
       // Also ends an answer that was not read to its end.
       await dispatcher.destroy();
     }
+  }
+
+  /** Of what is refused before a byte of it is written. */
+  #checkPromise(response: Response, present: number): void {
+    // It was asked for as it is; what the client unpacks has neither the length nor the hash that was promised.
+    const encoding = response.headers.get('content-encoding') ?? 'identity';
+    if (encoding !== 'identity')
+      throw this.#failure(`the server sent it encoded (${printable(encoding, 40)}), though asked not to`);
+    this.#checkLength(present + (lengthOf(response) ?? 0));
+  }
+
+  #checkLength(bytes: number): void {
+    const { maxBytes = MAX_BYTES } = this.options;
+    if (bytes <= maxBytes) return;
+    throw new TooLong(
+      `it has ${bytes} bytes or more, and ${maxBytes} at most are taken (option maxBytes)`,
+    );
   }
 
   #checkWhole({ status, statusText }: Response): void {
@@ -151,8 +182,8 @@ class Download {
       const present = partial.handle.createReadStream({ start: 0, autoClose: false });
       for await (const chunk of present as AsyncIterable<Buffer>) hash.update(chunk);
     }
-    const length = Number(response.headers.get('content-length') ?? NaN);
-    const total = Number.isFinite(length) ? partial.size + length : undefined;
+    const length = lengthOf(response);
+    const total = length === undefined ? undefined : partial.size + length;
     const bytes = await this.#receive(response, partial.handle, hash, partial.size, total);
     if (total !== undefined && bytes !== total) {
       throw new Retryable(`it is truncated: ${bytes} of ${total} bytes arrived`);
@@ -208,6 +239,7 @@ class Download {
       }
       if (chunk.done === true) return bytes;
       const { value } = chunk;
+      this.#checkLength(bytes + value.length);
       hash.update(value);
       await this.#onDisk(() => file.appendFile(value));
       bytes += value.length;
@@ -242,6 +274,12 @@ class Download {
       details: { url: this.url, destination: this.destination },
     });
   }
+}
+
+/** Bytes that an answer promises. */
+function lengthOf(response: Response): number | undefined {
+  const length = Number(response.headers.get('content-length') ?? NaN);
+  return Number.isFinite(length) ? length : undefined;
 }
 
 /** What identifies this version of the file: a strong ETag, or the time of change. */

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { load } from '../checkpoint/load';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
-import { checkBoolean, checkOptions, checkSignal, checkString } from '../tensor/options';
+import { checkBoolean, checkInteger, checkOptions, checkSignal, checkString } from '../tensor/options';
 import { checkFileName, checkpointsFolder, fileNameOf, hashPrefixOf, parseUrl } from './cache';
 import type { ProgressOption } from './progress';
 
@@ -23,6 +23,11 @@ export interface FetchWeightsOptions {
   checkHash?: boolean;
   /** Default true: a bar on a terminal. */
   progress?: ProgressOption;
+  /**
+   * Most bytes that are taken, 1 to 2**53 - 1: a server may promise, or send, any number. Default 4 GiB. Beyond it
+   * ERR_SENET_DOWNLOAD, and nothing is kept.
+   */
+  maxBytes?: number;
   signal?: AbortSignal;
 }
 
@@ -39,8 +44,10 @@ export async function fetchWeights(url: string, options?: FetchWeightsOptions): 
     fileName,
     checkHash = true,
     progress = true,
+    maxBytes,
     signal,
-  } = checkOptions(options, ['modelDir', 'fileName', 'checkHash', 'progress', 'signal'], where);
+  } = checkOptions(options, ['modelDir', 'fileName', 'checkHash', 'progress', 'maxBytes', 'signal'], where);
+  if (maxBytes !== undefined) checkInteger(maxBytes, `${where}: maxBytes`, 1);
   checkBoolean(checkHash, `${where}: checkHash`);
   const source = parseUrl(checkString(url, `${where}: url`));
   const name = fileName === undefined ? fileNameOf(source) : checkString(fileName, `${where}: fileName`);
@@ -66,6 +73,7 @@ export async function fetchWeights(url: string, options?: FetchWeightsOptions): 
     progress,
     advice: { transfer: `${byHand}.`, hash: 'If the file is known to be good, pass { checkHash: false }.' },
     ...(sha256Prefix === undefined ? {} : { sha256Prefix }),
+    ...(maxBytes === undefined ? {} : { maxBytes }),
     ...withSignal(checkSignal(signal, `${where}: signal`)),
   });
   return file;

@@ -105,8 +105,8 @@ function fromLiteral(value: Literal): readonly string[] {
 /** Index to name, or name to index; a pair of an identifier and a name counts as the name. */
 function fromEntries({ pairs }: Entries): readonly string[] {
   const nameOf = (value: Literal): string | undefined => {
-    const name = isList(value) && value.length === 2 && typeof value[0] === 'string' ? value[1] : value;
-    return typeof name === 'string' ? name : undefined;
+    const [identifier, name] = isList(value) && value.length === 2 ? value : ['', value];
+    return typeof identifier === 'string' && typeof name === 'string' ? name : undefined;
   };
   const byIndex = pairs.map(([key, value]) => [indexOf(key), nameOf(value)] as const);
   const byName = pairs.map(([key, value]) => [indexOf(value), nameOf(key)] as const);

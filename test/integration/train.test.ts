@@ -96,7 +96,7 @@ describe('senet-torch train', function () {
     it('prints what it does and what it made', () => {
       expect(outcome.code, outcome.err).to.equal(0);
       expect(outcome.out).to.match(
-        /^se_resnet20 \(280,538 parameters\) on fashion-mnist: 120 training images, 120 for validation, 10 classes\n/,
+        /^se_resnet20 \(280,538 parameters\) on fashion-mnist: 120 training images, 120 for validation, 10 classes\ntraining images +\S*images\S*\nvalidation images +\S*images\S*\n/,
       );
       const lines = outcome.err.trimEnd().split('\n');
       expect(lines).to.have.lengthOf(3);

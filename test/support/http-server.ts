@@ -19,6 +19,10 @@ export interface Behaviour {
   redirectTo?: string;
   /** Answer a range from so many bytes later than asked. */
   rangeShift?: number;
+  /** Promise no length. */
+  chunked?: boolean;
+  /** Content-encoding that the answer claims. */
+  encoding?: string;
 }
 
 export interface TestServer {
@@ -75,7 +79,9 @@ async function answer(
   const part = body.subarray(start);
   const length = behaviour.claimedLength === undefined ? part.length : behaviour.claimedLength - start;
   const partial = start > 0 ? { 'content-range': `bytes ${start}-${body.length - 1}/${body.length}` } : {};
-  response.writeHead(start > 0 ? 206 : 200, { etag, 'content-length': length, ...partial });
+  const promise = behaviour.chunked === true ? {} : { 'content-length': length };
+  const encoded = behaviour.encoding === undefined ? {} : { 'content-encoding': behaviour.encoding };
+  response.writeHead(start > 0 ? 206 : 200, { etag, ...promise, ...encoded, ...partial });
   const sent = behaviour.cutAfter === undefined ? part : part.subarray(0, behaviour.cutAfter);
   for (let offset = 0; offset < sent.length; offset += 65_536) {
     if (behaviour.slow !== undefined) await new Promise((resolve) => setTimeout(resolve, behaviour.slow));

@@ -1,11 +1,20 @@
 /** Data sets that are read from files: ImageFolder, IdxDataset, Cifar10 and Cifar100, whole and damaged. */
-import { copyFileSync, mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 
 import { expect } from 'chai';
 import { create } from 'tar';
 
+import { readWanted } from '../../lib/data/archive';
 import { Cifar10, Cifar100 } from '../../lib/data/cifar';
 import { Resize } from '../../lib/data/geometry';
 import { IdxDataset } from '../../lib/data/idx-dataset';
@@ -165,6 +174,99 @@ describe('ImageFolder', () => {
     ]);
   });
 
+  it('says how many files it left out, and of which kinds', async () => {
+    const text = Buffer.from('x');
+    const root = folder('left-out', {
+      ...{
+        'a/1.ppm': text,
+        'a/2.BMP': text,
+        'a/3.pgm': text,
+        'a/4.pbm': text,
+        'a/deep/5.webp': text,
+        'b/1.avif': text,
+      },
+      ...{
+        'a/notes.txt': text,
+        'b/NOTES.TXT': text,
+        'b/6.heic': text,
+        'b/README': text,
+        'b/.hidden.png': text,
+      },
+      'labels.csv': text,
+    });
+    symlinkSync(path.join(root, 'gone'), path.join(root, 'b', 'broken.png'));
+    symlinkSync(path.join(root, 'a', 'deep'), path.join(root, 'a', 'again'));
+    const { length, leftOut } = await ImageFolder.open(root);
+    expect(length).to.equal(6);
+    expect(Object.fromEntries(leftOut)).to.deep.equal({
+      ...{ '.txt': 2, '.heic': 1, '.csv': 1 },
+      ...{ 'no ending': 1, hidden: 1, 'link to nothing': 1, 'seen before': 1 },
+    });
+    const twelve = (await ImageFolder.open(root, { extensions: ['.txt', '.heic'] })).leftOut;
+    expect(twelve.get('.bmp')).to.equal(1);
+    expect(twelve.has('.txt')).to.equal(false);
+  });
+
+  it('visits each folder once however many ways lead to it, and as often as it is a class', async () => {
+    const root = folder('links', {
+      'a/0/1.png': 'rgb.png',
+      'elsewhere/1.png': 'rgb.png',
+      'elsewhere/2.png': 'rgb.png',
+    });
+    // 40 levels with two ways from each to the next: 2^40 paths.
+    for (let level = 0; level < 40; level++) {
+      mkdirSync(path.join(root, 'a', String(level + 1)));
+      for (const way of ['left', 'right'])
+        symlinkSync(path.join(root, 'a', String(level + 1)), path.join(root, 'a', String(level), way));
+    }
+    writeFileSync(path.join(root, 'a', '40', 'last.png'), '');
+    for (const name of ['b', 'c']) symlinkSync(path.join(root, 'elsewhere'), path.join(root, name));
+    const { classes, labels, samples } = await ImageFolder.open(root);
+    expect(classes).to.deep.equal(['a', 'b', 'c', 'elsewhere']);
+    expect(labels).to.deep.equal([0, 0, 1, 1, 2, 2, 3, 3]);
+    expect(path.relative(root, samples[1]?.file ?? '')).to.equal(`a/0/${'left/'.repeat(40)}last.png`);
+  });
+
+  it('never takes folders for training and test as classes, unless it is told to', async () => {
+    const root = folder('splits', {
+      'Training/a/1.png': 'rgb.png',
+      'Training/b/1.png': 'rgb.png',
+      'Testing/b/1.png': 'rgb.png',
+    });
+    await expectRejection(
+      ImageFolder.open(root),
+      'ERR_SENET_DATASET',
+      /splits: its folders are parts of a data set \(train: Training, test: Testing\): say which with split/,
+    );
+    const train = await ImageFolder.open(root, { split: 'train' });
+    expect([train.classes, train.length, train.root]).to.deep.equal([
+      ['a', 'b'],
+      2,
+      path.join(root, 'Training'),
+    ]);
+    const test = await ImageFolder.open(root, { split: 'test', classes: train.classes });
+    expect(test.labels).to.deep.equal([1]);
+    expect((await ImageFolder.open(root, { split: 'none' })).classes).to.deep.equal(['Testing', 'Training']);
+    expect((await ImageFolder.open(root, { classes: ['Training', 'Testing'] })).labels).to.deep.equal([
+      0, 0, 1,
+    ]);
+    await expectRejection(
+      ImageFolder.open(root, { split: 'validation' }),
+      'ERR_SENET_DATASET',
+      /a folder for validation, found train: Training, test: Testing/,
+    );
+    await expectRejection(
+      ImageFolder.open(train.root, { split: 'test' }),
+      'ERR_SENET_DATASET',
+      /no folders for training/,
+    );
+    await expectRejection(
+      ImageFolder.open(root, { split: 'dev' as never }),
+      'ERR_SENET_ARG_RANGE',
+      /validation/,
+    );
+  });
+
   it('takes the classes of another folder', async () => {
     const root = folder('part', { 'dog/1.png': 'rgb.png', 'ant/1.png': 'rgb.png' });
     const dataset = await ImageFolder.open(root, { classes: ['dog', 'cat', 'ant'] });
@@ -236,6 +338,43 @@ describe('IdxDataset', () => {
     );
   });
 
+  it('takes the data set that is named, of several in a folder', async () => {
+    for (const set of ['letters', 'digits']) {
+      copyFileSync(images, temporary.path(`emnist-${set}-train-images-idx3-ubyte.gz`));
+      copyFileSync(labels, temporary.path(`emnist-${set}-train-labels-idx1-ubyte.gz`));
+    }
+    await expectRejection(
+      IdxDataset.open(temporary.folder),
+      'ERR_SENET_DATASET',
+      /emnist-digits, emnist-letters/,
+    );
+    expect((await IdxDataset.open(temporary.folder, { set: 'letters' })).length).to.equal(500);
+    await expectRejection(IdxDataset.open(temporary.folder, { set: 7 as never }), 'ERR_SENET_ARG_TYPE');
+    for (const set of ['letters', 'digits'])
+      for (const kind of ['images-idx3', 'labels-idx1'])
+        rmSync(temporary.path(`emnist-${set}-train-${kind}-ubyte.gz`));
+  });
+
+  it("takes QMNIST's labels, eight numbers for each image", async () => {
+    const numbers = Buffer.alloc(12 + 500 * 32);
+    numbers.set([0, 0, 0x0c, 2]);
+    numbers.writeUInt32BE(500, 4);
+    numbers.writeUInt32BE(8, 8);
+    for (let image = 0; image < 500; image++) numbers.writeInt32BE(image % 10, 12 + image * 32);
+    const file = temporary.path('qmnist-labels');
+    writeFileSync(file, numbers);
+    expect((await IdxDataset.open({ images, labels: file })).labels.slice(0, 12)).to.deep.equal([
+      0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1,
+    ]);
+    numbers.writeInt32BE(-1, 12 + 32);
+    writeFileSync(file, numbers);
+    await expectRejection(
+      IdxDataset.open({ images, labels: file }),
+      'ERR_SENET_DATA_FORMAT',
+      /image 1 has the label -1/,
+    );
+  });
+
   it('refuses what is no such data set', async () => {
     await expectRejection(IdxDataset.open(images), 'ERR_SENET_FILE', /\{ images, labels \}/);
     await expectRejection(IdxDataset.open({ images } as never), 'ERR_SENET_ARG_TYPE');
@@ -263,7 +402,7 @@ describe('IdxDataset', () => {
 });
 
 describe('CIFAR', function () {
-  this.timeout(60_000);
+  this.timeout(600_000);
   const temporary = new Temporary();
   after(() => temporary.cleanUp());
   const PYTHON10 = path.join(FIXTURES, 'data', 'cifar-10-python.tar.gz');
@@ -386,6 +525,35 @@ describe('CIFAR', function () {
     await expectRejection(
       Cifar10.open(PYTHON10, { train: false, signal: AbortSignal.abort() }),
       'ERR_SENET_ABORTED',
+    );
+  });
+
+  it('reads no more of an archive or a folder than the data set can have, and says what was too large', async () => {
+    const limits = new Map([['small', 1000]]);
+    const open = (source: string): Promise<unknown> => readWanted(source, [], limits, new Set(limits.keys()));
+    const pack = async (name: string, content: Uint8Array): Promise<string> => {
+      const folder = temporary.path(`large-${name}`);
+      mkdirSync(folder);
+      writeFileSync(path.join(folder, name), content);
+      await create({ file: `${folder}.tar.gz`, gzip: true, cwd: folder }, [name]);
+      return folder;
+    };
+    const wanted = await pack('small', Buffer.alloc(1001));
+    const message = /too large: expected at most 1000 bytes, as the data set has, found 1001/;
+    await expectRejection(open(`${wanted}.tar.gz`), 'ERR_SENET_DATA_FORMAT', message);
+    await expectRejection(open(wanted), 'ERR_SENET_DATA_FORMAT', message);
+    const other = await pack('other', Buffer.alloc(20 * 1024 * 1024));
+    await expectRejection(
+      open(`${other}.tar.gz`),
+      'ERR_SENET_DATA_FORMAT',
+      /other\.tar\.gz: unpacked: too large: expected at most 16778216 bytes/,
+    );
+    // CIFAR's own files have their own sizes.
+    const bomb = await pack('test_batch.bin', Buffer.alloc(40e6));
+    await expectRejection(
+      Cifar10.open(`${bomb}.tar.gz`, { train: false }),
+      'ERR_SENET_DATA_FORMAT',
+      /test_batch\.bin: too large: expected at most 3\d{7} bytes/,
     );
   });
 

@@ -18,6 +18,7 @@ import {
 import { createServer, request as httpRequest } from 'node:http';
 import { createServer as createTcpServer, type AddressInfo } from 'node:net';
 import path from 'node:path';
+import { gzipSync } from 'node:zlib';
 
 import { expect } from 'chai';
 
@@ -203,6 +204,36 @@ describe('downloadFile', () => {
     rmSync(`${file}.lock`);
     expect(await running).to.have.property('code', 'ERR_SENET_LOCKED');
     expect(existsSync(file)).to.equal(false);
+  });
+
+  it('takes no more than it is told, whatever the server promises or sends', async () => {
+    const refused = async (maxBytes: number): Promise<void> => {
+      const error = await rejection(downloadFile(`${server.url}/w.bin`, file, { ...quiet, maxBytes }));
+      expect(error.code).to.equal('ERR_SENET_DOWNLOAD');
+      expect(error.message).to.match(/bytes or more, and \d+ at most are taken \(option maxBytes\)/);
+      expect(left()).to.deep.equal([]);
+    };
+    await refused(699_999); // promised
+    server.behave({ chunked: true });
+    await refused(300_000); // sent without a promise
+    expect(server.requests.length).to.equal(2);
+    await downloadFile(`${server.url}/w.bin`, file, { ...quiet, maxBytes: 700_000 });
+    expect(readFileSync(file).equals(body)).to.equal(true);
+  });
+
+  it('refuses at once what a server promises beyond any file of weights', async () => {
+    server.behave({ claimedLength: 99_999_999_999_999 });
+    const error = await rejection(downloadFile(`${server.url}/w.bin`, file, quiet));
+    expect([error.code, server.requests.length]).to.deep.equal(['ERR_SENET_DOWNLOAD', 1]);
+    expect(error.message).to.match(/it has 99999999999999 bytes or more/);
+  });
+
+  it('refuses an answer that is encoded, though it asked for none, and unpacks nothing', async () => {
+    server.behave({ body: gzipSync(Buffer.alloc(20e6)), encoding: 'gzip' });
+    const error = await rejection(downloadFile(`${server.url}/w.bin`, file, quiet));
+    expect([error.code, server.requests.length]).to.deep.equal(['ERR_SENET_DOWNLOAD', 1]);
+    expect(error.message).to.match(/encoded \(gzip\)/);
+    expect(left()).to.deep.equal([]);
   });
 
   it('fewer bytes than promised never become the file', async () => {

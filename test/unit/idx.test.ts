@@ -100,6 +100,39 @@ describe('readIdx', () => {
     await expectRejection(readIdx(write('cut.gz', cut)), 'ERR_SENET_DATA_FORMAT', /cut\.gz.*gzip/);
   });
 
+  it('stops at what the header says, and makes no room for what the file cannot hold', async () => {
+    // 200 MB of zeros in 200 KB, behind a header of 16 bytes.
+    const bomb = gzipSync(Buffer.concat([idx(8, [4, 4], Buffer.alloc(16)), Buffer.alloc(200e6)]));
+    const before = process.memoryUsage().rss;
+    await expectRejection(
+      readIdx(write('bomb.gz', bomb)),
+      'ERR_SENET_DATA_FORMAT',
+      /bomb\.gz: too long: 4 x 4 needs 16 bytes of data, found \d+ or more/,
+    );
+    const promise = gzipSync(idx(8, [60_000, 100, 100], Buffer.alloc(9)));
+    await expectRejection(
+      readIdx(write('promise.gz', promise)),
+      'ERR_SENET_DATA_FORMAT',
+      /truncated: 60000 x 100 x 100 needs 600000000 bytes of data, found at most \d{5,6}$/,
+    );
+    const large = gzipSync(Buffer.concat([idx(8, [2000, 1000, 1000], Buffer.alloc(0)), Buffer.alloc(3e6)]), {
+      level: 0,
+    });
+    await expectRejection(
+      readIdx(write('large.gz', large)),
+      'ERR_SENET_DATA_FORMAT',
+      /2000 x 1000 x 1000 is too large/,
+    );
+    // Labels can be no more than the images.
+    const labels = gzipSync(Buffer.concat([idx(8, [50e6], Buffer.alloc(0)), Buffer.alloc(50e6)]));
+    await expectRejection(
+      readIdxDataset(IMAGES, write('labels.gz', labels)),
+      'ERR_SENET_DATA_FORMAT',
+      /expected 500 labels.*found 50000000/,
+    );
+    expect(process.memoryUsage().rss - before).to.be.below(100e6);
+  });
+
   it('refuses what is not there and what is no file', async () => {
     await expectRejection(readIdx(temporary.path('none')), 'ERR_SENET_FILE_NOT_FOUND', /none/);
     await expectRejection(readIdx(temporary.folder), 'ERR_SENET_FILE', /folder/);
