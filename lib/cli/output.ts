@@ -15,7 +15,12 @@ const LONGEST_LINE = 10_000;
 
 /** One line: names and labels from anywhere may stand in it as they are. */
 export function printLine(text = ''): void {
-  process.stdout.write(`${printable(text, LONGEST_LINE)}\n`);
+  printLines([text]);
+}
+
+/** Several in one piece, for a reader that goes after the first. */
+export function printLines(lines: readonly string[]): void {
+  process.stdout.write(lines.map((line) => `${printable(line, LONGEST_LINE)}\n`).join(''));
 }
 
 /** For people, beside the result: lines as `printLine`'s. */
@@ -27,18 +32,25 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${printableJson(JSON.stringify(value, null, 2))}\n`);
 }
 
-/** Columns as wide as their widest cell, two spaces apart; the columns of `right` are aligned at their ends. */
 export function printTable(cells: readonly (readonly string[])[], right: readonly number[] = []): void {
+  for (const line of tableLines(cells, right)) printLine(line);
+}
+
+/** Columns as wide as their widest cell, two spaces apart; the columns of `right` are aligned at their ends. */
+export function tableLines(
+  cells: readonly (readonly string[])[],
+  right: readonly number[] = [],
+): readonly string[] {
   const rows = cells.map((row) => row.map((cell) => printable(cell, LONGEST_LINE)));
   const widths: number[] = [];
   for (const row of rows)
     for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
-  for (const row of rows) {
+  return rows.map((row) => {
     const aligned = row.map((cell, column) =>
       right.includes(column) ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0),
     );
-    printLine(aligned.join('  ').trimEnd());
-  }
+    return aligned.join('  ').trimEnd();
+  });
 }
 
 export function percent(share: number): string {

@@ -43,7 +43,17 @@ import {
 import { readLabels } from '../vision/labels';
 import { createFor, findWeights, loadWeights, recordOf, toFile } from '../vision/network';
 import { checkPreprocessing, IMAGENET, PLAIN, type Preprocessing } from '../vision/preprocessing';
-import { count, EXIT_INTERRUPTED, percent, printJson, printLine, printNote, printTable } from './output';
+import {
+  count,
+  EXIT_INTERRUPTED,
+  percent,
+  printJson,
+  printLine,
+  printLines,
+  printNote,
+  printTable,
+  tableLines,
+} from './output';
 import {
   detectDataset,
   measurePixels,
@@ -740,10 +750,9 @@ function describeRun(
 ): void {
   const parameters = model.parameters().reduce((sum, { numel }) => sum + numel, 0);
   const held = opened.validation === null ? 'none' : opened.validation.length.toLocaleString('en');
-  printLine(
-    `${settings.model} (${parameters.toLocaleString('en')} parameters) on ${path.basename(settings.data)}: ${count(opened.train.length, 'training image')}, ${held} for validation, ${settings.classes.length} classes`,
-  );
-  printTable(opened.taken.map(([what, from]) => [what, printable(from, 200)]));
+  const first = `${settings.model} (${parameters.toLocaleString('en')} parameters) on ${path.basename(settings.data)}: ${count(opened.train.length, 'training image')}, ${held} for validation, ${settings.classes.length} classes`;
+  const taken = tableLines(opened.taken);
+  printLines([first, ...taken]);
   if (resumed !== null)
     printLine(
       `resumed at step ${resumed.position.step}, in epoch ${resumed.position.epoch + 1} of ${settings.epochs}`,

@@ -6,7 +6,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 
-import { printable } from '../checkpoint/problems';
+import { printable } from '../printable';
 import { makeError } from '../errors';
 
 export type Split = 'train' | 'validation' | 'test';

@@ -163,9 +163,7 @@ class Download {
   #checkLength(bytes: number): void {
     const { maxBytes = MAX_BYTES } = this.options;
     if (bytes <= maxBytes) return;
-    throw new TooLong(
-      `it has ${bytes} bytes or more, and ${maxBytes} at most are taken (option maxBytes)`,
-    );
+    throw new TooLong(`it has ${bytes} bytes or more, and ${maxBytes} at most are taken (option maxBytes)`);
   }
 
   #checkWhole({ status, statusText }: Response): void {

@@ -477,6 +477,8 @@ export async function files(x: Tensor, signal: AbortSignal): Promise<void> {
     device: 'cpu',
     dtype: 'float32',
   });
+  for (const source of [new Blob([]), new URL('file:///a.png'), new ArrayBuffer(8), 'data:,'] as const)
+    await classifier.classify(source);
   await ImageClassifier.load(new SELayer(4, 2), { labels: ['a', 'b'] });
   await ImageClassifier.load('se_resnet50', { weights: 'imagenet', labels: 'labels.txt' });
   exactly<Classification[]>()(await classifier.classify('image.png', { topK: 1, signal }));

@@ -185,7 +185,7 @@ describe('readIdx', () => {
       writeFileSync(path.join(folder, name), '');
     }
     const found = await findIdxFiles(folder);
-    expect(Object.values(found).map((file) => path.basename(file))).to.deep.equal([
+    expect(Object.values(found).map((file) => path.basename(file as string))).to.deep.equal([
       't10k-images-idx3-ubyte.gz',
       't10k-labels-idx1-ubyte',
     ]);
