@@ -272,12 +272,22 @@ export function makeError(
 
 /** On the prototypes, and the same for every copy of the library that a process loads. */
 const BRAND = Symbol.for('senet-torch.error');
-for (const { prototype } of [SenetError, SenetTypeError, SenetRangeError])
-  Object.defineProperty(prototype, BRAND, { value: true });
+const CLASSES = [SenetError, SenetTypeError, SenetRangeError];
+for (const { prototype } of CLASSES) Object.defineProperty(prototype, BRAND, { value: true });
 
 /** True for every error of this library, whichever of the three classes it has. */
 export function isSenetError(error: unknown): error is AnySenetError {
   return typeof error === 'object' && error !== null && BRAND in error;
+}
+
+/** An error of another copy of this library as one of this copy's classes; anything else as it is. */
+export function ofThisCopy<T>(error: T): T | AnySenetError {
+  if (!isSenetError(error) || CLASSES.some((one) => error instanceof one)) return error;
+  const { code, message, details } = error;
+  return makeError(code, message.split('\n'), {
+    ...('cause' in error && { cause: error.cause }),
+    ...(details && { details }),
+  });
 }
 
 function causeOf(options: SenetErrorOptions): ErrorOptions | undefined {

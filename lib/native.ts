@@ -8,7 +8,7 @@ import { isMainThread } from 'node:worker_threads';
 
 import { isError } from './brands';
 import type { NativeBinding } from './binding';
-import { makeError } from './errors';
+import { makeError, ofThisCopy } from './errors';
 
 // Of the realm that webpack makes.
 declare const __webpack_require__: unknown;
@@ -120,14 +120,40 @@ function load(): NativeBinding {
   return loaded;
 }
 
-/** The addon's functions, typed. */
-export const binding: NativeBinding = load();
+const addon = load();
+
+/**
+ * The addon's functions, typed. A process may load this library several times on one addon (Jest: for each file of
+ * tests, in a realm of its own), and the addon makes its errors through the last: every copy throws its own.
+ */
+export const binding: NativeBinding = withOwnErrors(addon);
+
+function withOwnErrors<Functions extends object>(functions: Functions): Functions {
+  const wrap = (given: unknown): unknown => {
+    if (typeof given !== 'function') return given;
+    const call = given as (...args: unknown[]) => unknown;
+    return (...args: unknown[]): unknown => {
+      try {
+        return call(...args);
+      } catch (error) {
+        throw ofThisCopy(error);
+      }
+    };
+  };
+  return Object.fromEntries(
+    Object.entries(functions).map(([name, value]) => [name, wrap(value)]),
+  ) as Functions;
+}
+
+/** What all copies of this library on one addon have together: made by the first that asks. */
+export function shared<T extends object>(name: string, make: () => T): T {
+  const key = Symbol.for(`senet-torch.${name}`);
+  const slots = addon as object as { [slot: symbol]: T };
+  return (slots[key] ??= make());
+}
 
 // process.exit() and an uncaught throw run no environment clean-up hooks, and C++ statics are gone by the time atexit
 // handlers could wait: jobs that still run are waited for here.
-// Once, however often this library is loaded on one addon.
-const DRAINS = Symbol.for('senet-torch.drains');
-if (isMainThread && !(DRAINS in binding)) {
-  Object.defineProperty(binding, DRAINS, { value: true });
-  process.on('exit', (code) => binding.drain(code));
+if (isMainThread) {
+  shared('drains', () => process.on('exit', (code) => addon.drain(code)));
 }

@@ -3,8 +3,8 @@
  * finalisers get their turn in a loop of awaits; nothing here runs on libuv's pool.
  */
 import type { CompiledHandle, TensorHandle } from '../binding';
-import { makeError, type ErrorCode } from '../errors';
-import { binding } from '../native';
+import { makeError, ofThisCopy, type ErrorCode } from '../errors';
+import { binding, shared } from '../native';
 import { abortError, onAbort } from './abort';
 
 interface Settler {
@@ -16,9 +16,7 @@ interface Settler {
  * Job -> who waits for it. Beside the addon, of which there is one where this library is loaded again (by Jest, for each
  * file of tests): it then settles the jobs of both copies through the last.
  */
-const PENDING = Symbol.for('senet-torch.pending');
-const shared = binding as { [PENDING]?: Map<number, Settler> };
-const pending = (shared[PENDING] ??= new Map());
+const pending = shared('pending', () => new Map<number, Settler>());
 
 binding.initialize(
   (code, message) => makeError(code as ErrorCode, message.split('\n')),
@@ -71,8 +69,9 @@ export function runJob(submit: () => number, signal?: AbortSignal): Promise<unkn
         settled();
         resolve(value);
       },
-      reject(error) {
+      reject(failure) {
         settled();
+        const error = ofThisCopy(failure);
         const frames = caller.stack?.split('\n').slice(1) ?? [];
         error.stack = [`${error.name}: ${error.message}`, ...frames].join('\n');
         reject(error);

@@ -201,6 +201,27 @@ describe('realms', () => {
       expect(second.isSenetError(error)).to.equal(true);
     });
 
+    it('each throws and rejects with errors of its own realm and classes, whichever was loaded last', async () => {
+      const realms = [loadInRealm(), loadInRealm()];
+      for (const realm of realms) {
+        const kinds = await realm.run<Promise<boolean[]>>(`(async () => {
+          const kindOf = (e) => e.code === 'ERR_SENET_SHAPE' && e instanceof RangeError && e instanceof senet.SenetRangeError;
+          const caught = (run) => { try { run() } catch (e) { return e } };
+          const refused = caught(() => senet.ones([2]).view([3]));
+          const layer = new senet.SELayer(4, 2);
+          const wrong = senet.ones([1, 3, 2, 2]);
+          return [
+            refused.code === 'ERR_SENET_LIBTORCH' && refused instanceof Error && refused instanceof senet.SenetError,
+            kindOf(caught(() => layer.forwardSync(wrong))),
+            kindOf(await layer.forward(wrong).catch((e) => e)),
+          ];
+        })()`);
+        expect(kinds).to.deep.equal([true, true, true]);
+      }
+      expectThrow(() => senet.ones([2]).view([3]), 'ERR_SENET_LIBTORCH');
+      await expectRejection(new senet.SELayer(4, 2).forward(senet.ones([1, 3, 2, 2])), 'ERR_SENET_SHAPE');
+    });
+
     it('ten of them leave one listener on the end of the process', () => {
       const before = process.listenerCount('exit');
       for (let i = 0; i < 3; i++) loadInRealm();
