@@ -146,9 +146,13 @@ function* listParts({ value: root, budget }: ParsedCheckpoint, label: string): S
   visit(root, '');
   for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
     if (budget.spend(1)) yield;
-    const { done, value: child } = frame.children.next();
-    if (done === true) frames.pop();
-    else visit(child[1], frame.key === '' ? child[0] : `${frame.key}.${child[0]}`);
+    const next = frame.children.next();
+    if (next.done === true) {
+      frames.pop();
+      continue;
+    }
+    const [name, child] = next.value;
+    visit(child, frame.key === '' ? name : `${frame.key}.${name}`);
   }
   return { tensors, values };
 }

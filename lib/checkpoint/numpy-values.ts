@@ -216,7 +216,9 @@ export function* toNumpyArray(
     if (order === null) copy.set(data);
     else {
       let to = 0;
-      yield* reorder(budget, count, order, (from) => void copy.set(at(from), bytes * to++));
+      yield* reorder(budget, count, order, (from) => {
+        copy.set(at(from), bytes * to++);
+      });
     }
     if (type.bigEndian) swap(copy, swapped);
     return new NumpyArray(name, shape, new TypedArray(copy.buffer));

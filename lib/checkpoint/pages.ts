@@ -62,7 +62,7 @@ const LAYER = 65_536;
 
 /** A Map of any number of objects: several Maps, the newest first. */
 export class Layers<K extends object, V> {
-  #layers: Map<K, V>[] = [new Map()];
+  readonly #layers: Map<K, V>[] = [new Map<K, V>()];
   size = 0;
 
   get(key: K): V | undefined {
@@ -80,7 +80,7 @@ export class Layers<K extends object, V> {
       layer.set(key, value);
       return;
     }
-    if ((this.#layers[0] as Map<K, V>).size >= LAYER) this.#layers.unshift(new Map());
+    if ((this.#layers[0] as Map<K, V>).size >= LAYER) this.#layers.unshift(new Map<K, V>());
     (this.#layers[0] as Map<K, V>).set(key, value);
     this.size++;
   }

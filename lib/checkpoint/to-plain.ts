@@ -61,7 +61,7 @@ export function* moduleMetadata(
       if (typeof name === 'string' && isPlain(fact)) known.push([name, fact]);
     }
     // fromEntries defines own properties, whatever their names.
-    metadata.set(path.slice(prefix.length), Object.fromEntries(known) as ModuleMetadata);
+    metadata.set(path.slice(prefix.length), Object.fromEntries(known));
   }
   return metadata;
 }
@@ -180,9 +180,9 @@ export function* toPlain(
   const result = yield* convert(root);
   for (let task = tasks.at(-1); task !== undefined; task = tasks.at(-1)) {
     if (budget.spend(1)) yield;
-    const { done: ended, value } = task.children.next();
-    if (ended === true) tasks.pop();
-    else task.add(yield* convert(value));
+    const next = task.children.next();
+    if (next.done === true) tasks.pop();
+    else task.add(yield* convert(next.value));
   }
   return result;
 }

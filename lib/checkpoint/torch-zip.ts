@@ -114,13 +114,13 @@ function* scriptWeights(root: Value, label: string, budget: Budget): Sliced<Dict
   enter(root, '');
   for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
     if (budget.spend(1)) yield;
-    const { done, value: entry } = frame.entries.next();
-    if (done === true) {
+    const next = frame.entries.next();
+    if (next.done === true) {
       frames.pop();
       visiting.delete(frame.value);
       continue;
     }
-    const [name, item] = entry;
+    const [name, item] = next.value;
     if (typeof name !== 'string') continue;
     const path = `${frame.prefix}${name}`;
     budget.charge(COST.entry + COST.string + path.length);

@@ -76,8 +76,8 @@ export function* collectTensors(root: Value, label: string, budget: Budget): Sli
   enter(root);
   for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
     if (budget.spend(1)) yield;
-    const { done, value } = frame.children.next();
-    if (done === true) {
+    const next = frame.children.next();
+    if (next.done === true) {
       const height = frame.height + 1;
       if (height > MAX_DEPTH) throw tooDeep();
       heights.set(frame.value, height);
@@ -85,7 +85,7 @@ export function* collectTensors(root: Value, label: string, budget: Budget): Sli
       const parent = frames.at(-1);
       if (parent !== undefined) parent.height = Math.max(parent.height, height);
     } else {
-      frame.height = Math.max(frame.height, enter(value) ?? 0);
+      frame.height = Math.max(frame.height, enter(next.value) ?? 0);
     }
   }
   budget.release(heights.size * COST.entry);

@@ -203,7 +203,8 @@ const namesByModel = new Map<ModelName, ReadonlySet<string>>();
 function namesOf(name: ModelName): ReadonlySet<string> {
   let names = namesByModel.get(name);
   if (names === undefined) {
-    const model = createModel(name, { initWeights: false } as Parameters<typeof createModel>[1]);
+    const wanted = { numClasses: modelInfo(name).numClasses ?? 1, initWeights: false };
+    const model = createModel(name, wanted as Parameters<typeof createModel>[1]);
     names = keysOf(model);
     model.dispose();
     namesByModel.set(name, names);

@@ -404,7 +404,7 @@ describe('senet-torch', () => {
         /prefix +module\. \(taken away\)/,
       );
       const { code, err } = await run(['inspect', file, '--key', 'ema']);
-      expect(code).to.equal(1);
+      expect(code).to.equal(2);
       expect(err).to.match(/'ema'; there are some at the whole file .*\[ERR_SENET_ARG_RANGE\]/);
     });
 

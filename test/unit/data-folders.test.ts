@@ -16,7 +16,7 @@ import { Compose } from '../../lib/data/transforms';
 import { memory } from '../../lib/tensor/runtime';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { decodeImage } from '../../lib/vision/decode';
-import { expectRejection, expectThrow } from '../support/errors';
+import { expectRejection } from '../support/errors';
 import { numbers } from '../support/parity';
 import { Temporary } from '../support/temporary';
 

@@ -523,7 +523,7 @@ describe('ImageClassifier', () => {
         new Map([...prefixed(state, 'teacher.'), ...prefixed(state, 'student.')]),
       ];
       for (const value of files) {
-        await saveCheckpoint(value as Record<string, unknown>, file);
+        await saveCheckpoint(value, file);
         expect(await classify(file)).to.equal(expected);
       }
       await saveCheckpoint({ state_dict: zeroed, mine: { ema: prefixed(state, 'm.') } }, file);
