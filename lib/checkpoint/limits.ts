@@ -39,7 +39,7 @@ export const COST = {
  * Steps between two turns of the event loop. A step is an opcode, an item that is copied, an entry that is walked over,
  * or 128 bytes of text: a microsecond or a few.
  */
-export const SLICE_STEPS = 4096;
+export const SLICE_STEPS = 2048;
 
 /** Bytes of one text of a file, such as the elements of an array of NumPy's in protocol 2. */
 export const MAX_TEXT_BYTES = 16 * 1024 * 1024;

@@ -37,6 +37,8 @@ import { Dict, GlobalName, Tuple, UnknownObject, kindOf, type Value } from './va
 export interface Making {
   /** Counts bytes of heap before they are taken. */
   charge(bytes: number): void;
+  /** Work on a value that the next opcode may rely on, in slices. */
+  defer(work: Sliced<void>): void;
   /** Lets the reader put the items into an empty container, in slices: keys and values in turn for a Dict. */
   fill<T extends Value[] | Set<Value> | Dict>(target: T, items: Iterable<Value>): T;
 }
@@ -146,6 +148,10 @@ class PickleReader implements Making {
   fill<T extends Value[] | Set<Value> | Dict>(target: T, items: Iterable<Value>): T {
     this.pending = this.filling(target, items[Symbol.iterator]());
     return target;
+  }
+
+  defer(work: Sliced<void>): void {
+    this.pending = work;
   }
 
   private *filling(target: Value[] | Set<Value> | Dict, items: Iterator<Value>): Sliced<void> {

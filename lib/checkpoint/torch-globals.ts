@@ -9,7 +9,8 @@
 import { isUint8Array } from '../brands';
 import type { DType } from '../binding';
 import type { Making, PickleHost } from './pickle';
-import { COST, MAX_RANK, MAX_TENSORS } from './limits';
+import type { Sliced } from './budget';
+import { COST, MAX_RANK, MAX_TENSORS, PIECE_BYTES } from './limits';
 import { NUMPY_CALLS, NUMPY_CLASSES, buildNumpy } from './numpy-values';
 import { checkpointError, printable } from './problems';
 import { ITEM_SIZE, StorageRecord, TensorRecord, makeTensorRecord } from './tensor-record';
@@ -455,12 +456,21 @@ function encode(args: readonly Value[], context: CallContext): Uint8Array {
     );
   }
   context.making.charge(COST.bytes + characters.length);
-  if (/[^\x00-\xff]/.test(characters)) {
-    throw context.rebuilder.format(`${context.name} of characters outside latin1`, context.at);
-  }
   const bytes = new Uint8Array(characters.length);
-  Buffer.from(bytes.buffer).write(characters, 'latin1');
+  context.making.defer(encodeInto(bytes, characters, context));
   return bytes;
+}
+
+function* encodeInto(bytes: Uint8Array, characters: string, context: CallContext): Sliced<void> {
+  const buffer = Buffer.from(bytes.buffer);
+  for (let start = 0; start < characters.length; start += PIECE_BYTES) {
+    const part = characters.slice(start, start + PIECE_BYTES);
+    if (/[^\x00-\xff]/.test(part)) {
+      throw context.rebuilder.format(`${context.name} of characters outside latin1`, context.at);
+    }
+    buffer.write(part, start, 'latin1');
+    if (start > 0) yield;
+  }
 }
 
 function makeSize(args: readonly Value[], context: CallContext): Tuple {
