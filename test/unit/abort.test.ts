@@ -35,7 +35,7 @@ describe('abort', () => {
     expect(getEventListeners(signal, 'abort')).to.have.length(1);
     expect(getMaxListeners(signal)).to.equal(limit);
     await Promise.all(running);
-    for await (const _batch of new DataLoader([1, 2, 3], { signal, collate: (items) => items } as never));
+    for await (const _batch of new DataLoader([1, 2, 3], { signal, collate: (items) => items }));
     await classifier.dispose();
     expect(getEventListeners(signal, 'abort')).to.have.length(0);
     expect(getMaxListeners(signal)).to.equal(limit);
@@ -81,7 +81,7 @@ describe('Module.whenIdle', () => {
       expectThrow(() => module.loadStateDict(state), 'ERR_SENET_BUSY');
       for (let waits = 0; ; waits++) {
         expect(waits).to.be.at.most(running.length);
-        await Module.whenIdle(module as Module<unknown>);
+        await Module.whenIdle(module);
         try {
           module.loadStateDict(state);
           break;

@@ -445,7 +445,7 @@ describe('downloadFile', () => {
     const { port } = raw.address() as AddressInfo;
     const { message } = await rejection(downloadFile(`http://127.0.0.1:${port}/w`, file, quiet));
     raw.close();
-    expect(message).not.to.match(/[\x00-\x1f\x7f-\x9f]/); // eslint-disable-line no-control-regex
+    expect(message).not.to.match(/[\x00-\x1f\x7f-\x9f]/);
     expect(message.length).to.be.below(600);
   });
 });
