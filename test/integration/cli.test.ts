@@ -408,6 +408,35 @@ describe('senet-torch', () => {
       expect(err).to.match(/'ema'; there are some at the whole file .*\[ERR_SENET_ARG_RANGE\]/);
     });
 
+    it('labels and names of files reach a terminal printable, in JSON with their value', async () => {
+      const weights = readFileSync(
+        path.join(ROOT, 'assets', 'weights', 'se_resnet20_fashion_mnist.safetensors'),
+      );
+      const end = 8 + Number(weights.readBigUInt64LE(0));
+      const header = JSON.parse(weights.subarray(8, end).toString()) as {
+        __metadata__: { labels: string };
+      };
+      const evil = '\u001b[31mfake\u001b]0;title\u0007\u009b2K\nline';
+      const labels = (JSON.parse(header.__metadata__.labels) as string[]).map((label) => label + evil);
+      header.__metadata__.labels = JSON.stringify(labels);
+      const bytes = Buffer.from(JSON.stringify(header));
+      const length = Buffer.alloc(8);
+      length.writeBigUInt64LE(BigInt(bytes.length));
+      const file = temporary.path('labels.safetensors');
+      writeFileSync(file, Buffer.concat([length, bytes, weights.subarray(end)]));
+      const image = temporary.path(`sandal${evil.replaceAll('/', '')}.png`);
+      writeFileSync(image, readFileSync(SANDAL));
+      const raw = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/;
+      const args = ['classify', '--weights', file, image, `${image}.missing`];
+      const shown = await run(args);
+      expect(shown.out).to.include('Sandal\\u{1b}[31mfake');
+      expect(shown.out + shown.err).not.to.match(raw);
+      const json = await run([...args, '--json']);
+      expect(json.out).not.to.match(raw);
+      const [first] = JSON.parse(json.out) as { file: string; labels: { label: string }[] }[];
+      expect([first?.file, first?.labels[0]?.label]).to.deep.equal([image, `Sandal${evil}`]);
+    });
+
     it('executes nothing of a hostile file, names what it asked for, and prints no control characters', async () => {
       const { code, out, err } = await run(['inspect', path.join(FIXTURES, 'evil-legacy.pkl')]);
       expect([code, out]).to.deep.equal([1, '']);

@@ -190,6 +190,18 @@ describe('senet-torch train', function () {
       if (code === 130) expect(existsSync(path.join(place, 'last.safetensors'))).to.equal(false);
     });
 
+    it('a run whose data has gone says so, with a code', async () => {
+      const moved = temporary.path('moved');
+      cpSync(data, moved, { recursive: true });
+      const place = temporary.path('without-data');
+      const made = await run(['train', moved, ...small, '--epochs', '1', '--output', place]);
+      expect(made.code, made.err).to.equal(0);
+      rmSync(moved, { recursive: true });
+      const { code, err } = await run(['train', '--resume', path.join(place, 'checkpoint.pt')]);
+      expect(code).to.equal(1);
+      expect(err).to.match(/not at .*moved any more.*train DATA --resume.*\[ERR_SENET_FILE_NOT_FOUND\]/);
+    });
+
     it('Ctrl-C saves and says how to go on, which ends with the same weights, bit for bit', async () => {
       const place = temporary.path('interrupted');
       const first = await run(
