@@ -8,6 +8,7 @@
 #include "core/names.h"
 #include "models/registry.h"
 #include "nn/module.h"
+#include "nn/trace.h"
 
 #include <ATen/core/grad_mode.h>
 
@@ -320,7 +321,7 @@ Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& i
       [used = use_module(info[0]), training = node.tree->training, input, mode]() -> Deliver {
         const ModeScope mode_scope(mode);
         const nn::TrainingScope scope(*training);
-        nn::Output output = used.module->forward_all(input);
+        nn::Result output = nn::run(*used.module, input);
         return [output = std::move(output)](Environment& here) mutable -> Napi::Value {
           if (!output.aux_logits.defined()) {
             return wrap_tensor(here, std::move(output.logits));
@@ -346,7 +347,7 @@ Napi::Value module_record(Environment& environment, const Napi::CallbackInfo& in
     {
       const nn::TrainingScope evaluation(nothing);
       const nn::RecordingScope recording(calls);
-      output = used.module->forward(input);
+      output = used.module->forward(input).tensor();
     }
     std::unordered_map<const nn::Module*, std::string> paths{{used.module, ""}};
     for (const auto& item : used.module->named_modules()) {

@@ -39,11 +39,8 @@ at::Tensor reorder_weight(const at::Tensor& weight, const Node& node) {
   static const auto found = c10::Dispatcher::singleton()
                                 .findSchemaOrThrow("mkldnn::_reorder_convolution_weight", "")
                                 .typed<Reorder>();
-  return found.call(weight, node.padding, node.stride, {1, 1}, 1, std::nullopt);
-}
-
-nn::Window window_of(const Node& node) {
-  return {node.kernel, node.stride, node.padding};
+  return found.call(weight, node.window.padding, node.window.stride, node.window.dilation, node.groups,
+                    std::nullopt);
 }
 
 bool query_mkldnn(const char* name) {
@@ -66,21 +63,21 @@ struct Layer {
 
 class AtenProgram : public Program {
  public:
-  AtenProgram(const Graph& graph, at::Device device, at::ScalarType dtype, bool allow_tf32)
-      : graph_(without_tensors(graph)), device_(device), dtype_(dtype), allow_tf32_(allow_tf32) {
+  AtenProgram(const Plan& plan, at::Device device, at::ScalarType dtype, bool allow_tf32)
+      : plan_(without_tensors(plan)), device_(device), dtype_(dtype), allow_tf32_(allow_tf32) {
     const bool use_onednn = device.is_cpu() && at::Context::hasMKLDNN();
     const at::TensorOptions options = at::TensorOptions(device).dtype(dtype);
-    for (size_t i = 0; i < graph.nodes.size(); ++i) {
-      const Node& node = graph.nodes[i];
+    for (size_t i = 0; i < plan.nodes.size(); ++i) {
+      const Node& node = plan.nodes[i];
       Layer layer;
-      layer.node = graph_.nodes[i];
-      if (node.weight.defined() || node.batch_norm != nullptr) {
+      layer.node = plan_.nodes[i];
+      if (node.weight.defined() || node.batch_norm || node.affine) {
         const Linearised linear = linearise(node);
         layer.weight_elements = linear.weight.numel();
         layer.weight = linear.product().to(options);
         layer.bias = linear.bias.to(options);
         if (node.operation == Operation::kConvolution) {
-          if (use_onednn && (dtype == at::kFloat || window_of(node).is_usual())) {
+          if (use_onednn && (dtype == at::kFloat || node.window.is_usual())) {
             layer.weight = reorder_weight(layer.weight, node);
             layer.is_packed = true;
           } else {
@@ -104,10 +101,10 @@ class AtenProgram : public Program {
   }
 
   at::Tensor run(const at::Tensor& input, StepSeconds* seconds) const override {
-    infer_sizes(graph_, {input.size(2), input.size(3)});  // throws: LibTorch's own errors have no code
+    infer_sizes(plan_, {input.size(2), input.size(3)});  // throws: LibTorch's own errors have no code
     const c10::OptionalDeviceGuard guard(device_);
-    std::vector<at::Tensor> values(graph_.channels.size());
-    values[static_cast<size_t>(graph_.input)] = input.to(dtype_).contiguous(at::MemoryFormat::ChannelsLast);
+    std::vector<at::Tensor> values(plan_.values.size());
+    values[static_cast<size_t>(plan_.input)] = input.to(dtype_).contiguous(at::MemoryFormat::ChannelsLast);
     std::vector<int32_t> uses = count_uses();
     // A GPU works on its own; a time is of what it did.
     const auto now = [&] {
@@ -130,20 +127,20 @@ class AtenProgram : public Program {
         seconds->push_back(std::chrono::duration<double>(now() - start).count());
       }
     }
-    at::Tensor output = values[static_cast<size_t>(graph_.output)].to(at::kFloat);
-    return graph_.output_is_vector ? output : output.contiguous();
+    const at::Tensor output = values[static_cast<size_t>(plan_.output)].to(at::kFloat);
+    return plan_.value(plan_.output).is_vector ? output.flatten(1) : output.contiguous();
   }
 
-  std::vector<StepInfo> explain(nn::Size2 size) const override {
-    const std::vector<nn::Size2> sizes = infer_sizes(graph_, size);
+  std::vector<StepInfo> explain(Size2 size) const override {
+    const std::vector<Size2> sizes = infer_sizes(plan_, size);
     const auto shape = [&](ValueId value) {
-      const nn::Size2& of = sizes[static_cast<size_t>(value)];
-      return std::vector<int64_t>{graph_.channels[static_cast<size_t>(value)], of[0], of[1]};
+      const Size2& of = sizes[static_cast<size_t>(value)];
+      return std::vector<int64_t>{plan_.channels(value), of[0], of[1]};
     };
     std::vector<StepInfo> result;
     for (const Layer& layer : layers_) {
       const Node& node = layer.node;
-      StepInfo info{node.name, operation_name(node.operation)};
+      StepInfo info{node.name, operation_name(node)};
       info.input = shape(node.inputs.front());
       info.output = shape(node.output);
       if (node.operation == Operation::kSqueezeExcite && node.inputs.size() > 1) {
@@ -187,6 +184,8 @@ class AtenProgram : public Program {
         return convolve(layer, x);
       case Operation::kAffine:
         return relu_if(node, x * per_channel(layer.weight) + per_channel(layer.bias));
+      case Operation::kAdd:
+        return relu_if(node, x + inputs[1]);
       case Operation::kRelu:
         return x.relu();
       case Operation::kSqueezeExcite: {
@@ -201,15 +200,22 @@ class AtenProgram : public Program {
         return relu_if(node, std::move(y));
       }
       case Operation::kMaxPool:
-        return at::max_pool2d(x, node.kernel, node.stride, node.padding);
+        return at::max_pool2d(x, node.window.kernel, node.window.stride, node.window.padding);
       case Operation::kAveragePool:
-        return at::avg_pool2d(x, node.kernel, node.stride, node.padding);
+        return at::avg_pool2d(x, node.window.kernel, node.window.stride, node.window.padding);
       case Operation::kGlobalAveragePool:
         return x.mean(at::IntArrayRef{2, 3}, /*keepdim=*/true, at::kFloat).to(dtype_);
       case Operation::kConcatenate:
         return at::cat(inputs, 1);
       case Operation::kLinear:
-        return at::linear(x.flatten(1), layer.weight, layer.bias);
+        return relu_if(node, at::linear(x.flatten(1), layer.weight, layer.bias));
+      case Operation::kOperator: {
+        std::vector<at::Tensor> read;
+        for (size_t i = 0; i < inputs.size(); ++i) {
+          read.push_back(plan_.value(node.inputs[i]).is_vector ? inputs[i].flatten(1) : inputs[i]);
+        }
+        return graph::compute(*node.other, read);
+      }
     }
     throw Error("ERR_SENET_INTERNAL", "an operation without a plan");
   }
@@ -217,19 +223,21 @@ class AtenProgram : public Program {
   at::Tensor convolve(const Layer& layer, const at::Tensor& x) const {
     const Node& node = layer.node;
     if (layer.is_packed) {
-      return nn::convolve_safely(x, window_of(node), [&](const at::Tensor& input, const nn::Size2& padding) {
-        return convolution_pointwise().call(input, layer.weight, layer.bias, padding, node.stride, {1, 1}, 1,
-                                            node.relu ? "relu" : "none", OptionalNumbers(), "");
+      return graph::convolve_safely(x, node.window, [&](const at::Tensor& input, const Size2& padding) {
+        return convolution_pointwise().call(input, layer.weight, layer.bias, padding, node.window.stride,
+                                            node.window.dilation, node.groups, node.relu ? "relu" : "none",
+                                            OptionalNumbers(), "");
       });
     }
     if (device_.is_cpu()) {
-      return relu_if(node, nn::convolve(x, layer.weight, layer.bias, window_of(node), /*groups=*/1));
+      return relu_if(node, graph::convolve(x, layer.weight, layer.bias, node.window, node.groups));
     }
     // at::conv2d, but for the process's own permission of TF32.
     const at::Context& context = at::globalContext();
     return relu_if(node,
-                   at::_convolution(x, layer.weight, layer.bias, node.stride, node.padding, {1, 1},
-                                    /*transposed=*/false, {0, 0}, /*groups=*/1, context.benchmarkCuDNN(),
+                   at::_convolution(x, layer.weight, layer.bias, node.window.stride, node.window.padding,
+                                    node.window.dilation, /*transposed=*/false, {0, 0}, node.groups,
+                                    context.benchmarkCuDNN(),
                                     context.deterministicCuDNN() || context.deterministicAlgorithms(),
                                     context.userEnabledCuDNN(), allow_tf32_));
   }
@@ -248,17 +256,17 @@ class AtenProgram : public Program {
   }
 
   std::vector<int32_t> count_uses() const {
-    std::vector<int32_t> uses(graph_.channels.size(), 0);
-    for (const Node& node : graph_.nodes) {
+    std::vector<int32_t> uses(plan_.values.size(), 0);
+    for (const Node& node : plan_.nodes) {
       for (const ValueId value : node.inputs) {
         ++uses[static_cast<size_t>(value)];
       }
     }
-    ++uses[static_cast<size_t>(graph_.output)];
+    ++uses[static_cast<size_t>(plan_.output)];
     return uses;
   }
 
-  const Graph graph_;
+  const Plan plan_;
   const at::Device device_;
   const at::ScalarType dtype_;
   const bool allow_tf32_;
@@ -267,7 +275,7 @@ class AtenProgram : public Program {
 
 }  // namespace
 
-std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device, at::ScalarType dtype,
+std::unique_ptr<Program> make_aten_program(const Plan& plan, at::Device device, at::ScalarType dtype,
                                            bool allow_tf32) {
   const char* query = dtype == at::kHalf       ? "mkldnn::_is_mkldnn_fp16_supported"
                       : dtype == at::kBFloat16 ? "mkldnn::_is_mkldnn_bf16_supported"
@@ -277,7 +285,7 @@ std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device
                                        " convolutions in oneDNN; use float32" +
                                        (dtype == at::kHalf ? " or bfloat16" : ""));
   }
-  return std::make_unique<AtenProgram>(graph, device, dtype, allow_tf32);
+  return std::make_unique<AtenProgram>(plan, device, dtype, allow_tf32);
 }
 
 }  // namespace senet::inference

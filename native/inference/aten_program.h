@@ -3,7 +3,7 @@
 // ReLU as their post-operation, which makes 0 of a NaN (LibTorch's own ReLU keeps it).
 #pragma once
 
-#include "inference/graph.h"
+#include "inference/plan.h"
 #include "inference/program.h"
 
 #include <memory>
@@ -12,7 +12,7 @@ namespace senet::inference {
 
 /// `allow_tf32`: of float32 convolutions on CUDA. Throws ERR_SENET_DTYPE if the device does not compute with
 /// `dtype`.
-std::unique_ptr<Program> make_aten_program(const Graph& graph, at::Device device, at::ScalarType dtype,
+std::unique_ptr<Program> make_aten_program(const Plan& plan, at::Device device, at::ScalarType dtype,
                                            bool allow_tf32 = false);
 
 }  // namespace senet::inference

@@ -63,24 +63,24 @@ std::shared_ptr<const CompiledModel> CompiledModel::compile(nn::Module& module, 
         std::string("compile: expected the dtype float32, bfloat16 or float16, got ") + dtype_name(dtype));
   }
   const c10::AutoGradMode no_grad(false);
-  const Graph graph = build_graph(module);
+  const Plan plan = make_plan(module);
   const at::Device device = device_of(module);
   const Kernels* kernels = device.is_cpu() ? find_kernels(dtype) : nullptr;
   std::unique_ptr<const Program> program = kernels != nullptr
-                                               ? make_direct_program(graph, *kernels, dtype)
-                                               : make_aten_program(graph, device, dtype, allow_tf32);
+                                               ? make_direct_program(plan, *kernels, dtype)
+                                               : make_aten_program(plan, device, dtype, allow_tf32);
   return std::shared_ptr<const CompiledModel>(
-      new CompiledModel(module.name(), dtype, device, graph, std::move(program)));
+      new CompiledModel(module.name(), dtype, device, plan, std::move(program)));
 }
 
-CompiledModel::CompiledModel(std::string name, at::ScalarType dtype, at::Device device, const Graph& graph,
+CompiledModel::CompiledModel(std::string name, at::ScalarType dtype, at::Device device, const Plan& plan,
                              std::unique_ptr<const Program> program)
     : name(std::move(name)),
       dtype(dtype),
       device(device),
-      in_channels(graph.channels[static_cast<size_t>(graph.input)]),
-      usual_size(graph.usual_size),
-      only_usual_size_(graph.only_usual_size),
+      in_channels(plan.channels(plan.input)),
+      usual_size(plan.input_size.usual),
+      only_usual_size_(plan.input_size.is_only),
       program_(std::move(program)) {}
 
 at::Tensor CompiledModel::forward(const at::Tensor& input) const {
@@ -113,16 +113,16 @@ void CompiledModel::check_input(const at::Tensor& input) const {
   check_size({input.size(2), input.size(3)});
 }
 
-void CompiledModel::check_size(nn::Size2 size) const {
+void CompiledModel::check_size(graph::Size2 size) const {
   if (only_usual_size_ && size != usual_size) {
-    const auto text = [](nn::Size2 of) {
+    const auto text = [](graph::Size2 of) {
       return "(" + std::to_string(of[0]) + ", " + std::to_string(of[1]) + ")";
     };
     throw Error("ERR_SENET_SHAPE", "input size must be " + text(usual_size) + ", got " + text(size));
   }
 }
 
-std::vector<StepInfo> CompiledModel::explain(nn::Size2 size) const {
+std::vector<StepInfo> CompiledModel::explain(graph::Size2 size) const {
   check_size(size);
   return program_->explain(size);
 }

@@ -4,7 +4,7 @@
 // (direct_program.h), LibTorch's operators elsewhere (aten_program.h).
 #pragma once
 
-#include "inference/graph.h"
+#include "inference/plan.h"
 #include "inference/program.h"
 
 #include <memory>
@@ -33,21 +33,21 @@ class CompiledModel {
   void check_input(const at::Tensor& input) const;
 
   /// The steps for images of one size. Throws ERR_SENET_SHAPE for a size that the model does not take.
-  std::vector<StepInfo> explain(nn::Size2 size) const;
+  std::vector<StepInfo> explain(graph::Size2 size) const;
 
   const std::string name;  // of the module's class
   const at::ScalarType dtype;
   const at::Device device;
   const int64_t in_channels;
-  const nn::Size2 usual_size;
+  const graph::Size2 usual_size;
 
   int64_t weight_bytes() const;
   const char* backend() const;
 
  private:
-  CompiledModel(std::string name, at::ScalarType dtype, at::Device device, const Graph& graph,
+  CompiledModel(std::string name, at::ScalarType dtype, at::Device device, const Plan& plan,
                 std::unique_ptr<const Program> program);
-  void check_size(nn::Size2 size) const;
+  void check_size(graph::Size2 size) const;
 
   const bool only_usual_size_;
   const std::unique_ptr<const Program> program_;

@@ -29,19 +29,19 @@ std::vector<float> to_floats(const at::Tensor& vector) {
   return result;
 }
 
-bool suits_winograd(const ElementKernels& kernels, const at::Tensor& weight, nn::Size2 stride) {
+bool suits_winograd(const ElementKernels& kernels, const at::Tensor& weight, Size2 stride) {
   return weight.dim() == 4 &&
          suits_winograd(kernels, {weight.size(2), weight.size(3)}, stride, weight.size(1), weight.size(0));
 }
 
 // What the packed weights take at most, whatever is fused.
-int64_t most_weight_bytes(const Graph& graph, const ElementKernels& kernels, bool is_float) {
+int64_t most_weight_bytes(const Plan& plan, const ElementKernels& kernels, bool is_float) {
   int64_t bytes = 0;
-  for (const Node& node : graph.nodes) {
+  for (const Node& node : plan.nodes) {
     if (node.weight.defined()) {
-      const int64_t window = suits_winograd(kernels, node.weight, node.stride)
+      const int64_t window = suits_winograd(kernels, node.weight, node.window.stride)
                                  ? kWinogradCoefficients
-                                 : node.kernel[0] * node.kernel[1];
+                                 : node.window.kernel[0] * node.window.kernel[1];
       bytes += packed_bytes(node.weight.size(0), window, padded_channels(node.weight.size(1)), is_float);
     }
     if (node.squeeze_weight.defined()) {
@@ -62,34 +62,34 @@ using Packing = std::function<void()>;
 // done at the later one.
 class Lowering {
  public:
-  Lowering(const Graph& graph, const Kernels& kernels, at::ScalarType element)
-      : graph_(graph),
+  Lowering(const Plan& plan, const Kernels& kernels, at::ScalarType element)
+      : plan_(plan),
         kernels_(kernels),
         is_float_(element == at::kFloat),
         element_kernels_(is_float_ ? kernels.float32 : kernels.bfloat16),
-        places_(graph.channels.size()),
-        producers_(graph.channels.size(), nullptr),
-        uses_(graph.channels.size(), 0),
-        weights_(at::empty({most_weight_bytes(graph, *element_kernels_, is_float_)},
+        places_(plan.values.size()),
+        producers_(plan.values.size(), nullptr),
+        uses_(plan.values.size(), 0),
+        weights_(at::empty({most_weight_bytes(plan, *element_kernels_, is_float_)},
                            at::TensorOptions().dtype(at::kByte))) {
-    for (const Node& node : graph.nodes) {
+    for (const Node& node : plan.nodes) {
       producers_[index(node.output)] = &node;
       for (const ValueId value : node.inputs) {
         ++uses_[index(value)];
       }
     }
-    ++uses_[index(graph.output)];
+    ++uses_[index(plan.output)];
   }
 
   DirectSteps run() {
     place_concatenations();
     load_input();
-    for (const Node& node : graph_.nodes) {
+    for (const Node& node : plan_.nodes) {
       lower(node);
     }
     auto store = std::make_unique<StoreStep>();
     store->name = "output";
-    store->input = place(graph_.output).buffer;
+    store->input = place(plan_.output).buffer;
     result_.steps.push_back(std::move(store));
     finish_borders();
     pack_weights();
@@ -106,7 +106,9 @@ class Lowering {
   void lower(const Node& node) {
     switch (node.operation) {
       case Operation::kConvolution:
-        if (!is_taken_over(node)) {
+        if (!is_convolution(node)) {
+          foreign_convolution(node);
+        } else if (!is_taken_over(node)) {
           convolution(node);
         }
         return;
@@ -131,8 +133,17 @@ class Lowering {
       case Operation::kLinear:
         linear(node);
         return;
+      case Operation::kAdd:
+        add(node);
+        return;
       case Operation::kConcatenate:
-        return;  // place_concatenations
+        if (!is_in_place(node)) {
+          foreign(node, graph::Concatenate{});
+        }
+        return;
+      case Operation::kOperator:
+        foreign(node, *node.other);
+        return;
     }
   }
 
@@ -140,29 +151,41 @@ class Lowering {
   // -------------------------------------------------------------------------------------------------------
 
   void place_concatenations() {
-    for (const Node& node : graph_.nodes) {
+    for (const Node& node : plan_.nodes) {
       if (node.operation != Operation::kConcatenate) {
+        continue;
+      }
+      if (!is_in_place(node)) {
         continue;
       }
       const BufferId whole = place(node.output).buffer;
       int64_t channel = 0;
       for (const ValueId part : node.inputs) {
-        const Node* producer = producers_[index(part)];
-        const bool writes_anywhere = producer != nullptr && (producer->operation == Operation::kConvolution ||
-                                                             producer->operation == Operation::kMaxPool);
-        if (!writes_anywhere || uses_[index(part)] != 1 || channel % kChannelBlock != 0) {
-          throw Error("ERR_SENET_INTERNAL", "compile: '" + node.name + "' cannot be concatenated in place");
-        }
         places_[index(part)] = {whole, channel};
-        channel += graph_.channels[index(part)];
+        channel += plan_.channels(part);
       }
     }
+  }
+
+  // Whether all parts can be written where the whole is.
+  bool is_in_place(const Node& node) const {
+    int64_t channel = 0;
+    for (const ValueId part : node.inputs) {
+      const Node* producer = producers_[index(part)];
+      const bool writes_anywhere =
+          producer != nullptr && (is_convolution(*producer) || producer->operation == Operation::kMaxPool);
+      if (!writes_anywhere || uses_[index(part)] != 1 || channel % kChannelBlock != 0) {
+        return false;
+      }
+      channel += plan_.channels(part);
+    }
+    return true;
   }
 
   Place place(ValueId value) {
     Place& known = places_[index(value)];
     if (known.buffer == kNoBuffer) {
-      const int64_t channels = graph_.channels[index(value)];
+      const int64_t channels = plan_.channels(value);
       known.buffer = add_buffer({value, channels, padded_channels(channels), {0, 0}, is_float_});
     }
     return known;
@@ -198,12 +221,12 @@ class Lowering {
   }
 
   void load_input() {
-    const BufferId id = place(graph_.input).buffer;
+    const BufferId id = place(plan_.input).buffer;
     // Few channels are not padded to a block if only convolutions read them: the stem's window stays short.
     const bool only_convolutions =
-        std::all_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& node) {
-          return node.operation == Operation::kConvolution ||
-                 std::find(node.inputs.begin(), node.inputs.end(), graph_.input) == node.inputs.end();
+        std::all_of(plan_.nodes.begin(), plan_.nodes.end(), [&](const Node& node) {
+          return is_convolution(node) ||
+                 std::find(node.inputs.begin(), node.inputs.end(), plan_.input) == node.inputs.end();
         });
     Buffer& input = buffer(id);
     if (only_convolutions && input.channels < kChannelBlock) {
@@ -219,9 +242,15 @@ class Lowering {
   // --- convolutions
   // -------------------------------------------------------------------------------------------------
 
+  // One that the kernels compute.
+  static bool is_convolution(const Node& node) {
+    return node.operation == Operation::kConvolution && node.groups == 1 &&
+           node.window.dilation == Size2{1, 1} && node.window.kernel[0] <= kMaxTaps;
+  }
+
   static bool is_pointwise(const Node& node) {
-    return node.operation == Operation::kConvolution && node.kernel == nn::Size2{1, 1} &&
-           node.padding == nn::Size2{0, 0};
+    return is_convolution(node) && node.window.kernel == Size2{1, 1} &&
+           node.window.padding == Size2{0, 0};
   }
 
   // The only reader of a value, if it has one reader.
@@ -229,7 +258,7 @@ class Lowering {
     if (uses_[index(value)] != 1) {
       return nullptr;
     }
-    for (const Node& node : graph_.nodes) {
+    for (const Node& node : plan_.nodes) {
       if (std::find(node.inputs.begin(), node.inputs.end(), value) != node.inputs.end()) {
         return &node;
       }
@@ -243,16 +272,16 @@ class Lowering {
       return std::find(reader.inputs.begin(), reader.inputs.end(), value) != reader.inputs.end();
     };
     const bool is_concatenated_or_output =
-        value == graph_.output ||
-        std::any_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& other) {
+        value == plan_.output ||
+        std::any_of(plan_.nodes.begin(), plan_.nodes.end(), [&](const Node& other) {
           return other.operation == Operation::kConcatenate && (reads(other) || other.output == value);
         });
-    if (value == graph_.input || is_concatenated_or_output ||
+    if (value == plan_.input || is_concatenated_or_output ||
         places_[index(node.output)].buffer != kNoBuffer) {
       return false;
     }
     bool is_later = false;
-    for (const Node& other : graph_.nodes) {
+    for (const Node& other : plan_.nodes) {
       if (&other == &node) {
         is_later = true;
       } else if (reads(other) && (is_later || is_taken_over(other) || convolution_after(other) != nullptr)) {
@@ -268,7 +297,7 @@ class Lowering {
       return nullptr;
     }
     const Node* next = only_reader(pool_node.output);
-    const bool swaps = next != nullptr && is_pointwise(*next) && next->stride == nn::Size2{1, 1} &&
+    const bool swaps = next != nullptr && is_pointwise(*next) && next->window.stride == Size2{1, 1} &&
                        next->weight.size(0) < next->weight.size(1);
     return swaps ? next : nullptr;
   }
@@ -283,11 +312,11 @@ class Lowering {
   // Whether the mean of this convolution's output can be had from the mean of its input, summed as that was
   // made.
   bool excitation_is_early(const Node& node) const {
-    if (!is_pointwise(node) || node.relu || node.stride != nn::Size2{1, 1}) {
+    if (!is_pointwise(node) || node.relu || node.window.stride != Size2{1, 1}) {
       return false;
     }
     const Node* before = producers_[index(node.inputs.front())];
-    return before != nullptr && before->operation == Operation::kConvolution && !is_taken_over(*before);
+    return before != nullptr && is_convolution(*before) && !is_taken_over(*before);
   }
 
   void convolution(const Node& node) {
@@ -327,12 +356,12 @@ class Lowering {
                                    Activation activation) {
     const at::Tensor& weight = linear.weight;
     ConvolutionStep* step = is_pointwise(node) ? find_sibling(node, input) : nullptr;
-    if (step == nullptr && suits_winograd(*element_kernels_, weight, node.stride)) {
-      step = &new_convolution(node.name, input, weight, node.stride, node.padding, element_kernels_,
+    if (step == nullptr && suits_winograd(*element_kernels_, weight, node.window.stride)) {
+      step = &new_convolution(node.name, input, weight, node.window.stride, node.window.padding, element_kernels_,
                               std::make_unique<WinogradStep>());
       step->fused.push_back("winograd");
     } else if (step == nullptr) {
-      step = &new_convolution(node.name, input, weight, node.stride, node.padding, element_kernels_);
+      step = &new_convolution(node.name, input, weight, node.window.stride, node.window.padding, element_kernels_);
     } else {
       step->fused.push_back(node.name);
     }
@@ -348,7 +377,7 @@ class Lowering {
   ConvolutionStep* find_sibling(const Node& node, BufferId input) {
     for (auto& [value, step] : steps_of_) {
       if (step->input == input && producers_[index(value)]->inputs.front() == node.inputs.front() &&
-          step->kernel == nn::Size2{1, 1} && step->stride == node.stride && step->padding == node.padding &&
+          step->kernel == Size2{1, 1} && step->stride == node.window.stride && step->padding == node.window.padding &&
           step->sums == kNoBuffer && step->scale == kNoBuffer && step->store && excludes_sums(value)) {
         return step;
       }
@@ -358,12 +387,12 @@ class Lowering {
 
   // A squeeze may still want to sum this output.
   bool excludes_sums(ValueId value) const {
-    for (const Node& node : graph_.nodes) {
+    for (const Node& node : plan_.nodes) {
       if (node.inputs.empty() || node.inputs.front() != value) {
         continue;
       }
       if (node.operation == Operation::kSqueezeExcite || node.operation == Operation::kGlobalAveragePool ||
-          (node.operation == Operation::kConvolution && is_taken_over(node))) {
+          (is_convolution(node) && is_taken_over(node))) {
         return false;
       }
     }
@@ -371,7 +400,7 @@ class Lowering {
   }
 
   ConvolutionStep& new_convolution(
-      const std::string& name, BufferId input, const at::Tensor& weight, nn::Size2 stride, nn::Size2 padding,
+      const std::string& name, BufferId input, const at::Tensor& weight, Size2 stride, Size2 padding,
       const ElementKernels* kernels,
       std::unique_ptr<ConvolutionStep> step = std::make_unique<ConvolutionStep>()) {
     step->name = name;
@@ -382,11 +411,6 @@ class Lowering {
     step->padding = padding;
     step->in_channels = weight.size(1);
     step->vector_channels = kernels_.vector_channels;
-    if (step->kernel[0] > kMaxTaps) {
-      throw Error("ERR_SENET_COMPILE", "compile: '" + name + "' has a window of " +
-                                           std::to_string(step->kernel[0]) + " rows, more than " +
-                                           std::to_string(kMaxTaps));
-    }
     Buffer& read = buffer(input);
     read.border = {std::max(read.border[0], padding[0]), std::max(read.border[1], padding[1])};
     ConvolutionStep& made = *step;
@@ -490,7 +514,7 @@ class Lowering {
     if (node.relu) {
       fused.push_back("relu");
     }
-    if (before != nullptr && before->operation == Operation::kConvolution && is_taken_over(*before)) {
+    if (before != nullptr && is_convolution(*before) && is_taken_over(*before)) {
       if (residual != kNoBuffer && is_last_reader(node, node.inputs[1])) {
         // The sum takes the residual's place: its lines are in the cache, and nobody reads it any more.
         places_[index(node.output)] = places_[index(node.inputs[1])];
@@ -506,7 +530,7 @@ class Lowering {
         add_product(squeeze, last, kernels_, product);
       });
       ConvolutionStep& step = new_convolution(before->name, place(before->inputs.front()).buffer, last.weight,
-                                              before->stride, before->padding, element_kernels_);
+                                              before->window.stride, before->window.padding, element_kernels_);
       add_panels(step, last, place(node.output), activation, is_float_);
       step.scale = scale;
       step.residual = residual;
@@ -560,7 +584,7 @@ class Lowering {
   // pass.
   BufferId mean_of(ValueId value, const std::string& name, bool is_float) {
     const Place at = place(value);
-    const int64_t channels = graph_.channels[index(value)];
+    const int64_t channels = plan_.channels(value);
     const BufferId sums = add_buffer({kNoValue,
                                       channels,
                                       padded_channels(channels),
@@ -609,7 +633,7 @@ class Lowering {
     step->kernels = element_kernels_;
     step->input = place(x).buffer;
     if (output != kNoValue) {
-      if (only_reader(x) != nullptr && places_[index(output)].buffer == kNoBuffer && x != graph_.input) {
+      if (only_reader(x) != nullptr && places_[index(output)].buffer == kNoBuffer && x != plan_.input) {
         places_[index(output)] = places_[index(x)];
       }
       step->output = place(output).buffer;
@@ -621,7 +645,7 @@ class Lowering {
 
   void affine(const Node& node) {
     ScaleStep& step = add_scale(node.name, node.inputs.front(), node.output);
-    if (node.batch_norm != nullptr) {
+    if (node.operation == Operation::kAffine) {
       const Linearised linear = linearise(node);
       step.fixed_scale = to_floats(linear.weight);
       step.fixed_shift = to_floats(linear.bias);
@@ -640,9 +664,9 @@ class Lowering {
     step->input = input;
     step->output = to.buffer;
     step->output_channel = to.channel;
-    step->kernel = node.kernel[0];
-    step->stride = node.stride[0];
-    step->padding = node.padding[0];
+    step->kernel = node.window.kernel[0];
+    step->stride = node.window.stride[0];
+    step->padding = node.window.padding[0];
     step->maximum = node.operation == Operation::kMaxPool;
     return step;
   }
@@ -661,15 +685,55 @@ class Lowering {
     // The logits stay float32 in a bfloat16 program.
     const BufferId output = add_vector(node.weight.size(0), /*is_float=*/true);
     places_[index(node.output)] = {output, 0};
-    add_dense(node.name, place(node.inputs.front()).buffer, linear.weight, linear.bias, output,
-              Activation::kNone);
+    ConvolutionStep& step = add_dense(node.name, place(node.inputs.front()).buffer, linear.weight, linear.bias,
+                                      output, node.relu ? Activation::kRelu : Activation::kNone);
+    if (node.relu) {
+      step.fused = {"relu"};
+    }
+  }
+
+  void add(const Node& node) {
+    ScaleStep& step = add_scale(node.name, node.inputs[0], node.output);
+    step.residual = place(node.inputs[1]).buffer;
+    step.activation = node.relu ? Activation::kRelu : Activation::kNone;
+    step.fused = {"residual"};
+    if (node.relu) {
+      step.fused.push_back("relu");
+    }
+    scales_of_[node.output] = &step;
+  }
+
+  // --- what the kernels do not have
+  // -------------------------------------------------------------------------------------------------------
+
+  void foreign_convolution(const Node& node) {
+    const Linearised linear = linearise(node);
+    OperatorStep& step = foreign(node, graph::Convolution{linear.product().to(at::kFloat),
+                                                          linear.bias.to(at::kFloat), node.window, node.groups});
+    step.relu = node.relu;
+    if (node.relu) {
+      step.fused = {"relu"};
+    }
+  }
+
+  OperatorStep& foreign(const Node& node, graph::Operation operation) {
+    auto step = std::make_unique<OperatorStep>();
+    step->name = node.name;
+    step->operation = std::move(operation);
+    for (const ValueId input : node.inputs) {
+      step->inputs.push_back({place(input).buffer, plan_.value(input).is_vector});
+    }
+    step->output = {place(node.output).buffer, plan_.value(node.output).is_vector};
+    OperatorStep& made = *step;
+    result_.steps.push_back(std::move(step));
+    return made;
   }
 
   static size_t index(ValueId value) {
     return static_cast<size_t>(value);
   }
 
-  const Graph& graph_;
+  const Plan& plan_;
   const Kernels& kernels_;
   const bool is_float_;
   const ElementKernels* const element_kernels_;
@@ -686,8 +750,8 @@ class Lowering {
 
 }  // namespace
 
-DirectSteps lower_graph(const Graph& graph, const Kernels& kernels, at::ScalarType element) {
-  return Lowering(graph, kernels, element).run();
+DirectSteps lower_plan(const Plan& plan, const Kernels& kernels, at::ScalarType element) {
+  return Lowering(plan, kernels, element).run();
 }
 
 }  // namespace senet::inference

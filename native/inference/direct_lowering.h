@@ -14,6 +14,6 @@ struct DirectSteps {
   std::vector<Buffer> buffers;
 };
 
-DirectSteps lower_graph(const Graph& graph, const Kernels& kernels, at::ScalarType element);
+DirectSteps lower_plan(const Plan& plan, const Kernels& kernels, at::ScalarType element);
 
 }  // namespace senet::inference

@@ -50,21 +50,21 @@ struct Schedule {
 
 class DirectProgram : public Program {
  public:
-  DirectProgram(Graph graph, const Kernels& kernels, DirectSteps lowered)
-      : graph_(std::move(graph)),
+  DirectProgram(Plan plan, const Kernels& kernels, DirectSteps lowered)
+      : plan_(std::move(plan)),
         kernels_(kernels),
         steps_(std::move(lowered.steps)),
         buffers_(std::move(lowered.buffers)),
         lives_(find_lives()) {}
 
   at::Tensor run(const at::Tensor& input, StepSeconds* seconds) const override {
-    const nn::Size2 size = {input.size(2), input.size(3)};
+    const graph::Size2 size = {input.size(2), input.size(3)};
     const int32_t threads = at::get_num_threads();
     const std::shared_ptr<const Schedule> schedule = find_schedule(size, threads);
     const Placement& last = schedule->layout.buffers[static_cast<size_t>(output_buffer())];
     const int64_t count = input.size(0);
-    const int64_t channels = graph_.channels[static_cast<size_t>(graph_.output)];
-    at::Tensor output = graph_.output_is_vector
+    const int64_t channels = plan_.channels(plan_.output);
+    at::Tensor output = plan_.value(plan_.output).is_vector
                             ? at::empty({count, channels}, input.options())
                             : at::empty({count, channels, last.height, last.width}, input.options());
     std::vector<StepSeconds> times(seconds == nullptr ? 0 : static_cast<size_t>(threads),
@@ -80,7 +80,8 @@ class DirectProgram : public Program {
       auto* base = reinterpret_cast<char*>(arena.mutable_data_ptr<uint8_t>());
       char* const shared = base + threads * layout.private_bytes;
       char* const scratch = shared + images * layout.shared_bytes;
-      Work work{&layout, base, shared, scratch, images, 0, 0, {}, &input, &output, first};
+      Failure failure;
+      Work work{&layout, base, shared, scratch, images, 0, 0, {}, &failure, &input, &output, first};
       Barrier barrier;
 #pragma omp parallel num_threads(threads)
       {
@@ -89,6 +90,7 @@ class DirectProgram : public Program {
         run_pass(*schedule, work, team, barrier,
                  times.empty() ? nullptr : &times[static_cast<size_t>(team.index)]);
       }
+      failure.rethrow();
     }
     if (seconds != nullptr) {
       seconds->assign(steps_.size(), 0.0);
@@ -101,7 +103,7 @@ class DirectProgram : public Program {
     return output;
   }
 
-  std::vector<StepInfo> explain(nn::Size2 size) const override {
+  std::vector<StepInfo> explain(graph::Size2 size) const override {
     const std::shared_ptr<const Schedule> schedule = find_schedule(size, at::get_num_threads());
     std::vector<StepInfo> result;
     for (const auto& step : steps_) {
@@ -196,7 +198,7 @@ class DirectProgram : public Program {
     return lives;
   }
 
-  std::shared_ptr<const Schedule> find_schedule(nn::Size2 size, int32_t threads) const {
+  std::shared_ptr<const Schedule> find_schedule(graph::Size2 size, int32_t threads) const {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (auto it = schedules_.begin(); it != schedules_.end(); ++it) {
       if (it->size == size && it->threads == threads) {
@@ -211,10 +213,10 @@ class DirectProgram : public Program {
     return schedules_.front().schedule;
   }
 
-  std::shared_ptr<const Schedule> make_schedule(nn::Size2 size, int32_t threads) const {
+  std::shared_ptr<const Schedule> make_schedule(graph::Size2 size, int32_t threads) const {
     auto schedule = std::make_shared<Schedule>();
     Layout& layout = schedule->layout;
-    const std::vector<nn::Size2> sizes = infer_sizes(graph_, size);
+    const std::vector<graph::Size2> sizes = infer_sizes(plan_, size);
     for (const Buffer& buffer : buffers_) {
       Placement at;
       at.channels = buffer.channels;
@@ -310,12 +312,12 @@ class DirectProgram : public Program {
   using Clock = std::chrono::steady_clock;
 
   struct Known {
-    nn::Size2 size;
+    graph::Size2 size;
     int32_t threads;
     std::shared_ptr<const Schedule> schedule;
   };
 
-  const Graph graph_;  // without the source's tensors
+  const Plan plan_;  // without the source's tensors
   const Kernels& kernels_;
   const std::vector<std::unique_ptr<Step>> steps_;
   const std::vector<Buffer> buffers_;
@@ -326,10 +328,10 @@ class DirectProgram : public Program {
 
 }  // namespace
 
-std::unique_ptr<Program> make_direct_program(const Graph& graph, const Kernels& kernels,
+std::unique_ptr<Program> make_direct_program(const Plan& plan, const Kernels& kernels,
                                              at::ScalarType element) {
-  DirectSteps lowered = lower_graph(graph, kernels, element);
-  return std::make_unique<DirectProgram>(without_tensors(graph), kernels, std::move(lowered));
+  DirectSteps lowered = lower_plan(plan, kernels, element);
+  return std::make_unique<DirectProgram>(without_tensors(plan), kernels, std::move(lowered));
 }
 
 }  // namespace senet::inference

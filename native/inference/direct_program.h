@@ -41,7 +41,7 @@
 // convolve_block of kernels_simd.h, and a row in test/native.
 #pragma once
 
-#include "inference/graph.h"
+#include "inference/plan.h"
 #include "inference/kernels.h"
 #include "inference/program.h"
 
@@ -50,7 +50,7 @@
 namespace senet::inference {
 
 /// `element` is float32 or bfloat16, and `kernels` must have kernels for it.
-std::unique_ptr<Program> make_direct_program(const Graph& graph, const Kernels& kernels,
+std::unique_ptr<Program> make_direct_program(const Plan& plan, const Kernels& kernels,
                                              at::ScalarType element);
 
 }  // namespace senet::inference

@@ -1,5 +1,7 @@
 #include "inference/direct_steps.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/util/BFloat16.h>
 
 #include <algorithm>
@@ -327,6 +329,80 @@ std::vector<BufferId> MeanStep::reads() const {
 
 std::vector<BufferId> MeanStep::writes() const {
   return {output};
+}
+
+namespace {
+
+// An image of a buffer, with the padding of its channels if `padded`.
+at::Tensor view_of(const Work& work, BufferId buffer, int64_t image, bool padded) {
+  const Placement& at = work.placement(buffer);
+  const int64_t channels = padded ? at.pixel : at.channels;
+  return at::from_blob(work.pixels(buffer, image), {1, channels, at.height, at.width},
+                       {at.row * at.height, 1, at.row, at.pixel},
+                       at.element_bytes == 4 ? at::kFloat : at::kBFloat16);
+}
+
+}  // namespace
+
+void OperatorStep::run(const Work& work) const noexcept {
+  for (const BufferId id : clears) {
+    for (int64_t image = work.first; image < work.last; ++image) {
+      work.clear_border(id, image);
+    }
+  }
+  if (work.team.index != 0) {
+    return;
+  }
+  try {
+    const c10::AutoGradMode no_grad(false);
+    for (int64_t image = work.first; image < work.last; ++image) {
+      std::vector<at::Tensor> tensors;
+      for (const Operand& input : inputs) {
+        const at::Tensor view = view_of(work, input.buffer, image, /*padded=*/false);
+        tensors.push_back((input.is_vector ? view.flatten(1) : view).to(at::kFloat));
+      }
+      at::Tensor result = graph::compute(operation, tensors);
+      if (relu) {
+        result = result.relu();
+      }
+      view_of(work, output.buffer, image, /*padded=*/true).zero_();
+      const at::Tensor to = view_of(work, output.buffer, image, /*padded=*/false);
+      to.copy_(result.reshape(to.sizes()));
+    }
+  } catch (...) {
+    work.failure->note();
+  }
+}
+
+StepInfo OperatorStep::explain(const Layout& layout) const {
+  const auto shape = [&](BufferId buffer) {
+    return shape_of(layout, buffer, layout.buffers[static_cast<size_t>(buffer)].channels);
+  };
+  StepInfo info{name, graph::operation_name(operation), fused};
+  info.input = shape(inputs.front().buffer);
+  info.output = shape(output.buffer);
+  info.weight_bytes = weight_bytes();
+  if (const auto* conv = std::get_if<graph::Convolution>(&operation)) {
+    info.multiply_adds = conv->weight.numel() * info.output[1] * info.output[2];
+  }
+  return info;
+}
+
+std::vector<BufferId> OperatorStep::reads() const {
+  std::vector<BufferId> result;
+  for (const Operand& input : inputs) {
+    result.push_back(input.buffer);
+  }
+  return result;
+}
+
+std::vector<BufferId> OperatorStep::writes() const {
+  return {output.buffer};
+}
+
+int64_t OperatorStep::weight_bytes() const {
+  const auto* conv = std::get_if<graph::Convolution>(&operation);
+  return conv == nullptr ? 0 : static_cast<int64_t>(conv->weight.nbytes() + conv->bias.nbytes());
 }
 
 void LoadStep::run(const Work& work) const noexcept {

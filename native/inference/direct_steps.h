@@ -1,14 +1,16 @@
 // The steps of a direct program and the memory that they work on. See direct_program.h for the whole.
 #pragma once
 
-#include "inference/graph.h"
+#include "inference/plan.h"
 #include "inference/kernels.h"
 #include "inference/program.h"
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -25,7 +27,7 @@ struct Buffer {
   ValueId value = kNoValue;  // of the graph, whose size it has; kNoValue: 1 x 1
   int64_t channels = 0;
   int64_t pixel = 0;          // elements of a pixel: the channels with their padding
-  nn::Size2 border = {0, 0};  // rows above and below, columns left and right
+  graph::Size2 border = {0, 0};  // rows above and below, columns left and right
   bool is_float = true;       // else bfloat16
   bool per_thread = false;    // partial sums: one pixel for each thread, float64
 };
@@ -34,7 +36,7 @@ struct Buffer {
 struct Placement {
   int64_t channels = 0;  // these two and the border as in Buffer
   int64_t pixel = 0;
-  nn::Size2 border = {0, 0};
+  graph::Size2 border = {0, 0};
   int64_t height = 1;
   int64_t width = 1;
   int64_t row = 0;       // with the border
@@ -66,6 +68,27 @@ struct Team {
   }
 };
 
+/// The first error of a run; a step cannot throw out of its thread.
+class Failure {
+ public:
+  /// Of the exception that is being handled.
+  void note() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (first_ == nullptr) {
+      first_ = std::current_exception();
+    }
+  }
+  void rethrow() const {
+    if (first_ != nullptr) {
+      std::rethrow_exception(first_);
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::exception_ptr first_;
+};
+
 /// What a step works on: images [first, last) of a run, with one team.
 struct Work {
   const Layout* layout;
@@ -77,6 +100,7 @@ struct Work {
   int64_t last;
   Team team;
 
+  Failure* failure;
   const at::Tensor* input;  // of the images of the run
   at::Tensor* output;
   int64_t tensor_image;  // index in `input` and `output` of the run's first image
@@ -146,9 +170,9 @@ class ConvolutionStep : public Step {
 
   const ElementKernels* kernels;
   BufferId input;
-  nn::Size2 kernel;
-  nn::Size2 stride;
-  nn::Size2 padding;
+  graph::Size2 kernel;
+  graph::Size2 stride;
+  graph::Size2 padding;
   int64_t in_channels;
   int64_t out_channels = 0;
   int32_t vector_channels;  // of a panel's vector
@@ -215,6 +239,26 @@ class MeanStep : public Step {
   BufferId sums;
   BufferId output;  // 1 x 1
   BufferId of;      // whose pixels were summed
+};
+
+/// What the kernels do not have, by LibTorch's operator: an image at a time, by one thread, in float32.
+class OperatorStep : public Step {
+ public:
+  struct Operand {
+    BufferId buffer;
+    bool is_vector;  // 1 x channels, else 1 x channels x height x width
+  };
+
+  void run(const Work& work) const noexcept override;
+  StepInfo explain(const Layout& layout) const override;
+  std::vector<BufferId> reads() const override;
+  std::vector<BufferId> writes() const override;
+  int64_t weight_bytes() const override;
+
+  graph::Operation operation;
+  std::vector<Operand> inputs;
+  Operand output;
+  bool relu = false;
 };
 
 /// The input tensor to the first buffer.

@@ -4,7 +4,7 @@
 // them.
 #pragma once
 
-#include "inference/graph.h"
+#include "inference/plan.h"
 #include "inference/kernels.h"
 
 #include <cstdint>

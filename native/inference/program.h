@@ -1,7 +1,7 @@
 // A graph made ready to run on one device: what the two kinds of compiled program have in common.
 #pragma once
 
-#include "nn/layers.h"
+#include "graph/convolution.h"
 
 #include <ATen/core/Tensor.h>
 
@@ -37,7 +37,7 @@ class Program {
   virtual at::Tensor run(const at::Tensor& input, StepSeconds* seconds) const = 0;
 
   /// The steps for images of one size.
-  virtual std::vector<StepInfo> explain(nn::Size2 size) const = 0;
+  virtual std::vector<StepInfo> explain(graph::Size2 size) const = 0;
 
   /// Memory that the packed weights take.
   virtual int64_t weight_bytes() const = 0;

@@ -6,7 +6,7 @@ namespace senet::inference {
 namespace {
 
 // Coefficients and products of a chunk: about half of a core's second-level cache.
-constexpr int64_t kChunkBytes = 512 * 1024;
+constexpr int64_t kTileBytes = 512 * 1024;
 // Tiles that make reading a panel's weights worth it.
 constexpr int64_t kLeastTiles = 24;
 constexpr int64_t kLeastChannels = 16;
@@ -32,7 +32,7 @@ Chunks plan_chunks(int64_t in_pixel, int64_t out_channels) {
   chunks.out_pitch = padded_channels(out_channels);
   const int64_t tile_bytes =
       kWinogradCoefficients * (in_pixel + chunks.out_pitch) * static_cast<int64_t>(sizeof(float));
-  chunks.tiles = std::max(kLeastTiles, kChunkBytes / tile_bytes);
+  chunks.tiles = std::max(kLeastTiles, kTileBytes / tile_bytes);
   chunks.in_plane = chunks.tiles * in_pixel + kPlanePadding;
   chunks.out_plane = chunks.tiles * chunks.out_pitch + kPlanePadding;
   return chunks;
@@ -153,9 +153,9 @@ void WinogradStep::run(const Work& work) const noexcept {
   }
 }
 
-bool suits_winograd(const ElementKernels& kernels, nn::Size2 window, nn::Size2 stride, int64_t in_channels,
+bool suits_winograd(const ElementKernels& kernels, graph::Size2 window, graph::Size2 stride, int64_t in_channels,
                     int64_t out_channels) {
-  return kernels.winograd_input != nullptr && window == nn::Size2{3, 3} && stride == nn::Size2{1, 1} &&
+  return kernels.winograd_input != nullptr && window == graph::Size2{3, 3} && stride == graph::Size2{1, 1} &&
          in_channels >= kLeastChannels && out_channels >= kLeastChannels &&
          in_channels * out_channels <= kMostWeights;
 }

@@ -33,15 +33,15 @@ CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_
   nn::init_kaiming_normal(*this, nn::Fan::kIn);
 }
 
-at::Tensor CifarSEResNet::compute(const at::Tensor& input) {
-  at::Tensor x = nn::normalise_and_relu(conv1->forward(input), *bn1, *relu);  // N x 16 x 32 x 32
+nn::Value CifarSEResNet::compute(const nn::Value& input) {
+  nn::Value x = relu->forward(bn1->forward(conv1->forward(input)));  // N x 16 x 32 x 32
   x = layer1->forward(x);                                                     // N x 16 x 32 x 32
   x = layer2->forward(x);                                                     // N x 32 x 16 x 16
   x = layer3->forward(x);                                                     // N x 64 x 8 x 8
-  return fc->forward(avgpool->forward(x).flatten(1));                         // N x classes
+  return fc->forward(apply(graph::Flatten{}, {avgpool->forward(x)}));                         // N x classes
 }
 
-void CifarSEResNet::check_input(const at::Tensor& input) const {
+void CifarSEResNet::check_input(const nn::Value& input) const {
   Module::check_input(input);
   check_image(input, conv1->options.in_channels);
 }
@@ -65,11 +65,11 @@ CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, in
   nn::init_kaiming_normal(*this, nn::Fan::kIn);
 }
 
-at::Tensor CifarSEPreActResNet::compute(const at::Tensor& input) {
-  at::Tensor x = layer3->forward(layer2->forward(layer1->forward(conv1->forward(input))));  // N x 64 x 8 x 8
-  x = nn::normalise_and_relu(x, *bn1, *relu);
+nn::Value CifarSEPreActResNet::compute(const nn::Value& input) {
+  nn::Value x = layer3->forward(layer2->forward(layer1->forward(conv1->forward(input))));  // N x 64 x 8 x 8
+  x = relu->forward(bn1->forward(x));
   // PARITY: the original forgets to return this, and gives None.
-  return fc->forward(avgpool->forward(x).flatten(1));
+  return fc->forward(apply(graph::Flatten{}, {avgpool->forward(x)}));
 }
 
 }  // namespace senet::models

@@ -12,8 +12,8 @@ namespace senet::models {
 class CifarSEResNet : public nn::Module {
  public:
   CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  nn::Value compute(const nn::Value& input) override;
+  void check_input(const nn::Value& input) const override;
   nn::Width width() const override;
   bool begins_with(const nn::Module& child) const override;
   bool ends_with(const nn::Module& child) const override;
@@ -34,7 +34,7 @@ class CifarSEResNet : public nn::Module {
 class CifarSEPreActResNet : public CifarSEResNet {
  public:
   CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction);
-  at::Tensor compute(const at::Tensor& input) override;
+  nn::Value compute(const nn::Value& input) override;
 };
 
 }  // namespace senet::models

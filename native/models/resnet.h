@@ -30,19 +30,22 @@ class ResNet : public nn::Module {
     nn::init_kaiming_normal(*this, nn::Fan::kOut);
   }
 
-  at::Tensor compute(const at::Tensor& input) override {
-    at::Tensor x =
-        nn::normalise_and_relu(conv1->forward(input), *bn1, *relu);  // N x 64 x 112 x 112, from 224 x 224
-    x = layer1->forward(maxpool->forward(x));                        // N x 64 e x 56 x 56, e = kExpansion
-    x = layer2->forward(x);                                          // N x 128 e x 28 x 28
-    x = layer3->forward(x);                                          // N x 256 e x 14 x 14
-    x = layer4->forward(x);                                          // N x 512 e x 7 x 7
-    return fc->forward(avgpool->forward(x).flatten(1));              // N x classes
+  nn::Value compute(const nn::Value& input) override {
+    nn::Value x = relu->forward(bn1->forward(conv1->forward(input)));       // N x 64 x 112 x 112, from 224 x 224
+    x = layer1->forward(maxpool->forward(x));                               // N x 64 e x 56 x 56, e = kExpansion
+    x = layer2->forward(x);                                                 // N x 128 e x 28 x 28
+    x = layer3->forward(x);                                                 // N x 256 e x 14 x 14
+    x = layer4->forward(x);                                                 // N x 512 e x 7 x 7
+    return fc->forward(apply(graph::Flatten{}, {avgpool->forward(x)}));     // N x classes
   }
 
-  void check_input(const at::Tensor& input) const override {
+  void check_input(const nn::Value& input) const override {
     nn::Module::check_input(input);
     check_image(input, conv1->options.in_channels);
+  }
+
+  nn::InputSize input_size() const override {
+    return {{224, 224}};
   }
 
   nn::Width width() const override {

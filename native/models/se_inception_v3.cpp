@@ -3,8 +3,6 @@
 #include "core/error.h"
 #include "nn/init.h"
 
-#include <ATen/ops/cat.h>
-
 namespace senet::models {
 namespace {
 
@@ -15,12 +13,11 @@ std::shared_ptr<nn::BasicConv2d> basic_conv(int64_t in, int64_t out, int64_t ker
 }
 
 // From ImageNet's mean and standard deviation to 0.5 and 0.5, which weights ported from TensorFlow expect.
-// (narrow would give another memory format, and so other kernels than PyTorch's, for channels-last input.)
-at::Tensor to_half_normalisation(const at::Tensor& input) {
-  const auto channel = [&input](int64_t index, double mean, double deviation) {
-    return input.select(1, index).unsqueeze(1) * (deviation / 0.5) + (mean - 0.5) / 0.5;
-  };
-  return at::cat({channel(0, 0.485, 0.229), channel(1, 0.456, 0.224), channel(2, 0.406, 0.225)}, 1);
+const graph::ChannelAffine& to_half_normalisation() {
+  static const graph::ChannelAffine made = {
+      {0.229 / 0.5, 0.224 / 0.5, 0.225 / 0.5},
+      {(0.485 - 0.5) / 0.5, (0.456 - 0.5) / 0.5, (0.406 - 0.5) / 0.5}};
+  return made;
 }
 
 }  // namespace
@@ -53,18 +50,18 @@ Inception3::Inception3(const InceptionOptions& options) : Module("Inception3"), 
   nn::init_inception(*this);
 }
 
-at::Tensor Inception3::compute(const at::Tensor& input) {
+nn::Value Inception3::compute(const nn::Value& input) {
   return run(input, nullptr);
 }
 
-nn::Output Inception3::compute_all(const at::Tensor& input) {
+nn::Output Inception3::compute_all(const nn::Value& input) {
   nn::Output output;
   output.logits = run(input, &output.aux_logits);
   return output;
 }
 
-at::Tensor Inception3::run(const at::Tensor& input, at::Tensor* aux_logits) {
-  at::Tensor x = options.transform_input ? to_half_normalisation(input) : input;  // N x 3 x 299 x 299
+nn::Value Inception3::run(const nn::Value& input, nn::Value* aux_logits) {
+  nn::Value x = options.transform_input ? apply(to_half_normalisation(), {input}) : input;  // N x 3 x 299 x 299
   x = Conv2d_1a_3x3->forward(x);                                                  // N x 32 x 149 x 149
   x = Conv2d_2a_3x3->forward(x);                                                  // N x 32 x 147 x 147
   x = maxpool1->forward(Conv2d_2b_3x3->forward(x));                               // N x 64 x 73 x 73
@@ -82,13 +79,17 @@ at::Tensor Inception3::run(const at::Tensor& input, at::Tensor* aux_logits) {
   for (const auto& block : mixed_7) {
     x = block->forward(x);  // N x 1280, 2048, 2048 x 8 x 8
   }
-  x = dropout->forward(avgpool->forward(x)).flatten(1);  // N x 2048
+  x = apply(graph::Flatten{}, {dropout->forward(avgpool->forward(x))});  // N x 2048
   return fc->forward(x);                                 // N x classes
 }
 
-void Inception3::check_input(const at::Tensor& input) const {
+void Inception3::check_input(const nn::Value& input) const {
   Module::check_input(input);
   check_image(input, width().input);
+}
+
+nn::InputSize Inception3::input_size() const {
+  return {{299, 299}};
 }
 
 nn::Width Inception3::width() const {
@@ -124,20 +125,25 @@ SEInception3::SEInception3(const InceptionOptions& options, nn::Recalibrate reca
   model->add_se(recalibrate);
 }
 
-at::Tensor SEInception3::compute(const at::Tensor& input) {
+nn::Value SEInception3::compute(const nn::Value& input) {
   return model->forward(input);
 }
 
-nn::Output SEInception3::compute_all(const at::Tensor& input) {
+nn::Output SEInception3::compute_all(const nn::Value& input) {
   return model->forward_all(input);
 }
 
-void SEInception3::check_input(const at::Tensor& input) const {
+void SEInception3::check_input(const nn::Value& input) const {
   model->check_input(input);
-  if (input.size(2) != 299 || input.size(3) != 299) {
+  const auto is_other = [](int64_t size) { return size != 299 && size != graph::kUnknown; };
+  if (is_other(input.size(2)) || is_other(input.size(3))) {
     throw Error("ERR_SENET_SHAPE", "input size must be (299, 299), got (" + std::to_string(input.size(2)) +
                                        ", " + std::to_string(input.size(3)) + ")");
   }
+}
+
+nn::InputSize SEInception3::input_size() const {
+  return {{299, 299}, /*is_only=*/true};
 }
 
 nn::Width SEInception3::width() const {

@@ -17,9 +17,10 @@ struct InceptionOptions {
 class Inception3 : public nn::Module {
  public:
   explicit Inception3(const InceptionOptions& options);
-  at::Tensor compute(const at::Tensor& input) override;
-  nn::Output compute_all(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  nn::Value compute(const nn::Value& input) override;
+  nn::Output compute_all(const nn::Value& input) override;
+  void check_input(const nn::Value& input) const override;
+  nn::InputSize input_size() const override;
   nn::Width width() const override;
   bool begins_with(const nn::Module& child) const override;
   bool ends_with(const nn::Module& child) const override;
@@ -39,16 +40,17 @@ class Inception3 : public nn::Module {
   std::shared_ptr<nn::Linear> fc;
 
  private:
-  at::Tensor run(const at::Tensor& input, at::Tensor* aux_logits);
+  nn::Value run(const nn::Value& input, nn::Value* aux_logits);
 };
 
 /// Takes N x 3 x 299 x 299 only.
 class SEInception3 : public nn::Module {
  public:
   SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate);
-  at::Tensor compute(const at::Tensor& input) override;
-  nn::Output compute_all(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  nn::Value compute(const nn::Value& input) override;
+  nn::Output compute_all(const nn::Value& input) override;
+  void check_input(const nn::Value& input) const override;
+  nn::InputSize input_size() const override;
   nn::Width width() const override;
   bool begins_with(const nn::Module& child) const override;
   bool ends_with(const nn::Module& child) const override;

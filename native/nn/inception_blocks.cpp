@@ -1,46 +1,18 @@
 #include "nn/inception_blocks.h"
 
-#include "core/error.h"
-#include "core/names.h"
-#include "nn/fused_training.h"
-
-#include <ATen/ops/adaptive_avg_pool2d.h>
-#include <ATen/ops/avg_pool2d.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/max_pool2d.h>
-
 namespace senet::nn {
 namespace {
 
-at::Tensor run_chain(const InceptionBlock::Chain& chain, const at::Tensor& input) {
-  at::Tensor x = input;
+Value run_chain(const InceptionBlock::Chain& chain, const Value& input) {
+  Value x = input;
   for (const auto& conv : chain) {
     x = conv->forward(x);
   }
   return x;
 }
 
-// The size stays; the zeros of the padding count as values.
-at::Tensor average_pool(const at::Tensor& input) {
-  return at::avg_pool2d(input, 3, 1, 1);
-}
-
-at::Tensor halving_max_pool(const Module& block, const at::Tensor& input) {
-  check_window(block, input, 3, 0);
-  return at::max_pool2d(input, 3, 2);
-}
-
-// Along the channels.
-at::Tensor concatenate(const Module& block, const std::vector<at::Tensor>& branches) {
-  for (const at::Tensor& branch : branches) {
-    if (branch.sizes().slice(2) != branches.front().sizes().slice(2)) {
-      throw Error("ERR_SENET_SHAPE", block.name() + ": its branches have different sizes, " +
-                                         shape_text(branches.front().sizes()) + " and " +
-                                         shape_text(branch.sizes()));
-    }
-  }
-  return at::cat(branches, 1);
-}
+constexpr graph::AveragePool kKeepingPool{3, 1, 1};
+constexpr graph::MaxPool kHalvingPool{3, 2};
 
 }  // namespace
 
@@ -49,12 +21,11 @@ BasicConv2d::BasicConv2d(const Conv2dOptions& options) : Module("BasicConv2d") {
   add_child("bn", bn, std::make_shared<BatchNorm2d>(options.out_channels, /*eps=*/0.001));
 }
 
-at::Tensor BasicConv2d::compute(const at::Tensor& input) {
-  const at::Tensor x = conv->forward(input);
-  return can_fuse_training(x, *bn) ? fused_batch_norm(x, *bn, /*relu=*/true) : bn->forward(x).relu_();
+Value BasicConv2d::compute(const Value& input) {
+  return apply(graph::Relu{/*in_place=*/true}, {bn->forward(conv->forward(input))});
 }
 
-void BasicConv2d::check_input(const at::Tensor& input) const {
+void BasicConv2d::check_input(const Value& input) const {
   conv->check_input(input);
 }
 
@@ -69,7 +40,7 @@ bool BasicConv2d::begins_with(const Module& child) const {
 InceptionBlock::InceptionBlock(std::string type_name, int64_t in_channels, int64_t out_channels)
     : Module(std::move(type_name)), in_channels(in_channels), out_channels(out_channels) {}
 
-at::Tensor InceptionBlock::compute(const at::Tensor& input) {
+Value InceptionBlock::compute(const Value& input) {
   switch (recalibrate) {
     case Recalibrate::kInput:
       return run_branches(se->forward(input));
@@ -81,7 +52,7 @@ at::Tensor InceptionBlock::compute(const at::Tensor& input) {
   return run_branches(input);
 }
 
-void InceptionBlock::check_input(const at::Tensor& input) const {
+void InceptionBlock::check_input(const Value& input) const {
   Module::check_input(input);
   check_image(input, in_channels);
 }
@@ -114,9 +85,9 @@ InceptionA::InceptionA(int64_t in, int64_t pool_features)
   branch_pool = {add("branch_pool", in, pool_features, {1, 1})};
 }
 
-at::Tensor InceptionA::run_branches(const at::Tensor& input) {
-  return concatenate(*this, {run_chain(branch1x1, input), run_chain(branch5x5, input),
-                             run_chain(branch3x3dbl, input), run_chain(branch_pool, average_pool(input))});
+Value InceptionA::run_branches(const Value& input) {
+  return apply(graph::Concatenate{}, {run_chain(branch1x1, input), run_chain(branch5x5, input),
+                             run_chain(branch3x3dbl, input), run_chain(branch_pool, apply(kKeepingPool, {input}))});
 }
 
 InceptionB::InceptionB(int64_t in) : InceptionBlock("InceptionB", in, 384 + 96 + in) {
@@ -125,9 +96,9 @@ InceptionB::InceptionB(int64_t in) : InceptionBlock("InceptionB", in, 384 + 96 +
                   add("branch3x3dbl_3", 96, 96, {3, 3}, {0, 0}, 2)};
 }
 
-at::Tensor InceptionB::run_branches(const at::Tensor& input) {
-  return concatenate(
-      *this, {run_chain(branch3x3, input), run_chain(branch3x3dbl, input), halving_max_pool(*this, input)});
+Value InceptionB::run_branches(const Value& input) {
+  return apply(graph::Concatenate{},
+      {run_chain(branch3x3, input), run_chain(branch3x3dbl, input), apply(kHalvingPool, {input})});
 }
 
 InceptionC::InceptionC(int64_t in, int64_t c7) : InceptionBlock("InceptionC", in, 4 * 192) {
@@ -141,9 +112,9 @@ InceptionC::InceptionC(int64_t in, int64_t c7) : InceptionBlock("InceptionC", in
   branch_pool = {add("branch_pool", in, 192, {1, 1})};
 }
 
-at::Tensor InceptionC::run_branches(const at::Tensor& input) {
-  return concatenate(*this, {run_chain(branch1x1, input), run_chain(branch7x7, input),
-                             run_chain(branch7x7dbl, input), run_chain(branch_pool, average_pool(input))});
+Value InceptionC::run_branches(const Value& input) {
+  return apply(graph::Concatenate{}, {run_chain(branch1x1, input), run_chain(branch7x7, input),
+                             run_chain(branch7x7dbl, input), run_chain(branch_pool, apply(kKeepingPool, {input}))});
 }
 
 InceptionD::InceptionD(int64_t in) : InceptionBlock("InceptionD", in, 320 + 192 + in) {
@@ -153,9 +124,9 @@ InceptionD::InceptionD(int64_t in) : InceptionBlock("InceptionD", in, 320 + 192 
                  add("branch7x7x3_4", 192, 192, {3, 3}, {0, 0}, 2)};
 }
 
-at::Tensor InceptionD::run_branches(const at::Tensor& input) {
-  return concatenate(
-      *this, {run_chain(branch3x3, input), run_chain(branch7x7x3, input), halving_max_pool(*this, input)});
+Value InceptionD::run_branches(const Value& input) {
+  return apply(graph::Concatenate{},
+      {run_chain(branch3x3, input), run_chain(branch7x7x3, input), apply(kHalvingPool, {input})});
 }
 
 InceptionE::InceptionE(int64_t in) : InceptionBlock("InceptionE", in, 320 + 2 * 384 + 2 * 384 + 192) {
@@ -169,15 +140,15 @@ InceptionE::InceptionE(int64_t in) : InceptionBlock("InceptionE", in, 320 + 2 * 
   branch_pool = {add("branch_pool", in, 192, {1, 1})};
 }
 
-at::Tensor InceptionE::run_branches(const at::Tensor& input) {
+Value InceptionE::run_branches(const Value& input) {
   // One step at a time and with inner concatenations, as in torchvision: the order of the steps is the order
   // in which the gradients of `input` are added up.
-  const at::Tensor x1 = run_chain(branch1x1, input);
-  at::Tensor x3 = run_chain(branch3x3, input);
-  x3 = concatenate(*this, {branch3x3_a->forward(x3), branch3x3_b->forward(x3)});
-  at::Tensor x3dbl = run_chain(branch3x3dbl, input);
-  x3dbl = concatenate(*this, {branch3x3dbl_a->forward(x3dbl), branch3x3dbl_b->forward(x3dbl)});
-  return concatenate(*this, {x1, x3, x3dbl, run_chain(branch_pool, average_pool(input))});
+  const Value x1 = run_chain(branch1x1, input);
+  Value x3 = run_chain(branch3x3, input);
+  x3 = apply(graph::Concatenate{}, {branch3x3_a->forward(x3), branch3x3_b->forward(x3)});
+  Value x3dbl = run_chain(branch3x3dbl, input);
+  x3dbl = apply(graph::Concatenate{}, {branch3x3dbl_a->forward(x3dbl), branch3x3dbl_b->forward(x3dbl)});
+  return apply(graph::Concatenate{}, {x1, x3, x3dbl, run_chain(branch_pool, apply(kKeepingPool, {input}))});
 }
 
 InceptionAux::InceptionAux(int64_t in, int64_t num_classes)
@@ -194,12 +165,11 @@ bool InceptionAux::ends_with(const Module& child) const {
   return &child == fc.get();
 }
 
-at::Tensor InceptionAux::run_branches(const at::Tensor& input) {
-  check_window(*this, input, 5, 0);
-  at::Tensor x = at::avg_pool2d(input, 5, 3);         // N x 768 x 5 x 5
-  x = conv1->forward(conv0->forward(x));              // N x 768 x 1 x 1
-  x = at::adaptive_avg_pool2d(x, {1, 1}).flatten(1);  // N x 768
-  return fc->forward(x);
+Value InceptionAux::run_branches(const Value& input) {
+  Value x = apply(graph::AveragePool{5, 3}, {input});         // N x 768 x 5 x 5
+  x = conv1->forward(conv0->forward(x));                      // N x 768 x 1 x 1
+  x = apply(graph::AdaptiveAveragePool{}, {x});               // N x 768 x 1 x 1
+  return fc->forward(apply(graph::Flatten{}, {x}));           // N x classes
 }
 
 }  // namespace senet::nn

@@ -16,8 +16,8 @@ enum class Recalibrate { kNone, kInput, kOutput };
 class BasicConv2d : public Module {
  public:
   explicit BasicConv2d(const Conv2dOptions& options);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
   Width width() const override;
   bool begins_with(const Module& child) const override;
 
@@ -31,8 +31,8 @@ class InceptionBlock : public Module {
  public:
   using Chain = std::vector<std::shared_ptr<BasicConv2d>>;
 
-  at::Tensor compute(const at::Tensor& input) final;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) final;
+  void check_input(const Value& input) const override;
   Width width() const override;
   /// Registers an SELayer as the block's last child, for its input or output channels.
   void add_se(Recalibrate where);
@@ -44,7 +44,7 @@ class InceptionBlock : public Module {
 
  protected:
   InceptionBlock(std::string type_name, int64_t in_channels, int64_t out_channels);
-  virtual at::Tensor run_branches(const at::Tensor& input) = 0;
+  virtual Value run_branches(const Value& input) = 0;
   std::shared_ptr<BasicConv2d> add(const std::string& name, int64_t in, int64_t out, Size2 kernel_size,
                                    Size2 padding = {0, 0}, int64_t stride = 1);
 };
@@ -56,7 +56,7 @@ class InceptionA : public InceptionBlock {
   Chain branch1x1, branch5x5, branch3x3dbl, branch_pool;
 
  protected:
-  at::Tensor run_branches(const at::Tensor& input) override;
+  Value run_branches(const Value& input) override;
 };
 
 /// From 35 x 35 to 17 x 17.
@@ -66,7 +66,7 @@ class InceptionB : public InceptionBlock {
   Chain branch3x3, branch3x3dbl;
 
  protected:
-  at::Tensor run_branches(const at::Tensor& input) override;
+  Value run_branches(const Value& input) override;
 };
 
 /// At 17 x 17.
@@ -76,7 +76,7 @@ class InceptionC : public InceptionBlock {
   Chain branch1x1, branch7x7, branch7x7dbl, branch_pool;
 
  protected:
-  at::Tensor run_branches(const at::Tensor& input) override;
+  Value run_branches(const Value& input) override;
 };
 
 /// From 17 x 17 to 8 x 8.
@@ -86,7 +86,7 @@ class InceptionD : public InceptionBlock {
   Chain branch3x3, branch7x7x3;
 
  protected:
-  at::Tensor run_branches(const at::Tensor& input) override;
+  Value run_branches(const Value& input) override;
 };
 
 /// At 8 x 8; two of its branches fork into an a and a b end.
@@ -97,7 +97,7 @@ class InceptionE : public InceptionBlock {
   std::shared_ptr<BasicConv2d> branch3x3_a, branch3x3_b, branch3x3dbl_a, branch3x3dbl_b;
 
  protected:
-  at::Tensor run_branches(const at::Tensor& input) override;
+  Value run_branches(const Value& input) override;
 };
 
 /// The auxiliary classifier on the 17 x 17 grid. It has no output that an SELayer could stand on.
@@ -109,7 +109,7 @@ class InceptionAux : public InceptionBlock {
   std::shared_ptr<Linear> fc;
 
  protected:
-  at::Tensor run_branches(const at::Tensor& input) override;
+  Value run_branches(const Value& input) override;
 };
 
 }  // namespace senet::nn

@@ -1,24 +1,11 @@
 #include "nn/layers.h"
 
-#include "nn/fused_training.h"
-
-#include "core/error.h"
-#include "core/names.h"
 #include "nn/init.h"
 
-#include <ATen/Context.h>
-#include <ATen/ops/adaptive_avg_pool2d.h>
-#include <ATen/ops/avg_pool2d.h>
-#include <ATen/ops/batch_norm.h>
-#include <ATen/ops/dropout.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/relu.h>
-#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
+#include <utility>
 
 namespace senet::nn {
 namespace {
@@ -43,27 +30,24 @@ Conv2d::Conv2d(const Conv2dOptions& options) : Module("Conv2d"), options(options
   }
 }
 
-at::Tensor Conv2d::compute(const at::Tensor& input) {
-  return convolve(input, weight, bias,
-                  {options.kernel_size, options.stride, options.padding, options.dilation}, options.groups);
+Value Conv2d::compute(const Value& input) {
+  return apply(operation(), {input});
 }
 
-void Conv2d::check_input(const at::Tensor& input) const {
+void Conv2d::check_input(const Value& input) const {
   Module::check_input(input);
-  check_image(input, options.in_channels);
-  for (const size_t i : {0, 1}) {
-    const int64_t window = options.dilation[i] * (options.kernel_size[i] - 1) + 1;
-    if (input.size(2 + static_cast<int64_t>(i)) + 2 * options.padding[i] < window) {
-      throw Error("ERR_SENET_SHAPE", "Conv2d: an input of the shape " + shape_text(input.sizes()) +
-                                         " is smaller than the kernel " + shape_text(options.kernel_size) +
-                                         " with the padding " + shape_text(options.padding) +
-                                         " and the dilation " + shape_text(options.dilation));
-    }
-  }
+  graph::check_shapes(operation(), {input.sizes()}, name());
 }
 
 Width Conv2d::width() const {
   return {options.in_channels, options.out_channels};
+}
+
+graph::Convolution Conv2d::operation() const {
+  return {weight,
+          bias,
+          {options.kernel_size, options.stride, options.padding, options.dilation},
+          options.groups};
 }
 
 std::shared_ptr<Conv2d> conv3x3(int64_t in_channels, int64_t out_channels, int64_t stride) {
@@ -83,33 +67,13 @@ BatchNorm2d::BatchNorm2d(int64_t features, double eps, double momentum)
   num_batches_tracked = register_buffer("num_batches_tracked", at::zeros({}, at::kLong));
 }
 
-at::Tensor BatchNorm2d::compute(const at::Tensor& input) {
-  const bool training = in_training();
-  double factor = momentum;
-  if (training) {
-    // LibTorch would give an infinite running variance.
-    if (input.numel() == input.size(1)) {
-      throw Error(
-          "ERR_SENET_SHAPE",
-          "BatchNorm2d: expected more than 1 value per channel when training, got an input of the shape " +
-              shape_text(input.sizes()));
-    }
-    if (can_fuse_training(input, *this)) {
-      return fused_batch_norm(input, *this, /*relu=*/false);
-    }
-    num_batches_tracked.add_(1);
-    if (momentum < 0) {
-      factor = 1.0 / num_batches_tracked.item<double>();
-    }
-  }
-  // LibTorch's backward for channels-last reads the weight as if it were contiguous.
-  return at::batch_norm(input, weight.contiguous(), bias.contiguous(), running_mean, running_var, training,
-                        factor, eps, at::globalContext().userEnabledCuDNN());
+Value BatchNorm2d::compute(const Value& input) {
+  return apply(operation(), {input});
 }
 
-void BatchNorm2d::check_input(const at::Tensor& input) const {
+void BatchNorm2d::check_input(const Value& input) const {
   Module::check_input(input);
-  check_image(input, features);
+  graph::check_shapes(operation(), {input.sizes()}, name());
 }
 
 int64_t BatchNorm2d::version() const {
@@ -118,6 +82,10 @@ int64_t BatchNorm2d::version() const {
 
 Width BatchNorm2d::width() const {
   return {features, features};
+}
+
+graph::BatchNorm BatchNorm2d::operation() const {
+  return {weight, bias, running_mean, running_var, num_batches_tracked, eps, momentum, in_training()};
 }
 
 Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias)
@@ -132,17 +100,13 @@ Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias)
   }
 }
 
-at::Tensor Linear::compute(const at::Tensor& input) {
-  return at::linear(input, weight, bias);
+Value Linear::compute(const Value& input) {
+  return apply(graph::Linear{weight, bias}, {input});
 }
 
-void Linear::check_input(const at::Tensor& input) const {
+void Linear::check_input(const Value& input) const {
   Module::check_input(input);
-  if (input.dim() == 0 || input.size(-1) != in_features || input.numel() == 0) {
-    throw Error("ERR_SENET_SHAPE", "Linear: expected an input of the shape [..., " +
-                                       std::to_string(in_features) + "] that is not empty, got " +
-                                       shape_text(input.sizes()));
-  }
+  graph::check_shapes(graph::Linear{weight, bias}, {input.sizes()}, name());
 }
 
 Width Linear::width() const {
@@ -151,90 +115,68 @@ Width Linear::width() const {
 
 ReLU::ReLU(bool in_place) : Module("ReLU"), in_place(in_place) {}
 
-at::Tensor ReLU::compute(const at::Tensor& input) {
-  return in_place ? input.relu_() : at::relu(input);
+Value ReLU::compute(const Value& input) {
+  return apply(graph::Relu{in_place}, {input});
 }
 
 Sigmoid::Sigmoid() : Module("Sigmoid") {}
 
-at::Tensor Sigmoid::compute(const at::Tensor& input) {
-  return at::sigmoid(input);
-}
-
-void check_window(const Module& pool, const at::Tensor& input, int64_t kernel_size, int64_t padding) {
-  for (const int64_t axis : {2, 3}) {
-    if (input.size(axis) + 2 * padding < kernel_size) {
-      throw Error("ERR_SENET_SHAPE", pool.name() + ": an input of the shape " + shape_text(input.sizes()) +
-                                         " is smaller than the window of " + std::to_string(kernel_size) +
-                                         " with a padding of " + std::to_string(padding));
-    }
-  }
+Value Sigmoid::compute(const Value& input) {
+  return apply(graph::Sigmoid{}, {input});
 }
 
 MaxPool2d::MaxPool2d(int64_t kernel_size, int64_t stride, int64_t padding)
     : Module("MaxPool2d"), kernel_size(kernel_size), stride(stride), padding(padding) {}
 
-at::Tensor MaxPool2d::compute(const at::Tensor& input) {
-  return at::max_pool2d(input, kernel_size, stride, padding);
+Value MaxPool2d::compute(const Value& input) {
+  return apply(graph::MaxPool{kernel_size, stride, padding}, {input});
 }
 
-void MaxPool2d::check_input(const at::Tensor& input) const {
-  check_image(input);
-  check_window(*this, input, kernel_size, padding);
+void MaxPool2d::check_input(const Value& input) const {
+  graph::check_shapes(graph::MaxPool{kernel_size, stride, padding}, {input.sizes()}, name());
 }
 
 AvgPool2d::AvgPool2d(int64_t kernel_size, int64_t stride, int64_t padding)
     : Module("AvgPool2d"), kernel_size(kernel_size), stride(stride), padding(padding) {}
 
-at::Tensor AvgPool2d::compute(const at::Tensor& input) {
-  return at::avg_pool2d(input, kernel_size, stride, padding);
+Value AvgPool2d::compute(const Value& input) {
+  return apply(graph::AveragePool{kernel_size, stride, padding}, {input});
 }
 
-void AvgPool2d::check_input(const at::Tensor& input) const {
-  check_image(input);
-  check_window(*this, input, kernel_size, padding);
+void AvgPool2d::check_input(const Value& input) const {
+  graph::check_shapes(graph::AveragePool{kernel_size, stride, padding}, {input.sizes()}, name());
 }
 
 AdaptiveAvgPool2d::AdaptiveAvgPool2d(Size2 output_size)
     : Module("AdaptiveAvgPool2d"), output_size(output_size) {}
 
-at::Tensor AdaptiveAvgPool2d::compute(const at::Tensor& input) {
-  return at::adaptive_avg_pool2d(input, output_size);
+Value AdaptiveAvgPool2d::compute(const Value& input) {
+  return apply(graph::AdaptiveAveragePool{output_size}, {input});
 }
 
-void AdaptiveAvgPool2d::check_input(const at::Tensor& input) const {
-  check_image(input);
+void AdaptiveAvgPool2d::check_input(const Value& input) const {
+  graph::check_shapes(graph::AdaptiveAveragePool{output_size}, {input.sizes()}, name());
 }
 
 Dropout::Dropout(double probability) : Module("Dropout"), probability(probability) {}
 
-at::Tensor Dropout::compute(const at::Tensor& input) {
-  return at::dropout(input, probability, in_training());
+Value Dropout::compute(const Value& input) {
+  return in_training() ? apply(graph::Dropout{probability}, {input}) : input;
 }
 
 Flatten::Flatten(int64_t start, int64_t end) : Module("Flatten"), start(start), end(end) {}
 
-at::Tensor Flatten::compute(const at::Tensor& input) {
-  return input.flatten(start, end);
+Value Flatten::compute(const Value& input) {
+  return apply(graph::Flatten{start, end}, {input});
 }
 
-void Flatten::check_input(const at::Tensor& input) const {
-  const int64_t dimensions = std::max<int64_t>(input.dim(), 1);
-  const auto from_first = [&](int64_t dimension) {
-    return dimension < 0 ? dimension + dimensions : dimension;
-  };
-  const int64_t first = from_first(start);
-  const int64_t last = from_first(end);
-  if (first < 0 || first > last || last >= dimensions) {
-    throw Error("ERR_SENET_SHAPE", "Flatten: dimensions " + std::to_string(start) + " to " +
-                                       std::to_string(end) + " of an input of the shape " +
-                                       shape_text(input.sizes()));
-  }
+void Flatten::check_input(const Value& input) const {
+  graph::check_shapes(graph::Flatten{start, end}, {input.sizes()}, name());
 }
 
 Identity::Identity() : Module("Identity") {}
 
-at::Tensor Identity::compute(const at::Tensor& input) {
+Value Identity::compute(const Value& input) {
   return input;
 }
 
@@ -245,15 +187,15 @@ Sequential::Sequential(std::vector<std::shared_ptr<Module>> given)
   }
 }
 
-at::Tensor Sequential::compute(const at::Tensor& input) {
-  at::Tensor x = input;
+Value Sequential::compute(const Value& input) {
+  Value x = input;
   for (const auto& layer : layers_) {
     x = layer->forward(x);
   }
   return x;
 }
 
-void Sequential::check_input(const at::Tensor& input) const {
+void Sequential::check_input(const Value& input) const {
   Module::check_input(input);
   if (!layers_.empty()) {
     layers_.front()->check_input(input);

@@ -4,7 +4,6 @@
 // Module::replace_child alone.
 #pragma once
 
-#include "nn/convolution.h"
 #include "nn/module.h"
 
 #include <memory>
@@ -26,14 +25,17 @@ struct Conv2dOptions {
 class Conv2d : public Module {
  public:
   explicit Conv2d(const Conv2dOptions& options);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
 
   Width width() const override;
 
   const Conv2dOptions options;
   at::Tensor weight;  // out x in / groups x kernel height x kernel width
   at::Tensor bias;    // undefined without bias
+
+ private:
+  graph::Convolution operation() const;
 };
 
 /// 3 x 3 with padding 1.
@@ -45,8 +47,8 @@ std::shared_ptr<Conv2d> conv1x1(int64_t in_channels, int64_t out_channels, int64
 class BatchNorm2d : public Module {
  public:
   explicit BatchNorm2d(int64_t features, double eps = 1e-5, double momentum = kUsualMomentum);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
   int64_t version() const override;  // 2, since num_batches_tracked
   Width width() const override;
 
@@ -59,6 +61,9 @@ class BatchNorm2d : public Module {
   at::Tensor running_mean;
   at::Tensor running_var;
   at::Tensor num_batches_tracked;  // int64, no dimensions
+
+ private:
+  graph::BatchNorm operation() const;
 };
 
 /// The standard deviation of torchvision's Inception3 for weights that have none of their own.
@@ -67,8 +72,8 @@ inline constexpr double kInceptionStandardDeviation = 0.1;
 class Linear : public Module {
  public:
   Linear(int64_t in_features, int64_t out_features, bool with_bias = true);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
 
   Width width() const override;
 
@@ -84,7 +89,7 @@ class Linear : public Module {
 class ReLU : public Module {
  public:
   explicit ReLU(bool in_place = true);
-  at::Tensor compute(const at::Tensor& input) override;
+  Value compute(const Value& input) override;
 
   const bool in_place;
 };
@@ -92,18 +97,15 @@ class ReLU : public Module {
 class Sigmoid : public Module {
  public:
   Sigmoid();
-  at::Tensor compute(const at::Tensor& input) override;
+  Value compute(const Value& input) override;
 };
-
-/// Throws ERR_SENET_SHAPE where the window of a pool does not fit into the images of `input`.
-void check_window(const Module& pool, const at::Tensor& input, int64_t kernel_size, int64_t padding);
 
 /// Floor mode.
 class MaxPool2d : public Module {
  public:
   MaxPool2d(int64_t kernel_size, int64_t stride, int64_t padding = 0);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
 
   const int64_t kernel_size;
   const int64_t stride;
@@ -114,8 +116,8 @@ class MaxPool2d : public Module {
 class AvgPool2d : public Module {
  public:
   AvgPool2d(int64_t kernel_size, int64_t stride, int64_t padding = 0);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
 
   const int64_t kernel_size;
   const int64_t stride;
@@ -125,8 +127,8 @@ class AvgPool2d : public Module {
 class AdaptiveAvgPool2d : public Module {
  public:
   explicit AdaptiveAvgPool2d(Size2 output_size = {1, 1});
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
 
   const Size2 output_size;
 };
@@ -134,7 +136,7 @@ class AdaptiveAvgPool2d : public Module {
 class Dropout : public Module {
  public:
   explicit Dropout(double probability = 0.5);
-  at::Tensor compute(const at::Tensor& input) override;
+  Value compute(const Value& input) override;
 
   const double probability;
 };
@@ -143,8 +145,8 @@ class Dropout : public Module {
 class Flatten : public Module {
  public:
   explicit Flatten(int64_t start = 1, int64_t end = -1);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
 
   const int64_t start;
   const int64_t end;
@@ -154,15 +156,15 @@ class Flatten : public Module {
 class Identity : public Module {
  public:
   Identity();
-  at::Tensor compute(const at::Tensor& input) override;
+  Value compute(const Value& input) override;
 };
 
 /// Children are named "0", "1", ... and run in that order; without any, it gives its input.
 class Sequential : public Module {
  public:
   explicit Sequential(std::vector<std::shared_ptr<Module>> layers);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
   Width width() const override;
   bool begins_with(const Module& child) const override;
   bool ends_with(const Module& child) const override;

@@ -5,6 +5,7 @@
 
 #include <ATen/autocast_mode.h>
 
+#include <type_traits>
 #include <typeinfo>
 #include <utility>
 
@@ -39,6 +40,10 @@ TrainingScope::~TrainingScope() {
   current_training_set = previous_;
 }
 
+bool TrainingScope::may_train() {
+  return current_training_set == nullptr || !current_training_set->empty();
+}
+
 SkipInitScope::SkipInitScope() : previous_(std::exchange(skip_init, true)) {}
 
 SkipInitScope::~SkipInitScope() {
@@ -56,50 +61,71 @@ RecordingScope::~RecordingScope() {
   current_calls = previous_;
 }
 
+bool RecordingScope::active() {
+  return current_calls != nullptr;
+}
+
 Module::Module(std::string type_name) : torch::nn::Module(std::move(type_name)) {}
 
-at::Tensor Module::forward(const at::Tensor& input) {
+template <class Compute>
+std::invoke_result_t<const Compute&> Module::call(const Value& input, const Compute& compute) {
+  const auto logits_of = [](const auto& output) -> const Value& {
+    if constexpr (std::is_same_v<std::decay_t<decltype(output)>, Output>) {
+      return output.logits;
+    } else {
+      return output;
+    }
+  };
   check_input(input);
+  if (graph::Trace* trace = input.trace()) {
+    const graph::Trace::Scope scope(*trace, this);
+    try {
+      return compute();
+    } catch (const graph::Untraceable& failure) {
+      throw failure.of(name(), trace->path());
+    }
+  }
   if (current_calls == nullptr) {
-    return compute(input);
+    return compute();
   }
-  std::vector<int64_t> shape = input.sizes().vec();
-  at::Tensor output = compute(input);
-  current_calls->push_back({this, std::move(shape), output.sizes().vec()});
+  std::vector<int64_t> shape = input.sizes().vec();  // of the input as it comes
+  auto output = compute();
+  current_calls->push_back({this, std::move(shape), logits_of(output).sizes().vec()});
   return output;
 }
 
-Output Module::forward_all(const at::Tensor& input) {
-  check_input(input);
-  Output output = compute_all(input);
-  if (current_calls != nullptr) {
-    current_calls->push_back({this, input.sizes().vec(), output.logits.sizes().vec()});
-  }
-  return output;
+Value Module::forward(const Value& input) {
+  return call(input, [&] { return compute(input); });
 }
 
-Output Module::compute_all(const at::Tensor& input) {
+Output Module::forward_all(const Value& input) {
+  return call(input, [&] { return compute_all(input); });
+}
+
+Output Module::compute_all(const Value& input) {
   return {compute(input), {}};
 }
 
-void Module::check_input(const at::Tensor& input) const {
+void Module::check_input(const Value& input) const {
   const at::Tensor* parameter = first_parameter();
-  if (parameter == nullptr) {
+  const std::optional<at::TensorOptions> given = input.options();
+  if (parameter == nullptr || !given) {
     return;
   }
+  const at::ScalarType dtype = given->dtype().toScalarType();
   // In mixed precision a layer meets what the layer before it computed in either.
   const bool is_mixed = at::autocast::is_autocast_enabled(parameter->device().type()) &&
-                        parameter->scalar_type() == at::kFloat && input.scalar_type() == at::kBFloat16;
-  if (input.scalar_type() != parameter->scalar_type() && !is_mixed) {
+                        parameter->scalar_type() == at::kFloat && dtype == at::kBFloat16;
+  if (dtype != parameter->scalar_type() && !is_mixed) {
     const std::string expected = dtype_name(parameter->scalar_type());
     throw Error("ERR_SENET_DTYPE", name() + ": expected an input of " + expected +
                                        ", as the module's parameters are, got " +
-                                       dtype_name(input.scalar_type()));
+                                       dtype_name(dtype));
   }
-  if (input.device() != parameter->device()) {
+  if (given->device() != parameter->device()) {
     throw Error("ERR_SENET_DEVICE", name() + ": expected an input on " + device_name(parameter->device()) +
                                         ", where the module's parameters are, got one on " +
-                                        device_name(input.device()));
+                                        device_name(given->device()));
   }
 }
 
@@ -109,6 +135,10 @@ int64_t Module::version() const {
 
 bool Module::in_training() const {
   return current_training_set != nullptr ? current_training_set->count(this) != 0 : is_training();
+}
+
+InputSize Module::input_size() const {
+  return {};
 }
 
 Width Module::width() const {
@@ -182,21 +212,8 @@ void check_width(const Module& root, const Module& parent, const std::string& na
   }
 }
 
-void Module::check_image(const at::Tensor& input, int64_t channels) const {
-  if (input.dim() == 4 && input.size(1) == channels && input.numel() > 0) {
-    return;
-  }
-  throw Error("ERR_SENET_SHAPE", name() + ": expected an input of the shape [N, " + std::to_string(channels) +
-                                     ", H, W] with N, H and W at least 1, got " + shape_text(input.sizes()));
-}
-
-void Module::check_image(const at::Tensor& input) const {
-  if (input.dim() == 4 && input.numel() > 0) {
-    return;
-  }
-  throw Error("ERR_SENET_SHAPE", name() +
-                                     ": expected an input of the shape [N, C, H, W], all at least 1, got " +
-                                     shape_text(input.sizes()));
+void Module::check_image(const Value& input, int64_t channels) const {
+  graph::check_image(input.sizes(), channels, name());
 }
 
 const at::Tensor* Module::first_parameter() const {

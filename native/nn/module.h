@@ -3,6 +3,8 @@
 // no thread pool and no Node.
 #pragma once
 
+#include "graph/value.h"
+
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
@@ -11,16 +13,20 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
 namespace senet::nn {
 
+using graph::Size2;
+using graph::Value;
+
 /// What a forward gives; aux_logits is undefined unless SE-Inception-v3 trains with its auxiliary head.
 struct Output {
-  at::Tensor logits;
-  at::Tensor aux_logits;
+  Value logits;
+  Value aux_logits;
 };
 
 /// The modules of a tree that are in training mode, captured when a job is submitted.
@@ -34,6 +40,9 @@ class TrainingScope {
   ~TrainingScope();
   TrainingScope(const TrainingScope&) = delete;
   TrainingScope& operator=(const TrainingScope&) = delete;
+
+  /// False where this thread's scope has no module in training mode.
+  static bool may_train();
 
  private:
   const TrainingSet* previous_;
@@ -71,6 +80,8 @@ class RecordingScope {
   RecordingScope(const RecordingScope&) = delete;
   RecordingScope& operator=(const RecordingScope&) = delete;
 
+  static bool active();
+
  private:
   std::vector<ModuleCall>* previous_;
 };
@@ -82,6 +93,12 @@ struct Width {
   int64_t output = 0;
 };
 
+/// The images that a model was designed for.
+struct InputSize {
+  Size2 usual = {32, 32};
+  bool is_only = false;  // others are refused
+};
+
 class Module : public torch::nn::Module {
  public:
   /// `type_name` is the name of Python's class ("Conv2d"), and what name() gives.
@@ -90,22 +107,24 @@ class Module : public torch::nn::Module {
   Module& operator=(const Module&) = delete;
 
   /// Throws what check_input() does, wherever in the tree an input does not fit.
-  at::Tensor forward(const at::Tensor& input);
-  Output forward_all(const at::Tensor& input);
+  Value forward(const Value& input);
+  Output forward_all(const Value& input);
 
-  /// What forward does; callers use forward, which also checks the input and records.
-  virtual at::Tensor compute(const at::Tensor& input) = 0;
-  virtual Output compute_all(const at::Tensor& input);
+  /// What forward does, for tensors and for traces; callers use forward, which also checks the input and
+  /// records.
+  virtual Value compute(const Value& input) = 0;
+  virtual Output compute_all(const Value& input);
 
   /// Throws ERR_SENET_SHAPE, ERR_SENET_DTYPE or ERR_SENET_DEVICE for an input that forward cannot take. Reads
   /// sizes only, so that it may run on the JS thread.
-  virtual void check_input(const at::Tensor& input) const;
+  virtual void check_input(const Value& input) const;
 
   /// Version of the module's own entry in a state dict's `_metadata`.
   virtual int64_t version() const;
 
   bool in_training() const;
 
+  virtual InputSize input_size() const;
   virtual Width width() const;
   /// Whether this module's input goes to `child` first, or the output of `child` is this module's own: then
   /// that width is nobody else's business.
@@ -136,11 +155,16 @@ class Module : public torch::nn::Module {
   }
 
   /// Throws ERR_SENET_SHAPE unless `input` is N x channels x H x W with no empty dimension.
-  void check_image(const at::Tensor& input, int64_t channels) const;
-  /// As above, with any number of channels.
-  void check_image(const at::Tensor& input) const;
+  void check_image(const Value& input, int64_t channels) const;
+
+  /// An operation of this module's forward.
+  Value apply(graph::Operation operation, const std::vector<Value>& inputs) const {
+    return graph::apply(std::move(operation), inputs, name());
+  }
 
  private:
+  template <class Compute>
+  std::invoke_result_t<const Compute&> call(const Value& input, const Compute& compute);
   const at::Tensor* first_parameter() const;
 
   std::map<std::string, std::function<bool(const std::shared_ptr<Module>&)>> members_;  // set a member

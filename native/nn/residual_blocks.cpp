@@ -1,36 +1,6 @@
 #include "nn/residual_blocks.h"
 
-#include "core/error.h"
-#include "core/names.h"
-#include "nn/fused_training.h"
-
-#include <ATen/ExpandUtils.h>
-
 namespace senet::nn {
-
-at::Tensor normalise_and_relu(const at::Tensor& x, BatchNorm2d& bn, ReLU& relu) {
-  return can_fuse_training(x, bn) ? fused_batch_norm(x, bn, /*relu=*/true) : relu.forward(bn.forward(x));
-}
-
-namespace {
-
-// relu(se(bn(x)) + residual). The layers change both `out` and what it gives in place, as the originals do;
-// autograd needs neither value again.
-at::Tensor recalibrate_and_add(const std::string& block, const at::Tensor& x, BatchNorm2d& bn, SELayer& se,
-                               const at::Tensor& residual, ReLU& relu) {
-  if (can_fuse_recalibration(x, bn, se, residual)) {
-    return fused_recalibration(x, bn, se, residual);
-  }
-  at::Tensor out = se.forward(bn.forward(x));
-  if (!at::is_expandable_to(residual.sizes(), out.sizes())) {
-    throw Error("ERR_SENET_SHAPE", block + ": the residual has the shape " + shape_text(residual.sizes()) +
-                                       " and the block's output " + shape_text(out.sizes()));
-  }
-  out += residual;
-  return relu.forward(out);
-}
-
-}  // namespace
 
 std::shared_ptr<Sequential> make_downsample(int64_t in_channels, int64_t out_channels, int64_t stride) {
   return std::make_shared<Sequential>(std::vector<std::shared_ptr<Module>>{
@@ -49,13 +19,14 @@ SEBasicBlock::SEBasicBlock(const BlockOptions& options) : Module("SEBasicBlock")
   }
 }
 
-at::Tensor SEBasicBlock::compute(const at::Tensor& input) {
-  at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
-  out = conv2->forward(out);
-  return recalibrate_and_add(name(), out, *bn2, *se, downsample ? downsample->forward(input) : input, *relu);
+Value SEBasicBlock::compute(const Value& input) {
+  Value out = relu->forward(bn1->forward(conv1->forward(input)));
+  out = se->forward(bn2->forward(conv2->forward(out)));
+  const Value residual = downsample ? downsample->forward(input) : input;
+  return relu->forward(apply(graph::Add{/*in_place=*/true}, {out, residual}));
 }
 
-void SEBasicBlock::check_input(const at::Tensor& input) const {
+void SEBasicBlock::check_input(const Value& input) const {
   Module::check_input(input);
   check_image(input, conv1->options.in_channels);
 }
@@ -79,14 +50,15 @@ SEBottleneck::SEBottleneck(const BlockOptions& options) : Module("SEBottleneck")
   }
 }
 
-at::Tensor SEBottleneck::compute(const at::Tensor& input) {
-  at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
-  out = normalise_and_relu(conv2->forward(out), *bn2, *relu);
-  out = conv3->forward(out);
-  return recalibrate_and_add(name(), out, *bn3, *se, downsample ? downsample->forward(input) : input, *relu);
+Value SEBottleneck::compute(const Value& input) {
+  Value out = relu->forward(bn1->forward(conv1->forward(input)));
+  out = relu->forward(bn2->forward(conv2->forward(out)));
+  out = se->forward(bn3->forward(conv3->forward(out)));
+  const Value residual = downsample ? downsample->forward(input) : input;
+  return relu->forward(apply(graph::Add{/*in_place=*/true}, {out, residual}));
 }
 
-void SEBottleneck::check_input(const at::Tensor& input) const {
+void SEBottleneck::check_input(const Value& input) const {
   Module::check_input(input);
   check_image(input, conv1->options.in_channels);
 }
@@ -110,16 +82,14 @@ CifarSEBasicBlock::CifarSEBasicBlock(int64_t inplanes, int64_t planes, int64_t s
   }
 }
 
-at::Tensor CifarSEBasicBlock::compute(const at::Tensor& input) {
-  // The residual first, as the original: in training mode the order of the BatchNorm updates is free, but
-  // jobs that fail half-way leave the same state.
-  const at::Tensor residual = downsample ? downsample->forward(input) : input;
-  at::Tensor out = normalise_and_relu(conv1->forward(input), *bn1, *relu);
-  out = conv2->forward(out);
-  return recalibrate_and_add(name(), out, *bn2, *se, residual, *relu);
+Value CifarSEBasicBlock::compute(const Value& input) {
+  const Value residual = downsample ? downsample->forward(input) : input;
+  Value out = relu->forward(bn1->forward(conv1->forward(input)));
+  out = se->forward(bn2->forward(conv2->forward(out)));
+  return relu->forward(apply(graph::Add{/*in_place=*/true}, {out, residual}));
 }
 
-void CifarSEBasicBlock::check_input(const at::Tensor& input) const {
+void CifarSEBasicBlock::check_input(const Value& input) const {
   Module::check_input(input);
   check_image(input, conv1->options.in_channels);
 }

@@ -17,16 +17,13 @@ struct BlockOptions {
 /// A 1 x 1 convolution with its BatchNorm, for a residual that changes its size.
 std::shared_ptr<Sequential> make_downsample(int64_t in_channels, int64_t out_channels, int64_t stride);
 
-/// relu(bn(x)), in one step where training can be fused.
-at::Tensor normalise_and_relu(const at::Tensor& x, BatchNorm2d& bn, ReLU& relu);
-
 /// Two 3 x 3 convolutions; the block of SE-ResNet-18 and 34.
 class SEBasicBlock : public Module {
  public:
   static constexpr int64_t kExpansion = 1;
   explicit SEBasicBlock(const BlockOptions& options);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
   Width width() const override;
 
   std::shared_ptr<Conv2d> conv1;
@@ -44,8 +41,8 @@ class SEBottleneck : public Module {
  public:
   static constexpr int64_t kExpansion = 4;
   explicit SEBottleneck(const BlockOptions& options);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
   Width width() const override;
 
   std::shared_ptr<Conv2d> conv1;
@@ -63,8 +60,8 @@ class SEBottleneck : public Module {
 class CifarSEBasicBlock : public Module {
  public:
   CifarSEBasicBlock(int64_t inplanes, int64_t planes, int64_t stride = 1, int64_t reduction = 16);
-  at::Tensor compute(const at::Tensor& input) override;
-  void check_input(const at::Tensor& input) const override;
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
   Width width() const override;
 
   std::shared_ptr<Conv2d> conv1;

@@ -172,7 +172,7 @@ void check_inception_size() {
                                                         nn::Recalibrate::kNone);
   network->eval();
   const auto model = CompiledModel::compile(*network, at::kFloat);
-  expect(model->usual_size == nn::Size2{299, 299}, "the usual size is not 299 x 299");
+  expect(model->usual_size == graph::Size2{299, 299}, "the usual size is not 299 x 299");
   expect_code("ERR_SENET_SHAPE", "forward of 224 x 224", [&] {
     model->forward(at::zeros({1, 3, 224, 224}));
   });

@@ -23,9 +23,9 @@ struct Window {
 struct Case {
   int64_t in;
   int64_t out;
-  nn::Size2 size;  // of the input
+  graph::Size2 size;  // of the input
   Window window;
-  nn::Size2 padding;
+  graph::Size2 padding;
   bool whole_rows;  // a row of the window is one run of elements; else each of its pixels is one, of a slice
   bool has_scale;
   bool has_residual;
@@ -57,7 +57,7 @@ struct Case {
   }
 };
 
-Case draw_case(Random& random, int64_t in, int64_t out, nn::Size2 size, Window window) {
+Case draw_case(Random& random, int64_t in, int64_t out, graph::Size2 size, Window window) {
   Case of{
       in,   out,   size,  window,           {window.height / 2, window.width / 2}, true, false, false, false,
       true, false, false, Activation::kNone};
@@ -138,7 +138,7 @@ class Convolution {
       pixel = variant.is_float ? of.in : (of.in + 1) / 2 * 2;
     }
     const int64_t others = of.whole_rows ? 0 : kChannelBlock * random.between(1, 3);
-    const nn::Size2 border = {of.padding[0] + random.between(0, 1), of.padding[1] + random.between(0, 1)};
+    const graph::Size2 border = {of.padding[0] + random.between(0, 1), of.padding[1] + random.between(0, 1)};
     // NaN everywhere that the kernel has no business.
     input_ = std::make_unique<Picture>(Picture::Shape{pixel, of.size[0], of.size[1], pixel + others,
                                                       others / 2, border[0], border[1], random.between(0, 2)},
@@ -304,10 +304,10 @@ void check_case(const Variant& variant, const Case& of, Random& random) {
 void check_window(const Variant& variant, const Window& window, uint32_t seed) {
   Random random(seed);
   size_t turn = seed;
-  const std::vector<nn::Size2> sizes = {{1, 1}, {1, 9}, {5, 3}, {14, 14}};
+  const std::vector<graph::Size2> sizes = {{1, 1}, {1, 9}, {5, 3}, {14, 14}};
   for (const int64_t in : {1, 3, 16, 17, 40, 64, 100}) {
     for (const int64_t out : {1, 10, 16, 48, 80, 130}) {
-      const nn::Size2 size = sizes[turn++ % sizes.size()];
+      const graph::Size2 size = sizes[turn++ % sizes.size()];
       check_case(variant, draw_case(random, in, out, size, window), random);
     }
   }
@@ -321,7 +321,7 @@ void check_blocks(const Variant& variant) {
     for (int64_t pixels = 1; pixels <= 30; ++pixels) {
       const int64_t out =
           std::max<int64_t>(1, vectors * variant.kernels->vector_channels - random.between(0, 3));
-      const nn::Size2 size = pixels % 3 == 0 ? nn::Size2{3, pixels / 3} : nn::Size2{1, pixels};
+      const graph::Size2 size = pixels % 3 == 0 ? graph::Size2{3, pixels / 3} : graph::Size2{1, pixels};
       check_case(variant, draw_case(random, random.between(1, 33), out, size, {1, 1, 1}), random);
     }
   }
@@ -331,7 +331,7 @@ void check_random(const Variant& variant) {
   Random random(12);
   for (int i = 0; i < 100; ++i) {
     const Window window{random.between(1, 7), random.between(1, 7), random.between(1, 3)};
-    const nn::Size2 size = {random.between(1, 12), random.between(1, 12)};
+    const graph::Size2 size = {random.between(1, 12), random.between(1, 12)};
     check_case(variant, draw_case(random, random.between(1, 70), random.between(1, 150), size, window),
                random);
   }

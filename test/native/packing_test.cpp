@@ -35,7 +35,7 @@ void check_packing(const Variant& variant) {
   for (int i = 0; i < 60; ++i) {
     const int64_t out = random.between(1, 150);
     const int64_t in = random.between(1, 40);
-    const nn::Size2 kernel = {random.between(1, 4), random.between(1, 4)};
+    const graph::Size2 kernel = {random.between(1, 4), random.between(1, 4)};
     const int64_t window = kernel[0] * kernel[1];
     const int64_t pixel = random.chance() ? padded(in) : variant.is_float ? in : (in + 1) / 2 * 2;
     const std::string where = text(out, " x ", in, " x ", kernel[0], " x ", kernel[1], ", pixel ", pixel);

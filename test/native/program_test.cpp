@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "inference/aten_program.h"
 #include "inference/direct_program.h"
-#include "inference/graph.h"
+#include "inference/plan.h"
 #include "models/cifar_se_resnet.h"
 #include "models/se_inception_v3.h"
 #include "models/se_resnet.h"
@@ -165,7 +165,7 @@ std::vector<ModuleCase> module_cases() {
        {std::pair{Recalibrate::kNone, ""}, std::pair{Recalibrate::kInput, ", SE of the input"},
         std::pair{Recalibrate::kOutput, ", SE of the output"}}) {
     const auto add = [&, where = where, suffix = std::string(name)](const char* type, int64_t channels,
-                                                                    nn::Size2 size, auto make) {
+                                                                    graph::Size2 size, auto make) {
       cases.push_back({type + suffix, [where, make] { return with_se(make(), where); }, channels, {size}});
     };
     add("InceptionA", 48, {5, 7}, [] { return std::make_shared<nn::InceptionA>(48, 32); });
@@ -245,7 +245,7 @@ class Subject {
     const std::shared_ptr<nn::Module> exact = make_module(of);
     exact->to(at::kDouble);
     Random random(31);
-    for (const nn::Size2& size : of.sizes) {
+    for (const graph::Size2& size : of.sizes) {
       const at::Tensor x = random.tensor({kMostImages, of.channels, size[0], size[1]}, at::kFloat);
       const at::Tensor y = forward(*exact, x);
       inputs.push_back(x.to(at::kFloat));
@@ -259,8 +259,8 @@ class Subject {
     }
   }
 
-  Graph graph() const {
-    return build_graph(*source_);
+  Plan plan() const {
+    return make_plan(*source_);
   }
 
   std::vector<at::Tensor> inputs;  // of the most images
@@ -407,7 +407,7 @@ struct Maker {
   std::string name;
   bool is_float;
   bool is_ours;  // else of LibTorch's operators
-  std::function<std::unique_ptr<Program>(const Graph&)> make;
+  std::function<std::unique_ptr<Program>(const Plan&)> make;
 };
 
 std::vector<Maker> makers(Runner& runner) {
@@ -418,17 +418,17 @@ std::vector<Maker> makers(Runner& runner) {
     if (!result.empty() && result.back().name == "avx512 float32") {
       result.pop_back();
     }
-    result.push_back({variant.name, variant.is_float, true, [variant](const Graph& graph) {
-                        return make_direct_program(graph, *variant.kernels, variant.dtype());
+    result.push_back({variant.name, variant.is_float, true, [variant](const Plan& plan) {
+                        return make_direct_program(plan, *variant.kernels, variant.dtype());
                       }});
   });
   for (const auto& [name, dtype] :
        {std::pair{"LibTorch float32", at::kFloat}, std::pair{"LibTorch bfloat16", at::kBFloat16}}) {
-    const Maker maker{name, dtype == at::kFloat, false, [dtype = dtype](const Graph& graph) {
-                        return make_aten_program(graph, at::kCPU, dtype);
+    const Maker maker{name, dtype == at::kFloat, false, [dtype = dtype](const Plan& plan) {
+                        return make_aten_program(plan, at::kCPU, dtype);
                       }};
     try {
-      maker.make(Graph());
+      maker.make(Plan());
       result.push_back(maker);
     } catch (const Error& error) {
       runner.skip(text("programs, ", name), error.what());

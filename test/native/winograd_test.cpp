@@ -17,8 +17,8 @@ struct WinogradCase {
   int64_t images;
   int64_t in;
   int64_t out;
-  nn::Size2 size;  // of the input
-  nn::Size2 padding;
+  graph::Size2 size;  // of the input
+  graph::Size2 padding;
   int64_t extra_border;  // of the input
   int64_t out_channel;   // of the output's pixel: where the output begins
   int64_t extra_channels;
@@ -60,7 +60,7 @@ WinogradCase draw_winograd_case(Random& random) {
   return of;
 }
 
-Placement placed(int64_t channels, int64_t pixel, int64_t height, int64_t width, nn::Size2 border,
+Placement placed(int64_t channels, int64_t pixel, int64_t height, int64_t width, graph::Size2 border,
                  int64_t offset, int64_t element_bytes = 4) {
   Placement at;
   at.channels = channels;
@@ -80,7 +80,7 @@ Placement placed(int64_t channels, int64_t pixel, int64_t height, int64_t width,
 void check_winograd_case(const Variant& variant, const WinogradCase& of, Random& random) {
   const int64_t out_pixel = padded(of.out) + of.out_channel + of.extra_channels;
   Layout layout;
-  const nn::Size2 border = {of.padding[0] + of.extra_border, of.padding[1] + of.extra_border};
+  const graph::Size2 border = {of.padding[0] + of.extra_border, of.padding[1] + of.extra_border};
   layout.buffers = {placed(of.in, padded(of.in), of.size[0], of.size[1], border, 0)};
   const int64_t input_bytes = layout.buffers[0].image_bytes;
   layout.buffers.push_back(placed(of.out, out_pixel, of.height(), of.width(), {1, 1}, input_bytes));
@@ -201,7 +201,7 @@ void test_winograd(Runner& runner) {
       runner.test("winograd, large images and many products, " + variant.name, [&] {
         Random random(32);
         for (const auto& [in, size] :
-             {std::pair{int64_t{16}, nn::Size2{67, 70}}, std::pair{int64_t{2048}, nn::Size2{5, 4}}}) {
+             {std::pair{int64_t{16}, graph::Size2{67, 70}}, std::pair{int64_t{2048}, graph::Size2{5, 4}}}) {
           WinogradCase of = draw_winograd_case(random);
           of.in = in;
           of.out = 20;

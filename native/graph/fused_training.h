@@ -11,23 +11,26 @@
 // where g is the gradient where the ReLU let through: one pass sums them, a second writes the gradient of x.
 #pragma once
 
-#include "nn/se_layer.h"
+#include "graph/graph.h"
+#include "graph/operations.h"
 
-namespace senet::nn {
+namespace senet::graph {
 
-/// Whether fused_batch_norm() takes this input of `bn`, in its present mode.
-bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn);
+/// Rewrites a traced forward for a training step: BatchNorm with the ReLU that follows it, and BatchNorm,
+/// Squeeze-and-Excitation, residual sum and ReLU become one node each. What stands there decides; whether
+/// their input is of the kind above, the node sees when it is computed.
+void fuse_training(Graph& graph);
 
-/// relu(bn(input)), or bn(input) without `relu`.
-at::Tensor fused_batch_norm(const at::Tensor& input, BatchNorm2d& bn, bool relu);
+/// Whether the fused functions take this input of a BatchNorm.
+bool can_fuse_training(const at::Tensor& input, const BatchNorm& norm);
 
-/// Whether fused_recalibration() takes these, as they are now: an SELayer as made, a residual like the
-/// input.
-bool can_fuse_recalibration(const at::Tensor& input, const BatchNorm2d& bn, const SELayer& se,
-                            const at::Tensor& residual);
+/// relu(norm(input)), or norm(input) without `relu`.
+at::Tensor fused_batch_norm(const at::Tensor& input, const BatchNorm& norm, bool relu);
 
-/// relu(se(bn(input)) + residual).
-at::Tensor fused_recalibration(const at::Tensor& input, BatchNorm2d& bn, SELayer& se,
+/// Whether fused_recalibration() takes these: a residual like the input.
+bool can_fuse_recalibration(const at::Tensor& input, const Recalibration& whole, const at::Tensor& residual);
+
+at::Tensor fused_recalibration(const at::Tensor& input, const Recalibration& whole,
                                const at::Tensor& residual);
 
-}  // namespace senet::nn
+}  // namespace senet::graph

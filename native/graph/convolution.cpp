@@ -1,11 +1,11 @@
-#include "nn/convolution.h"
+#include "graph/convolution.h"
 
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/conv2d.h>
 
 #include <optional>
 
-namespace senet::nn {
+namespace senet::graph {
 namespace {
 
 // 16 bits that the CPU would compute a convolution of this input in, if it would.
@@ -72,4 +72,4 @@ at::Tensor convolve(const at::Tensor& input, const at::Tensor& weight, const at:
   return convolve_as_given(to_float(input), to_float(weight), to_float(bias), window, groups).to(*dtype);
 }
 
-}  // namespace senet::nn
+}  // namespace senet::graph

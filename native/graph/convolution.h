@@ -20,7 +20,7 @@
 #include <array>
 #include <cstdint>
 
-namespace senet::nn {
+namespace senet::graph {
 
 /// Height and width.
 using Size2 = std::array<int64_t, 2>;
@@ -68,4 +68,4 @@ at::Tensor convolve_safely(const at::Tensor& input, const Window& window, const 
 at::Tensor convolve(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
                     const Window& window, int64_t groups);
 
-}  // namespace senet::nn
+}  // namespace senet::graph

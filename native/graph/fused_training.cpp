@@ -1,4 +1,4 @@
-#include "nn/fused_training.h"
+#include "graph/fused_training.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
@@ -10,6 +10,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
 #include <vector>
 
 // The loops below for the vector widths of this processor: the compiler makes a copy for each and the loader
@@ -20,7 +24,7 @@
 #define SENET_VECTOR_CLONES
 #endif
 
-namespace senet::nn {
+namespace senet::graph {
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -264,7 +268,7 @@ std::shared_ptr<Statistics> measure(const at::Tensor& x, double eps, std::vector
 }
 
 // As at::batch_norm does with momentum 0.1.
-void update_running_statistics(BatchNorm2d& bn, const Statistics& statistics,
+void update_running_statistics(const BatchNorm& bn, const Statistics& statistics,
                                const std::vector<double>& variance, double count) {
   const at::NoGradGuard no_grad;
   bn.num_batches_tracked.add_(1);
@@ -368,7 +372,7 @@ class BatchNormReLU : public torch::autograd::Function<BatchNormReLU> {
   }
 };
 
-class Recalibration : public torch::autograd::Function<Recalibration> {
+class FusedRecalibration : public torch::autograd::Function<FusedRecalibration> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
                           const Variable& bias, const Variable& squeeze, const Variable& excite,
@@ -503,18 +507,106 @@ class Recalibration : public torch::autograd::Function<Recalibration> {
   }
 };
 
-c10::intrusive_ptr<Kept> prepare(const at::Tensor& x, BatchNorm2d& bn) {
+c10::intrusive_ptr<Kept> prepare(const at::Tensor& x, const BatchNorm& norm) {
   const at::NoGradGuard no_grad;
   std::vector<double> variance;
   auto kept = c10::make_intrusive<Kept>();
-  kept->statistics = measure(x, bn.eps, &variance);
-  update_running_statistics(bn, *kept->statistics, variance, static_cast<double>(Extent(x).per_channel()));
+  kept->statistics = measure(x, norm.eps, &variance);
+  update_running_statistics(norm, *kept->statistics, variance, static_cast<double>(Extent(x).per_channel()));
   return kept;
+}
+
+// relu(se(norm(x)) + residual), if it stands there and nobody else reads what is between.
+struct Tail {
+  std::vector<const Node*> nodes;  // in their order, from the norm to the ReLU
+  Excitation excitation;
+  ValueId input;
+  ValueId residual;
+};
+
+template <class Kind>
+const Node* producer_of(const Uses& uses, ValueId value) {
+  const Node* const node = uses.producer(value);
+  return node != nullptr && std::holds_alternative<Kind>(node->operation) ? node : nullptr;
+}
+
+std::optional<Tail> find_tail(const Graph& graph, const Uses& uses, size_t relu) {
+  const Node* const last = &graph.nodes[relu];
+  const Node* const sum = producer_of<Add>(uses, last->inputs.front());
+  // Right after each other, so that nothing happens to the residual in between.
+  if (relu == 0 || sum != &graph.nodes[relu - 1] || uses.only_reader(sum->output) != last) {
+    return std::nullopt;
+  }
+  const Node* const scale = producer_of<Scale>(uses, sum->inputs[0]);
+  if (scale == nullptr || uses.only_reader(scale->output) != sum) {
+    return std::nullopt;
+  }
+  std::optional<Excitation> found = find_excitation(uses, *scale);
+  if (!found || uses.readers(found->input).size() != 2 || uses.is_output(found->input)) {
+    return std::nullopt;
+  }
+  const Node* const norm = producer_of<BatchNorm>(uses, found->input);
+  if (norm == nullptr || uses.only_reader(norm->inputs.front()) != norm) {
+    return std::nullopt;
+  }
+  std::vector<const Node*> nodes = {norm};
+  nodes.insert(nodes.end(), found->inner.begin(), found->inner.end());
+  nodes.insert(nodes.end(), {scale, sum, last});
+  return Tail{std::move(nodes), *std::move(found), norm->inputs.front(), sum->inputs[1]};
+}
+
+Recalibration make_recalibration(const Graph& graph, const Tail& tail) {
+  auto apart = std::make_shared<Graph>();
+  apart->shapes = graph.shapes;
+  apart->inputs = {tail.input, tail.residual};
+  apart->outputs = {tail.nodes.back()->output};
+  for (const Node* node : tail.nodes) {
+    apart->nodes.push_back(*node);
+  }
+  return {std::get<BatchNorm>(tail.nodes.front()->operation), tail.excitation.squeeze,
+          tail.excitation.excite, std::move(apart)};
 }
 
 }  // namespace
 
-bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn) {
+void fuse_training(Graph& graph) {
+  const Uses uses(graph);
+  std::set<const Node*> gone;
+  std::vector<Node> fused;
+  const auto replace = [&](const Node& last, Operation operation, std::vector<ValueId> inputs) {
+    fused.push_back({std::move(operation), last.name, std::move(inputs), last.output});
+  };
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    const auto* relu = std::get_if<Relu>(&node.operation);
+    if (relu == nullptr) {
+      continue;
+    }
+    if (const std::optional<Tail> tail = find_tail(graph, uses, i)) {
+      gone.insert(tail->nodes.begin(), tail->nodes.end());
+      replace(node, make_recalibration(graph, *tail), {tail->input, tail->residual});
+      continue;
+    }
+    const Node* const norm = producer_of<BatchNorm>(uses, node.inputs.front());
+    if (norm != nullptr && norm == &graph.nodes[i - 1] && uses.only_reader(norm->output) == &node) {
+      gone.insert({norm, &node});
+      replace(node, BatchNormRelu{std::get<BatchNorm>(norm->operation), relu->in_place}, norm->inputs);
+    }
+  }
+  // Each in the place of its last node.
+  std::vector<Node> nodes;
+  auto next = fused.begin();
+  for (const Node& node : graph.nodes) {
+    if (next != fused.end() && next->output == node.output) {
+      nodes.push_back(std::move(*next++));
+    } else if (gone.count(&node) == 0) {
+      nodes.push_back(node);
+    }
+  }
+  graph.nodes = std::move(nodes);
+}
+
+bool can_fuse_training(const at::Tensor& input, const BatchNorm& norm) {
   const auto is_plain = [&input](const at::Tensor& tensor) {
     return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous() &&
            !tensor.is_neg() && tensor.sizes() == at::IntArrayRef{input.size(1)};
@@ -523,18 +615,18 @@ bool can_fuse_training(const at::Tensor& input, const BatchNorm2d& bn) {
   const bool channels_last = input.dim() == 4 &&
                              input.suggest_memory_format() == at::MemoryFormat::ChannelsLast &&
                              input.is_contiguous(at::MemoryFormat::ChannelsLast);
-  return bn.in_training() && bn.momentum == kMomentum && input.is_cpu() &&
+  return norm.training && norm.momentum == kMomentum && input.is_cpu() &&
          input.scalar_type() == at::kFloat && channels_last && !input.is_neg() &&
          input.numel() > input.size(1) && !at::autocast::is_autocast_enabled(at::kCPU) &&
-         is_plain(bn.weight) && is_plain(bn.bias) && is_plain(bn.running_mean) && is_plain(bn.running_var);
+         is_plain(norm.weight) && is_plain(norm.bias) && is_plain(norm.running_mean) &&
+         is_plain(norm.running_var);
 }
 
-bool can_fuse_recalibration(const at::Tensor& input, const BatchNorm2d& bn, const SELayer& se,
-                            const at::Tensor& residual) {
-  const std::optional<Excitation> excitation = se.excitation();
-  if (!excitation || excitation->squeeze.bias.defined() || excitation->excite.bias.defined() ||
-      residual.sizes() != input.sizes() || residual.scalar_type() != input.scalar_type() ||
-      residual.device() != input.device() || !can_fuse_training(input, bn)) {
+bool can_fuse_recalibration(const at::Tensor& input, const Recalibration& whole, const at::Tensor& residual) {
+  const auto& [norm, squeeze, excite, apart] = whole;
+  if (squeeze.bias.defined() || excite.bias.defined() || residual.sizes() != input.sizes() ||
+      residual.scalar_type() != input.scalar_type() || residual.device() != input.device() ||
+      !can_fuse_training(input, norm)) {
     return false;
   }
   const auto is_matrix = [](const at::Tensor& weight, int64_t rows, int64_t columns) {
@@ -542,20 +634,18 @@ bool can_fuse_recalibration(const at::Tensor& input, const BatchNorm2d& bn, cons
            weight.sizes() == at::IntArrayRef{rows, columns};
   };
   const int64_t channels = input.size(1);
-  const int64_t hidden = excitation->squeeze.out_features;
-  return is_matrix(excitation->squeeze.weight, hidden, channels) &&
-         is_matrix(excitation->excite.weight, channels, hidden);
+  const int64_t hidden = squeeze.weight.size(0);
+  return is_matrix(squeeze.weight, hidden, channels) && is_matrix(excite.weight, channels, hidden);
 }
 
-at::Tensor fused_batch_norm(const at::Tensor& input, BatchNorm2d& bn, bool relu) {
-  return BatchNormReLU::apply(input, bn.weight, bn.bias, prepare(input, bn), relu);
+at::Tensor fused_batch_norm(const at::Tensor& input, const BatchNorm& norm, bool relu) {
+  return BatchNormReLU::apply(input, norm.weight, norm.bias, prepare(input, norm), relu);
 }
 
-at::Tensor fused_recalibration(const at::Tensor& input, BatchNorm2d& bn, SELayer& se,
+at::Tensor fused_recalibration(const at::Tensor& input, const Recalibration& whole,
                                const at::Tensor& residual) {
-  const Excitation excitation = se.excitation().value();
-  return Recalibration::apply(input, bn.weight, bn.bias, excitation.squeeze.weight, excitation.excite.weight,
-                              plain(residual), prepare(input, bn));
+  return FusedRecalibration::apply(input, whole.norm.weight, whole.norm.bias, whole.squeeze.weight,
+                                   whole.excite.weight, plain(residual), prepare(input, whole.norm));
 }
 
-}  // namespace senet::nn
+}  // namespace senet::graph
