@@ -574,7 +574,7 @@ void fuse_training(Graph& graph) {
   std::set<const Node*> gone;
   std::vector<Node> fused;
   const auto replace = [&](const Node& last, Operation operation, std::vector<ValueId> inputs) {
-    fused.push_back({std::move(operation), last.name, std::move(inputs), last.output});
+    fused.push_back({std::move(operation), last.name, last.owner, std::move(inputs), last.output});
   };
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];

@@ -18,7 +18,8 @@ inline constexpr ValueId kNoValue = -1;
 
 struct Node {
   Operation operation;
-  std::string name;  // path of the module that asked for it: "layer1.0.conv3"
+  std::string name;   // path of the module that asked for it: "layer1.0.conv3"
+  std::string owner;  // its class: "Conv2d"
   std::vector<ValueId> inputs;
   ValueId output;
 };

@@ -76,7 +76,7 @@ struct Check {
   }
 
   void operator()(const Convolution& conv) const {
-    check_image(x(), conv.weight.size(1) * conv.groups, owner);
+    check_image(x(), conv.weight.dim() == 4 ? conv.weight.size(1) * conv.groups : kUnknown, owner);
     const Window& window = conv.window;
     for (const size_t axis : {0, 1}) {
       const int64_t size = x()[2 + axis];
@@ -90,7 +90,7 @@ struct Check {
     }
   }
   void operator()(const BatchNorm& norm) const {
-    check_image(x(), norm.weight.size(0), owner);
+    check_image(x(), norm.weight.dim() == 1 ? norm.weight.size(0) : kUnknown, owner);
     // LibTorch would give an infinite running variance.
     if (norm.training && x()[0] == 1 && x()[2] == 1 && x()[3] == 1) {
       throw Error("ERR_SENET_SHAPE",
@@ -121,7 +121,7 @@ struct Check {
     }
   }
   void operator()(const Linear& linear) const {
-    const int64_t features = linear.weight.size(1);
+    const int64_t features = linear.weight.dim() == 2 ? linear.weight.size(1) : kUnknown;
     if (x().empty() || !fits(x().back(), features) || has_empty(x())) {
       throw Error("ERR_SENET_SHAPE", owner + ": expected an input of the shape [..., " +
                                          std::to_string(features) + "] that is not empty, got " +

@@ -12,10 +12,16 @@ struct Slot {
   Shape shape;
 };
 
+struct View {
+  Flatten flatten;
+  std::string name;  // these two as a Node's
+  std::string owner;
+};
+
 struct Value::Traced {
   Trace* trace;
   std::shared_ptr<Slot> slot;
-  std::vector<Flatten> views;  // of the slot
+  std::vector<View> views;     // of the slot
   Shape shape;                 // with the views
   std::optional<at::TensorOptions> options;
 };
@@ -68,7 +74,7 @@ Value apply(Operation operation, const std::vector<Value>& inputs, const std::st
   }
   check_shapes(operation, shapes, owner);
   if (trace != nullptr) {
-    return trace->record(std::move(operation), inputs);
+    return trace->record(std::move(operation), inputs, owner);
   }
   std::vector<at::Tensor> tensors;
   for (const Value& input : inputs) {
@@ -85,7 +91,8 @@ Value Trace::input(Shape shape, std::optional<at::TensorOptions> options) {
       Value::Traced{this, std::make_shared<Slot>(Slot{id, shape}), {}, shape, options}));
 }
 
-Value Trace::record(Operation operation, const std::vector<Value>& inputs) {
+Value Trace::record(Operation operation, const std::vector<Value>& inputs, const std::string& owner) {
+  owner_ = owner;
   std::vector<at::IntArrayRef> shapes;
   for (const Value& input : inputs) {
     if (input.trace() != this) {
@@ -97,7 +104,7 @@ Value Trace::record(Operation operation, const std::vector<Value>& inputs) {
   const Value::Traced& first = *inputs.front().traced_;
   if (const auto* flatten = std::get_if<Flatten>(&operation)) {
     Value::Traced view = first;
-    view.views.push_back(*flatten);
+    view.views.push_back({*flatten, path(), owner});
     view.shape = std::move(shape);
     return Value(std::make_shared<const Value::Traced>(std::move(view)));
   }
@@ -143,15 +150,20 @@ std::string Trace::path() const {
 ValueId Trace::read(const Value& value) {
   const Value::Traced& traced = *value.traced_;
   ValueId id = traced.slot->current;
-  for (const Flatten& view : traced.views) {
+  for (const auto& [flatten, name, owner] : traced.views) {
     const auto same = std::find_if(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& node) {
-      const auto* flatten = std::get_if<Flatten>(&node.operation);
-      return flatten != nullptr && node.inputs.front() == id && flatten->start == view.start &&
-             flatten->end == view.end;
+      const auto* other = std::get_if<Flatten>(&node.operation);
+      return other != nullptr && node.inputs.front() == id && other->start == flatten.start &&
+             other->end == flatten.end;
     });
-    id = same != graph_.nodes.end()
-             ? same->output
-             : add(view, {id}, output_shape(view, {at::IntArrayRef(graph_.shape(id))}));
+    if (same != graph_.nodes.end()) {
+      id = same->output;
+    } else {
+      graph_.shapes.push_back(output_shape(flatten, {at::IntArrayRef(graph_.shape(id))}));
+      const auto flat = static_cast<ValueId>(graph_.shapes.size() - 1);
+      graph_.nodes.push_back({flatten, name, owner, {id}, flat});
+      id = flat;
+    }
   }
   return id;
 }
@@ -159,7 +171,7 @@ ValueId Trace::read(const Value& value) {
 ValueId Trace::add(Operation operation, std::vector<ValueId> inputs, Shape shape) {
   graph_.shapes.push_back(std::move(shape));
   const auto id = static_cast<ValueId>(graph_.shapes.size() - 1);
-  graph_.nodes.push_back({std::move(operation), path(), std::move(inputs), id});
+  graph_.nodes.push_back({std::move(operation), path(), owner_, std::move(inputs), id});
   return id;
 }
 

@@ -78,7 +78,7 @@ class Trace {
 
   /// An input of the graph. Without `options`, its dtype and device are anyone's.
   Value input(Shape shape, std::optional<at::TensorOptions> options = std::nullopt);
-  Value record(Operation operation, const std::vector<Value>& inputs);
+  Value record(Operation operation, const std::vector<Value>& inputs, const std::string& owner);
   Graph finish(const std::vector<Value>& outputs);
 
   /// While alive, nodes are named for `module`.
@@ -102,6 +102,8 @@ class Trace {
  private:
   ValueId read(const Value& value);
   ValueId add(Operation operation, std::vector<ValueId> inputs, Shape shape);
+
+  std::string owner_;  // of what is being recorded
 
   Graph graph_;
   std::unordered_map<const void*, std::string> paths_;

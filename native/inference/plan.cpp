@@ -146,7 +146,7 @@ class Folding {
 
   void fold(const graph::Linear& linear) {
     if (!plan_.value(id(current_->inputs.front())).is_vector) {
-      refuse("Linear takes vectors; in a compiled model it stands behind Flatten");
+      refuse("it takes no image; it stands behind Flatten");
     }
     Node node = make(Operation::kLinear);
     node.weight = linear.weight;
@@ -253,7 +253,7 @@ class Folding {
   ValueId add_value(ValueId traced) {
     const graph::Shape& shape = graph_.shape(traced);
     if (shape.size() != 2 && shape.size() != 4) {
-      refuse(std::string(graph::operation_name(current_->operation)) + " gives neither images nor vectors");
+      refuse("it gives neither images nor vectors");
     }
     plan_.values.push_back({shape[1] != graph::kUnknown ? shape[1] : wanted_features(traced),
                             /*is_vector=*/shape.size() == 2});
@@ -267,7 +267,7 @@ class Folding {
         return linear->weight.size(1);
       }
     }
-    refuse("the length of a vector depends on the size of the image, and no Linear says what it is");
+    refuse("the length of its vectors depends on the size of the image, and no Linear says what it is");
   }
 
   ValueId id(ValueId traced) const {
@@ -296,7 +296,9 @@ class Folding {
   }
 
   [[noreturn]] void refuse(const std::string& why) const {
-    throw Error("ERR_SENET_COMPILE", "compile: '" + current_->name + "' cannot be compiled: " + why);
+    throw Error("ERR_SENET_COMPILE",
+                "compile: " + current_->owner + (current_->name.empty() ? "" : " ('" + current_->name + "')") +
+                    " cannot be compiled: " + why);
   }
 
   static size_t index(ValueId value) {
@@ -332,45 +334,6 @@ int64_t window_count(int64_t size, const graph::Window& window, size_t axis, con
   return (padded - extent) / window.stride[axis] + 1;
 }
 
-// A tensor's shape can be changed in place, behind its module's back; kernels trust these.
-void check_tensors(const Plan& plan) {
-  const auto expect = [](bool fits, const Node& node, const char* what) {
-    if (!fits) {
-      throw Error("ERR_SENET_COMPILE", "compile: the " + std::string(what) + " of '" + node.name +
-                                           "' has another shape than its module");
-    }
-  };
-  const auto has_shape_if_defined = [](const at::Tensor& vector, int64_t size) {
-    return !vector.defined() || vector.sizes() == at::IntArrayRef{size};
-  };
-  for (const Node& node : plan.nodes) {
-    const int64_t in = plan.channels(node.inputs.front());
-    const int64_t out = plan.channels(node.output);
-    if (node.weight.defined()) {
-      const bool is_linear = node.operation == Operation::kLinear;
-      const std::vector<int64_t> shape = is_linear
-                                             ? std::vector<int64_t>{out, in}
-                                             : std::vector<int64_t>{out, in / node.groups, node.window.kernel[0], node.window.kernel[1]};
-      expect(node.weight.sizes() == shape, node, "weight");
-    }
-    expect(has_shape_if_defined(node.bias, out), node, "bias");
-    if (node.batch_norm) {
-      const graph::BatchNorm& bn = *node.batch_norm;
-      for (const at::Tensor& vector : {bn.weight, bn.bias, bn.running_mean, bn.running_var}) {
-        expect(vector.sizes() == at::IntArrayRef{out}, node, "BatchNorm");
-      }
-    }
-    if (node.squeeze_weight.defined()) {
-      const int64_t hidden = node.squeeze_weight.dim() == 2 ? node.squeeze_weight.size(0) : 0;
-      expect(node.squeeze_weight.sizes() == at::IntArrayRef{hidden, in} &&
-                 node.excite_weight.sizes() == at::IntArrayRef{in, hidden} && hidden > 0 &&
-                 has_shape_if_defined(node.squeeze_bias, hidden) &&
-                 has_shape_if_defined(node.excite_bias, in),
-             node, "squeeze and excitation");
-    }
-  }
-}
-
 // The shape of a value for one image.
 graph::Shape shape_of(const Plan& plan, ValueId value, const std::vector<Size2>& sizes) {
   const Size2& size = sizes[static_cast<size_t>(value)];
@@ -400,7 +363,6 @@ Plan make_plan(nn::Module& module) {
   const graph::Graph graph = nn::trace_evaluation(module);
   Plan plan = Folding(graph).run();
   plan.input_size = module.input_size();
-  check_tensors(plan);
   return plan;
 }
 

@@ -31,11 +31,16 @@ Conv2d::Conv2d(const Conv2dOptions& options) : Module("Conv2d"), options(options
 }
 
 Value Conv2d::compute(const Value& input) {
+  check_traced(input, "weight", weight,
+               {options.out_channels, options.in_channels / options.groups, options.kernel_size[0],
+                options.kernel_size[1]});
+  check_traced(input, "bias", bias, {options.out_channels});
   return apply(operation(), {input});
 }
 
 void Conv2d::check_input(const Value& input) const {
   Module::check_input(input);
+  check_image(input, options.in_channels);
   graph::check_shapes(operation(), {input.sizes()}, name());
 }
 
@@ -68,12 +73,16 @@ BatchNorm2d::BatchNorm2d(int64_t features, double eps, double momentum)
 }
 
 Value BatchNorm2d::compute(const Value& input) {
+  check_traced(input, "weight", weight, {features});
+  check_traced(input, "bias", bias, {features});
+  check_traced(input, "running_mean", running_mean, {features});
+  check_traced(input, "running_var", running_var, {features});
   return apply(operation(), {input});
 }
 
 void BatchNorm2d::check_input(const Value& input) const {
   Module::check_input(input);
-  graph::check_shapes(operation(), {input.sizes()}, name());
+  check_image(input, features);
 }
 
 int64_t BatchNorm2d::version() const {
@@ -101,6 +110,8 @@ Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias)
 }
 
 Value Linear::compute(const Value& input) {
+  check_traced(input, "weight", weight, {out_features, in_features});
+  check_traced(input, "bias", bias, {out_features});
   return apply(graph::Linear{weight, bias}, {input});
 }
 

@@ -216,6 +216,14 @@ void Module::check_image(const Value& input, int64_t channels) const {
   graph::check_image(input.sizes(), channels, name());
 }
 
+void Module::check_traced(const Value& input, const char* name, const at::Tensor& tensor,
+                          at::IntArrayRef shape) {
+  if (input.trace() != nullptr && tensor.defined() && tensor.sizes() != shape) {
+    throw graph::Untraceable("the " + std::string(name) + " of '" + input.trace()->path() +
+                             "' has another shape than its module");
+  }
+}
+
 const at::Tensor* Module::first_parameter() const {
   if (!parameters_.is_empty()) {
     return &parameters_.front().value();

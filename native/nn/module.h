@@ -157,6 +157,10 @@ class Module : public torch::nn::Module {
   /// Throws ERR_SENET_SHAPE unless `input` is N x channels x H x W with no empty dimension.
   void check_image(const Value& input, int64_t channels) const;
 
+  /// A trace takes a tensor's shape for the module's: throws Untraceable where it was changed in place.
+  static void check_traced(const Value& input, const char* name, const at::Tensor& tensor,
+                           at::IntArrayRef shape);
+
   /// An operation of this module's forward.
   Value apply(graph::Operation operation, const std::vector<Value>& inputs) const {
     return graph::apply(std::move(operation), inputs, name());

@@ -450,8 +450,8 @@ describe('compiled models', function () {
         ['fc.bias', 'aten::unsqueeze_', /bias of 'fc'/],
         ['fc.weight', 'aten::unsqueeze_', /weight of 'fc'/],
         ['conv1.weight', 'aten::unsqueeze_', /weight of 'conv1'/],
-        ['bn1.weight', 'aten::unsqueeze_', /BatchNorm of/],
-        ['layer1.0.se.fc.0.weight', 'aten::unsqueeze_', /squeeze and excitation of/],
+        ['bn1.weight', 'aten::unsqueeze_', /weight of 'bn1'/],
+        ['layer1.0.se.fc.0.weight', 'aten::unsqueeze_', /weight of 'layer1.0.se.fc.0'/],
       ] as const) {
         const other = makeModel();
         const [, tensor] = other.namedParameters().find(([path]) => path === name) ?? [];
