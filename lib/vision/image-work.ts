@@ -42,7 +42,7 @@ export function checkSource(
     );
   }
   const widths = preprocessed ? [inputChannels(record)] : [3, 1];
-  if (shape.length !== 3 || shape.includes(0) || !(widths as number[]).includes(channels)) {
+  if (shape.length !== 3 || shape.includes(0) || !(widths).includes(channels)) {
     throw makeError(
       'ERR_SENET_SHAPE',
       `classify: ${place}: expected an image tensor of channels x height x width, ${widths.join(' or ')} channels, got [${shape.join(', ')}]`,
