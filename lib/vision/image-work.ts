@@ -42,10 +42,11 @@ export function checkSource(
     );
   }
   const widths = preprocessed ? [inputChannels(record)] : [3, 1];
-  if (shape.length !== 3 || shape.includes(0) || !(widths).includes(channels)) {
+  const expected = !preprocessed ? '3 channels or 1' : widths[0] === 1 ? '1 channel' : '3 channels';
+  if (shape.length !== 3 || shape.includes(0) || !widths.includes(channels)) {
     throw makeError(
       'ERR_SENET_SHAPE',
-      `classify: ${place}: expected an image tensor of channels x height x width, ${widths.join(' or ')} channels, got [${shape.join(', ')}]`,
+      `classify: ${place}: expected an image tensor of channels x height x width, ${expected}, got [${shape.join(', ')}]`,
     );
   }
 }

@@ -35,7 +35,6 @@ import {
   zeros,
   type ImageClassifierOptions,
   type ModelName,
-  type ModelOptions,
   type Preprocessing,
 } from '../../lib';
 import { measurePixels, testPreprocessing, testTransform, trainTransform } from '../../lib/cli/training-data';
@@ -299,7 +298,7 @@ describe('ImageClassifier of one channel', function () {
     const expected = numbers((await grey.forward(x.unsqueeze(0))).softmax(1));
     for (const { index, score } of await classifier.classify(x))
       expect(score).to.be.closeTo(expected[index] as number, 1e-5);
-    await expectRejection(classifier.classify(rand([3, 32, 32])), 'ERR_SENET_SHAPE', /1 channels, got \[3,/);
+    await expectRejection(classifier.classify(rand([3, 32, 32])), 'ERR_SENET_SHAPE', /1 channel, got \[3,/);
     const pixels = tensor(
       Uint8Array.from({ length: 2 * 1024 }, (_, at) => at % 251),
       { shape: [2, 1, 32, 32] },
