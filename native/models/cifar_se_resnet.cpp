@@ -17,12 +17,13 @@ std::shared_ptr<nn::Sequential> make_stage(int64_t inplanes, int64_t planes, int
 
 }  // namespace
 
-CifarSEResNet::CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction)
-    : CifarSEResNet("CifarSEResNet", n_size, num_classes, reduction) {}
+CifarSEResNet::CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction, int64_t in_channels)
+    : CifarSEResNet("CifarSEResNet", n_size, num_classes, reduction, in_channels) {}
 
-CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction)
+CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction,
+                             int64_t in_channels)
     : Module(std::move(type_name)) {
-  add_child("conv1", conv1, nn::conv3x3(3, 16));
+  add_child("conv1", conv1, nn::conv3x3(in_channels, 16));
   add_child("bn1", bn1, std::make_shared<nn::BatchNorm2d>(16));
   add_child("relu", relu, std::make_shared<nn::ReLU>());
   add_child("layer1", layer1, make_stage(16, 16, n_size, 1, reduction));
@@ -58,8 +59,9 @@ bool CifarSEResNet::ends_with(const nn::Module& child) const {
   return &child == fc.get();
 }
 
-CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction)
-    : CifarSEResNet("CifarSEPreActResNet", n_size, num_classes, reduction) {
+CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction,
+                                         int64_t in_channels)
+    : CifarSEResNet("CifarSEPreActResNet", n_size, num_classes, reduction, in_channels) {
   bn1 = replace_module("bn1",
                        std::make_shared<nn::BatchNorm2d>(64));  // keeps its place in the order of the keys
   nn::init_kaiming_normal(*this, nn::Fan::kIn);

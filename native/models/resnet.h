@@ -14,10 +14,12 @@ namespace senet::models {
 template <class Block>
 class ResNet : public nn::Module {
  public:
-  ResNet(std::string type_name, const std::array<int64_t, 4>& layers, int64_t num_classes)
+  ResNet(std::string type_name, const std::array<int64_t, 4>& layers, int64_t num_classes,
+         int64_t in_channels = 3)
       : nn::Module(std::move(type_name)) {
-    add_child("conv1", conv1,
-              std::make_shared<nn::Conv2d>(nn::Conv2dOptions{3, inplanes_, {7, 7}, {2, 2}, {3, 3}}));
+    add_child(
+        "conv1", conv1,
+        std::make_shared<nn::Conv2d>(nn::Conv2dOptions{in_channels, inplanes_, {7, 7}, {2, 2}, {3, 3}}));
     add_child("bn1", bn1, std::make_shared<nn::BatchNorm2d>(inplanes_));
     add_child("relu", relu, std::make_shared<nn::ReLU>());
     add_child("maxpool", maxpool, std::make_shared<nn::MaxPool2d>(3, 2, 1));

@@ -26,7 +26,7 @@ at::Tensor to_half_normalisation(const at::Tensor& input) {
 }  // namespace
 
 Inception3::Inception3(const InceptionOptions& options) : Module("Inception3"), options(options) {
-  add_child("Conv2d_1a_3x3", Conv2d_1a_3x3, basic_conv(3, 32, 3, 2));
+  add_child("Conv2d_1a_3x3", Conv2d_1a_3x3, basic_conv(options.in_channels, 32, 3, 2));
   add_child("Conv2d_2a_3x3", Conv2d_2a_3x3, basic_conv(32, 32, 3));
   add_child("Conv2d_2b_3x3", Conv2d_2b_3x3, basic_conv(32, 64, 3, 1, 1));
   add_child("maxpool1", maxpool1, std::make_shared<nn::MaxPool2d>(3, 2));
@@ -64,7 +64,7 @@ nn::Output Inception3::compute_all(const at::Tensor& input) {
 }
 
 at::Tensor Inception3::run(const at::Tensor& input, at::Tensor* aux_logits) {
-  at::Tensor x = options.transform_input ? to_half_normalisation(input) : input;  // N x 3 x 299 x 299
+  at::Tensor x = options.transform_input ? to_half_normalisation(input) : input;  // N x channels x 299 x 299
   x = Conv2d_1a_3x3->forward(x);                                                  // N x 32 x 149 x 149
   x = Conv2d_2a_3x3->forward(x);                                                  // N x 32 x 147 x 147
   x = maxpool1->forward(Conv2d_2b_3x3->forward(x));                               // N x 64 x 73 x 73
