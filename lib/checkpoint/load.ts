@@ -5,8 +5,9 @@ import { binding } from '../native';
 import { abortError, untilAborted } from '../tensor/abort';
 import { runJob } from '../tensor/jobs';
 import { checkBoolean, checkOptions, checkSignal, checkString } from '../tensor/options';
-import { inSlices } from './budget';
+import { inSlices, type Budget, type Sliced } from './budget';
 import { findStateDict, noStateDict, type FoundStateDict, type Wish } from './find';
+import { Layers } from './pages';
 import { parseCheckpoint, type ParsedCheckpoint } from './parse';
 import { readTensors } from './read-tensors';
 import { withSource, type ByteSource } from './source';
@@ -71,8 +72,8 @@ export async function loadFor(
     const found = await findStateDict(parsed.value, { key, prefix, ...model }, label, parsed.budget);
     if (!found) throw noStateDict(parsed.value, label);
     return {
-      records: [...new Set(found.tensors.values())],
-      finish: (tensorOf) => toStateDict(found, parsed, tensorOf),
+      records: await inSlices(parsed.budget, onceEach(found.tensors.values(), parsed.budget)),
+      finish: (tensorOf) => toStateDict(found, parsed, tensorOf, label),
     };
   });
 }
@@ -89,9 +90,9 @@ export async function loadCheckpoint(
   source: string | Uint8Array,
   options?: LoadCheckpointOptions,
 ): Promise<unknown> {
-  return readWith(source, options, 'loadCheckpoint', ({ value, tensors, metadata, budget }) => ({
+  return readWith(source, options, 'loadCheckpoint', ({ value, tensors, metadata, budget }, { label }) => ({
     records: tensors,
-    finish: (tensorOf) => inSlices(budget, toPlain(value, metadata, tensorOf, budget)),
+    finish: (tensorOf) => inSlices(budget, toPlain(value, metadata, tensorOf, label, budget)),
   }));
 }
 
@@ -138,12 +139,25 @@ async function readWith<T>(
   return untilAborted(work, abort);
 }
 
+function* onceEach(records: Iterable<TensorRecord>, budget: Budget): Sliced<TensorRecord[]> {
+  const seen = new Layers<TensorRecord, true>();
+  const all: TensorRecord[] = [];
+  for (const record of records) {
+    if (budget.spend(1)) yield;
+    if (seen.has(record)) continue;
+    seen.set(record, true);
+    all.push(record);
+  }
+  return all;
+}
+
 async function toStateDict(
   { dict, tensors, prefix, wrappers, dropped, others }: FoundStateDict,
   { metadata, budget }: ParsedCheckpoint,
   tensorOf: TensorOf,
+  label: string,
 ): Promise<StateDict> {
-  const versions = await inSlices(budget, moduleMetadata(dict.metadata, prefix, budget));
+  const versions = await inSlices(budget, moduleMetadata(dict.metadata, prefix, label, budget));
   const source = { key: wrappers.join('.'), prefix, dropped, others };
   const state = new StateDict([], versions, new Map(metadata), source);
   for (const [name, record] of tensors) {

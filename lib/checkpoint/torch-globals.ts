@@ -9,7 +9,7 @@
 import { isUint8Array } from '../brands';
 import type { DType } from '../binding';
 import type { Making, PickleHost } from './pickle';
-import type { Sliced } from './budget';
+import { copyPieces, type Sliced } from './budget';
 import { COST, MAX_RANK, MAX_TENSORS, PIECE_BYTES } from './limits';
 import { NUMPY_CALLS, NUMPY_CLASSES, buildNumpy } from './numpy-values';
 import { checkpointError, printable } from './problems';
@@ -274,7 +274,7 @@ export class TorchHost implements PickleHost {
     const dtype = version === 3 ? this.dtypeOf(args[6], at) : base.dtype;
     if (dtype === null) throw this.format('a tensor over an untyped storage', at);
     const bits = args[version === 3 ? 7 : 6];
-    if (bits instanceof Dict && [...bits.values()].some((bit) => bit !== false)) {
+    if (bits instanceof Dict && !isAllFalse(bits)) {
       throw this.unsupported('a tensor with the conjugate or negative bit', at);
     }
     const where = `tensor of the pickle at byte ${at}`;
@@ -388,6 +388,13 @@ function text(args: readonly Value[], index: number, context: CallContext): stri
   throw context.rebuilder.format(`${context.name} of a ${kindOf(value ?? null)}`, context.at);
 }
 
+/** Of the bits of a tensor, which are two. */
+function isAllFalse(bits: Dict): boolean {
+  if (bits.size > 8) return false;
+  for (const bit of bits.values()) if (bit !== false) return false;
+  return true;
+}
+
 /** No argument, a dictionary, or pairs as Python 2 wrote them. */
 function makeDict(args: readonly Value[], context: CallContext): Dict {
   const { making } = context;
@@ -440,7 +447,9 @@ function makeByteArray(args: readonly Value[], context: CallContext): Uint8Array
   if (args.length === 0) return new Uint8Array();
   if (args.length === 1 && isUint8Array(args[0])) {
     context.making.charge(args[0].length);
-    return Uint8Array.from(args[0]);
+    const bytes = new Uint8Array(args[0].length);
+    context.making.defer(copyPieces(bytes, args[0]));
+    return bytes;
   }
   return encode(args, context);
 }
@@ -465,11 +474,11 @@ function* encodeInto(bytes: Uint8Array, characters: string, context: CallContext
   const buffer = Buffer.from(bytes.buffer);
   for (let start = 0; start < characters.length; start += PIECE_BYTES) {
     const part = characters.slice(start, start + PIECE_BYTES);
-    if (/[^\x00-\xff]/.test(part)) {
+    buffer.write(part, start, 'latin1');
+    if (buffer.toString('latin1', start, start + part.length) !== part) {
       throw context.rebuilder.format(`${context.name} of characters outside latin1`, context.at);
     }
-    buffer.write(part, start, 'latin1');
-    if (start > 0) yield;
+    yield;
   }
 }
 

@@ -1,7 +1,8 @@
 /**
  * The inert values that a pickle may become. None of them has behaviour that a file could choose: dictionaries are
- * Maps, so keys such as `__proto__` are only keys, and a global is a name. Knows neither pickles nor files.
+ * made of Maps, so keys such as `__proto__` are only keys, and a global is a name. Knows neither pickles nor files.
  */
+import { Layers } from './pages';
 import { printable } from './problems';
 import type { StorageRecord, TensorRecord } from './tensor-record';
 import { isSet, isUint8Array } from '../brands';
@@ -30,7 +31,7 @@ export class Tuple {
 }
 
 /** A `dict`, `OrderedDict` or `Counter`; `metadata` is the `_metadata` attribute that state dicts carry. */
-export class Dict extends Map<Value, Value> {
+export class Dict extends Layers<Value, Value> {
   metadata: Value = null;
 }
 
