@@ -5,7 +5,7 @@
  * antialiased filters. Knows no file format and no model.
  */
 import { makeError } from '../errors';
-import { tensor, tensorOfBytes } from '../tensor/factories';
+import { empty, tensor, tensorOfBytes } from '../tensor/factories';
 import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
@@ -210,16 +210,35 @@ export function roundHalfToEven(value: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** Pillow's L: (19595 R + 38470 G + 7471 B + 2**15) >> 16. */
+/** Elements of a piece: in int32 a few megabytes, whatever the size of the image. */
+const GREY_PIECE = 1_000_000;
+
+/** Pillow's L: (19595 R + 38470 G + 7471 B + 2**15) >> 16. In bands of rows, since int32 takes four times the bytes. */
 async function toGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
-  const channel = (index: number): Tensor => x.slice(1, index, index + 1);
-  const grey = await run(signal, 'aten::to.dtype', channel(0), 'int32');
-  await run(signal, 'aten::mul_.Scalar', grey, 19595);
-  await run(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: 38470 });
-  await run(signal, 'aten::add_.Tensor', grey, channel(2), { alpha: 7471 });
-  await run(signal, 'aten::add_.Scalar', grey, 2 ** 15);
-  await run(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
-  return run(signal, 'aten::to.dtype', grey, 'uint8');
+  const [count, , height, width] = x.shape as [number, number, number, number];
+  const rows = Math.max(1, Math.floor(GREY_PIECE / Math.max(1, count * width)));
+  if (rows >= height) return bandToGrey(x, signal);
+  const grey = empty([count, 1, height, width], { dtype: 'uint8', device: x.device });
+  for (let top = 0; top < height; top += rows) {
+    const bottom = Math.min(height, top + rows);
+    const band = await bandToGrey(x.slice(2, top, bottom), signal);
+    await run(signal, 'aten::copy_', grey.slice(2, top, bottom), band);
+    band.dispose();
+  }
+  return grey;
+}
+
+async function bandToGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
+  return tidy(async () => {
+    const channel = (index: number): Tensor => x.slice(1, index, index + 1);
+    const grey = await run(signal, 'aten::to.dtype', channel(0), 'int32');
+    await run(signal, 'aten::mul_.Scalar', grey, 19595);
+    await run(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: 38470 });
+    await run(signal, 'aten::add_.Tensor', grey, channel(2), { alpha: 7471 });
+    await run(signal, 'aten::add_.Scalar', grey, 2 ** 15);
+    await run(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
+    return run(signal, 'aten::to.dtype', grey, 'uint8');
+  });
 }
 
 function perChannel(values: readonly number[]): Tensor {
