@@ -15,7 +15,16 @@ import { withSource, type ByteSource } from './source';
 import type { ModuleMetadata, StateDictSource } from './state-dict';
 import { TensorRecord } from './tensor-record';
 import { moduleMetadata } from './to-plain';
-import { Dict, NumpyRecord, Tuple, UnknownObject, kindOf, unknownGlobal, type Value } from './values';
+import {
+  Dict,
+  LongText,
+  NumpyRecord,
+  Tuple,
+  UnknownObject,
+  kindOf,
+  unknownGlobal,
+  type Value,
+} from './values';
 
 export interface InspectedTensor {
   /** Names and indices on the way to it, joined by dots. */
@@ -205,6 +214,7 @@ function* named(dict: Dict): Iterable<[string, Value]> {
 function plain(value: Value): { value?: string | number | boolean | null } {
   if (value === null || typeof value === 'number' || typeof value === 'boolean') return { value };
   if (typeof value === 'bigint') return { value: value.toString() };
+  if (value instanceof LongText) return plain(value.pieces[0] as string);
   if (typeof value === 'string') return { value: value.length > 200 ? `${value.slice(0, 200)}...` : value };
   return {};
 }

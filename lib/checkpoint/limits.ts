@@ -76,11 +76,12 @@ export const MAX_TENSORS = 65_536;
 export const MAX_VIEWS = 8192;
 
 /**
- * Items of one list, and entries of one Set, or of one Map that users are given: their memory is moved in one step when it
- * has to grow. An honest file has lists of some 100,000 numbers, one for each step of a training. A dictionary that only
+ * Items of one list, elements of one Set, and entries of one Map that users are given: their memory is moved in one step
+ * when it has to grow. An honest file has lists of some 100,000 numbers, one for each step of a training. A dictionary that only
  * lies beside what is loaded, such as a vocabulary, has no other limit than the heap's: some 700,000 texts and numbers.
  */
 export const MAX_ITEMS = 1_000_000;
+export const MAX_ELEMENTS = 131_072;
 export const MAX_ENTRIES = 262_144;
 
 /** What `_metadata` says of one module; PyTorch's says its version. */

@@ -6,7 +6,7 @@
 import { isUint8Array } from '../brands';
 import { copyPieces, type Budget, type Sliced } from './budget';
 import { COST, MAX_RANK, PIECE_BYTES } from './limits';
-import { Complex, NumpyRecord, NumpyType, Tuple, UnknownObject, type Value } from './values';
+import { Complex, LongText, NumpyRecord, NumpyType, Tuple, UnknownObject, type Value } from './values';
 
 /** An array that a checkpoint holds beside its tensors, in row-major order. */
 export class NumpyArray {
@@ -136,6 +136,8 @@ function setState(
 /** Python 2 kept the bytes of arrays as text. */
 function bytesOf(value: Value): Uint8Array | null {
   if (isUint8Array(value)) return value;
+  if (value instanceof LongText)
+    return Buffer.concat(value.pieces.map((piece) => Buffer.from(piece, 'utf8')));
   return typeof value === 'string' ? new Uint8Array(Buffer.from(value, 'utf8')) : null;
 }
 

@@ -19,7 +19,7 @@ import { isSet } from '../brands';
 import { copyPieces, inSlices, type Budget, type Sliced } from './budget';
 import {
   COST,
-  MAX_ENTRIES,
+  MAX_ELEMENTS,
   MAX_INTEGER_DIGITS,
   MAX_ITEMS,
   MAX_LINE_BYTES,
@@ -31,7 +31,7 @@ import {
 } from './limits';
 import { Pages } from './pages';
 import { checkpointError, printable } from './problems';
-import { Dict, GlobalName, Tuple, UnknownObject, kindOf, type Value } from './values';
+import { Dict, GlobalName, LongText, Tuple, UnknownObject, kindOf, type Value } from './values';
 
 /** How a host makes a value that is larger than a few words. */
 export interface Making {
@@ -158,7 +158,7 @@ class PickleReader implements Making {
     for (let next = items.next(); next.done !== true; next = items.next()) {
       if (Array.isArray(target)) this.append(target, next.value);
       else if (isSet(target)) {
-        if (target.size >= MAX_ENTRIES) throw this.limit(`a set of more than ${MAX_ENTRIES} entries`);
+        if (target.size >= MAX_ELEMENTS) throw this.limit(`a set of more than ${MAX_ELEMENTS} elements`);
         this.charge(COST.entry);
         target.add(this.hashable(next.value));
       } else {
@@ -567,18 +567,18 @@ class PickleReader implements Making {
   /** @param otherwise - what is done if it is no UTF-8 */
   private *decoding(at: number, length: number, otherwise: () => Sliced<void>): Sliced<void> {
     const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-    let text = '';
+    const pieces: string[] = [];
     for (let done = 0; done < length; done += PIECE_BYTES) {
       const end = Math.min(done + PIECE_BYTES, length);
       try {
-        text += decoder.decode(this.buffer.subarray(at + done, at + end), { stream: end < length });
+        pieces.push(decoder.decode(this.buffer.subarray(at + done, at + end), { stream: end < length }));
       } catch {
         yield* otherwise();
         return;
       }
       if (this.budget.spend(SLICE_STEPS)) yield;
     }
-    this.stack.push(text);
+    this.stack.push(new LongText(pieces));
   }
 
   /** A `str` of Python 2: text where it is UTF-8, as `torch.load` decodes it, else bytes. */

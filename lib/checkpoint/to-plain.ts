@@ -14,6 +14,7 @@ import {
   Complex,
   Dict,
   GlobalName,
+  LongText,
   NumpyRecord,
   NumpyType,
   Tuple,
@@ -205,6 +206,7 @@ export function* toPlain(
 
 /** What has no parts; undefined for everything else. */
 function plainLeaf(value: Value & object): unknown {
+  if (value instanceof LongText) return value.toString();
   if (value instanceof Complex) return { real: value.real, imaginary: value.imaginary };
   if (value instanceof NumpyType) return `${value.bigEndian ? '>' : '<'}${value.kind}${value.size}`;
   if (!(value instanceof GlobalName)) return undefined;

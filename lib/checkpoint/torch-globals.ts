@@ -10,7 +10,7 @@ import { isUint8Array } from '../brands';
 import type { DType } from '../binding';
 import type { Making, PickleHost } from './pickle';
 import { copyPieces, type Sliced } from './budget';
-import { COST, MAX_RANK, MAX_TENSORS, PIECE_BYTES } from './limits';
+import { COST, MAX_RANK, MAX_TENSORS } from './limits';
 import { NUMPY_CALLS, NUMPY_CLASSES, buildNumpy } from './numpy-values';
 import { checkpointError, printable } from './problems';
 import { ITEM_SIZE, StorageRecord, TensorRecord, makeTensorRecord } from './tensor-record';
@@ -18,6 +18,7 @@ import {
   Complex,
   Dict,
   GlobalName,
+  LongText,
   NumpyRecord,
   NumpyType,
   Tuple,
@@ -456,7 +457,8 @@ function makeByteArray(args: readonly Value[], context: CallContext): Uint8Array
 
 /** How protocol 2 spells bytes: text whose characters are the bytes. */
 function encode(args: readonly Value[], context: CallContext): Uint8Array {
-  const characters = text(args, 0, context);
+  const [characters] = args;
+  const pieces = characters instanceof LongText ? characters.pieces : [text(args, 0, context)];
   const encoding = args.length > 1 ? text(args, 1, context) : '';
   if (!/^latin-?1$/.test(encoding)) {
     throw context.rebuilder.format(
@@ -464,21 +466,23 @@ function encode(args: readonly Value[], context: CallContext): Uint8Array {
       context.at,
     );
   }
-  context.making.charge(COST.bytes + characters.length);
-  const bytes = new Uint8Array(characters.length);
-  context.making.defer(encodeInto(bytes, characters, context));
+  const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  context.making.charge(COST.bytes + length);
+  const bytes = new Uint8Array(length);
+  context.making.defer(encodeInto(bytes, pieces, context));
   return bytes;
 }
 
-function* encodeInto(bytes: Uint8Array, characters: string, context: CallContext): Sliced<void> {
+function* encodeInto(bytes: Uint8Array, pieces: readonly string[], context: CallContext): Sliced<void> {
   const buffer = Buffer.from(bytes.buffer);
-  for (let start = 0; start < characters.length; start += PIECE_BYTES) {
-    const part = characters.slice(start, start + PIECE_BYTES);
-    buffer.write(part, start, 'latin1');
-    if (buffer.toString('latin1', start, start + part.length) !== part) {
+  let at = 0;
+  for (const piece of pieces) {
+    if (at > 0) yield;
+    buffer.write(piece, at, 'latin1');
+    if (buffer.toString('latin1', at, at + piece.length) !== piece) {
       throw context.rebuilder.format(`${context.name} of characters outside latin1`, context.at);
     }
-    yield;
+    at += piece.length;
   }
 }
 

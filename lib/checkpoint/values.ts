@@ -13,6 +13,7 @@ export type Value =
   | number
   | bigint
   | string
+  | LongText
   | Uint8Array
   | Value[]
   | Set<Value>
@@ -25,6 +26,16 @@ export type Value =
   | NumpyRecord
   | StorageRecord
   | TensorRecord;
+
+/** Text in pieces, since V8 would join a long one in one step. Nobody's key or name. */
+export class LongText {
+  constructor(readonly pieces: readonly string[]) {}
+
+  /** As a string, which V8 joins when it is looked into. */
+  toString(): string {
+    return this.pieces.reduce((text, piece) => text + piece, '');
+  }
+}
 
 export class Tuple {
   constructor(readonly items: readonly Value[]) {}
@@ -106,6 +117,7 @@ export function kindOf(value: Value): string {
     default:
   }
   if (Array.isArray(value)) return 'list';
+  if (value instanceof LongText) return 'str';
   if (isUint8Array(value)) return 'bytes';
   if (value instanceof Tuple) return 'tuple';
   if (value instanceof Dict) return 'dict';

@@ -145,7 +145,7 @@ describe('preprocess', () => {
     const [count, height, width] = [2, 1201, 900];
     const plane = height * width;
     const rgb = Uint8Array.from({ length: 3 * count * plane }, (_, i) => (i * 2_654_435_761) >>> 24);
-    const { callAsync } = ops;
+    const callAsync = ops.callAsync.bind(ops);
     const sums: number[] = [];
     ops.callAsync = (name, ...args) => {
       if (name === 'aten::mul_.Scalar') sums.push((args[0] as Tensor).numel);
