@@ -80,7 +80,7 @@ export const MAX_VIEWS = 8192;
  * when it has to grow. An honest file has lists of some 100,000 numbers, one for each step of a training. A dictionary that only
  * lies beside what is loaded, such as a vocabulary, has no other limit than the heap's: some 700,000 texts and numbers.
  */
-export const MAX_ITEMS = 1_000_000;
+export const MAX_ITEMS = 524_288;
 export const MAX_ELEMENTS = 131_072;
 export const MAX_ENTRIES = 262_144;
 
@@ -103,7 +103,7 @@ export const MAX_ZIP_DIRECTORY_BYTES = 16 * 1024 * 1024;
 export const MAX_SAFETENSORS_HEADER_BYTES = 32 * 1024 * 1024;
 
 /** Bytes of one text of that header, which is read in one step. */
-export const MAX_HEADER_TEXT_BYTES = 4 * 1024 * 1024;
+export const MAX_HEADER_TEXT_BYTES = 1024 * 1024;
 
 /** Entries of `__metadata__` of a safetensors file. */
 export const MAX_METADATA = 65_536;

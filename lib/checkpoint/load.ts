@@ -44,7 +44,7 @@ export interface LoadOptions extends LoadCheckpointOptions {
  * are. Names stay as they are in the file, unless `prefix` says otherwise.
  *
  * Whoever wrote the file, its description takes less than 300 MB and never holds the event loop up for more than 50 ms:
- * beyond 65,536 tensors, 8,192 of them over one storage, a pickle of 64 MB, a list of a million items, a set of 131,072
+ * beyond 65,536 tensors, 8,192 of them over one storage, a pickle of 64 MB, a list of 524,288 items, a set of 131,072
  * or one text of 16 MB it is refused (ERR_SENET_CHECKPOINT_LIMIT). `loadCheckpoint` also refuses a dictionary of more than
  * 262,144 entries, which `load` passes over where it lies beside the weights.
  *

@@ -6,6 +6,7 @@
  */
 import { expect } from 'chai';
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -118,6 +119,8 @@ const largeStorage = (isDeflated: boolean): Buffer | Promise<Buffer> => {
     ...['J', uint32(elements), 0x85, 'K', 1, 0x85, 0x89, '}tRs.'],
   );
   const content = Buffer.alloc(4 * elements);
+  // Weights hardly shrink, and what shrinks more is refused.
+  content.set(randomBytes(5e6));
   const others = { 'x/data/0': content };
   return isDeflated ? deflatedZip({ 'x/data.pkl': tensor, ...others }) : zipCheckpoint(tensor, others);
 };
@@ -143,7 +146,7 @@ const files: Record<string, () => Buffer | Promise<Buffer>> = {
     inList(bytesOf('N'), ...Array.from({ length: 900 }, (_, i) => bytesOf('r', uint32(i * 4096)))),
   'one dictionary': () => zipCheckpoint(bytesOf('}(', numbered(COUNT / 2, 0x4a, 'N'), 'u.')),
   'one set of a list': () =>
-    zipCheckpoint(bytesOf('c__builtin__\nset\n](', numbered(900_000, 0x4a, ''), 'e', 0x85, 'R.')),
+    zipCheckpoint(bytesOf('c__builtin__\nset\n](', numbered(500_000, 0x4a, ''), 'e', 0x85, 'R.')),
   'long texts': () =>
     inList(...Array.from({ length: 4 }, () => bytesOf('X', uint32(15e6), Buffer.alloc(15e6, 'é')))),
   'one array of bytes': () => inList(bytesOf('B', uint32(6e7), Buffer.alloc(6e7))),
@@ -170,8 +173,8 @@ const files: Record<string, () => Buffer | Promise<Buffer>> = {
     ),
   'tensors with storages': () =>
     zipCheckpoint(
-      tensors(32_000, String),
-      Object.fromEntries(Array.from({ length: 32_000 }, (_, i) => [`x/data/${i}`, Buffer.alloc(4)])),
+      tensors(64_000, String),
+      Object.fromEntries(Array.from({ length: 64_000 }, (_, i) => [`x/data/${i}`, Buffer.alloc(4)])),
     ),
   'entries of an archive': () =>
     zipOf({
@@ -192,8 +195,10 @@ const files: Record<string, () => Buffer | Promise<Buffer>> = {
   },
   'a header of spaces': () => withHeader(bytesOf('{}', Buffer.alloc(30e6, ' '))),
   'a header of text': () => {
-    const escaped = Buffer.alloc(4_190_000, '\\"');
-    const entries = Array.from({ length: 7 }, (_, i) => bytesOf(`"${i}":"`, escaped, '"', i < 6 ? ',' : ''));
+    const escaped = Buffer.alloc(1_040_000, '\\"');
+    const entries = Array.from({ length: 28 }, (_, i) =>
+      bytesOf(`"${i}":"`, escaped, '"', i < 27 ? ',' : ''),
+    );
     return withHeader(bytesOf('{"__metadata__":{', ...entries, '}}'));
   },
   'metadata that is read': () => {
@@ -226,9 +231,9 @@ const files: Record<string, () => Buffer | Promise<Buffer>> = {
   },
   'bytes of Python 2': () => inList(bytesOf('T', uint32(15e6), Buffer.alloc(15e6, 0xff))),
   'text of Python 2': () => inList(bytesOf('T', uint32(15e6), Buffer.alloc(15e6, 'a'))),
-  'one tuple': () => zipCheckpoint(bytesOf('(', repeat(bytesOf('N'), 999_999), 't.')),
+  'one tuple': () => zipCheckpoint(bytesOf('(', repeat(bytesOf('N'), 500_000), 't.')),
   'one object of many arguments': () =>
-    zipCheckpoint(bytesOf('cm\nC\n(', repeat(bytesOf('N'), 999_999), 'tR.')),
+    zipCheckpoint(bytesOf('cm\nC\n(', repeat(bytesOf('N'), 500_000), 'tR.')),
   'bytes copied again': () =>
     inList(bytesOf('cbuiltins\nbytearray\nB', uint32(3e7), Buffer.alloc(3e7), 0x85, 'R')),
   'an array of NumPy, big-endian': () =>
@@ -258,7 +263,9 @@ const large: Record<string, () => Buffer | Promise<Buffer>> = {
     return withHeader(Buffer.from(header), length);
   },
   'a vocabulary beside the weights': () => {
-    const words = Array.from({ length: 500_000 }, (_, i) => bytesOf(text(`word${i}`), 'J', uint32(i)));
+    const words = Array.from({ length: 500_000 }, (_, i) =>
+      bytesOf('X', uint32(`word${i}`.length), `word${i}`, 'J', uint32(i)),
+    );
     return zipCheckpoint(
       bytesOf(
         '}(',
