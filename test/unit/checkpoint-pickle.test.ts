@@ -9,7 +9,7 @@ import {
   Complex,
   Dict,
   GlobalName,
-  type LongText,
+  LongText,
   Tuple,
   UnknownObject,
   unknownGlobal,
@@ -45,6 +45,9 @@ async function refusal(
   throw new Error('the pickle was read');
 }
 
+const joined = (value: Value | undefined): string | null =>
+  value instanceof LongText ? value.toString() : null;
+
 describe('checkpoint: large values', () => {
   it('a dictionary of more than one table keeps its order, and each key once', async () => {
     const COUNT = 140_000;
@@ -78,8 +81,8 @@ describe('checkpoint: large values', () => {
     const characters = 'aé\xff'.repeat(300_000);
     const utf8 = Buffer.from(characters);
     const unicode = bytesOf('X', uint32(utf8.length), utf8);
-    expect(String((await read(unicode, '.')) as LongText)).to.equal(characters);
-    expect(String((await read('T', uint32(utf8.length), utf8, '.')) as LongText)).to.equal(characters);
+    expect(joined(await read(unicode, '.'))).to.equal(characters);
+    expect(joined(await read('T', uint32(utf8.length), utf8, '.'))).to.equal(characters);
     const latin1 = bytesOf('X', uint32(6), 'latin1');
     const bytes = (await read('c_codecs\nencode\n', unicode, latin1, 0x86, 'R.')) as Uint8Array;
     expect(Buffer.from(bytes).equals(Buffer.from(characters, 'latin1'))).to.equal(true);
