@@ -5,7 +5,7 @@
  * antialiased filters. Knows no file format and no model.
  */
 import { makeError } from '../errors';
-import { tensor, tensorOfBytes } from '../tensor/factories';
+import { empty, tensor, tensorOfBytes } from '../tensor/factories';
 import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
@@ -241,11 +241,31 @@ export function roundHalfToEven(value: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** Pillow's L: (19595 R + 38470 G + 7471 B + 2**15) >> 16, of uint8 N x 3 x H x W; grey pixels keep their values. */
-export function toGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
+/** Elements of a piece: in int32 a few megabytes, whatever the size of the image. */
+const GREY_PIECE = 1_000_000;
+
+/**
+ * Pillow's L: (19595 R + 38470 G + 7471 B + 2**15) >> 16, of uint8 N x 3 x H x W; grey pixels keep their values. In
+ * bands of rows, since int32 takes four times the bytes.
+ */
+export async function toGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
+  const [count, , height, width] = x.shape as [number, number, number, number];
+  const rows = Math.max(1, Math.floor(GREY_PIECE / Math.max(1, count * width)));
+  if (rows >= height) return bandToGrey(x, signal);
+  const grey = empty([count, 1, height, width], { dtype: 'uint8', device: x.device });
+  for (let top = 0; top < height; top += rows) {
+    const bottom = Math.min(height, top + rows);
+    const band = await bandToGrey(x.slice(2, top, bottom), signal);
+    await run(signal, 'aten::copy_', grey.slice(2, top, bottom), band);
+    band.dispose();
+  }
+  return grey;
+}
+
+async function bandToGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
   const [red, green, blue] = L_WEIGHTS;
-  const channel = (index: number): Tensor => x.slice(1, index, index + 1);
   return tidy(async () => {
+    const channel = (index: number): Tensor => x.slice(1, index, index + 1);
     const grey = await run(signal, 'aten::to.dtype', channel(0), 'int32');
     await run(signal, 'aten::mul_.Scalar', grey, red);
     await run(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: green });
