@@ -1,10 +1,12 @@
 /**
  * What reading one file costs: bytes of heap, which are limited, and steps, after some of which the event loop has its
- * turn. Readers and walkers are generators that yield where `spend` says so; `inSlices` runs them. Counted and not
- * timed, so that the same file is cut into the same slices on every machine. Knows no file format.
+ * turn. Readers and walkers are generators that yield where `spend` says so; `inSlices` runs them. A slice ends after so
+ * many steps, and after so much time, since the collector's pauses and a table's collisions make some steps long. Knows
+ * no file format.
  */
+import { performance } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers';
-import { MAX_HEAP_BYTES, PIECE_BYTES, SLICE_STEPS } from './limits';
+import { MAX_HEAP_BYTES, PIECE_BYTES, SLICE_MS, SLICE_STEPS, STEPS_PER_LOOK } from './limits';
 import { checkpointError } from './problems';
 
 /** The longest slice of this process so far, in steps, for tests. */
@@ -13,6 +15,9 @@ export const sliceRecord = { longest: 0, turns: 0 };
 export class Budget {
   #heap = 0;
   #steps = 0;
+  /** Steps after which the clock is looked at, and the time at which the slice is over. */
+  #look = STEPS_PER_LOOK;
+  #end = performance.now() + SLICE_MS;
 
   /**
    * @param label - what messages call the file
@@ -40,15 +45,21 @@ export class Budget {
   /** Counts steps; true when the slice is over. */
   spend(steps: number): boolean {
     this.#steps += steps;
-    return this.#steps >= SLICE_STEPS;
+    if (this.#steps >= SLICE_STEPS) return true;
+    if (this.#steps < this.#look) return false;
+    this.#look = this.#steps + STEPS_PER_LOOK;
+    return performance.now() >= this.#end;
   }
 
   /** Lets the event loop turn. */
   turn(): Promise<void> {
     if (this.#steps > sliceRecord.longest) sliceRecord.longest = this.#steps;
     sliceRecord.turns++;
-    this.#steps = 0;
-    return new Promise((resolve) => setImmediate(resolve));
+    return new Promise((resolve) => setImmediate(resolve)).then(() => {
+      this.#steps = 0;
+      this.#look = STEPS_PER_LOOK;
+      this.#end = performance.now() + SLICE_MS;
+    });
   }
 }
 
@@ -62,4 +73,48 @@ export async function inSlices<T>(budget: Budget, work: Sliced<T>): Promise<T> {
     if (done === true) return value;
     await budget.turn();
   }
+}
+
+/** Copies bytes into as many. */
+export function* copyPieces(to: Uint8Array, from: Uint8Array): Sliced<void> {
+  for (let start = 0; start < from.length; start += PIECE_BYTES) {
+    to.set(from.subarray(start, start + PIECE_BYTES), start);
+    if (start + PIECE_BYTES < from.length) yield;
+  }
+}
+
+/** The items in order, equal ones in the order given, as `toSorted` would have them. */
+export function* sorted<T>(items: Iterable<T>, compare: (a: T, b: T) => number, budget: Budget): Sliced<T[]> {
+  let runs: T[][] = [[]];
+  for (const item of items) {
+    let run = runs.at(-1) as T[];
+    const last = run.at(-1);
+    // What is in order already, as in nearly every file, stays one run.
+    if (last !== undefined && compare(last, item) > 0) runs.push((run = []));
+    run.push(item);
+    if (budget.spend(1)) yield;
+  }
+  while (runs.length > 1) {
+    const merged: T[][] = [];
+    for (let i = 0; i < runs.length; i += 2) {
+      merged.push(yield* merge(runs[i] as T[], runs[i + 1] ?? [], compare, budget));
+    }
+    runs = merged;
+  }
+  return runs[0] as T[];
+}
+
+function* merge<T>(
+  left: readonly T[],
+  right: readonly T[],
+  compare: (a: T, b: T) => number,
+  budget: Budget,
+): Sliced<T[]> {
+  const merged: T[] = [];
+  for (let i = 0, j = 0; i + j < left.length + right.length;) {
+    const isLeft = j >= right.length || (i < left.length && compare(left[i] as T, right[j] as T) <= 0);
+    merged.push((isLeft ? left[i++] : right[j++]) as T);
+    if (budget.spend(1)) yield;
+  }
+  return merged;
 }

@@ -4,7 +4,7 @@
  * stands in front of its names: the prefix that wrappers such as DataParallel, torch.compile or Lightning leave there.
  * Knows no file format.
  */
-import { inSlices, type Budget, type Sliced } from './budget';
+import { Budget, inSlices, type Sliced } from './budget';
 import { COST, MAX_WRAPPERS } from './limits';
 import { Layers } from './pages';
 import { checkpointError, printable } from './problems';
@@ -89,23 +89,25 @@ export function findStateDict(
 
 function* find(value: Value, wish: Wish, label: string, budget: Budget): Sliced<FoundStateDict | null> {
   const all = yield* candidatesIn(value, budget);
-  const isWanted = ({ wrappers }: Candidate): boolean => keyOf(wrappers) === wish.key;
-  let pool = wish.key === undefined ? trained(all) : all.filter(isWanted);
+  let pool =
+    wish.key === undefined
+      ? yield* trained(all, budget)
+      : yield* only(all, ({ wrappers }) => keyOf(wrappers) === wish.key, budget);
   if (wish.key !== undefined && pool.length === 0) throw noSuchKey(wish.key, all, label);
   if (pool.length === 0) return null;
-  const fits = new Map<Candidate, Fit>();
+  const fits = new Layers<Candidate, Fit>();
   const clear = pool.length === 1 && wish.anchor !== undefined && pool[0]?.dict.has(wish.anchor) === true;
   if (wish.prefix === undefined && wish.expected !== undefined && !clear) {
     const expected = wish.expected();
-    for (const one of pool) fits.set(one, yield* fitOf(one.dict, expected, budget));
-    const best = largest([...fits.values()].map(({ matches }) => matches));
-    if (best > 0) pool = pool.filter((one) => fits.get(one)?.matches === best);
+    let best = 0;
+    for (const one of pool) {
+      const fit = yield* fitOf(one.dict, expected, budget);
+      fits.set(one, fit);
+      best = Math.max(best, fit.matches);
+    }
+    if (best > 0) pool = yield* only(pool, (one) => fits.get(one)?.matches === best, budget);
   }
-  const most = largest(pool.map(({ tensors }) => tensors));
-  // Sorting is stable: of equals the first of the file.
-  const [chosen] = pool
-    .filter(({ tensors }) => isNearly(tensors, most))
-    .sort((a, b) => rank(a) - rank(b) || b.tensors - a.tensors) as [Candidate];
+  const chosen = yield* bestOf(pool, budget);
   const prefix = wish.prefix ?? fits.get(chosen)?.prefix ?? '';
   const { tensors, dropped } = yield* takeEntries(chosen.dict, prefix, wish, label, budget);
   if (wish.prefix !== undefined && tensors.size === 0 && chosen.tensors > 0) {
@@ -114,15 +116,38 @@ function* find(value: Value, wish: Wish, label: string, budget: Budget): Sliced<
       `${label}: prefix: expected what the names begin with, got '${printable(wish.prefix)}'; ${describeKeys([...chosen.dict.keys()].filter(isText))}`,
     );
   }
-  const others = all
-    .filter((one) => one !== chosen && one.tensors > 1)
-    .slice(0, MAX_OTHERS)
-    .map(({ wrappers }) => keyOf(wrappers));
+  const others: string[] = [];
+  for (const one of all) {
+    if (others.length === MAX_OTHERS) break;
+    if (one !== chosen && one.tensors > 1) others.push(keyOf(one.wrappers));
+  }
   return { wrappers: chosen.wrappers, dict: chosen.dict, tensors, prefix, dropped, others };
 }
 
-function largest(numbers: readonly number[]): number {
-  return numbers.reduce((most, one) => Math.max(most, one), 0);
+function* only(
+  all: readonly Candidate[],
+  isWanted: (one: Candidate) => boolean,
+  budget: Budget,
+): Sliced<readonly Candidate[]> {
+  const wanted: Candidate[] = [];
+  for (const one of all) {
+    if (isWanted(one)) wanted.push(one);
+    if (budget.spend(4)) yield;
+  }
+  return wanted;
+}
+
+/** Of those that are nearly as large as the largest the one of the best rank, then the largest, then the first of the file. */
+function* bestOf(pool: readonly Candidate[], budget: Budget): Sliced<Candidate> {
+  let most = 0;
+  for (const { tensors } of pool) most = Math.max(most, tensors);
+  let best: Candidate | undefined;
+  for (const one of pool) {
+    if (budget.spend(4)) yield;
+    if (!isNearly(one.tensors, most)) continue;
+    if (best === undefined || (rank(one) - rank(best) || best.tensors - one.tensors) < 0) best = one;
+  }
+  return best as Candidate;
 }
 
 function keyOf(wrappers: readonly string[]): string {
@@ -165,9 +190,10 @@ function* candidatesIn(root: Value, budget: Budget): Sliced<Candidate[]> {
 }
 
 /** Without what belongs to an optimiser, and without empty ones, if anything else is there. */
-function trained(all: readonly Candidate[]): Candidate[] {
-  const notOptimiser = all.filter(({ wrappers }) => !wrappers.some((name) => OPTIMISERS.test(name)));
-  const full = notOptimiser.filter(({ tensors }) => tensors > 0);
+function* trained(all: readonly Candidate[], budget: Budget): Sliced<readonly Candidate[]> {
+  const isOptimisers = ({ wrappers }: Candidate): boolean => wrappers.some((name) => OPTIMISERS.test(name));
+  const notOptimiser = yield* only(all, (one) => !isOptimisers(one), budget);
+  const full = yield* only(notOptimiser, ({ tensors }) => tensors > 0, budget);
   return full.length > 0 ? full : notOptimiser;
 }
 
@@ -181,8 +207,9 @@ function rank({ wrappers }: Candidate): number {
 
 /** The prefix without which most names are the model's; of equals the first of the file that is no copy. */
 function* fitOf(dict: Dict, expected: Names, budget: Budget): Sliced<Fit> {
-  const matches = new Map<string, number>();
+  const matches = new Layers<string, number>();
   for (const [name, item] of dict) {
+    if (budget.spend(1)) yield;
     if (typeof name !== 'string' || name.length > MAX_NAME || !(item instanceof TensorRecord)) continue;
     for (let start = 0, dots = 0; start >= 0 && dots < 32; dots++) {
       if (budget.spend(1)) yield;
@@ -197,6 +224,7 @@ function* fitOf(dict: Dict, expected: Names, budget: Budget): Sliced<Fit> {
   let best: Fit = { prefix: '', matches: matches.get('') ?? 0 };
   let copy = false;
   for (const [prefix, count] of matches) {
+    if (budget.spend(1)) yield;
     const isCopy = COPIES.test(prefix);
     if (count > best.matches || (count === best.matches && copy && !isCopy)) {
       best = { prefix, matches: count };
@@ -266,14 +294,35 @@ function noSuchKey(key: string, all: readonly Candidate[], label: string): Error
   );
 }
 
-/** What all names begin with, up to a dot; '' if nothing. */
-export function sharedPrefix(keys: readonly string[]): string {
-  const [first = ''] = keys;
-  let shared = keys.length > 1 ? first.slice(0, first.lastIndexOf('.') + 1) : '';
-  for (const key of keys) {
-    while (!key.startsWith(shared)) shared = shared.slice(0, shared.slice(0, -1).lastIndexOf('.') + 1);
+/** What all names begin with, up to a dot; '' if nothing, or if there is only one. */
+export function sharedPrefix(keys: Iterable<string>): string {
+  const work = sharedInSlices(keys, new Budget('names'));
+  for (;;) {
+    const { done, value } = work.next();
+    if (done === true) return value;
   }
-  return shared;
+}
+
+/** The same in slices. */
+export function* sharedInSlices(keys: Iterable<string>, budget: Budget): Sliced<string> {
+  let shared: string | undefined;
+  let count = 0;
+  for (const key of keys) {
+    shared = count++ === 0 ? upToDot(key, key.length) : sharedStart(shared as string, key);
+    if (budget.spend(1 + (shared.length >> 5))) yield;
+  }
+  return count > 1 ? (shared as string) : '';
+}
+
+function upToDot(text: string, end: number): string {
+  return text.slice(0, text.slice(0, end).lastIndexOf('.') + 1);
+}
+
+function sharedStart(shared: string, key: string): string {
+  if (key.startsWith(shared)) return shared;
+  let end = 0;
+  while (end < key.length && shared[end] === key[end]) end++;
+  return upToDot(shared, end);
 }
 
 /** What the names have in common, in words. */
@@ -287,14 +336,12 @@ export function describeKeys(keys: readonly string[]): string {
 /** Why `findStateDict` found none. */
 export function noStateDict(value: Value, label: string): Error {
   const hint = 'loadCheckpoint reads the whole file';
-  const global =
-    value instanceof Dict ? [...value.values()].slice(0, 64).map(unknownGlobal).find(isText) : null;
-  if (isText(global ?? null)) {
-    return unsafe(
-      label,
-      'expected a state dict, and there is none beside what the file asks for',
-      global as string,
-    );
+  let looked = 0;
+  for (const item of value instanceof Dict ? value.values() : []) {
+    const global = unknownGlobal(item);
+    const what = 'expected a state dict, and there is none beside what the file asks for';
+    if (global !== null) return unsafe(label, what, global);
+    if (++looked === 64) break;
   }
   const message = `expected a state dict, and ${explain(value)}; ${hint}`;
   return checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, message);

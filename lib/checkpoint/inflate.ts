@@ -24,19 +24,36 @@ interface Contents {
  */
 export async function contentOf(
   source: ByteSource,
-  { length, packed }: Contents,
+  contents: Contents,
   start: number,
   limit: number,
 ): Promise<Uint8Array> {
-  const wanted = Math.min(limit, length);
-  if (packed === null) return source.read(start, wanted);
-  const content = new Uint8Array(wanted);
+  const { length, packed } = contents;
+  if (packed === null) return source.read(start, Math.min(limit, length));
+  const content = new Uint8Array(Math.min(limit, length));
+  await unpack(source, contents, packed, start, content.length, (piece, at) => content.set(piece, at));
+  return content;
+}
+
+/**
+ * Gives the first bytes of a deflated entry in pieces, each with its place.
+ * @param wanted - how many; fewer than all are not checked
+ * Errors: ERR_SENET_CHECKPOINT_FORMAT if it does not become what the directory says.
+ */
+export async function unpack(
+  source: ByteSource,
+  { length }: Contents,
+  packed: Packed,
+  start: number,
+  wanted: number,
+  take: (piece: Uint8Array, at: number) => void,
+): Promise<void> {
   let filled = 0;
   let crc = 0;
   await inflate(source, start, packed.length, (piece) => {
     if (filled + piece.length > wanted && wanted === length) throw wrongLength(source, start, length);
     const part = piece.subarray(0, wanted - filled);
-    content.set(part, filled);
+    take(part, filled);
     crc = crc32(part, crc);
     filled += part.length;
     return filled < wanted || wanted === length;
@@ -45,7 +62,6 @@ export async function contentOf(
   if (wanted === length && crc !== packed.crc) {
     throw damaged(source, start, 'its contents do not have the CRC that the directory gives');
   }
-  return content;
 }
 
 function damaged(source: ByteSource, start: number, message: string): Error {

@@ -5,17 +5,26 @@
 import { isSet, isUint8Array } from '../brands';
 import type { DType } from '../binding';
 import { checkOptions, checkString } from '../tensor/options';
-import { inSlices, type Sliced } from './budget';
-import { findStateDict, sharedPrefix } from './find';
+import { inSlices, type Budget, type Sliced } from './budget';
+import { findStateDict, sharedInSlices } from './find';
 import { COST } from './limits';
 import { Layers } from './pages';
 import { parseCheckpoint, type Container, type ParsedCheckpoint } from './parse';
 import { checkpointError } from './problems';
 import { withSource, type ByteSource } from './source';
-import type { StateDictSource } from './state-dict';
+import type { ModuleMetadata, StateDictSource } from './state-dict';
 import { TensorRecord } from './tensor-record';
 import { moduleMetadata } from './to-plain';
-import { Dict, NumpyRecord, Tuple, UnknownObject, kindOf, unknownGlobal, type Value } from './values';
+import {
+  Dict,
+  LongText,
+  NumpyRecord,
+  Tuple,
+  UnknownObject,
+  kindOf,
+  unknownGlobal,
+  type Value,
+} from './values';
 
 export interface InspectedTensor {
   /** Names and indices on the way to it, joined by dots. */
@@ -88,7 +97,10 @@ async function report(
   const { tensors, values } = await inSlices(budget, listParts(parsed, source.label));
   // What stands in the place of a weight is for `load` to refuse; here it is shown.
   const found = await findStateDict(value, { ...wish, lenient: true }, source.label, budget);
-  const versions = await inSlices(budget, moduleMetadata(found?.dict.metadata ?? null, '', budget));
+  const versions = await inSlices(
+    budget,
+    moduleMetadata(found?.dict.metadata ?? null, '', source.label, budget),
+  );
   return {
     container,
     fileBytes: source.size,
@@ -99,16 +111,28 @@ async function report(
       dropped: found.dropped,
       others: found.others,
     },
-    sharedPrefix: found ? sharedPrefix([...found.tensors.keys()]) : '',
+    sharedPrefix: found ? await inSlices(budget, sharedInSlices(found.tensors.keys(), budget)) : '',
     tensors,
     values,
-    metadata: Object.fromEntries(parsed.metadata),
-    moduleVersions: Object.fromEntries(
-      [...versions].flatMap(([path, { version }]) =>
-        typeof version === 'number' ? [[path, version] as const] : [],
-      ),
-    ),
+    metadata: await inSlices(budget, toRecord(parsed.metadata, budget)),
+    moduleVersions: await inSlices(budget, toRecord(versionsOf(versions), budget)),
   };
+}
+
+function* versionsOf(metadata: ReadonlyMap<string, ModuleMetadata>): Iterable<[string, number]> {
+  for (const [path, { version }] of metadata) if (typeof version === 'number') yield [path, version];
+}
+
+/** As `Object.fromEntries`: own properties, whatever their names. */
+function* toRecord<T>(entries: Iterable<readonly [string, T]>, budget: Budget): Sliced<Record<string, T>> {
+  const record: Record<string, T> = {};
+  const facts = { enumerable: true, configurable: true, writable: true };
+  for (const [name, value] of entries) {
+    if (name === '__proto__') Object.defineProperty(record, name, { value, ...facts });
+    else record[name] = value;
+    if (budget.spend(2)) yield;
+  }
+  return record;
 }
 
 interface Parts {
@@ -190,6 +214,7 @@ function* named(dict: Dict): Iterable<[string, Value]> {
 function plain(value: Value): { value?: string | number | boolean | null } {
   if (value === null || typeof value === 'number' || typeof value === 'boolean') return { value };
   if (typeof value === 'bigint') return { value: value.toString() };
+  if (value instanceof LongText) return plain(value.pieces[0] as string);
   if (typeof value === 'string') return { value: value.length > 200 ? `${value.slice(0, 200)}...` : value };
   return {};
 }

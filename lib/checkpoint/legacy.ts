@@ -3,7 +3,7 @@
  * other - magic number, protocol, system, object, list of storage keys - and then, for each key, a count of elements
  * and their bytes. Follows `_legacy_load` in `torch/serialization.py`. Files of Python 2 hold byte strings for text.
  */
-import type { Budget } from './budget';
+import { inSlices, type Budget, type Sliced } from './budget';
 import { COST, MAX_PICKLE_BYTES } from './limits';
 import { EndOfPickle, readPickle } from './pickle';
 import { checkpointError, printable } from './problems';
@@ -17,6 +17,8 @@ const PROTOCOL_VERSION = 1001;
 /** The pickles are read in one piece of this size, or a larger one where they do not fit. */
 const FIRST_WINDOW_BYTES = 512 * 1024;
 const COUNT_BYTES = 8;
+/** Counts that are read together. */
+const COUNTS_AT_ONCE = 1024;
 
 /** Reads the object of a legacy checkpoint. Errors: ERR_SENET_CHECKPOINT_*. */
 export async function readLegacy(source: ByteSource, budget: Budget): Promise<Value> {
@@ -42,7 +44,8 @@ export async function readLegacy(source: ByteSource, budget: Budget): Promise<Va
       }
       continue;
     }
-    await storages.place(source, pickles.keys, pickles.end);
+    const placed = await inSlices(budget, storages.place(pickles.keys, pickles.end));
+    await storages.checkCounts(source, placed);
     return pickles.value;
   }
 }
@@ -109,12 +112,13 @@ class LegacyStorages implements StorageTable {
     return storage;
   }
 
-  /** Finds the place of each storage after the pickles, and checks the count that stands in front of each. */
-  async place(source: ByteSource, keys: Value, start: number): Promise<void> {
+  /** Finds the place of each storage after the pickles. */
+  *place(keys: Value, start: number): Sliced<StorageRecord[]> {
     if (!Array.isArray(keys)) throw this.wrong(`a ${kindOf(keys)} where the list of storages belongs`, start);
     const placed: StorageRecord[] = [];
     let position = start;
     for (const key of keys) {
+      if (this.budget.spend(1)) yield;
       const text = printable(typeof key === 'object' ? kindOf(key) : String(key));
       const storage = typeof key === 'object' ? undefined : this.storages.get(String(key));
       if (!storage) throw this.wrong(`storage '${text}' is listed and no tensor has it`, start);
@@ -129,22 +133,30 @@ class LegacyStorages implements StorageTable {
       placed.push(storage);
     }
     for (const storage of this.storages.values()) {
+      if (this.budget.spend(1)) yield;
       if (storage.offset < 0)
         throw this.wrong(`storage '${printable(storage.key)}' is not in the file`, start);
     }
-    const counts = await readSpans(
-      source,
-      placed.map((storage) => ({ offset: storage.offset - COUNT_BYTES, length: COUNT_BYTES })),
-    );
-    for (const [i, storage] of placed.entries()) {
-      const bytes = counts[i] as Uint8Array;
-      const count = Buffer.from(bytes.buffer, bytes.byteOffset, COUNT_BYTES).readBigInt64LE();
-      const expected = storage.length / (storage.dtype === null ? 1 : ITEM_SIZE[storage.dtype]);
-      if (count !== BigInt(expected)) {
-        const message = `storage '${printable(storage.key)}' has ${expected} elements in the pickle and ${count} in front of its data`;
-        throw this.wrong(message, storage.offset - COUNT_BYTES);
-      }
+    return placed;
+  }
+
+  /** Checks the count that stands in front of each. */
+  async checkCounts(source: ByteSource, placed: readonly StorageRecord[]): Promise<void> {
+    for (let first = 0; first < placed.length; first += COUNTS_AT_ONCE) {
+      const some = placed.slice(first, first + COUNTS_AT_ONCE);
+      const spans = some.map(({ offset }) => ({ offset: offset - COUNT_BYTES, length: COUNT_BYTES }));
+      const counts = await readSpans(source, spans);
+      for (const [i, storage] of some.entries()) this.#checkCount(storage, counts[i] as Uint8Array);
+      if (this.budget.spend(4 * some.length)) await this.budget.turn();
     }
+  }
+
+  #checkCount(storage: StorageRecord, bytes: Uint8Array): void {
+    const count = Buffer.from(bytes.buffer, bytes.byteOffset, COUNT_BYTES).readBigInt64LE();
+    const expected = storage.length / (storage.dtype === null ? 1 : ITEM_SIZE[storage.dtype]);
+    if (count === BigInt(expected)) return;
+    const message = `storage '${printable(storage.key)}' has ${expected} elements in the pickle and ${count} in front of its data`;
+    throw this.wrong(message, storage.offset - COUNT_BYTES);
   }
 
   private wrong(message: string, offset?: number): Error {

@@ -41,6 +41,10 @@ export const COST = {
  */
 export const SLICE_STEPS = 2048;
 
+/** Milliseconds after which a slice ends too, and the steps between two looks at the clock. */
+export const SLICE_MS = 8;
+export const STEPS_PER_LOOK = 64;
+
 /** Bytes of one text of a file, such as the elements of an array of NumPy's in protocol 2. */
 export const MAX_TEXT_BYTES = 16 * 1024 * 1024;
 
@@ -66,17 +70,22 @@ export const MAX_LINE_BYTES = 64 * 1024;
 export const MAX_DEPTH = 200;
 
 /** Tensors in one file. */
-export const MAX_TENSORS = 32_768;
+export const MAX_TENSORS = 65_536;
 
 /** Tensors over one storage: they are made together, in one step. */
 export const MAX_VIEWS = 8192;
 
 /**
- * Items of one list, and entries of one dictionary or set: their memory is moved in one step when it has to grow. An
- * honest file has lists of some 100,000 numbers, one for each step of a training.
+ * Items of one list, elements of one Set, and entries of one Map that users are given: their memory is moved in one step
+ * when it has to grow. An honest file has lists of some 100,000 numbers, one for each step of a training. A dictionary that only
+ * lies beside what is loaded, such as a vocabulary, has no other limit than the heap's: some 700,000 texts and numbers.
  */
-export const MAX_ITEMS = 1_000_000;
+export const MAX_ITEMS = 524_288;
+export const MAX_ELEMENTS = 131_072;
 export const MAX_ENTRIES = 262_144;
+
+/** What `_metadata` says of one module; PyTorch's says its version. */
+export const MAX_FACTS = 256;
 
 /** Dimensions of a tensor: LibTorch's own limit for most operators. */
 export const MAX_RANK = 64;
@@ -92,6 +101,9 @@ export const MAX_ZIP_DIRECTORY_BYTES = 16 * 1024 * 1024;
 
 /** Bytes of the JSON header of a safetensors file; the format allows 100 MB. */
 export const MAX_SAFETENSORS_HEADER_BYTES = 32 * 1024 * 1024;
+
+/** Bytes of one text of that header, which is read in one step. */
+export const MAX_HEADER_TEXT_BYTES = 1024 * 1024;
 
 /** Entries of `__metadata__` of a safetensors file. */
 export const MAX_METADATA = 65_536;

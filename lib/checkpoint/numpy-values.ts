@@ -4,9 +4,9 @@
  * and booleans become values at once; arrays when the whole value is read. Nothing of NumPy is imported or called.
  */
 import { isUint8Array } from '../brands';
-import type { Budget, Sliced } from './budget';
-import { COST, MAX_RANK } from './limits';
-import { Complex, NumpyRecord, NumpyType, Tuple, UnknownObject, type Value } from './values';
+import { copyPieces, type Budget, type Sliced } from './budget';
+import { COST, MAX_RANK, PIECE_BYTES } from './limits';
+import { Complex, LongText, NumpyRecord, NumpyType, Tuple, UnknownObject, type Value } from './values';
 
 /** An array that a checkpoint holds beside its tensors, in row-major order. */
 export class NumpyArray {
@@ -136,6 +136,8 @@ function setState(
 /** Python 2 kept the bytes of arrays as text. */
 function bytesOf(value: Value): Uint8Array | null {
   if (isUint8Array(value)) return value;
+  if (value instanceof LongText)
+    return Buffer.concat(value.pieces.map((piece) => Buffer.from(piece, 'utf8')));
   return typeof value === 'string' ? new Uint8Array(Buffer.from(value, 'utf8')) : null;
 }
 
@@ -214,14 +216,19 @@ export function* toNumpyArray(
     const [name, TypedArray, swapped] = typed;
     budget.charge(COST.bytes + data.length);
     const copy = new Uint8Array(data.length);
-    if (order === null) copy.set(data);
+    if (order === null) yield* copyPieces(copy, data);
     else {
       let to = 0;
       yield* reorder(budget, count, order, (from) => {
         copy.set(at(from), bytes * to++);
       });
     }
-    if (type.bigEndian) swap(copy, swapped);
+    if (type.bigEndian) {
+      for (let start = 0; start < copy.length; start += PIECE_BYTES) {
+        swap(copy.subarray(start, start + PIECE_BYTES), swapped);
+        yield;
+      }
+    }
     return new NumpyArray(name, shape, new TypedArray(copy.buffer));
   }
   if (type.kind !== 'U' && type.kind !== 'S') return null;

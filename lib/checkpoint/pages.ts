@@ -37,21 +37,14 @@ export class Pages<T> {
     return page.pop() as T;
   }
 
-  /** Removes everything from `start` on and gives the part that fits into one array. */
-  take(start: number): T[] {
+  /** Removes everything from `start` on and gives the pages that it lay on, of which none is copied. */
+  take(start: number): T[][] {
     const first = start >>> PAGE_BITS;
     const last = (this.length - 1) >>> PAGE_BITS;
     const at = start & (PAGE - 1);
-    let taken: T[];
-    if (first === last) taken = (this.#pages[first] as T[]).splice(at);
-    else {
-      taken = [];
-      for (let index = first; index <= last; index++) {
-        const page = this.#pages[index] as T[];
-        for (let i = index === first ? at : 0; i < page.length; i++) taken.push(page[i] as T);
-        page.length = index === first ? at : 0;
-      }
-    }
+    const taken = this.#pages.slice(first + 1, last + 1) as T[][];
+    this.#pages.length = first + 1;
+    taken.unshift((this.#pages[first] as T[]).splice(at));
     this.length = start;
     return taken;
   }
@@ -60,28 +53,55 @@ export class Pages<T> {
 /** Entries of one Map; its tables double up to so many. */
 const LAYER = 65_536;
 
-/** A Map of any number of objects: several Maps, the newest first. */
-export class Layers<K extends object, V> {
-  #layers: Map<K, V>[] = [new Map<K, V>()];
-  size = 0;
+/** A Map of any size, in the order of insertion: several Maps, and none while it is empty. */
+export class Layers<K, V> {
+  #newest: Map<K, V> | null = null;
+  #older: Map<K, V>[] | null = null;
 
-  get(key: K): V | undefined {
-    for (const layer of this.#layers) {
-      const value = layer.get(key);
-      if (value !== undefined) return value;
-    }
-    return undefined;
+  get size(): number {
+    return (this.#older?.length ?? 0) * LAYER + (this.#newest?.size ?? 0);
   }
 
-  /** @param value - not undefined, which stands for no entry */
+  get(key: K): V | undefined {
+    return this.#layerOf(key)?.get(key);
+  }
+
+  has(key: K): boolean {
+    return this.#layerOf(key) !== undefined;
+  }
+
   set(key: K, value: V): void {
-    for (const layer of this.#layers) {
-      if (!layer.has(key)) continue;
-      layer.set(key, value);
+    const known = this.#layerOf(key);
+    if (known !== undefined) {
+      known.set(key, value);
       return;
     }
-    if ((this.#layers[0] as Map<K, V>).size >= LAYER) this.#layers.unshift(new Map());
-    (this.#layers[0] as Map<K, V>).set(key, value);
-    this.size++;
+    if (this.#newest !== null && this.#newest.size >= LAYER) {
+      (this.#older ??= []).push(this.#newest);
+      this.#newest = null;
+    }
+    (this.#newest ??= new Map<K, V>()).set(key, value);
+  }
+
+  [Symbol.iterator](): IterableIterator<[K, V]> {
+    return this.entries();
+  }
+
+  *entries(): IterableIterator<[K, V]> {
+    for (const layer of this.#older ?? []) yield* layer;
+    if (this.#newest !== null) yield* this.#newest;
+  }
+
+  *keys(): IterableIterator<K> {
+    for (const [key] of this) yield key;
+  }
+
+  *values(): IterableIterator<V> {
+    for (const [, value] of this) yield value;
+  }
+
+  #layerOf(key: K): Map<K, V> | undefined {
+    if (this.#newest?.has(key) === true) return this.#newest;
+    return this.#older?.find((layer) => layer.has(key));
   }
 }

@@ -45,9 +45,7 @@ export async function parseCheckpoint(source: ByteSource): Promise<ParsedCheckpo
     return describe(container, value, label, budget);
   }
   if (looksLikeSafetensors(head)) {
-    const { tensors, metadata } = await readSafetensors(source, budget);
-    const value = new Dict(tensors);
-    return { container: 'safetensors', value, tensors: [...tensors.values()], metadata, budget };
+    return { container: 'safetensors', ...(await readSafetensors(source, budget)), budget };
   }
   if (head[0] === 0x80) {
     return describe('legacy', await readLegacy(source, budget), label, budget);

@@ -15,11 +15,11 @@
  * digits are counted against `limits.ts`, and reading is a generator that yields after each slice of its work.
  */
 import { TextDecoder } from 'node:util';
-import { isMap, isSet } from '../brands';
-import { inSlices, type Budget, type Sliced } from './budget';
+import { isSet } from '../brands';
+import { copyPieces, inSlices, type Budget, type Sliced } from './budget';
 import {
   COST,
-  MAX_ENTRIES,
+  MAX_ELEMENTS,
   MAX_INTEGER_DIGITS,
   MAX_ITEMS,
   MAX_LINE_BYTES,
@@ -31,7 +31,7 @@ import {
 } from './limits';
 import { Pages } from './pages';
 import { checkpointError, printable } from './problems';
-import { Dict, GlobalName, Tuple, UnknownObject, kindOf, type Value } from './values';
+import { Dict, GlobalName, LongText, Tuple, UnknownObject, kindOf, type Value } from './values';
 
 /** How a host makes a value that is larger than a few words. */
 export interface Making {
@@ -158,7 +158,7 @@ class PickleReader implements Making {
     for (let next = items.next(); next.done !== true; next = items.next()) {
       if (Array.isArray(target)) this.append(target, next.value);
       else if (isSet(target)) {
-        this.checkSize(target.size);
+        if (target.size >= MAX_ELEMENTS) throw this.limit(`a set of more than ${MAX_ELEMENTS} elements`);
         this.charge(COST.entry);
         target.add(this.hashable(next.value));
       } else {
@@ -174,10 +174,6 @@ class PickleReader implements Making {
     if (list.length >= MAX_ITEMS) throw this.limit(`a list of more than ${MAX_ITEMS} items`);
     this.charge(list.length === 0 ? COST.firstItem : COST.slot);
     list.push(item);
-  }
-
-  private checkSize(entries: number): void {
-    if (entries >= MAX_ENTRIES) throw this.limit(`a dictionary or set of more than ${MAX_ENTRIES} entries`);
   }
 
   private step(opcode: number): void {
@@ -301,13 +297,13 @@ class PickleReader implements Making {
         stack.push(unescape(this.line('utf8')));
         return;
       case 0x55: // SHORT_BINSTRING 'U'
-        stack.push(this.python2String(this.byte()));
+        this.python2String(this.byte());
         return;
       case 0x54: {
         // BINSTRING 'T'
         const length = this.buffer.readInt32LE(this.take(4));
         if (length < 0) throw this.format(`a string of ${length} bytes`);
-        stack.push(this.python2String(length));
+        this.python2String(length);
         return;
       }
       case 0x53: // STRING 'S'
@@ -346,7 +342,7 @@ class PickleReader implements Making {
       }
       case 0x74: // TUPLE 't'
         this.charge(COST.tuple);
-        stack.push(new Tuple(this.popMark()));
+        stack.push(new Tuple(this.listOf(this.popMark())));
         return;
       case 0x5d: // EMPTY_LIST ']'
         this.charge(COST.list);
@@ -354,7 +350,7 @@ class PickleReader implements Making {
         return;
       case 0x6c: // LIST 'l'
         this.charge(COST.list);
-        stack.push(this.popMark());
+        stack.push(this.listOf(this.popMark()));
         return;
       case 0x61: {
         // APPEND 'a'
@@ -365,7 +361,7 @@ class PickleReader implements Making {
       case 0x65: {
         // APPENDS 'e'
         const items = this.popMark();
-        this.fill(this.topList(), items);
+        this.fill(this.topList(), inOrder(items));
         return;
       }
       case 0x7d: // EMPTY_DICT '}'
@@ -374,7 +370,7 @@ class PickleReader implements Making {
       case 0x64: {
         // DICT 'd'
         const items = this.popMark();
-        stack.push(this.fill(this.newDict(), items));
+        stack.push(this.fill(this.newDict(), inOrder(items)));
         return;
       }
       case 0x73: {
@@ -387,7 +383,7 @@ class PickleReader implements Making {
       case 0x75: {
         // SETITEMS 'u'
         const items = this.popMark();
-        this.fill(this.topDict(), items);
+        this.fill(this.topDict(), inOrder(items));
         return;
       }
       case 0x8f: // EMPTY_SET
@@ -397,14 +393,14 @@ class PickleReader implements Making {
       case 0x90: {
         // ADDITEMS
         const items = this.popMark();
-        this.fill(this.topSet(), items);
+        this.fill(this.topSet(), inOrder(items));
         return;
       }
       case 0x91: {
         // FROZENSET
         const items = this.popMark();
         this.charge(COST.set);
-        stack.push(this.fill(new Set<Value>(), items));
+        stack.push(this.fill(new Set<Value>(), inOrder(items)));
         return;
       }
 
@@ -428,12 +424,12 @@ class PickleReader implements Making {
       case 0x69: {
         // INST 'i'
         const callable = this.global();
-        stack.push(this.call(callable, new Tuple(this.popMark())));
+        stack.push(this.call(callable, new Tuple(this.arguments(this.popMark()))));
         return;
       }
       case 0x6f: {
         // OBJ 'o'
-        const items = this.popMark();
+        const items = this.arguments(this.popMark());
         const callable = items.shift();
         if (callable === undefined) throw this.format('an object without a class');
         stack.push(this.call(callable, new Tuple(items)));
@@ -554,40 +550,52 @@ class PickleReader implements Making {
       throw this.limit(`a text of ${length} bytes, and at most ${this.maxText} are read`);
     this.charge(COST.string + 2 * length);
     const at = this.take(length);
+    const notUtf8 = (): Error => this.format('a string that is not UTF-8');
     if (length > PIECE_BYTES) {
-      this.pending = this.decoding(at, length);
+      this.pending = this.decoding(at, length, () => {
+        throw notUtf8();
+      });
       return;
     }
     const text = this.buffer.toString('utf8', at, at + length);
     // U+FFFD stands for bytes that are no UTF-8, unless the file spells it out.
-    if (text.includes('\ufffd') && decodeUtf8(this.buffer.subarray(at, at + length)) === null) {
-      throw this.format('a string that is not UTF-8');
-    }
+    if (text.includes('\ufffd') && decodeUtf8(this.buffer.subarray(at, at + length)) === null)
+      throw notUtf8();
     this.stack.push(text);
   }
 
-  private *decoding(at: number, length: number): Sliced<void> {
+  /** @param otherwise - what is done if it is no UTF-8 */
+  private *decoding(at: number, length: number, otherwise: () => Sliced<void>): Sliced<void> {
     const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-    let text = '';
+    const pieces: string[] = [];
     for (let done = 0; done < length; done += PIECE_BYTES) {
       const end = Math.min(done + PIECE_BYTES, length);
       try {
-        text += decoder.decode(this.buffer.subarray(at + done, at + end), { stream: end < length });
+        pieces.push(decoder.decode(this.buffer.subarray(at + done, at + end), { stream: end < length }));
       } catch {
-        throw this.format('a string that is not UTF-8');
+        yield* otherwise();
+        return;
       }
       if (this.budget.spend(SLICE_STEPS)) yield;
     }
-    this.stack.push(text);
+    this.stack.push(new LongText(pieces));
   }
 
   /** A `str` of Python 2: text where it is UTF-8, as `torch.load` decodes it, else bytes. */
-  private python2String(length: number): Value {
+  private python2String(length: number): void {
     this.need(length);
+    if (length > this.maxText) {
+      this.bytes(length);
+      return;
+    }
     this.charge(COST.bytes + 2 * length);
     const at = this.take(length);
+    if (length > PIECE_BYTES) {
+      this.pending = this.decoding(at, length, () => this.copying(at, length));
+      return;
+    }
     const bytes = this.buffer.subarray(at, at + length);
-    return (length > this.maxText ? null : decodeUtf8(bytes)) ?? new Uint8Array(bytes);
+    this.stack.push(decodeUtf8(bytes) ?? new Uint8Array(bytes));
   }
 
   private quotedString(): Value {
@@ -605,17 +613,14 @@ class PickleReader implements Making {
     this.need(length);
     this.charge(COST.bytes + length);
     const at = this.take(length);
-    const copy = new Uint8Array(length);
-    this.stack.push(copy);
-    if (length <= PIECE_BYTES) copy.set(this.buffer.subarray(at, at + length));
-    else this.pending = this.copying(copy, at);
+    if (length > PIECE_BYTES) this.pending = this.copying(at, length);
+    else this.stack.push(new Uint8Array(this.buffer.subarray(at, at + length)));
   }
 
-  private *copying(copy: Uint8Array, at: number): Sliced<void> {
-    for (let done = 0; done < copy.length; done += PIECE_BYTES) {
-      copy.set(this.buffer.subarray(at + done, at + Math.min(done + PIECE_BYTES, copy.length)), done);
-      if (this.budget.spend(SLICE_STEPS)) yield;
-    }
+  private *copying(at: number, length: number): Sliced<void> {
+    const copy = new Uint8Array(length);
+    yield* copyPieces(copy, this.buffer.subarray(at, at + length));
+    this.stack.push(copy);
   }
 
   // ---- numbers ----
@@ -669,21 +674,31 @@ class PickleReader implements Making {
     return this.stack.get(this.stack.length - 1) as Value;
   }
 
-  private popMark(): Value[] {
+  /** Pages of what lies above the last mark. */
+  private popMark(): Value[][] {
     const mark = this.marks.pop();
     if (mark === undefined) throw this.format('an end without a mark');
     this.floor = this.marks.at(-1) ?? 0;
     const count = this.stack.length - mark;
     if (count > MAX_ITEMS)
       throw this.limit(`${count} items for one opcode, and at most ${MAX_ITEMS} are read`);
-    this.budget.spend(count >>> 6);
     return count === 0 ? [] : this.stack.take(mark);
+  }
+
+  /** One list of them: at once where it is short, else filled before the next opcode. */
+  private listOf(pages: readonly Value[][]): Value[] {
+    return pages.length > 1 ? this.fill([], inOrder(pages)) : (pages[0] ?? []);
+  }
+
+  private arguments(pages: readonly Value[][]): Value[] {
+    if (pages.length > 1) throw this.limit('a call with thousands of arguments');
+    return pages[0] ?? [];
   }
 
   private tuple(count: number): void {
     if (this.stack.length - count < this.floor) throw this.format('a tuple of more values than there are');
     this.charge(COST.tuple);
-    this.stack.push(new Tuple(this.stack.take(this.stack.length - count)));
+    this.stack.push(new Tuple(this.stack.take(this.stack.length - count).flat()));
   }
 
   /** What APPEND and the like fill: of an unknown object, the record of what it was given. */
@@ -715,8 +730,9 @@ class PickleReader implements Making {
   }
 
   private setItem(dict: Dict, key: Value, value: Value): void {
-    this.checkSize(dict.size);
     this.charge(COST.entry);
+    // V8 tells long texts apart by comparing them, since its hash of those is their length.
+    if (typeof key === 'string') this.budget.spend(key.length >> 8);
     dict.set(this.hashable(key), value);
   }
 
@@ -762,13 +778,17 @@ function nameOfObject(callable: string, args: readonly Value[]): string {
   return MAKERS.has(callable) && made instanceof GlobalName ? made.name : callable;
 }
 
+function* inOrder(pages: readonly Value[][]): Iterable<Value> {
+  for (const page of pages) yield* page;
+}
+
 /** Python's rule, with tuples of tuples up to a depth that no honest key has. */
 export function isHashable(key: Value, depth: number): boolean {
   if (key === null || typeof key !== 'object') return true;
   if (key instanceof Tuple) {
     return depth < 2 && key.items.length <= 16 && key.items.every((item) => isHashable(item, depth + 1));
   }
-  return !(Array.isArray(key) || isMap(key) || isSet(key));
+  return !(Array.isArray(key) || key instanceof Dict || isSet(key));
 }
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

@@ -1,24 +1,28 @@
 /**
  * Turns records into tensors: ranges of a file by the executor, arrays and deflated entries by copying. A batch at a time,
- * because each batch holds up the JavaScript thread while its tensors are handed over. The only file of this folder that
+ * because each batch holds up the JavaScript thread while its tensors are handed over, and a large copy in pieces. The only file of this folder that
  * makes tensors.
  */
 import { binding } from '../native';
 import type { TensorHandle } from '../binding';
 import { runJob } from '../tensor/jobs';
 import { checkBuffer } from '../tensor/options';
+import { empty, tensor } from '../tensor/factories';
+import { ops } from '../tensor/ops';
+import { noGrad, tidy } from '../tensor/scope';
 import { wrapTensor, type Tensor } from '../tensor/tensor';
-import type { Budget } from './budget';
-import { contentOf } from './inflate';
-import { MAX_VIEWS } from './limits';
+import { inSlices, type Budget, type Sliced } from './budget';
+import { contentOf, unpack } from './inflate';
+import { MAX_VIEWS, PIECE_BYTES } from './limits';
+import { Layers } from './pages';
 import { checkpointError } from './problems';
 import type { ByteSource } from './source';
-import { planRead, StorageRecord, type TensorRecord } from './tensor-record';
+import { ITEM_SIZE, planRead, type StorageRecord, type TensorRecord } from './tensor-record';
 
-/** Tensors of one batch, but for those of one storage, which stay together. More than any network of this library has. */
-const BATCH_TENSORS = 2048;
-/** Bytes of one batch that is copied on the JavaScript thread, but for one storage. */
-const BATCH_COPIED_BYTES = 8 * 1024 * 1024;
+/** Tensors of one batch, but for those of one storage, which stay together. */
+const BATCH_TENSORS = 1024;
+/** Bytes of one batch that is copied on the JavaScript thread; a storage that is larger is copied in pieces. */
+const BATCH_COPIED_BYTES = 4 * 1024 * 1024;
 
 /** How a file is read. */
 export interface Reading {
@@ -39,34 +43,47 @@ export async function readTensors(
   reading: Reading,
   budget: Budget,
   proceed: () => void,
-): Promise<ReadonlyMap<TensorRecord, Tensor>> {
-  const tensors = new Map<TensorRecord, Tensor>();
-  for (const batch of batchesOf(source, records)) {
-    const handles = await readBatch(source, batch, reading);
+): Promise<Pick<Layers<TensorRecord, Tensor>, 'get'>> {
+  const tensors = new Layers<TensorRecord, Tensor>();
+  const copied = ({ packed, length }: StorageRecord): number =>
+    packed !== null || source.origin.kind === 'bytes' ? length : 0;
+  for (const batch of await inSlices(budget, batchesOf(source, records, copied, budget))) {
+    const { storage } = batch[0] as TensorRecord;
+    const made =
+      copied(storage) > BATCH_COPIED_BYTES
+        ? await copyLarge(source, storage, batch, budget, proceed)
+        : (await readBatch(source, batch, reading)).map((handle) => wrapTensor(handle));
     for (const [i, record] of batch.entries()) {
-      const tensor = wrapTensor(handles[i] as TensorHandle);
+      const tensor = made[i] as Tensor;
       if (record.requiresGrad) tensor.requiresGrad = true;
       tensors.set(record, tensor);
     }
     proceed();
-    if (budget.spend(batch.length)) await budget.turn();
+    if (budget.spend(2 * batch.length)) await budget.turn();
   }
   return tensors;
 }
 
 /** Whole storages with all their records, deflated ones and others apart. */
-function batchesOf(source: ByteSource, records: readonly TensorRecord[]): TensorRecord[][] {
-  const byStorage = new Map<StorageRecord, TensorRecord[]>();
+function* batchesOf(
+  source: ByteSource,
+  records: readonly TensorRecord[],
+  copied: (storage: StorageRecord) => number,
+  budget: Budget,
+): Sliced<TensorRecord[][]> {
+  const byStorage = new Layers<StorageRecord, TensorRecord[]>();
   for (const record of records) {
     const views = byStorage.get(record.storage);
     if (views === undefined) byStorage.set(record.storage, [record]);
     else views.push(record);
+    if (budget.spend(1)) yield;
   }
   const batches: TensorRecord[][] = [];
   const open = new Map<boolean, { batch: TensorRecord[]; bytes: number }>();
-  for (const [{ packed, length }, views] of byStorage) {
-    const isPacked = packed !== null;
-    const bytes = isPacked || source.origin.kind === 'bytes' ? length : 0;
+  for (const [storage, views] of byStorage) {
+    if (budget.spend(1)) yield;
+    const isPacked = storage.packed !== null;
+    const bytes = copied(storage);
     let last = open.get(isPacked);
     if (
       last === undefined ||
@@ -122,13 +139,72 @@ async function inflateBatch(
     // Aligned to every element.
     end += Math.ceil(storage.length / 8) * 8;
   }
-  // A large storage is alone in its batch, and is not copied once more.
-  const bytes = contents.length === 1 ? (contents[0] as Uint8Array) : new Uint8Array(end);
+  const bytes = new Uint8Array(end);
   let at = 0;
-  for (const content of contents.length === 1 ? [] : contents) {
+  for (const content of contents) {
     bytes.set(content, at);
     at += Math.ceil(content.length / 8) * 8;
   }
   const { ranges, tensors } = planRead(batch, (storage) => offsets.get(storage) as number);
   return binding.tensorsFromBytes(bytes, ranges, tensors);
+}
+
+/** A storage that is copied in pieces, as they come, and the tensors over it. */
+async function copyLarge(
+  source: ByteSource,
+  storage: StorageRecord,
+  records: readonly TensorRecord[],
+  budget: Budget,
+  proceed: () => void,
+): Promise<Tensor[]> {
+  const { length, offset, packed } = storage;
+  const base = empty([length], { dtype: 'uint8' });
+  try {
+    const take = (piece: Uint8Array, at: number): void => {
+      proceed();
+      tidy(() => {
+        ops.call('aten::copy_', base.slice(0, at, at + piece.length), tensor(piece));
+      });
+    };
+    if (packed !== null) await unpack(source, storage, packed, offset, length, take);
+    else {
+      for (let at = 0; at < length; at += PIECE_BYTES) {
+        take(await source.read(offset + at, Math.min(PIECE_BYTES, length - at)), at);
+        await budget.turn();
+      }
+    }
+    const views: Tensor[] = [];
+    for (const record of records) {
+      views.push(viewOf(base, record));
+      if (budget.spend(32)) await budget.turn();
+    }
+    return views;
+  } finally {
+    base.dispose();
+  }
+}
+
+/** `torch.as_strided`, made of operators that cannot leave the storage: `unfold` gives one dimension after the other. */
+function viewOf(base: Tensor, { dtype, shape, stride, storageOffset, elements }: TensorRecord): Tensor {
+  return noGrad(() =>
+    tidy(() => {
+      const whole = base.slice(0, 0, base.numel - (base.numel % ITEM_SIZE[dtype]));
+      let view = (dtype === 'uint8' ? whole : (ops.call('aten::view.dtype', whole, dtype) as Tensor)).slice(
+        0,
+        storageOffset,
+      );
+      if (elements === 0) return view.slice(0, 0, 0).view(shape).detach();
+      // Elements from the first to the last of what lies in the dimensions from here on.
+      let extent = shape.reduce((last, size, i) => last + (size - 1) * (stride[i] as number), 1);
+      for (const [i, size] of shape.entries()) {
+        const step = stride[i] as number;
+        extent -= (size - 1) * step;
+        view =
+          step === 0
+            ? view.unsqueeze(i).expand([...shape.slice(0, i + 1), -1])
+            : (ops.call('aten::unfold', view, i, extent, step) as Tensor).slice(i, 0, size);
+      }
+      return view.select(-1, 0).detach();
+    }),
+  );
 }

@@ -5,7 +5,7 @@
  */
 import { TextDecoder } from 'node:util';
 import type { Budget, Sliced } from './budget';
-import { COST, MAX_RANK, MAX_TEXT_BYTES } from './limits';
+import { COST, MAX_RANK, MAX_HEADER_TEXT_BYTES } from './limits';
 import { printable } from './problems';
 
 export type HeaderEntry =
@@ -147,7 +147,8 @@ class JsonBytes {
         escaped = true;
         end++;
       }
-      if (end - start > MAX_TEXT_BYTES) throw this.wrong(`a text of more than ${MAX_TEXT_BYTES} bytes`);
+      if (end - start > MAX_HEADER_TEXT_BYTES)
+        throw this.wrong(`a text of more than ${MAX_HEADER_TEXT_BYTES} bytes`);
     }
     this.budget.charge(COST.string + COST.entry + 2 * (end - start));
     this.position = end + 1;

@@ -4,7 +4,7 @@
  * overlap nor leave holes and end with the file.
  */
 import type { DType } from '../binding';
-import { inSlices, type Budget } from './budget';
+import { inSlices, sorted, type Budget, type Sliced } from './budget';
 import { readHeader, type HeaderEntry } from './safetensors-header';
 import { COST, MAX_METADATA, MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS } from './limits';
 import { checkpointError, printable } from './problems';
@@ -16,6 +16,7 @@ import {
   makeTensorRecord,
   type TensorRecord,
 } from './tensor-record';
+import { Dict } from './values';
 
 export const LENGTH_BYTES = 8;
 
@@ -37,7 +38,10 @@ const DTYPES: ReadonlyMap<string, DType | null> = new Map<string, DType | null>(
 ]);
 
 export interface SafetensorsFile {
-  readonly tensors: Map<string, TensorRecord>;
+  /** By name. */
+  readonly value: Dict;
+  /** In the order of the header. */
+  readonly tensors: readonly TensorRecord[];
   readonly metadata: Map<string, string>;
 }
 
@@ -65,8 +69,8 @@ export async function readSafetensors(source: ByteSource, budget: Budget): Promi
   const bytes = await source.read(LENGTH_BYTES, Number(headerLength));
 
   const metadata = new Map<string, string>();
-  const tensors = new Map<string, TensorRecord>();
-  const places: Place[] = [];
+  const value = new Dict();
+  const tensors: TensorRecord[] = [];
   const take = (entry: HeaderEntry): void => {
     if (entry.kind === 'metadata') {
       if (metadata.size >= MAX_METADATA) {
@@ -77,38 +81,46 @@ export async function readSafetensors(source: ByteSource, budget: Budget): Promi
       return;
     }
     const { name } = entry;
-    if (tensors.has(name)) throw wrong(`it has the name '${printable(name)}' twice`);
-    if (tensors.size >= MAX_TENSORS) {
+    if (value.has(name)) throw wrong(`it has the name '${printable(name)}' twice`);
+    if (tensors.length >= MAX_TENSORS) {
       throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, `more than ${MAX_TENSORS} tensors`);
     }
     budget.charge(COST.tensor);
-    tensors.set(name, makeRecord(entry, dataStart, label, wrong));
-    places.push({ name, begin: entry.begin, end: entry.end });
+    const record = makeRecord(entry, dataStart, label, wrong);
+    value.set(name, record);
+    tensors.push(record);
   };
   await inSlices(budget, readHeader(bytes, take, wrong, budget));
-  checkPlaces(places, size - dataStart, wrong);
-  return { tensors, metadata };
+  await inSlices(budget, checkPlaces(tensors, dataStart, size, wrong, budget));
+  return { value, tensors, metadata };
 }
 
-interface Place {
-  readonly name: string;
-  readonly begin: number;
-  readonly end: number;
-}
-
-/** Offsets neither overlap nor leave holes, and end with the file. */
-function checkPlaces(places: readonly Place[], dataLength: number, wrong: (message: string) => Error): void {
-  let position = 0;
-  const inOrder = [...places].sort((a, b) => a.begin - b.begin || a.end - b.end);
-  for (const { name, begin, end } of inOrder) {
+/** Storages neither overlap nor leave holes, and end with the file. */
+function* checkPlaces(
+  tensors: readonly TensorRecord[],
+  dataStart: number,
+  size: number,
+  wrong: (message: string) => Error,
+  budget: Budget,
+): Sliced<void> {
+  const byPlace = (a: TensorRecord, b: TensorRecord): number =>
+    a.storage.offset - b.storage.offset || a.storage.length - b.storage.length;
+  let position = dataStart;
+  for (const { storage } of yield* sorted(tensors, byPlace, budget)) {
+    if (budget.spend(1)) yield;
+    const begin = storage.offset;
+    const end = begin + storage.length;
     if (begin !== position) {
       const problem = begin < position ? 'overlaps another tensor' : 'leaves a hole in front of it';
-      throw wrong(`tensor '${printable(name)}' at [${begin}, ${end}] ${problem}`);
+      throw wrong(
+        `tensor '${printable(storage.key)}' at [${begin - dataStart}, ${end - dataStart}] ${problem}`,
+      );
     }
     position = end;
   }
-  if (position !== dataLength) {
-    throw wrong(`its tensors end at byte ${position} of the data and the file has ${dataLength}`);
+  if (position !== size) {
+    const [last, data] = [position - dataStart, size - dataStart];
+    throw wrong(`its tensors end at byte ${last} of the data and the file has ${data}`);
   }
 }
 

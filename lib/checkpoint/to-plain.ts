@@ -4,15 +4,17 @@
  */
 import { isSet, isUint8Array } from '../brands';
 import type { Budget, Sliced } from './budget';
-import { COST } from './limits';
+import { COST, MAX_ENTRIES, MAX_FACTS } from './limits';
 import { toNumpyArray } from './numpy-values';
 import { Layers } from './pages';
+import { checkpointError } from './problems';
 import { StateDict, type ModuleMetadata } from './state-dict';
 import { TensorRecord } from './tensor-record';
 import {
   Complex,
   Dict,
   GlobalName,
+  LongText,
   NumpyRecord,
   NumpyType,
   Tuple,
@@ -46,15 +48,20 @@ export type TensorOf = (record: TensorRecord) => Tensor;
 export function* moduleMetadata(
   value: Value,
   prefix: string,
+  label: string,
   budget: Budget,
 ): Sliced<Map<string, ModuleMetadata>> {
   const metadata = new Map<string, ModuleMetadata>();
   if (!(value instanceof Dict)) return metadata;
+  const tooMany = (what: string): Error =>
+    checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, `_metadata of more than ${what}`);
+  if (value.size > MAX_ENTRIES) throw tooMany(`${MAX_ENTRIES} modules`);
   for (const [path, facts] of value) {
     if (budget.spend(1)) yield;
     if (typeof path !== 'string' || !(facts instanceof Dict)) continue;
     // 'module' is the wrapped module itself, 'module.layer1' one inside it.
     if (!`${path}.`.startsWith(prefix)) continue;
+    if (facts.size > MAX_FACTS) throw tooMany(`${MAX_FACTS} facts for one module`);
     const known: [string, Value][] = [];
     for (const [name, fact] of facts) {
       if (budget.spend(1)) yield;
@@ -91,6 +98,7 @@ export function* toPlain(
   root: Value,
   fileMetadata: ReadonlyMap<string, string>,
   tensorOf: TensorOf,
+  label: string,
   budget: Budget,
 ): Sliced<unknown> {
   const done = new Layers<object, object>();
@@ -120,6 +128,10 @@ export function* toPlain(
           key = child;
           return;
         }
+        if (converted.size >= MAX_ENTRIES) {
+          const message = `a dictionary of more than ${MAX_ENTRIES} entries, which only load passes over`;
+          throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
+        }
         budget.charge(COST.entry);
         converted.set(key, child);
       },
@@ -142,7 +154,7 @@ export function* toPlain(
     budget.charge(COST.object);
     const converted = new OpaqueValue(value.global);
     const { keywords, state, items, entries } = value;
-    converted.args = list(keywords === null ? value.args : [...value.args, keywords]);
+    converted.args = list(keywords === null ? value.args : followedBy(value.args, keywords));
     if (items !== null) converted.items = list(items);
     if (entries !== null) converted.entries = map(entries);
     tasks.push({ children: [state].values(), add: (child) => (converted.state = child) });
@@ -158,7 +170,11 @@ export function* toPlain(
     }
     if (!(value instanceof Dict)) return null;
     if (!(yield* isStateDict(value, budget))) return map(value);
-    const state = new StateDict([], yield* moduleMetadata(value.metadata, '', budget), new Map(fileMetadata));
+    const state = new StateDict(
+      [],
+      yield* moduleMetadata(value.metadata, '', label, budget),
+      new Map(fileMetadata),
+    );
     for (const [name, record] of value) {
       if (budget.spend(1)) yield;
       budget.charge(COST.entry);
@@ -190,10 +206,16 @@ export function* toPlain(
 
 /** What has no parts; undefined for everything else. */
 function plainLeaf(value: Value & object): unknown {
+  if (value instanceof LongText) return value.toString();
   if (value instanceof Complex) return { real: value.real, imaginary: value.imaginary };
   if (value instanceof NumpyType) return `${value.bigEndian ? '>' : '<'}${value.kind}${value.size}`;
   if (!(value instanceof GlobalName)) return undefined;
   return value.known ? value.name.replace(/^torch\.(?=[a-z0-9_]+$)/, '') : new OpaqueValue(value.name);
+}
+
+function* followedBy(items: Iterable<Value>, last: Value): Iterable<Value> {
+  yield* items;
+  yield last;
 }
 
 function* keysAndValues(dict: Dict): IterableIterator<Value> {

@@ -9,8 +9,8 @@
 import { isUint8Array } from '../brands';
 import type { DType } from '../binding';
 import type { Making, PickleHost } from './pickle';
-import type { Sliced } from './budget';
-import { COST, MAX_RANK, MAX_TENSORS, PIECE_BYTES } from './limits';
+import { copyPieces, type Sliced } from './budget';
+import { COST, MAX_RANK, MAX_TENSORS } from './limits';
 import { NUMPY_CALLS, NUMPY_CLASSES, buildNumpy } from './numpy-values';
 import { checkpointError, printable } from './problems';
 import { ITEM_SIZE, StorageRecord, TensorRecord, makeTensorRecord } from './tensor-record';
@@ -18,6 +18,7 @@ import {
   Complex,
   Dict,
   GlobalName,
+  LongText,
   NumpyRecord,
   NumpyType,
   Tuple,
@@ -274,7 +275,7 @@ export class TorchHost implements PickleHost {
     const dtype = version === 3 ? this.dtypeOf(args[6], at) : base.dtype;
     if (dtype === null) throw this.format('a tensor over an untyped storage', at);
     const bits = args[version === 3 ? 7 : 6];
-    if (bits instanceof Dict && [...bits.values()].some((bit) => bit !== false)) {
+    if (bits instanceof Dict && !isAllFalse(bits)) {
       throw this.unsupported('a tensor with the conjugate or negative bit', at);
     }
     const where = `tensor of the pickle at byte ${at}`;
@@ -388,6 +389,13 @@ function text(args: readonly Value[], index: number, context: CallContext): stri
   throw context.rebuilder.format(`${context.name} of a ${kindOf(value ?? null)}`, context.at);
 }
 
+/** Of the bits of a tensor, which are two. */
+function isAllFalse(bits: Dict): boolean {
+  if (bits.size > 8) return false;
+  for (const bit of bits.values()) if (bit !== false) return false;
+  return true;
+}
+
 /** No argument, a dictionary, or pairs as Python 2 wrote them. */
 function makeDict(args: readonly Value[], context: CallContext): Dict {
   const { making } = context;
@@ -440,14 +448,17 @@ function makeByteArray(args: readonly Value[], context: CallContext): Uint8Array
   if (args.length === 0) return new Uint8Array();
   if (args.length === 1 && isUint8Array(args[0])) {
     context.making.charge(args[0].length);
-    return Uint8Array.from(args[0]);
+    const bytes = new Uint8Array(args[0].length);
+    context.making.defer(copyPieces(bytes, args[0]));
+    return bytes;
   }
   return encode(args, context);
 }
 
 /** How protocol 2 spells bytes: text whose characters are the bytes. */
 function encode(args: readonly Value[], context: CallContext): Uint8Array {
-  const characters = text(args, 0, context);
+  const [characters] = args;
+  const pieces = characters instanceof LongText ? characters.pieces : [text(args, 0, context)];
   const encoding = args.length > 1 ? text(args, 1, context) : '';
   if (!/^latin-?1$/.test(encoding)) {
     throw context.rebuilder.format(
@@ -455,21 +466,23 @@ function encode(args: readonly Value[], context: CallContext): Uint8Array {
       context.at,
     );
   }
-  context.making.charge(COST.bytes + characters.length);
-  const bytes = new Uint8Array(characters.length);
-  context.making.defer(encodeInto(bytes, characters, context));
+  const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  context.making.charge(COST.bytes + length);
+  const bytes = new Uint8Array(length);
+  context.making.defer(encodeInto(bytes, pieces, context));
   return bytes;
 }
 
-function* encodeInto(bytes: Uint8Array, characters: string, context: CallContext): Sliced<void> {
+function* encodeInto(bytes: Uint8Array, pieces: readonly string[], context: CallContext): Sliced<void> {
   const buffer = Buffer.from(bytes.buffer);
-  for (let start = 0; start < characters.length; start += PIECE_BYTES) {
-    const part = characters.slice(start, start + PIECE_BYTES);
-    if (/[^\x00-\xff]/.test(part)) {
+  let at = 0;
+  for (const piece of pieces) {
+    if (at > 0) yield;
+    buffer.write(piece, at, 'latin1');
+    if (buffer.toString('latin1', at, at + piece.length) !== piece) {
       throw context.rebuilder.format(`${context.name} of characters outside latin1`, context.at);
     }
-    buffer.write(part, start, 'latin1');
-    if (start > 0) yield;
+    at += piece.length;
   }
 }
 

@@ -7,14 +7,21 @@
  */
 import { inSlices, type Budget, type Sliced } from './budget';
 import { contentOf } from './inflate';
-import { COST, MAX_DEPTH, MAX_INFLATED_BYTES, MAX_INFLATION, MAX_PICKLE_BYTES } from './limits';
+import {
+  COST,
+  MAX_DEPTH,
+  MAX_INFLATED_BYTES,
+  MAX_INFLATION,
+  MAX_LINE_BYTES,
+  MAX_PICKLE_BYTES,
+} from './limits';
 import { EndOfPickle, readPickle } from './pickle';
 import { checkpointError, printable } from './problems';
 import type { ByteSource } from './source';
 import { StorageRecord, TensorRecord } from './tensor-record';
 import { TorchHost, type StorageTable } from './torch-globals';
 import { Dict, UnknownObject, type Value } from './values';
-import { locateEntries, readDirectory, type DirectoryEntry } from './zip';
+import { locateEntries, locateEntry, readDirectory, type DirectoryEntry, type LocatedEntry } from './zip';
 
 /** The versions of the container that exist: `kMinSupportedFileFormatVersion` and the writer's newest. */
 const NEWEST_VERSION = 10;
@@ -29,22 +36,20 @@ export interface TorchZip {
 export async function readTorchZip(source: ByteSource, budget: Budget): Promise<TorchZip> {
   const { label } = source;
   const directory = await readDirectory(source, budget);
-  const pickle = findPickle(directory, label);
+  const pickle = await findPickle(directory, label, budget);
   if (pickle.length > MAX_PICKLE_BYTES) {
     const message = `a pickle of ${pickle.length} bytes, and at most ${MAX_PICKLE_BYTES} are read`;
     throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', label, message);
   }
   const folder = pickle.name.slice(0, -'data.pkl'.length);
   // The local headers are scattered over the whole file: they are read while the pickle is parsed.
-  const entries = [...directory.values()];
-  const locating = locateEntries(source, entries);
+  const locating = locateEntries(source, directory.values(), budget);
   locating.catch(() => undefined);
   try {
-    await checkFormat(source, directory, folder);
+    await checkFormat(source, directory, folder, budget);
     const storages = new ZipStorages(label, directory, folder, budget);
     const value = await readObject(source, pickle, new TorchHost(label, storages), budget);
-    const starts = await locating;
-    storages.place(new Map(entries.map(({ name }, i) => [name, starts[i] as number])), source.size);
+    await inSlices(budget, storages.place(await locating, source.size));
     if (!directory.has(`${folder}constants.pkl`)) return { container: 'zip', value };
     return { container: 'torchscript', value: await inSlices(budget, scriptWeights(value, label, budget)) };
   } finally {
@@ -64,14 +69,27 @@ const OTHER_ARCHIVES: readonly (readonly [entry: RegExp, what: string])[] = [
   [/\.(pt|pth|pkl|bin|ckpt|safetensors)$/, 'a zip archive around a checkpoint; unpack it first'],
 ];
 
-function findPickle(directory: ReadonlyMap<string, DirectoryEntry>, label: string): DirectoryEntry {
-  const names = [...directory.keys()];
-  const found = names.filter((name) => /^([^/]+\/)?data\.pkl$/.test(name));
-  const [name] = found;
-  if (name !== undefined && found.length === 1) return directory.get(name) as DirectoryEntry;
-  const other = OTHER_ARCHIVES.find(([entry]) => names.some((one) => entry.test(one)));
-  if (found.length === 0 && other !== undefined) {
-    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, other[1]);
+async function findPickle(
+  directory: ReadonlyMap<string, DirectoryEntry>,
+  label: string,
+  budget: Budget,
+): Promise<DirectoryEntry> {
+  const found: DirectoryEntry[] = [];
+  let other = OTHER_ARCHIVES.length;
+  for (const [name, entry] of directory) {
+    // Longer names are no one's, and patterns take time.
+    if (name.length <= MAX_LINE_BYTES) {
+      if (/^([^/]+\/)?data\.pkl$/.test(name)) found.push(entry);
+      const kind = OTHER_ARCHIVES.findIndex(([pattern]) => pattern.test(name));
+      if (kind >= 0) other = Math.min(other, kind);
+    }
+    if (budget.spend(4 + (name.length >> 5))) await budget.turn();
+  }
+  const [pickle] = found;
+  if (pickle !== undefined && found.length === 1) return pickle;
+  if (found.length === 0 && other < OTHER_ARCHIVES.length) {
+    const [, what] = OTHER_ARCHIVES[other] as (typeof OTHER_ARCHIVES)[number];
+    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', label, what);
   }
   const count = found.length > 1 ? 'several' : 'none';
   const message = `expected a zip archive with one '<name>/data.pkl', found ${count}`;
@@ -85,7 +103,7 @@ async function readObject(
   budget: Budget,
 ): Promise<Value> {
   const { label } = source;
-  const [start = 0] = await locateEntries(source, [pickle]);
+  const start = await locateEntry(source, pickle, budget);
   budget.charge(pickle.length);
   const bytes = await contentOf(source, pickle, start, pickle.length);
   try {
@@ -134,16 +152,18 @@ async function checkFormat(
   source: ByteSource,
   directory: ReadonlyMap<string, DirectoryEntry>,
   folder: string,
+  budget: Budget,
 ): Promise<void> {
   const unsupported = (message: string): Error =>
     checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', source.label, message);
-  const byteOrder = await readSmall(source, directory.get(`${folder}byteorder`));
+  const byteOrder = await readSmall(source, directory.get(`${folder}byteorder`), budget);
   if (byteOrder !== undefined && byteOrder !== 'little') {
     throw unsupported(`expected little-endian data, found byteorder '${printable(byteOrder)}'`);
   }
   const version = await readSmall(
     source,
     directory.get(`${folder}.data/version`) ?? directory.get(`${folder}version`),
+    budget,
   );
   if (version !== undefined && !(/^\d{1,4}\s*$/.test(version) && Number(version) <= NEWEST_VERSION)) {
     throw unsupported(
@@ -153,6 +173,7 @@ async function checkFormat(
 }
 
 class ZipStorages implements StorageTable {
+  /** By the names of their entries. */
   private readonly storages = new Map<string, StorageRecord>();
 
   constructor(
@@ -163,7 +184,8 @@ class ZipStorages implements StorageTable {
   ) {}
 
   find(key: string, dtype: StorageRecord['dtype'], bytes: number, at: number): StorageRecord {
-    const known = this.storages.get(key);
+    const name = `${this.folder}data/${key}`;
+    const known = this.storages.get(name);
     const wrong = (message: string): Error =>
       checkpointError(
         'ERR_SENET_CHECKPOINT_FORMAT',
@@ -175,40 +197,41 @@ class ZipStorages implements StorageTable {
       if (known.dtype !== dtype || known.length !== bytes) throw wrong('has two types or two sizes');
       return known;
     }
-    const entry = this.directory.get(this.nameOf(key));
+    const entry = this.directory.get(name);
     if (!entry) throw wrong('is not in the archive');
     if (entry.length !== bytes)
       throw wrong(`has ${bytes} bytes in the pickle and ${entry.length} in the archive`);
     this.budget.charge(COST.object + COST.entry, at);
     const storage = new StorageRecord(key, dtype, bytes);
-    this.storages.set(key, storage);
+    this.storages.set(name, storage);
     return storage;
   }
 
   /** Tells each storage where its entry begins. Errors: ERR_SENET_CHECKPOINT_LIMIT. */
-  place(starts: ReadonlyMap<string, number>, fileSize: number): void {
+  *place(entries: readonly LocatedEntry[], fileSize: number): Sliced<void> {
     let inflated = 0;
-    for (const [key, storage] of this.storages) {
-      const name = this.nameOf(key);
-      const { packed, length } = this.directory.get(name) as DirectoryEntry;
-      storage.offset = starts.get(name) as number;
-      storage.packed = packed;
-      if (packed !== null) inflated += length;
+    for (const { entry, start } of entries) {
+      if (this.budget.spend(1)) yield;
+      const storage = this.storages.get(entry.name);
+      if (storage === undefined) continue;
+      storage.offset = start;
+      storage.packed = entry.packed;
+      if (entry.packed !== null) inflated += entry.length;
     }
     if (inflated > MAX_INFLATED_BYTES + MAX_INFLATION * fileSize) {
       const message = `${inflated} bytes of tensors in a compressed file of ${fileSize}: more than weights that were trained can be compressed`;
       throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, message);
     }
   }
-
-  private nameOf(key: string): string {
-    return `${this.folder}data/${key}`;
-  }
 }
 
-async function readSmall(source: ByteSource, entry: DirectoryEntry | undefined): Promise<string | undefined> {
+async function readSmall(
+  source: ByteSource,
+  entry: DirectoryEntry | undefined,
+  budget: Budget,
+): Promise<string | undefined> {
   if (!entry) return undefined;
-  const [start = 0] = await locateEntries(source, [entry]);
+  const start = await locateEntry(source, entry, budget);
   const bytes = await contentOf(source, entry, start, Math.min(entry.length, SMALL_ENTRY_BYTES));
   return Buffer.from(bytes).toString('latin1');
 }

@@ -1,7 +1,8 @@
 /**
  * The inert values that a pickle may become. None of them has behaviour that a file could choose: dictionaries are
- * Maps, so keys such as `__proto__` are only keys, and a global is a name. Knows neither pickles nor files.
+ * made of Maps, so keys such as `__proto__` are only keys, and a global is a name. Knows neither pickles nor files.
  */
+import { Layers } from './pages';
 import { printable } from './problems';
 import type { StorageRecord, TensorRecord } from './tensor-record';
 import { isSet, isUint8Array } from '../brands';
@@ -12,6 +13,7 @@ export type Value =
   | number
   | bigint
   | string
+  | LongText
   | Uint8Array
   | Value[]
   | Set<Value>
@@ -25,12 +27,22 @@ export type Value =
   | StorageRecord
   | TensorRecord;
 
+/** Text in pieces, since V8 would join a long one in one step. Nobody's key or name. */
+export class LongText {
+  constructor(readonly pieces: readonly string[]) {}
+
+  /** As a string, which V8 joins when it is looked into. */
+  toString(): string {
+    return this.pieces.reduce((text, piece) => text + piece, '');
+  }
+}
+
 export class Tuple {
   constructor(readonly items: readonly Value[]) {}
 }
 
 /** A `dict`, `OrderedDict` or `Counter`; `metadata` is the `_metadata` attribute that state dicts carry. */
-export class Dict extends Map<Value, Value> {
+export class Dict extends Layers<Value, Value> {
   metadata: Value = null;
 }
 
@@ -105,6 +117,7 @@ export function kindOf(value: Value): string {
     default:
   }
   if (Array.isArray(value)) return 'list';
+  if (value instanceof LongText) return 'str';
   if (isUint8Array(value)) return 'bytes';
   if (value instanceof Tuple) return 'tuple';
   if (value instanceof Dict) return 'dict';

@@ -48,7 +48,8 @@ interface Frame {
  * form. Errors: ERR_SENET_CHECKPOINT_LIMIT, _UNSUPPORTED.
  */
 export function* collectTensors(root: Value, label: string, budget: Budget): Sliced<TensorRecord[]> {
-  const tensors = new Set<TensorRecord>();
+  const tensors: TensorRecord[] = [];
+  const seen = new Layers<TensorRecord, true>();
   // The longest way down from each container; 0 while it is being visited, which ends cycles.
   const heights = new Layers<object, number>();
   const frames: Frame[] = [];
@@ -56,7 +57,10 @@ export function* collectTensors(root: Value, label: string, budget: Budget): Sli
   const enter = (value: Value): number | undefined => {
     if (value === null || typeof value !== 'object') return 0;
     if (value instanceof TensorRecord) {
-      if (tensors.add(value).size > MAX_TENSORS) throw limit(`more than ${MAX_TENSORS} tensors`);
+      if (seen.has(value)) return 0;
+      if (tensors.length >= MAX_TENSORS) throw limit(`more than ${MAX_TENSORS} tensors`);
+      seen.set(value, true);
+      tensors.push(value);
       return 0;
     }
     if (value instanceof StorageRecord) {
@@ -90,5 +94,5 @@ export function* collectTensors(root: Value, label: string, budget: Budget): Sli
     }
   }
   budget.release(heights.size * COST.entry);
-  return [...tensors];
+  return tensors;
 }

@@ -7,7 +7,7 @@
 import { setImmediate } from 'node:timers';
 
 import { RandomAccessReader, fromRandomAccessReader, type Entry, type ZipFile } from 'yauzl';
-import type { Budget } from './budget';
+import { inSlices, sorted, type Budget } from './budget';
 import { COST, MAX_ZIP_DIRECTORY_BYTES, MAX_ZIP_ENTRIES } from './limits';
 import { checkpointError, printable } from './problems';
 import { readSpans, type ByteSource } from './source';
@@ -29,6 +29,8 @@ export interface DirectoryEntry {
 
 /** The end of an archive and its directory are read in pieces of this size: one piece for any network of this library. */
 const WINDOW_BYTES = 256 * 1024;
+/** Local headers that are read together. */
+const HEADERS_AT_ONCE = 1024;
 const LOCAL_HEADER_BYTES = 30;
 const LOCAL_HEADER_SIGNATURE = 0x04034b50;
 const DATA_DESCRIPTOR_FLAG = 0x8;
@@ -97,6 +99,7 @@ export async function readDirectory(
     if (headerOffset + LOCAL_HEADER_BYTES + nameBytes.length + lengthInFile(entry) > directoryStart) {
       throw damaged(source, `'${printable(name)}' reaches beyond the entries`, headerOffset);
     }
+    if (budget.spend(1)) await budget.turn();
   }
   return directory;
 }
@@ -105,46 +108,57 @@ function lengthInFile({ length, packed }: DirectoryEntry): number {
   return packed?.length ?? length;
 }
 
+/** An entry and where its contents begin. */
+export interface LocatedEntry {
+  readonly entry: DirectoryEntry;
+  readonly start: number;
+}
+
 /**
- * Where the contents of each entry begin, in the order given; checks their local headers and that none overlap.
+ * Finds where the contents of each entry begin, in the order of the file; checks their local headers and that none overlap.
  * Errors: ERR_SENET_CHECKPOINT_FORMAT.
  */
 export async function locateEntries(
   source: ByteSource,
-  entries: readonly DirectoryEntry[],
-): Promise<number[]> {
-  const headers = await readSpans(
-    source,
-    entries.map(({ headerOffset, nameBytes }) => ({
+  entries: Iterable<DirectoryEntry>,
+  budget: Budget,
+): Promise<LocatedEntry[]> {
+  const order = await inSlices(
+    budget,
+    sorted(entries, (a, b) => a.headerOffset - b.headerOffset, budget),
+  );
+  const located: LocatedEntry[] = [];
+  let end = 0;
+  for (let first = 0; first < order.length; first += HEADERS_AT_ONCE) {
+    const some = order.slice(first, first + HEADERS_AT_ONCE);
+    const spans = some.map(({ headerOffset, nameBytes }) => ({
       offset: headerOffset,
       length: LOCAL_HEADER_BYTES + nameBytes.length,
-    })),
-  );
-  const starts = entries.map((entry, i) => {
-    const distance = checkLocalHeader(entry, headers[i] as Uint8Array, (message) =>
-      damaged(source, `'${printable(entry.name)}' ${message}`, entry.headerOffset),
-    );
-    return entry.headerOffset + distance;
-  });
-  const order = entries.map((_, i) => i).sort((a, b) => headerOf(entries, a) - headerOf(entries, b));
-  let end = 0;
-  for (const i of order) {
-    const entry = entries[i] as DirectoryEntry;
-    if (entry.headerOffset < end) {
-      throw damaged(
-        source,
-        `'${printable(entry.name)}' overlaps the entry in front of it`,
-        entry.headerOffset,
-      );
+    }));
+    const headers = await readSpans(source, spans);
+    for (const [i, entry] of some.entries()) {
+      const { headerOffset } = entry;
+      const wrong = (message: string): Error =>
+        damaged(source, `'${printable(entry.name)}' ${message}`, headerOffset);
+      if (headerOffset < end) throw wrong('overlaps the entry in front of it');
+      const start = headerOffset + checkLocalHeader(entry, headers[i] as Uint8Array, wrong);
+      located.push({ entry, start });
+      end = start + lengthInFile(entry);
     }
-    end = (starts[i] as number) + lengthInFile(entry);
+    if (budget.spend(4 * some.length)) await budget.turn();
   }
   if (end > source.size) throw damaged(source, `an entry ends at byte ${end} and the file at ${source.size}`);
-  return starts;
+  return located;
 }
 
-function headerOf(entries: readonly DirectoryEntry[], i: number): number {
-  return (entries[i] as DirectoryEntry).headerOffset;
+/** Where the contents of one entry begin. Errors: ERR_SENET_CHECKPOINT_FORMAT. */
+export async function locateEntry(
+  source: ByteSource,
+  entry: DirectoryEntry,
+  budget: Budget,
+): Promise<number> {
+  const [located] = (await locateEntries(source, [entry], budget)) as [LocatedEntry];
+  return located.start;
 }
 
 function damaged(source: ByteSource, message: string, offset?: number): Error {

@@ -9,7 +9,7 @@ import { makeError } from '../errors';
 import { findIdxFiles, readIdxDataset } from '../data/idx';
 import { lazy } from './lazy';
 import { addNetworkOptions, loadClassifier, positiveInteger, type NetworkOptions } from './load-classifier';
-import { count, percent, printJson, printLine, printTable } from './output';
+import { count, percent, printJson, printLine, printNote, printTable } from './output';
 
 interface EvaluateOptions extends NetworkOptions {
   limit?: number;
@@ -45,6 +45,7 @@ async function evaluate(
   signal: AbortSignal,
 ): Promise<void> {
   const files = await findFiles(images, labels);
+  if (labels === undefined) printNote(`Evaluating ${files.images} with the labels ${files.labels}`);
   const data = await readIdxDataset(files.images, files.labels);
   const classifier = await loadClassifier(options, signal);
   const total = Math.min(options.limit ?? data.count, data.count);

@@ -26,7 +26,7 @@ import { Random } from '../data/random';
 import { findSplitFolders } from '../data/splits';
 import { Compose, Grayscale, Normalize, ToTensor, type Transform } from '../data/transforms';
 import { makeError } from '../errors';
-import { PLAIN, type Preprocessing } from '../vision/preprocessing';
+import { PLAIN, toGrey, type Preprocessing } from '../vision/preprocessing';
 import type { Augmentation, DatasetKind } from './training-options';
 import { percent } from './output';
 import { VALIDATION_SHARE } from './training-options';
@@ -313,19 +313,26 @@ function classNames({ data, dataset, labels }: DataSource, train: Dataset): read
 const MEASURED_IMAGES = 60_000;
 const MEASURED_TOGETHER = 1000;
 
-/** Mean and standard deviation of the pixels of each channel, from 0 to 1, to four digits. */
+/**
+ * Mean and standard deviation of the pixels of each channel, from 0 to 1, to four digits.
+ *
+ * @param kind - what becomes of the data set's images
+ */
 export async function measurePixels(
   dataset: Dataset,
-  channels: number,
+  kind: Preprocessing['channels'],
 ): Promise<{ mean: number[]; std: number[] }> {
+  const channels = kind === 'rgb' ? 3 : 1;
   const histograms = Array.from({ length: channels }, () => new Float64Array(256));
   const count = Math.min(dataset.length, MEASURED_IMAGES);
   for (let start = 0; start < count; start += MEASURED_TOGETHER) {
     const indices = Array.from({ length: Math.min(MEASURED_TOGETHER, count - start) }, (_, i) => start + i);
     const batch = await dataset.getBatch?.(indices);
     if (batch === undefined) throw makeError('ERR_SENET_INTERNAL', 'the data set has no batches');
-    const pixels = batch.images.toTypedArray() as Uint8Array;
-    batch.images.dispose();
+    const { images } = batch;
+    const measured = images.shape[1] === channels ? images : await toGrey(images, undefined);
+    const pixels = measured.toTypedArray() as Uint8Array;
+    for (const done of new Set([images, measured])) done.dispose();
     const plane = pixels.length / (indices.length * channels);
     for (let place = 0, at = 0; at < pixels.length; place++) {
       const histogram = histograms[place % channels] as Float64Array;
@@ -359,34 +366,38 @@ function fourDigits(value: number): number {
 /** torchvision resizes to 256 for a centre of 224. */
 const RESIZE_SHARE = 256 / 224;
 
+/** What images become for a network of one channel or three. */
+export function channelsFor(shape: OpenedData['shape'], inChannels: number): Preprocessing['channels'] {
+  if (inChannels === 1) return 'grey';
+  return shape?.[0] === 1 ? 'grey-repeated' : 'rgb';
+}
+
 /** How pixels become the network's input at test time, as `ImageClassifier` and `classify` do it too. */
 export function testPreprocessing(
   shape: OpenedData['shape'],
   imageSize: number,
-  mean: readonly number[],
-  std: readonly number[],
+  inChannels: number,
+  { mean, std }: Pick<Preprocessing, 'mean' | 'std'>,
 ): Preprocessing {
-  const normalisation = { mean, std };
+  const base = { ...PLAIN, channels: channelsFor(shape, inChannels), mean, std };
   if (shape === null) {
     const size = Math.round(imageSize * RESIZE_SHARE);
-    return { ...PLAIN, size, crop: [imageSize, imageSize], ...normalisation };
+    return { ...base, size, crop: [imageSize, imageSize] };
   }
-  const [channels, height, width] = shape;
+  const [, height, width] = shape;
   const pad =
     height === width && imageSize > height && (imageSize - height) % 2 === 0 && imageSize - height <= 8;
   return {
-    ...PLAIN,
-    channels: channels === 1 ? 'grey-repeated' : 'rgb',
+    ...base,
     // A few pixels are added as a border, which keeps the others sharp; more are a matter of resizing.
     size: pad ? [height, width] : [imageSize, imageSize],
     pad: pad ? (imageSize - height) / 2 : 0,
-    ...normalisation,
   };
 }
 
 /** The transform of the same steps, for a loader. */
 export function testTransform(record: Preprocessing): Transform {
-  return new Compose([...geometry(record, true), ...finish(record, [])]);
+  return new Compose([...start(record), ...geometry(record, true), ...finish(record, [])]);
 }
 
 /** The same with augmentation. */
@@ -409,7 +420,12 @@ export function trainTransform(
   if (augment.includes('flip')) steps.push(new RandomHorizontalFlip());
   if (augment.includes('jitter'))
     steps.push(new ColorJitter({ brightness: 0.4, contrast: 0.4, saturation: 0.4 }));
-  return new Compose([...steps, ...finish(record, augment)]);
+  return new Compose([...start(record), ...steps, ...finish(record, augment)]);
+}
+
+/** Grey before anything else, as a folder of grey images gives it. */
+function start({ channels }: Preprocessing): Transform[] {
+  return channels === 'grey' ? [new Grayscale({ formula: 'pillow' })] : [];
 }
 
 function geometry(record: Preprocessing, crop: boolean): Transform[] {

@@ -20,6 +20,7 @@ export type Augmentation = (typeof AUGMENTATIONS)[number];
 export interface TrainingArguments {
   model?: string;
   reduction?: number;
+  inChannels?: number;
   weights?: string;
   key?: string;
   prefix?: string;
@@ -122,7 +123,12 @@ export function addTrainingOptions(command: Command, kind: 'train' | 'finetune')
   if (kind === 'train') {
     command
       .option('-m, --model <name>', 'the model, one of `senet-torch models` (default: se_resnet20)')
-      .option('--reduction <n>', 'of its SE layers, for the small models (default: 16)', positiveInteger);
+      .option('--reduction <n>', 'of its SE layers, for the small models (default: 16)', positiveInteger)
+      .option(
+        '--in-channels <n>',
+        'of its images: 3, or 1, which makes all images grey (default: 3)',
+        imageChannels,
+      );
   } else {
     command
       .option('-m, --model <name>', 'the model that the weights belong to (default: what the weights say)')
@@ -274,6 +280,7 @@ export function checkSameOptions(command: Command, settings: TrainingSettings): 
 
 function startedWith(settings: TrainingSettings, name: string): unknown {
   if (name === 'reduction') return settings.modelOptions.reduction ?? null;
+  if (name === 'inChannels') return settings.modelOptions.inChannels ?? 3;
   if (name === 'splits') return settings.splits ?? true;
   return (settings as unknown as Record<string, unknown>)[name] ?? null;
 }
@@ -320,6 +327,11 @@ export function checkSettings(value: unknown, label: string): TrainingSettings {
     'ERR_SENET_RESUME',
     `--resume: ${label} was saved by a program of its own (class Trainer), which must resume it`,
   );
+}
+
+function imageChannels(text: string): number {
+  if (text === '1' || text === '3') return Number(text);
+  throw new InvalidArgumentError('Expected 1 (grey images) or 3 (colour).');
 }
 
 function wholeNumber(text: string): number {

@@ -41,8 +41,17 @@ import {
   type TrainingCheckpoint,
 } from '../train/training-checkpoint';
 import { readLabels } from '../vision/labels';
-import { createFor, findWeights, loadWeights, recordOf, toFile } from '../vision/network';
-import { checkPreprocessing, IMAGENET, PLAIN, type Preprocessing } from '../vision/preprocessing';
+import {
+  channelsIn,
+  channelsOf,
+  checkImageChannels,
+  createFor,
+  findWeights,
+  loadWeights,
+  recordOf,
+  toFile,
+} from '../vision/network';
+import { checkPreprocessing, IMAGENET, PLAIN, recordFor, type Preprocessing } from '../vision/preprocessing';
 import {
   count,
   EXIT_INTERRUPTED,
@@ -55,6 +64,7 @@ import {
   tableLines,
 } from './output';
 import {
+  channelsFor,
   detectDataset,
   measurePixels,
   openData,
@@ -174,14 +184,13 @@ async function prepare(
         `--resume: the run has the classes ${started.classes.slice(0, 8).join(', ')}, and ${printable(started.data)} ${opened.classes.slice(0, 8).join(', ')}`,
       );
     }
-    const { imageSize, mean, std } = started;
-    const preprocessing = testPreprocessing(opened.shape, imageSize, mean, std);
     const state = new StateDict(
       resumed.model,
       resumed.model.metadata,
       new Map(Object.entries(started.modelOptions).map(([name, value]) => [name, String(value)])),
     );
     const model = createFor(started.model as ModelName, state);
+    const preprocessing = testPreprocessing(opened.shape, started.imageSize, channelsOf(model), started);
     model.to(device);
     freeze(model, started.freeze);
     return { settings: started, opened, preprocessing, model, device };
@@ -224,9 +233,10 @@ async function prepareNew(
     const small = opened.shape !== null;
     const imageSize =
       given.imageSize ?? (small && info.anyInputSize ? Math.max(32, opened.shape[1]) : info.inputSize);
-    const pixels = await pixelStatistics(given, opened, base.preprocessing);
+    const inChannels = channelsOf(model);
+    const pixels = await pixelStatistics(given, opened, inChannels, base.preprocessing);
     const preprocessing = checkPreprocessing(
-      testPreprocessing(opened.shape, imageSize, pixels.mean, pixels.std),
+      testPreprocessing(opened.shape, imageSize, inChannels, pixels),
       PLAIN,
       kind,
     );
@@ -286,7 +296,8 @@ async function prepareNew(
 
 async function pixelStatistics(
   given: TrainingArguments,
-  opened: OpenedData,
+  { train, shape }: OpenedData,
+  inChannels: number,
   brought: Preprocessing | undefined,
 ): Promise<{ mean: readonly number[]; std: readonly number[] }> {
   const { mean, std } = given;
@@ -294,10 +305,10 @@ async function pixelStatistics(
   if (mean !== undefined || std !== undefined)
     throw makeError('ERR_SENET_ARG_MISSING', '--mean and --std belong together: give both or none');
   // Weights expect the statistics that they were trained with; grey ones do not fit colour images.
-  const colour = opened.shape?.[0] !== 1;
-  if (brought !== undefined && (brought.channels === 'rgb') === colour) return brought;
-  if (opened.shape === null) return IMAGENET;
-  return measurePixels(opened.train, opened.shape[0]);
+  const kind = channelsFor(shape, inChannels);
+  if (brought?.channels === kind) return brought;
+  if (shape === null) return recordFor(IMAGENET, inChannels);
+  return measurePixels(train, kind);
 }
 
 interface Network {
@@ -312,10 +323,13 @@ interface Network {
 function newNetwork(given: TrainingArguments, classes: number, seed: number): Network {
   const name = (given.model ?? 'se_resnet20') as ModelName;
   const { options: known } = modelInfo(name);
-  const { reduction } = given;
+  const { reduction, inChannels } = given;
   if (reduction !== undefined && !known.includes('reduction'))
     throw makeError('ERR_SENET_UNKNOWN_OPTION', `--reduction: ${name} has none to choose`);
-  const options = reduction === undefined ? {} : { reduction };
+  const options = {
+    ...(reduction === undefined ? {} : { reduction }),
+    ...(inChannels === undefined ? {} : { inChannels }),
+  };
   manualSeed(seed);
   const wanted = { ...options, numClasses: classes } as Parameters<typeof createModel>[1];
   return { model: createModel(name, wanted), name, options, weights: null };
@@ -346,7 +360,8 @@ async function networkFromWeights(
   const state = await loadWeights(file, name, given, signal);
   try {
     const { preprocessing } = await recordOf(state, published, file);
-    const model = createFor(name, state);
+    const inChannels = checkImageChannels(channelsIn(state), printable(file, 1000));
+    const model = createFor(name, state, inChannels);
     try {
       model.loadStateDict(state);
       manualSeed(seed);
@@ -360,7 +375,7 @@ async function networkFromWeights(
       model.dispose();
       throw error;
     }
-    const options: Record<string, string> = {};
+    const options: Record<string, string | number> = inChannels === 3 ? {} : { inChannels };
     for (const key of ['recalibrate', 'transformInput']) {
       const value = state.fileMetadata.get(key);
       if (value !== undefined) options[key] = value;

@@ -7,7 +7,7 @@ import { Budget } from '../checkpoint/budget';
 import { MAX_HEAP_BYTES } from '../checkpoint/limits';
 import { EndOfPickle, readPickle, type PickleHost } from '../checkpoint/pickle';
 import { checkpointError, printable } from '../checkpoint/problems';
-import { Dict, GlobalName, kindOf, Tuple, type Value } from '../checkpoint/values';
+import { Dict, GlobalName, kindOf, LongText, Tuple, type Value } from '../checkpoint/values';
 import { isUint8Array } from '../brands';
 import { isSenetError, makeError } from '../errors';
 
@@ -52,6 +52,7 @@ export async function readNumpyPickle(bytes: Uint8Array, label: string): Promise
 /** Text of a `str`, or of the `bytes` that Python 2's become. */
 export function textOf(value: Value | undefined): string | undefined {
   if (typeof value === 'string') return value;
+  if (value instanceof LongText) return value.toString();
   return isUint8Array(value) ? Buffer.from(value).toString('utf8') : undefined;
 }
 
@@ -91,13 +92,14 @@ class NumpyHost implements PickleHost {
       );
     }
     const [text, encoding] = args;
-    if (callable.name === '_codecs.encode' && typeof text === 'string' && textOf(encoding) === 'latin1') {
-      this.budget -= text.length;
+    const pieces = text instanceof LongText ? text.pieces : typeof text === 'string' ? [text] : null;
+    if (callable.name === '_codecs.encode' && pieces !== null && textOf(encoding) === 'latin1') {
+      this.budget -= pieces.reduce((sum, piece) => sum + piece.length, 0);
       if (this.budget < 0) {
         const message = 'calls that copy more bytes than the file has';
         throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, message, at);
       }
-      return new Uint8Array(Buffer.from(text, 'latin1'));
+      return Buffer.concat(pieces.map((piece) => Buffer.from(piece, 'latin1')));
     }
     throw this.#format(`a call of ${callable.name} that is not NumPy's`, at);
   }

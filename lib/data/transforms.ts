@@ -9,6 +9,7 @@ import { tensor } from '../tensor/factories';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
+import { toGrey as toPillowGrey } from '../vision/preprocessing';
 import { Turns } from '../vision/turns';
 import type { Random } from './random';
 
@@ -123,29 +124,55 @@ export class Normalize implements Transform {
 export interface GrayscaleOptions {
   /** 1, or 3 equal channels. Default 1. */
   outputChannels?: 1 | 3;
+  /**
+   * torchvision has two: of tensors (0.2989, 0.587, 0.114, truncated), and of Pillow's images (`convert('L')`, uint8 only),
+   * which `ImageClassifier` has too. Default 'tensor'.
+   */
+  formula?: 'tensor' | 'pillow';
 }
 
-/** RGB to grey by torchvision's formula (0.2989, 0.587, 0.114); grey stays grey, repeated if three channels are asked. */
+/** RGB to grey, as torchvision; grey stays grey, repeated if three channels are asked. */
 export class Grayscale implements Transform {
   readonly outputChannels: 1 | 3;
+  readonly formula: 'tensor' | 'pillow';
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options?: GrayscaleOptions) {
-    const { outputChannels = 1 } = checkOptions(options, ['outputChannels'], 'Grayscale');
+    const known = ['outputChannels', 'formula'];
+    const { outputChannels = 1, formula = 'tensor' } = checkOptions(options, known, 'Grayscale');
     if (outputChannels !== 1 && outputChannels !== 3) {
       throw makeError(
         'ERR_SENET_ARG_RANGE',
         `Grayscale: outputChannels: expected 1 or 3, got ${describe(outputChannels)}`,
       );
     }
+    if (formula !== 'tensor' && formula !== 'pillow') {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `Grayscale: formula: expected 'tensor' or 'pillow', got ${describe(formula)}`,
+      );
+    }
     this.outputChannels = outputChannels;
+    this.formula = formula;
   }
 
-  /** @throws ERR_SENET_SHAPE (neither one nor three channels) */
-  forward(images: Tensor): Tensor {
+  /** @throws ERR_SENET_SHAPE (neither one nor three channels), ERR_SENET_DTYPE (not uint8, with Pillow's formula) */
+  forward(
+    images: Tensor,
+    _randoms: readonly Random[] = [],
+    options?: TransformOptions,
+  ): Tensor | Promise<Tensor> {
     const channels = colourChannels(images, 'Grayscale');
-    const grey = channels === 3 ? toGrey(images) : images;
-    return this.outputChannels === 1 ? grey : grey.expand([-1, 3, -1, -1]);
+    const pillow = this.formula === 'pillow';
+    if (pillow && images.dtype !== 'uint8') {
+      throw makeError(
+        'ERR_SENET_DTYPE',
+        `Grayscale: expected uint8 images for Pillow's formula, got ${images.dtype}; put it before ToTensor`,
+      );
+    }
+    const finish = (grey: Tensor): Tensor => grey.expand([-1, this.outputChannels, -1, -1]);
+    if (channels === 1) return finish(images);
+    return pillow ? toPillowGrey(images, options?.signal).then(finish) : finish(toGrey(images));
   }
 }
 

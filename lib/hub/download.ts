@@ -27,7 +27,7 @@ export interface DownloadOptions {
   progress?: ProgressOption;
   /** Stops at once; what has arrived is kept for the next attempt. */
   signal?: AbortSignal;
-  /** Most bytes that are taken. Default 4 GiB. */
+  /** Most bytes that are taken. Default 4 GiB where the server says how many will come, else 1 GiB. */
   maxBytes?: number;
   /** What errors say after the reason: of a failed transfer, and of another hash. */
   advice?: { transfer: string; hash: string };
@@ -36,8 +36,9 @@ export interface DownloadOptions {
 const CONNECT_TIMEOUT_MS = 4_000;
 // A server that sends nothing for so long is taken for dead.
 const SILENCE_TIMEOUT_MS = 30_000;
-/** Of a file that is downloaded, unless the caller says otherwise. */
+/** Of a file that is downloaded, unless the caller says otherwise; without a promised length it may have no end. */
 const MAX_BYTES = 4 * 1024 ** 3;
+const MAX_UNKNOWN_BYTES = 1024 ** 3;
 const ATTEMPTS = 3;
 const LOCK_TIMEOUT_MS = 15 * 60_000;
 const LOCK_POLL_MS = 200;
@@ -157,13 +158,14 @@ class Download {
     const encoding = response.headers.get('content-encoding') ?? 'identity';
     if (encoding !== 'identity')
       throw this.#failure(`the server sent it encoded (${printable(encoding, 40)}), though asked not to`);
-    this.#checkLength(present + (lengthOf(response) ?? 0));
+    const length = lengthOf(response);
+    this.#checkLength(present + (length ?? 0), length !== undefined);
   }
 
-  #checkLength(bytes: number): void {
-    const { maxBytes = MAX_BYTES } = this.options;
-    if (bytes <= maxBytes) return;
-    throw new TooLong(`it has ${bytes} bytes or more, and ${maxBytes} at most are taken (option maxBytes)`);
+  #checkLength(bytes: number, isPromised: boolean): void {
+    const most = mostBytes(this.options.maxBytes, isPromised);
+    if (bytes <= most) return;
+    throw new TooLong(`it has ${bytes} bytes or more, and ${most} at most are taken (option maxBytes)`);
   }
 
   #checkWhole({ status, statusText }: Response): void {
@@ -237,7 +239,7 @@ class Download {
       }
       if (chunk.done === true) return bytes;
       const { value } = chunk;
-      this.#checkLength(bytes + value.length);
+      this.#checkLength(bytes + value.length, total !== undefined);
       hash.update(value);
       await this.#onDisk(() => file.appendFile(value));
       bytes += value.length;
@@ -272,6 +274,11 @@ class Download {
       details: { url: this.url, destination: this.destination },
     });
   }
+}
+
+/** Bytes that are taken of an answer that promises its length, or does not. @internal */
+export function mostBytes(maxBytes: number | undefined, isPromised: boolean): number {
+  return maxBytes ?? (isPromised ? MAX_BYTES : MAX_UNKNOWN_BYTES);
 }
 
 /** Bytes that an answer promises. */

@@ -24,8 +24,8 @@ export interface FetchWeightsOptions {
   /** Default true: a bar on a terminal. */
   progress?: ProgressOption;
   /**
-   * Most bytes that are taken, 1 to 2**53 - 1: a server may promise, or send, any number. Default 4 GiB. Beyond it
-   * ERR_SENET_DOWNLOAD, and nothing is kept.
+   * Most bytes that are taken, 1 to 2**53 - 1: a server may promise, or send, any number. Default 4 GiB, and 1 GiB of what
+   * comes without a promised length. Beyond it ERR_SENET_DOWNLOAD, and nothing is kept.
    */
   maxBytes?: number;
   signal?: AbortSignal;

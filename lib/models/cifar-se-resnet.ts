@@ -6,7 +6,7 @@ import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, ReLU } from '../nn/layers';
 import { createNativeModule, defineChildProperties, NativeModule, registerModuleClass } from '../nn/module';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
-import { checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
 import { CifarSEBasicBlock } from './residual-blocks';
 
 // The narrowest stage, whose SELayers bound the reduction.
@@ -24,16 +24,17 @@ function create(
       `${type}: block: expected CifarSEBasicBlock, got ${describe(block)}`,
     );
   }
-  const { initWeights } = checkOptions(options, ['initWeights'], type);
+  const { inChannels, initWeights } = checkOptions(options, ['inChannels', 'initWeights'], type);
   return createNativeModule(type, {
     nSize: checkInteger(nSize, `${type}: nSize`, 1),
     numClasses: checkNumClasses(numClasses, type),
     reduction: checkInteger(reduction, `${type}: reduction`, 1, FIRST_STAGE_WIDTH),
+    inChannels: checkInChannels(inChannels, type),
     initWeights: checkInitWeights(initWeights, type),
   });
 }
 
-/** N x 3 x 32 x 32 images to N x numClasses logits; three stages of `nSize` blocks, 16, 32 and 64 channels wide. */
+/** N x inChannels x 32 x 32 images to N x numClasses logits; three stages of `nSize` blocks, 16, 32 and 64 channels wide. */
 export class CifarSEResNet extends NativeModule {
   declare conv1: Conv2d;
   declare bn1: BatchNorm2d;
@@ -118,12 +119,9 @@ function build<T>(
   nSize: number,
   options: CifarSEResNetOptions | undefined,
 ): T {
-  const {
-    numClasses,
-    reduction,
-    initWeights = true,
-  } = checkOptions(options, ['numClasses', 'reduction', 'initWeights'], name);
-  return new modelClass(CifarSEBasicBlock, nSize, numClasses, reduction, { initWeights });
+  const known = ['numClasses', 'reduction', 'inChannels', 'initWeights'];
+  const { numClasses, reduction, ...rest } = checkOptions(options, known, name);
+  return new modelClass(CifarSEBasicBlock, nSize, numClasses, reduction, rest);
 }
 
 /** 274,490 parameters (10 classes, reduction 16). @throws as `CifarSEResNet` */

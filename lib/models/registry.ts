@@ -35,13 +35,13 @@ function imagenetEntry(create: ImagenetEntry['create'], weights: string[] = []):
     inputSize: 224,
     anyInputSize: true,
     numClasses: 1000,
-    options: ['numClasses', 'initWeights'],
+    options: ['numClasses', 'inChannels', 'initWeights'],
     weights,
   };
 }
 
 function cifarEntry<Model>(create: CifarEntry<Model>['create'], weights: string[] = []): CifarEntry<Model> {
-  const options = ['numClasses', 'reduction', 'initWeights'];
+  const options = ['numClasses', 'reduction', 'inChannels', 'initWeights'];
   return { create, inputSize: 32, anyInputSize: true, numClasses: 10, options, weights };
 }
 
@@ -62,7 +62,7 @@ const MODELS = {
     inputSize: 299,
     anyInputSize: false,
     numClasses: null,
-    options: ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'initWeights'],
+    options: ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'inChannels', 'initWeights'],
     weights: [],
   },
 } as const;

@@ -12,7 +12,7 @@ import {
 } from '../nn/module';
 import { checkBoolean, checkOptions, describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
-import { checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
 
 /** What training with the auxiliary head gives: two N x numClasses tensors. */
 export interface InceptionOutputs {
@@ -29,7 +29,9 @@ export interface SEInception3Options extends InitOptions {
   numClasses: number;
   /** The auxiliary head, which runs in training mode. Default true. */
   auxLogits?: boolean;
-  /** Converts ImageNet's normalisation to the one that Inception's own weights expect. Default false. */
+  /**
+   * Converts ImageNet's normalisation to the one that Inception's own weights expect; of 3 channels only. Default false.
+   */
   transformInput?: boolean;
   /**
    * Default 'none'. PARITY: the original registers its SE layers and never calls them; they have keys and no gradient.
@@ -49,7 +51,7 @@ export class Inception3 extends NativeModule<Tensor | InceptionOutputs> {
 registerModuleClass('Inception3', Inception3);
 defineChildProperties(Inception3, ['avgpool', 'dropout', 'fc', 'AuxLogits']);
 
-/** N x 3 x 299 x 299 images to N x numClasses logits; in training with the auxiliary head to `{ logits, auxLogits }`. */
+/** N x inChannels x 299 x 299 images to N x numClasses logits; in training with the auxiliary head to `{ logits, auxLogits }`. */
 export class SEInception3 extends NativeModule<Tensor | InceptionOutputs> {
   /** Its `fc` is the classifier. */
   declare readonly model: Inception3;
@@ -61,10 +63,11 @@ export class SEInception3 extends NativeModule<Tensor | InceptionOutputs> {
       auxLogits = true,
       transformInput = false,
       recalibrate = 'none',
+      inChannels,
       initWeights,
     } = checkOptions(
       options,
-      ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'initWeights'],
+      ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'inChannels', 'initWeights'],
       'SEInception3',
     );
     if (numClasses === undefined)
@@ -75,12 +78,20 @@ export class SEInception3 extends NativeModule<Tensor | InceptionOutputs> {
         `SEInception3: recalibrate: expected 'none', 'input' or 'output', got ${describe(recalibrate)}`,
       );
     }
+    const channels = checkInChannels(inChannels, 'SEInception3');
+    if (checkBoolean(transformInput, 'SEInception3: transformInput') && channels !== 3) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `SEInception3: inChannels: transformInput needs 3 channels, got ${channels}`,
+      );
+    }
     super(
       createNativeModule('SEInception3', {
         numClasses: checkNumClasses(numClasses, 'SEInception3'),
         auxLogits: checkBoolean(auxLogits, 'SEInception3: auxLogits'),
-        transformInput: checkBoolean(transformInput, 'SEInception3: transformInput'),
+        transformInput,
         recalibrate,
+        inChannels: channels,
         initWeights: checkInitWeights(initWeights, 'SEInception3'),
       }),
     );

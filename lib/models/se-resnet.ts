@@ -9,7 +9,7 @@ import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU } from '../nn/layers';
 import { createNativeModule, defineChildProperties, NativeModule, registerModuleClass } from '../nn/module';
 import { checkBoolean, checkInteger, checkOptions, describe } from '../tensor/options';
-import { checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
 import { SEBasicBlock, SEBottleneck } from './residual-blocks';
 
 export interface SEResNetOptions extends InitOptions {
@@ -17,7 +17,7 @@ export interface SEResNetOptions extends InitOptions {
   numClasses?: number;
 }
 
-/** N x 3 x H x W images (ImageNet: 224 x 224, normalised) to N x numClasses logits. */
+/** N x inChannels x H x W images (ImageNet: 3 x 224 x 224, normalised) to N x numClasses logits. */
 export class SEResNet extends NativeModule {
   declare conv1: Conv2d;
   declare bn1: BatchNorm2d;
@@ -53,16 +53,14 @@ export class SEResNet extends NativeModule {
       );
     }
     for (const count of layers) checkInteger(count, 'SEResNet: layers', 1);
-    const { numClasses = 1000, initWeights } = checkOptions(
-      options,
-      ['numClasses', 'initWeights'],
-      'SEResNet',
-    );
+    const known = ['numClasses', 'inChannels', 'initWeights'];
+    const { numClasses = 1000, inChannels, initWeights } = checkOptions(options, known, 'SEResNet');
     super(
       createNativeModule('SEResNet', {
         block: block === SEBasicBlock ? 'SEBasicBlock' : 'SEBottleneck',
         layers,
         numClasses: checkNumClasses(numClasses, 'SEResNet'),
+        inChannels: checkInChannels(inChannels, 'SEResNet'),
         initWeights: checkInitWeights(initWeights, 'SEResNet'),
       }),
     );
@@ -96,6 +94,8 @@ export interface PretrainedOptions {
   pretrained: true;
   /** The published weights have 1000 classes: another number is ERR_SENET_STATE_DICT. Default 1000. */
   numClasses?: number;
+  /** The published weights take 3: another number is ERR_SENET_STATE_DICT, before anything is downloaded. Default 3. */
+  inChannels?: number;
   /** Default true: a bar on a terminal while it downloads. */
   progress?: ProgressOption;
   /** Default true: the SHA-256 of what is downloaded must begin as the file's name says. */
@@ -130,8 +130,15 @@ export function newSeResnet50(options?: SEResNetOptions): SEResNet {
 }
 
 async function pretrainedSeResnet50(options: PretrainedOptions): Promise<SEResNet> {
-  const known = ['pretrained', 'numClasses', 'progress', 'checkHash', 'signal'];
-  const { pretrained: _, numClasses, ...transfer } = checkOptions(options, known, 'se_resnet50');
+  const known = ['pretrained', 'numClasses', 'inChannels', 'progress', 'checkHash', 'signal'];
+  const { pretrained: _, numClasses, inChannels, ...transfer } = checkOptions(options, known, 'se_resnet50');
+  const channels = checkInChannels(inChannels, 'se_resnet50');
+  if (channels !== 3) {
+    throw makeError(
+      'ERR_SENET_STATE_DICT',
+      `se_resnet50: inChannels: the published weights take images of 3 channels, got ${channels}`,
+    );
+  }
   const model = newSeResnet50({
     initWeights: false,
     ...(numClasses === undefined ? {} : { numClasses }),

@@ -13,7 +13,7 @@ export interface InputImage {
 }
 
 /**
- * @param image - three channels, as the network got them
+ * @param image - one channel or three, as the network got them
  * @param preprocessing - whose mean and std were applied
  */
 export async function pictureOf(
@@ -21,17 +21,18 @@ export async function pictureOf(
   { mean, std }: Pick<Preprocessing, 'mean' | 'std'>,
 ): Promise<string> {
   const plane = height * width;
-  const pixels = Buffer.alloc(3 * plane);
-  for (let channel = 0; channel < 3; channel++) {
+  const channels = values.length === plane ? 1 : 3;
+  const pixels = Buffer.alloc(channels * plane);
+  for (let channel = 0; channel < channels; channel++) {
     const scale = (std[channel] ?? std[0] ?? 1) * 255;
     const shift = (mean[channel] ?? mean[0] ?? 0) * 255;
     for (let at = 0; at < plane; at++) {
       const value = (values[channel * plane + at] ?? 0) * scale + shift;
-      pixels[3 * at + channel] = Math.max(0, Math.min(255, Math.round(value)));
+      pixels[channels * at + channel] = Math.max(0, Math.min(255, Math.round(value)));
     }
   }
   const sharp = await loadDecoder();
-  const image = sharp(pixels, { raw: { width, height, channels: 3 } });
+  const image = sharp(pixels, { raw: { width, height, channels } });
   if (Math.max(height, width) > MAX_SIDE) image.resize({ width: MAX_SIDE, height: MAX_SIDE, fit: 'inside' });
   const png = await image.png({ compressionLevel: 9 }).toBuffer();
   return `data:image/png;base64,${png.toString('base64')}`;

@@ -162,8 +162,8 @@ async function openPng(bytes: Buffer, checkSize: Parameters<Opener>[1]): Promise
   };
 }
 
-async function openGif(bytes: Buffer, checkSize: Parameters<Opener>[1]): Promise<EncodedImage> {
-  const frame = prepareGif(bytes);
+async function openGif(given: Buffer, checkSize: Parameters<Opener>[1]): Promise<EncodedImage> {
+  const { bytes, frame } = prepareGif(given);
   const { pixelBytes, decode } = await openBySharp(bytes, { checkSize, orientationOf: () => undefined });
   return {
     pixelBytes,

@@ -1,7 +1,7 @@
 /**
  * The first frame of a GIF as Pillow sees it (GIF89a, sections 18 to 26), where that is not what sharp makes of it:
  * transparent pixels keep the palette's colour, and around a frame that is smaller than the screen lies the transparent
- * colour, else the palette's first, whatever the file calls background.
+ * colour, else the palette's first, whatever the file calls background; and without any palette the pixels are greys.
  */
 import type { DecodedImage } from './decode';
 
@@ -14,13 +14,32 @@ export interface GifFrame {
   readonly around: readonly [red: number, green: number, blue: number];
 }
 
-/** Reads the first frame's place and clears its flag of transparency in place; undefined if there is no frame. */
-export function prepareGif(bytes: Buffer): GifFrame | undefined {
-  const byte = (at: number): number => bytes[at] ?? 0;
+/** As many greys as there are pixels' values. */
+const GREYS = Buffer.from(Array.from({ length: 3 * 256 }, (_, i) => Math.floor(i / 3)));
+
+/** The file as it is to be decoded, and where its first frame lies; undefined if it has none. May change `bytes`. */
+export function prepareGif(bytes: Buffer): { readonly bytes: Buffer; readonly frame: GifFrame | undefined } {
+  const frame = readFrame(bytes);
+  if (frame?.hasPalette !== false) return { bytes, frame };
+  const screen = Buffer.from(bytes.subarray(0, SCREEN_END));
+  screen[10] = byteOf(screen, 10) | 0x87;
+  return { bytes: Buffer.concat([screen, GREYS, bytes.subarray(SCREEN_END)]), frame };
+}
+
+/** The bytes in front of the global palette. */
+const SCREEN_END = 13;
+
+function byteOf(bytes: Buffer, at: number): number {
+  return bytes[at] ?? 0;
+}
+
+/** Also clears the flag of transparency, in place. */
+function readFrame(bytes: Buffer): (GifFrame & { readonly hasPalette: boolean }) | undefined {
+  const byte = (at: number): number => byteOf(bytes, at);
   const word = (at: number): number => byte(at) | (byte(at + 1) << 8);
   const tableLength = (flags: number): number => (flags & 0x80 ? 3 << ((flags & 7) + 1) : 0);
   const global = tableLength(byte(10));
-  let at = 13 + global;
+  let at = SCREEN_END + global;
   let colour = 0;
   while (byte(at) === 0x21) {
     if (byte(at + 1) === 0xf9 && at + 6 < bytes.length) {
@@ -33,10 +52,15 @@ export function prepareGif(bytes: Buffer): GifFrame | undefined {
   }
   if (byte(at) !== 0x2c) return undefined;
   const local = tableLength(byte(at + 9));
-  const [table, length] = local > 0 ? [at + 10, local] : [13, global];
+  const [table, length] = local > 0 ? [at + 10, local] : [SCREEN_END, global];
   const known = 3 * colour < length;
-  const around = [0, 1, 2].map((channel) => (known ? byte(table + 3 * colour + channel) : 0));
+  const hasPalette = length > 0;
+  const around = [0, 1, 2].map((channel) => {
+    if (!hasPalette) return colour;
+    return known ? byte(table + 3 * colour + channel) : 0;
+  });
   return {
+    hasPalette,
     left: word(at + 1),
     top: word(at + 3),
     width: word(at + 5),

@@ -19,6 +19,10 @@ import { loadDecoder } from './decode';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
 import { readLabels } from './labels';
 import {
+  channelsIn,
+  channelsOf,
+  checkImageChannels,
+  chooseRecord,
   countClasses,
   createFor,
   defaultPreprocessing,
@@ -30,7 +34,7 @@ import {
   type Network,
 } from './network';
 import { Pipeline, type QueueState } from './pipeline';
-import { checkPreprocessing, PLAIN, preprocess, run, type Preprocessing } from './preprocessing';
+import { PLAIN, preprocess, run, type Preprocessing } from './preprocessing';
 import { PUBLISHED_WEIGHTS } from './weights';
 
 export interface ImageClassifierOptions {
@@ -52,8 +56,18 @@ export interface ImageClassifierOptions {
    * indices.
    */
   labels?: readonly string[] | string;
-  /** Overrides fields of the record that the weights bring. Default without one: torchvision's for ImageNet-sized models. */
+  /**
+   * Overrides fields of the record that the weights bring. Default without one: torchvision's for ImageNet-sized models.
+   * For a network of one channel, a record for colour becomes the one for grey: pixels as Pillow's `convert('L')` makes
+   * them before they are resized, ImageNet's mean and deviation 0.459 and 0.2256.
+   */
   preprocessing?: Partial<Preprocessing>;
+  /**
+   * Channels of the network's input: 1 or 3, as images have them. Default: what the weights or the Module say, which
+   * another number contradicts (ERR_SENET_STATE_DICT for weights, ERR_SENET_ARG_RANGE for a Module). It tells something
+   * only of a Module whose forward is TypeScript.
+   */
+  inChannels?: number;
   /**
    * Lets JPEGs that are much larger than `preprocessing.size` be shrunk while they are decoded (libjpeg scales by 1/2,
    * 1/4 or 1/8). Several times as fast, and near to Pillow's pixels instead of equal: scores move a little. Default false.
@@ -113,6 +127,7 @@ const LOAD_OPTIONS = [
   'prefix',
   'labels',
   'preprocessing',
+  'inChannels',
   'shrinkOnLoad',
   'device',
   'dtype',
@@ -166,13 +181,13 @@ export class ImageClassifier {
   }
 
   /**
-   * Makes a classifier from a model's name and weights, or from a Module. The number of classes and the reduction come
-   * from the shapes of the weights. A Module that is given is put into evaluation mode and moved to the device, and stays
+   * Makes a classifier from a model's name and weights, or from a Module. The number of classes, the input channels and
+   * the reduction come from the shapes of the weights. A Module that is given is put into evaluation mode and moved to the device, and stays
    * the caller's to dispose. The classifier keeps a compiled copy of it, which later training does not change; for
    * float64, and if its forward is TypeScript, it is converted and used itself.
    *
    * @throws (rejects) ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (unknown
-   *   weights), ERR_SENET_UNKNOWN_OPTION; ERR_SENET_DTYPE (not floating, or one that the device does not compute with);
+   *   weights, input channels that no image has), ERR_SENET_UNKNOWN_OPTION; ERR_SENET_DTYPE (not floating, or one that the device does not compute with);
    *   ERR_SENET_COMPILE; ERR_SENET_LABELS; ERR_SENET_STATE_DICT and the other errors of `load`; ERR_SENET_DOWNLOAD, ERR_SENET_OFFLINE, ERR_SENET_HASH; ERR_SENET_CUDA_UNAVAILABLE; ERR_SENET_ABORTED
    */
   static async load(
@@ -191,6 +206,7 @@ export class ImageClassifier {
     const batching = checkBatching(given.batching);
     const { shrinkOnLoad = false } = given;
     checkBoolean(shrinkOnLoad, 'ImageClassifier.load: shrinkOnLoad');
+    if (given.inChannels !== undefined) checkInteger(given.inChannels, 'ImageClassifier.load: inChannels', 1);
     const signal = checkSignal(given.signal, 'ImageClassifier.load: signal');
     throwIfAborted(signal);
     const isModule = Module.isModule(model);
@@ -226,13 +242,18 @@ export class ImageClassifier {
           'ImageClassifier.load: preprocessing: the weights bring no record and this model has no usual one; give size, mean and std',
         );
       }
-      const preprocessing = checkPreprocessing(
-        given.preprocessing ?? {},
+      const channels = isModule
+        ? channelsOfModule(model, given.inChannels)
+        : (given.inChannels ?? channelsIn(state as StateDict));
+      if (channels !== 0) checkImageChannels(channels, 'ImageClassifier.load: inChannels');
+      const preprocessing = chooseRecord(
+        given.preprocessing,
         base ?? PLAIN,
+        channels,
         'ImageClassifier.load: preprocessing',
       );
       const givenLabels = given.labels === undefined ? undefined : await readLabels(given.labels);
-      const made = isModule ? model : createFor(model, state as StateDict);
+      const made = isModule ? model : createFor(model, state as StateDict, channels);
       try {
         if (state !== undefined) made.loadStateDict(state, { assign: !isModule });
         const classes = countClasses(made);
@@ -285,7 +306,8 @@ export class ImageClassifier {
     const { topK, signal } = this.#check(options, 'classify');
     const many = Array.isArray(images);
     const sources = many ? (images as readonly ImageSource[]) : [images as ImageSource];
-    for (const [index, source] of sources.entries()) checkSource(source, many ? `images[${index}]` : 'image');
+    for (const [index, source] of sources.entries())
+      checkSource(source, this.preprocessing, many ? `images[${index}]` : 'image');
     const works = sources.map(
       (source) => new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, topK),
     );
@@ -406,6 +428,18 @@ export class ImageClassifier {
       });
     });
   }
+}
+
+/** What the module says, or what is told of one that does not say it; 0 is unknown. */
+function channelsOfModule(model: Module<unknown>, told: number | undefined): number {
+  const own = channelsOf(model);
+  if (own !== 0 && told !== undefined && told !== own) {
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `ImageClassifier.load: inChannels: the module takes ${own}, got ${told}`,
+    );
+  }
+  return own || (told ?? 0);
 }
 
 function checkBatching(given: BatchingOptions | undefined): Required<BatchingOptions> {

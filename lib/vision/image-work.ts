@@ -11,16 +11,20 @@ import type { Hold } from './byte-budget';
 import { openImage } from './decode';
 import { IMAGE_SOURCES, isImageFileSource, type ImageFileSource } from './image-source';
 import type { Work } from './pipeline';
-import { preprocess, resizedSize, toPixels, type Preprocessing } from './preprocessing';
+import { inputChannels, preprocess, resizedSize, toPixels, type Preprocessing } from './preprocessing';
 
 /**
  * An image file (its path, a `file:` or `data:` URL, its bytes, a Blob), or a tensor: uint8 C x H x W with C 1 or 3
- * (pixels), or floating 3 x H x W (preprocessed).
+ * (pixels), or floating and preprocessed: 3 x H x W, or 1 x H x W for a network of one channel.
  */
 export type ImageSource = ImageFileSource | Tensor;
 
 /** @throws ERR_SENET_ARG_TYPE; ERR_SENET_DTYPE, ERR_SENET_SHAPE, ERR_SENET_DISPOSED of a tensor */
-export function checkSource(source: unknown, place: string): asserts source is ImageSource {
+export function checkSource(
+  source: unknown,
+  record: Preprocessing,
+  place: string,
+): asserts source is ImageSource {
   if (isImageFileSource(source)) return;
   if (!Tensor.isTensor(source)) {
     throw makeError(
@@ -37,10 +41,12 @@ export function checkSource(source: unknown, place: string): asserts source is I
       `classify: ${place}: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`,
     );
   }
-  if (shape.length !== 3 || shape.includes(0) || !(channels === 3 || (channels === 1 && !preprocessed))) {
+  const widths = preprocessed ? [inputChannels(record)] : [3, 1];
+  const expected = !preprocessed ? '3 channels or 1' : widths[0] === 1 ? '1 channel' : '3 channels';
+  if (shape.length !== 3 || shape.includes(0) || !widths.includes(channels)) {
     throw makeError(
       'ERR_SENET_SHAPE',
-      `classify: ${place}: expected an image tensor of channels x height x width, 3 channels${preprocessed ? '' : ' or 1'}, got [${shape.join(', ')}]`,
+      `classify: ${place}: expected an image tensor of channels x height x width, ${expected}, got [${shape.join(', ')}]`,
     );
   }
 }
@@ -53,7 +59,7 @@ export class ImageWork implements Work {
   readonly #shrinkOnLoad: boolean;
   /** Until it is decoded. */
   #source: ImageFileSource | undefined;
-  /** 1 x C x H x W: pixels, or what is preprocessed already; then 1 x 3 x H x W, float32. */
+  /** 1 x C x H x W: pixels, or what is preprocessed already; then the network's input, float32. */
   #x: Tensor | undefined;
   /** Tensors of this work, outside of any caller's scope: they wait for a batch. */
   readonly #owned = new Set<Disposable>();
@@ -73,7 +79,7 @@ export class ImageWork implements Work {
     return this.input.shape.join(' x ');
   }
 
-  /** 1 x 3 x H x W, float32, once it is preprocessed. */
+  /** 1 x C x H x W, float32, once it is preprocessed. */
   get input(): Tensor {
     return this.#x as Tensor;
   }

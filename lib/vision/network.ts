@@ -21,7 +21,16 @@ import { Module } from '../nn/module';
 import { checkString, describe, nearest } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
 import { checkLabels, readLabels } from './labels';
-import { checkPreprocessing, IMAGENET, INCEPTION, PLAIN, type Preprocessing } from './preprocessing';
+import {
+  CHANNELS,
+  checkPreprocessing,
+  IMAGENET,
+  INCEPTION,
+  inputChannels,
+  PLAIN,
+  recordFor,
+  type Preprocessing,
+} from './preprocessing';
 import { PUBLISHED_WEIGHTS, type PublishedWeights } from './weights';
 
 /** Published weights, or the path itself. */
@@ -122,6 +131,49 @@ export function defaultPreprocessing(model: ModelName | Module<unknown>): Prepro
   return undefined;
 }
 
+/** The first convolution of every model here; SE-Inception's is the second. */
+const FIRST_KEYS = ['conv1.weight', 'model.Conv2d_1a_3x3.conv.weight'];
+
+/** Channels of the images that these weights are for, by the shape of the first convolution; the usual three without it. */
+export function channelsIn(state: StateDict): number {
+  const shape = FIRST_KEYS.map((key) => state.get(key)?.shape).find((found) => found !== undefined);
+  return shape?.length === 4 && shape[1] !== 0 ? (shape[1] as number) : 3;
+}
+
+/** Channels of the images that a module takes; 0 if it does not say, as with a forward in TypeScript. */
+export function channelsOf(model: Module<unknown>): number {
+  return Module.runsNatively(model) ? Module.widthOf(model)[0] : 0;
+}
+
+/** @throws ERR_SENET_ARG_RANGE unless images have so many channels */
+export function checkImageChannels(channels: number, where: string): number {
+  if (channels === 1 || channels === 3) return channels;
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: the network takes ${channels} channels, and images have 1 (grey) or 3 (colour)`,
+  );
+}
+
+/**
+ * The record of a classifier: what is given, over what the weights bring or is usual, for so many channels (0: unknown).
+ *
+ * @throws as `checkPreprocessing`; ERR_SENET_ARG_RANGE if the record would make another number of channels
+ */
+export function chooseRecord(
+  given: Partial<Preprocessing> | undefined,
+  base: Preprocessing,
+  channels: number,
+  where: string,
+): Preprocessing {
+  const kind = CHANNELS.find((name) => name === given?.channels);
+  const wanted = kind === undefined ? channels : inputChannels({ channels: kind });
+  if (channels === 0 || channels === wanted) return checkPreprocessing(given, recordFor(base, wanted), where);
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: channels: '${kind}' makes ${wanted}, and the network takes ${channels}`,
+  );
+}
+
 // The last layer of every model here; SE-Inception's is the second.
 const CLASSIFIER_KEYS = ['fc.weight', 'model.fc.weight'];
 
@@ -183,11 +235,19 @@ function keysOf(model: Module<unknown>): ReadonlySet<string> {
 }
 
 /** A model without weights of the shape that these weights need. */
-export function createFor(name: ModelName, state: StateDict): Module<unknown> {
+export function createFor(
+  name: ModelName,
+  state: StateDict,
+  inChannels: number = channelsIn(state),
+): Module<unknown> {
   const shapeOf = (key: string): readonly number[] | undefined => state.get(key)?.shape;
   const numClasses = CLASSIFIER_KEYS.map(shapeOf).find((shape) => shape !== undefined)?.[0];
   const { options, numClasses: usual } = modelInfo(name);
-  const wanted: Record<string, unknown> = { numClasses: numClasses ?? usual ?? 1, initWeights: false };
+  const wanted: Record<string, unknown> = {
+    numClasses: numClasses ?? usual ?? 1,
+    inChannels,
+    initWeights: false,
+  };
   if (options.includes('reduction')) wanted.reduction = findReduction(shapeOf);
   if (options.includes('auxLogits')) wanted.auxLogits = state.has('model.AuxLogits.fc.weight');
   if (options.includes('recalibrate')) {
@@ -215,7 +275,7 @@ function findReduction(shapeOf: (key: string) => readonly number[] | undefined):
 
 /** What gives the logits of a batch. */
 export interface Network {
-  /** @param x - float32, N x 3 x height x width, on the CPU */
+  /** @param x - float32, N x channels x height x width, on the CPU */
   forward(x: Tensor): Promise<Tensor>;
   dispose(): void;
 }

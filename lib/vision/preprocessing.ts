@@ -1,11 +1,11 @@
 /**
  * The record that says how pixels become a model's input, and its execution by LibTorch. It travels with the weights,
  * as JSON in a safetensors file's metadata. Steps, in this order: grey, resize, centre crop, pad, / 255, - mean, / std,
- * three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`); resizing equals Pillow's
+ * repeated to three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`); resizing equals Pillow's
  * antialiased filters. Knows no file format and no model.
  */
 import { makeError } from '../errors';
-import { tensor, tensorOfBytes } from '../tensor/factories';
+import { empty, tensor, tensorOfBytes } from '../tensor/factories';
 import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
@@ -15,8 +15,11 @@ import { MAX_PIXELS, type DecodedImage } from './decode';
 
 /** How an image becomes the input of a model. */
 export interface Preprocessing {
-  /** 'rgb'; or 'grey-repeated': grey by Pillow's formula for L, and three equal channels at the end. */
-  readonly channels: 'rgb' | 'grey-repeated';
+  /**
+   * 'rgb'; 'grey': one channel, by Pillow's `convert('L')` before anything else; 'grey-repeated': the same, and three
+   * equal channels at the end.
+   */
+  readonly channels: 'rgb' | 'grey' | 'grey-repeated';
   /** A number resizes the short side to it and keeps the proportions; [height, width] stretches; null keeps the size. */
   readonly size: number | readonly [height: number, width: number] | null;
   /** Cuts the centre, filling with black what a smaller image lacks; null keeps all. */
@@ -24,7 +27,7 @@ export interface Preprocessing {
   /** Black pixels added on each side, after the crop. */
   readonly pad: number;
   readonly interpolation: 'bilinear' | 'bicubic';
-  /** Subtracted after the division by 255: one number, or three for red, green and blue. */
+  /** Subtracted after the division by 255: one number, or with 'rgb' three for red, green and blue. */
   readonly mean: readonly number[];
   /** Divided by at the end: as many numbers as `mean`. */
   readonly std: readonly number[];
@@ -52,6 +55,34 @@ export const IMAGENET: Preprocessing = {
 
 /** torchvision's for Inception-v3: short side 342, centre 299 x 299. */
 export const INCEPTION: Preprocessing = { ...IMAGENET, size: 342, crop: [299, 299] };
+
+/** What a record may make of the channels. */
+export const CHANNELS: readonly Preprocessing['channels'][] = ['rgb', 'grey', 'grey-repeated'];
+
+/** Channels of the input that a record makes. */
+export function inputChannels({ channels }: Pick<Preprocessing, 'channels'>): 1 | 3 {
+  return channels === 'grey' ? 1 : 3;
+}
+
+/**
+ * A record for a network of so many channels: for one, grey takes the place of colour, with mean and deviation of the
+ * three channels weighed as L weighs the pixels (ImageNet's become 0.459 and 0.2256).
+ */
+export function recordFor(record: Preprocessing, channels: number): Preprocessing {
+  if (channels === inputChannels(record) || (channels !== 1 && channels !== 3)) return record;
+  if (channels === 3) return { ...record, channels: 'grey-repeated' };
+  return { ...record, channels: 'grey', mean: [greyOf(record.mean)], std: [greyOf(record.std)] };
+}
+
+/** One number as it is, or three by the weights of L. */
+function greyOf(values: readonly number[]): number {
+  if (values.length === 1) return values[0] as number;
+  const sum = values.reduce((total, value, channel) => total + value * (L_WEIGHTS[channel] as number), 0);
+  return Math.round((sum / 2 ** 16) * 1e4) / 1e4;
+}
+
+/** Of red, green and blue in Pillow's L, in parts of 2 ** 16. */
+const L_WEIGHTS = [19595, 38470, 7471] as const;
 
 /** No side of a model's input is longer. */
 const MAX_SIDE = 16_384;
@@ -99,7 +130,7 @@ export function checkPreprocessing(given: unknown, base: Preprocessing, where: s
       );
     }
   };
-  oneOf('channels', channels, ['rgb', 'grey-repeated']);
+  oneOf('channels', channels, CHANNELS);
   oneOf('interpolation', interpolation, ['bilinear', 'bicubic']);
   if (typeof size === 'number') checkInteger(size, `${where}: size`, 1, MAX_SIDE);
   else checkPair(size, `${where}: size`);
@@ -138,14 +169,14 @@ function checkPair(value: unknown, where: string): void {
  * Pixels to a model's input.
  *
  * @param pixels - uint8, N x C x H x W with one (grey) or three (RGB) channels
- * @returns float32, N x 3 x height x width
+ * @returns float32, N x 3 x height x width, or with one channel for 'grey'
  * @param signal - ends it before the next step: a step that was begun holds its tensors until it is done
  * @throws (rejects) ERR_SENET_IMAGE_SIZE if the image would become too large; ERR_SENET_ABORTED
  */
 export function preprocess(pixels: Tensor, record: Preprocessing, signal?: AbortSignal): Promise<Tensor> {
   return tidy(async () => {
     let x = pixels;
-    if (record.channels === 'grey-repeated' && x.shape[1] === 3) x = await toGrey(x, signal);
+    if (record.channels !== 'rgb' && x.shape[1] === 3) x = await toGrey(x, signal);
     const [, , height, width] = x.shape as [number, number, number, number];
     const [newHeight, newWidth] = resizedSize(record.size, height, width);
     if (newHeight * newWidth > MAX_PIXELS) {
@@ -163,7 +194,7 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
     x = await run(signal, 'aten::div.Scalar', x, 255);
     x = await run(signal, 'aten::sub.Tensor', x, perChannel(record.mean));
     x = await run(signal, 'aten::div.Tensor', x, perChannel(record.std));
-    return x.shape[1] === 3 ? x : x.expand([-1, 3, -1, -1]);
+    return x.expand([-1, inputChannels(record), -1, -1]);
   });
 }
 
@@ -210,16 +241,39 @@ export function roundHalfToEven(value: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** Pillow's L: (19595 R + 38470 G + 7471 B + 2**15) >> 16. */
-async function toGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
-  const channel = (index: number): Tensor => x.slice(1, index, index + 1);
-  const grey = await run(signal, 'aten::to.dtype', channel(0), 'int32');
-  await run(signal, 'aten::mul_.Scalar', grey, 19595);
-  await run(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: 38470 });
-  await run(signal, 'aten::add_.Tensor', grey, channel(2), { alpha: 7471 });
-  await run(signal, 'aten::add_.Scalar', grey, 2 ** 15);
-  await run(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
-  return run(signal, 'aten::to.dtype', grey, 'uint8');
+/** Elements of a piece: in int32 a few megabytes, whatever the size of the image. */
+const GREY_PIECE = 1_000_000;
+
+/**
+ * Pillow's L: (19595 R + 38470 G + 7471 B + 2**15) >> 16, of uint8 N x 3 x H x W; grey pixels keep their values. In
+ * bands of rows, since int32 takes four times the bytes.
+ */
+export async function toGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
+  const [count, , height, width] = x.shape as [number, number, number, number];
+  const rows = Math.max(1, Math.floor(GREY_PIECE / Math.max(1, count * width)));
+  if (rows >= height) return bandToGrey(x, signal);
+  const grey = empty([count, 1, height, width], { dtype: 'uint8', device: x.device });
+  for (let top = 0; top < height; top += rows) {
+    const bottom = Math.min(height, top + rows);
+    const band = await bandToGrey(x.slice(2, top, bottom), signal);
+    await run(signal, 'aten::copy_', grey.slice(2, top, bottom), band);
+    band.dispose();
+  }
+  return grey;
+}
+
+async function bandToGrey(x: Tensor, signal: AbortSignal | undefined): Promise<Tensor> {
+  const [red, green, blue] = L_WEIGHTS;
+  return tidy(async () => {
+    const channel = (index: number): Tensor => x.slice(1, index, index + 1);
+    const grey = await run(signal, 'aten::to.dtype', channel(0), 'int32');
+    await run(signal, 'aten::mul_.Scalar', grey, red);
+    await run(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: green });
+    await run(signal, 'aten::add_.Tensor', grey, channel(2), { alpha: blue });
+    await run(signal, 'aten::add_.Scalar', grey, 2 ** 15);
+    await run(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
+    return run(signal, 'aten::to.dtype', grey, 'uint8');
+  });
 }
 
 function perChannel(values: readonly number[]): Tensor {

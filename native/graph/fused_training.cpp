@@ -563,8 +563,8 @@ Recalibration make_recalibration(const Graph& graph, const Tail& tail) {
   for (const Node* node : tail.nodes) {
     apart->nodes.push_back(*node);
   }
-  return {std::get<BatchNorm>(tail.nodes.front()->operation), tail.excitation.squeeze,
-          tail.excitation.excite, std::move(apart)};
+  return {std::get<BatchNorm>(tail.nodes.front()->operation), tail.excitation.squeeze, tail.excitation.excite,
+          std::move(apart)};
 }
 
 }  // namespace
@@ -615,11 +615,10 @@ bool can_fuse_training(const at::Tensor& input, const BatchNorm& norm) {
   const bool channels_last = input.dim() == 4 &&
                              input.suggest_memory_format() == at::MemoryFormat::ChannelsLast &&
                              input.is_contiguous(at::MemoryFormat::ChannelsLast);
-  return norm.training && norm.momentum == kMomentum && input.is_cpu() &&
-         input.scalar_type() == at::kFloat && channels_last && !input.is_neg() &&
-         input.numel() > input.size(1) && !at::autocast::is_autocast_enabled(at::kCPU) &&
-         is_plain(norm.weight) && is_plain(norm.bias) && is_plain(norm.running_mean) &&
-         is_plain(norm.running_var);
+  return norm.training && norm.momentum == kMomentum && input.is_cpu() && input.scalar_type() == at::kFloat &&
+         channels_last && !input.is_neg() && input.numel() > input.size(1) &&
+         !at::autocast::is_autocast_enabled(at::kCPU) && is_plain(norm.weight) && is_plain(norm.bias) &&
+         is_plain(norm.running_mean) && is_plain(norm.running_var);
 }
 
 bool can_fuse_recalibration(const at::Tensor& input, const Recalibration& whole, const at::Tensor& residual) {

@@ -94,8 +94,9 @@ struct Check {
     // LibTorch would give an infinite running variance.
     if (norm.training && x()[0] == 1 && x()[2] == 1 && x()[3] == 1) {
       throw Error("ERR_SENET_SHAPE",
-                  owner + ": expected more than 1 value per channel when training, got an input of the "
-                          "shape " +
+                  owner +
+                      ": expected more than 1 value per channel when training, got an input of the "
+                      "shape " +
                       text_of(x()));
     }
   }
@@ -337,14 +338,10 @@ struct Compute {
   }
 };
 
-constexpr const char* kNames[] = {"convolution", "batch_norm",
-                                  "channel_affine", "relu",
-                                  "sigmoid", "dropout",
-                                  "max_pool", "average_pool",
-                                  "adaptive_average_pool", "flatten",
-                                  "linear", "scale",
-                                  "add", "concatenate",
-                                  "batch_norm_relu", "recalibration"};
+constexpr const char* kNames[] = {
+    "convolution", "batch_norm",   "channel_affine",        "relu",         "sigmoid", "dropout",
+    "max_pool",    "average_pool", "adaptive_average_pool", "flatten",      "linear",  "scale",
+    "add",         "concatenate",  "batch_norm_relu",       "recalibration"};
 static_assert(std::size(kNames) == std::variant_size_v<Operation>);
 
 }  // namespace
@@ -357,12 +354,13 @@ void check_image(at::IntArrayRef shape, int64_t channels, const std::string& own
   if (shape.size() == 4 && fits(shape[1], channels) && !has_empty(shape)) {
     return;
   }
-  throw Error("ERR_SENET_SHAPE",
-              owner + (channels == kUnknown
-                           ? ": expected an input of the shape [N, C, H, W], all at least 1, got "
-                           : ": expected an input of the shape [N, " + std::to_string(channels) +
-                                 ", H, W] with N, H and W at least 1, got ") +
-                  text_of(shape));
+  throw Error(
+      "ERR_SENET_SHAPE",
+      owner +
+          (channels == kUnknown ? ": expected an input of the shape [N, C, H, W], all at least 1, got "
+                                : ": expected an input of the shape [N, " + std::to_string(channels) +
+                                      ", H, W] with N, H and W at least 1, got ") +
+          text_of(shape));
 }
 
 void check_shapes(const Operation& operation, const std::vector<at::IntArrayRef>& inputs,

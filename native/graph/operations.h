@@ -109,9 +109,9 @@ struct Recalibration {
   std::shared_ptr<const Graph> apart;  // the same as single operations, for what cannot be fused
 };
 
-using Operation = std::variant<Convolution, BatchNorm, ChannelAffine, Relu, Sigmoid, Dropout, MaxPool,
-                               AveragePool, AdaptiveAveragePool, Flatten, Linear, Scale, Add, Concatenate,
-                               BatchNormRelu, Recalibration>;
+using Operation =
+    std::variant<Convolution, BatchNorm, ChannelAffine, Relu, Sigmoid, Dropout, MaxPool, AveragePool,
+                 AdaptiveAveragePool, Flatten, Linear, Scale, Add, Concatenate, BatchNormRelu, Recalibration>;
 
 /// "convolution", "batch_norm", ...
 const char* operation_name(const Operation& operation);

@@ -21,8 +21,8 @@ struct View {
 struct Value::Traced {
   Trace* trace;
   std::shared_ptr<Slot> slot;
-  std::vector<View> views;     // of the slot
-  Shape shape;                 // with the views
+  std::vector<View> views;  // of the slot
+  Shape shape;              // with the views
   std::optional<at::TensorOptions> options;
 };
 

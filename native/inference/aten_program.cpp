@@ -234,12 +234,11 @@ class AtenProgram : public Program {
     }
     // at::conv2d, but for the process's own permission of TF32.
     const at::Context& context = at::globalContext();
-    return relu_if(node,
-                   at::_convolution(x, layer.weight, layer.bias, node.window.stride, node.window.padding,
-                                    node.window.dilation, /*transposed=*/false, {0, 0}, node.groups,
-                                    context.benchmarkCuDNN(),
-                                    context.deterministicCuDNN() || context.deterministicAlgorithms(),
-                                    context.userEnabledCuDNN(), allow_tf32_));
+    return relu_if(node, at::_convolution(x, layer.weight, layer.bias, node.window.stride,
+                                          node.window.padding, node.window.dilation, /*transposed=*/false,
+                                          {0, 0}, node.groups, context.benchmarkCuDNN(),
+                                          context.deterministicCuDNN() || context.deterministicAlgorithms(),
+                                          context.userEnabledCuDNN(), allow_tf32_));
   }
 
   static at::Tensor per_channel(const at::Tensor& vector) {

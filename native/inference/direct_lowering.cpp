@@ -223,11 +223,10 @@ class Lowering {
   void load_input() {
     const BufferId id = place(plan_.input).buffer;
     // Few channels are not padded to a block if only convolutions read them: the stem's window stays short.
-    const bool only_convolutions =
-        std::all_of(plan_.nodes.begin(), plan_.nodes.end(), [&](const Node& node) {
-          return is_convolution(node) ||
-                 std::find(node.inputs.begin(), node.inputs.end(), plan_.input) == node.inputs.end();
-        });
+    const bool only_convolutions = std::all_of(plan_.nodes.begin(), plan_.nodes.end(), [&](const Node& node) {
+      return is_convolution(node) ||
+             std::find(node.inputs.begin(), node.inputs.end(), plan_.input) == node.inputs.end();
+    });
     Buffer& input = buffer(id);
     if (only_convolutions && input.channels < kChannelBlock) {
       input.pixel = is_float_ ? input.channels : (input.channels + 1) / 2 * 2;
@@ -249,8 +248,7 @@ class Lowering {
   }
 
   static bool is_pointwise(const Node& node) {
-    return is_convolution(node) && node.window.kernel == Size2{1, 1} &&
-           node.window.padding == Size2{0, 0};
+    return is_convolution(node) && node.window.kernel == Size2{1, 1} && node.window.padding == Size2{0, 0};
   }
 
   // The only reader of a value, if it has one reader.
@@ -272,8 +270,7 @@ class Lowering {
       return std::find(reader.inputs.begin(), reader.inputs.end(), value) != reader.inputs.end();
     };
     const bool is_concatenated_or_output =
-        value == plan_.output ||
-        std::any_of(plan_.nodes.begin(), plan_.nodes.end(), [&](const Node& other) {
+        value == plan_.output || std::any_of(plan_.nodes.begin(), plan_.nodes.end(), [&](const Node& other) {
           return other.operation == Operation::kConcatenate && (reads(other) || other.output == value);
         });
     if (value == plan_.input || is_concatenated_or_output ||
@@ -357,11 +354,12 @@ class Lowering {
     const at::Tensor& weight = linear.weight;
     ConvolutionStep* step = is_pointwise(node) ? find_sibling(node, input) : nullptr;
     if (step == nullptr && suits_winograd(*element_kernels_, weight, node.window.stride)) {
-      step = &new_convolution(node.name, input, weight, node.window.stride, node.window.padding, element_kernels_,
-                              std::make_unique<WinogradStep>());
+      step = &new_convolution(node.name, input, weight, node.window.stride, node.window.padding,
+                              element_kernels_, std::make_unique<WinogradStep>());
       step->fused.push_back("winograd");
     } else if (step == nullptr) {
-      step = &new_convolution(node.name, input, weight, node.window.stride, node.window.padding, element_kernels_);
+      step = &new_convolution(node.name, input, weight, node.window.stride, node.window.padding,
+                              element_kernels_);
     } else {
       step->fused.push_back(node.name);
     }
@@ -377,8 +375,9 @@ class Lowering {
   ConvolutionStep* find_sibling(const Node& node, BufferId input) {
     for (auto& [value, step] : steps_of_) {
       if (step->input == input && producers_[index(value)]->inputs.front() == node.inputs.front() &&
-          step->kernel == Size2{1, 1} && step->stride == node.window.stride && step->padding == node.window.padding &&
-          step->sums == kNoBuffer && step->scale == kNoBuffer && step->store && excludes_sums(value)) {
+          step->kernel == Size2{1, 1} && step->stride == node.window.stride &&
+          step->padding == node.window.padding && step->sums == kNoBuffer && step->scale == kNoBuffer &&
+          step->store && excludes_sums(value)) {
         return step;
       }
     }
@@ -529,8 +528,9 @@ class Lowering {
         product.zero_();
         add_product(squeeze, last, kernels_, product);
       });
-      ConvolutionStep& step = new_convolution(before->name, place(before->inputs.front()).buffer, last.weight,
-                                              before->window.stride, before->window.padding, element_kernels_);
+      ConvolutionStep& step =
+          new_convolution(before->name, place(before->inputs.front()).buffer, last.weight,
+                          before->window.stride, before->window.padding, element_kernels_);
       add_panels(step, last, place(node.output), activation, is_float_);
       step.scale = scale;
       step.residual = residual;
@@ -685,8 +685,8 @@ class Lowering {
     // The logits stay float32 in a bfloat16 program.
     const BufferId output = add_vector(node.weight.size(0), /*is_float=*/true);
     places_[index(node.output)] = {output, 0};
-    ConvolutionStep& step = add_dense(node.name, place(node.inputs.front()).buffer, linear.weight, linear.bias,
-                                      output, node.relu ? Activation::kRelu : Activation::kNone);
+    ConvolutionStep& step = add_dense(node.name, place(node.inputs.front()).buffer, linear.weight,
+                                      linear.bias, output, node.relu ? Activation::kRelu : Activation::kNone);
     if (node.relu) {
       step.fused = {"relu"};
     }
@@ -708,8 +708,9 @@ class Lowering {
 
   void foreign_convolution(const Node& node) {
     const Linearised linear = linearise(node);
-    OperatorStep& step = foreign(node, graph::Convolution{linear.product().to(at::kFloat),
-                                                          linear.bias.to(at::kFloat), node.window, node.groups});
+    OperatorStep& step =
+        foreign(node, graph::Convolution{linear.product().to(at::kFloat), linear.bias.to(at::kFloat),
+                                         node.window, node.groups});
     step.relu = node.relu;
     if (node.relu) {
       step.fused = {"relu"};

@@ -41,8 +41,8 @@
 // convolve_block of kernels_simd.h, and a row in test/native.
 #pragma once
 
-#include "inference/plan.h"
 #include "inference/kernels.h"
+#include "inference/plan.h"
 #include "inference/program.h"
 
 #include <memory>

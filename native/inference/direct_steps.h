@@ -1,8 +1,8 @@
 // The steps of a direct program and the memory that they work on. See direct_program.h for the whole.
 #pragma once
 
-#include "inference/plan.h"
 #include "inference/kernels.h"
+#include "inference/plan.h"
 #include "inference/program.h"
 
 #include <ATen/core/Tensor.h>
@@ -26,10 +26,10 @@ inline constexpr int64_t kMaxTaps = 16;
 struct Buffer {
   ValueId value = kNoValue;  // of the graph, whose size it has; kNoValue: 1 x 1
   int64_t channels = 0;
-  int64_t pixel = 0;          // elements of a pixel: the channels with their padding
+  int64_t pixel = 0;             // elements of a pixel: the channels with their padding
   graph::Size2 border = {0, 0};  // rows above and below, columns left and right
-  bool is_float = true;       // else bfloat16
-  bool per_thread = false;    // partial sums: one pixel for each thread, float64
+  bool is_float = true;          // else bfloat16
+  bool per_thread = false;       // partial sums: one pixel for each thread, float64
 };
 
 /// Where a buffer lies for images of one size. Counts elements unless it says bytes.

@@ -4,8 +4,8 @@
 // them.
 #pragma once
 
-#include "inference/plan.h"
 #include "inference/kernels.h"
+#include "inference/plan.h"
 
 #include <cstdint>
 #include <vector>

@@ -219,9 +219,8 @@ class Folding {
   template <class Pool>
   void add_pool(Operation operation, const Pool& pool) {
     Node node = make(operation);
-    node.window = {{pool.kernel_size, pool.kernel_size},
-                   {pool.stride, pool.stride},
-                   {pool.padding, pool.padding}};
+    node.window = {
+        {pool.kernel_size, pool.kernel_size}, {pool.stride, pool.stride}, {pool.padding, pool.padding}};
     add(std::move(node));
   }
 
@@ -296,9 +295,9 @@ class Folding {
   }
 
   [[noreturn]] void refuse(const std::string& why) const {
-    throw Error("ERR_SENET_COMPILE",
-                "compile: " + current_->owner + (current_->name.empty() ? "" : " ('" + current_->name + "')") +
-                    " cannot be compiled: " + why);
+    throw Error("ERR_SENET_COMPILE", "compile: " + current_->owner +
+                                         (current_->name.empty() ? "" : " ('" + current_->name + "')") +
+                                         " cannot be compiled: " + why);
   }
 
   static size_t index(ValueId value) {
@@ -417,7 +416,7 @@ Plan without_tensors(const Plan& plan) {
       *tensor = at::Tensor();
     }
     node.batch_norm.reset();
-      }
+  }
   return result;
 }
 

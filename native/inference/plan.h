@@ -1,6 +1,6 @@
 // What a compiled model computes, as a list of nodes over numbered values: a traced forward with its patterns
-// folded (plan.cpp). Each BatchNorm belongs to its convolution, and a Squeeze-and-Excitation with the residual
-// sum and the ReLU that follow it is one node. Says nothing of how it is computed: back ends do.
+// folded (plan.cpp). Each BatchNorm belongs to its convolution, and a Squeeze-and-Excitation with the
+// residual sum and the ReLU that follow it is one node. Says nothing of how it is computed: back ends do.
 #pragma once
 
 #include "graph/graph.h"
@@ -51,10 +51,10 @@ struct Node {
                                                     // through first
   graph::Window window = {{1, 1}};                  // of convolutions and pools
   int64_t groups = 1;
-  at::Tensor squeeze_weight = {};  // [hidden, channels]
-  at::Tensor squeeze_bias = {};    // [hidden]; may be undefined
-  at::Tensor excite_weight = {};   // [channels, hidden]
-  at::Tensor excite_bias = {};     // [channels]; may be undefined
+  at::Tensor squeeze_weight = {};                      // [hidden, channels]
+  at::Tensor squeeze_bias = {};                        // [hidden]; may be undefined
+  at::Tensor excite_weight = {};                       // [channels, hidden]
+  at::Tensor excite_bias = {};                         // [channels]; may be undefined
   std::shared_ptr<const graph::Operation> other = {};  // of kOperator
 };
 

@@ -153,8 +153,8 @@ void WinogradStep::run(const Work& work) const noexcept {
   }
 }
 
-bool suits_winograd(const ElementKernels& kernels, graph::Size2 window, graph::Size2 stride, int64_t in_channels,
-                    int64_t out_channels) {
+bool suits_winograd(const ElementKernels& kernels, graph::Size2 window, graph::Size2 stride,
+                    int64_t in_channels, int64_t out_channels) {
   return kernels.winograd_input != nullptr && window == graph::Size2{3, 3} && stride == graph::Size2{1, 1} &&
          in_channels >= kLeastChannels && out_channels >= kLeastChannels &&
          in_channels * out_channels <= kMostWeights;

@@ -27,7 +27,7 @@ class WinogradStep : public ConvolutionStep {
 
 /// Whether it pays: enough channels on both sides that the products outweigh the sums, and not so many that
 /// reading sixteen instead of nine weights for each pair outweighs the products saved.
-bool suits_winograd(const ElementKernels& kernels, graph::Size2 window, graph::Size2 stride, int64_t in_channels,
-                    int64_t out_channels);
+bool suits_winograd(const ElementKernels& kernels, graph::Size2 window, graph::Size2 stride,
+                    int64_t in_channels, int64_t out_channels);
 
 }  // namespace senet::inference

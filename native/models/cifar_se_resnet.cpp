@@ -17,12 +17,13 @@ std::shared_ptr<nn::Sequential> make_stage(int64_t inplanes, int64_t planes, int
 
 }  // namespace
 
-CifarSEResNet::CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction)
-    : CifarSEResNet("CifarSEResNet", n_size, num_classes, reduction) {}
+CifarSEResNet::CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction, int64_t in_channels)
+    : CifarSEResNet("CifarSEResNet", n_size, num_classes, reduction, in_channels) {}
 
-CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction)
+CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction,
+                             int64_t in_channels)
     : Module(std::move(type_name)) {
-  add_child("conv1", conv1, nn::conv3x3(3, 16));
+  add_child("conv1", conv1, nn::conv3x3(in_channels, 16));
   add_child("bn1", bn1, std::make_shared<nn::BatchNorm2d>(16));
   add_child("relu", relu, std::make_shared<nn::ReLU>());
   add_child("layer1", layer1, make_stage(16, 16, n_size, 1, reduction));
@@ -34,11 +35,11 @@ CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_
 }
 
 nn::Value CifarSEResNet::compute(const nn::Value& input) {
-  nn::Value x = relu->forward(bn1->forward(conv1->forward(input)));  // N x 16 x 32 x 32
-  x = layer1->forward(x);                                                     // N x 16 x 32 x 32
-  x = layer2->forward(x);                                                     // N x 32 x 16 x 16
-  x = layer3->forward(x);                                                     // N x 64 x 8 x 8
-  return fc->forward(apply(graph::Flatten{}, {avgpool->forward(x)}));                         // N x classes
+  nn::Value x = relu->forward(bn1->forward(conv1->forward(input)));    // N x 16 x 32 x 32
+  x = layer1->forward(x);                                              // N x 16 x 32 x 32
+  x = layer2->forward(x);                                              // N x 32 x 16 x 16
+  x = layer3->forward(x);                                              // N x 64 x 8 x 8
+  return fc->forward(apply(graph::Flatten{}, {avgpool->forward(x)}));  // N x classes
 }
 
 void CifarSEResNet::check_input(const nn::Value& input) const {
@@ -58,8 +59,9 @@ bool CifarSEResNet::ends_with(const nn::Module& child) const {
   return &child == fc.get();
 }
 
-CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction)
-    : CifarSEResNet("CifarSEPreActResNet", n_size, num_classes, reduction) {
+CifarSEPreActResNet::CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction,
+                                         int64_t in_channels)
+    : CifarSEResNet("CifarSEPreActResNet", n_size, num_classes, reduction, in_channels) {
   bn1 = replace_module("bn1",
                        std::make_shared<nn::BatchNorm2d>(64));  // keeps its place in the order of the keys
   nn::init_kaiming_normal(*this, nn::Fan::kIn);

@@ -11,7 +11,7 @@ namespace senet::models {
 /// and 56.
 class CifarSEResNet : public nn::Module {
  public:
-  CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction);
+  CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction, int64_t in_channels = 3);
   nn::Value compute(const nn::Value& input) override;
   void check_input(const nn::Value& input) const override;
   nn::Width width() const override;
@@ -26,14 +26,15 @@ class CifarSEResNet : public nn::Module {
   std::shared_ptr<nn::Linear> fc;
 
  protected:
-  CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction);
+  CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction,
+                int64_t in_channels);
 };
 
 /// The same with bn1 after the last stage instead of before the first. PARITY: its blocks are the same as
 /// CifarSEResNet's (not pre-activation blocks), and its weights are drawn twice.
 class CifarSEPreActResNet : public CifarSEResNet {
  public:
-  CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction);
+  CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction, int64_t in_channels = 3);
   nn::Value compute(const nn::Value& input) override;
 };
 

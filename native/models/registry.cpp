@@ -167,12 +167,13 @@ std::shared_ptr<nn::Module> make_se_resnet(OptionReader& options) {
   const std::string block = options.string("block");
   const std::array<int64_t, 4> layers = options.depths("layers");
   const int64_t num_classes = options.integer("numClasses", kMaxWidth);
+  const int64_t in_channels = options.integer("inChannels", kMaxWidth);
   options.reject_others();
   if (block == "SEBasicBlock") {
-    return std::make_shared<SEBasicResNet>("SEResNet", layers, num_classes);
+    return std::make_shared<SEBasicResNet>("SEResNet", layers, num_classes, in_channels);
   }
   if (block == "SEBottleneck") {
-    return std::make_shared<SEBottleneckResNet>("SEResNet", layers, num_classes);
+    return std::make_shared<SEBottleneckResNet>("SEResNet", layers, num_classes, in_channels);
   }
   options.fail("ERR_SENET_ARG_RANGE", "block",
                "must be 'SEBasicBlock' or 'SEBottleneck', got '" + block + "'");
@@ -184,8 +185,9 @@ std::shared_ptr<nn::Module> make_cifar_model(OptionReader& options) {
   const int64_t n_size = options.integer("nSize", kMaxDepth);
   const int64_t num_classes = options.integer("numClasses", kMaxWidth);
   const int64_t reduction = options.reduction(kFirstStageWidth);
+  const int64_t in_channels = options.integer("inChannels", kMaxWidth);
   options.reject_others();
-  return std::make_shared<Model>(n_size, num_classes, reduction);
+  return std::make_shared<Model>(n_size, num_classes, reduction, in_channels);
 }
 
 nn::Recalibrate to_recalibrate(const OptionReader& options, const std::string& name) {
@@ -204,9 +206,14 @@ nn::Recalibrate to_recalibrate(const OptionReader& options, const std::string& n
 
 std::shared_ptr<nn::Module> make_se_inception(OptionReader& options) {
   const InceptionOptions inception{options.integer("numClasses", kMaxWidth), options.boolean("auxLogits"),
-                                   options.boolean("transformInput")};
+                                   options.boolean("transformInput"),
+                                   options.integer("inChannels", kMaxWidth)};
   const nn::Recalibrate where = to_recalibrate(options, options.string("recalibrate"));
   options.reject_others();
+  if (inception.transform_input && inception.in_channels != 3) {
+    options.fail("ERR_SENET_ARG_RANGE", "inChannels",
+                 "must be 3 with transformInput, got " + std::to_string(inception.in_channels));
+  }
   return std::make_shared<SEInception3>(inception, where);
 }
 

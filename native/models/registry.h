@@ -20,10 +20,11 @@ using Options = std::map<std::string, OptionValue>;
 ///   SELayer                     channel, reduction
 ///   SEBasicBlock, SEBottleneck  inplanes, planes, stride, reduction, downsample (a module)
 ///   CifarSEBasicBlock           inplanes, planes, stride, reduction
-///   SEResNet                    block ("SEBasicBlock" or "SEBottleneck"), layers (four depths), numClasses
-///   CifarSEResNet, CifarSEPreActResNet  nSize, numClasses, reduction
-///   SEInception3                numClasses, auxLogits, transformInput, recalibrate ("none", "input" or
-///   "output")
+///   SEResNet                    block ("SEBasicBlock" or "SEBottleneck"), layers (four depths), numClasses,
+///                               inChannels
+///   CifarSEResNet, CifarSEPreActResNet  nSize, numClasses, reduction, inChannels
+///   SEInception3                numClasses, auxLogits, transformInput (three channels only), inChannels,
+///                               recalibrate ("none", "input" or "output")
 ///   Conv2d                      inChannels, outChannels, kernelSize, stride, padding, dilation (pairs:
 ///   height
 ///                               and width), groups, bias

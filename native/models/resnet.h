@@ -14,10 +14,12 @@ namespace senet::models {
 template <class Block>
 class ResNet : public nn::Module {
  public:
-  ResNet(std::string type_name, const std::array<int64_t, 4>& layers, int64_t num_classes)
+  ResNet(std::string type_name, const std::array<int64_t, 4>& layers, int64_t num_classes,
+         int64_t in_channels = 3)
       : nn::Module(std::move(type_name)) {
-    add_child("conv1", conv1,
-              std::make_shared<nn::Conv2d>(nn::Conv2dOptions{3, inplanes_, {7, 7}, {2, 2}, {3, 3}}));
+    add_child(
+        "conv1", conv1,
+        std::make_shared<nn::Conv2d>(nn::Conv2dOptions{in_channels, inplanes_, {7, 7}, {2, 2}, {3, 3}}));
     add_child("bn1", bn1, std::make_shared<nn::BatchNorm2d>(inplanes_));
     add_child("relu", relu, std::make_shared<nn::ReLU>());
     add_child("maxpool", maxpool, std::make_shared<nn::MaxPool2d>(3, 2, 1));
@@ -31,12 +33,12 @@ class ResNet : public nn::Module {
   }
 
   nn::Value compute(const nn::Value& input) override {
-    nn::Value x = relu->forward(bn1->forward(conv1->forward(input)));       // N x 64 x 112 x 112, from 224 x 224
-    x = layer1->forward(maxpool->forward(x));                               // N x 64 e x 56 x 56, e = kExpansion
-    x = layer2->forward(x);                                                 // N x 128 e x 28 x 28
-    x = layer3->forward(x);                                                 // N x 256 e x 14 x 14
-    x = layer4->forward(x);                                                 // N x 512 e x 7 x 7
-    return fc->forward(apply(graph::Flatten{}, {avgpool->forward(x)}));     // N x classes
+    nn::Value x = relu->forward(bn1->forward(conv1->forward(input)));    // N x 64 x 112 x 112, from 224 x 224
+    x = layer1->forward(maxpool->forward(x));                            // N x 64 e x 56 x 56, e = kExpansion
+    x = layer2->forward(x);                                              // N x 128 e x 28 x 28
+    x = layer3->forward(x);                                              // N x 256 e x 14 x 14
+    x = layer4->forward(x);                                              // N x 512 e x 7 x 7
+    return fc->forward(apply(graph::Flatten{}, {avgpool->forward(x)}));  // N x classes
   }
 
   void check_input(const nn::Value& input) const override {

@@ -14,16 +14,15 @@ std::shared_ptr<nn::BasicConv2d> basic_conv(int64_t in, int64_t out, int64_t ker
 
 // From ImageNet's mean and standard deviation to 0.5 and 0.5, which weights ported from TensorFlow expect.
 const graph::ChannelAffine& to_half_normalisation() {
-  static const graph::ChannelAffine made = {
-      {0.229 / 0.5, 0.224 / 0.5, 0.225 / 0.5},
-      {(0.485 - 0.5) / 0.5, (0.456 - 0.5) / 0.5, (0.406 - 0.5) / 0.5}};
+  static const graph::ChannelAffine made = {{0.229 / 0.5, 0.224 / 0.5, 0.225 / 0.5},
+                                            {(0.485 - 0.5) / 0.5, (0.456 - 0.5) / 0.5, (0.406 - 0.5) / 0.5}};
   return made;
 }
 
 }  // namespace
 
 Inception3::Inception3(const InceptionOptions& options) : Module("Inception3"), options(options) {
-  add_child("Conv2d_1a_3x3", Conv2d_1a_3x3, basic_conv(3, 32, 3, 2));
+  add_child("Conv2d_1a_3x3", Conv2d_1a_3x3, basic_conv(options.in_channels, 32, 3, 2));
   add_child("Conv2d_2a_3x3", Conv2d_2a_3x3, basic_conv(32, 32, 3));
   add_child("Conv2d_2b_3x3", Conv2d_2b_3x3, basic_conv(32, 64, 3, 1, 1));
   add_child("maxpool1", maxpool1, std::make_shared<nn::MaxPool2d>(3, 2));
@@ -61,7 +60,8 @@ nn::Output Inception3::compute_all(const nn::Value& input) {
 }
 
 nn::Value Inception3::run(const nn::Value& input, nn::Value* aux_logits) {
-  nn::Value x = options.transform_input ? apply(to_half_normalisation(), {input}) : input;  // N x 3 x 299 x 299
+  nn::Value x =
+      options.transform_input ? apply(to_half_normalisation(), {input}) : input;  // N x channels x 299 x 299
   x = Conv2d_1a_3x3->forward(x);                                                  // N x 32 x 149 x 149
   x = Conv2d_2a_3x3->forward(x);                                                  // N x 32 x 147 x 147
   x = maxpool1->forward(Conv2d_2b_3x3->forward(x));                               // N x 64 x 73 x 73
@@ -80,7 +80,7 @@ nn::Value Inception3::run(const nn::Value& input, nn::Value* aux_logits) {
     x = block->forward(x);  // N x 1280, 2048, 2048 x 8 x 8
   }
   x = apply(graph::Flatten{}, {dropout->forward(avgpool->forward(x))});  // N x 2048
-  return fc->forward(x);                                 // N x classes
+  return fc->forward(x);                                                 // N x classes
 }
 
 void Inception3::check_input(const nn::Value& input) const {

@@ -10,7 +10,9 @@ namespace senet::models {
 struct InceptionOptions {
   int64_t num_classes;
   bool aux_logits = true;
+  /// Of images with three channels only.
   bool transform_input = false;
+  int64_t in_channels = 3;
 };
 
 /// Inception-v3 as in torchvision, without SE layers after construction.
@@ -43,7 +45,7 @@ class Inception3 : public nn::Module {
   nn::Value run(const nn::Value& input, nn::Value* aux_logits);
 };
 
-/// Takes N x 3 x 299 x 299 only.
+/// Takes N x in_channels x 299 x 299 only.
 class SEInception3 : public nn::Module {
  public:
   SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate);

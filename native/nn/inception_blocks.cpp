@@ -86,8 +86,9 @@ InceptionA::InceptionA(int64_t in, int64_t pool_features)
 }
 
 Value InceptionA::run_branches(const Value& input) {
-  return apply(graph::Concatenate{}, {run_chain(branch1x1, input), run_chain(branch5x5, input),
-                             run_chain(branch3x3dbl, input), run_chain(branch_pool, apply(kKeepingPool, {input}))});
+  return apply(graph::Concatenate{},
+               {run_chain(branch1x1, input), run_chain(branch5x5, input), run_chain(branch3x3dbl, input),
+                run_chain(branch_pool, apply(kKeepingPool, {input}))});
 }
 
 InceptionB::InceptionB(int64_t in) : InceptionBlock("InceptionB", in, 384 + 96 + in) {
@@ -98,7 +99,7 @@ InceptionB::InceptionB(int64_t in) : InceptionBlock("InceptionB", in, 384 + 96 +
 
 Value InceptionB::run_branches(const Value& input) {
   return apply(graph::Concatenate{},
-      {run_chain(branch3x3, input), run_chain(branch3x3dbl, input), apply(kHalvingPool, {input})});
+               {run_chain(branch3x3, input), run_chain(branch3x3dbl, input), apply(kHalvingPool, {input})});
 }
 
 InceptionC::InceptionC(int64_t in, int64_t c7) : InceptionBlock("InceptionC", in, 4 * 192) {
@@ -113,8 +114,9 @@ InceptionC::InceptionC(int64_t in, int64_t c7) : InceptionBlock("InceptionC", in
 }
 
 Value InceptionC::run_branches(const Value& input) {
-  return apply(graph::Concatenate{}, {run_chain(branch1x1, input), run_chain(branch7x7, input),
-                             run_chain(branch7x7dbl, input), run_chain(branch_pool, apply(kKeepingPool, {input}))});
+  return apply(graph::Concatenate{},
+               {run_chain(branch1x1, input), run_chain(branch7x7, input), run_chain(branch7x7dbl, input),
+                run_chain(branch_pool, apply(kKeepingPool, {input}))});
 }
 
 InceptionD::InceptionD(int64_t in) : InceptionBlock("InceptionD", in, 320 + 192 + in) {
@@ -126,7 +128,7 @@ InceptionD::InceptionD(int64_t in) : InceptionBlock("InceptionD", in, 320 + 192 
 
 Value InceptionD::run_branches(const Value& input) {
   return apply(graph::Concatenate{},
-      {run_chain(branch3x3, input), run_chain(branch7x7x3, input), apply(kHalvingPool, {input})});
+               {run_chain(branch3x3, input), run_chain(branch7x7x3, input), apply(kHalvingPool, {input})});
 }
 
 InceptionE::InceptionE(int64_t in) : InceptionBlock("InceptionE", in, 320 + 2 * 384 + 2 * 384 + 192) {
@@ -166,10 +168,10 @@ bool InceptionAux::ends_with(const Module& child) const {
 }
 
 Value InceptionAux::run_branches(const Value& input) {
-  Value x = apply(graph::AveragePool{5, 3}, {input});         // N x 768 x 5 x 5
-  x = conv1->forward(conv0->forward(x));                      // N x 768 x 1 x 1
-  x = apply(graph::AdaptiveAveragePool{}, {x});               // N x 768 x 1 x 1
-  return fc->forward(apply(graph::Flatten{}, {x}));           // N x classes
+  Value x = apply(graph::AveragePool{5, 3}, {input});  // N x 768 x 5 x 5
+  x = conv1->forward(conv0->forward(x));               // N x 768 x 1 x 1
+  x = apply(graph::AdaptiveAveragePool{}, {x});        // N x 768 x 1 x 1
+  return fc->forward(apply(graph::Flatten{}, {x}));    // N x classes
 }
 
 }  // namespace senet::nn

@@ -49,10 +49,8 @@ Width Conv2d::width() const {
 }
 
 graph::Convolution Conv2d::operation() const {
-  return {weight,
-          bias,
-          {options.kernel_size, options.stride, options.padding, options.dilation},
-          options.groups};
+  return {
+      weight, bias, {options.kernel_size, options.stride, options.padding, options.dilation}, options.groups};
 }
 
 std::shared_ptr<Conv2d> conv3x3(int64_t in_channels, int64_t out_channels, int64_t stride) {

@@ -119,8 +119,7 @@ void Module::check_input(const Value& input) const {
   if (dtype != parameter->scalar_type() && !is_mixed) {
     const std::string expected = dtype_name(parameter->scalar_type());
     throw Error("ERR_SENET_DTYPE", name() + ": expected an input of " + expected +
-                                       ", as the module's parameters are, got " +
-                                       dtype_name(dtype));
+                                       ", as the module's parameters are, got " + dtype_name(dtype));
   }
   if (given->device() != parameter->device()) {
     throw Error("ERR_SENET_DEVICE", name() + ": expected an input on " + device_name(parameter->device()) +

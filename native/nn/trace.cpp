@@ -58,7 +58,8 @@ std::optional<Result> run_fused(Module& module, const at::Tensor& input) {
     graph::Trace trace(paths_of(module));
     const Output output = module.forward_all(trace.input(input.sizes().vec(), input.options()));
     has_both = output.aux_logits.defined();
-    graph = trace.finish(has_both ? std::vector{output.logits, output.aux_logits} : std::vector{output.logits});
+    graph =
+        trace.finish(has_both ? std::vector{output.logits, output.aux_logits} : std::vector{output.logits});
   } catch (const graph::Untraceable&) {
     return std::nullopt;
   }
@@ -72,9 +73,8 @@ std::optional<Result> run_fused(Module& module, const at::Tensor& input) {
 graph::Graph trace_evaluation(Module& module) {
   const int64_t channels = input_channels(module);
   if (channels == 0) {
-    throw Error("ERR_SENET_COMPILE",
-                "compile: " + module.name() +
-                    " has no weights of its own; compile the model that it is part of");
+    throw Error("ERR_SENET_COMPILE", "compile: " + module.name() +
+                                         " has no weights of its own; compile the model that it is part of");
   }
   const TrainingSet nothing;
   const TrainingScope evaluation(nothing);

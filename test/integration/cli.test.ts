@@ -164,7 +164,10 @@ describe('senet-torch', () => {
       cpSync(IMAGES, path.join(folder, 't10k-images-idx3-ubyte.gz'));
       cpSync(LABELS, path.join(folder, 't10k-labels-idx1-ubyte.gz'));
       const { code, out, err } = await run(['evaluate', folder, '--limit', '20', '--batch-size', '7']);
-      expect([code, err]).to.deep.equal([0, '']);
+      const [images, labels] = ['t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz'].map((name) =>
+        path.join(folder, name),
+      ) as [string, string];
+      expect([code, err]).to.deep.equal([0, `Evaluating ${images} with the labels ${labels}\n`]);
       expect(out).to.match(/^20 of 20 images right \(100\.00 %\)/);
       expect(out).to.match(/^Ankle boot +1 of 1 +100\.00 %$/m);
     });

@@ -278,6 +278,79 @@ describe('senet-torch train', function () {
     expect(JSON.parse(metadata.get('preprocessing') ?? '')).to.deep.include({ size: 37, crop: [32, 32] });
   });
 
+  describe('--in-channels 1', () => {
+    const output = temporary.path('grey');
+    const best = path.join(output, 'best.safetensors');
+    const checkpoint = path.join(output, 'checkpoint.pt');
+
+    it('trains on grey images, which the weights say, and goes on with them', async () => {
+      const args = [
+        'train',
+        temporary.path('photos'),
+        '--in-channels',
+        '1',
+        '--epochs',
+        '2',
+        '--batch-size',
+        '8',
+      ];
+      const begun = await run([...args, '--threads', '1', '--output', output], /^epoch 1\/2/m);
+      expect(begun.code, begun.err).to.equal(130);
+      const other = await run(['train', '--resume', checkpoint, '--in-channels', '3']);
+      expect([other.code, other.err]).to.satisfy(
+        ([code, err]: [number, string]) =>
+          code === 1 && /started with --in-channels 1, not 3.*ERR_SENET_RESUME/.test(err),
+        other.err,
+      );
+      const resumed = await run(['train', '--resume', checkpoint, '--in-channels', '1', '--threads', '1']);
+      expect(resumed.code, resumed.err).to.equal(0);
+      const state = await load(best);
+      expect(state.get('conv1.weight')?.shape).to.deep.equal([16, 1, 3, 3]);
+      expect(state.fileMetadata.get('inChannels')).to.equal('1');
+      expect(JSON.parse(state.fileMetadata.get('preprocessing') ?? '')).to.deep.include({
+        channels: 'grey',
+        mean: [0.459],
+        std: [0.2256],
+      });
+      expect(readFileSync(path.join(output, 'report.html'), 'utf8')).to.include('se_resnet20, inChannels 1');
+    });
+
+    it('classify and profile know it', async () => {
+      const photo = temporary.path('photos', 'red', '3.png');
+      const shown = await run(['classify', '--weights', best, photo, '--json']);
+      expect(shown.code, shown.err).to.equal(0);
+      const [{ labels = [] } = {}] = JSON.parse(shown.out) as { labels?: { label: string }[] }[];
+      expect(labels.map(({ label }) => label).sort()).to.deep.equal(['blue', 'red']);
+      const plan = await run(['profile', 'se_resnet20', '--weights', best, '--runs', '1', '--json']);
+      expect(plan.code, plan.err).to.equal(0);
+      const { steps } = JSON.parse(plan.out) as { steps: { input: number[] }[] };
+      expect(steps[0]?.input).to.deep.equal([1, 32, 32]);
+    });
+
+    it('finetune and evaluate go by the weights, on grey data as it is', async () => {
+      const tuned = temporary.path('grey-tuned');
+      const { code, out, err } = await run([
+        ...['finetune', data, '--weights', best, '--limit', '48', '--epochs', '1', '--batch-size', '24'],
+        ...['--threads', '1', '--json', '--output', tuned],
+      ]);
+      expect(code, err).to.equal(0);
+      const { settings } = JSON.parse(out) as { settings: { modelOptions: object; mean: number[] } };
+      expect(settings.modelOptions).to.deep.equal({ inChannels: 1 });
+      expect(settings.mean).to.deep.equal([0.459]); // what the weights were trained with
+      const last = path.join(tuned, 'last.safetensors');
+      expect((await load(last)).get('conv1.weight')?.shape).to.deep.equal([16, 1, 3, 3]);
+      const evaluated = await run(['evaluate', data, '--weights', last, '--limit', '20', '--json']);
+      expect(evaluated.code, evaluated.err).to.equal(0);
+      expect((JSON.parse(evaluated.out) as { total: number }).total).to.equal(20);
+    });
+
+    it('images have 1 or 3 channels', async () => {
+      const { code, err } = await run(['train', data, '--in-channels', '2']);
+      expect(code).to.equal(2);
+      expect(err).to.match(/--in-channels.*1 \(grey images\) or 3/);
+    });
+  });
+
   it('finetune puts a new head on weights and can freeze the rest', async () => {
     const output = temporary.path('finetuned');
     const { code, out, err } = await run([

@@ -424,9 +424,8 @@ std::vector<Maker> makers(Runner& runner) {
   });
   for (const auto& [name, dtype] :
        {std::pair{"LibTorch float32", at::kFloat}, std::pair{"LibTorch bfloat16", at::kBFloat16}}) {
-    const Maker maker{name, dtype == at::kFloat, false, [dtype = dtype](const Plan& plan) {
-                        return make_aten_program(plan, at::kCPU, dtype);
-                      }};
+    const Maker maker{name, dtype == at::kFloat, false,
+                      [dtype = dtype](const Plan& plan) { return make_aten_program(plan, at::kCPU, dtype); }};
     try {
       maker.make(Plan());
       result.push_back(maker);

@@ -4,6 +4,7 @@
 import { expect } from 'chai';
 import { execFileSync } from 'node:child_process';
 import path from 'node:path';
+import { crc32, deflateRawSync } from 'node:zlib';
 
 import { makeError, isSenetError, type ErrorCode } from '../../lib/errors';
 import { parseCheckpoint, type ParsedCheckpoint } from '../../lib/checkpoint/parse';
@@ -66,6 +67,41 @@ export function zipCheckpoint(
   others: Record<string, Uint8Array | string> = {},
 ): Promise<Buffer> {
   return zipOf({ 'x/data.pkl': pickle, 'x/byteorder': 'little', 'x/version': '3\n', ...others });
+}
+
+/** A zip archive of deflated entries; `claims` are what the directory says of those of tensors. */
+export function deflatedZip(
+  entries: Record<string, Uint8Array>,
+  claims: { length?: number; crc?: number; packed?: Buffer } = {},
+): Buffer {
+  const parts: Buffer[] = [];
+  const directory: Buffer[] = [];
+  let position = 0;
+  for (const [name, bytes] of Object.entries(entries)) {
+    const isClaimed = name.includes('data/');
+    const packed = (isClaimed ? claims.packed : undefined) ?? deflateRawSync(bytes);
+    const length = (isClaimed ? claims.length : undefined) ?? bytes.length;
+    const crc = (isClaimed ? claims.crc : undefined) ?? crc32(bytes);
+    const facts = Buffer.alloc(26);
+    facts.writeUInt16LE(8, 4);
+    facts.writeUInt32LE(crc, 10);
+    facts.writeUInt32LE(packed.length, 14);
+    facts.writeUInt32LE(length, 18);
+    facts.writeUInt16LE(name.length, 22);
+    const local = bytesOf('PK\x03\x04', facts, name, packed);
+    directory.push(bytesOf('PK\x01\x02', 0, 0, facts, Buffer.alloc(10), uint32(position), name));
+    parts.push(local);
+    position += local.length;
+  }
+  const names = Buffer.concat(directory);
+  const count = Buffer.alloc(4);
+  count.writeUInt16LE(directory.length, 0);
+  count.writeUInt16LE(directory.length, 2);
+  return Buffer.concat([
+    ...parts,
+    names,
+    bytesOf('PK\x05\x06', Buffer.alloc(4), count, uint32(names.length), uint32(position), 0, 0),
+  ]);
 }
 
 /** A safetensors file from a header, an object or JSON text. */

@@ -476,6 +476,7 @@ export async function files(x: Tensor, signal: AbortSignal): Promise<void> {
     preprocessing,
     device: 'cpu',
     dtype: 'float32',
+    inChannels: 3,
   });
   for (const source of [new Blob([]), new URL('file:///a.png'), new ArrayBuffer(8), 'data:,'] as const)
     await classifier.classify(source);
@@ -519,7 +520,7 @@ export async function data(x: Tensor, signal: AbortSignal): Promise<void> {
     new RandomResizedCrop({ size: 224, scale: [0.5, 1], ratio: [0.9, 1.1] }),
     new RandomHorizontalFlip({ p: 0.5 }),
     new ColorJitter({ brightness: 0.2, contrast: [0.8, 1.2], saturation: 0.1, hue: 0.05 }),
-    new Grayscale({ outputChannels: 3 }),
+    new Grayscale({ outputChannels: 3, formula: 'pillow' }),
     new ToTensor(),
     new Normalize({ mean: [0.5], std: [0.5] }),
     new RandomErasing({ value: 'random' }),

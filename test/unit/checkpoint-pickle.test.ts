@@ -1,7 +1,7 @@
 /** The pickle reader: every opcode that PyTorch writes, and what hostile pickles get. */
 import { expect } from 'chai';
 
-import { Budget } from '../../lib/checkpoint/budget';
+import { Budget, inSlices, sorted } from '../../lib/checkpoint/budget';
 import { MAX_DEPTH, MAX_MEMO_INDEX, MAX_PICKLE_OPCODES } from '../../lib/checkpoint/limits';
 import { EndOfPickle, readPickle } from '../../lib/checkpoint/pickle';
 import { TorchHost } from '../../lib/checkpoint/torch-globals';
@@ -9,6 +9,7 @@ import {
   Complex,
   Dict,
   GlobalName,
+  LongText,
   Tuple,
   UnknownObject,
   unknownGlobal,
@@ -43,6 +44,66 @@ async function refusal(
   }
   throw new Error('the pickle was read');
 }
+
+const joined = (value: Value | undefined): string | null =>
+  value instanceof LongText ? value.toString() : null;
+
+describe('checkpoint: large values', () => {
+  it('a dictionary of more than one table keeps its order, and each key once', async () => {
+    const COUNT = 140_000;
+    const pair = (key: number, value: number): Buffer => bytesOf('J', uint32(key), 'J', uint32(value));
+    const pairs = Array.from({ length: COUNT }, (_, i) => pair((i * 7919) % COUNT, i));
+    const dict = (await read('}(', Buffer.concat(pairs), pair(0, 7), pair(1, 8), 'u.')) as Dict;
+    expect(dict.size).to.equal(COUNT);
+    const keys = [...dict.keys()];
+    expect(keys.every((key, i) => key === (i * 7919) % COUNT)).to.equal(true);
+    expect([dict.get(0), dict.get(1), dict.has(COUNT - 1), dict.has(COUNT)]).to.deep.equal([
+      7,
+      8,
+      true,
+      false,
+    ]);
+    expect([...dict.values()].filter((value, i) => value !== i)).to.have.length(2);
+  });
+
+  it('a list, a tuple and arguments of several pages are whole', async () => {
+    const items = Array.from({ length: 10_000 }, (_, i) => bytesOf('J', uint32(i)));
+    const expected = Array.from({ length: 10_000 }, (_, i) => i);
+    expect(await read('(', ...items, 'l.')).to.deep.equal(expected);
+    expect(await read('](', ...items, 'e.')).to.deep.equal(expected);
+    expect(((await read('N(', ...items, 't', 0x86, '.')) as Tuple).items[1]).to.deep.equal(
+      new Tuple(expected),
+    );
+    expect((await refusal('(cm\nC\n', ...items, 'o.')).code).to.equal('ERR_SENET_CHECKPOINT_LIMIT');
+  });
+
+  it('long texts and what they encode are whole', async () => {
+    const characters = 'aé\xff'.repeat(300_000);
+    const utf8 = Buffer.from(characters);
+    const unicode = bytesOf('X', uint32(utf8.length), utf8);
+    expect(joined(await read(unicode, '.'))).to.equal(characters);
+    expect(joined(await read('T', uint32(utf8.length), utf8, '.'))).to.equal(characters);
+    const latin1 = bytesOf('X', uint32(6), 'latin1');
+    const bytes = (await read('c_codecs\nencode\n', unicode, latin1, 0x86, 'R.')) as Uint8Array;
+    expect(Buffer.from(bytes).equals(Buffer.from(characters, 'latin1'))).to.equal(true);
+    const copy = (await read('cbuiltins\nbytearray\nB', uint32(utf8.length), utf8, 0x85, 'R.')) as Uint8Array;
+    expect(utf8.equals(copy)).to.equal(true);
+    const odd = Buffer.alloc(900_000, 0xff);
+    expect(odd.equals((await read('T', uint32(odd.length), odd, '.')) as Uint8Array)).to.equal(true);
+    const euro = Buffer.from('€'.repeat(300_000));
+    const refused = await refusal('c_codecs\nencode\nX', uint32(euro.length), euro, latin1, 0x86, 'R.');
+    expect(refused.message).to.match(/outside latin1/);
+  });
+
+  it('are sorted as toSorted sorts, equal ones in the order given', async () => {
+    const items = Array.from({ length: 5000 }, (_, i) => ({ at: (i * 7919) % 600, i }));
+    const byPlace = (a: { at: number }, b: { at: number }): number => a.at - b.at;
+    const budget = new Budget('test');
+    for (const given of [items, items.slice(0, 1), [], [...items].sort(byPlace)]) {
+      expect(await inSlices(budget, sorted(given, byPlace, budget))).to.deep.equal([...given].sort(byPlace));
+    }
+  });
+});
 
 describe('checkpoint: pickle values', () => {
   const cases: [string, (number | string | Uint8Array)[], unknown][] = [

@@ -26,11 +26,49 @@ import { withSource } from '../../lib/checkpoint/source';
 import { StateDict, consumePrefixInStateDictIfPresent } from '../../lib/checkpoint/state-dict';
 import { planRead } from '../../lib/checkpoint/tensor-record';
 import { binding } from '../../lib/native';
-import { ones, tensor, zeros } from '../../lib/tensor/factories';
+import { arange, ones, tensor, zeros } from '../../lib/tensor/factories';
 import { runJob } from '../../lib/tensor/jobs';
-import { callOperator, type Tensor } from '../../lib/tensor/tensor';
+import { ops } from '../../lib/tensor/ops';
+import { callOperator, handleOf, type Tensor } from '../../lib/tensor/tensor';
 import { SELayer } from '../../lib/nn/se-layer';
 import { expectCode, fixture, zipOf, bytesOf, uint32 } from '../support/checkpoint-files';
+
+describe('checkpoint: large storages that are copied in pieces', () => {
+  it('give the views that reading the file gives, over one storage', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'senet-'));
+    try {
+      const base = arange(1_500_000, { dtype: 'float32' });
+      const image = base.slice(0, 6, 6 + 1_200_000).view([20, 30, 2000]);
+      const views: [string, Tensor][] = [
+        ['whole', base],
+        ['permuted', image.permute(2, 0, 1)],
+        ['apart', image.slice(1, 3, 9).slice(2, 5, 1999)],
+        ['every third', ops.call('aten::slice.Tensor', base, 0, 1, null, 3) as Tensor],
+        ['repeated', base.slice(0, 4, 5).expand([7])],
+        ['one', base.select(0, 1_499_999)],
+        ['none', base.slice(0, 9, 9)],
+      ];
+      const file = path.join(folder, 'views.pt');
+      await save(new StateDict(views), file);
+      const [read, copied] = [await load(file), await load(readFileSync(file))];
+      for (const [name, view] of views) {
+        const one = copied.get(name) as Tensor;
+        const other = read.get(name) as Tensor;
+        expect([...one.shape], name).to.deep.equal([...view.shape]);
+        expect(infoOf(one).stride, name).to.deep.equal(infoOf(other).stride);
+        expect(infoOf(one).storageOffset, name).to.equal(infoOf(other).storageOffset);
+        expect(ops.call('aten::equal', one, view), name).to.equal(true);
+      }
+      copied.get('whole')?.fill_(3);
+      expect(copied.get('one')?.item()).to.equal(3);
+      expect(infoOf(copied.get('one') as Tensor).bytes).to.equal(6_000_000);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+  const infoOf = (one: Tensor): ReturnType<typeof binding.storageInfo> =>
+    binding.storageInfo(handleOf(one, 'it'));
+});
 
 describe('checkpoint: prefixes', () => {
   it('are stripped where they stand, metadata too, as in Python', async () => {

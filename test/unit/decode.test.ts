@@ -113,6 +113,21 @@ describe('decodeImage', () => {
     });
   });
 
+  it('takes the pixels of a GIF without any palette for greys, as Pillow does', async () => {
+    // 4 x 2 with a frame of 2 x 2 at (1, 0), whose transparent colour is 7.
+    const codes = [256, 0, 100, 200, 255, 257];
+    const bits = codes.reduce((sum, code, i) => sum | (BigInt(code) << BigInt(9 * i)), 0n);
+    const packed = Buffer.from(bits.toString(16).padStart(14, '0'), 'hex').reverse();
+    const screen = Buffer.from([...Buffer.from('GIF89a'), 4, 0, 2, 0, 0x70, 0, 0]);
+    const control = Buffer.from([0x21, 0xf9, 4, 1, 0, 0, 7, 0]);
+    const frame = Buffer.from([0x2c, 1, 0, 0, 0, 2, 0, 2, 0, 0, 8, packed.length]);
+    const gif = Buffer.concat([screen, control, frame, packed, Buffer.from([0, 0x3b])]);
+    const { data, width, height } = await decodeImage(gif);
+    expect([width, height]).to.deep.equal([4, 2]);
+    const greys = [7, 0, 100, 7, 7, 200, 255, 7];
+    expect([...data]).to.deep.equal(greys.flatMap((grey) => [grey, grey, grey]));
+  });
+
   it('takes bytes, and leaves them as they were', async () => {
     const bytes = readFileSync(path.join(IMAGES, 'transparent.gif'));
     const copy = Buffer.from(bytes);

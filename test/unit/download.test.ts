@@ -22,7 +22,7 @@ import { gzipSync } from 'node:zlib';
 
 import { expect } from 'chai';
 
-import { downloadFile } from '../../lib/hub/download';
+import { downloadFile, mostBytes } from '../../lib/hub/download';
 import { startServer, type TestServer } from '../support/http-server';
 import { Temporary } from '../support/temporary';
 
@@ -221,6 +221,11 @@ describe('downloadFile', () => {
     expect(readFileSync(file).equals(body)).to.equal(true);
   });
 
+  it('takes less of what comes without a promised length, unless it is told how much', () => {
+    expect([mostBytes(undefined, true), mostBytes(undefined, false)]).to.deep.equal([2 ** 32, 2 ** 30]);
+    expect([mostBytes(7e9, true), mostBytes(7e9, false)]).to.deep.equal([7e9, 7e9]);
+  });
+
   it('refuses at once what a server promises beyond any file of weights', async () => {
     server.behave({ claimedLength: 99_999_999_999_999 });
     const error = await rejection(downloadFile(`${server.url}/w.bin`, file, quiet));
@@ -243,14 +248,12 @@ describe('downloadFile', () => {
     expect(existsSync(file)).to.equal(false);
   });
 
-  it('nobody listening fails within seconds', async () => {
+  it('nobody listening fails, and says so', async () => {
     const { url } = server;
     await server.close();
-    const start = Date.now();
     const error = await rejection(downloadFile(`${url}/w`, file, quiet));
     expect(error).to.have.property('code', 'ERR_SENET_DOWNLOAD');
     expect(error.message).to.contain('ECONNREFUSED');
-    expect(Date.now() - start).to.be.below(20_000);
     server = await startServer({ body });
   });
 

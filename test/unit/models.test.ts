@@ -131,6 +131,7 @@ describe('models: constructors and factories', function () {
         transformInput: true,
         recalibrate: 'input',
         reduction: 2,
+        inChannels: 3,
       };
       const given = { ...values, numClasses: 3, initWeights: false };
       const all = Object.fromEntries(Object.entries(given).filter(([option]) => options.includes(option)));

@@ -141,6 +141,39 @@ describe('preprocess', () => {
     expect(bytes.slice(0, plane)).to.deep.equal(bytes.slice(2 * plane));
   });
 
+  it('makes a large picture grey in bands, so that its int32 sums stay small', async () => {
+    const [count, height, width] = [2, 1201, 900];
+    const plane = height * width;
+    const rgb = Uint8Array.from({ length: 3 * count * plane }, (_, i) => (i * 2_654_435_761) >>> 24);
+    const callAsync = ops.callAsync.bind(ops);
+    const sums: number[] = [];
+    ops.callAsync = (name, ...args) => {
+      if (name === 'aten::mul_.Scalar') sums.push((args[0] as Tensor).numel);
+      return callAsync(name, ...args);
+    };
+    try {
+      const { bytes } = await bytesAfter(tensor(rgb, { shape: [count, 3, height, width] }), {
+        channels: 'grey-repeated',
+      });
+      const expected = (image: number, pixel: number): number => {
+        const [r, g, b] = [0, 1, 2].map((channel) => rgb[(3 * image + channel) * plane + pixel]) as [
+          number,
+          number,
+          number,
+        ];
+        return (19595 * r + 38470 * g + 7471 * b + 2 ** 15) >> 16;
+      };
+      for (let pixel = 0; pixel < plane; pixel += 97) {
+        expect(bytes[pixel]).to.equal(expected(0, pixel));
+        expect(bytes[3 * plane + pixel]).to.equal(expected(1, pixel));
+      }
+    } finally {
+      ops.callAsync = callAsync;
+    }
+    expect(sums.length).to.be.at.least(2);
+    expect(Math.max(...sums)).to.be.at.most(1_000_000);
+  });
+
   it('normalises each channel as PyTorch does', async () => {
     const x = await preprocess(tensor(Uint8Array.of(0, 51, 255), { shape: [1, 3, 1, 1] }), {
       ...IMAGENET,

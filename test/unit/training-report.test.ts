@@ -184,6 +184,15 @@ describe('the report of a training run', () => {
       .toBuffer({ resolveWithObject: true });
     expect([info.width, info.height]).to.deep.equal([2, 2]);
     expect([...data]).to.deep.equal([255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255]);
+    const grey = await pictureOf(
+      { values: Float32Array.of(-2, 0, 2, 3), height: 2, width: 2 },
+      { mean: [0.4], std: [0.2] },
+    );
+    const shades = await sharp(Buffer.from(grey.split(',')[1] ?? '', 'base64'))
+      .toColourspace('b-w')
+      .raw()
+      .toBuffer();
+    expect([...shades]).to.deep.equal([0, 102, 204, 255]);
     const large = await pictureOf(
       { values: new Float32Array(3 * 224 * 448), height: 224, width: 448 },
       { mean, std },
