@@ -168,7 +168,7 @@ void adopt(const std::shared_ptr<Tree>& tree, Node& free_node) {
 }
 
 // `adopted` receives the nodes of modules among the options.
-models::OptionValue to_option(const Napi::Value& value, const std::string& name,
+nn::OptionValue to_option(const Napi::Value& value, const std::string& name,
                               std::vector<Node*>& adopted) {
   const auto to_module = [&](const Napi::Value& handle) {
     Node& node = to_free_node(handle, name.c_str());
@@ -260,7 +260,7 @@ ModuleUse use_module(const Napi::Value& value) {
 
 Napi::Value create_module(Environment& environment, const Napi::CallbackInfo& info) {
   const std::string type = to_string(info[0], "module type");
-  models::Options options;
+  nn::Options options;
   std::vector<Node*> adopted;
   const auto given = info[1].As<Napi::Object>();
   const Napi::Array names = given.GetPropertyNames();

@@ -74,4 +74,23 @@ nn::Value CifarSEPreActResNet::compute(const nn::Value& input) {
   return fc->forward(apply(graph::Flatten{}, {avgpool->forward(x)}));
 }
 
+template <class Model>
+std::shared_ptr<nn::Module> make_model(nn::OptionReader& options) {
+  constexpr int64_t kFirstStageWidth = 16;
+  const int64_t n_size = options.integer("nSize", nn::kMaxDepth);
+  const int64_t num_classes = options.integer("numClasses", nn::kMaxWidth);
+  const int64_t reduction = options.reduction(kFirstStageWidth);
+  const int64_t in_channels = options.integer("inChannels", nn::kMaxWidth);
+  options.reject_others();
+  return std::make_shared<Model>(n_size, num_classes, reduction, in_channels);
+}
+
+std::shared_ptr<nn::Module> CifarSEResNet::make(nn::OptionReader& options) {
+  return make_model<CifarSEResNet>(options);
+}
+
+std::shared_ptr<nn::Module> CifarSEPreActResNet::make(nn::OptionReader& options) {
+  return make_model<CifarSEPreActResNet>(options);
+}
+
 }  // namespace senet::models

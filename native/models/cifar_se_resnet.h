@@ -11,6 +11,7 @@ namespace senet::models {
 /// and 56.
 class CifarSEResNet : public nn::Module {
  public:
+  static std::shared_ptr<nn::Module> make(nn::OptionReader& options);
   CifarSEResNet(int64_t n_size, int64_t num_classes, int64_t reduction, int64_t in_channels = 3);
   nn::Value compute(const nn::Value& input) override;
   void check_input(const nn::Value& input) const override;
@@ -34,6 +35,7 @@ class CifarSEResNet : public nn::Module {
 /// CifarSEResNet's (not pre-activation blocks), and its weights are drawn twice.
 class CifarSEPreActResNet : public CifarSEResNet {
  public:
+  static std::shared_ptr<nn::Module> make(nn::OptionReader& options);
   CifarSEPreActResNet(int64_t n_size, int64_t num_classes, int64_t reduction, int64_t in_channels = 3);
   nn::Value compute(const nn::Value& input) override;
 };

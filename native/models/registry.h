@@ -1,19 +1,15 @@
 // Modules by name: the one table through which the addon makes them. It trusts none of its options.
 #pragma once
 
-#include "nn/module.h"
+#include "nn/options.h"
 
-#include <map>
 #include <memory>
 #include <string>
-#include <variant>
-#include <vector>
 
 namespace senet::models {
 
-using OptionValue = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>,
-                                 std::shared_ptr<nn::Module>, std::vector<std::shared_ptr<nn::Module>>>;
-using Options = std::map<std::string, OptionValue>;
+/// A row more, for this process. Throws ERR_SENET_INTERNAL if there is one of this type.
+void add_factory(const std::string& type, nn::Factory factory);
 
 /// Makes a module by its type name; every option but `initWeights` (true) and `downsample` (none) is
 /// required:
@@ -40,6 +36,6 @@ using Options = std::map<std::string, OptionValue>;
 /// With `initWeights` false, nothing is drawn and the weights are zeros (SkipInitScope).
 /// Throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, or
 /// ERR_SENET_UNKNOWN_MODEL for the type name.
-std::shared_ptr<nn::Module> create_module(const std::string& type, const Options& options);
+std::shared_ptr<nn::Module> create_module(const std::string& type, const nn::Options& options);
 
 }  // namespace senet::models

@@ -19,6 +19,20 @@ const graph::ChannelAffine& to_half_normalisation() {
   return made;
 }
 
+nn::Recalibrate to_recalibrate(const nn::OptionReader& options, const std::string& name) {
+  if (name == "none") {
+    return nn::Recalibrate::kNone;
+  }
+  if (name == "input") {
+    return nn::Recalibrate::kInput;
+  }
+  if (name == "output") {
+    return nn::Recalibrate::kOutput;
+  }
+  options.fail("ERR_SENET_ARG_RANGE", "recalibrate",
+               "must be 'none', 'input' or 'output', got '" + name + "'");
+}
+
 }  // namespace
 
 Inception3::Inception3(const InceptionOptions& options) : Module("Inception3"), options(options) {
@@ -156,6 +170,19 @@ bool SEInception3::begins_with(const nn::Module& child) const {
 
 bool SEInception3::ends_with(const nn::Module& child) const {
   return &child == model.get();
+}
+
+std::shared_ptr<nn::Module> SEInception3::make(nn::OptionReader& options) {
+  const InceptionOptions inception{options.integer("numClasses", nn::kMaxWidth), options.boolean("auxLogits"),
+                                   options.boolean("transformInput"),
+                                   options.integer("inChannels", nn::kMaxWidth)};
+  const nn::Recalibrate where = to_recalibrate(options, options.string("recalibrate"));
+  options.reject_others();
+  if (inception.transform_input && inception.in_channels != 3) {
+    options.fail("ERR_SENET_ARG_RANGE", "inChannels",
+                 "must be 3 with transformInput, got " + std::to_string(inception.in_channels));
+  }
+  return std::make_shared<SEInception3>(inception, where);
 }
 
 }  // namespace senet::models

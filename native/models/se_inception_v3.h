@@ -48,6 +48,7 @@ class Inception3 : public nn::Module {
 /// Takes N x in_channels x 299 x 299 only.
 class SEInception3 : public nn::Module {
  public:
+  static std::shared_ptr<nn::Module> make(nn::OptionReader& options);
   SEInception3(const InceptionOptions& options, nn::Recalibrate recalibrate);
   nn::Value compute(const nn::Value& input) override;
   nn::Output compute_all(const nn::Value& input) override;

@@ -13,4 +13,7 @@ using SEBasicResNet = ResNet<nn::SEBasicBlock>;
 /// The depths 50 (3, 4, 6, 3), 101 (3, 4, 23, 3) and 152 (3, 8, 36, 3).
 using SEBottleneckResNet = ResNet<nn::SEBottleneck>;
 
+/// Options: block ("SEBasicBlock" or "SEBottleneck"), layers (four depths), numClasses, inChannels.
+std::shared_ptr<nn::Module> make_se_resnet(nn::OptionReader& options);
+
 }  // namespace senet::models

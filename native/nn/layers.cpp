@@ -253,4 +253,112 @@ bool Sequential::ends_with(const Module& child) const {
   return false;
 }
 
+// --- made by name
+// -----------------------------------------------------------------------------------------------------------
+
+template <class Pool>
+std::shared_ptr<Module> make_pool(OptionReader& options) {
+  const int64_t kernel_size = options.integer("kernelSize", kMaxWidth);
+  const int64_t stride = options.integer("stride", kMaxWidth);
+  const int64_t padding = options.integer("padding", kMaxWidth, 0);
+  options.reject_others();
+  if (padding > kernel_size / 2) {
+    options.fail("ERR_SENET_ARG_RANGE", "padding",
+                 "must be at most half of kernelSize (" + std::to_string(kernel_size) + "), got " +
+                     std::to_string(padding));
+  }
+  return std::make_shared<Pool>(kernel_size, stride, padding);
+}
+
+std::shared_ptr<Module> Conv2d::make(OptionReader& options) {
+  Conv2dOptions conv{options.integer("inChannels", kMaxWidth), options.integer("outChannels", kMaxWidth),
+                     options.pair("kernelSize", kMaxKernel)};
+  conv.stride = options.pair("stride", kMaxWidth);
+  conv.padding = options.pair("padding", kMaxWidth, 0);
+  conv.dilation = options.pair("dilation", kMaxWidth);
+  conv.groups = options.integer("groups", kMaxWidth);
+  conv.with_bias = options.boolean("bias");
+  options.reject_others();
+  for (const auto& [name, channels] :
+       {std::pair{"inChannels", conv.in_channels}, std::pair{"outChannels", conv.out_channels}}) {
+    if (channels % conv.groups != 0) {
+      options.fail("ERR_SENET_ARG_RANGE", name,
+                   "must be a multiple of groups (" + std::to_string(conv.groups) + "), got " +
+                       std::to_string(channels));
+    }
+  }
+  // The byte count of the weight must stay inside int64 with room to spare.
+  if (static_cast<__int128>(conv.out_channels) * (conv.in_channels / conv.groups) * conv.kernel_size[0] *
+          conv.kernel_size[1] >
+      (__int128{1} << 50)) {
+    throw Error("ERR_SENET_OUT_OF_MEMORY", "Conv2d: a weight of this size does not fit into memory");
+  }
+  return std::make_shared<Conv2d>(conv);
+}
+
+std::shared_ptr<Module> BatchNorm2d::make(OptionReader& options) {
+  const int64_t features = options.integer("features", kMaxWidth);
+  const double eps = options.number("eps", 0, 1e6);
+  const double momentum = options.number("momentum", -1, 1);
+  options.reject_others();
+  return std::make_shared<BatchNorm2d>(features, eps, momentum);
+}
+
+std::shared_ptr<Module> Linear::make(OptionReader& options) {
+  const int64_t in_features = options.integer("inFeatures", kMaxWidth);
+  const int64_t out_features = options.integer("outFeatures", kMaxWidth);
+  const bool bias = options.boolean("bias");
+  options.reject_others();
+  return std::make_shared<Linear>(in_features, out_features, bias);
+}
+
+std::shared_ptr<Module> ReLU::make(OptionReader& options) {
+  const bool in_place = options.boolean("inPlace");
+  options.reject_others();
+  return std::make_shared<ReLU>(in_place);
+}
+
+std::shared_ptr<Module> AdaptiveAvgPool2d::make(OptionReader& options) {
+  const Size2 size = options.pair("outputSize", kMaxWidth);
+  options.reject_others();
+  return std::make_shared<AdaptiveAvgPool2d>(size);
+}
+
+std::shared_ptr<Module> Dropout::make(OptionReader& options) {
+  const double probability = options.number("p", 0, 1);
+  options.reject_others();
+  return std::make_shared<Dropout>(probability);
+}
+
+std::shared_ptr<Module> Flatten::make(OptionReader& options) {
+  const int64_t start = options.integer("startDim", 63, -64);
+  const int64_t end = options.integer("endDim", 63, -64);
+  options.reject_others();
+  return std::make_shared<Flatten>(start, end);
+}
+
+std::shared_ptr<Module> Sequential::make(OptionReader& options) {
+  auto modules = options.modules("modules");
+  options.reject_others();
+  return std::make_shared<Sequential>(std::move(modules));
+}
+
+std::shared_ptr<Module> Sigmoid::make(OptionReader& options) {
+  options.reject_others();
+  return std::make_shared<Sigmoid>();
+}
+
+std::shared_ptr<Module> Identity::make(OptionReader& options) {
+  options.reject_others();
+  return std::make_shared<Identity>();
+}
+
+std::shared_ptr<Module> MaxPool2d::make(OptionReader& options) {
+  return make_pool<MaxPool2d>(options);
+}
+
+std::shared_ptr<Module> AvgPool2d::make(OptionReader& options) {
+  return make_pool<AvgPool2d>(options);
+}
+
 }  // namespace senet::nn

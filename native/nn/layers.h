@@ -4,7 +4,7 @@
 // Module::replace_child alone.
 #pragma once
 
-#include "nn/module.h"
+#include "nn/options.h"
 
 #include <memory>
 #include <vector>
@@ -24,6 +24,7 @@ struct Conv2dOptions {
 
 class Conv2d : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   explicit Conv2d(const Conv2dOptions& options);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
@@ -46,6 +47,7 @@ std::shared_ptr<Conv2d> conv1x1(int64_t in_channels, int64_t out_channels, int64
 /// of all batches.
 class BatchNorm2d : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   explicit BatchNorm2d(int64_t features, double eps = 1e-5, double momentum = kUsualMomentum);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
@@ -71,6 +73,7 @@ inline constexpr double kInceptionStandardDeviation = 0.1;
 
 class Linear : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   Linear(int64_t in_features, int64_t out_features, bool with_bias = true);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
@@ -88,6 +91,7 @@ class Linear : public Module {
 /// In place by default, as everywhere in the originals: it changes its input.
 class ReLU : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   explicit ReLU(bool in_place = true);
   Value compute(const Value& input) override;
 
@@ -96,6 +100,7 @@ class ReLU : public Module {
 
 class Sigmoid : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   Sigmoid();
   Value compute(const Value& input) override;
 };
@@ -103,6 +108,7 @@ class Sigmoid : public Module {
 /// Floor mode.
 class MaxPool2d : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   MaxPool2d(int64_t kernel_size, int64_t stride, int64_t padding = 0);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
@@ -115,6 +121,7 @@ class MaxPool2d : public Module {
 /// Floor mode; the zeros of the padding count as values.
 class AvgPool2d : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   AvgPool2d(int64_t kernel_size, int64_t stride, int64_t padding = 0);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
@@ -126,6 +133,7 @@ class AvgPool2d : public Module {
 
 class AdaptiveAvgPool2d : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   explicit AdaptiveAvgPool2d(Size2 output_size = {1, 1});
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
@@ -135,6 +143,7 @@ class AdaptiveAvgPool2d : public Module {
 
 class Dropout : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   explicit Dropout(double probability = 0.5);
   Value compute(const Value& input) override;
 
@@ -144,6 +153,7 @@ class Dropout : public Module {
 /// Joins the dimensions from `start` to `end` (which counts from the last if it is negative) into one.
 class Flatten : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   explicit Flatten(int64_t start = 1, int64_t end = -1);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
@@ -155,6 +165,7 @@ class Flatten : public Module {
 /// Gives its input.
 class Identity : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   Identity();
   Value compute(const Value& input) override;
 };
@@ -162,6 +173,7 @@ class Identity : public Module {
 /// Children are named "0", "1", ... and run in that order; without any, it gives its input.
 class Sequential : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   explicit Sequential(std::vector<std::shared_ptr<Module>> layers);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;

@@ -98,4 +98,33 @@ Width CifarSEBasicBlock::width() const {
   return {conv1->options.in_channels, conv2->options.out_channels};
 }
 
+template <class Block>
+std::shared_ptr<Module> make_block(OptionReader& options) {
+  BlockOptions block{options.integer("inplanes", kMaxWidth), options.integer("planes", kMaxWidth)};
+  block.stride = options.integer("stride", kMaxWidth);
+  block.reduction = options.reduction(block.planes * Block::kExpansion);
+  if (options.has("downsample")) {
+    block.downsample = options.module("downsample");
+  }
+  options.reject_others();
+  return std::make_shared<Block>(block);
+}
+
+std::shared_ptr<Module> SEBasicBlock::make(OptionReader& options) {
+  return make_block<SEBasicBlock>(options);
+}
+
+std::shared_ptr<Module> SEBottleneck::make(OptionReader& options) {
+  return make_block<SEBottleneck>(options);
+}
+
+std::shared_ptr<Module> CifarSEBasicBlock::make(OptionReader& options) {
+  const int64_t inplanes = options.integer("inplanes", kMaxWidth);
+  const int64_t planes = options.integer("planes", kMaxWidth);
+  const int64_t stride = options.integer("stride", kMaxWidth);
+  const int64_t reduction = options.reduction(planes);
+  options.reject_others();
+  return std::make_shared<CifarSEBasicBlock>(inplanes, planes, stride, reduction);
+}
+
 }  // namespace senet::nn

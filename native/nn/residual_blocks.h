@@ -20,6 +20,7 @@ std::shared_ptr<Sequential> make_downsample(int64_t in_channels, int64_t out_cha
 /// Two 3 x 3 convolutions; the block of SE-ResNet-18 and 34.
 class SEBasicBlock : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   static constexpr int64_t kExpansion = 1;
   explicit SEBasicBlock(const BlockOptions& options);
   Value compute(const Value& input) override;
@@ -39,6 +40,7 @@ class SEBasicBlock : public Module {
 /// 152.
 class SEBottleneck : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   static constexpr int64_t kExpansion = 4;
   explicit SEBottleneck(const BlockOptions& options);
   Value compute(const Value& input) override;
@@ -59,6 +61,7 @@ class SEBottleneck : public Module {
 /// SEBasicBlock that makes its own downsample; the block of the CIFAR networks.
 class CifarSEBasicBlock : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   CifarSEBasicBlock(int64_t inplanes, int64_t planes, int64_t stride = 1, int64_t reduction = 16);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;

@@ -30,4 +30,11 @@ Width SELayer::width() const {
   return {channel, channel};
 }
 
+std::shared_ptr<Module> SELayer::make(OptionReader& options) {
+  const int64_t channel = options.integer("channel", kMaxWidth);
+  const int64_t reduction = options.reduction(channel);
+  options.reject_others();
+  return std::make_shared<SELayer>(channel, reduction);
+}
+
 }  // namespace senet::nn

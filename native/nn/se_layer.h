@@ -8,6 +8,7 @@ namespace senet::nn {
 /// Scales each channel by a factor in (0, 1) that is computed from the means of all channels.
 class SELayer : public Module {
  public:
+  static std::shared_ptr<Module> make(OptionReader& options);
   explicit SELayer(int64_t channel, int64_t reduction = 16);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
