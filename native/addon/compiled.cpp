@@ -51,20 +51,27 @@ Napi::Number job_number(Environment& environment, int64_t job) {
 
 }  // namespace
 
-Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info) {
-  ModuleUse used = use_module(info[0]);
-  const at::ScalarType dtype = parse_dtype(to_string(info[1], "dtype"));
-  const bool allow_tf32 = to_bool(info[2], "allowTF32");
-  const int64_t job = environment.submit([used = std::move(used), dtype, allow_tf32]() mutable -> Deliver {
-    auto model = inference::CompiledModel::compile(*used.module, dtype, allow_tf32);
-    // The source goes now if it was disposed meanwhile; its memory stays with the allocator until that is
-    // idle.
-    used = {};
-    return [model = std::move(model)](Environment& here) mutable -> Napi::Value {
+Napi::Value submit_compile(Environment& environment,
+                           std::function<std::shared_ptr<const inference::CompiledModel>()> compile) {
+  const int64_t job = environment.submit([compile = std::move(compile)]() -> Deliver {
+    return [model = compile()](Environment& here) mutable -> Napi::Value {
       return wrap_compiled(here, std::move(model));
     };
   });
   return job_number(environment, job);
+}
+
+Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info) {
+  ModuleUse used = use_module(info[0]);
+  const at::ScalarType dtype = parse_dtype(to_string(info[1], "dtype"));
+  const bool allow_tf32 = to_bool(info[2], "allowTF32");
+  return submit_compile(environment, [used = std::move(used), dtype, allow_tf32]() mutable {
+    auto model = inference::CompiledModel::compile(*used.module, dtype, allow_tf32);
+    // The source goes now if it was disposed meanwhile; its memory stays with the allocator until that is
+    // idle.
+    used = {};
+    return model;
+  });
 }
 
 Napi::Value compiled_info(Environment& environment, const Napi::CallbackInfo& info) {

@@ -3,6 +3,13 @@
 
 #include "addon/environment.h"
 
+#include <functional>
+#include <memory>
+
+namespace senet::inference {
+class CompiledModel;
+}
+
 namespace senet::addon {
 
 Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info);
@@ -14,5 +21,9 @@ Napi::Value dispose_compiled(Environment& environment, const Napi::CallbackInfo&
 
 /// Disposes the compiled model if `value` is one, and says so.
 bool discard_compiled(const Napi::Value& value);
+
+/// A job that compiles; its value is the handle of the compiled model.
+Napi::Value submit_compile(Environment& environment,
+                           std::function<std::shared_ptr<const inference::CompiledModel>()> compile);
 
 }  // namespace senet::addon

@@ -18,9 +18,11 @@ std::atomic<int64_t> live_handles{0};
 struct TensorBox {
   static constexpr napi_type_tag kTag{0x8f0c4d1be2a64b57, 0x9b3d6a7f5e214c80};
   at::Tensor tensor;
-  int64_t reported_bytes = 0;  // told to V8, so that it collects in time
+  std::unique_ptr<const TracedValue> traced;  // instead of the tensor
+  int64_t reported_bytes = 0;                 // told to V8, so that it collects in time
 
   void released(Napi::Env env) {
+    traced.reset();
     if (!tensor.defined()) {
       return;
     }
@@ -191,10 +193,24 @@ const at::Tensor& to_tensor(const Napi::Value& value, const char* what) {
     throw Error("ERR_SENET_ARG_TYPE",
                 std::string(what) + ": expected a tensor, got " + describe_value(value));
   }
+  if (box->traced != nullptr) {
+    throw graph::Untraceable("cannot be traced: a compiled model knows no numbers and no size of its input");
+  }
   if (!box->tensor.defined()) {
     throw Error("ERR_SENET_DISPOSED", std::string(what) + ": the tensor was disposed");
   }
   return box->tensor;
+}
+
+Napi::Value wrap_traced(Environment& environment, TracedValue value) {
+  auto box = std::make_unique<TensorBox>();
+  box->traced = std::make_unique<const TracedValue>(std::move(value));
+  return wrap(environment.env(), std::move(box));
+}
+
+const TracedValue* to_traced(const Napi::Value& value) {
+  const TensorBox* box = tensor_box(value);
+  return box == nullptr ? nullptr : box->traced.get();
 }
 
 std::vector<at::Tensor> to_tensors(const Napi::Value& value, const char* what) {

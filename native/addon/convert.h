@@ -2,8 +2,11 @@
 // is checked, every number's kind and range.
 #pragma once
 
+#include "graph/value.h"
+
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -39,6 +42,16 @@ std::vector<at::Tensor> to_tensors(const Napi::Value& value, const char* what);
 bool is_tensor(const Napi::Value& value);
 /// Drops the handle's reference; later uses throw ERR_SENET_DISPOSED. Harmless when repeated.
 void dispose_tensor(Environment& environment, const Napi::Value& value);
+/// What flows through a forward that is traced. Its handles are those of tensors: to_tensor() throws
+/// ERR_SENET_COMPILE for them, so that whatever needs numbers refuses them.
+struct TracedValue {
+  std::shared_ptr<void> session;  // a TraceSession (trace.cpp)
+  graph::Value value;
+};
+Napi::Value wrap_traced(Environment& environment, TracedValue value);
+/// Null for anything else.
+const TracedValue* to_traced(const Napi::Value& value);
+
 /// Tensor handles alive in the process.
 int64_t tensor_count();
 

@@ -11,6 +11,7 @@
 #include "addon/optimizers.h"
 #include "addon/process.h"
 #include "addon/tensors.h"
+#include "addon/trace.h"
 #include "runtime/allocator.h"
 #include "runtime/cuda_library.h"
 #include "runtime/threads.h"
@@ -104,6 +105,10 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<average_into>(exports, "averageInto");
 
   add<compile_module>(exports, "compileModule");
+  add<trace_input>(exports, "traceInput");
+  add<trace_module>(exports, "traceModule");
+  add<trace_operator>(exports, "traceOperator");
+  add<compile_traced>(exports, "compileTraced");
   add<compiled_info>(exports, "compiledInfo");
   add<compiled_forward>(exports, "compiledForward");
   add<compiled_explain>(exports, "compiledExplain");

@@ -168,8 +168,7 @@ void adopt(const std::shared_ptr<Tree>& tree, Node& free_node) {
 }
 
 // `adopted` receives the nodes of modules among the options.
-nn::OptionValue to_option(const Napi::Value& value, const std::string& name,
-                              std::vector<Node*>& adopted) {
+nn::OptionValue to_option(const Napi::Value& value, const std::string& name, std::vector<Node*>& adopted) {
   const auto to_module = [&](const Napi::Value& handle) {
     Node& node = to_free_node(handle, name.c_str());
     if (std::find(adopted.begin(), adopted.end(), &node) != adopted.end()) {

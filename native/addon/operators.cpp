@@ -446,4 +446,12 @@ Napi::Value operator_schemas(Environment& environment, const Napi::CallbackInfo&
   return schemas;
 }
 
+std::vector<std::string> parameter_names(const std::string& name) {
+  std::vector<std::string> names;
+  for (const c10::Argument& argument : find_overloads(name).front().schema().arguments()) {
+    names.push_back(argument.name());
+  }
+  return names;
+}
+
 }  // namespace senet::addon

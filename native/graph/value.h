@@ -71,10 +71,14 @@ Value apply(Operation operation, const std::vector<Value>& inputs, const std::st
 /// a view of it, reads what it has become.
 class Trace {
  public:
-  /// `paths`: of the modules whose forward is traced.
-  explicit Trace(std::unordered_map<const void*, std::string> paths = {}) : paths_(std::move(paths)) {}
+  Trace() = default;
   Trace(const Trace&) = delete;
   Trace& operator=(const Trace&) = delete;
+
+  /// Where a module stands whose forward is traced; names its nodes.
+  void set_path(const void* module, std::string path) {
+    paths_[module] = std::move(path);
+  }
 
   /// An input of the graph. Without `options`, its dtype and device are anyone's.
   Value input(Shape shape, std::optional<at::TensorOptions> options = std::nullopt);

@@ -5,6 +5,7 @@
 #include "inference/aten_program.h"
 #include "inference/direct_program.h"
 #include "inference/kernels.h"
+#include "nn/trace.h"
 
 #include <ATen/core/grad_mode.h>
 
@@ -48,29 +49,51 @@ const Kernels* find_kernels(at::ScalarType dtype) {
   return dtype == at::kFloat ? kernels : nullptr;
 }
 
-at::Device device_of(const nn::Module& module) {
-  const auto parameters = module.parameters();
-  return parameters.empty() ? at::Device(at::kCPU) : parameters.front().device();
+// Where the weights are.
+at::Device device_of(const Plan& plan) {
+  for (const Node& node : plan.nodes) {
+    for (const at::Tensor& tensor : {node.weight, node.squeeze_weight}) {
+      if (tensor.defined()) {
+        return tensor.device();
+      }
+    }
+    if (node.batch_norm) {
+      return node.batch_norm->weight.device();
+    }
+  }
+  return at::kCPU;
+}
+
+void check_dtype(at::ScalarType dtype) {
+  if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
+    throw Error(
+        "ERR_SENET_DTYPE",
+        std::string("compile: expected the dtype float32, bfloat16 or float16, got ") + dtype_name(dtype));
+  }
 }
 
 }  // namespace
 
 std::shared_ptr<const CompiledModel> CompiledModel::compile(nn::Module& module, at::ScalarType dtype,
                                                             bool allow_tf32) {
-  if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
-    throw Error(
-        "ERR_SENET_DTYPE",
-        std::string("compile: expected the dtype float32, bfloat16 or float16, got ") + dtype_name(dtype));
-  }
+  check_dtype(dtype);
+  return compile(nn::trace_evaluation(module), module.name(), module.input_size(), dtype, allow_tf32);
+}
+
+std::shared_ptr<const CompiledModel> CompiledModel::compile(const graph::Graph& graph, std::string name,
+                                                            nn::InputSize input_size, at::ScalarType dtype,
+                                                            bool allow_tf32) {
+  check_dtype(dtype);
   const c10::AutoGradMode no_grad(false);
-  const Plan plan = make_plan(module);
-  const at::Device device = device_of(module);
+  Plan plan = make_plan(graph);
+  plan.input_size = input_size;
+  const at::Device device = device_of(plan);
   const Kernels* kernels = device.is_cpu() ? find_kernels(dtype) : nullptr;
   std::unique_ptr<const Program> program = kernels != nullptr
                                                ? make_direct_program(plan, *kernels, dtype)
                                                : make_aten_program(plan, device, dtype, allow_tf32);
   return std::shared_ptr<const CompiledModel>(
-      new CompiledModel(module.name(), dtype, device, plan, std::move(program)));
+      new CompiledModel(std::move(name), dtype, device, plan, std::move(program)));
 }
 
 CompiledModel::CompiledModel(std::string name, at::ScalarType dtype, at::Device device, const Plan& plan,

@@ -23,6 +23,11 @@ class CompiledModel {
   static std::shared_ptr<const CompiledModel> compile(nn::Module& module, at::ScalarType dtype,
                                                       bool allow_tf32 = false);
 
+  /// As above, of a traced forward of the class `name`.
+  static std::shared_ptr<const CompiledModel> compile(const graph::Graph& graph, std::string name,
+                                                      nn::InputSize input_size, at::ScalarType dtype,
+                                                      bool allow_tf32);
+
   /// N x channels x H x W, float32, on the model's device, of any strides, to float32.
   /// Throws ERR_SENET_SHAPE, ERR_SENET_DTYPE or ERR_SENET_DEVICE. Any number of threads may call it at once.
   at::Tensor forward(const at::Tensor& input) const;

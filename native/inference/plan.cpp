@@ -1,7 +1,6 @@
 #include "inference/plan.h"
 
 #include "core/error.h"
-#include "nn/trace.h"
 
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -358,11 +357,8 @@ Size2 infer_operator(const Plan& plan, const Node& node, const std::vector<Size2
 
 }  // namespace
 
-Plan make_plan(nn::Module& module) {
-  const graph::Graph graph = nn::trace_evaluation(module);
-  Plan plan = Folding(graph).run();
-  plan.input_size = module.input_size();
-  return plan;
+Plan make_plan(const graph::Graph& graph) {
+  return Folding(graph).run();
 }
 
 at::Tensor Linearised::product() const {

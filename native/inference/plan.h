@@ -78,10 +78,9 @@ struct Plan {
   }
 };
 
-/// The plan of a module in evaluation mode. It holds the module's tensors.
-/// Throws ERR_SENET_COMPILE for a module whose forward cannot be traced, that takes no image or gives neither
-/// images nor vectors.
-Plan make_plan(nn::Module& module);
+/// The plan of a traced forward of one input and one output; it holds the same tensors. Throws
+/// ERR_SENET_COMPILE for what takes no image or gives neither images nor vectors.
+Plan make_plan(const graph::Graph& graph);
 
 /// y = scale * weight * x + bias: what a convolution with its BatchNorm (and what its input goes through
 /// first) comes to, a linear layer, or a BatchNorm alone (weight is then a vector). All but the weight is

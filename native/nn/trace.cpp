@@ -6,18 +6,9 @@
 
 #include <algorithm>
 #include <optional>
-#include <unordered_map>
 
 namespace senet::nn {
 namespace {
-
-std::unordered_map<const void*, std::string> paths_of(const Module& module) {
-  std::unordered_map<const void*, std::string> paths;
-  for (const auto& item : module.named_modules(/*name_prefix=*/{}, /*include_self=*/false)) {
-    paths[static_cast<const Module*>(item.value().get())] = item.key();
-  }
-  return paths;
-}
 
 // The channels that the first part with a width of its own takes, 0 if there is none.
 int64_t input_channels(const Module& module) {
@@ -55,7 +46,8 @@ std::optional<Result> run_fused(Module& module, const at::Tensor& input) {
   graph::Graph graph;
   bool has_both = false;
   try {
-    graph::Trace trace(paths_of(module));
+    graph::Trace trace;
+    add_paths(module, "", trace);
     const Output output = module.forward_all(trace.input(input.sizes().vec(), input.options()));
     has_both = output.aux_logits.defined();
     graph =
@@ -70,6 +62,13 @@ std::optional<Result> run_fused(Module& module, const at::Tensor& input) {
 
 }  // namespace
 
+void add_paths(const Module& module, const std::string& path, graph::Trace& trace) {
+  trace.set_path(&module, path);
+  for (const auto& item : module.named_modules(path, /*include_self=*/false)) {
+    trace.set_path(static_cast<const Module*>(item.value().get()), item.key());
+  }
+}
+
 graph::Graph trace_evaluation(Module& module) {
   const int64_t channels = input_channels(module);
   if (channels == 0) {
@@ -78,7 +77,8 @@ graph::Graph trace_evaluation(Module& module) {
   }
   const TrainingSet nothing;
   const TrainingScope evaluation(nothing);
-  graph::Trace trace(paths_of(module));
+  graph::Trace trace;
+  add_paths(module, "", trace);
   const Value output =
       module.forward(trace.input({graph::kUnknown, channels, graph::kUnknown, graph::kUnknown}));
   return trace.finish({output});

@@ -11,6 +11,9 @@ namespace senet::nn {
 /// parts that do not fit together.
 graph::Graph trace_evaluation(Module& module);
 
+/// Names the parts of `module` by their paths in a larger one, where it stands at `path`.
+void add_paths(const Module& module, const std::string& path, graph::Trace& trace);
+
 struct Result {
   at::Tensor logits;
   at::Tensor aux_logits;  // as Output's

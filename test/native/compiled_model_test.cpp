@@ -200,10 +200,10 @@ void check_inception() {
   }
   runtime::use_threads(2);
   const at::Tensor x = draw({2, 3, 79, 83});
-  const at::Tensor eager = network->forward(x);
+  const at::Tensor eager = network->forward(x).tensor();
   const auto model = CompiledModel::compile(*network, at::kFloat);
   network->to(at::kDouble);
-  const at::Tensor expected = network->forward(x.to(at::kDouble));
+  const at::Tensor expected = network->forward(x.to(at::kDouble)).tensor();
   const auto error = [&](const at::Tensor& y) {
     return ((y.to(at::kDouble) - expected).norm() / expected.norm()).item<double>();
   };

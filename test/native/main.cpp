@@ -18,5 +18,6 @@ int main(int count, char** arguments) {
   senet::test::test_winograd(runner);
   senet::test::test_programs(runner);
   senet::test::test_compiled_model(runner);
+  senet::test::test_registered_network(runner);
   return runner.finish();
 }

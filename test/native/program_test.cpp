@@ -10,6 +10,7 @@
 #include "models/cifar_se_resnet.h"
 #include "models/se_inception_v3.h"
 #include "models/se_resnet.h"
+#include "nn/trace.h"
 #include "runtime/threads.h"
 
 #include <ATen/ATen.h>
@@ -202,7 +203,7 @@ constexpr int64_t kMostImages = 33;
 // The original's ReLU works in place, on the input too if it comes first.
 at::Tensor forward(nn::Module& module, const at::Tensor& input) {
   const at::NoGradGuard no_grad;
-  return module.forward(input.clone());
+  return module.forward(input.clone()).tensor();
 }
 
 double relative_error(const at::Tensor& actual, const at::Tensor& expected) {
@@ -260,7 +261,7 @@ class Subject {
   }
 
   Plan plan() const {
-    return make_plan(*source_);
+    return make_plan(nn::trace_evaluation(*source_));
   }
 
   std::vector<at::Tensor> inputs;  // of the most images
@@ -453,7 +454,7 @@ void test_module(Runner& runner, const ModuleCase& of, const std::vector<Maker>&
     std::unique_ptr<Program> made_program;
     const auto program = [&]() -> const Program& {
       if (made_program == nullptr) {
-        made_program = maker.make(subject().graph());
+        made_program = maker.make(subject().plan());
       }
       return *made_program;
     };

@@ -130,5 +130,6 @@ void test_pixel_kernels(Runner& runner);
 void test_winograd(Runner& runner);
 void test_programs(Runner& runner);
 void test_compiled_model(Runner& runner);
+void test_registered_network(Runner& runner);
 
 }  // namespace senet::test

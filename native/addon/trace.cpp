@@ -1,0 +1,277 @@
+#include "addon/trace.h"
+
+#include "addon/compiled.h"
+#include "addon/convert.h"
+#include "addon/modules.h"
+#include "addon/operators.h"
+#include "core/error.h"
+#include "core/names.h"
+#include "inference/compiled_model.h"
+#include "nn/trace.h"
+
+#include <cmath>
+#include <map>
+#include <utility>
+#include <vector>
+
+namespace senet::addon {
+
+// One forward that is being traced; the handles of its values hold it.
+struct TraceSession {
+  graph::Trace trace;
+  std::vector<ModuleUse> used;  // the modules whose tensors the graph holds: busy until it is compiled
+};
+
+namespace {
+
+using graph::Value;
+
+// The arguments of an operator call by their names in its schema.
+class NamedArguments {
+ public:
+  NamedArguments(std::string name, const Napi::Value& positional, const Napi::Value& keywords)
+      : name_(std::move(name)) {
+    const std::vector<std::string> names = parameter_names(name_);
+    const auto given = positional.As<Napi::Array>();
+    for (uint32_t i = 0; i < given.Length() && i < names.size(); ++i) {
+      values_[names[i]] = given.Get(i);
+    }
+    if (keywords.IsObject()) {
+      const Napi::Array keys = keywords.As<Napi::Object>().GetPropertyNames();
+      for (uint32_t i = 0; i < keys.Length(); ++i) {
+        const std::string key = keys.Get(i).As<Napi::String>().Utf8Value();
+        values_[key] = keywords.As<Napi::Object>().Get(key);
+      }
+    }
+  }
+
+  bool has(const char* name) const {
+    const auto found = values_.find(name);
+    return found != values_.end() && !found->second.IsUndefined() && !found->second.IsNull();
+  }
+  Napi::Value get(const char* name) const {
+    const auto found = values_.find(name);
+    if (found == values_.end()) {
+      throw Error("ERR_SENET_OPERATOR_ARGS", name_ + ": the argument '" + name + "' is missing");
+    }
+    return found->second;
+  }
+  Value value(const char* name) const {
+    const TracedValue* traced = to_traced(get(name));
+    if (traced == nullptr) {
+      refuse(std::string("'") + name + "' does not come from the forward's input");
+    }
+    return traced->value;
+  }
+  std::vector<Value> values(const char* name) const {
+    std::vector<Value> result;
+    const Napi::Value list = get(name);
+    for (uint32_t i = 0; list.IsArray() && i < list.As<Napi::Array>().Length(); ++i) {
+      const TracedValue* traced = to_traced(list.As<Napi::Array>().Get(i));
+      if (traced == nullptr) {
+        refuse(std::string("'") + name + "' has a tensor that does not come from the forward's input");
+      }
+      result.push_back(traced->value);
+    }
+    return result;
+  }
+  int64_t integer(const char* name, int64_t otherwise) const {
+    return has(name) ? to_int64(get(name), name) : otherwise;
+  }
+  bool boolean(const char* name, bool otherwise) const {
+    return has(name) ? to_bool(get(name), name) : otherwise;
+  }
+  std::vector<int64_t> integers(const char* name, std::vector<int64_t> otherwise) const {
+    if (!has(name)) {
+      return otherwise;
+    }
+    const Napi::Value value = get(name);
+    return value.IsArray() ? to_int64_array(value, name) : std::vector<int64_t>{to_int64(value, name)};
+  }
+  /// One number for both axes.
+  int64_t square(const char* name, int64_t otherwise) const {
+    const std::vector<int64_t> both = integers(name, {});
+    if (both.size() == 2 && both[0] != both[1]) {
+      refuse(std::string("'") + name + "' is not the same for height and width");
+    }
+    return both.empty() ? otherwise : both.front();
+  }
+  [[noreturn]] void refuse(const std::string& why) const {
+    throw graph::Untraceable("cannot be traced: " + name_ + ": " + why);
+  }
+
+ private:
+  const std::string name_;
+  std::map<std::string, Napi::Value> values_;
+};
+
+bool is_one_pixel(const Value& value) {
+  return value.dim() == 4 && value.size(2) == 1 && value.size(3) == 1;
+}
+
+template <class Pool>
+Value pool(const NamedArguments& given) {
+  const int64_t kernel = given.square("kernel_size", 1);
+  if (given.boolean("ceil_mode", false)) {
+    given.refuse("ceil_mode is not compiled");
+  }
+  return graph::apply(Pool{kernel, given.square("stride", kernel), given.square("padding", 0)},
+                      {given.value("self")}, "pool");
+}
+
+Value add(const NamedArguments& given, bool in_place) {
+  if (given.has("alpha") && given.integer("alpha", 1) != 1) {
+    given.refuse("alpha is not 1");
+  }
+  return graph::apply(graph::Add{in_place}, {given.value("self"), given.value("other")}, "add");
+}
+
+Value multiply(const NamedArguments& given) {
+  Value x = given.value("self");
+  Value factors = given.value("other");
+  if (is_one_pixel(x) && !is_one_pixel(factors)) {
+    std::swap(x, factors);
+  }
+  if (x.dim() != 4 || !is_one_pixel(factors)) {
+    given.refuse("only images and a factor for each channel, N x C x 1 x 1, are multiplied");
+  }
+  return graph::apply(graph::Scale{}, {x, graph::apply(graph::Flatten{}, {factors}, "mul")}, "mul");
+}
+
+Value mean(const NamedArguments& given) {
+  const Value x = given.value("self");
+  std::vector<int64_t> axes = given.integers("dim", {});
+  for (int64_t& axis : axes) {
+    axis = axis < 0 ? axis + x.dim() : axis;
+  }
+  if (x.dim() != 4 || axes.size() != 2 || axes[0] + axes[1] != 5 || axes[0] * axes[1] != 6) {
+    given.refuse("only the mean over height and width of images is compiled");
+  }
+  const Value pooled = graph::apply(graph::AdaptiveAveragePool{}, {x}, "mean");
+  return given.boolean("keepdim", false) ? pooled : graph::apply(graph::Flatten{}, {pooled}, "mean");
+}
+
+Value concatenate(const NamedArguments& given) {
+  const std::vector<Value> parts = given.values("tensors");
+  const int64_t axis = given.integer("dim", 0);
+  if (parts.empty() || parts.front().dim() < 2 || (axis < 0 ? axis + parts.front().dim() : axis) != 1) {
+    given.refuse("only channels (dim 1) are concatenated");
+  }
+  return graph::apply(graph::Concatenate{}, parts, "cat");
+}
+
+Value adaptive_pool(const NamedArguments& given) {
+  std::vector<int64_t> size = given.integers("output_size", {1, 1});
+  size.resize(2, size.front());
+  return graph::apply(graph::AdaptiveAveragePool{{size[0], size[1]}}, {given.value("self")}, "pool");
+}
+
+Value dropout(const NamedArguments& given) {
+  if (given.boolean("train", false)) {
+    given.refuse("it draws; in evaluation mode it gives its input");
+  }
+  return given.value("input");
+}
+
+Value run_operator(const std::string& base, const NamedArguments& given) {
+  if (base == "aten::relu" || base == "aten::relu_") {
+    return graph::apply(graph::Relu{base.back() == '_'}, {given.value("self")}, "relu");
+  }
+  if (base == "aten::sigmoid") {
+    return graph::apply(graph::Sigmoid{}, {given.value("self")}, "sigmoid");
+  }
+  if (base == "aten::add" || base == "aten::add_") {
+    return add(given, base.back() == '_');
+  }
+  if (base == "aten::mul") {
+    return multiply(given);
+  }
+  if (base == "aten::cat" || base == "aten::concat") {
+    return concatenate(given);
+  }
+  if (base == "aten::flatten") {
+    return graph::apply(graph::Flatten{given.integer("start_dim", 0), given.integer("end_dim", -1)},
+                        {given.value("self")}, "flatten");
+  }
+  if (base == "aten::mean") {
+    return mean(given);
+  }
+  if (base == "aten::adaptive_avg_pool2d") {
+    return adaptive_pool(given);
+  }
+  if (base == "aten::max_pool2d") {
+    return pool<graph::MaxPool>(given);
+  }
+  if (base == "aten::avg_pool2d") {
+    return pool<graph::AveragePool>(given);
+  }
+  if (base == "aten::dropout") {
+    return dropout(given);
+  }
+  given.refuse("no operation of compiled models");
+}
+
+TracedValue to_value(const Napi::Value& value, const char* what) {
+  const TracedValue* traced = to_traced(value);
+  if (traced == nullptr) {
+    throw graph::Untraceable(std::string("cannot be traced: ") + what +
+                             " is a tensor that does not come from the forward's input");
+  }
+  return *traced;
+}
+
+}  // namespace
+
+Napi::Value trace_input(Environment& environment, const Napi::CallbackInfo& info) {
+  auto session = std::make_shared<TraceSession>();
+  const int64_t channels = to_int64(info[0], "channels");
+  Value input = session->trace.input({graph::kUnknown, channels, graph::kUnknown, graph::kUnknown});
+  return wrap_traced(environment, {std::move(session), std::move(input)});
+}
+
+Napi::Value trace_module(Environment& environment, const Napi::CallbackInfo& info) {
+  ModuleUse used = use_module(info[0]);
+  TracedValue input = to_value(info[1], "input");
+  const auto session = std::static_pointer_cast<TraceSession>(input.session);
+  nn::add_paths(*used.module, to_string(info[2], "path"), session->trace);
+  const nn::TrainingSet nothing;
+  const nn::TrainingScope evaluation(nothing);
+  Value output = used.module->forward(input.value);
+  session->used.push_back(std::move(used));
+  return wrap_traced(environment, {session, std::move(output)});
+}
+
+Napi::Value trace_operator(Environment& environment, const Napi::CallbackInfo& info) {
+  const std::string name = to_string(info[0], "operator name");
+  const NamedArguments given(name, info[1], info[2]);
+  const TracedValue* first = nullptr;
+  for (uint32_t i = 0; first == nullptr && i < info[1].As<Napi::Array>().Length(); ++i) {
+    const Napi::Value argument = info[1].As<Napi::Array>().Get(i);
+    first = to_traced(argument.IsArray() && argument.As<Napi::Array>().Length() > 0
+                          ? argument.As<Napi::Array>().Get(0u)
+                          : argument);
+  }
+  if (first == nullptr) {
+    given.refuse("none of its tensors comes from the forward's input");
+  }
+  return wrap_traced(environment, {first->session, run_operator(name.substr(0, name.find('.')), given)});
+}
+
+Napi::Value compile_traced(Environment& environment, const Napi::CallbackInfo& info) {
+  const TracedValue output = to_value(info[0], "what the forward gives");
+  const auto session = std::static_pointer_cast<TraceSession>(output.session);
+  const std::string name = to_string(info[1], "name");
+  const at::ScalarType dtype = parse_dtype(to_string(info[2], "dtype"));
+  const bool allow_tf32 = to_bool(info[3], "allowTF32");
+  auto traced = std::make_shared<graph::Graph>(session->trace.finish({output.value}));
+  auto used = std::exchange(session->used, {});
+  return submit_compile(
+      environment, [traced = std::move(traced), used = std::move(used), name, dtype, allow_tf32]() mutable {
+        auto model = inference::CompiledModel::compile(*traced, name, {}, dtype, allow_tf32);
+        traced.reset();
+        used.clear();
+        return model;
+      });
+}
+
+}  // namespace senet::addon
