@@ -5,7 +5,9 @@
 import { makeError } from '../errors';
 import { checkBoolean, checkInteger, checkOptions, describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
-import { createNativeModule, Module, NativeModule, registerModuleClass } from './module';
+import { Module } from './module';
+import { createNativeModule, NativeModule } from './native-module';
+import { registerModuleClass } from './native-part';
 
 /** One number for height and width, or [height, width]. */
 export type Size2 = number | readonly [number, number];
