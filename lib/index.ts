@@ -41,8 +41,9 @@ export type { Target } from './tensor/dtype';
 export { ops } from './tensor/ops';
 export { autocast, noGrad, tidy, type AutocastOptions } from './tensor/scope';
 
-export { Module, type AsyncForwardOptions, type CompileOptions, type ForwardOptions } from './nn/module';
-export type { NativeModule } from './nn/module';
+export type { AsyncForwardOptions, ForwardOptions } from './nn/forward-call';
+export { Module, type CompileOptions } from './nn/module';
+export type { NativeModule } from './nn/native-module';
 export type { HookHandle } from './nn/hooks';
 export type { ModelSummary, SummaryOptions, SummaryRow } from './nn/summary';
 export {

@@ -4,7 +4,8 @@
  * then fine) and 3 x 32 x 32 bytes; the Python version's files are pickles of dictionaries with a NumPy array.
  */
 import { makeError } from '../errors';
-import { checkBoolean, checkOptions, checkSignal, checkString, describe } from '../tensor/options';
+import { checkString, describe } from '../tensor/options';
+import { boolean, oneOf, orElse, readOptions, signal } from '../tensor/rules';
 import { printable } from '../checkpoint/problems';
 import { readWanted, type FoundFile, type FoundFiles } from './archive';
 import { PixelDataset } from './dataset';
@@ -76,6 +77,8 @@ function cifar100(labels: 'fine' | 'coarse'): Layout {
   };
 }
 
+const RULES = { train: orElse(true, boolean), signal };
+
 /** CIFAR-10 in memory: 50,000 or 10,000 images, uint8, 3 x 32 x 32, of 10 classes. */
 export class Cifar10 extends PixelDataset {
   /**
@@ -84,8 +87,9 @@ export class Cifar10 extends PixelDataset {
    *   ERR_SENET_CHECKPOINT_UNSAFE (a pickle that would run code), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE, ERR_SENET_ABORTED
    */
   static async open(source: string, options?: CifarOptions): Promise<Cifar10> {
-    const { train, signal } = checkOptions(options, ['train', 'signal'], 'Cifar10.open');
-    return new Cifar10(...(await read(source, CIFAR10, train, signal, 'Cifar10.open')));
+    const where = 'Cifar10.open';
+    const { train, signal } = readOptions(options, RULES, where);
+    return new Cifar10(...(await read(source, CIFAR10, train, signal, where)));
   }
 }
 
@@ -96,15 +100,10 @@ export class Cifar100 extends PixelDataset {
    * @throws (rejects) as `Cifar10.open`
    */
   static async open(source: string, options?: Cifar100Options): Promise<Cifar100> {
-    const checked = checkOptions(options, ['train', 'signal', 'labels'], 'Cifar100.open');
-    const { train, signal, labels = 'fine' } = checked;
-    if (labels !== 'fine' && labels !== 'coarse') {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `Cifar100.open: labels: expected fine or coarse, got ${describe(labels)}`,
-      );
-    }
-    return new Cifar100(...(await read(source, cifar100(labels), train, signal, 'Cifar100.open')));
+    const where = 'Cifar100.open';
+    const rules = { ...RULES, labels: orElse('fine', oneOf(['fine', 'coarse'])) };
+    const { train, signal, labels } = readOptions(options, rules, where);
+    return new Cifar100(...(await read(source, cifar100(labels), train, signal, where)));
   }
 }
 
@@ -113,13 +112,12 @@ type Contents = ConstructorParameters<typeof PixelDataset>;
 async function read(
   source: string,
   layout: Layout,
-  train: boolean | undefined,
+  train: boolean,
   signal: AbortSignal | undefined,
   where: string,
 ): Promise<Contents> {
   checkString(source, `${where}: source`);
-  checkSignal(signal, `${where}: signal`);
-  const part = checkBoolean(train ?? true, `${where}: train`) ? 'train' : 'test';
+  const part = train ? 'train' : 'test';
   const python = layout[part];
   const binary = python.map((name) => `${name}.bin`);
   const { namesFile } = layout;

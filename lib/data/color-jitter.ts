@@ -6,17 +6,17 @@
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
 import { ops } from '../tensor/ops';
-import { checkOptions } from '../tensor/options';
+import { checkNumber } from '../tensor/options';
+import { readOptions, type Rule } from '../tensor/rules';
 import { tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { Turns } from '../vision/turns';
 import type { Random } from './random';
 import {
-  checkNumber,
   checkRandoms,
-  checkRange,
   colourChannels,
   isFloatingImage,
+  range,
   sizesOf,
   toGrey,
   type Transform,
@@ -43,6 +43,20 @@ export interface JitterDraw {
   readonly factors: readonly (number | null)[];
 }
 
+/** A range about a centre, and null for the centre alone, which is what is taken where nothing is given. */
+function around(centre: number, lowest: number, highest: number): Rule<[number, number] | null> {
+  return (given, what) => {
+    const value = given ?? 0;
+    const [low, high] = range(lowest, highest)(
+      typeof value === 'number'
+        ? [Math.max(lowest, centre - checkNumber(value, what, 0, highest)), centre + value]
+        : value,
+      what,
+    );
+    return low === centre && high === centre ? null : [low, high];
+  };
+}
+
 /** Changes brightness, contrast, saturation and hue by random amounts in random order. */
 export class ColorJitter implements Transform {
   /** brightness, contrast, saturation, hue; null: off. */
@@ -50,18 +64,15 @@ export class ColorJitter implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: ColorJitterOptions) {
-    const names = ['brightness', 'contrast', 'saturation', 'hue'] as const;
-    const checked = checkOptions(options, names, 'ColorJitter');
-    this.ranges = names.map((name) => {
-      const given = checked[name] ?? 0;
-      const where = `ColorJitter: ${name}`;
-      const [centre, lowest, highest] = name === 'hue' ? [0, -0.5, 0.5] : [1, 0, 1e6];
-      if (typeof given === 'number') checkNumber(given, where, 0, highest);
-      const range = typeof given === 'number' ? [centre - given, centre + given] : [...given];
-      if (typeof given === 'number' && centre === 1) range[0] = Math.max(0, range[0] as number);
-      const [low, high] = checkRange(range, where, lowest, highest);
-      return low === centre && high === centre ? null : [low, high];
-    });
+    const factors = around(1, 0, 1e6);
+    const rules = {
+      brightness: factors,
+      contrast: factors,
+      saturation: factors,
+      hue: around(0, -0.5, 0.5),
+    };
+    const { brightness, contrast, saturation, hue } = readOptions(options, rules, 'ColorJitter');
+    this.ranges = [brightness, contrast, saturation, hue];
   }
 
   /** What happens to one image. */

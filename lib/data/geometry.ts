@@ -5,17 +5,18 @@
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
 import { ops } from '../tensor/ops';
-import { checkBoolean, checkInteger, checkOptions, describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
+import { boolean, nullOr, number, oneOf, orElse, readOptions, type Rule } from '../tensor/rules';
 import { Tensor } from '../tensor/tensor';
 import { resizedSize, roundHalfToEven } from '../vision/preprocessing';
 import type { Random } from './random';
 import {
   bothSides,
-  checkNumber,
   checkRandoms,
-  checkRange,
-  checkSize,
+  probability,
+  range,
   run,
+  size,
   sizesOf,
   type Size,
   type Transform,
@@ -24,6 +25,25 @@ import {
 
 export type Interpolation = 'bilinear' | 'bicubic';
 export type PaddingMode = 'constant' | 'edge' | 'reflect';
+
+const interpolation = orElse('bilinear', oneOf(['bilinear', 'bicubic']));
+const fill = orElse(0, number(-3.4e38, 3.4e38));
+const paddingMode = orElse('constant', oneOf(['constant', 'edge', 'reflect']));
+
+/** Of left, top, right and bottom. */
+const padding: Rule<readonly [number, number, number, number]> = (value, what) => {
+  const sides = typeof value === 'number' ? [value] : value;
+  if (!Array.isArray(sides) || ![1, 2, 4].includes(sides.length)) {
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${what}: expected a number, [x, y] or [left, top, right, bottom], got ${describe(value)}`,
+    );
+  }
+  const [left, top, right, bottom] = sides.map((side) => checkInteger(side, what, 0, 16_384));
+  const first = left as number;
+  const second = top ?? first;
+  return [first, second, right ?? first, bottom ?? second];
+};
 
 export interface ResizeOptions {
   /** A number resizes the short side to it and keeps the proportions; [height, width] stretches. */
@@ -39,9 +59,9 @@ export class Resize implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: ResizeOptions) {
-    const { size, interpolation } = checkOptions(options, ['size', 'interpolation'], 'Resize');
-    this.size = checkSize(size, 'Resize: size');
-    this.interpolation = checkInterpolation(interpolation, 'Resize');
+    const checked = readOptions(options, { size, interpolation }, 'Resize');
+    this.size = checked.size;
+    this.interpolation = checked.interpolation;
   }
 
   async forward(
@@ -65,7 +85,7 @@ export class CenterCrop implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: CenterCropOptions) {
-    this.size = checkSize(checkOptions(options, ['size'], 'CenterCrop').size, 'CenterCrop: size');
+    this.size = readOptions(options, { size }, 'CenterCrop').size;
   }
 
   forward(images: Tensor): Tensor {
@@ -104,10 +124,10 @@ export class Pad implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: PadOptions) {
-    const checked = checkOptions(options, ['padding', 'fill', 'paddingMode'], 'Pad');
-    this.padding = checkPadding(checked.padding, 'Pad');
-    this.fill = checkFill(checked.fill, 'Pad');
-    this.paddingMode = checkPaddingMode(checked.paddingMode, 'Pad');
+    const checked = readOptions(options, { padding, fill, paddingMode }, 'Pad');
+    this.padding = checked.padding;
+    this.fill = checked.fill;
+    this.paddingMode = checked.paddingMode;
   }
 
   forward(images: Tensor): Tensor {
@@ -147,14 +167,19 @@ export class RandomCrop implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: RandomCropOptions) {
-    const known = ['size', 'padding', 'padIfNeeded', 'fill', 'paddingMode'];
-    const checked = checkOptions(options, known, 'RandomCrop');
-    this.size = bothSides(checkSize(checked.size, 'RandomCrop: size'));
-    const { padding = null, padIfNeeded = false } = checked;
-    this.#padding = padding === null ? null : checkPadding(padding, 'RandomCrop');
-    this.#padIfNeeded = checkBoolean(padIfNeeded, 'RandomCrop: padIfNeeded');
-    this.#fill = checkFill(checked.fill, 'RandomCrop');
-    this.#paddingMode = checkPaddingMode(checked.paddingMode, 'RandomCrop');
+    const rules = {
+      size,
+      padding: orElse(null, nullOr(padding)),
+      padIfNeeded: orElse(false, boolean),
+      fill,
+      paddingMode,
+    };
+    const checked = readOptions(options, rules, 'RandomCrop');
+    this.size = bothSides(checked.size);
+    this.#padding = checked.padding;
+    this.#padIfNeeded = checked.padIfNeeded;
+    this.#fill = checked.fill;
+    this.#paddingMode = checked.paddingMode;
   }
 
   /** Where to cut an image of a size. @throws ERR_SENET_IMAGE_SIZE if it is smaller than the crop */
@@ -202,8 +227,7 @@ export class RandomHorizontalFlip implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options?: RandomHorizontalFlipOptions) {
-    const { p = 0.5 } = checkOptions(options, ['p'], 'RandomHorizontalFlip');
-    this.p = checkNumber(p, 'RandomHorizontalFlip: p', 0, 1);
+    this.p = readOptions(options, { p: probability }, 'RandomHorizontalFlip').p;
   }
 
   forward(images: Tensor, randoms: readonly Random[]): Tensor {
@@ -239,12 +263,17 @@ export class RandomResizedCrop implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: RandomResizedCropOptions) {
-    const checked = checkOptions(options, ['size', 'scale', 'ratio', 'interpolation'], 'RandomResizedCrop');
-    const { scale = [0.08, 1], ratio = [3 / 4, 4 / 3] } = checked;
-    this.size = bothSides(checkSize(checked.size, 'RandomResizedCrop: size'));
-    this.scale = checkRange(scale, 'RandomResizedCrop: scale', 0, 1);
-    this.ratio = checkRange(ratio, 'RandomResizedCrop: ratio', 1e-3, 1e3);
-    this.interpolation = checkInterpolation(checked.interpolation, 'RandomResizedCrop');
+    const rules = {
+      size,
+      scale: orElse([0.08, 1], range(0, 1)),
+      ratio: orElse([3 / 4, 4 / 3], range(1e-3, 1e3)),
+      interpolation,
+    };
+    const checked = readOptions(options, rules, 'RandomResizedCrop');
+    this.size = bothSides(checked.size);
+    this.scale = checked.scale;
+    this.ratio = checked.ratio;
+    this.interpolation = checked.interpolation;
   }
 
   /** What to cut out of an image of a size: up to ten tries, then the largest centre of an allowed shape. */
@@ -329,40 +358,4 @@ function pad(
   mode: PaddingMode,
 ): Tensor {
   return images.pad([left, right, top, bottom], mode === 'edge' ? 'replicate' : mode, fill);
-}
-
-function checkInterpolation(value: unknown, where: string): Interpolation {
-  if (value === undefined) return 'bilinear';
-  if (value === 'bilinear' || value === 'bicubic') return value;
-  throw makeError(
-    'ERR_SENET_ARG_RANGE',
-    `${where}: interpolation: expected bilinear or bicubic, got ${describe(value)}`,
-  );
-}
-
-function checkPaddingMode(value: unknown, where: string): PaddingMode {
-  if (value === undefined) return 'constant';
-  if (value === 'constant' || value === 'edge' || value === 'reflect') return value;
-  throw makeError(
-    'ERR_SENET_ARG_RANGE',
-    `${where}: paddingMode: expected constant, edge or reflect, got ${describe(value)}`,
-  );
-}
-
-function checkFill(value: unknown, where: string): number {
-  return value === undefined ? 0 : checkNumber(value, `${where}: fill`, -3.4e38, 3.4e38);
-}
-
-function checkPadding(value: unknown, where: string): readonly [number, number, number, number] {
-  const sides = typeof value === 'number' ? [value] : value;
-  if (!Array.isArray(sides) || ![1, 2, 4].includes(sides.length)) {
-    throw makeError(
-      'ERR_SENET_ARG_TYPE',
-      `${where}: padding: expected a number, [x, y] or [left, top, right, bottom], got ${describe(value)}`,
-    );
-  }
-  const [left, top, right, bottom] = sides.map((side) => checkInteger(side, `${where}: padding`, 0, 16_384));
-  const first = left as number;
-  const second = top ?? first;
-  return [first, second, right ?? first, bottom ?? second];
 }

@@ -2,7 +2,8 @@
 import { stat } from 'node:fs/promises';
 
 import { makeError } from '../errors';
-import { checkBoolean, checkOptions, checkString, describe } from '../tensor/options';
+import { describe } from '../tensor/options';
+import { boolean, optional, orElse, readOptions, string, unchecked } from '../tensor/rules';
 import { PixelDataset } from './dataset';
 import { findIdxFiles, readIdxDataset, type IdxFiles } from './idx';
 
@@ -27,10 +28,12 @@ export class IdxDataset extends PixelDataset {
     source: string | { images: string; labels: string },
     options?: IdxDatasetOptions,
   ): Promise<IdxDataset> {
-    const given = checkOptions(options, ['train', 'set', 'classes'], 'IdxDataset.open');
-    const { train = true, set, classes } = given;
-    checkBoolean(train, 'IdxDataset.open: train');
-    if (set !== undefined) checkString(set, 'IdxDataset.open: set');
+    const rules = {
+      train: orElse(true, boolean),
+      set: optional(string),
+      classes: unchecked<readonly string[]>(), // by the data set
+    };
+    const { train, set, classes } = readOptions(options, rules, 'IdxDataset.open');
     const files = await filesOf(source, train, set);
     const { images, labels, count, height, width } = await readIdxDataset(files.images, files.labels);
     if (count === 0) throw makeError('ERR_SENET_DATASET', `${files.images}: holds no images`);

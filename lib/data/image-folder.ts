@@ -8,7 +8,8 @@ import path from 'node:path';
 import { printable } from '../checkpoint/problems';
 import { makeError } from '../errors';
 import { abortError } from '../tensor/abort';
-import { checkBoolean, checkInteger, checkOptions, checkString, describe } from '../tensor/options';
+import { checkInteger, checkString, describe } from '../tensor/options';
+import { boolean, oneOf, optional, orElse, readOptions, type Rule } from '../tensor/rules';
 import { openImage } from '../vision/decode';
 import { toPixels } from '../vision/preprocessing';
 import type { Dataset, GetOptions, Sample } from './dataset';
@@ -43,7 +44,23 @@ const EXTENSIONS = [
   ...['.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp'],
   ...['.avif', '.gif', '.pbm'],
 ];
+
 const SPLITS = ['train', 'validation', 'test', 'none'] as const;
+
+const names: Rule<readonly string[]> = (value, what) => {
+  if (Array.isArray(value) && value.length > 0 && value.every((name) => typeof name === 'string')) {
+    if (new Set(value).size === value.length) return [...value];
+    throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected each name once`);
+  }
+  throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an array of strings, got ${describe(value)}`);
+};
+
+const OPEN_RULES = {
+  extensions: orElse(EXTENSIONS, names),
+  classes: optional(names),
+  allowEmpty: orElse(false, boolean),
+  split: optional(oneOf(SPLITS)),
+};
 
 /**
  * Pictures in a folder for each class, at any depth: `root/cat/1.jpg`, `root/dog/summer/2.png`.
@@ -85,21 +102,17 @@ export class ImageFolder implements Dataset {
    */
   static async open(root: string, options?: ImageFolderOptions): Promise<ImageFolder> {
     checkString(root, 'ImageFolder.open: root');
-    const checked = checkOptions(
-      options,
-      ['extensions', 'classes', 'allowEmpty', 'split'],
-      'ImageFolder.open',
-    );
-    const extensions = checkNames(checked.extensions ?? EXTENSIONS, 'extensions').map((ending) => {
+    const checked = readOptions(options, OPEN_RULES, 'ImageFolder.open');
+    const { allowEmpty } = checked;
+    const extensions = checked.extensions.map((ending) => {
       const lower = ending.toLowerCase();
       return lower.startsWith('.') ? lower : `.${lower}`;
     });
-    const allowEmpty = checkBoolean(checked.allowEmpty ?? false, 'ImageFolder.open: allowEmpty');
     const place = await placeOf(root, checked.split, checked.classes !== undefined);
     const label = printable(place, 1000);
     const found = new Finder(extensions);
     const folders = await found.folders(place);
-    const classes = checked.classes === undefined ? folders : checkNames(checked.classes, 'classes');
+    const classes = checked.classes ?? folders;
     const fail = (problem: string): never => {
       throw makeError('ERR_SENET_DATASET', `${label}: ${problem}`);
     };
@@ -159,12 +172,6 @@ async function placeOf(
   split: ImageFolderOptions['split'],
   classesGiven: boolean,
 ): Promise<string> {
-  if (split !== undefined && !SPLITS.includes(split)) {
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      `ImageFolder.open: split: expected ${SPLITS.join(', ')}, got ${describe(split)}`,
-    );
-  }
   if (split === 'none' || (split === undefined && classesGiven)) return root;
   const label = printable(root, 1000);
   const splits = await findSplitFolders(root);
@@ -267,16 +274,4 @@ async function namesIn(folder: string): Promise<string[]> {
     }
     throw makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
   }
-}
-
-function checkNames(value: unknown, what: string): readonly string[] {
-  if (Array.isArray(value) && value.length > 0 && value.every((name) => typeof name === 'string')) {
-    const names = value;
-    if (new Set(names).size === names.length) return [...names];
-    throw makeError('ERR_SENET_ARG_RANGE', `ImageFolder.open: ${what}: expected each name once`);
-  }
-  throw makeError(
-    'ERR_SENET_ARG_TYPE',
-    `ImageFolder.open: ${what}: expected an array of strings, got ${describe(value)}`,
-  );
 }

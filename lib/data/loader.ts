@@ -10,7 +10,8 @@ import { isSenetError, makeError, type ErrorCode } from '../errors';
 import { tensor } from '../tensor/factories';
 import { abortError, onAbort, untilAborted } from '../tensor/abort';
 import { ops } from '../tensor/ops';
-import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
+import { boolean, fn, integer, nullOr, orElse, readOptions, signal, type Rule } from '../tensor/rules';
 import { adopt, currentScope, detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from '../vision/byte-budget';
@@ -80,12 +81,23 @@ export interface DataLoaderState {
   readonly samples: number | null;
 }
 
+type Collate<T, B> = (samples: T[], indices: number[]) => B | Promise<B>;
+
 export type DataSource<T> = Dataset<T> | readonly T[] | AsyncIterable<T>;
 
-const OPTIONS = [
-  ...['batchSize', 'shuffle', 'seed', 'dropLast', 'prefetch', 'transform', 'batchTransform', 'collate'],
-  ...['skipCorrupt', 'signal'],
-];
+/** What `options` of a DataLoader must be; `collate` makes what its batches are. */
+const rules = <T, B>() => ({
+  batchSize: orElse(1, integer(1)),
+  shuffle: orElse(false, boolean),
+  seed: orElse(0, integer(0)),
+  dropLast: orElse(false, boolean),
+  prefetch: orElse(2, integer(0, 64)),
+  skipCorrupt: orElse(false, boolean),
+  signal,
+  transform: orElse(null, nullOr(checkTransform)),
+  batchTransform: orElse(null, nullOr(checkTransform as Rule<unknown> as Rule<BatchTransform>)),
+  collate: orElse(null, nullOr(fn<Collate<T, B>>())),
+});
 /** Samples of a batch that are read at the same time: sharp has four threads by default. */
 const SAMPLES_AT_ONCE = 8;
 /** What makes a sample a corrupt one; anything else (no memory, no permission) is an error of the run. */
@@ -125,7 +137,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
   readonly #prefetch: number;
   readonly #transform: Transform | null;
   readonly #batchTransform: BatchTransform | null;
-  readonly #collate: ((samples: T[], indices: number[]) => B | Promise<B>) | null;
+  readonly #collate: Collate<T, B> | null;
   readonly #skipCorrupt: boolean;
   readonly #signal: AbortSignal | undefined;
   readonly #skipped = new Map<number, SkippedSample>();
@@ -144,38 +156,23 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
    *   than one batch with `dropLast`)
    */
   constructor(source: DataSource<T>, options?: DataLoaderOptions<T, B>) {
-    const checked = checkOptions(options, OPTIONS, 'DataLoader');
-    const {
-      batchSize = 1,
-      shuffle = false,
-      seed = 0,
-      dropLast = false,
-      prefetch = 2,
-      skipCorrupt = false,
-    } = checked;
-    this.#batchSize = checkInteger(batchSize, 'DataLoader: batchSize', 1);
-    this.#shuffle = checkBoolean(shuffle, 'DataLoader: shuffle');
-    this.#seed = checkInteger(seed, 'DataLoader: seed', 0);
-    this.#dropLast = checkBoolean(dropLast, 'DataLoader: dropLast');
-    this.#prefetch = checkInteger(prefetch, 'DataLoader: prefetch', 0, 64);
-    this.#skipCorrupt = checkBoolean(skipCorrupt, 'DataLoader: skipCorrupt');
-    this.#signal = checkSignal(checked.signal, 'DataLoader: signal');
-    const { transform = null, batchTransform = null, collate = null } = checked;
-    this.#transform = transform === null ? null : checkTransform(transform, 'DataLoader: transform');
-    if (batchTransform !== null) checkTransform(batchTransform, 'DataLoader: batchTransform');
-    this.#batchTransform = batchTransform;
-    if (collate !== null && typeof collate !== 'function') {
-      throw makeError(
-        'ERR_SENET_ARG_TYPE',
-        `DataLoader: collate: expected a function, got ${describe(collate)}`,
-      );
-    }
+    const checked = readOptions(options, rules<T, B>(), 'DataLoader');
+    const { collate, batchTransform } = checked;
     if (collate !== null && batchTransform !== null) {
       throw makeError(
         'ERR_SENET_ARG_TYPE',
         'DataLoader: batchTransform takes batches that collate does not make',
       );
     }
+    this.#batchSize = checked.batchSize;
+    this.#shuffle = checked.shuffle;
+    this.#seed = checked.seed;
+    this.#dropLast = checked.dropLast;
+    this.#prefetch = checked.prefetch;
+    this.#skipCorrupt = checked.skipCorrupt;
+    this.#signal = checked.signal;
+    this.#transform = checked.transform;
+    this.#batchTransform = batchTransform;
     this.#collate = collate;
     this.#dataset = toDataset(source);
     this.#stream = this.#dataset === null ? (source as AsyncIterable<T>) : null;

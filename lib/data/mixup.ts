@@ -1,12 +1,12 @@
 /** `Mixup` of batches, as torchvision's `v2.MixUp` (Zhang and others, https://arxiv.org/abs/1710.09412). */
 import { makeError } from '../errors';
 import { ops } from '../tensor/ops';
-import { checkInteger, checkOptions } from '../tensor/options';
+import { integer, number, orElse, readOptions } from '../tensor/rules';
 import { tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 import type { Batch, BatchTransform } from './loader';
 import type { Random } from './random';
-import { checkNumber, run, type TransformOptions } from './transforms';
+import { run, type TransformOptions } from './transforms';
 
 export interface MixupOptions {
   /** Parameter of the Beta distribution that the share comes from, above 0. Default 1: uniform. */
@@ -22,9 +22,10 @@ export class Mixup implements BatchTransform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: MixupOptions) {
-    const { alpha = 1, numClasses } = checkOptions(options, ['alpha', 'numClasses'], 'Mixup');
-    this.alpha = checkNumber(alpha, 'Mixup: alpha', Number.MIN_VALUE, 1e6);
-    this.numClasses = checkInteger(numClasses, 'Mixup: numClasses', 1);
+    const rules = { alpha: orElse(1, number(Number.MIN_VALUE, 1e6)), numClasses: integer(1) };
+    const { alpha, numClasses } = readOptions(options, rules, 'Mixup');
+    this.alpha = alpha;
+    this.numClasses = numClasses;
   }
 
   /** Share of an image in its mixture. */

@@ -1,13 +1,14 @@
 /** `RandomErasing`, as torchvision's (Zhong and others, https://arxiv.org/abs/1708.04896). */
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
-import { checkOptions, describe } from '../tensor/options';
+import { describe } from '../tensor/options';
+import { orElse, readOptions, type Rule } from '../tensor/rules';
 import { tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 import { roundHalfToEven } from '../vision/preprocessing';
 import type { Box } from './geometry';
 import type { Random } from './random';
-import { checkNumber, checkRandoms, checkRange, sizesOf, type Transform } from './transforms';
+import { checkRandoms, probability, range, sizesOf, type Transform } from './transforms';
 
 export interface RandomErasingOptions {
   /** Probability. Default 0.5. */
@@ -20,6 +21,16 @@ export interface RandomErasingOptions {
   value?: number | readonly number[] | 'random';
 }
 
+const filling: Rule<readonly number[] | 'random'> = (value, what) => {
+  const values: unknown = typeof value === 'number' ? [value] : value;
+  const valid = Array.isArray(values) && values.length > 0 && values.every((one) => Number.isFinite(one));
+  if (valid || values === 'random') return values as readonly number[] | 'random';
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `${what}: expected a number, one for each channel or 'random', got ${describe(value)}`,
+  );
+};
+
 /** Fills a random rectangle. Put it after Normalize, where 0 is the mean. */
 export class RandomErasing implements Transform {
   readonly p: number;
@@ -29,20 +40,17 @@ export class RandomErasing implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options?: RandomErasingOptions) {
-    const checked = checkOptions(options, ['p', 'scale', 'ratio', 'value'], 'RandomErasing');
-    const { p = 0.5, scale = [0.02, 0.33], ratio = [0.3, 3.3], value = 0 } = checked;
-    this.p = checkNumber(p, 'RandomErasing: p', 0, 1);
-    this.scale = checkRange(scale, 'RandomErasing: scale', 0, 1);
-    this.ratio = checkRange(ratio, 'RandomErasing: ratio', 1e-3, 1e3);
-    const values = typeof value === 'number' ? [value] : value;
-    const valid = Array.isArray(values) && values.length > 0 && values.every((one) => Number.isFinite(one));
-    if (!valid && values !== 'random') {
-      throw makeError(
-        'ERR_SENET_ARG_TYPE',
-        `RandomErasing: value: expected a number, one for each channel or 'random', got ${describe(value)}`,
-      );
-    }
-    this.value = values as readonly number[] | 'random';
+    const rules = {
+      p: probability,
+      scale: orElse([0.02, 0.33], range(0, 1)),
+      ratio: orElse([0.3, 3.3], range(1e-3, 1e3)),
+      value: orElse(0, filling),
+    };
+    const { p, scale, ratio, value } = readOptions(options, rules, 'RandomErasing');
+    this.p = p;
+    this.scale = scale;
+    this.ratio = ratio;
+    this.value = value;
   }
 
   /** What to erase of an image of a size; null if it is left as it is. */

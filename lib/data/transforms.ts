@@ -7,7 +7,8 @@
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
 import { ops } from '../tensor/ops';
-import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { checkInteger, checkNumber, describe } from '../tensor/options';
+import { number, oneOf, orElse, readOptions, type Rule } from '../tensor/rules';
 import type { Tensor } from '../tensor/tensor';
 import { toGrey as toPillowGrey } from '../vision/preprocessing';
 import { Turns } from '../vision/turns';
@@ -82,9 +83,9 @@ export class Normalize implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: NormalizeOptions) {
-    const { mean, std } = checkOptions(options, ['mean', 'std'], 'Normalize');
-    this.mean = checkNumbers(mean, 'Normalize: mean');
-    this.std = checkNumbers(std, 'Normalize: std');
+    const { mean, std } = readOptions(options, { mean: numbers, std: numbers }, 'Normalize');
+    this.mean = mean;
+    this.std = std;
     if (this.std.includes(0)) throw makeError('ERR_SENET_ARG_RANGE', 'Normalize: std: expected no zero');
     if (this.mean.length !== this.std.length) {
       throw makeError(
@@ -138,20 +139,11 @@ export class Grayscale implements Transform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options?: GrayscaleOptions) {
-    const known = ['outputChannels', 'formula'];
-    const { outputChannels = 1, formula = 'tensor' } = checkOptions(options, known, 'Grayscale');
-    if (outputChannels !== 1 && outputChannels !== 3) {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `Grayscale: outputChannels: expected 1 or 3, got ${describe(outputChannels)}`,
-      );
-    }
-    if (formula !== 'tensor' && formula !== 'pillow') {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `Grayscale: formula: expected 'tensor' or 'pillow', got ${describe(formula)}`,
-      );
-    }
+    const rules = {
+      outputChannels: orElse(1, oneOf([1, 3])),
+      formula: orElse('tensor', oneOf(['tensor', 'pillow'])),
+    };
+    const { outputChannels, formula } = readOptions(options, rules, 'Grayscale');
     this.outputChannels = outputChannels;
     this.formula = formula;
   }
@@ -250,37 +242,26 @@ export function checkTransform(value: unknown, where: string): Transform {
   );
 }
 
-/** A finite number within [minimum, maximum]. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
-export function checkNumber(value: unknown, what: string, minimum: number, maximum: number): number {
-  if (typeof value !== 'number') {
-    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a number, got ${describe(value)}`);
-  }
-  if (!(value >= minimum && value <= maximum)) {
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      `${what}: expected a number from ${minimum} to ${maximum}, got ${value}`,
-    );
-  }
-  return value;
-}
-
 /** Two numbers in order. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
-export function checkRange(value: unknown, what: string, minimum: number, maximum: number): [number, number] {
-  if (!Array.isArray(value) || value.length !== 2) {
-    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected [low, high], got ${describe(value)}`);
-  }
-  const low = checkNumber(value[0], what, minimum, maximum);
-  return [low, checkNumber(value[1], what, low, maximum)];
+export function range(minimum: number, maximum: number): Rule<[number, number]> {
+  return (value, what) => {
+    if (!Array.isArray(value) || value.length !== 2) {
+      throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected [low, high], got ${describe(value)}`);
+    }
+    const low = checkNumber(value[0], what, minimum, maximum);
+    return [low, checkNumber(value[1], what, low, maximum)];
+  };
 }
 
-function checkNumbers(value: unknown, what: string): readonly number[] {
+/** @throws ERR_SENET_ARG_TYPE */
+const numbers: Rule<readonly number[]> = (value, what) => {
   const valid = Array.isArray(value) && value.length > 0 && value.every((number) => Number.isFinite(number));
   if (valid) return [...(value as number[])];
   throw makeError(
     'ERR_SENET_ARG_TYPE',
     `${what}: expected an array of finite numbers, got ${describe(value)}`,
   );
-}
+};
 
 export type Size = number | readonly [height: number, width: number];
 
@@ -288,7 +269,7 @@ export type Size = number | readonly [height: number, width: number];
 const MAX_SIDE = 16_384;
 
 /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
-export function checkSize(value: unknown, what: string): Size {
+export const size: Rule<Size> = (value, what) => {
   if (typeof value === 'number') return checkInteger(value, what, 1, MAX_SIDE);
   if (!Array.isArray(value) || value.length !== 2) {
     throw makeError(
@@ -297,7 +278,10 @@ export function checkSize(value: unknown, what: string): Size {
     );
   }
   return [checkInteger(value[0], what, 1, MAX_SIDE), checkInteger(value[1], what, 1, MAX_SIDE)];
-}
+};
+
+/** A probability, 1 / 2 where it is left out. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
+export const probability: Rule<number> = orElse(0.5, number(0, 1));
 
 /** One number means a square. */
 export function bothSides(size: Size): [height: number, width: number] {

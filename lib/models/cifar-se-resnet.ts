@@ -4,7 +4,8 @@
 import { makeError } from '../errors';
 import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, ReLU } from '../nn/layers';
-import { createNativeModule, defineChildProperties, NativeModule, registerModuleClass } from '../nn/module';
+import { createNativeModule, defineChildProperties, NativeModule } from '../nn/native-module';
+import { registerModuleClass } from '../nn/native-part';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
 import { CifarSEBasicBlock } from './residual-blocks';

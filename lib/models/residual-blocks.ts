@@ -5,13 +5,9 @@
  */
 import { makeError } from '../errors';
 import type { BatchNorm2d, Conv2d, ReLU } from '../nn/layers';
-import {
-  createNativeModule,
-  defineChildProperties,
-  Module,
-  NativeModule,
-  registerModuleClass,
-} from '../nn/module';
+import { Module } from '../nn/module';
+import { createNativeModule, defineChildProperties, NativeModule } from '../nn/native-module';
+import { registerModuleClass } from '../nn/native-part';
 import type { SELayer } from '../nn/se-layer';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 

@@ -3,13 +3,9 @@
  */
 import { makeError } from '../errors';
 import type { AdaptiveAvgPool2d, Dropout, Linear } from '../nn/layers';
-import {
-  createNativeModule,
-  defineChildProperties,
-  NativeModule,
-  registerModuleClass,
-  type Module,
-} from '../nn/module';
+import type { Module } from '../nn/module';
+import { createNativeModule, defineChildProperties, NativeModule } from '../nn/native-module';
+import { registerModuleClass } from '../nn/native-part';
 import { checkBoolean, checkOptions, describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
 import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';

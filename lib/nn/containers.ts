@@ -2,14 +2,10 @@
 import { makeError } from '../errors';
 import { describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
-import {
-  createNativeModule,
-  declareNativeForward,
-  Module,
-  NativeModule,
-  registerModuleClass,
-  type AsyncForwardOptions,
-} from './module';
+import type { AsyncForwardOptions } from './forward-call';
+import { Module } from './module';
+import { createNativeModule, NativeModule } from './native-module';
+import { declareNativeForward, registerModuleClass } from './native-part';
 
 function checkModules(modules: readonly unknown[], where: string): asserts modules is Module<unknown>[] {
   modules.forEach((module, index) => {

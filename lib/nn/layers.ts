@@ -3,12 +3,32 @@
  * run natively (`native/nn/layers.h`).
  */
 import { makeError } from '../errors';
-import { checkBoolean, checkInteger, checkOptions, describe } from '../tensor/options';
+import { checkInteger, checkNumber, describe } from '../tensor/options';
+import { boolean, integer, nullOr, number, orElse, readOptions, type Rule } from '../tensor/rules';
 import type { Tensor } from '../tensor/tensor';
-import { createNativeModule, Module, NativeModule, registerModuleClass } from './module';
+import { Module } from './module';
+import { createNativeModule, NativeModule } from './native-module';
+import { registerModuleClass } from './native-part';
 
 /** One number for height and width, or [height, width]. */
 export type Size2 = number | readonly [number, number];
+
+/** Both sides of a `Size2`. */
+function size(minimum: number): Rule<[number, number]> {
+  return (given, what) => {
+    if (!Array.isArray(given)) {
+      const both = checkInteger(given, what, minimum);
+      return [both, both];
+    }
+    if (given.length !== 2) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${what}: expected a number or [height, width], got ${describe(given)}`,
+      );
+    }
+    return [checkInteger(given[0], `${what}[0]`, minimum), checkInteger(given[1], `${what}[1]`, minimum)];
+  };
+}
 
 export interface Conv2dOptions {
   /** Default 1. */
@@ -23,28 +43,24 @@ export interface Conv2dOptions {
   bias?: boolean;
 }
 
+const CONV2D = {
+  stride: orElse(1, size(1)),
+  padding: orElse(0, size(0)),
+  dilation: orElse(1, size(1)),
+  groups: orElse(1, integer(1)),
+  bias: orElse(true, boolean),
+};
+
 /** Convolution of N x inChannels x H x W, `torch.nn.Conv2d`. */
 export class Conv2d extends NativeModule {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_OUT_OF_MEMORY */
   constructor(inChannels: number, outChannels: number, kernelSize: Size2, options?: Conv2dOptions) {
-    const known = ['stride', 'padding', 'dilation', 'groups', 'bias'];
-    const {
-      stride = 1,
-      padding = 0,
-      dilation = 1,
-      groups = 1,
-      bias = true,
-    } = checkOptions(options, known, 'Conv2d');
     super(
       createNativeModule('Conv2d', {
         inChannels: checkInteger(inChannels, 'Conv2d: inChannels', 1),
         outChannels: checkInteger(outChannels, 'Conv2d: outChannels', 1),
-        kernelSize: checkSize(kernelSize, 'Conv2d: kernelSize', 1),
-        stride: checkSize(stride, 'Conv2d: stride', 1),
-        padding: checkSize(padding, 'Conv2d: padding', 0),
-        dilation: checkSize(dilation, 'Conv2d: dilation', 1),
-        groups: checkInteger(groups, 'Conv2d: groups', 1),
-        bias: checkBoolean(bias, 'Conv2d: bias'),
+        kernelSize: size(1)(kernelSize, 'Conv2d: kernelSize'),
+        ...readOptions(options, CONV2D, 'Conv2d'),
       }),
     );
   }
@@ -72,16 +88,18 @@ export interface BatchNorm2dOptions {
   momentum?: number | null;
 }
 
+const BATCH_NORM = { eps: orElse(1e-5, number(0, 1e6)), momentum: orElse(0.1, nullOr(number(0, 1))) };
+
 /** Batch normalisation over N, H and W with affine parameters and running statistics, `torch.nn.BatchNorm2d`. */
 export class BatchNorm2d extends NativeModule {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(numFeatures: number, options?: BatchNorm2dOptions) {
-    const { eps = 1e-5, momentum = 0.1 } = checkOptions(options, ['eps', 'momentum'], 'BatchNorm2d');
+    const { eps, momentum } = readOptions(options, BATCH_NORM, 'BatchNorm2d');
     super(
       createNativeModule('BatchNorm2d', {
         features: checkInteger(numFeatures, 'BatchNorm2d: numFeatures', 1),
-        eps: checkNumber(eps, 'BatchNorm2d: eps', 0, 1e6),
-        momentum: momentum === null ? -1 : checkNumber(momentum, 'BatchNorm2d: momentum', 0, 1),
+        eps,
+        momentum: momentum ?? -1,
       }),
     );
   }
@@ -111,12 +129,11 @@ export class Linear extends NativeModule {
    * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_OUT_OF_MEMORY
    */
   constructor(inFeatures: number, outFeatures: number, options?: { bias?: boolean }) {
-    const { bias = true } = checkOptions(options, ['bias'], 'Linear');
     super(
       createNativeModule('Linear', {
         inFeatures: checkInteger(inFeatures, 'Linear: inFeatures', 1),
         outFeatures: checkInteger(outFeatures, 'Linear: outFeatures', 1),
-        bias: checkBoolean(bias, 'Linear: bias'),
+        ...readOptions(options, { bias: orElse(true, boolean) }, 'Linear'),
       }),
     );
   }
@@ -144,8 +161,8 @@ export class ReLU extends NativeModule {
    * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION
    */
   constructor(options?: { inplace?: boolean }) {
-    const { inplace = false } = checkOptions(options, ['inplace'], 'ReLU');
-    super(createNativeModule('ReLU', { inPlace: checkBoolean(inplace, 'ReLU: inplace') }));
+    const { inplace } = readOptions(options, { inplace: orElse(false, boolean) }, 'ReLU');
+    super(createNativeModule('ReLU', { inPlace: inplace }));
   }
 }
 registerModuleClass('ReLU', ReLU);
@@ -178,13 +195,12 @@ function poolOptions(
   kernelSize: number,
   options: PoolOptions | undefined,
 ): { kernelSize: number; stride: number; padding: number } {
-  const { stride = kernelSize, padding = 0 } = checkOptions(options, ['stride', 'padding'], where);
   checkInteger(kernelSize, `${where}: kernelSize`, 1);
-  return {
-    kernelSize,
-    stride: checkInteger(stride, `${where}: stride`, 1),
-    padding: checkInteger(padding, `${where}: padding`, 0, Math.floor(kernelSize / 2)),
+  const rules = {
+    stride: orElse(kernelSize, integer(1)),
+    padding: orElse(0, integer(0, Math.floor(kernelSize / 2))),
   };
+  return { kernelSize, ...readOptions(options, rules, where) };
 }
 
 /** The largest of each window of kernelSize x kernelSize, `torch.nn.MaxPool2d` in floor mode. */
@@ -210,7 +226,7 @@ export class AdaptiveAvgPool2d extends NativeModule {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
   constructor(outputSize: Size2) {
     const where = 'AdaptiveAvgPool2d: outputSize';
-    super(createNativeModule('AdaptiveAvgPool2d', { outputSize: checkSize(outputSize, where, 1) }));
+    super(createNativeModule('AdaptiveAvgPool2d', { outputSize: size(1)(outputSize, where) }));
   }
 }
 registerModuleClass('AdaptiveAvgPool2d', AdaptiveAvgPool2d);
@@ -244,29 +260,3 @@ export class Flatten extends NativeModule {
   }
 }
 registerModuleClass('Flatten', Flatten);
-
-function checkSize(size: unknown, where: string, minimum: number): [number, number] {
-  if (Array.isArray(size)) {
-    if (size.length !== 2) {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `${where}: expected a number or [height, width], got ${describe(size)}`,
-      );
-    }
-    return [checkInteger(size[0], `${where}[0]`, minimum), checkInteger(size[1], `${where}[1]`, minimum)];
-  }
-  const both = checkInteger(size, where, minimum);
-  return [both, both];
-}
-
-function checkNumber(value: unknown, where: string, minimum: number, maximum: number): number {
-  if (typeof value !== 'number')
-    throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a number, got ${describe(value)}`);
-  if (!(value >= minimum && value <= maximum)) {
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      `${where}: expected a number from ${minimum} to ${maximum}, got ${value}`,
-    );
-  }
-  return value;
-}

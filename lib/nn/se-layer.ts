@@ -2,7 +2,8 @@
 import { checkInteger } from '../tensor/options';
 import type { Sequential } from './containers';
 import type { AdaptiveAvgPool2d } from './layers';
-import { createNativeModule, defineChildProperties, NativeModule, registerModuleClass } from './module';
+import { createNativeModule, defineChildProperties, NativeModule } from './native-module';
+import { registerModuleClass } from './native-part';
 
 /**
  * Recalibrates the channels of an N x C x H x W tensor: average over H and W, two linear layers without bias

@@ -2,7 +2,6 @@
  * `module.summary()`: the table of a module's layers. One forward on zeros, in evaluation mode and without a graph,
  * tells the shapes; the counting of multiply-adds is torchinfo's. Native forwards note their inner calls themselves.
  */
-import { AsyncLocalStorage } from 'node:async_hooks';
 import { inspect } from 'node:util';
 
 import { makeError } from '../errors';
@@ -10,7 +9,9 @@ import { zeros } from '../tensor/factories';
 import { checkInteger, checkOptions, checkShape, describe } from '../tensor/options';
 import { noGrad, tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
-import type { Module } from './module';
+import { nodeOf } from './module-tree';
+import type { AnyModule } from './native-part';
+import { Recorder } from './recorder';
 
 export interface SummaryOptions {
   /** How deep the printed table goes; the rows are always all there. Default 3. */
@@ -36,33 +37,11 @@ export interface SummaryRow {
   readonly multiplyAdds: number;
 }
 
-/** Collects the calls of one summary. */
-export class Recorder {
-  readonly #calls = new Map<Module<unknown>, { shapes: readonly (readonly number[])[]; all: number[][] }>();
-
-  /** A call of `module` gave tensors of these shapes. */
-  note(module: Module<unknown>, shapes: readonly (readonly number[])[]): void {
-    const known = this.#calls.get(module) ?? { shapes: [], all: [] };
-    this.#calls.set(module, {
-      shapes,
-      all: [...known.all, ...shapes.slice(0, 1).map((shape) => [...shape])],
-    });
-  }
-
-  /** The last output of a module, and the first tensor's shape of each of its calls. */
-  callsOf(module: Module<unknown>): {
-    shapes: readonly (readonly number[])[];
-    all: readonly (readonly number[])[];
-  } {
-    return this.#calls.get(module) ?? { shapes: [], all: [] };
-  }
-}
-
-const recorders = new AsyncLocalStorage<Recorder>();
-
-/** The recorder of the summary inside which this code runs. */
-export function currentRecorder(): Recorder | undefined {
-  return recorders.getStore();
+/** What a summary asks of a module. */
+interface Summarised extends AnyModule {
+  parameters(): Tensor[];
+  namedParameters(): [string, Tensor][];
+  namedModules(): [string, Summarised][];
 }
 
 /** What `module.summary()` gives. `console.log` and `String` print it as a table. */
@@ -143,8 +122,7 @@ export class ModelSummary {
 
 /** @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_SHAPE, and what the module's forward rejects with */
 export async function summarise(
-  module: Module<unknown>,
-  typeOf: (module: Module<unknown>) => string,
+  module: Summarised,
   inputShape: unknown,
   options: SummaryOptions | undefined,
 ): Promise<ModelSummary> {
@@ -157,7 +135,7 @@ export async function summarise(
     const inputs = shapes.map((shape) =>
       zeros(shape, like === undefined ? {} : { dtype: like.dtype, device: like.device }),
     );
-    await noGrad(() => recorders.run(recorder, () => module.forward(...inputs)));
+    await noGrad(() => recorder.run(() => module.forward(...inputs)));
   });
   const rows = module.namedModules().map(([path, one]): SummaryRow => {
     const { shapes: outputShapes, all } = recorder.callsOf(one);
@@ -165,7 +143,7 @@ export async function summarise(
       .namedParameters()
       .filter(([name]) => !name.includes('.'))
       .map(([, tensor]) => tensor);
-    const type = typeOf(one);
+    const { type } = nodeOf(one);
     return {
       path,
       type,

@@ -3,7 +3,8 @@ import type { TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { runJob } from '../tensor/jobs';
-import { checkBoolean, checkNumber, checkOptions, describe } from '../tensor/options';
+import { checkNumber, describe } from '../tensor/options';
+import { boolean, number, orElse, readOptions, type Rule } from '../tensor/rules';
 import { currentScope } from '../tensor/scope';
 import { handleOf, Tensor, wrapTensor } from '../tensor/tensor';
 
@@ -13,6 +14,13 @@ export interface ClipGradNormOptions {
   /** Reject if the norm is NaN or infinite, instead of scaling the gradients by it. Default false. */
   errorIfNonfinite?: boolean;
 }
+
+const orInfinity =
+  (rule: Rule<number>): Rule<number> =>
+  (value, what) =>
+    value === Infinity || value === -Infinity ? value : rule(value, what);
+
+const RULES = { normType: orElse(2, orInfinity(number())), errorIfNonfinite: orElse(false, boolean) };
 
 /**
  * Scales the gradients of `parameters` so that their norm, taken over all of them together, is at most `maxNorm`; as one
@@ -28,14 +36,8 @@ export async function clipGradNorm_(
   options?: ClipGradNormOptions,
 ): Promise<Tensor> {
   const where = 'clipGradNorm_';
-  const { normType = 2, errorIfNonfinite = false } = checkOptions(
-    options,
-    ['normType', 'errorIfNonfinite'],
-    where,
-  );
+  const { normType, errorIfNonfinite } = readOptions(options, RULES, where);
   if (maxNorm !== Infinity) checkNumber(maxNorm, `${where}: maxNorm`, 0);
-  if (Math.abs(normType) !== Infinity) checkNumber(normType, `${where}: normType`);
-  checkBoolean(errorIfNonfinite, `${where}: errorIfNonfinite`);
   const handles = toHandles(parameters, where);
   const scope = currentScope();
   const norm = await runJob(() => binding.clipGradients(handles, maxNorm, normType, errorIfNonfinite));

@@ -10,7 +10,8 @@ import { makeError } from '../errors';
 import { binding } from '../native';
 import { Module } from '../nn/module';
 import { runJob } from '../tensor/jobs';
-import { checkNumber, checkOptions, describe } from '../tensor/options';
+import { describe } from '../tensor/options';
+import { number, orElse, readOptions } from '../tensor/rules';
 import { callOperator, handleOf, wrapUntracked, type Tensor } from '../tensor/tensor';
 
 export interface ExponentialMovingAverageOptions {
@@ -41,8 +42,7 @@ export class ExponentialMovingAverage {
     const where = 'ExponentialMovingAverage';
     if (!Module.isModule(module))
       throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a Module, got ${describe(module)}`);
-    const { decay = 0.999 } = checkOptions(options, ['decay'], where);
-    this.decay = checkNumber(decay, `${where}: decay`, 0, 1);
+    this.decay = readOptions(options, { decay: orElse(0.999, number(0, 1)) }, where).decay;
     this.#module = module;
     const state = module.stateDict();
     this.#averages = new Map([...state].map(([name, tensor]) => [name, copyOf(tensor)]));

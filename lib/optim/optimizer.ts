@@ -10,7 +10,8 @@ import type { OptimizerHandle, TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { runJob } from '../tensor/jobs';
-import { checkBoolean, checkNumber, checkOptions, describe } from '../tensor/options';
+import { checkNumber, checkOptions, describe } from '../tensor/options';
+import { boolean, number, orElse, readOptions, type Rule } from '../tensor/rules';
 import { callOperator, handleOf, Tensor, wrapUntracked } from '../tensor/tensor';
 import { dictionary, list } from './state';
 
@@ -61,54 +62,44 @@ export interface OptimizerState {
   param_groups: Record<string, unknown>[];
 }
 
-/** An option of an optimiser: its default, and checks that throw. */
+/** An option of an optimiser. */
 export interface OptionRule {
-  readonly value: OptionValue;
-  /** What a caller may give. */
-  check(value: unknown, what: string): void;
+  /** What a caller may give, and the default. */
+  readonly given: Rule<OptionValue>;
   /**
    * What a group may come to have, which PyTorch does not check: finite numbers of any size. OneCycleLR ends below a rate of
    * 0 where its last step goes beyond its last phase, and takes a beta or a momentum as far.
    */
-  checkReached(value: unknown, what: string): void;
+  readonly reached: Rule<OptionValue>;
 }
 
-function checkIsPair(value: unknown, what: string): asserts value is unknown[] {
-  if (!Array.isArray(value) || value.length !== 2)
-    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected two numbers, got ${describe(value)}`);
-}
+const pair =
+  (rule: Rule<number>): Rule<readonly [number, number]> =>
+  (value, what) => {
+    if (!Array.isArray(value) || value.length !== 2)
+      throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected two numbers, got ${describe(value)}`);
+    value.forEach((one, i) => rule(one, `${what}[${i}]`));
+    return value as unknown as readonly [number, number];
+  };
+
+const belowOne: Rule<number> = (value, what) => {
+  const beta = checkNumber(value, what, 0);
+  if (beta < 1) return beta;
+  throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected a number below 1, got ${beta}`);
+};
 
 export const atLeastZero = (value: number): OptionRule => ({
-  value,
-  check: (given, what) => checkNumber(given, what, 0),
-  checkReached: (given, what) => checkNumber(given, what),
+  given: orElse(value, number(0)),
+  reached: number(),
 });
 export const anyNumber = (value: number): OptionRule => ({
-  value,
-  check: (given, what) => checkNumber(given, what),
-  checkReached: (given, what) => checkNumber(given, what),
+  given: orElse(value, number()),
+  reached: number(),
 });
-export const flag = (value: boolean): OptionRule => ({
-  value,
-  check: (given, what) => checkBoolean(given, what),
-  checkReached: (given, what) => checkBoolean(given, what),
-});
+export const flag = (value: boolean): OptionRule => ({ given: orElse(value, boolean), reached: boolean });
 export const twoBetas = (value: readonly [number, number]): OptionRule => ({
-  value,
-  checkReached(given, what) {
-    checkIsPair(given, what);
-    for (const [i, beta] of given.entries()) checkNumber(beta, `${what}[${i}]`);
-  },
-  check(given, what) {
-    checkIsPair(given, what);
-    for (const [i, beta] of given.entries()) {
-      if (checkNumber(beta, `${what}[${i}]`, 0) >= 1)
-        throw makeError(
-          'ERR_SENET_ARG_RANGE',
-          `${what}[${i}]: expected a number below 1, got ${String(beta)}`,
-        );
-    }
-  },
+  given: orElse(value, pair(belowOne)),
+  reached: pair(number()),
 });
 
 /** What an optimiser is made of, besides its parameters. */
@@ -148,13 +139,10 @@ export abstract class Optimizer {
     options: object | undefined,
   ) {
     this.#kind = kind;
-    const given = checkOptions(options, Object.keys(kind.rules), kind.name) as Record<string, OptionValue>;
-    const entries = Object.entries(kind.rules).map(([name, rule]): [string, OptionValue] => {
-      const value = given[name] ?? rule.value;
-      rule.check(value, `${kind.name}: ${name}`);
-      return [name, value];
-    });
-    this.defaults = Object.freeze(Object.fromEntries(entries));
+    const rules = Object.entries(kind.rules).map(([name, { given }]) => [name, given] as const);
+    this.defaults = Object.freeze(
+      readOptions<object, Record<string, Rule<OptionValue>>>(options, Object.fromEntries(rules), kind.name),
+    );
     kind.checkTogether?.(this.defaults, kind.name);
     this.#native = binding.createOptimizer(kind.native);
     const groups = toGroups(params, kind.name);
@@ -209,7 +197,7 @@ export abstract class Optimizer {
       ...(names === undefined ? {} : { paramNames: Object.freeze(names) }),
     };
     for (const [name, rule] of Object.entries(this.#kind.rules))
-      rule.check(this.#option(added, name), `${where}: ${name}`);
+      rule.given(this.#option(added, name), `${where}: ${name}`);
     this.paramGroups.push(added);
   }
 
@@ -414,7 +402,7 @@ export abstract class Optimizer {
 
   #checkGroup(group: ParamGroup, where: string): void {
     for (const [name, rule] of Object.entries(this.#kind.rules))
-      rule.checkReached(this.#option(group, name), `${where}: ${name}`);
+      rule.reached(this.#option(group, name), `${where}: ${name}`);
   }
 }
 

@@ -6,7 +6,18 @@
  * State dicts have PyTorch's names (`last_epoch`, `_step_count`), so that Python continues what this library saved.
  */
 import { makeError } from '../errors';
-import { checkBoolean, checkInteger, checkNumber, checkOptions, describe } from '../tensor/options';
+import { checkInteger, checkNumber, describe } from '../tensor/options';
+import {
+  boolean,
+  integer,
+  number,
+  oneOf,
+  optional,
+  orElse,
+  readOptions,
+  required,
+  type Rule,
+} from '../tensor/rules';
 import { Tensor } from '../tensor/tensor';
 import { Optimizer, type ParamGroup } from './optimizer';
 import { dictionary, list } from './state';
@@ -125,10 +136,7 @@ function savedNumber(value: unknown, what: string): number {
   throw makeError('ERR_SENET_STATE_DICT', `${what}: expected a number, got ${describe(value)}`);
 }
 
-function required<T>(value: T | undefined, what: string): T {
-  if (value === undefined) throw makeError('ERR_SENET_ARG_MISSING', `${what} is required`);
-  return value;
-}
+const gamma = orElse(0.1, number(0));
 
 export interface StepLROptions {
   /** Steps between two changes, at least 1. */
@@ -145,9 +153,9 @@ export class StepLR extends LRScheduler {
   /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(optimizer: Optimizer, options: StepLROptions) {
     super(optimizer, 'StepLR');
-    const { stepSize, gamma = 0.1 } = checkOptions(options, ['stepSize', 'gamma'], 'StepLR');
-    this.#stepSize = checkInteger(required(stepSize, 'StepLR: stepSize'), 'StepLR: stepSize', 1);
-    this.#gamma = checkNumber(gamma, 'StepLR: gamma', 0);
+    const checked = readOptions(options, { stepSize: required(integer(1)), gamma }, 'StepLR');
+    this.#stepSize = checked.stepSize;
+    this.#gamma = checked.gamma;
     this.begin();
   }
 
@@ -171,6 +179,11 @@ export interface MultiStepLROptions {
   gamma?: number;
 }
 
+const steps: Rule<number[]> = (value, what) => {
+  if (Array.isArray(value)) return value.map((step, i) => checkInteger(step, `${what}[${i}]`, 0));
+  throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an array of steps, got ${describe(value)}`);
+};
+
 /** Multiplies the rates by `gamma` at each milestone. */
 export class MultiStepLR extends LRScheduler {
   /** Milestone -> how many times it was given. */
@@ -180,20 +193,12 @@ export class MultiStepLR extends LRScheduler {
   /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(optimizer: Optimizer, options: MultiStepLROptions) {
     super(optimizer, 'MultiStepLR');
-    const { milestones, gamma = 0.1 } = checkOptions(options, ['milestones', 'gamma'], 'MultiStepLR');
-    const given: unknown = required(milestones, 'MultiStepLR: milestones');
-    if (!Array.isArray(given)) {
-      throw makeError(
-        'ERR_SENET_ARG_TYPE',
-        `MultiStepLR: milestones: expected an array of steps, got ${describe(given)}`,
-      );
-    }
+    const checked = readOptions(options, { milestones: required(steps), gamma }, 'MultiStepLR');
     this.#milestones = new Map();
-    for (const [i, milestone] of given.entries()) {
-      const step = checkInteger(milestone, `MultiStepLR: milestones[${i}]`, 0);
+    for (const step of checked.milestones) {
       this.#milestones.set(step, (this.#milestones.get(step) ?? 0) + 1);
     }
-    this.#gamma = checkNumber(gamma, 'MultiStepLR: gamma', 0);
+    this.#gamma = checked.gamma;
     this.begin();
   }
 
@@ -228,8 +233,7 @@ export class ExponentialLR extends LRScheduler {
   /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(optimizer: Optimizer, options: ExponentialLROptions) {
     super(optimizer, 'ExponentialLR');
-    const { gamma } = checkOptions(options, ['gamma'], 'ExponentialLR');
-    this.#gamma = checkNumber(required(gamma, 'ExponentialLR: gamma'), 'ExponentialLR: gamma', 0);
+    this.#gamma = readOptions(options, { gamma: required(number(0)) }, 'ExponentialLR').gamma;
     this.begin();
   }
 
@@ -259,9 +263,10 @@ export class CosineAnnealingLR extends LRScheduler {
   /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(optimizer: Optimizer, options: CosineAnnealingLROptions) {
     super(optimizer, 'CosineAnnealingLR');
-    const { tMax, etaMin = 0 } = checkOptions(options, ['tMax', 'etaMin'], 'CosineAnnealingLR');
-    this.#tMax = checkInteger(required(tMax, 'CosineAnnealingLR: tMax'), 'CosineAnnealingLR: tMax', 1);
-    this.#etaMin = checkNumber(etaMin, 'CosineAnnealingLR: etaMin', 0);
+    const rules = { tMax: required(integer(1)), etaMin: orElse(0, number(0)) };
+    const { tMax, etaMin } = readOptions(options, rules, 'CosineAnnealingLR');
+    this.#tMax = tMax;
+    this.#etaMin = etaMin;
     this.begin();
   }
 
@@ -305,14 +310,15 @@ export class LinearLR extends LRScheduler {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(optimizer: Optimizer, options?: LinearLROptions) {
     super(optimizer, 'LinearLR');
-    const {
-      startFactor = 1 / 3,
-      endFactor = 1,
-      totalIters = 5,
-    } = checkOptions(options, ['startFactor', 'endFactor', 'totalIters'], 'LinearLR');
-    this.#startFactor = checkNumber(startFactor, 'LinearLR: startFactor', Number.MIN_VALUE, 1);
-    this.#endFactor = checkNumber(endFactor, 'LinearLR: endFactor', 0, 1);
-    this.#totalIters = checkInteger(totalIters, 'LinearLR: totalIters', 0);
+    const rules = {
+      startFactor: orElse(1 / 3, number(Number.MIN_VALUE, 1)),
+      endFactor: orElse(1, number(0, 1)),
+      totalIters: orElse(5, integer(0)),
+    };
+    const { startFactor, endFactor, totalIters } = readOptions(options, rules, 'LinearLR');
+    this.#startFactor = startFactor;
+    this.#endFactor = endFactor;
+    this.#totalIters = totalIters;
     this.begin();
   }
 
@@ -381,6 +387,35 @@ const GROUP_NAMES = {
   baseMomentum: 'base_momentum',
 } as const;
 
+/** A number for all groups, or one for each. */
+function forEachGroup(groups: number): Rule<number[]> {
+  return (value, what) => {
+    const values: unknown[] = Array.isArray(value) ? value : Array<unknown>(groups).fill(value);
+    if (values.length !== groups) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${what}: expected a number, or one for each of the ${groups} groups, got ${values.length}`,
+      );
+    }
+    return values.map((one) => checkNumber(one, what, 0));
+  };
+}
+
+const oneCycleRules = (groups: number) => ({
+  maxLr: required(forEachGroup(groups)),
+  totalSteps: optional(integer(1)),
+  epochs: optional(integer(1)),
+  stepsPerEpoch: optional(integer(1)),
+  pctStart: orElse(0.3, number(0, 1)),
+  annealStrategy: orElse('cos', oneOf(['cos', 'linear'])),
+  cycleMomentum: orElse(true, boolean),
+  baseMomentum: orElse(0.85, forEachGroup(groups)),
+  maxMomentum: orElse(0.95, forEachGroup(groups)),
+  divFactor: orElse(25, number(Number.MIN_VALUE)),
+  finalDivFactor: orElse(1e4, number(Number.MIN_VALUE)),
+  threePhase: orElse(false, boolean),
+});
+
 /**
  * One cycle: the rate rises to `maxLr` and falls far below where it began, the momentum the other way round.
  * Smith and Topin: *Super-Convergence* (2018). Call `step()` after every batch.
@@ -398,71 +433,19 @@ export class OneCycleLR extends LRScheduler {
   constructor(optimizer: Optimizer, options: OneCycleLROptions) {
     const where = 'OneCycleLR';
     super(optimizer, where);
-    const known = [
-      'maxLr',
-      'totalSteps',
-      'epochs',
-      'stepsPerEpoch',
-      'pctStart',
-      'annealStrategy',
-      'cycleMomentum',
-      'baseMomentum',
-      'maxMomentum',
-      'divFactor',
-      'finalDivFactor',
-      'threePhase',
-    ];
-    const {
-      maxLr,
-      totalSteps,
-      epochs,
-      stepsPerEpoch,
-      pctStart = 0.3,
-      annealStrategy = 'cos',
-      cycleMomentum = true,
-      baseMomentum = 0.85,
-      maxMomentum = 0.95,
-      divFactor = 25,
-      finalDivFactor = 1e4,
-      threePhase = false,
-    } = checkOptions(options, known, where);
-    const forEachGroup = (value: unknown, name: string): number[] => {
-      const groups = optimizer.paramGroups.length;
-      const values: unknown[] = Array.isArray(value) ? value : Array<unknown>(groups).fill(value);
-      if (values.length !== groups) {
-        throw makeError(
-          'ERR_SENET_ARG_RANGE',
-          `${where}: ${name}: expected a number, or one for each of the ${groups} groups, got ${values.length}`,
-        );
-      }
-      return values.map((one) => checkNumber(one, `${where}: ${name}`, 0));
-    };
-    const maxLrs = forEachGroup(required(maxLr, `${where}: maxLr`), 'maxLr');
-    const baseMomentums = forEachGroup(baseMomentum, 'baseMomentum');
-    const maxMomentums = forEachGroup(maxMomentum, 'maxMomentum');
-    if (totalSteps !== undefined) this.#totalSteps = checkInteger(totalSteps, `${where}: totalSteps`, 1);
-    else if (epochs !== undefined && stepsPerEpoch !== undefined) {
-      this.#totalSteps =
-        checkInteger(epochs, `${where}: epochs`, 1) *
-        checkInteger(stepsPerEpoch, `${where}: stepsPerEpoch`, 1);
-    } else {
+    const checked = readOptions(options, oneCycleRules(optimizer.paramGroups.length), where);
+    const { totalSteps, epochs, stepsPerEpoch, pctStart, divFactor, finalDivFactor } = checked;
+    if (totalSteps !== undefined) this.#totalSteps = totalSteps;
+    else if (epochs !== undefined && stepsPerEpoch !== undefined) this.#totalSteps = epochs * stepsPerEpoch;
+    else {
       throw makeError(
         'ERR_SENET_ARG_MISSING',
         `${where}: totalSteps, or epochs and stepsPerEpoch, are required`,
       );
     }
-    checkNumber(pctStart, `${where}: pctStart`, 0, 1);
-    if (annealStrategy !== 'cos' && annealStrategy !== 'linear') {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `${where}: annealStrategy: expected 'cos' or 'linear', got ${describe(annealStrategy)}`,
-      );
-    }
-    this.#strategy = annealStrategy;
-    this.#cycleMomentum = checkBoolean(cycleMomentum, `${where}: cycleMomentum`);
-    checkNumber(divFactor, `${where}: divFactor`, Number.MIN_VALUE);
-    checkNumber(finalDivFactor, `${where}: finalDivFactor`, Number.MIN_VALUE);
-    this.#phases = phases(this.#totalSteps, pctStart, checkBoolean(threePhase, `${where}: threePhase`));
+    this.#strategy = checked.annealStrategy;
+    this.#cycleMomentum = checked.cycleMomentum;
+    this.#phases = phases(this.#totalSteps, pctStart, checked.threePhase);
     if (this.#phases[0]?.endStep === 0) {
       // There PyTorch divides by the length of the phase and ends with a ZeroDivisionError.
       throw makeError(
@@ -473,12 +456,12 @@ export class OneCycleLR extends LRScheduler {
     this.#usesBeta = Object.hasOwn(optimizer.defaults, 'betas');
 
     for (const [index, group] of optimizer.paramGroups.entries()) {
-      group.maxLr = maxLrs[index] as number;
+      group.maxLr = checked.maxLr[index] as number;
       group.initialLr = group.maxLr / divFactor;
       group.minLr = group.initialLr / finalDivFactor;
       if (!this.#cycleMomentum) continue;
-      group.maxMomentum = maxMomentums[index] as number;
-      group.baseMomentum = baseMomentums[index] as number;
+      group.maxMomentum = checked.maxMomentum[index] as number;
+      group.baseMomentum = checked.baseMomentum[index] as number;
     }
     this.begin();
   }

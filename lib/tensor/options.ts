@@ -2,6 +2,8 @@
  * Option objects: every public function that takes one refuses names that it does not know, with a hint
  * (`num_classes` -> `numClasses`), and values of the wrong type.
  */
+import { distance } from 'fastest-levenshtein';
+
 import { isAbortSignal, isOfAnotherCopy, isSharedArrayBuffer } from '../brands';
 import { makeError } from '../errors';
 import { printable } from '../printable';
@@ -172,23 +174,8 @@ export function nearest(name: string, known: readonly string[]): string | undefi
   let best: string | undefined;
   let bestDistance = 3;
   for (const candidate of known) {
-    const distance = editDistance(plain(name), plain(candidate));
-    if (distance < bestDistance && distance < candidate.length / 2)
-      [best, bestDistance] = [candidate, distance];
+    const far = distance(plain(name), plain(candidate));
+    if (far < bestDistance && far < candidate.length / 2) [best, bestDistance] = [candidate, far];
   }
   return best;
-}
-
-/** Levenshtein's distance. */
-function editDistance(left: string, right: string): number {
-  let row = Array.from({ length: right.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= left.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= right.length; j++) {
-      const replaced = (row[j - 1] ?? 0) + (left[i - 1] === right[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[right.length] ?? 0;
 }

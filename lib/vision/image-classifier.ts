@@ -12,6 +12,7 @@ import { Module } from '../nn/module';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
 import { abortError } from '../tensor/abort';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
+import { integer, orElse, readOptions, signal } from '../tensor/rules';
 import { detached, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from './byte-budget';
@@ -136,11 +137,17 @@ const LOAD_OPTIONS = [
   'checkHash',
   'signal',
 ] as const;
-const BATCHING = { maxBatch: 16, delay: 0, maxQueue: 1024 };
-/** Of all classifiers of this thread. */
-const pixelBudget = new ByteBudget(PIXEL_BYTES);
 /** Longest `batching.delay`, in milliseconds. */
 const MAX_DELAY = 60_000;
+const BATCHING = {
+  maxBatch: orElse(16, integer(1, 1024)),
+  delay: orElse(0, integer(0, MAX_DELAY)),
+  maxQueue: orElse(1024, integer(1, 1_000_000)),
+};
+
+const CLASSIFY_RULES = { topK: orElse(5, integer(1)), signal };
+/** Of all classifiers of this thread. */
+const pixelBudget = new ByteBudget(PIXEL_BYTES);
 
 /**
  * Classifies images.
@@ -203,7 +210,7 @@ export class ImageClassifier {
         `ImageClassifier.load: dtype: expected a floating dtype, got ${dtype}`,
       );
     }
-    const batching = checkBatching(given.batching);
+    const batching = readOptions(given.batching, BATCHING, 'ImageClassifier.load: batching');
     const { shrinkOnLoad = false } = given;
     checkBoolean(shrinkOnLoad, 'ImageClassifier.load: shrinkOnLoad');
     if (given.inChannels !== undefined) checkInteger(given.inChannels, 'ImageClassifier.load: inChannels', 1);
@@ -372,12 +379,10 @@ export class ImageClassifier {
     options: ClassifyOptions | undefined,
     where: string,
   ): { topK: number; signal: AbortSignal | undefined } {
-    const { topK = 5, signal } = checkOptions(options, ['topK', 'signal'], where);
-    checkInteger(topK, `${where}: topK`, 1);
-    const checked = checkSignal(signal, `${where}: signal`);
-    throwIfAborted(checked);
+    const checked = readOptions(options, CLASSIFY_RULES, where);
+    throwIfAborted(checked.signal);
     if (this.#disposed) throw makeError('ERR_SENET_DISPOSED', `${where}: the classifier was disposed`);
-    return { topK, signal: checked };
+    return checked;
   }
 
   /** `dispose` waits for it. */
@@ -440,19 +445,6 @@ function channelsOfModule(model: Module<unknown>, told: number | undefined): num
     );
   }
   return own || (told ?? 0);
-}
-
-function checkBatching(given: BatchingOptions | undefined): Required<BatchingOptions> {
-  const where = 'ImageClassifier.load: batching';
-  const {
-    maxBatch = BATCHING.maxBatch,
-    delay = BATCHING.delay,
-    maxQueue = BATCHING.maxQueue,
-  } = checkOptions(given, Object.keys(BATCHING), where);
-  checkInteger(maxBatch, `${where}: maxBatch`, 1, 1024);
-  checkInteger(delay, `${where}: delay`, 0, MAX_DELAY);
-  checkInteger(maxQueue, `${where}: maxQueue`, 1, 1_000_000);
-  return { maxBatch, delay, maxQueue };
 }
 
 /**

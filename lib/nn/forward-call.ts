@@ -1,0 +1,138 @@
+/**
+ * What a call of `forward` is, besides what the module computes: of a native one a job of the executor; of a user's, as
+ * Python's `__call__`, the counting of calls and the grad mode. Both run the hooks, and tell a summary what they gave.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+import { isAbortSignal, isPlainObject } from '../brands';
+import type { ModuleHandle, TensorHandle } from '../binding';
+import { makeError } from '../errors';
+import { binding } from '../native';
+import { abortError, untilAborted } from '../tensor/abort';
+import { runJob, runJobSync } from '../tensor/jobs';
+import { checkBoolean, checkOptions, checkSignal } from '../tensor/options';
+import { autocastEnabled, currentScope, gradEnabled, noGrad, type Scope } from '../tensor/scope';
+import { handleOf, Tensor, wrapTensor } from '../tensor/tensor';
+import type { TreeNode } from './module-tree';
+import { forwardOf, type Forward } from './native-part';
+import { currentRecorder } from './recorder';
+
+export interface ForwardOptions {
+  /** Record a graph for `backward`. Default: in training mode yes, in evaluation mode no. */
+  grad?: boolean;
+}
+
+export interface AsyncForwardOptions extends ForwardOptions {
+  /** Rejects at once with ERR_SENET_ABORTED when it aborts. */
+  signal?: AbortSignal;
+}
+
+interface Recorded {
+  readonly output: TensorHandle;
+  readonly calls: readonly (readonly [string, readonly number[], readonly number[]])[];
+}
+
+/** Whether the forward of a user's module that is under way records a graph: what it calls does as it does. */
+const recording = new AsyncLocalStorage<boolean>();
+
+/** Runs a module's native forward as a job. @throws (rejects) as `Module.forward` */
+export async function callNative(node: TreeNode, inputs: readonly unknown[]): Promise<unknown> {
+  const { handle } = node;
+  if (handle === undefined) {
+    throw makeError('ERR_SENET_ARG_MISSING', `${node.module.constructor.name}: the class defines no forward`);
+  }
+  const [x, options] = inputs as [Tensor, AsyncForwardOptions | undefined];
+  const { grad, signal } = checkOptions(options, ['grad', 'signal'], 'forward');
+  const checkedSignal = checkSignal(signal, 'forward: signal');
+  const scope = currentScope();
+  const recorder = currentRecorder();
+  // Where a TypeScript forward calls this one by `super`, the hooks are for the outer.
+  const finish = node.hasNativeForward && node.hooks.any ? node.hooks.begin() : undefined;
+  let output: unknown;
+  if (recorder === undefined) {
+    output = toOutput(await runJob(() => submit(node, handle, x, grad), checkedSignal), scope);
+  } else {
+    const job = runJob(() => binding.moduleRecord(handle, handleOf(x, 'forward: x')), checkedSignal);
+    const recorded = (await job) as Recorded;
+    for (const [path, , shape] of recorded.calls) recorder.note(node.descendant(path).module, [shape]);
+    output = wrapTensor(recorded.output, scope);
+  }
+  return finish === undefined ? output : await finish(node.module, inputs, output);
+}
+
+/** As `callNative`, blocking the calling thread until it is done. @throws as `Module.forwardSync` */
+export function callNativeSync(node: TreeNode, x: Tensor, options: ForwardOptions | undefined): unknown {
+  const { grad } = checkOptions(options, ['grad'], 'forwardSync');
+  const handle = node.requireNative('forwardSync', 'block until it is done: call forward');
+  return toOutput(
+    runJobSync(() => submit(node, handle, x, grad)),
+    currentScope(),
+  );
+}
+
+/** Stands before the forward of a module, if it is TypeScript. */
+export function watchForward(node: TreeNode): void {
+  if (node.hasNativeForward) return;
+  const forward = forwardOf(node.module);
+  Object.defineProperty(node.module, 'forward', {
+    configurable: true,
+    enumerable: false,
+    writable: true,
+    value: (...inputs: unknown[]) => callTypeScript(node, forward, inputs),
+  });
+}
+
+async function callTypeScript(
+  node: TreeNode,
+  forward: Forward,
+  inputs: readonly unknown[],
+): Promise<unknown> {
+  node.checkOpen();
+  const { grad, signal } = forwardOptions(inputs);
+  if (signal?.aborted === true) throw abortError(signal);
+  const finish = node.hooks.begin();
+  const recorder = currentRecorder();
+  const run = (): Promise<unknown> => forward.apply(node.module, inputs as unknown[]);
+  const records = recordsGraph(node, grad);
+  return node.whileRunning(async () => {
+    const result = recording.run(records, () => (records ? run() : noGrad(run)));
+    const output = await finish(node.module, inputs, await untilAborted(result, signal));
+    recorder?.note(node.module, shapesOf(output));
+    return output;
+  });
+}
+
+function submit(node: TreeNode, handle: ModuleHandle, x: Tensor, grad: boolean | undefined): number {
+  const input = handleOf(x, 'forward: x');
+  return binding.moduleForward(handle, input, recordsGraph(node, grad), autocastEnabled());
+}
+
+function recordsGraph(node: TreeNode, grad: boolean | undefined): boolean {
+  if (grad !== undefined) return checkBoolean(grad, 'forward: grad');
+  return (recording.getStore() ?? node.module.training) && gradEnabled();
+}
+
+/** The library's own options, if a forward's last argument has them. */
+function forwardOptions(inputs: readonly unknown[]): AsyncForwardOptions {
+  const last = inputs.at(-1);
+  if (!isPlainObject(last)) return {};
+  const { grad, signal } = last;
+  return {
+    ...(typeof grad === 'boolean' ? { grad } : {}),
+    ...(isAbortSignal(signal) ? { signal } : {}),
+  };
+}
+
+/** The shapes of the tensors in an output: itself, or those of an array or object. */
+function shapesOf(output: unknown): (readonly number[])[] {
+  if (Tensor.isTensor(output)) return [output.shape];
+  if (typeof output !== 'object' || output === null) return [];
+  return Object.values(output).flatMap((part: unknown) => (Tensor.isTensor(part) ? [part.shape] : []));
+}
+
+function toOutput(value: unknown, scope: Scope | undefined): unknown {
+  const both = value as { logits?: TensorHandle; auxLogits?: TensorHandle };
+  if (both.logits === undefined || both.auxLogits === undefined)
+    return wrapTensor(value as TensorHandle, scope);
+  return { logits: wrapTensor(both.logits, scope), auxLogits: wrapTensor(both.auxLogits, scope) };
+}
