@@ -255,6 +255,17 @@ export interface NativeBinding {
   // compiled models
   /** A job that gives a CompiledHandle. */
   compileModule(m: ModuleHandle, dtype: DType, allowTF32: boolean): number;
+  /** A value of a forward that is being traced: N x channels x H x W, without numbers. */
+  traceInput(channels: number): TensorHandle;
+  /** What a module gives for one; `path` is where it stands in the module that is traced. */
+  traceModule(m: ModuleHandle, x: TensorHandle, path: string): TensorHandle;
+  traceOperator(
+    name: string,
+    args: readonly NativeValue[],
+    keywords: Record<string, NativeValue> | null,
+  ): TensorHandle;
+  /** A job that gives a CompiledHandle of what was traced on the way to `output`. */
+  compileTraced(output: TensorHandle, name: string, dtype: DType, allowTF32: boolean): number;
   compiledInfo(c: CompiledHandle): {
     model: string;
     device: Device;

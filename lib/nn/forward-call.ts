@@ -16,6 +16,7 @@ import { handleOf, Tensor, wrapTensor } from '../tensor/tensor';
 import type { TreeNode } from './module-tree';
 import { forwardOf, type Forward } from './native-part';
 import { currentRecorder } from './recorder';
+import { traceNative } from './trace';
 
 export interface ForwardOptions {
   /** Record a graph for `backward`. Default: in training mode yes, in evaluation mode no. */
@@ -45,6 +46,8 @@ export async function callNative(node: TreeNode, inputs: readonly unknown[]): Pr
   const { grad, signal } = checkOptions(options, ['grad', 'signal'], 'forward');
   const checkedSignal = checkSignal(signal, 'forward: signal');
   const scope = currentScope();
+  const traced = traceNative(node, handle, x, scope);
+  if (traced !== undefined) return traced;
   const recorder = currentRecorder();
   // Where a TypeScript forward calls this one by `super`, the hooks are for the outer.
   const finish = node.hasNativeForward && node.hooks.any ? node.hooks.begin() : undefined;

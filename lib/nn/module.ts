@@ -26,6 +26,7 @@ import {
 import { findNode, requireNode, TreeNode } from './module-tree';
 import { NativePart } from './native-part';
 import { currentRecorder } from './recorder';
+import { compileTraced, isBeingTraced } from './trace';
 import { summarise, type ModelSummary, type SummaryOptions } from './summary';
 
 export interface CompileOptions {
@@ -152,6 +153,10 @@ export abstract class Module<Out = Tensor> {
    * An inference-only copy: BatchNorm folded into the convolutions, weights prepacked, everything fused that can be. It
    * shares nothing with this module, which may be trained further, or disposed, without changing it.
    *
+   * A forward that is TypeScript is called once, with a Tensor that has no numbers: what it does with its parts and with
+   * `add`, `mul` by a factor for each channel, `cat` of channels, `relu`, `sigmoid`, `flatten`, pools and `dropout` is
+   * compiled; a branch on a value or a size, and any other operator, is refused with the line where it stands.
+   *
    * @param options.dtype of weights and activations: 'float32' (default), 'bfloat16', or 'float16' where the device
    *   computes with it. The compiled model takes and gives float32 whatever this is.
    * @param options.allowTF32 lets the convolutions of a float32 model round their factors to TensorFloat-32 on CUDA devices
@@ -159,8 +164,8 @@ export abstract class Module<Out = Tensor> {
    * @param options.signal rejects at once with ERR_SENET_ABORTED when it aborts
    * @throws (rejects) ERR_SENET_DTYPE for another dtype or one that this device does not compute with;
    *   ERR_SENET_COMPILE for a module that takes no image, or with a part that cannot be compiled (the message names it);
-   *   ERR_SENET_SHAPE for parts whose channels do not fit each other; ERR_SENET_TS_FORWARD where forward is TypeScript or
-   *   has hooks (its native parts compile); ERR_SENET_DISPOSED, ERR_SENET_ABORTED
+   *   ERR_SENET_SHAPE for parts whose channels do not fit each other; ERR_SENET_TS_FORWARD where a module that it runs has
+   *   hooks; ERR_SENET_DISPOSED, ERR_SENET_ABORTED
    */
   async compile(options?: CompileOptions): Promise<CompiledModel> {
     const {
@@ -176,7 +181,11 @@ export abstract class Module<Out = Tensor> {
     }
     checkBoolean(allowTF32, 'compile: allowTF32');
     const checkedSignal = checkSignal(signal, 'compile: signal');
-    const handle = this.#node.requireNative('compile', 'be compiled: compile its native parts');
+    this.#node.checkOpen();
+    if (!this.#node.hasNativeForward) {
+      return new CompiledModel(await compileTraced(this.#node, { dtype, allowTF32 }, checkedSignal), dtype);
+    }
+    const handle = this.#node.requireNative('compile', 'be compiled');
     const value = await runJob(() => binding.compileModule(handle, dtype, allowTF32), checkedSignal);
     return new CompiledModel(value as CompiledHandle, dtype);
   }
@@ -199,7 +208,7 @@ export abstract class Module<Out = Tensor> {
 
   /** True in training mode, which is how modules are made. */
   get training(): boolean {
-    if (currentRecorder() !== undefined) return false; // a summary runs in evaluation mode
+    if (currentRecorder() !== undefined || isBeingTraced()) return false; // both run in evaluation mode
     return this.#node.training;
   }
 

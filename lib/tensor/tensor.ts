@@ -17,6 +17,7 @@ import { runJob } from './jobs';
 import { nest, type Element, type NestedArray } from './nested-array';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from './options';
 import { adopt, autocastEnabled, currentScope, gradEnabled, type Scope } from './scope';
+import { isTraced, markTraced } from './tracing';
 
 /** Only this module makes Tensors: a handle from elsewhere would be nobody's to dispose. */
 const CONSTRUCT = Symbol('senet-torch tensor');
@@ -541,16 +542,12 @@ export function handleOf(value: unknown, what: string): TensorHandle {
 
 /** Calls an operator on this thread. */
 export function callOperator(name: string, args: readonly unknown[], keywords?: Keywords): unknown {
-  return fromNative(
-    binding.callOperator(
-      name,
-      args.map(toNative),
-      nativeKeywords(keywords),
-      gradEnabled(),
-      autocastEnabled(),
-    ),
-    currentScope(),
-  );
+  const native = args.map(toNative);
+  const named = nativeKeywords(keywords);
+  const value = native.some(isTraced)
+    ? markTraced(binding.traceOperator(name, native, named))
+    : binding.callOperator(name, native, named, gradEnabled(), autocastEnabled());
+  return fromNative(value, currentScope());
 }
 
 /** Calls an operator as a job of the executor. */
@@ -563,6 +560,7 @@ export async function callOperatorAsync(
   const scope = currentScope();
   const grad = gradEnabled();
   const autocast = autocastEnabled();
+  if (args.map(toNative).some(isTraced)) return callOperator(name, args, keywords);
   const value = await runJob(
     () => binding.callOperatorAsync(name, args.map(toNative), nativeKeywords(keywords), grad, autocast),
     signal,

@@ -27,10 +27,11 @@ const TYPESCRIPT_LAYERS = [
 const NATIVE_INCLUDES = {
   core: [],
   runtime: ['core'],
-  nn: ['core'],
-  models: ['nn', 'core'],
-  inference: ['models', 'nn', 'core'],
-  addon: ['inference', 'models', 'nn', 'runtime', 'core'],
+  graph: ['core'],
+  nn: ['graph', 'core'],
+  models: ['nn', 'graph', 'core'],
+  inference: ['nn', 'graph', 'core'],
+  addon: ['inference', 'models', 'nn', 'graph', 'runtime', 'core'],
 };
 const NODE_HEADER = /^(napi|node_api|js_native_api|node|v8|uv)[\w-]*\.h$/;
 

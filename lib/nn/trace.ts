@@ -1,0 +1,117 @@
+/**
+ * `compile()` of a module whose forward is TypeScript: the forward is called once with a value that has no numbers
+ * (lib/tensor/tracing.ts), its native parts and its operators are noted, and what was noted is compiled.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import path from 'node:path';
+
+import { isError } from '../brands';
+import type { CompiledHandle, DType, ModuleHandle, TensorHandle } from '../binding';
+import { isSenetError, makeError } from '../errors';
+import { binding } from '../native';
+import { runJob } from '../tensor/jobs';
+import { noGrad, tidy, type Scope } from '../tensor/scope';
+import { Tensor, handleOf, wrapTensor, wrapUntracked } from '../tensor/tensor';
+import { isTraced, markTraced, whileTracing } from '../tensor/tracing';
+import type { TreeNode } from './module-tree';
+
+/** The module whose forward is being traced, inside it. */
+const roots = new AsyncLocalStorage<TreeNode>();
+
+/** True inside a forward that is being traced: it is traced in evaluation mode. */
+export function isBeingTraced(): boolean {
+  return roots.getStore() !== undefined;
+}
+
+/** What a native module gives for a traced value; undefined for a Tensor, which it computes with. */
+export function traceNative(
+  node: TreeNode,
+  handle: ModuleHandle,
+  x: unknown,
+  scope: Scope | undefined,
+): Tensor | undefined {
+  if (!Tensor.isTensor(x) || !isTraced(handleOf(x, 'forward: x'))) return undefined;
+  const output = binding.traceModule(handle, handleOf(x, 'forward: x'), pathBelow(roots.getStore(), node));
+  return wrapTensor(markTraced(output), scope);
+}
+
+/**
+ * Traces a TypeScript forward and compiles what was noted.
+ *
+ * @throws (rejects) ERR_SENET_TS_FORWARD where one of its modules has hooks; ERR_SENET_COMPILE with the line of what
+ *   cannot be traced; what the forward throws
+ */
+export async function compileTraced(
+  node: TreeNode,
+  options: { dtype: DType; allowTF32: boolean },
+  signal: AbortSignal | undefined,
+): Promise<CompiledHandle> {
+  const all: [string, TreeNode][] = node.walk();
+  for (const [where, { hooks, module }] of all) {
+    if (!hooks.any) continue;
+    const name = where === '' ? '' : ` ('${where}')`;
+    throw makeError(
+      'ERR_SENET_TS_FORWARD',
+      `compile: ${module.constructor.name}${name} has forward hooks, which no compiled model calls`,
+    );
+  }
+  const channels = all.map(([, part]) => part.facts.width[0]).find((width) => width > 0);
+  if (channels === undefined) {
+    throw makeError(
+      'ERR_SENET_COMPILE',
+      `compile: ${node.type} has no native part that says how many channels it takes`,
+    );
+  }
+  return whileTracing(() =>
+    // Handles of values in between go with the tidy; the job holds the graph.
+    tidy(async () => {
+      const input = wrapUntracked(markTraced(binding.traceInput(channels)));
+      const output = await callForward(node, input);
+      const job = runJob(
+        () => binding.compileTraced(output, node.type, options.dtype, options.allowTF32),
+        signal,
+      );
+      input.dispose();
+      return (await job) as CompiledHandle;
+    }),
+  );
+}
+
+async function callForward(node: TreeNode, input: Tensor): Promise<TensorHandle> {
+  try {
+    const output: unknown = await roots.run(node, () => noGrad(() => node.module.forward(input)));
+    if (Tensor.isTensor(output) && isTraced(handleOf(output, 'output'))) return handleOf(output, 'output');
+  } catch (error) {
+    throw withLine(node, error);
+  }
+  throw makeError(
+    'ERR_SENET_COMPILE',
+    `compile: ${node.type} cannot be compiled: its forward gives something else than one tensor that comes from its input`,
+  );
+}
+
+/** What the library threw inside the forward says where in the user's file it was thrown; the user's own stays. */
+function withLine(node: TreeNode, error: unknown): unknown {
+  if (!isSenetError(error)) return error;
+  const line = lineOf(error);
+  const at = line === undefined ? '' : ` (at ${line})`;
+  const message = error.message.replace(/^(compile: )?/, `compile: ${node.type}: `);
+  return makeError(error.code, `${message}${at}`, { cause: error });
+}
+
+const LIBRARY = path.join(__dirname, '..');
+
+/** The innermost line of a stack that is not the library's. */
+function lineOf(error: unknown): string | undefined {
+  const frames = isError(error) ? (error.stack ?? '').split('\n').slice(1) : [];
+  const users = frames.find(
+    (frame) => /:\d+:\d+\)?$/.test(frame) && !frame.includes(LIBRARY + path.sep) && !frame.includes('node:'),
+  );
+  return users === undefined ? undefined : /\(?([^\s(]+:\d+:\d+)\)?$/.exec(users)?.[1];
+}
+
+function pathBelow(root: TreeNode | undefined, node: TreeNode): string {
+  const whole = node.path;
+  const above = root?.path ?? '';
+  return above !== '' && whole.startsWith(`${above}.`) ? whole.slice(above.length + 1) : whole;
+}

@@ -1,0 +1,213 @@
+/** `compile()` of modules whose forward is TypeScript: traced once, equal to their forward, refused with the line. */
+import { expect } from 'chai';
+
+import {
+  AdaptiveAvgPool2d,
+  BatchNorm2d,
+  Conv2d,
+  Flatten,
+  Linear,
+  Module,
+  ReLU,
+  SELayer,
+  Sequential,
+  Tensor,
+  manualSeed,
+  memory,
+  noGrad,
+  ops,
+  randn,
+  se_resnet20,
+  tidy,
+} from '../../lib';
+import { expectRejection, expectThrow } from '../support/errors';
+import { perturbBatchNorms, numbers, relativeError } from '../support/parity';
+import { Temporary } from '../support/temporary';
+
+class Net extends Module {
+  readonly stem = new Conv2d(3, 24, 3, { padding: 1, bias: false });
+  readonly bn = new BatchNorm2d(24);
+  readonly wide = new Sequential(new Conv2d(24, 16, 3, { padding: 1 }), new BatchNorm2d(16), new ReLU());
+  readonly narrow = new Conv2d(24, 8, 1);
+  readonly se = new SELayer(24, 4);
+  readonly pool = new AdaptiveAvgPool2d(1);
+  readonly fc = new Linear(24, 5);
+  traced = 0;
+
+  override async forward(x: Tensor): Promise<Tensor> {
+    this.traced++;
+    const stem = (await this.bn.forward(await this.stem.forward(x))).relu();
+    const both = Tensor.cat([await this.wide.forward(stem), await this.narrow.forward(stem)], 1);
+    const out = (await this.se.forward(both)).add(stem).relu();
+    return this.fc.forward((await this.pool.forward(out)).flatten(1));
+  }
+}
+
+describe('compiled TypeScript forwards', () => {
+  const temporary = new Temporary();
+  afterEach(() => temporary.cleanUp());
+
+  const make = <M extends Module>(net: M): M => {
+    manualSeed(4);
+    perturbBatchNorms(net, [0.5, 1.5]);
+    return net;
+  };
+  const expectSame = async (net: Module, x: Tensor): Promise<void> => {
+    const expected = numbers(await noGrad(() => net.eval().forward(x.clone())));
+    for (const [kernels, dtype, most] of [
+      [undefined, 'float32', 1e-5],
+      ['libtorch', 'float32', 1e-5],
+      [undefined, 'bfloat16', 2e-2],
+    ] as const) {
+      temporary.environment({ SENET_COMPILE_KERNELS: kernels });
+      const compiled = await net.compile({ dtype });
+      expect(relativeError(numbers(await compiled.forward(x)), expected), `${kernels} ${dtype}`).to.be.below(
+        most,
+      );
+      compiled.dispose();
+    }
+  };
+
+  it('an SE layer, a residual and a concatenation: the same numbers', async () => {
+    const net = make(new Net());
+    await expectSame(net, randn([3, 3, 13, 11]));
+    expect(net.traced).to.equal(1 + 3);
+    expect(net.training).to.equal(false);
+    const compiled = await net.train().compile();
+    expect(net.training).to.equal(true);
+    const plan = compiled.explain([13, 11]);
+    expect(plan.model).to.equal('Net');
+    expect(plan.steps.map(({ name }) => name)).to.include.members(['stem', 'wide.0', 'narrow', 'fc']);
+    // The sum with the residual is no step of its own.
+    expect(plan.steps.filter(({ fused }) => fused.includes('residual'))).to.have.length(1);
+    compiled.dispose();
+    net.dispose();
+  });
+
+  it('forwards in forwards, models in models, and operators in place', async () => {
+    class Inner extends Module {
+      readonly conv = new Conv2d(10, 10, 1);
+      override async forward(x: Tensor): Promise<Tensor> {
+        const y = await this.conv.forward(x);
+        ops.call('aten::relu_', y);
+        return y.add(x).sigmoid();
+      }
+    }
+    class Outer extends Module {
+      readonly body = new Sequential(new Conv2d(3, 10, 3), new Inner(), new ReLU());
+      readonly gate = new Conv2d(10, 10, 1);
+      override async forward(x: Tensor): Promise<Tensor> {
+        const y = await this.body.forward(x);
+        const factors = await this.gate.forward(y.mean([2, 3], { keepdim: true }));
+        return y.mul(factors.sigmoid());
+      }
+    }
+    await expectSame(make(new Outer()), randn([2, 3, 9, 9]));
+    class Whole extends Module {
+      readonly model = se_resnet20({ numClasses: 7 });
+      override forward(x: Tensor): Promise<Tensor> {
+        return this.model.forward(x);
+      }
+    }
+    await expectSame(make(new Whole()), randn([1, 3, 32, 32]));
+  });
+
+  it('what changes in place changes for all who read it later', async () => {
+    class InPlace extends Module {
+      readonly conv = new Conv2d(3, 16, 1);
+      readonly flatten = new Flatten(1);
+      readonly pool = new AdaptiveAvgPool2d(1);
+      readonly relu = new ReLU({ inplace: true });
+      readonly fc = new Linear(16, 4);
+      override async forward(x: Tensor): Promise<Tensor> {
+        const y = await this.pool.forward(await this.conv.forward(x));
+        const flat = await this.flatten.forward(y);
+        await this.relu.forward(y); // of which `flat` is a view
+        return this.fc.forward(flat);
+      }
+    }
+    await expectSame(make(new InPlace()), randn([2, 3, 5, 5]));
+  });
+
+  describe('what cannot be traced is refused with its line', () => {
+    const cases: [string, (x: Tensor) => unknown, RegExp][] = [
+      ['a branch on a value', (x) => (Number(x.sum().item()) > 0 ? x : x.relu()), /aten::sum/],
+      ['numbers', (x) => x.toTypedArray() && x, /knows no numbers/],
+      ['a size', (x) => x.view([x.shape[0] ?? 1, -1]), /no size/],
+      ['an unknown operator', (x) => ops.call('aten::roll', x, [1], [2]) as Tensor, /aten::roll/],
+      ['a tensor from elsewhere', (x) => x.add(randn([1])), /'other' does not come from/],
+      ['a factor for each pixel', (x) => x.mul(x), /aten::mul.*factor for each channel/],
+    ];
+    for (const [what, change, words] of cases) {
+      it(what, async () => {
+        class Bad extends Module {
+          readonly conv = new Conv2d(3, 4, 1);
+          override async forward(x: Tensor): Promise<Tensor> {
+            return change(await this.conv.forward(x)) as Tensor;
+          }
+        }
+        const net = new Bad();
+        const error = await expectRejection(net.compile(), 'ERR_SENET_COMPILE', words);
+        expect(error.message).to.match(/^compile: Bad: .*\(at .*compiled-typescript\.test\.ts:\d+:\d+\)$/);
+        net.dispose(); // not busy
+      });
+    }
+
+    it('what is no tensor, errors of its own, and parts that do not fit', async () => {
+      class Pair extends Module {
+        readonly conv = new Conv2d(3, 4, 1);
+        override async forward(x: Tensor): Promise<Tensor> {
+          return [await this.conv.forward(x)] as unknown as Tensor;
+        }
+      }
+      await expectRejection(new Pair().compile(), 'ERR_SENET_COMPILE', /something else than one tensor/);
+      class Failing extends Pair {
+        override forward(): Promise<Tensor> {
+          return Promise.reject(new RangeError('mine'));
+        }
+      }
+      const failed = await new Failing().compile().catch((error: unknown) => error);
+      expect(failed).to.be.instanceOf(RangeError).with.property('message', 'mine');
+      class Misfit extends Module {
+        readonly a = new Conv2d(3, 4, 1);
+        readonly b = new Conv2d(5, 4, 1);
+        override async forward(x: Tensor): Promise<Tensor> {
+          return this.b.forward(await this.a.forward(x));
+        }
+      }
+      await expectRejection(new Misfit().compile(), 'ERR_SENET_SHAPE', /Misfit.*5/);
+      class Empty extends Module {
+        override forward(x: Tensor): Promise<Tensor> {
+          return Promise.resolve(x);
+        }
+      }
+      await expectRejection(new Empty().compile(), 'ERR_SENET_COMPILE', /no native part/);
+    });
+
+    it('forward hooks, on it or on a part of it', async () => {
+      const net = new Net();
+      const handle = net.registerForwardHook(() => undefined);
+      await expectRejection(net.compile(), 'ERR_SENET_TS_FORWARD', /hooks/);
+      handle.remove();
+      net.se.registerForwardHook(() => undefined);
+      await expectRejection(net.compile(), 'ERR_SENET_TS_FORWARD', /SELayer \('se'\) has forward hooks/);
+      net.dispose();
+      await expectRejection(net.compile(), 'ERR_SENET_DISPOSED');
+    });
+  });
+
+  it('aborts, keeps nothing, and lets other forwards run meanwhile', async () => {
+    const net = make(new Net());
+    const x = randn([1, 3, 8, 8]);
+    const expected = numbers(await net.eval().forward(x));
+    const before = memory().tensors;
+    await expectRejection(net.compile({ signal: AbortSignal.abort() }), 'ERR_SENET_ABORTED');
+    const [compiled, eager] = await Promise.all([net.compile(), tidy(() => noGrad(() => net.forward(x)))]);
+    expect(numbers(eager)).to.deep.equal(expected);
+    eager.dispose();
+    compiled.dispose();
+    expect(memory().tensors).to.equal(before);
+    net.dispose();
+    expectThrow(() => net.stem.weight.shape, 'ERR_SENET_DISPOSED');
+  });
+});
