@@ -24,7 +24,7 @@ module.exports = tseslint.config(
     ignores: [
       'dist',
       'build',
-      'docs',
+      'api',
       'node_modules',
       'scripts',
       'test/lifetime/scenario.js',

@@ -1,7 +1,7 @@
 /**
  * Every error that this library throws: one table of stable codes, three classes, one way to make them.
  * Native code reports a code and a message and never names a class; the class is looked up here.
- * The README's table of codes is generated from `ERROR_CODES` (`scripts/checks/error-table.js`).
+ * The table of codes in `docs/errors.md` is generated from `ERROR_CODES` (`scripts/checks/error-table.js`).
  */
 import { printableLine } from './printable';
 
@@ -13,7 +13,7 @@ interface CodeEntry {
   readonly meaning: string;
 }
 
-/** Code -> the built-in class that its errors extend, and what it means to the reader of the README. */
+/** Code -> the built-in class that its errors extend, and what it means to the reader of that table. */
 export const ERROR_CODES = {
   // arguments
   ERR_SENET_ARG_TYPE: { base: 'TypeError', meaning: 'An argument has the wrong type.' },

@@ -53,6 +53,7 @@ function prepare(folder) {
     cpSync(path.join(ROOT, 'build', 'Release', name), path.join(release, name));
   cpSync(path.join(ROOT, 'assets'), path.join(folder, 'assets'), { recursive: true });
   cpSync(path.join(ROOT, 'test', 'runtimes'), folder, { recursive: true });
+  cpSync(path.join(__dirname, 'checks', 'pages.js'), path.join(folder, 'pages.js'));
 }
 
 const wanted = process.argv.slice(2);

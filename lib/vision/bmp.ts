@@ -7,7 +7,7 @@
  * palette is grey: read here as the format means them. A file is untrusted: no size drives an allocation before it was
  * checked against the bytes that are there, or against the limit of pixels.
  */
-import type { EncodedImage } from './decode';
+import type { EncodedImage } from './encoded-image';
 import { Turns } from './turns';
 
 interface Header {

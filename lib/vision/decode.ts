@@ -13,6 +13,7 @@ import { isError } from '../brands';
 import { isSenetError, makeError } from '../errors';
 import { Alone } from './alone';
 import { isBmp, openBmp } from './bmp';
+import type { DecodedImage, EncodedImage } from './encoded-image';
 import { fillAround, prepareGif } from './gif';
 import { labelOf, readBytes, type ImageFileSource } from './image-source';
 import { isNetpbm, openNetpbm } from './netpbm';
@@ -41,22 +42,6 @@ const LEAST_SHRINK = 3;
 export function loadDecoder(): Promise<typeof sharp> {
   // eslint-disable-next-line @typescript-eslint/no-require-imports -- other realms refuse `import()`
   return Promise.resolve().then(() => require('sharp') as typeof sharp);
-}
-
-/** Pixels in rows of RGB triples. */
-export interface DecodedImage {
-  /** height x width x 3 bytes. */
-  readonly data: Uint8Array;
-  readonly width: number;
-  readonly height: number;
-}
-
-/** An image whose header was read. */
-export interface EncodedImage {
-  /** Most that `decode` holds of pixels at a time, in bytes. */
-  readonly pixelBytes: number;
-  /** Once. @throws (rejects) ERR_SENET_IMAGE (damaged) */
-  readonly decode: () => Promise<DecodedImage>;
 }
 
 /** Height and width that are wanted of an image, from its own. */

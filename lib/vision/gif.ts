@@ -3,7 +3,7 @@
  * transparent pixels keep the palette's colour, and around a frame that is smaller than the screen lies the transparent
  * colour, else the palette's first, whatever the file calls background; and without any palette the pixels are greys.
  */
-import type { DecodedImage } from './decode';
+import type { DecodedImage } from './encoded-image';
 
 /** Where the first frame lies on the screen, and what is around it. */
 export interface GifFrame {

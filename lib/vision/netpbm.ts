@@ -4,7 +4,7 @@
  *
  * PARITY: 16-bit grey keeps its high byte, as that of PNG, where Pillow saturates nearly all of it to white.
  */
-import type { EncodedImage } from './decode';
+import type { EncodedImage } from './encoded-image';
 import { Turns } from './turns';
 
 const WHITESPACE = new Set([0x20, 0x09, 0x0a, 0x0b, 0x0c, 0x0d]);

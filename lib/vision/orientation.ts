@@ -3,7 +3,7 @@
  * that the formats foresee; XMP, and the text chunks that ImageMagick writes into PNG, are read here. The values 1 to 8
  * are those of EXIF's tag Orientation.
  */
-import type { DecodedImage } from './decode';
+import type { DecodedImage } from './encoded-image';
 import { Turns } from './turns';
 
 const TAG = 274;

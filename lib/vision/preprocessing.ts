@@ -11,7 +11,8 @@ import { ops } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 import { tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { MAX_PIXELS, type DecodedImage } from './decode';
+import { MAX_PIXELS } from './decode';
+import type { DecodedImage } from './encoded-image';
 
 /** How an image becomes the input of a model. */
 export interface Preprocessing {

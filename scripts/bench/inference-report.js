@@ -9,7 +9,7 @@ const COMPILED = ['compiled-float32', 'compiled-bfloat16'];
 const BETTER = { pytorch: ['pytorch', 'pytorch-channels-last'], eager: ['eager', 'eager-channels-last'] };
 
 // What this library wants to reach on two AVX-512 cores: how many times faster than each peer's float32, and what share
-// of the processor's multiply-adds (README, "Speed").
+// of the processor's multiply-adds (docs/benchmarks.md).
 const FLOORS = [
   floor('se_resnet50', 1, 'compiled-float32', { onnxruntime: 1.15, pytorch: 1.5, inductor: 1.25 }),
   floor('se_resnet50', 8, 'compiled-float32', { onnxruntime: 1.2, pytorch: 1.4, inductor: 1.15 }, 0.85),
@@ -265,7 +265,7 @@ function markdownTable(lines) {
   return [head, rule, ...body];
 }
 
-/** For the README: milliseconds and shares, then ratios with the floors. */
+/** For docs/benchmarks.md: milliseconds and shares, then ratios with the floors. */
 function toMarkdown(summary) {
   const { rows, floors, absent, failures } = summary;
   const titles = new Map(rows.map(({ engine, title }) => [engine, title]));

@@ -9,12 +9,13 @@
 // longer than the server's queue takes. (A queue that takes longer than its callers wait answers hardly anyone in time,
 // however fast the server is: it is too long.)
 const { spawn } = require('node:child_process');
-const { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } = require('node:fs');
+const { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } = require('node:fs');
 const http = require('node:http');
 const { tmpdir } = require('node:os');
 const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
+const { examplesOf } = require('../checks/pages');
 const { percentile } = require('./loop-delay');
 const { median, spread } = require('./peers');
 const { makePhotograph } = require('./photograph');
@@ -37,10 +38,7 @@ const TICK = 5;
 
 /** The README's server, on a free port. */
 async function startServer(folder) {
-  const examples = readFileSync(path.join(ROOT, 'README.md'), 'utf8').matchAll(/```js\n([\s\S]*?)```/g);
-  const code = [...examples]
-    .map(([, example]) => example)
-    .find((example) => example.includes('createServer'));
+  const { code } = examplesOf(ROOT).find((example) => example.code.includes('createServer'));
   const port = await freePort();
   mkdirSync(path.join(folder, 'node_modules'));
   symlinkSync(ROOT, path.join(folder, 'node_modules', 'senet-torch'));

@@ -1,18 +1,19 @@
 #!/usr/bin/env node
 'use strict';
-// The README's table of error codes comes from lib/errors.ts: compares them, or with --write renews the table. Also
+// The table of error codes in docs/errors.md comes from lib/errors.ts: compares them, or with --write renews it. Also
 // finds codes that are used and not in the table, or in the table and not used.
 // An argument names another folder to look at; tests give one that holds disagreements.
 const { readdirSync, readFileSync, writeFileSync } = require('node:fs');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
+const { pagesOf } = require('./pages');
 
 const { values: options, positionals } = parseArgs({
   options: { write: { type: 'boolean' } },
   allowPositionals: true,
 });
 const ROOT = path.resolve(positionals[0] ?? path.join(__dirname, '..', '..'));
-const README = path.join(ROOT, 'README.md');
+const PAGE = 'docs/errors.md';
 const BEGIN = '<!-- error codes: written by scripts/checks/error-table.js -->';
 const END = '<!-- end of error codes -->';
 
@@ -32,18 +33,24 @@ const table = ['| Code | Class | Meaning |', '|---|---|---|']
     entries.map(([, code, base, meaning]) => `| \`${code}\` | ${base} | ${meaning.replaceAll("\\'", "'")} |`),
   )
   .join('\n');
-const readme = readFileSync(README, 'utf8');
-const [begin, end] = [readme.indexOf(BEGIN), readme.indexOf(END)];
-if (begin < 0 || end < begin)
-  problems.push(`README.md has no place for the error codes (${BEGIN} ... ${END})`);
-else if (readme.slice(begin + BEGIN.length, end).trim() !== table) {
+const page = readFileSync(path.join(ROOT, PAGE), 'utf8');
+const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)];
+if (begin < 0 || end < begin) problems.push(`${PAGE} has no place for the error codes (${BEGIN} ... ${END})`);
+else if (page.slice(begin + BEGIN.length, end).trim() !== table) {
   if (options.write)
-    writeFileSync(README, `${readme.slice(0, begin + BEGIN.length)}\n${table}\n${readme.slice(end)}`);
-  else problems.push('README.md: the table of error codes is not that of lib/errors.ts; run with --write');
+    writeFileSync(
+      path.join(ROOT, PAGE),
+      `${page.slice(0, begin + BEGIN.length)}\n${table}\n${page.slice(end)}`,
+    );
+  else problems.push(`${PAGE}: the table of error codes is not that of lib/errors.ts; run with --write`);
 }
-// The prose of the README names codes too.
-for (const [code] of readme.matchAll(/ERR_SENET_[A-Z0-9_]+/g)) {
-  if (!known.has(code)) problems.push(`README.md names ${code}, which lib/errors.ts does not have`);
+// Prose names codes too.
+for (const name of pagesOf(ROOT)) {
+  for (const [code] of readFileSync(path.join(ROOT, name), 'utf8').matchAll(/ERR_SENET_[A-Z0-9_]+/g)) {
+    // `ERR_SENET_...` is any of them.
+    if (!code.endsWith('_') && !known.has(code))
+      problems.push(`${name} names ${code}, which lib/errors.ts does not have`);
+  }
 }
 
 const used = new Set();
@@ -68,6 +75,6 @@ for (const code of known) if (!used.has(code)) problems.push(`${code} is in lib/
 
 for (const problem of problems) console.error(problem);
 console.log(
-  problems.length === 0 ? `${known.size} error codes, all in the README` : `${problems.length} problems`,
+  problems.length === 0 ? `${known.size} error codes, all in ${PAGE}` : `${problems.length} problems`,
 );
 process.exitCode = problems.length === 0 ? 0 : 1;

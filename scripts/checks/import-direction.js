@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 'use strict';
-// Imports point one way (CONTRIBUTING.md). Prints every import that does not, and exits with 1 if there is one.
+// Imports point one way (CONTRIBUTING.md), between folders and between the files of a folder: no circles. Prints every
+// import that does not and every circle, and exits with 1 if there is one.
 // An argument names another folder to look at; tests give one that holds violations.
 const { readdirSync, readFileSync } = require('node:fs');
 const path = require('node:path');
@@ -47,27 +48,66 @@ function unitOf(file) {
   return first.replace(/\.(ts|js)$/, '') || 'index';
 }
 
+/** The file below lib/ that an import means. */
+function fileOf(target, files) {
+  const name = target.replace(/\.js$/, '');
+  return [`${name}.ts`, path.join(name, 'index.ts')].find((file) => files.has(file));
+}
+
+/**
+ * The shortest circle through each file, once.
+ * @param imports - file -> the files of its own folder (sub-folders included) that it imports: a circle that leaves the
+ *   folder has an import that points the wrong way, which is reported as such
+ */
+function reportCircles(imports, report) {
+  const circles = new Set();
+  for (const start of imports.keys()) {
+    const from = new Map();
+    const queue = [start];
+    for (const file of queue) {
+      for (const next of imports.get(file) ?? []) {
+        if (from.has(next)) continue;
+        from.set(next, file);
+        queue.push(next);
+      }
+    }
+    if (!from.has(start)) continue;
+    const circle = [start];
+    for (let file = from.get(start); file !== start; file = from.get(file)) circle.unshift(file);
+    const first = circle.indexOf([...circle].sort()[0]);
+    const turned = [...circle.slice(first), ...circle.slice(0, first)];
+    circles.add([...turned, turned[0]].join(' -> '));
+  }
+  for (const circle of circles) report(`${circle}: a circle`);
+}
+
 function checkTypescript(report) {
+  const files = new Set(filesOf('lib', ['.ts']));
+  const imports = new Map([...files].map((file) => [file, []]));
   const height = new Map(TYPESCRIPT_LAYERS.flatMap((units, layer) => units.map((unit) => [unit, layer])));
-  for (const file of filesOf('lib', ['.ts'])) {
+  for (const file of files) {
     const text = readFileSync(path.join(ROOT, file), 'utf8');
     const from = unitOf(file);
     if (!height.has(from)) report(`${file}: '${from}' has no layer`);
     for (const { fileName: target } of preProcessFile(text, true, true).importedFiles) {
       if (!target.startsWith('.')) continue;
-      const to = unitOf(path.normalize(path.join(path.dirname(file), target)));
-      if (to === from) continue;
-      if (!(height.get(to) < height.get(from)))
+      const resolved = path.join(path.dirname(file), target);
+      const to = unitOf(resolved);
+      if (to === from) imports.get(file).push(fileOf(resolved, files));
+      else if (!(height.get(to) < height.get(from)))
         report(`${file} imports ${target}: '${from}' may not know '${to}'`);
     }
     if (file !== path.join('lib', 'native.ts') && /\.node['"`]|\bdlopen\b/.test(text)) {
       report(`${file} loads an addon; only lib/native.ts does`);
     }
   }
+  reportCircles(imports, report);
 }
 
 function checkNative(report) {
-  for (const file of filesOf('native', ['.h', '.cpp'])) {
+  const files = new Set(filesOf('native', ['.h', '.cpp']));
+  const includes = new Map([...files].map((file) => [file, []]));
+  for (const file of files) {
     const [, folder] = file.split(path.sep);
     if (!(folder in NATIVE_INCLUDES)) {
       report(`${file}: '${folder}' has no place in the order`);
@@ -77,15 +117,15 @@ function checkNative(report) {
     for (const [, target] of text.matchAll(/^\s*#\s*include\s*[<"]([^>"]+)[>"]/gm)) {
       if (NODE_HEADER.test(target) && folder !== 'addon')
         report(`${file} includes ${target}; only native/addon does`);
-      const resolved = target.startsWith('.')
-        ? path.join(path.dirname(file), target)
-        : path.join('native', target);
+      const beside = path.join(path.dirname(file), target);
+      const resolved = target.startsWith('.') || files.has(beside) ? beside : path.join('native', target);
       const [, to] = resolved.split(path.sep);
-      if (!(to in NATIVE_INCLUDES) || to === folder) continue;
-      if (!NATIVE_INCLUDES[folder].includes(to))
+      if (to === folder) includes.get(file).push(resolved);
+      else if (to in NATIVE_INCLUDES && !NATIVE_INCLUDES[folder].includes(to))
         report(`${file} includes ${target}: '${folder}' may not know '${to}'`);
     }
   }
+  reportCircles(includes, report);
 }
 
 const problems = [];
@@ -93,6 +133,8 @@ checkTypescript((problem) => problems.push(problem));
 checkNative((problem) => problems.push(problem));
 for (const problem of problems) console.error(problem);
 console.log(
-  problems.length === 0 ? 'imports point one way' : `${problems.length} imports point the wrong way`,
+  problems.length === 0
+    ? 'imports point one way'
+    : `${problems.length} imports or circles point the wrong way`,
 );
 process.exitCode = problems.length === 0 ? 0 : 1;

@@ -2,9 +2,10 @@
 'use strict';
 // What `npm publish` would send: packs it, then looks at its contents, with publint and with attw.
 const { spawnSync } = require('node:child_process');
-const { mkdtempSync, rmSync } = require('node:fs');
+const { mkdtempSync, readFileSync, rmSync } = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
+const { linksOf, pagesOf } = require('./pages');
 
 const ROOT = path.join(__dirname, '..', '..');
 const MAX_FILE_BYTES = 2 * 1024 * 1024;
@@ -16,6 +17,7 @@ const REQUIRED = [
   'THIRD_PARTY_NOTICES.md',
   'CHANGELOG.md',
   'CMakeLists.txt',
+  ...pagesOf(ROOT).filter((page) => page.startsWith('docs/')),
   'dist/index.js',
   'dist/index.d.ts',
   'dist/cli/main.js',
@@ -47,6 +49,10 @@ function checkContents({ files, size }) {
     if (FORBIDDEN.test(file.path)) problems.push(`${file.path} does not belong into the package`);
     if (file.size > MAX_FILE_BYTES)
       problems.push(`${file.path} has ${file.size} bytes, more than ${MAX_FILE_BYTES}`);
+  }
+  for (const page of pagesOf(ROOT).filter((name) => names.has(name))) {
+    for (const { file, line } of linksOf(page, readFileSync(path.join(ROOT, page), 'utf8')))
+      if (!names.has(file)) problems.push(`${page}:${line} leads to ${file}, which is not in the package`);
   }
   if (size > MAX_PACKED_BYTES) problems.push(`the package has ${size} bytes, more than ${MAX_PACKED_BYTES}`);
   return problems;

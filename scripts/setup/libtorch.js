@@ -341,7 +341,7 @@ async function findLibtorch(from, report) {
     [
       `No source of LibTorch ${VERSION} served (ERR_SENET_SETUP):`,
       ...reasons,
-      'Set LIBTORCH to an unpacked LibTorch, or see "LibTorch" in the README for the other ways.',
+      'Set LIBTORCH to an unpacked LibTorch, or see docs/setup.md for the other ways.',
     ].join('\n'),
   );
 }

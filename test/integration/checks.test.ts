@@ -31,7 +31,7 @@ describe('checks', function () {
   beforeEach(() => {
     copy = temporary.path('copy');
     mkdirSync(path.join(copy, 'scripts'), { recursive: true });
-    for (const part of ['lib', 'native', path.join('scripts', 'setup'), 'README.md']) {
+    for (const part of ['lib', 'native', path.join('scripts', 'setup'), 'README.md', 'docs']) {
       cpSync(path.join(ROOT, part), path.join(copy, part), { recursive: true });
     }
   });
@@ -98,6 +98,108 @@ describe('checks', function () {
       writeFileSync(path.join(copy, 'native', 'other', 'x.h'), '');
       expect(check('import-direction.js', copy).stderr).to.match(/'other' has no place/);
     });
+
+    it('takes a file in a sub-folder for one of its folder', () => {
+      const folder = path.join(copy, 'native', 'inference', 'deep', 'deeper');
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(path.join(folder, 'core.h'), '#include "core/error.h"\n#include "../../graph.h"\n');
+      // `core/other.h` is beside this file, and so it is what C++ takes.
+      mkdirSync(path.join(folder, 'core'));
+      writeFileSync(path.join(folder, 'core', 'other.h'), '#include "../../../../addon/wrap.h"\n');
+      writeFileSync(path.join(folder, 'x.h'), '#include "core/other.h"\n#include "addon/wrap.h"\n');
+      mkdirSync(path.join(copy, 'lib', 'tensor', 'deep'));
+      writeFileSync(
+        path.join(copy, 'lib', 'tensor', 'deep', 'x.ts'),
+        "import '../tensor';\nimport '../../nn/losses';\n",
+      );
+      const { stderr } = check('import-direction.js', copy);
+      expect(stderr.trim().split('\n')).to.have.members([
+        "lib/tensor/deep/x.ts imports ../../nn/losses: 'tensor' may not know 'nn'",
+        "native/inference/deep/deeper/core/other.h includes ../../../../addon/wrap.h: 'inference' may not know 'addon'",
+        "native/inference/deep/deeper/x.h includes addon/wrap.h: 'inference' may not know 'addon'",
+      ]);
+    });
+
+    it('notices circles of imports, by name', () => {
+      const write = (file: string, text: string): void => writeFileSync(path.join(copy, file), text);
+      mkdirSync(path.join(copy, 'lib', 'hub', 'circle'));
+      write('lib/hub/a.ts', "import './b';");
+      write('lib/hub/b.ts', "export * from './circle/c';\nimport './d';");
+      write('lib/hub/circle/c.ts', "import type { X } from '../a';");
+      write('lib/hub/d.ts', "export type Y = import('./b').Y;");
+      write('lib/hub/outside.ts', "import './a';"); // leads into a circle, and is in none
+      write('native/core/one.h', '#include "core/two.h"');
+      write('native/core/two.h', '#include "one.h"');
+      const { status, stderr } = check('import-direction.js', copy);
+      expect(stderr.trim().split('\n')).to.have.members([
+        'lib/hub/a.ts -> lib/hub/b.ts -> lib/hub/circle/c.ts -> lib/hub/a.ts: a circle',
+        'lib/hub/b.ts -> lib/hub/d.ts -> lib/hub/b.ts: a circle',
+        'native/core/one.h -> native/core/two.h -> native/core/one.h: a circle',
+      ]);
+      expect(status).to.equal(1);
+    });
+  });
+
+  describe('pages', () => {
+    it('accepts this repository', () => {
+      expect(check('pages.js')).to.include({ status: 0, stderr: '' });
+    });
+
+    it('notices links that lead nowhere, pages that nothing leads to, and examples that nothing runs', () => {
+      writeFileSync(
+        path.join(copy, 'docs', 'hidden.md'),
+        '# Hidden\n\n## Here, `x` & there\n\n## Twice\n\n## Twice\n',
+      );
+      writeFileSync(
+        path.join(copy, 'docs', 'data.md'),
+        [
+          '[page](nowhere.md) and [folder](../lib) and [elsewhere](https://example.org/nowhere.md)',
+          '[in it](hidden.md#here-x--there) [again](hidden.md#twice-1) [no](hidden.md#twice-2)',
+          '[own](#data) `[code](code.md)`',
+          '# Data',
+          '```js',
+          '// [code](code.md)',
+          '```',
+          '```ts',
+          '```',
+        ].join('\n'),
+      );
+      const { status, stderr } = check('pages.js', copy);
+      // What links to the real page's headings is not at stake here.
+      const lines = stderr.split('\n').filter((line) => /^docs\/data|hidden/.test(line));
+      expect(lines).to.have.members([
+        'docs/data.md:1: there is no docs/nowhere.md',
+        'docs/data.md:2: docs/hidden.md has no heading for #twice-2',
+        "docs/data.md:8: no test runs an example in 'ts'; what is run is called 'js'",
+        'README.md does not lead to docs/hidden.md',
+      ]);
+      expect(status).to.equal(1);
+    });
+  });
+
+  describe('the formatting of C++', () => {
+    it('is looked at in every sub-folder', () => {
+      const { scripts } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as {
+        scripts: Readonly<Record<string, string>>;
+      };
+      cpSync(path.join(ROOT, '.clang-format'), path.join(copy, '.clang-format'));
+      rmSync(path.join(copy, 'native'), { recursive: true });
+      const files = ['native/a/x.h', 'native/a/b/c/x.cpp', 'test/native/x.h', 'test/native/a/x.cpp'];
+      for (const file of files) {
+        mkdirSync(path.join(copy, path.dirname(file)), { recursive: true });
+        writeFileSync(path.join(copy, file), 'int  x;\n');
+      }
+      const clangFormat = path.join(ROOT, 'node_modules', 'clang-format', 'index.js');
+      const run = (script: string): string => {
+        const [, flags = ''] = /clang-format (.*)$/.exec(scripts[script] ?? '') ?? [];
+        const command = `"${process.execPath}" "${clangFormat}" ${flags}`;
+        return spawnSync(command, { cwd: copy, shell: true, encoding: 'utf8' }).stderr;
+      };
+      const said = run('lint');
+      for (const file of files) expect(said).to.contain(`${file}:1:4: error`);
+      run('format');
+      for (const file of files) expect(readFileSync(path.join(copy, file), 'utf8')).to.equal('int x;\n');
+    });
   });
 
   describe('error-table', () => {
@@ -109,11 +211,11 @@ describe('checks', function () {
       `export const ERROR_CODES = {\n  ${code}: { base: 'Error', meaning: 'Made up.' },`;
 
     it('notices a row that disagrees, and --write mends it', () => {
-      replace('README.md', '| `ERR_SENET_DTYPE` | TypeError |', '| `ERR_SENET_DTYPE` | Error |');
+      replace('docs/errors.md', '| `ERR_SENET_DTYPE` | TypeError |', '| `ERR_SENET_DTYPE` | Error |');
       expect(check('error-table.js', copy)).to.include({ status: 1 });
       expect(check('error-table.js', '--write', copy)).to.include({ status: 0, stderr: '' });
-      const readme = readFileSync(path.join(copy, 'README.md'), 'utf8');
-      expect(readme).to.equal(readFileSync(path.join(ROOT, 'README.md'), 'utf8'));
+      const page = readFileSync(path.join(copy, 'docs', 'errors.md'), 'utf8');
+      expect(page).to.equal(readFileSync(path.join(ROOT, 'docs', 'errors.md'), 'utf8'));
     });
 
     it('notices a code that is used and not in the table', () => {
@@ -125,9 +227,12 @@ describe('checks', function () {
       expect(status).to.equal(1);
     });
 
-    it('notices a code in the prose of the README that is not in the table', () => {
+    it('notices a code in prose that is not in the table', () => {
       append('README.md', 'It throws `ERR_SENET_NOPE`.');
-      expect(check('error-table.js', copy).stderr).to.match(/README\.md names ERR_SENET_NOPE/);
+      append('docs/cuda.md', 'It throws `ERR_SENET_NONE`.');
+      const { stderr } = check('error-table.js', copy);
+      expect(stderr).to.match(/README\.md names ERR_SENET_NOPE/);
+      expect(stderr).to.match(/docs\/cuda\.md names ERR_SENET_NONE/);
     });
 
     it('notices a code that nothing uses: a comment is no use', () => {

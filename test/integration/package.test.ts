@@ -1,6 +1,6 @@
 /**
  * The packed tarball as a user meets it: installed in an empty folder, used by `require`, by `import` and from
- * TypeScript, with and without a native build; and the JavaScript examples of the README, run.
+ * TypeScript, with and without a native build; and the JavaScript examples of the documentation, run.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -15,6 +15,9 @@ import { Temporary } from '../support/temporary';
 const ROOT = path.join(__dirname, '..', '..');
 const { pack } = require('../../scripts/checks/package') as {
   pack: (folder: string) => { filename: string };
+};
+const { examplesOf } = require('../../scripts/checks/pages') as {
+  examplesOf: (root: string) => readonly { page: string; code: string }[];
 };
 
 describe('the packed package', function () {
@@ -179,13 +182,19 @@ describe('the packed package', function () {
       expect(result.status).to.equal(0);
     });
 
-    const examples = [
-      ...readFileSync(path.join(ROOT, 'README.md'), 'utf8').matchAll(/```js\n([\s\S]*?)```/g),
-    ].map(([, code]) => code as string);
-    it('the README has examples', () => expect(examples.length).to.be.at.least(4));
-    examples.forEach((code, index) => {
+    const examples = examplesOf(ROOT);
+    it('the README and the pages have examples', () =>
+      expect(examples.map(({ page }) => page)).to.include.members([
+        'README.md',
+        'docs/checkpoints.md',
+        'docs/compiled-models.md',
+        'docs/memory-and-threads.md',
+        'docs/networks.md',
+        'docs/training.md',
+      ]));
+    examples.forEach(({ page, code }, index) => {
       const [title = ''] = code.split('\n').filter((line) => line.includes('require('));
-      it(`README example ${index + 1}: ${title.slice(0, 60)}`, async () => {
+      it(`example of ${page}: ${title.slice(0, 60)}`, async () => {
         const file = path.join(consumer, `example-${index}.js`);
         writeFileSync(file, code);
         if (!existsSync(path.join(consumer, 'assets'))) {

@@ -8,6 +8,8 @@ const path = require('node:path');
 
 const senet = require('senet-torch');
 
+const { examplesOf } = require('./pages');
+
 const ROOT = path.dirname(require.resolve('senet-torch/package.json'));
 const WEIGHTS = path.join(ROOT, 'assets', 'weights', 'se_resnet20_fashion_mnist.safetensors');
 const BOOT = path.join(ROOT, 'assets', 'images', '00-ankle-boot.png');
@@ -80,12 +82,12 @@ const smoke = [
   ],
 ];
 
-// The README's programs; that of the service listens until it is ended (test/integration/package.test.ts uses it).
-const examples = [...readFileSync(path.join(ROOT, 'README.md'), 'utf8').matchAll(/```js\n([\s\S]*?)```/g)]
-  .map(([, code]) => code)
-  .filter((code) => !code.includes('createServer'))
-  .map((code, index) => [
-    `example ${index + 1} of the README`,
+// The programs of the documentation; that of the service listens until it is ended (test/integration/package.test.ts
+// uses it).
+const examples = examplesOf(ROOT)
+  .filter(({ code }) => !code.includes('createServer'))
+  .map(({ page, code }, index) => [
+    `example ${index + 1}, of ${page}`,
     () => new Function('require', code.replace(/^main\(\);$/m, 'return main();'))(require),
   ]);
 

@@ -11,7 +11,8 @@ import { ops } from '../../lib/tensor/ops';
 import { memory } from '../../lib/tensor/runtime';
 import { tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
-import { decodeImage, type DecodedImage } from '../../lib/vision/decode';
+import { decodeImage } from '../../lib/vision/decode';
+import type { DecodedImage } from '../../lib/vision/encoded-image';
 import {
   checkPreprocessing,
   IMAGENET,
