@@ -3,6 +3,10 @@
  * package.test.ts against the packed package. Each `@ts-expect-error` is a call that must not compile.
  */
 import {
+  type PublishedWeights,
+  type ModelRecord,
+  type Identity,
+  modelRecord,
   AdaptiveAvgPool2d,
   arange,
   BatchNorm2d,
@@ -334,6 +338,16 @@ export async function modules(x: Tensor, signal: AbortSignal): Promise<void> {
   exactly<ModelName[]>()(listModels());
   exactly<SEResNet>()(createModel('se_resnet18', { numClasses: 3 }));
   exactly<SEInception3>()(createModel('se_inception_v3', { numClasses: 3, recalibrate: 'input' }));
+  exactly<Promise<SEResNet>>()(createModel('se_resnet18', { pretrained: 'imagenet', numClasses: 3 }));
+  exactly<Promise<SEInception3>>()(createModel('se_inception_v3', { pretrained: true, auxLogits: false }));
+  exactly<ModelName[]>()(listModels({ pretrained: true, match: 'se_resnet*' }));
+  const record: ModelRecord = modelRecord('se_resnet50');
+  exactly<readonly PublishedWeights[]>()(record.weights);
+  const head: Linear | Identity = createModel('se_resnet18').getClassifier();
+  createModel('se_resnet20').resetClassifier(2);
+  void head;
+  // @ts-expect-error weights are not drawn where they are loaded
+  void createModel('se_resnet50', { pretrained: true, initWeights: false });
 
   // @ts-expect-error camelCase
   se_resnet18({ num_classes: 10 });
