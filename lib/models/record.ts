@@ -30,7 +30,7 @@ export interface PublishedWeights {
 
 /** What options are read from: the shapes of weights by the model's own keys, and the text that the file carries. */
 export interface WeightFacts {
-  shapeOf(key: string): readonly number[] | undefined;
+  readonly shapeOf: (key: string) => readonly number[] | undefined;
   readonly metadata: ReadonlyMap<string, string>;
 }
 

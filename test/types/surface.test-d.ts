@@ -3,10 +3,6 @@
  * package.test.ts against the packed package. Each `@ts-expect-error` is a call that must not compile.
  */
 import {
-  type PublishedWeights,
-  type ModelRecord,
-  type Identity,
-  modelRecord,
   AdaptiveAvgPool2d,
   arange,
   BatchNorm2d,
@@ -35,6 +31,7 @@ import {
   manualSeed,
   MaxPool2d,
   memory,
+  modelRecord,
   Module,
   ModuleList,
   noGrad,
@@ -44,15 +41,6 @@ import {
   randn,
   ReLU,
   save,
-  SEBasicBlock,
-  SEBottleneck,
-  SEInception3,
-  SELayer,
-  Sequential,
-  SenetError,
-  SenetRangeError,
-  SenetTypeError,
-  SEResNet,
   se_inception_v3,
   se_preactresnet20,
   se_preactresnet32,
@@ -65,6 +53,15 @@ import {
   se_resnet34,
   se_resnet50,
   se_resnet56,
+  SEBasicBlock,
+  SEBottleneck,
+  SEInception3,
+  SELayer,
+  SenetError,
+  SenetRangeError,
+  SenetTypeError,
+  Sequential,
+  SEResNet,
   StateDict,
   tensor,
   Tensor,
@@ -81,14 +78,17 @@ import {
   type DType,
   type ErrorCode,
   type HookHandle,
+  type Identity,
   type InceptionOutputs,
   type LoadStateDictResult,
   type ModelName,
+  type ModelRecord,
   type ModelSummary,
   type NestedArray,
   type Preprocessing,
   type ProfiledStep,
   type ProfileOptions,
+  type PublishedWeights,
   type TypedArray,
 } from 'senet-torch';
 import {
@@ -343,9 +343,8 @@ export async function modules(x: Tensor, signal: AbortSignal): Promise<void> {
   exactly<ModelName[]>()(listModels({ pretrained: true, match: 'se_resnet*' }));
   const record: ModelRecord = modelRecord('se_resnet50');
   exactly<readonly PublishedWeights[]>()(record.weights);
-  const head: Linear | Identity = createModel('se_resnet18').getClassifier();
+  exactly<Linear | Identity>()(createModel('se_resnet18').getClassifier());
   createModel('se_resnet20').resetClassifier(2);
-  void head;
   // @ts-expect-error weights are not drawn where they are loaded
   void createModel('se_resnet50', { pretrained: true, initWeights: false });
 
@@ -354,7 +353,7 @@ export async function modules(x: Tensor, signal: AbortSignal): Promise<void> {
   // @ts-expect-error numClasses is required
   se_inception_v3({});
   // @ts-expect-error no such model
-  createModel('se_resnet19');
+  void createModel('se_resnet19');
   // @ts-expect-error no such mode
   se_inception_v3({ numClasses: 10, recalibrate: 'both' });
   // @ts-expect-error only se_resnet50 has published weights

@@ -33,7 +33,6 @@ import { ClassifierModel, registerModel } from '../../lib/models/classifier-mode
 import { createFor, labelsFileOf, loadModel, makeModel, readWeights } from '../../lib/models/pretrained';
 import { defineModels, type ModelFamily, type PublishedWeights } from '../../lib/models/record';
 import { findWeights } from '../../lib/models/weights';
-import type { Module } from '../../lib/nn/module';
 import { IMAGENET } from '../../lib/vision/preprocessing';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
@@ -44,8 +43,12 @@ const ASSETS = path.join(__dirname, '..', '..', 'assets');
 const FASHION = path.join(ASSETS, 'weights', 'se_resnet20_fashion_mnist.safetensors');
 
 type AnyModel = ClassifierModel<unknown>;
+const made = <T>(value: unknown, type: abstract new (...args: never[]) => T): T => {
+  expect(value).to.be.instanceOf(type);
+  return value as T;
+};
 const make = (name: ModelName, options: object = {}): AnyModel =>
-  createModel(name, { numClasses: 4, ...options } as ModelOptions) as AnyModel;
+  createModel(name, { numClasses: 4, ...options } as ModelOptions);
 /** In the order of the names: files have their own. */
 const shapes = (state: StateDict): unknown =>
   [...state].map(([key, { shape }]) => `${key}: ${shape.join()}`).sort();
@@ -63,11 +66,10 @@ for (const name of listModels()) {
       expect(model.getClassifier()).to.be.instanceOf(Linear);
       expect(model.getClassifier()).to.equal(model.getSubmodule(record.classifier));
       expect((model.getClassifier() as Linear).outFeatures).to.equal(4);
-      const stem = model.getSubmodule(record.stem) as Conv2d;
-      expect(stem).to.be.instanceOf(Conv2d);
+      const stem = made(model.getSubmodule(record.stem), Conv2d);
       expect(stem.inChannels).to.equal(record.inChannels);
       for (const head of record.auxiliaryClassifiers)
-        expect((model.getSubmodule(head) as Linear).outFeatures).to.equal(4);
+        expect(made(model.getSubmodule(head), Linear).outFeatures).to.equal(4);
       expect(record.options).to.include.members(['numClasses', 'inChannels', 'initWeights']);
       expect(record.options).to.include.members([...record.toldOptions]);
       if (record.numClasses === null) return;
@@ -80,13 +82,13 @@ for (const name of listModels()) {
       const model = make(name);
       const keys = [...model.stateDict().keys()];
       const old = model.getClassifier();
-      const stem = numbers((model.getSubmodule(record.stem) as Conv2d).weight);
+      const stem = numbers(made(model.getSubmodule(record.stem), Conv2d).weight);
       model.resetClassifier(7);
       expect([...model.stateDict().keys()]).to.deep.equal(keys);
       expect(model.getClassifier()).to.not.equal(old);
-      expect(numbers((model.getSubmodule(record.stem) as Conv2d).weight)).to.deep.equal(stem);
+      expect(numbers(made(model.getSubmodule(record.stem), Conv2d).weight)).to.deep.equal(stem);
       for (const head of record.auxiliaryClassifiers)
-        expect((model.getSubmodule(head) as Linear).outFeatures).to.equal(7);
+        expect(made(model.getSubmodule(head), Linear).outFeatures).to.equal(7);
       model.eval();
       const x = randn([2, record.inChannels, size, size]);
       const eager = (await model.forward(x)) as Tensor;
@@ -360,7 +362,7 @@ describe('a row that someone adds', () => {
     );
     const file = temporary.path('foreign.safetensors');
     await save(foreign, file);
-    const model = (await loadModel(tiny, file, {})) as Tiny;
+    const model = made(await loadModel(tiny, file, {}), Tiny);
     expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
     const x = randn([2, 1, 8, 8]);
     expect(numbers(await model.forward(x))).to.deep.equal(numbers(await original.forward(x)));
@@ -398,11 +400,11 @@ describe('a row that someone adds', () => {
   });
 
   it('has a head that becomes an Identity, since its forward is TypeScript', async () => {
-    const model: Module = new Tiny();
-    (model as Tiny).resetClassifier(0);
-    expect((model as Tiny).getClassifier()).to.be.instanceOf(Identity);
+    const model = new Tiny();
+    model.resetClassifier(0);
+    expect(model.getClassifier()).to.be.instanceOf(Identity);
     expect((await model.forward(randn([2, 3, 8, 8]))).shape).to.deep.equal([2, 8]);
-    expectThrow(() => (model as Tiny).resetClassifier(3), 'ERR_SENET_ARG_TYPE', /'head': expected a Linear/);
+    expectThrow(() => model.resetClassifier(3), 'ERR_SENET_ARG_TYPE', /'head': expected a Linear/);
   });
 
   it('is classified by with what its family says', async () => {
