@@ -356,7 +356,7 @@ async function networkFromWeights(
   try {
     const { preprocessing } = await broughtBy(state, published, file);
     const inChannels = checkImageChannels(channelsIn(record, state), printable(file, 1000));
-    const model = makeModel(record, state, { inChannels }, { assign: false }) as ClassifierModel<unknown>;
+    const model = makeModel(record, state, { inChannels }, { assign: false });
     try {
       manualSeed(seed);
       model.resetClassifier(classes);

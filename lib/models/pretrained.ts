@@ -16,7 +16,7 @@ import { Module } from '../nn/module';
 import { checkBoolean, checkOptions, describe, nearest } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
 import { checkInChannels } from './options';
-import type { ModelRecord, PublishedWeights } from './record';
+import type { ClassifyingModule, ModelRecord, PublishedWeights } from './record';
 
 const ASSETS = path.join(__dirname, '..', '..', 'assets');
 
@@ -162,7 +162,7 @@ export function createFor(
   record: ModelRecord,
   state: StateDict,
   given: Readonly<Record<string, unknown>> = {},
-): Module<unknown> {
+): ClassifyingModule {
   const shapeOf = shapesIn(state, record.aliases);
   return create(record, {
     numClasses: shapeOf(`${record.classifier}.weight`)?.[0] ?? record.numClasses ?? 1,
@@ -183,7 +183,7 @@ export function makeModel(
   state: StateDict,
   given?: Readonly<Record<string, unknown>>,
   { assign = true }: { assign?: boolean } = {},
-): Module<unknown> {
+): ClassifyingModule {
   const model = createFor(record, state, given);
   try {
     model.loadStateDict(state, { assign });
@@ -194,8 +194,8 @@ export function makeModel(
   }
 }
 
-function create(record: ModelRecord, options: object | undefined): Module<unknown> {
-  return (record.create as (options?: object) => Module<unknown>)(options);
+function create(record: ModelRecord, options: object | undefined): ClassifyingModule {
+  return (record.create as (options?: object) => ClassifyingModule)(options);
 }
 
 /** A network with the weights of a file or of the record: found, fetched, made. Errors: as `toFile`, `load` and `makeModel`. */
@@ -204,7 +204,7 @@ export async function loadModel(
   source: PublishedWeights | string,
   transfer: TransferOptions,
   given?: Readonly<Record<string, unknown>>,
-): Promise<Module<unknown>> {
+): Promise<ClassifyingModule> {
   const file = await toFile(source, transfer);
   const state = await readWeights(file, record, {}, transfer.signal);
   try {
@@ -223,7 +223,7 @@ export async function loadModel(
 export function makeOrLoad(
   record: ModelRecord,
   options: object | undefined,
-): Module<unknown> | Promise<Module<unknown>> {
+): ClassifyingModule | Promise<ClassifyingModule> {
   if (!isPlainObject(options) || !('pretrained' in options)) return create(record, options);
   const { pretrained, ...rest } = options;
   if (pretrained === true || typeof pretrained === 'string') return loadPretrained(record, options);
@@ -234,7 +234,7 @@ export function makeOrLoad(
 async function loadPretrained(
   record: ModelRecord,
   options: Readonly<Record<string, unknown>>,
-): Promise<Module<unknown>> {
+): Promise<ClassifyingModule> {
   const where = record.name;
   const own = record.options.filter((name) => name !== 'initWeights');
   const known = ['pretrained', ...own, 'progress', 'checkHash', 'signal'];

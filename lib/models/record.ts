@@ -3,6 +3,7 @@
  * networks of its class share, and has a row for each of them; the registry joins the pages, and everything else reads
  * the records. Knows no page, and reads no file.
  */
+import type { Identity, Linear } from '../nn/layers';
 import type { KeyAlias } from '../nn/load-state-dict';
 import type { Module } from '../nn/module';
 import type { Preprocessing } from './preprocessing-record';
@@ -62,7 +63,13 @@ export interface ModelFamily {
   readonly optionsFrom: (weights: WeightFacts) => Readonly<Record<string, unknown>>;
 }
 
-type Create = (...args: never[]) => Module<unknown>;
+/** A network with a head that can be asked for and changed: a `ClassifierModel`. */
+export interface ClassifyingModule extends Module<unknown> {
+  getClassifier(): Linear | Identity;
+  resetClassifier(numClasses: number): void;
+}
+
+type Create = (...args: never[]) => ClassifyingModule;
 
 /** What the library knows of a model. */
 export interface ModelRecord<Factory extends Create = Create> extends ModelFamily {
