@@ -96,7 +96,6 @@ export {
   se_resnet34,
   se_resnet50,
   SEResNet,
-  type PretrainedOptions,
   type SEResNetOptions,
 } from './models/se-resnet';
 export {
@@ -118,7 +117,19 @@ export {
   type Recalibrate,
   type SEInception3Options,
 } from './models/se-inception-v3';
-export { createModel, listModels, type ModelName, type ModelOf, type ModelOptions } from './models/registry';
+export {
+  createModel,
+  listModels,
+  modelRecord,
+  type ListModelsOptions,
+  type ModelName,
+  type ModelOf,
+  type ModelOptions,
+  type PretrainedModelOptions,
+} from './models/registry';
+export type { ModelRecord, PublishedWeights } from './models/record';
+export type { PretrainedOptions } from './models/pretrained';
+export type { ClassifierModel } from './models/classifier-model';
 
 export { load, loadCheckpoint, type LoadCheckpointOptions, type LoadOptions } from './checkpoint/load';
 export { NumpyArray } from './checkpoint/numpy-values';

@@ -50,7 +50,7 @@ async function classify(
   options: ClassifyOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const { bundledImages } = lazy.weights;
+  const { bundledImages } = lazy.bundledImages;
   const files = given.length > 0 ? given : await bundledImages();
   const topK = options.topK ?? (files.length === 1 ? TOP_K_ALONE : TOP_K_TABLE);
   const classifier = await loadClassifier(options, signal);

@@ -8,8 +8,8 @@ export const lazy = {
   get classifier() {
     return require('../vision/image-classifier') as typeof import('../vision/image-classifier');
   },
-  get weights() {
-    return require('../vision/weights') as typeof import('../vision/weights');
+  get bundledImages() {
+    return require('../vision/bundled-images') as typeof import('../vision/bundled-images');
   },
   get models() {
     return require('../models/registry') as typeof import('../models/registry');
@@ -20,17 +20,17 @@ export const lazy = {
   get training() {
     return require('./training') as typeof import('./training');
   },
-  get network() {
-    return require('../vision/network') as typeof import('../vision/network');
+  get pretrained() {
+    return require('../models/pretrained') as typeof import('../models/pretrained');
+  },
+  get weights() {
+    return require('../models/weights') as typeof import('../models/weights');
   },
   get runtime() {
     return require('../tensor/runtime') as typeof import('../tensor/runtime');
   },
   get native() {
     return require('../native') as typeof import('../native');
-  },
-  get load() {
-    return require('../checkpoint/load') as typeof import('../checkpoint/load');
   },
   get save() {
     return require('../checkpoint/save') as typeof import('../checkpoint/save');

@@ -90,22 +90,23 @@ async function chooseNetwork({
       throw makeError('ERR_SENET_ARG_RANGE', '--pretrained and --weights exclude each other');
     if (model === undefined)
       throw makeError('ERR_SENET_ARG_MISSING', '--pretrained needs --model, such as se_resnet50');
-    const { modelInfo } = lazy.models;
-    const [published] = modelInfo(model as ModelName).weights;
-    if (published !== undefined) return { model, weights: published };
-    throw makeError('ERR_SENET_ARG_RANGE', `${model} has no published weights; give a file with --weights`);
+    return { model, weights: usualWeights(model) };
   }
   if (weights !== undefined) return { model: model ?? (await modelOf(weights)), weights };
   if (model === undefined) return { model: 'se_resnet20', weights: 'fashion_mnist' };
-  const { modelInfo } = lazy.models;
-  modelInfo(model as ModelName); // an unknown model is the first thing to say
+  lazy.models.modelRecord(model as ModelName); // an unknown model is the first thing to say
   throw makeError('ERR_SENET_ARG_MISSING', '--model needs --weights FILE or --pretrained');
+}
+
+/** What `--pretrained` means. @throws ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE */
+export function usualWeights(model: string): string {
+  const record = lazy.models.modelRecord(model as ModelName);
+  return lazy.pretrained.publishedOf(record, true, '--pretrained').name;
 }
 
 /** The model that published weights belong to, or that the file names in its metadata. */
 async function modelOf(weights: string): Promise<string> {
-  const { PUBLISHED_WEIGHTS } = lazy.weights;
-  const published = PUBLISHED_WEIGHTS.find(({ name }) => name === weights);
+  const published = lazy.models.findPublished(weights);
   if (published !== undefined) return published.model;
   const { inspectCheckpoint } = lazy.checkpoint;
   const named = (await inspectCheckpoint(weights)).metadata.model;

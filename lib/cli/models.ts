@@ -11,8 +11,12 @@ export function addModels(program: Command): void {
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  $ senet-torch models --json')
     .action(({ json }: { json?: boolean }) => {
-      const { listModels, modelInfo } = lazy.models;
-      const models = listModels().map((name) => ({ name, ...modelInfo(name) }));
+      const { listModels, modelRecord } = lazy.models;
+      const models = listModels().map((model) => {
+        const { name, inputSize, anyInputSize, numClasses, options, weights } = modelRecord(model);
+        const names = weights.map((published) => published.name);
+        return { name, inputSize, anyInputSize, numClasses, options, weights: names };
+      });
       if (json === true) {
         printJson(models);
         return;

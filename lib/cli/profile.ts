@@ -95,19 +95,11 @@ async function makeSource(
   weights: string | undefined,
   signal: AbortSignal,
 ): Promise<Module<unknown>> {
-  const { createModel, modelInfo } = lazy.models;
-  const { numClasses } = modelInfo(name); // throws for an unknown name
-  if (weights === undefined) {
-    const usual = numClasses ?? 1000;
-    return createModel(name, { numClasses: usual });
-  }
-  const { createFor, findWeights, toFile } = lazy.network;
-  const { load } = lazy.load;
-  const file = await toFile(await findWeights(weights, name), { progress: process.stderr.isTTY }, signal);
-  const state = await load(file, { signal });
-  const model = createFor(name, state);
-  model.loadStateDict(state, { assign: true });
-  return model;
+  const { createModel, modelRecord } = lazy.models;
+  const record = modelRecord(name); // throws for an unknown name
+  if (weights === undefined) return createModel(name, { numClasses: record.numClasses ?? 1000 });
+  const source = await lazy.weights.findWeights(weights, name, 'profile');
+  return lazy.pretrained.loadModel(record, source, { progress: process.stderr.isTTY, signal });
 }
 
 /** What a whole run amounts to. */

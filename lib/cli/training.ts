@@ -19,9 +19,11 @@ import { ImageFolder } from '../data/image-folder';
 import { DataLoader } from '../data/loader';
 import { Mixup } from '../data/mixup';
 import { isSenetError, makeError } from '../errors';
-import { createModel, isModelName, modelInfo, type ModelName } from '../models/registry';
+import { ClassifierModel, familyOf } from '../models/classifier-model';
+import { channelsIn, createFor, makeModel, readWeights, toFile } from '../models/pretrained';
+import { createModel, isModelName, modelRecord, type ModelName } from '../models/registry';
+import { findWeights } from '../models/weights';
 import { binding } from '../native';
-import { Linear } from '../nn/layers';
 import { CrossEntropyLoss } from '../nn/losses';
 import type { Module } from '../nn/module';
 import { AdamW } from '../optim/adam';
@@ -41,16 +43,7 @@ import {
   type TrainingCheckpoint,
 } from '../train/training-checkpoint';
 import { readLabels } from '../vision/labels';
-import {
-  channelsIn,
-  channelsOf,
-  checkImageChannels,
-  createFor,
-  findWeights,
-  loadWeights,
-  recordOf,
-  toFile,
-} from '../vision/network';
+import { broughtBy, channelsOf, checkImageChannels } from '../vision/network';
 import { checkPreprocessing, IMAGENET, PLAIN, recordFor, type Preprocessing } from '../vision/preprocessing';
 import {
   count,
@@ -73,6 +66,7 @@ import {
   trainTransform,
   type OpenedData,
 } from './training-data';
+import { usualWeights } from './load-classifier';
 import {
   checkSameOptions,
   checkSettings,
@@ -189,7 +183,7 @@ async function prepare(
       resumed.model.metadata,
       new Map(Object.entries(started.modelOptions).map(([name, value]) => [name, String(value)])),
     );
-    const model = createFor(started.model as ModelName, state);
+    const model = createFor(modelRecord(started.model as ModelName), state);
     const preprocessing = testPreprocessing(opened.shape, started.imageSize, channelsOf(model), started);
     model.to(device);
     freeze(model, started.freeze);
@@ -208,7 +202,7 @@ async function prepareNew(
   if (data === undefined)
     throw makeError('ERR_SENET_ARG_MISSING', `${kind}: give the data, or --resume CHECKPOINT`);
   // What was typed wrong is said before anything long begins.
-  if (given.model !== undefined) modelInfo(given.model as ModelName);
+  if (given.model !== undefined) modelRecord(given.model as ModelName);
   const seed = given.seed ?? 0;
   const source = {
     data: path.resolve(data),
@@ -229,7 +223,7 @@ async function prepareNew(
   const { model } = base;
   try {
     model.to(device);
-    const info = modelInfo(base.name);
+    const info = modelRecord(base.name);
     const small = opened.shape !== null;
     const imageSize =
       given.imageSize ?? (small && info.anyInputSize ? Math.max(32, opened.shape[1]) : info.inputSize);
@@ -322,7 +316,7 @@ interface Network {
 
 function newNetwork(given: TrainingArguments, classes: number, seed: number): Network {
   const name = (given.model ?? 'se_resnet20') as ModelName;
-  const { options: known } = modelInfo(name);
+  const { options: known } = modelRecord(name);
   const { reduction, inChannels } = given;
   if (reduction !== undefined && !known.includes('reduction'))
     throw makeError('ERR_SENET_UNKNOWN_OPTION', `--reduction: ${name} has none to choose`);
@@ -344,12 +338,12 @@ async function networkFromWeights(
 ): Promise<Network> {
   const chosen = chooseWeights(given);
   const named = given.model === undefined ? null : (given.model as ModelName);
-  const source = await findWeights(chosen, named);
-  const file = await toFile(
-    source,
-    { checkHash: given.checkHash ?? true, progress: process.stderr.isTTY },
+  const source = await findWeights(chosen, named, 'finetune');
+  const file = await toFile(source, {
+    checkHash: given.checkHash ?? true,
+    progress: process.stderr.isTTY,
     signal,
-  );
+  });
   const published = typeof source === 'object' ? source : undefined;
   const name = named ?? published?.model ?? (await inspectCheckpoint(file)).metadata.model;
   if (name === undefined || !isModelName(name))
@@ -357,26 +351,21 @@ async function networkFromWeights(
       'ERR_SENET_ARG_MISSING',
       `${printable(file)} does not say which model it belongs to: add --model NAME`,
     );
-  const state = await loadWeights(file, name, given, signal);
+  const record = modelRecord(name);
+  const state = await readWeights(file, record, given, signal);
   try {
-    const { preprocessing } = await recordOf(state, published, file);
-    const inChannels = checkImageChannels(channelsIn(state), printable(file, 1000));
-    const model = createFor(name, state, inChannels);
+    const { preprocessing } = await broughtBy(state, published, file);
+    const inChannels = checkImageChannels(channelsIn(record, state), printable(file, 1000));
+    const model = makeModel(record, state, { inChannels }, { assign: false });
     try {
-      model.loadStateDict(state);
       manualSeed(seed);
-      for (const head of headsOf(model)) {
-        const features = (
-          model.getSubmodule(head).namedParameters()[0] as [string, { shape: readonly number[] }]
-        )[1].shape[1];
-        model.replaceModule(head, new Linear(features as number, classes));
-      }
+      model.resetClassifier(classes);
     } catch (error) {
       model.dispose();
       throw error;
     }
-    const options: Record<string, string | number> = inChannels === 3 ? {} : { inChannels };
-    for (const key of ['recalibrate', 'transformInput']) {
+    const options: Record<string, string | number> = inChannels === record.inChannels ? {} : { inChannels };
+    for (const key of record.toldOptions) {
       const value = state.fileMetadata.get(key);
       if (value !== undefined) options[key] = value;
     }
@@ -401,25 +390,16 @@ function chooseWeights(given: TrainingArguments): string {
     throw makeError('ERR_SENET_ARG_MISSING', 'finetune: give --weights FILE or --pretrained');
   if (model === undefined)
     throw makeError('ERR_SENET_ARG_MISSING', '--pretrained needs --model, such as se_resnet50');
-  const [published] = modelInfo(model as ModelName).weights;
-  if (published !== undefined) return published;
-  throw makeError('ERR_SENET_ARG_RANGE', `${model} has no published weights; give a file with --weights`);
-}
-
-/** The last layers, which know the classes: `fc`, and Inception's two. */
-function headsOf(model: Module<unknown>): string[] {
-  return model
-    .namedModules()
-    .map(([name]) => name)
-    .filter((name) => name === 'fc' || name === 'model.fc' || name === 'model.AuxLogits.fc');
+  return usualWeights(model);
 }
 
 /** The paths that `--freeze` means. @throws ERR_SENET_ARG_RANGE for one that is none, or if nothing is left to train */
 function frozenParts(model: Module<unknown>, text: string | undefined): string[] {
   if (text === undefined || text === 'none') return [];
   const names = model.namedModules().map(([name]) => name);
-  const heads = headsOf(model);
-  const root = heads.includes('model.fc') ? 'model.' : '';
+  const heads = ClassifierModel.headsOf(model);
+  // The parts of the network that has the head, which may stand in another.
+  const root = /^(.*\.)?/.exec(familyOf(model)?.classifier ?? '')?.[0] ?? '';
   const children = names.filter(
     (name) => name.startsWith(root) && name.length > root.length && !name.slice(root.length).includes('.'),
   );

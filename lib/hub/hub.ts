@@ -34,10 +34,15 @@ export interface FetchWeightsOptions {
 /**
  * The path of a file of weights: the cached one, or the one that is downloaded now.
  *
+ * @param sha256 of the file, or its beginning. Default: what the file's name says
  * @throws (rejects) ERR_SENET_OFFLINE (`SENET_OFFLINE=1`), ERR_SENET_DOWNLOAD, ERR_SENET_HASH, ERR_SENET_LOCKED,
  *   ERR_SENET_FILE, ERR_SENET_ABORTED; ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
  */
-export async function fetchWeights(url: string, options?: FetchWeightsOptions): Promise<string> {
+export async function fetchWeights(
+  url: string,
+  options?: FetchWeightsOptions,
+  sha256?: string,
+): Promise<string> {
   const where = 'loadStateDictFromUrl';
   const {
     modelDir,
@@ -65,7 +70,7 @@ export async function fetchWeights(url: string, options?: FetchWeightsOptions): 
       },
     );
   }
-  const sha256Prefix = checkHash ? hashPrefixOf(name) : undefined;
+  const sha256Prefix = checkHash ? (sha256 ?? hashPrefixOf(name)) : undefined;
   // Only here: most programs download nothing, and the HTTP client takes its time to load.
   // eslint-disable-next-line @typescript-eslint/no-require-imports -- CommonJS, as the output
   const { downloadFile } = require('./download') as typeof import('./download');

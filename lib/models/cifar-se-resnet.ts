@@ -4,14 +4,42 @@
 import { makeError } from '../errors';
 import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, ReLU } from '../nn/layers';
-import { createNativeModule, defineChildProperties, NativeModule } from '../nn/native-module';
-import { registerModuleClass } from '../nn/native-part';
+import { createNativeModule } from '../nn/native-module';
+import { SE_LAYER_ALIASES } from '../nn/se-layer';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { ClassifierModel, registerModel } from './classifier-model';
 import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { defineModels, type ModelFamily, type WeightFacts } from './record';
 import { CifarSEBasicBlock } from './residual-blocks';
 
 // The narrowest stage, whose SELayers bound the reduction.
 const FIRST_STAGE_WIDTH = 16;
+const CHILDREN = ['conv1', 'bn1', 'relu', 'layer1', 'layer2', 'layer3', 'avgpool', 'fc'];
+
+const CIFAR_SE_RESNET: ModelFamily = {
+  inputSize: 32,
+  anyInputSize: true,
+  inChannels: 3,
+  numClasses: 10,
+  options: ['numClasses', 'reduction', 'inChannels', 'initWeights'],
+  toldOptions: [],
+  stem: 'conv1',
+  classifier: 'fc',
+  auxiliaryClassifiers: [],
+  preprocessing: null,
+  aliases: SE_LAYER_ALIASES,
+  optionsFrom: (weights) => ({ reduction: findReduction(weights) }),
+};
+
+/** The reduction r of which every stage's SELayer has floor(channels / r) rows; the usual one if none fits. */
+function findReduction({ shapeOf }: WeightFacts): number {
+  const stages = [1, 2, 3].map((stage) => shapeOf(`layer${stage}.0.se.fc.0.weight`));
+  for (let reduction = 1; reduction <= FIRST_STAGE_WIDTH; reduction++) {
+    if (stages.every((shape) => shape !== undefined && shape[0] === Math.floor((shape[1] ?? 0) / reduction)))
+      return reduction;
+  }
+  return 16;
+}
 
 function create(
   type: 'CifarSEResNet' | 'CifarSEPreActResNet',
@@ -36,7 +64,10 @@ function create(
 }
 
 /** N x inChannels x 32 x 32 images to N x numClasses logits; three stages of `nSize` blocks, 16, 32 and 64 channels wide. */
-export class CifarSEResNet extends NativeModule {
+export class CifarSEResNet extends ClassifierModel {
+  /** @internal */
+  static override readonly family = CIFAR_SE_RESNET;
+
   declare conv1: Conv2d;
   declare bn1: BatchNorm2d;
   declare relu: ReLU;
@@ -57,8 +88,7 @@ export class CifarSEResNet extends NativeModule {
     super(create('CifarSEResNet', block, [nSize, numClasses, reduction], options));
   }
 }
-registerModuleClass('CifarSEResNet', CifarSEResNet);
-defineChildProperties(CifarSEResNet, ['conv1', 'bn1', 'relu', 'layer1', 'layer2', 'layer3', 'avgpool', 'fc']);
+registerModel('CifarSEResNet', CifarSEResNet, CHILDREN);
 
 /**
  * The same with BatchNorm and ReLU after the last stage instead of after the first convolution.
@@ -66,7 +96,10 @@ defineChildProperties(CifarSEResNet, ['conv1', 'bn1', 'relu', 'layer1', 'layer2'
  * PARITY: the blocks are CifarSEResNet's own post-activation blocks, and the weights are drawn twice, as in the
  * original. Deviates in one thing: the original forward forgets to return its logits.
  */
-export class CifarSEPreActResNet extends NativeModule {
+export class CifarSEPreActResNet extends ClassifierModel {
+  /** @internal */
+  static override readonly family = CIFAR_SE_RESNET;
+
   declare conv1: Conv2d;
   declare bn1: BatchNorm2d;
   declare relu: ReLU;
@@ -87,17 +120,7 @@ export class CifarSEPreActResNet extends NativeModule {
     super(create('CifarSEPreActResNet', block, [nSize, numClasses, reduction], options));
   }
 }
-registerModuleClass('CifarSEPreActResNet', CifarSEPreActResNet);
-defineChildProperties(CifarSEPreActResNet, [
-  'conv1',
-  'bn1',
-  'relu',
-  'layer1',
-  'layer2',
-  'layer3',
-  'avgpool',
-  'fc',
-]);
+registerModel('CifarSEPreActResNet', CifarSEPreActResNet, CHILDREN);
 
 export interface CifarSEResNetOptions extends InitOptions {
   /** Default 10. */
@@ -120,8 +143,7 @@ function build<T>(
   nSize: number,
   options: CifarSEResNetOptions | undefined,
 ): T {
-  const known = ['numClasses', 'reduction', 'inChannels', 'initWeights'];
-  const { numClasses, reduction, ...rest } = checkOptions(options, known, name);
+  const { numClasses, reduction, ...rest } = checkOptions(options, CIFAR_SE_RESNET.options, name);
   return new modelClass(CifarSEBasicBlock, nSize, numClasses, reduction, rest);
 }
 
@@ -154,3 +176,23 @@ export function se_preactresnet32(options?: CifarSEResNetOptions): CifarSEPreAct
 export function se_preactresnet56(options?: CifarSEResNetOptions): CifarSEPreActResNet {
   return build(CifarSEPreActResNet, 'se_preactresnet56', 9, options);
 }
+
+export const CIFAR_MODELS = defineModels(CIFAR_SE_RESNET, {
+  se_resnet20: {
+    create: se_resnet20,
+    weights: [
+      {
+        name: 'fashion_mnist',
+        location: { bundled: 'se_resnet20_fashion_mnist.safetensors' },
+        sha256: 'fd95447381b9133fc24ed5b25cb4b0247235e80b7b0ec9c4fa317c800cbc5d9f',
+        licence: 'MIT',
+        top1: 93.53,
+      },
+    ],
+  },
+  se_resnet32: { create: se_resnet32 },
+  se_resnet56: { create: se_resnet56 },
+  se_preactresnet20: { create: se_preactresnet20 },
+  se_preactresnet32: { create: se_preactresnet32 },
+  se_preactresnet56: { create: se_preactresnet56 },
+});

@@ -1,71 +1,17 @@
 /**
- * The models by name, with what others need to know of them: the command line, the image classifier and the
- * tests are driven by this table. A new model is one line here.
+ * The models by name: the rows of all pages. The command line, the image classifier and the tests are driven by these
+ * records. A new page is one line here; a new model of a page is a row there.
  */
 import { makeError } from '../errors';
 import type { Module } from '../nn/module';
-import { checkString, describe, nearest } from '../tensor/options';
-import * as cifar from './cifar-se-resnet';
-import { se_inception_v3 } from './se-inception-v3';
-import * as imagenet from './se-resnet';
+import { checkBoolean, checkOptions, checkString, describe, nearest } from '../tensor/options';
+import { CIFAR_MODELS } from './cifar-se-resnet';
+import { makeOrLoad, type PretrainedOptions } from './pretrained';
+import type { ModelRecord, PublishedWeights } from './record';
+import { INCEPTION_MODELS } from './se-inception-v3';
+import { SE_RESNET_MODELS } from './se-resnet';
 
-export interface ModelInfo {
-  /** Height and width of the images that the model was designed for. */
-  readonly inputSize: number;
-  /** False if it takes `inputSize` only. */
-  readonly anyInputSize: boolean;
-  /** The default of `numClasses`; null if it is required. */
-  readonly numClasses: number | null;
-  /** The options of its factory. */
-  readonly options: readonly string[];
-  /** Names of its published weights. */
-  readonly weights: readonly string[];
-}
-
-interface ModelEntry<Options, Model> extends ModelInfo {
-  readonly create: (options?: Options) => Model;
-}
-
-type ImagenetEntry = ModelEntry<imagenet.SEResNetOptions, imagenet.SEResNet>;
-type CifarEntry<Model> = ModelEntry<cifar.CifarSEResNetOptions, Model>;
-
-function imagenetEntry(create: ImagenetEntry['create'], weights: string[] = []): ImagenetEntry {
-  return {
-    create,
-    inputSize: 224,
-    anyInputSize: true,
-    numClasses: 1000,
-    options: ['numClasses', 'inChannels', 'initWeights'],
-    weights,
-  };
-}
-
-function cifarEntry<Model>(create: CifarEntry<Model>['create'], weights: string[] = []): CifarEntry<Model> {
-  const options = ['numClasses', 'reduction', 'inChannels', 'initWeights'];
-  return { create, inputSize: 32, anyInputSize: true, numClasses: 10, options, weights };
-}
-
-const MODELS = {
-  se_resnet18: imagenetEntry(imagenet.se_resnet18),
-  se_resnet34: imagenetEntry(imagenet.se_resnet34),
-  se_resnet50: imagenetEntry(imagenet.newSeResnet50, ['imagenet']),
-  se_resnet101: imagenetEntry(imagenet.se_resnet101),
-  se_resnet152: imagenetEntry(imagenet.se_resnet152),
-  se_resnet20: cifarEntry(cifar.se_resnet20, ['fashion_mnist']),
-  se_resnet32: cifarEntry(cifar.se_resnet32),
-  se_resnet56: cifarEntry(cifar.se_resnet56),
-  se_preactresnet20: cifarEntry(cifar.se_preactresnet20),
-  se_preactresnet32: cifarEntry(cifar.se_preactresnet32),
-  se_preactresnet56: cifarEntry(cifar.se_preactresnet56),
-  se_inception_v3: {
-    create: se_inception_v3,
-    inputSize: 299,
-    anyInputSize: false,
-    numClasses: null,
-    options: ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'inChannels', 'initWeights'],
-    weights: [],
-  },
-} as const;
+const MODELS = { ...SE_RESNET_MODELS, ...CIFAR_MODELS, ...INCEPTION_MODELS } as const;
 
 /** A name that `createModel` knows. */
 export type ModelName = keyof typeof MODELS;
@@ -76,9 +22,33 @@ export type ModelOptions<Name extends ModelName = ModelName> = Parameters<Factor
 /** The class of a model. */
 export type ModelOf<Name extends ModelName = ModelName> = ReturnType<Factory<Name>>;
 
-/** The names of all models. */
-export function listModels(): ModelName[] {
-  return Object.keys(MODELS) as ModelName[];
+/** Which models are meant. */
+export interface ListModelsOptions {
+  /** Only those with published weights, or with false those without. */
+  pretrained?: boolean;
+  /** Only names of this form; `*` stands for any characters, as in 'se_resnet*'. */
+  match?: string;
+}
+
+/**
+ * The names of all models, or of those that are meant.
+ *
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION
+ */
+export function listModels(options?: ListModelsOptions): ModelName[] {
+  const { pretrained, match } = checkOptions(options, ['pretrained', 'match'], 'listModels');
+  if (pretrained !== undefined) checkBoolean(pretrained, 'listModels: pretrained');
+  const parts = match === undefined ? ['', ''] : checkString(match, 'listModels: match').split('*');
+  const form = new RegExp(`^${parts.map((part) => part.replace(/[^\w]/g, '\\$&')).join('.*')}$`, 'u');
+  return allRecords()
+    .filter(({ weights }) => pretrained === undefined || pretrained === weights.length > 0)
+    .map(({ name }) => name as ModelName)
+    .filter((name) => form.test(name));
+}
+
+/** @internal The records of all models. */
+export function allRecords(): ModelRecord[] {
+  return Object.values(MODELS);
 }
 
 /** Whether a string names a model. */
@@ -86,23 +56,53 @@ export function isModelName(name: string): name is ModelName {
   return Object.hasOwn(MODELS, name);
 }
 
-/** What the registry knows of a model. @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_MODEL */
-export function modelInfo(name: ModelName): ModelInfo {
-  const { create: _, ...info } = entryOf(name, 'modelInfo');
-  return info;
+/**
+ * What the library knows of a model: input, head, options, preprocessing and published weights.
+ *
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_MODEL
+ */
+export function modelRecord(name: ModelName): ModelRecord {
+  return recordOf(name, 'modelRecord');
+}
+
+/** @internal Published weights of any model by their name. */
+export function findPublished(weights: string): PublishedWeights | undefined {
+  return allRecords()
+    .flatMap((record) => record.weights)
+    .find(({ name }) => name === weights);
 }
 
 /**
- * Makes a model by name, with the options of the function of that name.
+ * Makes a model by name, with the options of the function of that name. With `pretrained` it is the promise of one with
+ * published weights: true for the usual ones, or their name; number of classes, channels and other options are those of
+ * the weights. The module is in training mode, as in PyTorch: call `eval()`.
  *
- * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_MODEL, and what the model's own function throws
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_MODEL, and what the model's own function throws; with `pretrained`
+ *   (rejects) also ERR_SENET_ARG_RANGE (no weights of this name), ERR_SENET_STATE_DICT and as `loadStateDictFromUrl`
  */
-export function createModel<Name extends ModelName>(name: Name, options?: ModelOptions<Name>): ModelOf<Name> {
-  const create = entryOf(name, 'createModel').create as (options?: ModelOptions<Name>) => Module<unknown>;
-  return create(options) as ModelOf<Name>;
+export function createModel<Name extends ModelName>(
+  name: Name,
+  options: PretrainedModelOptions<Name>,
+): Promise<ModelOf<Name>>;
+export function createModel<Name extends ModelName>(
+  name: Name,
+  options?: ModelOptions<Name> & { pretrained?: false },
+): ModelOf<Name>;
+export function createModel(
+  name: ModelName,
+  options?: object & { pretrained?: unknown },
+): Module<unknown> | Promise<Module<unknown>> {
+  const make = (): Module<unknown> | Promise<Module<unknown>> =>
+    makeOrLoad(recordOf(name, 'createModel'), options);
+  const { pretrained } = options ?? {};
+  return pretrained === true || typeof pretrained === 'string' ? Promise.resolve().then(make) : make();
 }
 
-function entryOf(name: ModelName, where: string): (typeof MODELS)[ModelName] {
+/** The options of a model with published weights. */
+export type PretrainedModelOptions<Name extends ModelName = ModelName> = PretrainedOptions &
+  Partial<Omit<NonNullable<ModelOptions<Name>>, 'initWeights' | keyof PretrainedOptions>>;
+
+function recordOf(name: ModelName, where: string): ModelRecord {
   if (isModelName(checkString(name, `${where}: name`))) return MODELS[name];
   const hint = nearest(name, listModels());
   const suggestion = hint === undefined ? '' : `; did you mean '${hint}'?`;

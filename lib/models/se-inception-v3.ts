@@ -6,9 +6,13 @@ import type { AdaptiveAvgPool2d, Dropout, Linear } from '../nn/layers';
 import type { Module } from '../nn/module';
 import { createNativeModule, defineChildProperties, NativeModule } from '../nn/native-module';
 import { registerModuleClass } from '../nn/native-part';
+import { SE_LAYER_ALIASES } from '../nn/se-layer';
 import { checkBoolean, checkOptions, describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
+import { ClassifierModel, registerModel } from './classifier-model';
 import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { INCEPTION } from './preprocessing-record';
+import { defineModels, type ModelFamily } from './record';
 
 /** What training with the auxiliary head gives: two N x numClasses tensors. */
 export interface InceptionOutputs {
@@ -36,6 +40,31 @@ export interface SEInception3Options extends InitOptions {
   recalibrate?: Recalibrate;
 }
 
+const SE_INCEPTION: ModelFamily = {
+  inputSize: 299,
+  anyInputSize: false,
+  inChannels: 3,
+  numClasses: null,
+  options: ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'inChannels', 'initWeights'],
+  toldOptions: ['recalibrate', 'transformInput'],
+  stem: 'model.Conv2d_1a_3x3.conv',
+  classifier: 'model.fc',
+  auxiliaryClassifiers: ['model.AuxLogits.fc'],
+  preprocessing: INCEPTION,
+  aliases: SE_LAYER_ALIASES,
+  optionsFrom: ({ shapeOf, metadata }) => ({
+    auxLogits: shapeOf('model.AuxLogits.fc.weight') !== undefined,
+    // 'none' and 'input' have the same weights: those that were used say so in their metadata.
+    recalibrate:
+      shapeOf('model.Mixed_5b.SELayer.fc.0.weight')?.[1] === 256
+        ? 'output'
+        : metadata.get('recalibrate') === 'input'
+          ? 'input'
+          : 'none',
+    transformInput: metadata.get('transformInput') === 'true',
+  }),
+};
+
 /** torchvision's network, which SEInception3 holds as `model`. Not to be made by itself. */
 export class Inception3 extends NativeModule<Tensor | InceptionOutputs> {
   declare avgpool: AdaptiveAvgPool2d;
@@ -48,7 +77,10 @@ registerModuleClass('Inception3', Inception3);
 defineChildProperties(Inception3, ['avgpool', 'dropout', 'fc', 'AuxLogits']);
 
 /** N x inChannels x 299 x 299 images to N x numClasses logits; in training with the auxiliary head to `{ logits, auxLogits }`. */
-export class SEInception3 extends NativeModule<Tensor | InceptionOutputs> {
+export class SEInception3 extends ClassifierModel<Tensor | InceptionOutputs> {
+  /** @internal */
+  static override readonly family = SE_INCEPTION;
+
   /** Its `fc` is the classifier. */
   declare readonly model: Inception3;
 
@@ -61,11 +93,7 @@ export class SEInception3 extends NativeModule<Tensor | InceptionOutputs> {
       recalibrate = 'none',
       inChannels,
       initWeights,
-    } = checkOptions(
-      options,
-      ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'inChannels', 'initWeights'],
-      'SEInception3',
-    );
+    } = checkOptions(options, SE_INCEPTION.options, 'SEInception3');
     if (numClasses === undefined)
       throw makeError('ERR_SENET_ARG_MISSING', 'SEInception3: numClasses is required');
     if (!RECALIBRATE.includes(recalibrate)) {
@@ -93,10 +121,11 @@ export class SEInception3 extends NativeModule<Tensor | InceptionOutputs> {
     );
   }
 }
-registerModuleClass('SEInception3', SEInception3);
-defineChildProperties(SEInception3, ['model']);
+registerModel('SEInception3', SEInception3, ['model']);
 
 /** 28.4 million parameters with the auxiliary head and 1000 classes. @throws as `SEInception3` */
 export function se_inception_v3(options: SEInception3Options): SEInception3 {
   return new SEInception3(options);
 }
+
+export const INCEPTION_MODELS = defineModels(SE_INCEPTION, { se_inception_v3: { create: se_inception_v3 } });

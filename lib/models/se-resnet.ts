@@ -3,14 +3,16 @@
  * (senet.pytorch, se_resnet.py; He et al., CVPR 2016; Hu et al., CVPR 2018).
  */
 import { makeError } from '../errors';
-import { loadStateDictFromUrl } from '../hub/hub';
-import type { ProgressOption } from '../hub/progress';
 import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU } from '../nn/layers';
-import { createNativeModule, defineChildProperties, NativeModule } from '../nn/native-module';
-import { registerModuleClass } from '../nn/native-part';
-import { checkBoolean, checkInteger, checkOptions, describe } from '../tensor/options';
+import { createNativeModule } from '../nn/native-module';
+import { SE_LAYER_ALIASES } from '../nn/se-layer';
+import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { ClassifierModel, registerModel } from './classifier-model';
 import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { IMAGENET } from './preprocessing-record';
+import { makeOrLoad, type PretrainedOptions } from './pretrained';
+import { defineModels, type ModelFamily } from './record';
 import { SEBasicBlock, SEBottleneck } from './residual-blocks';
 
 export interface SEResNetOptions extends InitOptions {
@@ -18,8 +20,26 @@ export interface SEResNetOptions extends InitOptions {
   numClasses?: number;
 }
 
+const SE_RESNET: ModelFamily = {
+  inputSize: 224,
+  anyInputSize: true,
+  inChannels: 3,
+  numClasses: 1000,
+  options: ['numClasses', 'inChannels', 'initWeights'],
+  toldOptions: [],
+  stem: 'conv1',
+  classifier: 'fc',
+  auxiliaryClassifiers: [],
+  preprocessing: IMAGENET,
+  aliases: SE_LAYER_ALIASES,
+  optionsFrom: () => ({}),
+};
+
 /** N x inChannels x H x W images (ImageNet: 3 x 224 x 224, normalised) to N x numClasses logits. */
-export class SEResNet extends NativeModule {
+export class SEResNet extends ClassifierModel {
+  /** @internal */
+  static override readonly family = SE_RESNET;
+
   declare conv1: Conv2d;
   declare bn1: BatchNorm2d;
   declare relu: ReLU;
@@ -54,8 +74,11 @@ export class SEResNet extends NativeModule {
       );
     }
     for (const count of layers) checkInteger(count, 'SEResNet: layers', 1);
-    const known = ['numClasses', 'inChannels', 'initWeights'];
-    const { numClasses = 1000, inChannels, initWeights } = checkOptions(options, known, 'SEResNet');
+    const {
+      numClasses = 1000,
+      inChannels,
+      initWeights,
+    } = checkOptions(options, SE_RESNET.options, 'SEResNet');
     super(
       createNativeModule('SEResNet', {
         block: block === SEBasicBlock ? 'SEBasicBlock' : 'SEBottleneck',
@@ -67,8 +90,7 @@ export class SEResNet extends NativeModule {
     );
   }
 }
-registerModuleClass('SEResNet', SEResNet);
-defineChildProperties(SEResNet, [
+registerModel('SEResNet', SEResNet, [
   'conv1',
   'bn1',
   'relu',
@@ -91,68 +113,19 @@ export function se_resnet34(options?: SEResNetOptions): SEResNet {
   return new SEResNet(SEBasicBlock, [3, 4, 6, 3], options);
 }
 
-export interface PretrainedOptions {
-  pretrained: true;
-  /** The published weights have 1000 classes: another number is ERR_SENET_STATE_DICT. Default 1000. */
-  numClasses?: number;
-  /** The published weights take 3: another number is ERR_SENET_STATE_DICT, before anything is downloaded. Default 3. */
-  inChannels?: number;
-  /** Default true: a bar on a terminal while it downloads. */
-  progress?: ProgressOption;
-  /** Default true: the SHA-256 of what is downloaded must begin as the file's name says. */
-  checkHash?: boolean;
-  signal?: AbortSignal;
-}
-
-/** Trained on ImageNet, 77.06 % top-1 as its author reports (senet.pytorch). */
-export const SE_RESNET50_URL =
-  'https://github.com/moskomule/senet.pytorch/releases/download/archive/seresnet50-60a8950a85b2b.pkl';
-
 /**
  * 28.1 million parameters. With `pretrained: true` the published ImageNet weights are downloaded once, to torch.hub's
  * cache, and loaded; the module is in training mode, as in PyTorch: call `eval()`.
  *
- * @throws as `SEResNet`; with `pretrained` (rejects) also as `loadStateDictFromUrl`
+ * @throws as `SEResNet`; with `pretrained` (rejects) also ERR_SENET_ARG_RANGE (no weights of this name) and as
+ *   `loadStateDictFromUrl`
  */
 export function se_resnet50(options: PretrainedOptions): Promise<SEResNet>;
 export function se_resnet50(options?: SEResNetOptions & { pretrained?: false }): SEResNet;
 export function se_resnet50(
   options?: PretrainedOptions | (SEResNetOptions & { pretrained?: false }),
 ): SEResNet | Promise<SEResNet> {
-  if (options?.pretrained === true) return pretrainedSeResnet50(options);
-  const { pretrained = false, ...rest } = options ?? {};
-  checkBoolean(pretrained, 'se_resnet50: pretrained');
-  return newSeResnet50(options === undefined ? undefined : rest);
-}
-
-/** Without the pretrained branch, so that it is never a promise. */
-export function newSeResnet50(options?: SEResNetOptions): SEResNet {
-  return new SEResNet(SEBottleneck, [3, 4, 6, 3], options);
-}
-
-async function pretrainedSeResnet50(options: PretrainedOptions): Promise<SEResNet> {
-  const known = ['pretrained', 'numClasses', 'inChannels', 'progress', 'checkHash', 'signal'];
-  const { pretrained: _, numClasses, inChannels, ...transfer } = checkOptions(options, known, 'se_resnet50');
-  const channels = checkInChannels(inChannels, 'se_resnet50');
-  if (channels !== 3) {
-    throw makeError(
-      'ERR_SENET_STATE_DICT',
-      `se_resnet50: inChannels: the published weights take images of 3 channels, got ${channels}`,
-    );
-  }
-  const model = newSeResnet50({
-    initWeights: false,
-    ...(numClasses === undefined ? {} : { numClasses }),
-  });
-  try {
-    const state = await loadStateDictFromUrl(SE_RESNET50_URL, transfer);
-    model.loadStateDict(state, { assign: true });
-    state.dispose();
-    return model;
-  } catch (error) {
-    model.dispose();
-    throw error;
-  }
+  return makeOrLoad(SE_RESNET_MODELS.se_resnet50, options) as SEResNet | Promise<SEResNet>;
 }
 
 /** 49.3 million parameters. @throws as `SEResNet` */
@@ -164,3 +137,26 @@ export function se_resnet101(options?: SEResNetOptions): SEResNet {
 export function se_resnet152(options?: SEResNetOptions): SEResNet {
   return new SEResNet(SEBottleneck, [3, 8, 36, 3], options);
 }
+
+export const SE_RESNET_MODELS = defineModels(SE_RESNET, {
+  se_resnet18: { create: se_resnet18 },
+  se_resnet34: { create: se_resnet34 },
+  se_resnet50: {
+    create: (options?: SEResNetOptions) => new SEResNet(SEBottleneck, [3, 4, 6, 3], options),
+    weights: [
+      {
+        name: 'imagenet',
+        location: {
+          url: 'https://github.com/moskomule/senet.pytorch/releases/download/archive/seresnet50-60a8950a85b2b.pkl',
+        },
+        sha256: '60a8950a85b2b',
+        licence: 'MIT',
+        top1: 77.06, // as its author reports
+        labels: 'imagenet.json',
+        preprocessing: IMAGENET,
+      },
+    ],
+  },
+  se_resnet101: { create: se_resnet101 },
+  se_resnet152: { create: se_resnet152 },
+});

@@ -57,14 +57,15 @@ export function matchStateDict(
     );
   }
   const expected = new Map(targets.map(({ path, tensor }) => [path, tensor]));
+  const aliases = keyAliasesOf(modules.map(({ type }) => type));
   const optional = optionalKeys(given, modules);
   const unexpectedKeys: string[] = [];
   const mismatchedKeys: MismatchedKey[] = [];
   const found = new Map<string, Tensor>();
   for (const [key, tensor] of given) {
-    const name = articleOr(expected, key);
+    const name = ownName(expected, key, aliases);
     const target = expected.get(name);
-    // Of a key that is there in both spellings the article's is one too many.
+    // Of a key that is there in both spellings the other one is too many.
     if (target === undefined || (name !== key && given.has(name))) {
       unexpectedKeys.push(key);
       continue;
@@ -81,7 +82,7 @@ export function matchStateDict(
     } else if (!loadable(shapes.expected, shapes.actual)) mismatchedKeys.push({ key, ...shapes });
     else found.set(name, tensor);
   }
-  const mismatched = new Set(mismatchedKeys.map(({ key }) => articleOr(expected, key)));
+  const mismatched = new Set(mismatchedKeys.map(({ key }) => ownName(expected, key, aliases)));
   const missingKeys = [...expected.keys()].filter(
     (key) => !found.has(key) && !mismatched.has(key) && !optional.has(key),
   );
@@ -106,16 +107,36 @@ function optionalKeys(given: StateDict | Map<string, Tensor>, modules: readonly 
   return new Set(keys);
 }
 
-/** The article's first listing of SELayer names its halves fc1 and fc2. */
-function articleSpelling(key: string): string {
-  return key
-    .replace(/(^|\.)fc1\.0\.weight$/, '$1fc.0.weight')
-    .replace(/(^|\.)fc2\.0\.weight$/, '$1fc.2.weight');
+/** Another spelling of keys in files: what matches the first becomes the second, as `String.replace` does it. */
+export type KeyAlias = readonly [from: RegExp, to: string];
+
+/** Type of a module -> the other spellings of its keys. Filled by the files that define the classes. */
+const aliasesByType = new Map<string, readonly KeyAlias[]>();
+
+/** Says how files spell the keys of modules of a type, and of what contains one. */
+export function registerKeyAliases(type: string, aliases: readonly KeyAlias[]): void {
+  aliasesByType.set(type, aliases);
+}
+
+/** The other spellings of keys that a module with parts of these types knows. */
+export function keyAliasesOf(types: Iterable<string>): readonly KeyAlias[] {
+  const all = new Set<KeyAlias>();
+  for (const type of new Set(types)) for (const alias of aliasesByType.get(type) ?? []) all.add(alias);
+  return [...all];
+}
+
+/** The key in the model's own spelling. */
+export function respell(key: string, aliases: readonly KeyAlias[]): string {
+  return aliases.reduce((name, [from, to]) => name.replace(from, to), key);
 }
 
 /** The name under which a model that has these names keeps what a file calls `key`. */
-export function articleOr(expected: { has(key: string): boolean }, key: string): string {
-  return expected.has(key) ? key : articleSpelling(key);
+export function ownName(
+  expected: { has(key: string): boolean },
+  key: string,
+  aliases: readonly KeyAlias[],
+): string {
+  return expected.has(key) ? key : respell(key, aliases);
 }
 
 /** What PyTorch 0.3 saved of a tensor without dimensions: its first element is loaded, as PyTorch does. */

@@ -2,8 +2,15 @@
 import { checkInteger } from '../tensor/options';
 import type { Sequential } from './containers';
 import type { AdaptiveAvgPool2d } from './layers';
+import { registerKeyAliases, type KeyAlias } from './load-state-dict';
 import { createNativeModule, defineChildProperties, NativeModule } from './native-module';
 import { registerModuleClass } from './native-part';
+
+/** The article's first listing of SELayer names its halves fc1 and fc2. */
+export const SE_LAYER_ALIASES: readonly KeyAlias[] = [
+  [/(^|\.)fc1\.0\.weight$/, '$1fc.0.weight'],
+  [/(^|\.)fc2\.0\.weight$/, '$1fc.2.weight'],
+];
 
 /**
  * Recalibrates the channels of an N x C x H x W tensor: average over H and W, two linear layers without bias
@@ -29,4 +36,5 @@ export class SELayer extends NativeModule {
   }
 }
 registerModuleClass('SELayer', SELayer);
+registerKeyAliases('SELayer', SE_LAYER_ALIASES);
 defineChildProperties(SELayer, ['avg_pool', 'fc']);

@@ -6,7 +6,11 @@ import type { Device, DType } from '../binding';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import type { ProgressOption } from '../hub/progress';
-import { modelInfo, type ModelName } from '../models/registry';
+import { familyOf } from '../models/classifier-model';
+import { channelsIn, makeModel, readWeights, toFile } from '../models/pretrained';
+import type { ModelRecord } from '../models/record';
+import { modelRecord, type ModelName } from '../models/registry';
+import { findWeights } from '../models/weights';
 import { binding } from '../native';
 import { Module } from '../nn/module';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
@@ -20,23 +24,16 @@ import { loadDecoder } from './decode';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
 import { readLabels } from './labels';
 import {
-  channelsIn,
+  broughtBy,
   channelsOf,
   checkImageChannels,
   chooseRecord,
   countClasses,
-  createFor,
-  defaultPreprocessing,
-  findWeights,
-  loadWeights,
   makeNetwork,
-  recordOf,
-  toFile,
   type Network,
 } from './network';
 import { Pipeline, type QueueState } from './pipeline';
 import { PLAIN, preprocess, run, type Preprocessing } from './preprocessing';
-import { PUBLISHED_WEIGHTS } from './weights';
 
 export interface ImageClassifierOptions {
   /**
@@ -223,35 +220,40 @@ export class ImageClassifier {
         `ImageClassifier.load: expected a model's name or a Module, got ${describe(model)}`,
       );
     }
-    if (!isModule) modelInfo(model); // throws for an unknown name
-    if (!isModule && given.weights === undefined) {
-      const published = PUBLISHED_WEIGHTS.filter((entry) => entry.model === model).map(
-        ({ name }) => `'${name}'`,
-      );
+    const record = isModule ? null : modelRecord(model); // throws for an unknown name
+    if (record !== null && given.weights === undefined) {
+      const published = record.weights.map(({ name }) => `'${name}'`);
       const names =
         published.length === 0 ? 'there are no published ones' : `published: ${published.join(', ')}`;
       throw makeError(
         'ERR_SENET_ARG_MISSING',
-        `ImageClassifier.load: weights: expected a path or a name (${model}: ${names})`,
+        `ImageClassifier.load: weights: expected a path or a name (${record.name}: ${names})`,
       );
     }
     const source =
-      given.weights === undefined ? undefined : await findWeights(given.weights, isModule ? null : model);
-    const file = source === undefined ? undefined : await toFile(source, given, signal);
-    const state = file === undefined ? undefined : await loadWeights(file, model, given, signal);
+      given.weights === undefined
+        ? undefined
+        : await findWeights(given.weights, isModule ? null : model, 'ImageClassifier.load');
+    const file = source === undefined ? undefined : await toFile(source, { ...given, signal });
+    const state =
+      file === undefined
+        ? undefined
+        : await readWeights(file, record ?? (model as Module<unknown>), given, signal);
     try {
       const published = typeof source === 'object' ? source : undefined;
-      const brought = await recordOf(state, published, file ?? 'weights');
-      const base = brought.preprocessing ?? defaultPreprocessing(model);
+      const brought = await broughtBy(state, published, file ?? 'weights');
+      const usual = (record ?? familyOf(model as Module<unknown>))?.preprocessing ?? undefined;
+      const base = brought.preprocessing ?? usual;
       if (base === undefined && given.preprocessing === undefined) {
         throw makeError(
           'ERR_SENET_ARG_MISSING',
           'ImageClassifier.load: preprocessing: the weights bring no record and this model has no usual one; give size, mean and std',
         );
       }
-      const channels = isModule
-        ? channelsOfModule(model, given.inChannels)
-        : (given.inChannels ?? channelsIn(state as StateDict));
+      const channels =
+        record === null
+          ? channelsOfModule(model as Module<unknown>, given.inChannels)
+          : (given.inChannels ?? channelsIn(record, state as StateDict));
       if (channels !== 0) checkImageChannels(channels, 'ImageClassifier.load: inChannels');
       const preprocessing = chooseRecord(
         given.preprocessing,
@@ -260,9 +262,11 @@ export class ImageClassifier {
         'ImageClassifier.load: preprocessing',
       );
       const givenLabels = given.labels === undefined ? undefined : await readLabels(given.labels);
-      const made = isModule ? model : createFor(model, state as StateDict, channels);
+      const made = isModule
+        ? model
+        : makeModel(record as ModelRecord, state as StateDict, { inChannels: channels });
       try {
-        if (state !== undefined) made.loadStateDict(state, { assign: !isModule });
+        if (isModule && state !== undefined) made.loadStateDict(state);
         const classes = countClasses(made);
         const labels =
           givenLabels ?? brought.labels ?? Array.from({ length: classes ?? 0 }, (_, index) => String(index));

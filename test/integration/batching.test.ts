@@ -19,7 +19,7 @@ import {
   type Tensor,
 } from '../../lib';
 import { CompiledModel } from '../../lib/nn/compiled-model';
-import { bundledImages } from '../../lib/vision/weights';
+import { bundledImages } from '../../lib/vision/bundled-images';
 import { expectRejection } from '../support/errors';
 
 const PHOTO = path.join(__dirname, '..', 'fixtures', 'images', 'photo.jpg');

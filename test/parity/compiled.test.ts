@@ -28,6 +28,7 @@ import {
   type CompiledDType,
   type CompiledModel,
   type ModelName,
+  type ModelOptions,
   type Module,
   type Tensor,
 } from '../../lib';
@@ -77,7 +78,7 @@ class Subject {
     variance: Variance = NARROW,
     seed = 5,
   ): Subject {
-    return new Subject(() => createModel(name, options as never), variance, '', seed);
+    return new Subject(() => createModel(name, options as ModelOptions), variance, '', seed);
   }
 
   get module(): Module {

@@ -34,7 +34,7 @@ import {
   type ModelName,
   type Tensor,
 } from '../../lib';
-import { modelInfo } from '../../lib/models/registry';
+import { modelRecord } from '../../lib/models/registry';
 import { binding } from '../../lib/native';
 import { perturbBatchNorms } from '../support/parity';
 
@@ -285,7 +285,7 @@ function inputOf(part: Module, isModel: boolean, size: number): number[] {
 
 /** The parts of a model of a kind that no model before had. */
 function subjectsOf(name: ModelName): Subject[] {
-  const { options, anyInputSize, inputSize } = modelInfo(name);
+  const { options, anyInputSize, inputSize } = modelRecord(name);
   const make = (): Module<unknown> =>
     createModel(name, {
       numClasses: 3,

@@ -31,6 +31,7 @@ import {
   manualSeed,
   MaxPool2d,
   memory,
+  modelRecord,
   Module,
   ModuleList,
   noGrad,
@@ -40,15 +41,6 @@ import {
   randn,
   ReLU,
   save,
-  SEBasicBlock,
-  SEBottleneck,
-  SEInception3,
-  SELayer,
-  Sequential,
-  SenetError,
-  SenetRangeError,
-  SenetTypeError,
-  SEResNet,
   se_inception_v3,
   se_preactresnet20,
   se_preactresnet32,
@@ -61,6 +53,15 @@ import {
   se_resnet34,
   se_resnet50,
   se_resnet56,
+  SEBasicBlock,
+  SEBottleneck,
+  SEInception3,
+  SELayer,
+  SenetError,
+  SenetRangeError,
+  SenetTypeError,
+  Sequential,
+  SEResNet,
   StateDict,
   tensor,
   Tensor,
@@ -77,14 +78,17 @@ import {
   type DType,
   type ErrorCode,
   type HookHandle,
+  type Identity,
   type InceptionOutputs,
   type LoadStateDictResult,
   type ModelName,
+  type ModelRecord,
   type ModelSummary,
   type NestedArray,
   type Preprocessing,
   type ProfiledStep,
   type ProfileOptions,
+  type PublishedWeights,
   type TypedArray,
 } from 'senet-torch';
 import {
@@ -334,13 +338,22 @@ export async function modules(x: Tensor, signal: AbortSignal): Promise<void> {
   exactly<ModelName[]>()(listModels());
   exactly<SEResNet>()(createModel('se_resnet18', { numClasses: 3 }));
   exactly<SEInception3>()(createModel('se_inception_v3', { numClasses: 3, recalibrate: 'input' }));
+  exactly<Promise<SEResNet>>()(createModel('se_resnet18', { pretrained: 'imagenet', numClasses: 3 }));
+  exactly<Promise<SEInception3>>()(createModel('se_inception_v3', { pretrained: true, auxLogits: false }));
+  exactly<ModelName[]>()(listModels({ pretrained: true, match: 'se_resnet*' }));
+  const record: ModelRecord = modelRecord('se_resnet50');
+  exactly<readonly PublishedWeights[]>()(record.weights);
+  exactly<Linear | Identity>()(createModel('se_resnet18').getClassifier());
+  createModel('se_resnet20').resetClassifier(2);
+  // @ts-expect-error weights are not drawn where they are loaded
+  void createModel('se_resnet50', { pretrained: true, initWeights: false });
 
   // @ts-expect-error camelCase
   se_resnet18({ num_classes: 10 });
   // @ts-expect-error numClasses is required
   se_inception_v3({});
   // @ts-expect-error no such model
-  createModel('se_resnet19');
+  void createModel('se_resnet19');
   // @ts-expect-error no such mode
   se_inception_v3({ numClasses: 10, recalibrate: 'both' });
   // @ts-expect-error only se_resnet50 has published weights

@@ -9,7 +9,6 @@ import { expect } from 'chai';
 import {
   createModel,
   ImageClassifier,
-  listModels,
   load,
   memory,
   Module,
@@ -27,8 +26,7 @@ import {
 } from '../../lib';
 import { readIdxDataset } from '../../lib/data/idx';
 import { IMAGENET } from '../../lib/vision/preprocessing';
-import { modelInfo } from '../../lib/models/registry';
-import { bundledImages, PUBLISHED_WEIGHTS } from '../../lib/vision/weights';
+import { bundledImages } from '../../lib/vision/bundled-images';
 import { expectCoded, expectRejection } from '../support/errors';
 import { Temporary } from '../support/temporary';
 
@@ -155,21 +153,6 @@ describe('ImageClassifier', () => {
       expect([...scores].sort((left, right) => right - left)).to.deep.equal(scores);
       expect(scores.reduce((sum, score) => sum + score, 0)).to.be.closeTo(1, 1e-5);
     });
-  });
-
-  it('has a published entry for each name that the registry gives, and labels for each class', () => {
-    for (const name of listModels()) {
-      const names = PUBLISHED_WEIGHTS.filter(({ model }) => model === name).map((entry) => entry.name);
-      expect(names).to.deep.equal(modelInfo(name).weights);
-    }
-    const file = PUBLISHED_WEIGHTS.find(({ name }) => name === 'imagenet')?.labelsFile ?? '';
-    const labels = JSON.parse(readFileSync(file, 'utf8')) as string[];
-    expect([labels.length, labels[0], labels[281], labels[999]]).to.deep.equal([
-      1000,
-      'tench',
-      'tabby',
-      'toilet tissue',
-    ]);
   });
 
   describe('load', () => {

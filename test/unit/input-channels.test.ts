@@ -39,7 +39,7 @@ import {
 } from '../../lib';
 import { measurePixels, testPreprocessing, testTransform, trainTransform } from '../../lib/cli/training-data';
 import { decodeImage } from '../../lib/vision/decode';
-import { modelInfo } from '../../lib/models/registry';
+import { modelRecord } from '../../lib/models/registry';
 import { IMAGENET, PLAIN, preprocess, recordFor, toPixels } from '../../lib/vision/preprocessing';
 import { expectRejection, expectThrow } from '../support/errors';
 import { binding } from '../../lib/native';
@@ -49,14 +49,15 @@ import { Temporary } from '../support/temporary';
 const IMAGES = path.join(__dirname, '..', 'fixtures', 'images');
 const make = (name: ModelName, options: object): Module =>
   createModel(name, { numClasses: 4, ...options }) as Module;
-const sizeOf = (name: ModelName): number => (modelInfo(name).anyInputSize ? 32 : modelInfo(name).inputSize);
+const sizeOf = (name: ModelName): number =>
+  modelRecord(name).anyInputSize ? 32 : modelRecord(name).inputSize;
 
 describe('input channels of models', function () {
   this.timeout(60_000);
 
   for (const name of listModels()) {
     it(`${name}: any number, 3 by default; compiled as eager, and one code for another number`, async () => {
-      expect(modelInfo(name).options).to.include('inChannels');
+      expect(modelRecord(name).options).to.include('inChannels');
       manualSeed(4);
       const usual = make(name, {});
       manualSeed(4);

@@ -12,7 +12,7 @@ import {
   createModel,
   isModelName,
   listModels,
-  modelInfo,
+  modelRecord,
   type ModelOptions,
 } from '../../lib/models/registry';
 import { CifarSEBasicBlock, SEBasicBlock, SEBottleneck } from '../../lib/models/residual-blocks';
@@ -124,7 +124,7 @@ describe('models: constructors and factories', function () {
     expect(listModels()).to.have.length(12);
     for (const name of listModels()) {
       expect(isModelName(name)).to.equal(true);
-      const { numClasses, options, inputSize } = modelInfo(name);
+      const { numClasses, options, inputSize } = modelRecord(name);
       expect(inputSize).to.be.oneOf([32, 224, 299]);
       const values: Record<string, unknown> = {
         auxLogits: false,

@@ -4,7 +4,7 @@ import { inspect } from 'node:util';
 import { expect } from 'chai';
 
 import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
-import { createModel, listModels, modelInfo } from '../../lib/models/registry';
+import { createModel, listModels, modelRecord } from '../../lib/models/registry';
 import { ModuleList, Sequential } from '../../lib/nn/containers';
 import { BatchNorm2d, Conv2d, Dropout, Linear, ReLU } from '../../lib/nn/layers';
 import { Module } from '../../lib/nn/module';
@@ -98,7 +98,7 @@ describe('summary', function () {
       se_inception_v3: 28_366_256,
     };
     for (const name of listModels().filter((one) => Object.hasOwn(parameters, one))) {
-      const { inputSize, numClasses } = modelInfo(name);
+      const { inputSize, numClasses } = modelRecord(name);
       const model = createModel(name, { numClasses: numClasses ?? 1000, initWeights: false }) as Module;
       const summary = await model.summary([1, 3, inputSize, inputSize]);
       expect(summary.totalParameters, name).to.equal(parameters[name]);

@@ -1,0 +1,101 @@
+/**
+ * What is known of a model, in one record, as timm's `pretrained_cfg`. A page (`se-resnet.ts`, ...) says once what the
+ * networks of its class share, and has a row for each of them; the registry joins the pages, and everything else reads
+ * the records. Knows no page, and reads no file.
+ */
+import type { Identity, Linear } from '../nn/layers';
+import type { KeyAlias } from '../nn/load-state-dict';
+import type { Module } from '../nn/module';
+import type { Preprocessing } from './preprocessing-record';
+
+/** Weights that a record offers by name. */
+export interface PublishedWeights {
+  /** The model that they are of. */
+  readonly model: string;
+  readonly name: string;
+  /** A file of `assets/weights`, which is part of the package, or a URL that is downloaded once. */
+  readonly location: { readonly bundled: string } | { readonly url: string };
+  /** The SHA-256 of the file, or how it begins, in hexadecimal: a download must have it. */
+  readonly sha256: string;
+  /** An SPDX identifier. */
+  readonly licence: string;
+  /** Accuracy in percent, on the test images of the data that they were trained on. */
+  readonly top1: number;
+  /** Default: the model's. */
+  readonly inChannels?: number;
+  /** A file of `assets/labels`. Default: what the metadata of the file of weights says. */
+  readonly labels?: string;
+  /** Default: what the metadata of the file of weights says, else the model's. */
+  readonly preprocessing?: Preprocessing;
+}
+
+/** What options are read from: the shapes of weights by the model's own keys, and the text that the file carries. */
+export interface WeightFacts {
+  readonly shapeOf: (key: string) => readonly number[] | undefined;
+  readonly metadata: ReadonlyMap<string, string>;
+}
+
+/** What the models of one class share. */
+export interface ModelFamily {
+  /** Height and width of the images that the model was designed for. */
+  readonly inputSize: number;
+  /** False if it takes `inputSize` only. */
+  readonly anyInputSize: boolean;
+  /** The default of `inChannels`. */
+  readonly inChannels: number;
+  /** The default of `numClasses`; null if it is required. */
+  readonly numClasses: number | null;
+  /** The options of its factory: `numClasses`, `inChannels` and `initWeights` are everyone's. */
+  readonly options: readonly string[];
+  /** Those of them that shapes do not tell: the metadata of a file does, under the same name. */
+  readonly toldOptions: readonly string[];
+  /** Path of the convolution that takes the image. */
+  readonly stem: string;
+  /** Path of the Linear that gives the logits. */
+  readonly classifier: string;
+  /** Paths of those that give others in training, where the options leave them in. */
+  readonly auxiliaryClassifiers: readonly string[];
+  /** How images become its input where the weights do not say; null if nothing is usual. */
+  readonly preprocessing: Preprocessing | null;
+  /** How files spell its keys otherwise. */
+  readonly aliases: readonly KeyAlias[];
+  /** The options that weights of these shapes need, but for the classes and the channels. */
+  readonly optionsFrom: (weights: WeightFacts) => Readonly<Record<string, unknown>>;
+}
+
+/** A network with a head that can be asked for and changed: a `ClassifierModel`. */
+export interface ClassifyingModule extends Module<unknown> {
+  getClassifier(): Linear | Identity;
+  resetClassifier(numClasses: number): void;
+}
+
+type Create = (...args: never[]) => ClassifyingModule;
+
+/** What the library knows of a model. */
+export interface ModelRecord<Factory extends Create = Create> extends ModelFamily {
+  readonly name: string;
+  /** Makes one, with initial weights. */
+  readonly create: Factory;
+  /** The first is what `pretrained: true` means. */
+  readonly weights: readonly PublishedWeights[];
+}
+
+/** What differs within a class stands in the row; the places of its parts cannot. */
+type Differing = Omit<ModelFamily, 'stem' | 'classifier' | 'auxiliaryClassifiers' | 'aliases'>;
+
+interface Row extends Partial<Differing> {
+  readonly create: Create;
+  readonly weights?: readonly Omit<PublishedWeights, 'model'>[];
+}
+
+/** The records of a page: what all share, and a row for each name. */
+export function defineModels<Rows extends Readonly<Record<string, Row>>>(
+  family: ModelFamily,
+  rows: Rows,
+): { readonly [Name in keyof Rows]: ModelRecord<Rows[Name]['create']> } {
+  const records = Object.entries(rows).map(([name, row]) => {
+    const weights = (row.weights ?? []).map((entry) => Object.freeze({ ...entry, model: name }));
+    return [name, Object.freeze({ ...family, ...row, name, weights: Object.freeze(weights) })];
+  });
+  return Object.fromEntries(records) as ReturnType<typeof defineModels<Rows>>;
+}

@@ -1,0 +1,9 @@
+/** The bundled images that show what the bundled network does, in order. */
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+
+export async function bundledImages(): Promise<string[]> {
+  const folder = path.join(__dirname, '..', '..', 'assets', 'images');
+  const index = JSON.parse(await readFile(path.join(folder, 'index.json'), 'utf8')) as { file: string }[];
+  return index.map(({ file }) => path.join(folder, file));
+}
