@@ -8,7 +8,7 @@ import { isAbortSignal, isPlainObject } from '../brands';
 import type { ModuleHandle, TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
-import { abortError, untilAborted } from '../tensor/abort';
+import { throwIfAborted, untilAborted } from '../tensor/abort';
 import { runJob, runJobSync } from '../tensor/jobs';
 import { boolean, optional, readOptions, signal } from '../tensor/rules';
 import { autocastEnabled, currentScope, gradEnabled, noGrad, type Scope } from '../tensor/scope';
@@ -90,7 +90,7 @@ async function callTypeScript(
 ): Promise<unknown> {
   node.checkOpen();
   const { grad, signal: abort } = forwardOptions(inputs);
-  if (abort?.aborted === true) throw abortError(abort);
+  throwIfAborted(abort);
   const finish = node.hooks.begin();
   const recorder = currentRecorder();
   const run = (): Promise<unknown> => forward.apply(node.module, inputs as unknown[]);
