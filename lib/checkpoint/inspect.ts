@@ -4,7 +4,7 @@
  */
 import { isSet, isUint8Array } from '../brands';
 import type { DType } from '../binding';
-import { checkOptions, checkString } from '../tensor/options';
+import { optional, readOptions, string } from '../tensor/rules';
 import { inSlices, type Budget, type Sliced } from './budget';
 import { findStateDict, sharedInSlices } from './find';
 import { COST } from './limits';
@@ -82,9 +82,7 @@ export async function inspectCheckpoint(
   options?: InspectOptions,
 ): Promise<CheckpointReport> {
   const where = 'inspectCheckpoint';
-  const { key, prefix } = checkOptions(options, ['key', 'prefix'], where);
-  if (key !== undefined) checkString(key, `${where}: key`);
-  if (prefix !== undefined) checkString(prefix, `${where}: prefix`);
+  const { key, prefix } = readOptions(options, { key: optional(string), prefix: optional(string) }, where);
   return withSource(source, async (opened) => report(await parseCheckpoint(opened), opened, { key, prefix }));
 }
 

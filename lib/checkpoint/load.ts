@@ -2,9 +2,9 @@
  * `load` and `loadCheckpoint`: parse a checkpoint, choose what of it is wanted, have its tensors read.
  */
 import { binding } from '../native';
-import { abortError, untilAborted } from '../tensor/abort';
+import { throwIfAborted, untilAborted } from '../tensor/abort';
 import { runJob } from '../tensor/jobs';
-import { checkBoolean, checkOptions, checkSignal, checkString } from '../tensor/options';
+import { boolean, optional, orElse, readOptions, signal, string } from '../tensor/rules';
 import { inSlices, type Budget, type Sliced } from './budget';
 import { findStateDict, noStateDict, type FoundStateDict, type Wish } from './find';
 import { Layers } from './pages';
@@ -60,6 +60,8 @@ export function load(source: string | Uint8Array, options?: LoadOptions): Promis
   return loadFor(source, options, {});
 }
 
+const RULES = { mmap: orElse(false, boolean), signal };
+
 /**
  * As `load`, with the names of the model that the weights are for: they choose the state dict and its prefix, where the
  * options do not. @internal
@@ -69,11 +71,9 @@ export async function loadFor(
   options: LoadOptions | undefined,
   model: Pick<Wish, 'anchor' | 'expected'>,
 ): Promise<StateDict> {
-  const where = 'load';
-  const { key, prefix, ...rest } = checkOptions(options, ['mmap', 'signal', 'key', 'prefix'], where);
-  if (key !== undefined) checkString(key, `${where}: key`);
-  if (prefix !== undefined) checkString(prefix, `${where}: prefix`);
-  return readWith(source, rest, where, async (parsed, { label }) => {
+  const rules = { ...RULES, key: optional(string), prefix: optional(string) };
+  const { key, prefix, ...reading } = readOptions(options, rules, 'load');
+  return readWith(source, reading, async (parsed, { label }) => {
     const found = await findStateDict(parsed.value, { key, prefix, ...model }, label, parsed.budget);
     if (!found) throw noStateDict(parsed.value, label);
     return {
@@ -95,7 +95,8 @@ export async function loadCheckpoint(
   source: string | Uint8Array,
   options?: LoadCheckpointOptions,
 ): Promise<unknown> {
-  return readWith(source, options, 'loadCheckpoint', ({ value, tensors, metadata, budget }, { label }) => ({
+  const reading = readOptions(options, RULES, 'loadCheckpoint');
+  return readWith(source, reading, ({ value, tensors, metadata, budget }, { label }) => ({
     records: tensors,
     finish: (tensorOf) => inSlices(budget, toPlain(value, metadata, tensorOf, label, budget)),
   }));
@@ -108,17 +109,10 @@ interface Wanted<T> {
 
 async function readWith<T>(
   source: string | Uint8Array,
-  options: LoadCheckpointOptions | undefined,
-  where: string,
+  { mmap, signal: abort }: { mmap: boolean; signal: AbortSignal | undefined },
   choose: (parsed: ParsedCheckpoint, opened: ByteSource) => Wanted<T> | Promise<Wanted<T>>,
 ): Promise<T> {
-  const { mmap = false, signal } = checkOptions(options, ['mmap', 'signal'], where);
-  checkBoolean(mmap, `${where}: mmap`);
-  const abort = checkSignal(signal, `${where}: signal`);
-  const throwIfAborted = (): void => {
-    if (abort?.aborted === true) throw abortError(abort);
-  };
-  throwIfAborted();
+  throwIfAborted(abort);
   const work = withSource(source, async (opened) => {
     const { origin } = opened;
     let modified = 0n;
@@ -128,15 +122,11 @@ async function readWith<T>(
         (await runJob(() => binding.readBytes(origin.fd, opened.size, spans))) as Uint8Array;
     }
     const parsed = await parseCheckpoint(opened);
-    throwIfAborted();
+    throwIfAborted(abort);
     const wanted = await choose(parsed, opened);
-    throwIfAborted();
-    const tensors = await readTensors(
-      opened,
-      wanted.records,
-      { mmap, modified },
-      parsed.budget,
-      throwIfAborted,
+    throwIfAborted(abort);
+    const tensors = await readTensors(opened, wanted.records, { mmap, modified }, parsed.budget, () =>
+      throwIfAborted(abort),
     );
     return wanted.finish((record) => tensors.get(record) as Tensor);
   });

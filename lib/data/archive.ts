@@ -7,7 +7,7 @@ import path from 'node:path';
 
 import { printable } from '../checkpoint/problems';
 import { isSenetError, makeError } from '../errors';
-import { abortError } from '../tensor/abort';
+import { throwIfAborted } from '../tensor/abort';
 import { beginsAsGzip, readPieces } from './gzip';
 
 /** What an archive may hold beside the files of its data set: a text about it, a page. */
@@ -52,7 +52,7 @@ export async function readWanted(
     return await readArchive(source, label, limits, wanted, signal);
   } catch (cause) {
     if (isSenetError(cause)) throw cause;
-    if (signal?.aborted === true) throw abortError(signal);
+    throwIfAborted(signal);
     const { code, message } = cause as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENOTDIR') {
       throw makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file or folder`, { cause });

@@ -7,7 +7,7 @@ import path from 'node:path';
 
 import { printable } from '../checkpoint/problems';
 import { makeError } from '../errors';
-import { abortError } from '../tensor/abort';
+import { throwIfAborted } from '../tensor/abort';
 import { checkInteger, checkString, describe } from '../tensor/options';
 import { boolean, oneOf, optional, orElse, readOptions, type Rule } from '../tensor/rules';
 import { openImage } from '../vision/decode';
@@ -152,7 +152,7 @@ export class ImageFolder implements Dataset {
     const { file, label } = this.samples[
       checkInteger(index, 'dataset index', 0, this.length - 1)
     ] as ImageFile;
-    refuseAborted(options?.signal);
+    throwIfAborted(options?.signal);
     const opened = await openImage(file);
     await options?.reserve?.(opened.pixelBytes);
     const pixels = await toPixels(await opened.decode(), options?.signal);
@@ -160,10 +160,6 @@ export class ImageFolder implements Dataset {
     pixels.dispose();
     return { image, label };
   }
-}
-
-function refuseAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted === true) throw abortError(signal);
 }
 
 /** The folder with the classes. */

@@ -6,7 +6,7 @@
  */
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
-import { ops } from '../tensor/ops';
+import { callHereOrAsync } from '../tensor/ops';
 import { checkInteger, checkNumber, describe } from '../tensor/options';
 import { number, oneOf, orElse, readOptions, type Rule } from '../tensor/rules';
 import type { Tensor } from '../tensor/tensor';
@@ -189,8 +189,8 @@ export async function run(
   x: Tensor,
   ...args: unknown[]
 ): Promise<Tensor> {
-  if (x.numel <= INLINE_ELEMENTS) return ops.call(name, x, ...args) as Tensor;
-  return (await ops.callAsync(name, x, ...args, { signal: options?.signal })) as Tensor;
+  const extent = { elements: x.numel, inline: INLINE_ELEMENTS, signal: options?.signal };
+  return (await callHereOrAsync(extent, name, x, ...args)) as Tensor;
 }
 
 /** @throws ERR_SENET_SHAPE unless images are N x C x H x W */

@@ -7,7 +7,8 @@ import path from 'node:path';
 import { load } from '../checkpoint/load';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
-import { checkBoolean, checkInteger, checkOptions, checkSignal, checkString } from '../tensor/options';
+import { checkString } from '../tensor/options';
+import { boolean, integer, optional, orElse, readOptions, signal, string } from '../tensor/rules';
 import { checkFileName, checkpointsFolder, fileNameOf, hashPrefixOf, parseUrl } from './cache';
 import type { ProgressOption } from './progress';
 
@@ -31,6 +32,15 @@ export interface FetchWeightsOptions {
   signal?: AbortSignal;
 }
 
+const RULES = {
+  modelDir: optional(string),
+  fileName: optional(string),
+  checkHash: orElse(true, boolean),
+  progress: (given: unknown) => (given ?? true) as ProgressOption, // the download checks it
+  maxBytes: optional(integer(1)),
+  signal,
+};
+
 /**
  * The path of a file of weights: the cached one, or the one that is downloaded now.
  *
@@ -44,20 +54,11 @@ export async function fetchWeights(
   sha256?: string,
 ): Promise<string> {
   const where = 'loadStateDictFromUrl';
-  const {
-    modelDir,
-    fileName,
-    checkHash = true,
-    progress = true,
-    maxBytes,
-    signal,
-  } = checkOptions(options, ['modelDir', 'fileName', 'checkHash', 'progress', 'maxBytes', 'signal'], where);
-  if (maxBytes !== undefined) checkInteger(maxBytes, `${where}: maxBytes`, 1);
-  checkBoolean(checkHash, `${where}: checkHash`);
+  const { modelDir, fileName, checkHash, progress, maxBytes, ...rest } = readOptions(options, RULES, where);
   const source = parseUrl(checkString(url, `${where}: url`));
-  const name = fileName === undefined ? fileNameOf(source) : checkString(fileName, `${where}: fileName`);
+  const name = fileName ?? fileNameOf(source);
   checkFileName(name);
-  const folder = modelDir === undefined ? checkpointsFolder() : checkString(modelDir, `${where}: modelDir`);
+  const folder = modelDir ?? checkpointsFolder();
   const file = path.resolve(folder, name);
   if (existsSync(file)) return file;
   const byHand = `Put the file at ${file} by hand (mkdir -p '${path.dirname(file)}' && curl -L -o '${file}' '${url}') and run it again`;
@@ -79,7 +80,7 @@ export async function fetchWeights(
     advice: { transfer: `${byHand}.`, hash: 'If the file is known to be good, pass { checkHash: false }.' },
     ...(sha256Prefix === undefined ? {} : { sha256Prefix }),
     ...(maxBytes === undefined ? {} : { maxBytes }),
-    ...withSignal(checkSignal(signal, `${where}: signal`)),
+    ...withSignal(rest.signal),
   });
   return file;
 }

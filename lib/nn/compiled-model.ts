@@ -6,7 +6,8 @@ import type { CompiledHandle, CompiledStep, Device, TensorHandle } from '../bind
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { runJob, runJobSync } from '../tensor/jobs';
-import { checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
+import { integer, orElse, readOptions, signal, type Rule } from '../tensor/rules';
 import { currentScope } from '../tensor/scope';
 import { handleOf, wrapTensor, type Tensor } from '../tensor/tensor';
 
@@ -14,6 +15,15 @@ import { handleOf, wrapTensor, type Tensor } from '../tensor/tensor';
 export type CompiledDType = 'float32' | 'bfloat16' | 'float16';
 
 export const COMPILED_DTYPES: readonly CompiledDType[] = ['float32', 'bfloat16', 'float16'];
+
+/** @throws ERR_SENET_DTYPE */
+export const compiledDType: Rule<CompiledDType> = (given, what) => {
+  if (COMPILED_DTYPES.includes(given as CompiledDType)) return given as CompiledDType;
+  throw makeError(
+    'ERR_SENET_DTYPE',
+    `${what}: expected ${COMPILED_DTYPES.join(', ')}, got ${describe(given)}`,
+  );
+};
 
 /** What a compiled model does, as data. */
 export interface CompiledPlan {
@@ -55,7 +65,7 @@ export interface ProfileOptions {
 }
 
 const UNMEASURED_RUNS = 2;
-const MOST_RUNS = 10_000;
+const PROFILE = { runs: orElse(10, integer(1, 10_000)), signal };
 
 /** Any number of `forward` calls may be in flight at once; they share the packed weights. */
 export class CompiledModel {
@@ -76,10 +86,9 @@ export class CompiledModel {
    * @throws (rejects) ERR_SENET_SHAPE, ERR_SENET_DTYPE, ERR_SENET_DEVICE, ERR_SENET_DISPOSED, ERR_SENET_ABORTED
    */
   async forward(x: Tensor, options?: { signal?: AbortSignal }): Promise<Tensor> {
-    const { signal } = checkOptions(options, ['signal'], 'forward');
-    const checkedSignal = checkSignal(signal, 'forward: signal');
+    const checked = readOptions(options, { signal }, 'forward');
     const scope = currentScope();
-    const value = await runJob(() => this.#submit(x), checkedSignal);
+    const value = await runJob(() => this.#submit(x), checked.signal);
     return wrapTensor(value as TensorHandle, scope);
   }
 
@@ -122,13 +131,11 @@ export class CompiledModel {
    * @throws (rejects) as `forward`, and ERR_SENET_ARG_RANGE
    */
   async profile(x: Tensor, options?: ProfileOptions): Promise<CompiledProfile> {
-    const { runs = 10, signal } = checkOptions(options, ['runs', 'signal'], 'profile');
-    checkInteger(runs, 'profile: runs', 1, MOST_RUNS);
-    const checkedSignal = checkSignal(signal, 'profile: signal');
+    const { runs, signal: abort } = readOptions(options, PROFILE, 'profile');
     const handle = handleOf(x, 'profile: x');
     const all: Float64Array[] = [];
     for (let run = 0; run < UNMEASURED_RUNS + runs; run++) {
-      const seconds = await runJob(() => binding.compiledProfile(this.#handle, handle), checkedSignal);
+      const seconds = await runJob(() => binding.compiledProfile(this.#handle, handle), abort);
       if (run >= UNMEASURED_RUNS) all.push(seconds as Float64Array);
     }
     const [batch = 0, , height = 0, width = 0] = x.shape;

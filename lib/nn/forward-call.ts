@@ -8,9 +8,9 @@ import { isAbortSignal, isPlainObject } from '../brands';
 import type { ModuleHandle, TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
-import { abortError, untilAborted } from '../tensor/abort';
+import { throwIfAborted, untilAborted } from '../tensor/abort';
 import { runJob, runJobSync } from '../tensor/jobs';
-import { checkBoolean, checkOptions, checkSignal } from '../tensor/options';
+import { boolean, optional, readOptions, signal } from '../tensor/rules';
 import { autocastEnabled, currentScope, gradEnabled, noGrad, type Scope } from '../tensor/scope';
 import { handleOf, Tensor, wrapTensor } from '../tensor/tensor';
 import type { TreeNode } from './module-tree';
@@ -28,6 +28,8 @@ export interface AsyncForwardOptions extends ForwardOptions {
   signal?: AbortSignal;
 }
 
+const FORWARD = { grad: optional(boolean), signal };
+
 interface Recorded {
   readonly output: TensorHandle;
   readonly calls: readonly (readonly [string, readonly number[], readonly number[]])[];
@@ -43,8 +45,7 @@ export async function callNative(node: TreeNode, inputs: readonly unknown[]): Pr
     throw makeError('ERR_SENET_ARG_MISSING', `${node.module.constructor.name}: the class defines no forward`);
   }
   const [x, options] = inputs as [Tensor, AsyncForwardOptions | undefined];
-  const { grad, signal } = checkOptions(options, ['grad', 'signal'], 'forward');
-  const checkedSignal = checkSignal(signal, 'forward: signal');
+  const { grad, signal: abort } = readOptions(options, FORWARD, 'forward');
   const scope = currentScope();
   const traced = traceNative(node, handle, x, scope);
   if (traced !== undefined) return traced;
@@ -53,9 +54,9 @@ export async function callNative(node: TreeNode, inputs: readonly unknown[]): Pr
   const finish = node.hasNativeForward && node.hooks.any ? node.hooks.begin() : undefined;
   let output: unknown;
   if (recorder === undefined) {
-    output = toOutput(await runJob(() => submit(node, handle, x, grad), checkedSignal), scope);
+    output = toOutput(await runJob(() => submit(node, handle, x, grad), abort), scope);
   } else {
-    const job = runJob(() => binding.moduleRecord(handle, handleOf(x, 'forward: x')), checkedSignal);
+    const job = runJob(() => binding.moduleRecord(handle, handleOf(x, 'forward: x')), abort);
     const recorded = (await job) as Recorded;
     for (const [path, , shape] of recorded.calls) recorder.note(node.descendant(path).module, [shape]);
     output = wrapTensor(recorded.output, scope);
@@ -65,7 +66,7 @@ export async function callNative(node: TreeNode, inputs: readonly unknown[]): Pr
 
 /** As `callNative`, blocking the calling thread until it is done. @throws as `Module.forwardSync` */
 export function callNativeSync(node: TreeNode, x: Tensor, options: ForwardOptions | undefined): unknown {
-  const { grad } = checkOptions(options, ['grad'], 'forwardSync');
+  const { grad } = readOptions(options, { grad: FORWARD.grad }, 'forwardSync');
   const handle = node.requireNative('forwardSync', 'block until it is done: call forward');
   return toOutput(
     runJobSync(() => submit(node, handle, x, grad)),
@@ -91,15 +92,15 @@ async function callTypeScript(
   inputs: readonly unknown[],
 ): Promise<unknown> {
   node.checkOpen();
-  const { grad, signal } = forwardOptions(inputs);
-  if (signal?.aborted === true) throw abortError(signal);
+  const { grad, signal: abort } = forwardOptions(inputs);
+  throwIfAborted(abort);
   const finish = node.hooks.begin();
   const recorder = currentRecorder();
   const run = (): Promise<unknown> => forward.apply(node.module, inputs as unknown[]);
   const records = recordsGraph(node, grad);
   return node.whileRunning(async () => {
     const result = recording.run(records, () => (records ? run() : noGrad(run)));
-    const output = await finish(node.module, inputs, await untilAborted(result, signal));
+    const output = await finish(node.module, inputs, await untilAborted(result, abort));
     recorder?.note(node.module, shapesOf(output));
     return output;
   });
@@ -111,18 +112,16 @@ function submit(node: TreeNode, handle: ModuleHandle, x: Tensor, grad: boolean |
 }
 
 function recordsGraph(node: TreeNode, grad: boolean | undefined): boolean {
-  if (grad !== undefined) return checkBoolean(grad, 'forward: grad');
-  return (recording.getStore() ?? node.module.training) && gradEnabled();
+  return grad ?? ((recording.getStore() ?? node.module.training) && gradEnabled());
 }
 
 /** The library's own options, if a forward's last argument has them. */
 function forwardOptions(inputs: readonly unknown[]): AsyncForwardOptions {
   const last = inputs.at(-1);
   if (!isPlainObject(last)) return {};
-  const { grad, signal } = last;
   return {
-    ...(typeof grad === 'boolean' ? { grad } : {}),
-    ...(isAbortSignal(signal) ? { signal } : {}),
+    ...(typeof last.grad === 'boolean' ? { grad: last.grad } : {}),
+    ...(isAbortSignal(last.signal) ? { signal: last.signal } : {}),
   };
 }
 

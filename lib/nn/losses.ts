@@ -4,7 +4,8 @@
  */
 import { makeError } from '../errors';
 import { isFloating } from '../tensor/dtype';
-import { checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
+import { describe } from '../tensor/options';
+import { integer, number, oneOf, orElse, readOptions, signal, type Rule } from '../tensor/rules';
 import { callOperatorAsync, handleOf, Tensor } from '../tensor/tensor';
 
 export type Reduction = 'mean' | 'sum' | 'none';
@@ -42,22 +43,21 @@ export interface LossForwardOptions {
 const REDUCTIONS: Readonly<Record<Reduction, number>> = { none: 0, mean: 1, sum: 2 };
 const IGNORED_LABEL = -100;
 
-function checkReduction(reduction: unknown, where: string): number {
-  if (typeof reduction === 'string' && Object.hasOwn(REDUCTIONS, reduction))
-    return REDUCTIONS[reduction as Reduction];
-  throw makeError(
-    'ERR_SENET_ARG_RANGE',
-    `${where}: expected a reduction ('mean', 'sum', 'none'), got ${describe(reduction)}`,
-  );
-}
+/** ATen's number of a reduction. */
+const reduction: Rule<number> = orElse('mean', (given, what) => {
+  return REDUCTIONS[oneOf(['mean', 'sum', 'none'])(given, what)];
+});
 
-function checkWeight(weight: unknown, what: string): Tensor | null {
-  if (weight === undefined || weight === null) return null;
-  if (!Tensor.isTensor(weight))
-    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a Tensor, got ${describe(weight)}`);
-  if (isFloating(weight.dtype)) return weight;
-  throw makeError('ERR_SENET_DTYPE', `${what}: expected a floating tensor, got ${weight.dtype}`);
-}
+const weight: Rule<Tensor | null> = (given, what) => {
+  if (given === undefined || given === null) return null;
+  if (!Tensor.isTensor(given))
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a Tensor, got ${describe(given)}`);
+  if (isFloating(given.dtype)) return given;
+  throw makeError('ERR_SENET_DTYPE', `${what}: expected a floating tensor, got ${given.dtype}`);
+};
+
+const NLL = { weight, reduction, ignoreIndex: orElse(IGNORED_LABEL, integer(Number.MIN_SAFE_INTEGER)) };
+const CROSS_ENTROPY = { ...NLL, labelSmoothing: orElse(0, number(0, 1)) };
 
 const text = (shape: readonly number[]): string => `[${shape.join(', ')}]`;
 
@@ -115,21 +115,20 @@ abstract class ElementwiseLoss {
 
   /** @internal */
   protected constructor(operator: string, options: LossOptions | undefined, where: string) {
-    const { reduction = 'mean' } = checkOptions(options, ['reduction'], where);
-    this.#reduction = checkReduction(reduction, where);
+    this.#reduction = readOptions(options, { reduction }, where).reduction;
     this.#operator = operator;
   }
 
   /** @throws (rejects) ERR_SENET_SHAPE unless both have one shape; ERR_SENET_ABORTED */
   async forward(input: Tensor, target: Tensor, options?: LossForwardOptions): Promise<Tensor> {
     const where = this.constructor.name;
-    const { signal } = checkOptions(options, ['signal'], where);
+    const { signal: abort } = readOptions(options, { signal }, where);
     checkSameShape(input, target, where);
     return (await callOperatorAsync(
       this.#operator,
       [input, target, this.#reduction],
       undefined,
-      checkSignal(signal, `${where}: signal`),
+      abort,
     )) as Tensor;
   }
 }
@@ -163,28 +162,11 @@ export class CrossEntropyLoss {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_DTYPE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options?: CrossEntropyLossOptions) {
     const where = 'CrossEntropyLoss';
-    const {
-      weight,
-      reduction = 'mean',
-      ignoreIndex = IGNORED_LABEL,
-      labelSmoothing = 0,
-    } = checkOptions(options, ['weight', 'reduction', 'ignoreIndex', 'labelSmoothing'], where);
-    this.#weight = checkWeight(weight, `${where}: weight`);
-    this.#reduction = checkReduction(reduction, where);
-    this.#ignored = checkInteger(ignoreIndex, `${where}: ignoreIndex`, Number.MIN_SAFE_INTEGER);
-    if (typeof labelSmoothing !== 'number') {
-      throw makeError(
-        'ERR_SENET_ARG_TYPE',
-        `${where}: labelSmoothing: expected a number, got ${describe(labelSmoothing)}`,
-      );
-    }
-    if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `${where}: labelSmoothing: expected 0 to 1, got ${labelSmoothing}`,
-      );
-    }
-    this.#smoothing = labelSmoothing;
+    const checked = readOptions(options, CROSS_ENTROPY, where);
+    this.#weight = checked.weight;
+    this.#reduction = checked.reduction;
+    this.#ignored = checked.ignoreIndex;
+    this.#smoothing = checked.labelSmoothing;
   }
 
   /**
@@ -193,7 +175,7 @@ export class CrossEntropyLoss {
    */
   async forward(input: Tensor, target: Tensor, options?: LossForwardOptions): Promise<Tensor> {
     const where = 'CrossEntropyLoss';
-    const { signal } = checkOptions(options, ['signal'], where);
+    const { signal: abort } = readOptions(options, { signal }, where);
     handleOf(input, `${where}: input`);
     handleOf(target, `${where}: target`);
     const { dtype } = target;
@@ -218,7 +200,7 @@ export class CrossEntropyLoss {
       'aten::cross_entropy_loss',
       [input, target, this.#weight, this.#reduction, this.#ignored, this.#smoothing],
       undefined,
-      checkSignal(signal, `${where}: signal`),
+      abort,
     )) as Tensor;
   }
 }
@@ -232,20 +214,16 @@ export class NLLLoss {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_DTYPE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options?: NLLLossOptions) {
     const where = 'NLLLoss';
-    const {
-      weight,
-      reduction = 'mean',
-      ignoreIndex = IGNORED_LABEL,
-    } = checkOptions(options, ['weight', 'reduction', 'ignoreIndex'], where);
-    this.#weight = checkWeight(weight, `${where}: weight`);
-    this.#reduction = checkReduction(reduction, where);
-    this.#ignored = checkInteger(ignoreIndex, `${where}: ignoreIndex`, Number.MIN_SAFE_INTEGER);
+    const checked = readOptions(options, NLL, where);
+    this.#weight = checked.weight;
+    this.#reduction = checked.reduction;
+    this.#ignored = checked.ignoreIndex;
   }
 
   /** @throws (rejects) ERR_SENET_SHAPE, ERR_SENET_DTYPE, ERR_SENET_LABELS, ERR_SENET_ABORTED */
   async forward(input: Tensor, target: Tensor, options?: LossForwardOptions): Promise<Tensor> {
     const where = 'NLLLoss';
-    const { signal } = checkOptions(options, ['signal'], where);
+    const { signal: abort } = readOptions(options, { signal }, where);
     handleOf(input, `${where}: input`);
     handleOf(target, `${where}: target`);
     if (target.dtype !== 'int64') {
@@ -258,7 +236,7 @@ export class NLLLoss {
       'aten::nll_loss_nd',
       [input, target, this.#weight, this.#reduction, this.#ignored],
       undefined,
-      checkSignal(signal, `${where}: signal`),
+      abort,
     )) as Tensor;
   }
 }
@@ -272,20 +250,16 @@ export class BCEWithLogitsLoss {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_DTYPE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options?: BCEWithLogitsLossOptions) {
     const where = 'BCEWithLogitsLoss';
-    const {
-      weight,
-      posWeight,
-      reduction = 'mean',
-    } = checkOptions(options, ['weight', 'posWeight', 'reduction'], where);
-    this.#weight = checkWeight(weight, `${where}: weight`);
-    this.#posWeight = checkWeight(posWeight, `${where}: posWeight`);
-    this.#reduction = checkReduction(reduction, where);
+    const checked = readOptions(options, { weight, posWeight: weight, reduction }, where);
+    this.#weight = checked.weight;
+    this.#posWeight = checked.posWeight;
+    this.#reduction = checked.reduction;
   }
 
   /** @throws (rejects) ERR_SENET_SHAPE, ERR_SENET_DTYPE, ERR_SENET_ABORTED; ERR_SENET_LIBTORCH for a weight that does not fit */
   async forward(input: Tensor, target: Tensor, options?: LossForwardOptions): Promise<Tensor> {
     const where = 'BCEWithLogitsLoss';
-    const { signal } = checkOptions(options, ['signal'], where);
+    const { signal: abort } = readOptions(options, { signal }, where);
     checkSameShape(input, target, where);
     if (!isFloating(target.dtype)) {
       throw makeError('ERR_SENET_DTYPE', `${where}: target: expected a floating tensor, got ${target.dtype}`);
@@ -294,7 +268,7 @@ export class BCEWithLogitsLoss {
       'aten::binary_cross_entropy_with_logits',
       [input, target, this.#weight, this.#posWeight, this.#reduction],
       undefined,
-      checkSignal(signal, `${where}: signal`),
+      abort,
     )) as Tensor;
   }
 }

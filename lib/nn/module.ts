@@ -9,9 +9,10 @@ import { makeError } from '../errors';
 import { binding } from '../native';
 import { parseTarget, type Target } from '../tensor/dtype';
 import { runJob } from '../tensor/jobs';
-import { checkBoolean, checkOptions, checkSignal, checkString, describe } from '../tensor/options';
+import { checkBoolean, checkString } from '../tensor/options';
+import { boolean, orElse, readOptions, signal } from '../tensor/rules';
 import { handleOf, type Tensor } from '../tensor/tensor';
-import { COMPILED_DTYPES, CompiledModel, type CompiledDType } from './compiled-model';
+import { compiledDType, CompiledModel, type CompiledDType } from './compiled-model';
 import { callNative, callNativeSync, watchForward, type ForwardOptions } from './forward-call';
 import type { HookHandle } from './hooks';
 import type { LoadStateDictOptions, LoadStateDictResult } from './load-state-dict';
@@ -34,6 +35,8 @@ export interface CompileOptions {
   allowTF32?: boolean;
   signal?: AbortSignal;
 }
+
+const COMPILE = { dtype: orElse('float32', compiledDType), allowTF32: orElse(false, boolean), signal };
 
 /**
  * The base of every module. Threads: a native `forward` runs on the library's own threads; several may be in flight.
@@ -168,25 +171,13 @@ export abstract class Module<Out = Tensor> {
    *   hooks; ERR_SENET_DISPOSED, ERR_SENET_ABORTED
    */
   async compile(options?: CompileOptions): Promise<CompiledModel> {
-    const {
-      dtype = 'float32',
-      allowTF32 = false,
-      signal,
-    } = checkOptions(options, ['dtype', 'allowTF32', 'signal'], 'compile');
-    if (!COMPILED_DTYPES.includes(dtype)) {
-      throw makeError(
-        'ERR_SENET_DTYPE',
-        `compile: dtype: expected ${COMPILED_DTYPES.join(', ')}, got ${describe(dtype)}`,
-      );
-    }
-    checkBoolean(allowTF32, 'compile: allowTF32');
-    const checkedSignal = checkSignal(signal, 'compile: signal');
+    const { dtype, allowTF32, signal } = readOptions(options, COMPILE, 'compile');
     this.#node.checkOpen();
     if (!this.#node.hasNativeForward) {
-      return new CompiledModel(await compileTraced(this.#node, { dtype, allowTF32 }, checkedSignal), dtype);
+      return new CompiledModel(await compileTraced(this.#node, { dtype, allowTF32 }, signal), dtype);
     }
     const handle = this.#node.requireNative('compile', 'be compiled');
-    const value = await runJob(() => binding.compileModule(handle, dtype, allowTF32), checkedSignal);
+    const value = await runJob(() => binding.compileModule(handle, dtype, allowTF32), signal);
     return new CompiledModel(value as CompiledHandle, dtype);
   }
 
@@ -272,8 +263,7 @@ export abstract class Module<Out = Tensor> {
    * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (the name is taken)
    */
   registerBuffer(name: string, tensor: Tensor, options?: { persistent?: boolean }): Tensor {
-    const { persistent = true } = checkOptions(options, ['persistent'], 'registerBuffer');
-    checkBoolean(persistent, 'registerBuffer: persistent');
+    const { persistent } = readOptions(options, { persistent: orElse(true, boolean) }, 'registerBuffer');
     return registerTensor(this.#node, name, tensor, 'buffer', persistent);
   }
 
@@ -311,9 +301,8 @@ export abstract class Module<Out = Tensor> {
     stateDict: StateDict | Map<string, Tensor>,
     options?: LoadStateDictOptions,
   ): LoadStateDictResult {
-    const { strict = true, assign = false } = checkOptions(options, ['strict', 'assign'], 'loadStateDict');
-    checkBoolean(strict, 'loadStateDict: strict');
-    checkBoolean(assign, 'loadStateDict: assign');
+    const rules = { strict: orElse(true, boolean), assign: orElse(false, boolean) };
+    const { strict, assign } = readOptions(options, rules, 'loadStateDict');
     return loadInto(this.#node, stateDict, strict, assign);
   }
 

@@ -6,7 +6,8 @@ import { inspect } from 'node:util';
 
 import { makeError } from '../errors';
 import { zeros } from '../tensor/factories';
-import { checkInteger, checkOptions, checkShape, describe } from '../tensor/options';
+import { checkShape, describe } from '../tensor/options';
+import { integer, orElse, readOptions } from '../tensor/rules';
 import { noGrad, tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 import { nodeOf } from './module-tree';
@@ -126,8 +127,7 @@ export async function summarise(
   inputShape: unknown,
   options: SummaryOptions | undefined,
 ): Promise<ModelSummary> {
-  const { depth = 3 } = checkOptions(options, ['depth'], 'summary');
-  checkInteger(depth, 'summary: depth', 0);
+  const { depth } = readOptions(options, { depth: orElse(3, integer(0)) }, 'summary');
   const shapes = toShapes(inputShape);
   const [like] = module.parameters();
   const recorder = new Recorder();

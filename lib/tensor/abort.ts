@@ -53,6 +53,11 @@ export function abortError(signal: AbortSignal): Error {
   return makeError('ERR_SENET_ABORTED', 'The operation was aborted', { cause: signal.reason });
 }
 
+/** @throws ERR_SENET_ABORTED */
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw abortError(signal);
+}
+
 /** Rejects at once when the signal aborts; what was begun ends unseen. */
 export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return work;

@@ -53,3 +53,23 @@ export const ops = {
     return binding.operatorSchemas(checkString(name, 'operator name')).join('\n');
   },
 };
+
+/** How much work a call of an operator is, and how much of it may keep the calling thread. */
+interface Extent {
+  readonly elements: number;
+  /** Up to so many elements it runs on the calling thread; beyond it is a job, which may have to wait for others. */
+  readonly inline: number;
+  /** Of the job. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** `ops.call` or `ops.callAsync`, whichever the work asks for. @throws (rejects) as they do */
+export async function callHereOrAsync(
+  { elements, inline, signal }: Extent,
+  name: string,
+  ...args: unknown[]
+): Promise<OperatorResult> {
+  if (elements <= inline) return ops.call(name, ...args);
+  const [positional, keywords] = splitKeywords(args);
+  return await ops.callAsync(name, ...positional, { ...keywords, signal });
+}

@@ -98,6 +98,6 @@ export const oneOf =
   <const T extends string | number>(values: readonly T[]): Rule<T> =>
   (given, what) => {
     if (values.includes(given as T)) return given as T;
-    const list = `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`;
-    throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected ${list}, got ${describe(given)}`);
+    const list = values.map(describe).join(', ');
+    throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected one of ${list}, got ${describe(given)}`);
   };

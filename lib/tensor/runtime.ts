@@ -6,7 +6,8 @@ import path from 'node:path';
 
 import { makeError } from '../errors';
 import { binding } from '../native';
-import { checkBoolean, checkInteger, checkOptions, describe } from './options';
+import { checkBoolean, describe } from './options';
+import { integer, orElse, readOptions } from './rules';
 import { handleOf, wrapTensor, type Tensor } from './tensor';
 
 /** Versions of this package, of the LibTorch that it runs on, and of Node. */
@@ -63,15 +64,12 @@ export interface ConfigureOptions {
  */
 export function configure(options: ConfigureOptions): void {
   const current = binding.configuration();
-  const { workers = current.workers, threadsPerWorker = current.threadsPerWorker } = checkOptions(
-    options,
-    ['workers', 'threadsPerWorker'],
-    'configure',
-  );
-  binding.configure(
-    checkInteger(workers, 'configure: workers', 1, 256),
-    checkInteger(threadsPerWorker, 'configure: threadsPerWorker', 1, 256),
-  );
+  const rules = {
+    workers: orElse(current.workers, integer(1, 256)),
+    threadsPerWorker: orElse(current.threadsPerWorker, integer(1, 256)),
+  };
+  const { workers, threadsPerWorker } = readOptions(options, rules, 'configure');
+  binding.configure(workers, threadsPerWorker);
 }
 
 /**

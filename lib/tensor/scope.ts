@@ -6,7 +6,8 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 
 import { isMap, isPlainObject, isPromise, isSet } from '../brands';
 import { makeError } from '../errors';
-import { checkBoolean, checkOptions, describe } from './options';
+import { describe } from './options';
+import { boolean, orElse, readOptions } from './rules';
 
 /** What a scope disposes: anything that was made inside and was not returned. */
 export interface Disposable {
@@ -82,8 +83,8 @@ export interface AutocastOptions {
  * @throws whatever `fn` throws; ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION
  */
 export function autocast<T>(fn: () => T, options?: AutocastOptions): T {
-  const { enabled = true } = checkOptions(options, ['enabled'], 'autocast');
-  return runInMode(fn, { autocast: checkBoolean(enabled, 'autocast: enabled') });
+  const { enabled } = readOptions(options, { enabled: orElse(true, boolean) }, 'autocast');
+  return runInMode(fn, { autocast: enabled });
 }
 
 /** Runs `fn` in the present scope with another mode. */

@@ -14,7 +14,7 @@ import { findWeights } from '../models/weights';
 import { binding } from '../native';
 import { Module } from '../nn/module';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
-import { abortError } from '../tensor/abort';
+import { throwIfAborted, untilAborted } from '../tensor/abort';
 import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from '../tensor/options';
 import { integer, orElse, readOptions, signal } from '../tensor/rules';
 import { detached, tidy } from '../tensor/scope';
@@ -361,7 +361,7 @@ export class ImageClassifier {
         return this.#rank(x, new Array<number>(shape[0] as number).fill(topK));
       }),
     );
-    const results = await untilAbort(this.#track(running), signal);
+    const results = await untilAborted(this.#track(running), signal);
     const nan = results.indexOf(null);
     if (nan >= 0) throw nanError(`classifyBatch: pixels[${nan}]`);
     return results as Classification[][];
@@ -460,23 +460,9 @@ function concurrentDecodes(): number {
   return Math.max(1, Math.min(binding.configuration().availableThreads, pool - 1));
 }
 
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted === true) throw abortError(signal);
-}
-
 function nanError(where: string): Error {
   return makeError(
     'ERR_SENET_NAN_OUTPUT',
     `${where}: expected numbers from the network, its scores are NaN; look at the weights and the preprocessing`,
   );
-}
-
-/** Rejects at once when the signal aborts; the work then ends unseen. */
-function untilAbort<T>(running: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return running;
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(abortError(signal));
-    signal.addEventListener('abort', onAbort, { once: true });
-    running.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

@@ -7,8 +7,8 @@
 import { makeError } from '../errors';
 import { IMAGENET, PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { empty, tensor, tensorOfBytes } from '../tensor/factories';
-import { abortError } from '../tensor/abort';
-import { ops } from '../tensor/ops';
+import { throwIfAborted } from '../tensor/abort';
+import { callHereOrAsync } from '../tensor/ops';
 import { checkInteger, checkOptions, describe } from '../tensor/options';
 import { tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
@@ -168,8 +168,7 @@ async function resize(
   const elements = count * channels * Math.max(height * width, newHeight * newWidth);
   const name = `aten::_upsample_${interpolation}2d_aa`;
   const given = [x, [newHeight, newWidth], false, null, null];
-  if (elements <= INLINE_RESIZE_ELEMENTS) return ops.call(name, ...given) as Tensor;
-  return (await ops.callAsync(name, ...given)) as Tensor;
+  return (await callHereOrAsync({ elements, inline: INLINE_RESIZE_ELEMENTS }, name, ...given)) as Tensor;
 }
 
 /** Height and width after the resize step, as `torchvision.transforms.Resize` computes them. */
@@ -248,8 +247,7 @@ export async function run(
   x: Tensor | Tensor[],
   ...args: unknown[]
 ): Promise<Tensor> {
-  if (signal?.aborted === true) throw abortError(signal);
+  throwIfAborted(signal);
   const elements = Array.isArray(x) ? x.reduce((sum, one) => sum + one.numel, 0) : x.numel;
-  if (elements <= INLINE_ELEMENTS) return ops.call(name, x, ...args) as Tensor;
-  return (await ops.callAsync(name, x, ...args)) as Tensor;
+  return (await callHereOrAsync({ elements, inline: INLINE_ELEMENTS }, name, x, ...args)) as Tensor;
 }

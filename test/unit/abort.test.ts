@@ -26,10 +26,12 @@ describe('abort', () => {
     const classifier = await ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist' });
     const image = path.join(ASSETS, 'images', '00-ankle-boot.png');
     const weights = path.join(ASSETS, 'weights', 'se_resnet20_fashion_mnist.safetensors');
+    const pixels = ones([1, 1, 28, 28], { dtype: 'uint8' });
     const fifty = <T>(run: () => Promise<T>): Promise<T>[] => Array.from({ length: 50 }, run);
     const running = [
       ...fifty(() => layer.forward(ones([1, 4, 2, 2]), { signal })),
       ...fifty(() => classifier.classify(image, { signal })),
+      ...fifty(() => classifier.classifyBatch(pixels, { signal })),
       ...fifty(() => load(weights, { signal })),
     ];
     expect(getEventListeners(signal, 'abort')).to.have.length(1);
