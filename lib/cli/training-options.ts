@@ -4,7 +4,8 @@
  */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 
-import { helpOf, OPTION_GROUPS, OPTION_ROWS, type OptionName, type OptionRow } from '../train/recipe/options';
+import { helpOf } from '../train/recipe/option-checks';
+import { OPTION_GROUPS, OPTION_ROWS, type OptionName, type OptionRow } from '../train/recipe/options';
 import type { RecipeKind, TrainingOptions } from '../train/recipe/settings';
 
 /** What was typed, and the recipe whose command it was typed to. */
@@ -35,13 +36,13 @@ function addRow(command: Command, row: OptionRow, kind: RecipeKind): void {
 
 function optionOf(row: OptionRow, recipe: RecipeKind): Option {
   const option = new Option(row.flags, helpOf(row, recipe));
-  const { kind } = row;
-  if (kind.choices !== undefined) return option.choices(kind.choices);
-  if (kind.type === 'string' || kind.type === 'boolean') return option;
+  const { choices, read, fits, words, typedWords = words } = row.kind;
+  if (choices !== undefined) return option.choices(choices);
+  if (read === undefined || row.late === true) return option;
   return option.argParser((text) => {
-    const value = kind.read?.(text);
-    if (row.late === true || kind.fits(value)) return value;
-    throw new InvalidArgumentError(`Expected ${kind.typedWords ?? kind.words}.`);
+    const value = read(text);
+    if (fits(value)) return value;
+    throw new InvalidArgumentError(`Expected ${typedWords}.`);
   });
 }
 
@@ -51,8 +52,11 @@ export function typedOptions(
   kind: RecipeKind,
   data: string | undefined,
 ): TrainingArguments {
-  const typed = Object.entries(command.opts()).filter(
-    ([name]) => command.getOptionValueSource(name) === 'cli',
-  );
-  return { command: kind, ...(data === undefined ? {} : { data }), ...Object.fromEntries(typed) };
+  const typed: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(command.opts<Record<string, unknown>>())) {
+    if (command.getOptionValueSource(name) !== 'cli') continue;
+    const row = OPTION_ROWS[name as OptionName];
+    typed[name] = row.late === true ? row.kind.read?.(value as string) : value;
+  }
+  return { ...typed, command: kind, ...(data === undefined ? {} : { data }) };
 }
