@@ -349,7 +349,7 @@ export type LoaderSettings = Partial<
  */
 export function createLoaders(
   datasets: TrainingDatasets,
-  preprocessing: Preprocessing,
+  preprocessing: Partial<Preprocessing>,
   settings: LoaderSettings = {},
 ): { train: DataLoader; validation: DataLoader | null } {
   const names = ['batchSize', 'seed', 'dropLast', 'skipCorrupt', 'augment', 'mixup'] as const;

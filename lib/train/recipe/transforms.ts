@@ -66,11 +66,15 @@ export interface CreateTransformOptions {
  * The transform of the steps of a preprocessing, for a loader: as `ImageClassifier` does them, or with augmentation in
  * their place.
  *
+ * @param preprocessing - what it does not say changes nothing
  * @example
  * const transform = createTransform(preprocessing, { augment: ['resized-crop', 'flip'] });
  * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE; ERR_SENET_ARG_MISSING for a crop of a preprocessing without a size
  */
-export function createTransform(preprocessing: Preprocessing, options?: CreateTransformOptions): Transform {
+export function createTransform(
+  preprocessing: Partial<Preprocessing>,
+  options?: CreateTransformOptions,
+): Transform {
   const { augment = [] } = checkOptions(options, ['augment'], 'createTransform');
   checkValues({ augment }, 'createTransform');
   const record = checkPreprocessing(preprocessing, PLAIN, 'createTransform: preprocessing');
