@@ -19,7 +19,6 @@ import {
   manualSeed,
   Trainer,
   trainFromSettings,
-  type Module,
   type StartedRun,
   type TrainingOptions,
   type TrainedRun,
@@ -110,7 +109,7 @@ describe('trainFromSettings', function () {
     const model = createModel('se_resnet20', { reduction: 4, numClasses: 10 });
     const { train, validation } = createLoaders(datasets, preprocessing, settings);
     const optimizer = createOptimizer(model, settings);
-    const ema = new ExponentialMovingAverage(model as Module<unknown>, { decay: 0.5 });
+    const ema = new ExponentialMovingAverage(model, { decay: 0.5 });
     const length = { epochs: settings.epochs, stepsPerEpoch: train.length };
     await new Trainer({
       ...{

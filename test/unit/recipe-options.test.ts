@@ -165,7 +165,7 @@ describe('the options of a recipe', () => {
     };
     const bound = LIBRARY.filter((name) => OPTION_ROWS[name].free === undefined);
     expect(Object.keys(others)).to.have.members(bound);
-    for (const [name, value] of Object.entries(others))
+    for (const [name, value] of Object.entries(others) as [string, unknown][])
       expectThrow(
         () => checkSameOptions({ [name]: value }, settings(), 'here'),
         'ERR_SENET_RESUME',
