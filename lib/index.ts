@@ -261,3 +261,25 @@ export {
 export { readTrainingCheckpoint, type TrainingCheckpoint } from './train/training-checkpoint';
 export type { EpochRecord, StepRecord, TrainingHistory, ValidationRecord } from './train/history';
 export type { Criterion } from './train/step';
+
+export { trainFromSettings, type TrainedRun } from './train/recipe/run';
+export {
+  createDatasets,
+  createLoaders,
+  detectDataset,
+  type DatasetSettings,
+  type LoaderSettings,
+  type TrainingDatasets,
+} from './train/recipe/datasets';
+export { createTransform, type CreateTransformOptions } from './train/recipe/transforms';
+export { createOptimizer, createScheduler, type RunLength } from './train/recipe/optimizer';
+export type {
+  Augmentation,
+  DatasetKind,
+  OptimizerSettings,
+  RecipeKind,
+  SchedulerSettings,
+  StartedRun,
+  TrainingOptions,
+  TrainingSettings,
+} from './train/recipe/settings';

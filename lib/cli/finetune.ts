@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 
 import { lazy } from './lazy';
-import { addTrainingOptions, type TrainingArguments } from './training-options';
+import { addTrainingOptions, typedOptions } from './training-options';
 
 export function addFinetune(program: Command, interrupted: () => AbortSignal): void {
   const command = program
@@ -16,7 +16,7 @@ export function addFinetune(program: Command, interrupted: () => AbortSignal): v
       'after',
       '\nExamples:\n  $ senet-torch finetune photos --model se_resnet50 --pretrained --freeze backbone\n  $ senet-torch finetune photos --weights training/best.safetensors',
     )
-    .action((data: string | undefined, options: TrainingArguments) =>
-      lazy.training.runTraining(command, 'finetune', data, options, interrupted()),
+    .action((data: string | undefined) =>
+      lazy.training.runTraining(typedOptions(command, 'finetune', data), interrupted()),
     );
 }

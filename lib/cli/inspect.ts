@@ -7,7 +7,7 @@ import type { Command } from 'commander';
 import type { CheckpointReport, InspectOptions } from '../checkpoint/inspect';
 import { printable } from '../checkpoint/problems';
 import { lazy } from './lazy';
-import { addPlaceOptions } from './load-classifier';
+import { addPlaceOptions } from './training-options';
 import { count, printJson, printLine, printTable } from './output';
 
 export function addInspect(program: Command): void {

@@ -12,6 +12,7 @@ import type { ModelName } from '../models/registry';
 import type { ImageClassifier, ImageClassifierOptions } from '../vision/image-classifier';
 import type { Preprocessing } from '../vision/preprocessing';
 import { lazy } from './lazy';
+import { addPlaceOptions } from './training-options';
 
 export interface NetworkOptions {
   model?: string;
@@ -24,19 +25,6 @@ export interface NetworkOptions {
   device?: string;
   /** Commander's form of --no-check-hash. */
   checkHash: boolean;
-}
-
-/** Of every command that reads a state dict. */
-export function addPlaceOptions(command: Command): Command {
-  return command
-    .option(
-      '--key <key>',
-      'where in the file the state dict is, such as state_dict_ema or model.ema; default: the one that fits',
-    )
-    .option(
-      '--prefix <prefix>',
-      "what its names begin with, such as 'model.'; default: what the model shows",
-    );
 }
 
 export function addNetworkOptions(command: Command): Command {

@@ -53,26 +53,26 @@ export function tableLines(
   });
 }
 
-export function percent(share: number): string {
-  return `${(100 * share).toFixed(2)} %`;
-}
-
-/** A count with its noun: "1 image", "20 images". */
-export function count(number: number, noun: string): string {
-  return `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`;
-}
+export { count, percent } from '../train/words';
 
 /**
- * A message of the library's in the words of the command line: `dropLast` is `--drop-last`, and `labels: ...` of an
- * option object is `--labels: ...`, if the command has such an option.
+ * A message of the library's in the words of the command line: `dropLast` is `--drop-last`, `labels: ...` of a function
+ * or class is `--labels: ...`, and `{ weights: FILE }` is `--weights FILE`, if the command has such an option.
  */
 export function inOptionNames(message: string, options: readonly { name: string; flag: string }[]): string {
+  const written = message.replace(
+    /(?:^[A-Za-z]\w*: (?=\{ ))?\{ (\w+)(?:: ([^{}]*))? \}/g,
+    (text, name: string, value?: string) => {
+      const flag = options.find((option) => option.name === name)?.flag;
+      return flag === undefined ? text : `${flag}${value === undefined ? '' : ` ${value}`}`;
+    },
+  );
   return options.reduce(
     (text, { name, flag }) =>
       /[A-Z]/.test(name)
         ? text.replace(new RegExp(`(?<![\\w.'-])${name}(?![\\w'])`, 'g'), flag)
-        : text.replace(new RegExp(`^(?:error: )?[A-Z]\\w*(?:\\.\\w+)?: ${name}(?=[: ])`), flag),
-    message,
+        : text.replace(new RegExp(`^(?:error: )?[A-Za-z]\\w*(?:\\.\\w+)?: ${name}(?=[: ])`), flag),
+    written,
   );
 }
 

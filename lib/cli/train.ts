@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 
 import { lazy } from './lazy';
-import { addTrainingOptions, type TrainingArguments } from './training-options';
+import { addTrainingOptions, typedOptions } from './training-options';
 
 export function addTrain(program: Command, interrupted: () => AbortSignal): void {
   const command = program
@@ -19,7 +19,7 @@ export function addTrain(program: Command, interrupted: () => AbortSignal): void
       'after',
       '\nExamples:\n  $ senet-torch train photos --model se_resnet18 --epochs 30\n  $ senet-torch train /usr/share/datasets/fashion-mnist --reduction 4 --output fashion\n  $ senet-torch train --resume fashion/checkpoint.pt',
     )
-    .action((data: string | undefined, options: TrainingArguments) =>
-      lazy.training.runTraining(command, 'train', data, options, interrupted()),
+    .action((data: string | undefined) =>
+      lazy.training.runTraining(typedOptions(command, 'train', data), interrupted()),
     );
 }

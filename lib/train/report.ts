@@ -4,6 +4,7 @@
  */
 import { escapeHtml, lineChart, type Series } from './charts';
 import type { EpochRecord, TrainingHistory } from './history';
+import { percent } from './words';
 
 /** A network's answers on images whose labels are known. */
 export interface ReportedEvaluation {
@@ -277,10 +278,6 @@ function table(
 
 function nameOf(classes: readonly string[], index: number): string {
   return classes[index] ?? String(index);
-}
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(2)} %`;
 }
 
 /** Four digits that count. */

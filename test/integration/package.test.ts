@@ -152,7 +152,8 @@ describe('the packed package', function () {
       const training =
         'Adam AdamW autocast BCEWithLogitsLoss clipGradNorm_ CosineAnnealingLR CrossEntropyLoss ExponentialLR ' +
         'ExponentialMovingAverage getRngState LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
-        'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint';
+        'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint trainFromSettings createDatasets ' +
+        'createLoaders createOptimizer createScheduler createTransform detectDataset';
       const layers =
         'AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv2d Dropout Flatten Identity Linear MaxPool2d ModuleList ReLU ' +
         'Sequential Sigmoid';

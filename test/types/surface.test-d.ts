@@ -9,18 +9,36 @@ import {
   CifarSEBasicBlock,
   CifarSEPreActResNet,
   CifarSEResNet,
+  type Classification,
+  type CompiledDType,
   CompiledModel,
+  type CompiledPlan,
+  type CompiledProfile,
+  type CompiledStep,
+  type CompileOptions,
   configure,
   consumePrefixInStateDictIfPresent,
   Conv2d,
+  createDatasets,
+  createLoaders,
   createModel,
+  createOptimizer,
+  createScheduler,
+  createTransform,
   cuda,
+  detectDataset,
+  type Device,
   Dropout,
+  type DType,
   empty,
   ERROR_CODES,
+  type ErrorCode,
   Flatten,
   full,
+  type HookHandle,
+  type Identity,
   ImageClassifier,
+  type InceptionOutputs,
   isSenetError,
   L1Loss,
   Linear,
@@ -28,15 +46,24 @@ import {
   load,
   loadCheckpoint,
   loadStateDictFromUrl,
+  type LoadStateDictResult,
   manualSeed,
   MaxPool2d,
   memory,
+  type ModelName,
+  type ModelSummary,
   modelRecord,
+  type ModelRecord,
+  type PublishedWeights,
   Module,
   ModuleList,
+  type NestedArray,
   noGrad,
   ones,
   ops,
+  type Preprocessing,
+  type ProfiledStep,
+  type ProfileOptions,
   rand,
   randn,
   ReLU,
@@ -66,30 +93,11 @@ import {
   tensor,
   Tensor,
   tidy,
+  trainFromSettings,
+  type TrainingSettings,
+  type TypedArray,
   version,
   zeros,
-  type Classification,
-  type CompiledDType,
-  type CompiledPlan,
-  type CompiledProfile,
-  type CompiledStep,
-  type CompileOptions,
-  type Device,
-  type DType,
-  type ErrorCode,
-  type HookHandle,
-  type Identity,
-  type InceptionOutputs,
-  type LoadStateDictResult,
-  type ModelName,
-  type ModelRecord,
-  type ModelSummary,
-  type NestedArray,
-  type Preprocessing,
-  type ProfiledStep,
-  type ProfileOptions,
-  type PublishedWeights,
-  type TypedArray,
 } from 'senet-torch';
 import {
   Adam,
@@ -663,6 +671,31 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   new StepLR(optimizer, {});
   // @ts-expect-error no such reduction
   new MSELoss({ reduction: 'average' });
+}
+
+export async function recipes(model: Module): Promise<void> {
+  const run = await trainFromSettings({
+    ...{ data: 'photos', model: 'se_resnet18', epochs: 3, mixup: null },
+    onStart: ({ settings }) => console.log(settings.lr),
+  });
+  exactly<TrainingSettings>()(run.settings);
+  const datasets = await createDatasets({
+    data: 'photos',
+    dataset: await detectDataset('photos'),
+    validation: 0.2,
+  });
+  const { train, validation } = createLoaders(datasets, { size: [32, 32] }, { batchSize: 8 });
+  exactly<DataLoader>()(train);
+  exactly<DataLoader | null>()(validation);
+  exactly<Transform>()(createTransform({ size: [32, 32] }, { augment: ['crop'] }));
+  const made = createOptimizer(model, run.settings);
+  exactly<Optimizer>()(made);
+  createScheduler(made, run.settings, { epochs: 3, stepsPerEpoch: train.length });
+
+  // @ts-expect-error no such option
+  await trainFromSettings({ data: 'photos', batch_size: 8 });
+  // @ts-expect-error no such augmentation
+  createTransform({}, { augment: ['rotate'] });
 }
 
 export function errors(error: unknown): ErrorCode | undefined {

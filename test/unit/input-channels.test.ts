@@ -37,7 +37,7 @@ import {
   type ModelName,
   type Preprocessing,
 } from '../../lib';
-import { measurePixels, testPreprocessing, testTransform, trainTransform } from '../../lib/cli/training-data';
+import { createTransform, measurePixels, testPreprocessing } from '../../lib/train/recipe/transforms';
 import { decodeImage } from '../../lib/vision/decode';
 import { modelRecord } from '../../lib/models/registry';
 import { IMAGENET, PLAIN, preprocess, recordFor, toPixels } from '../../lib/vision/preprocessing';
@@ -172,7 +172,7 @@ describe('grey images', () => {
     expect(numbers(repeated.slice(1, 1, 2))).to.deep.equal(numbers(x));
     const converted = await new Grayscale({ formula: 'pillow' }).forward(pixels);
     expect(Buffer.compare(converted.toTypedArray() as Uint8Array, grey)).to.equal(0);
-    const transformed = await testTransform(record).forward(pixels, []);
+    const transformed = await createTransform(record).forward(pixels, []);
     expect(numbers(transformed)).to.deep.equal(numbers(x));
   });
 
@@ -194,9 +194,9 @@ describe('grey images', () => {
     for (const shape of [null, [3, 300, 420]] as const) {
       const record = testPreprocessing(shape, 32, 1, { mean: [0.5], std: [0.5] });
       expect(record.channels).to.equal('grey');
-      const transform = trainTransform(record, 32, ['resized-crop', 'flip', 'jitter', 'erase']);
+      const transform = createTransform(record, { augment: ['resized-crop', 'flip', 'jitter', 'erase'] });
       expect((await transform.forward(images, [new Random(1, 1)])).shape).to.deep.equal([1, 1, 32, 32]);
-      expect((await testTransform(record).forward(images, [])).shape).to.deep.equal([1, 1, 32, 32]);
+      expect((await createTransform(record).forward(images, [])).shape).to.deep.equal([1, 1, 32, 32]);
     }
     const dataset = {
       length: 1,

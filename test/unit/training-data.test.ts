@@ -4,7 +4,7 @@ import path from 'node:path';
 
 import { expect } from 'chai';
 
-import { detectDataset, openData, type DataSource } from '../../lib/cli/training-data';
+import { createDatasets, detectDataset, type DatasetSettings } from '../../lib/train/recipe/datasets';
 import { expectRejection } from '../support/errors';
 import { Temporary } from '../support/temporary';
 
@@ -25,10 +25,10 @@ describe('the data of a training run', () => {
     return root;
   };
   const RGB = 'images/rgb.png';
-  const open = async (data: string, more: Partial<DataSource> = {}): Promise<unknown> => {
+  const open = async (data: string, more: Partial<DatasetSettings> = {}): Promise<unknown> => {
     const dataset = await detectDataset(data);
     const source = { data, dataset, validation: undefined, limit: null, seed: 0, labels: undefined, ...more };
-    const { train, validation, classes, taken } = await openData(source);
+    const { train, validation, classes, taken } = await createDatasets(source);
     const lines = taken.map(([what, from]) => `${what}: ${from.replaceAll(path.basename(data), 'DATA')}`);
     return [train.length, validation?.length ?? null, classes.join(), lines];
   };

@@ -1,63 +1,67 @@
 /**
- * The data of a training run: what a path holds, which images are for training and which for validation, how their
- * pixels become the network's input, and the record of that which goes into the weights' metadata.
+ * The images of a training recipe: what a path holds, which images are for training and which for validation, and the
+ * loaders that make batches of them.
  */
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { setImmediate } from 'node:timers';
 
-import { printable } from '../checkpoint/problems';
-import { Cifar10, Cifar100 } from '../data/cifar';
-import { ColorJitter } from '../data/color-jitter';
-import { Subset, type Dataset } from '../data/dataset';
-import { RandomErasing } from '../data/random-erasing';
-import {
-  CenterCrop,
-  Pad,
-  RandomCrop,
-  RandomHorizontalFlip,
-  RandomResizedCrop,
-  Resize,
-} from '../data/geometry';
-import { findIdxFiles, findIdxSplits, isIdxName } from '../data/idx';
-import { IdxDataset } from '../data/idx-dataset';
-import { ImageFolder } from '../data/image-folder';
-import { Random } from '../data/random';
-import { findSplitFolders } from '../data/splits';
-import { Compose, Grayscale, Normalize, ToTensor, type Transform } from '../data/transforms';
-import { makeError } from '../errors';
-import { PLAIN, toGrey, type Preprocessing } from '../vision/preprocessing';
-import type { Augmentation, DatasetKind } from './training-options';
-import { percent } from './output';
-import { VALIDATION_SHARE } from './training-options';
+import { printable } from '../../checkpoint/problems';
+import { Cifar10, Cifar100 } from '../../data/cifar';
+import { Subset, type Dataset } from '../../data/dataset';
+import { findIdxFiles, findIdxSplits, isIdxName } from '../../data/idx';
+import { IdxDataset } from '../../data/idx-dataset';
+import { ImageFolder } from '../../data/image-folder';
+import { DataLoader } from '../../data/loader';
+import { Mixup } from '../../data/mixup';
+import { Random } from '../../data/random';
+import { findSplitFolders } from '../../data/splits';
+import { makeError } from '../../errors';
+import { checkOptions, checkString, describe } from '../../tensor/options';
+import type { Preprocessing } from '../../vision/preprocessing';
+import { percent } from '../words';
+import { checkValues, complete, SETTINGS } from './option-checks';
+import { VALIDATION_SHARE } from './options';
+import type { DatasetKind, TrainingSettings } from './settings';
+import { createTransform } from './transforms';
 
-/** What of the settings says which images there are. */
-export interface DataSource {
+/** Options of `createDatasets`. */
+export interface DatasetSettings {
+  /** A folder of images for each class (or with train and val), IDX files, or CIFAR-10 or -100 (folder or archive). */
   readonly data: string;
-  readonly dataset: DatasetKind;
-  /** Of several data sets in a folder of IDX files, the one that is meant; of a run before that option, undefined. */
+  /** Default: `detectDataset(data)`. */
+  readonly dataset?: DatasetKind | undefined;
+  /** Of several data sets in a folder of IDX files, the one that is meant. */
   readonly set?: string | null | undefined;
-  /** False: folders called train, test and the like are classes. */
+  /** False: folders called train, test and the like are classes. Default true. */
   readonly splits?: boolean | undefined;
-  /** Undefined: what the data brings, else a share. */
-  readonly validation: string | number | null | undefined;
-  readonly limit: number | null;
-  readonly seed: number;
+  /** A path, a share between 0 and 1 of the training images, or null for none. Default: what the data brings, else 0.1. */
+  readonly validation?: string | number | null | undefined;
+  /** Only the first so many of a random order, of each part. Default: all. */
+  readonly limit?: number | null | undefined;
+  /** Of that order, and of the share for validation. Default 0. */
+  readonly seed?: number | undefined;
   /** Names of the classes, instead of the data's own. */
-  readonly labels: readonly string[] | undefined;
+  readonly labels?: readonly string[] | undefined;
 }
 
-export interface OpenedData {
+/** The images of a run. */
+export interface TrainingDatasets {
   readonly train: Dataset;
+  /** Null if there are none. */
   readonly validation: Dataset | null;
-  /** What was chosen. */
+  /** What was chosen: a path, a share of the training images, or none. */
   readonly chosenValidation: string | number | null;
+  /** In the order of the labels. */
   readonly classes: readonly string[];
   /** Channels, height and width that all images have; null for folders. */
   readonly shape: readonly [channels: number, height: number, width: number] | null;
   /** What was taken as what, a line for each. */
   readonly taken: readonly (readonly [what: string, from: string])[];
 }
+
+type ImageShape = TrainingDatasets['shape'];
+/** With the defaults of what `openKind` and the rest need. */
+type Source = DatasetSettings & { readonly dataset: DatasetKind };
 
 /** Of Fashion-MNIST, whose files know numbers only (Xiao, Rasul, Vollgraf 2017). */
 const FASHION_MNIST = [
@@ -74,9 +78,9 @@ const FASHION_MNIST = [
 ];
 
 /**
- * What a path holds.
+ * What a path holds, by the names of its files.
  *
- * @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_DATASET
+ * @throws (rejects) ERR_SENET_FILE_NOT_FOUND; ERR_SENET_DATASET if it is none of these, or several
  */
 export async function detectDataset(data: string): Promise<DatasetKind> {
   const stats = await stat(data).catch(() => undefined);
@@ -87,7 +91,7 @@ export async function detectDataset(data: string): Promise<DatasetKind> {
     if (/cifar-?10/i.test(path.basename(data))) return 'cifar10';
     throw makeError(
       'ERR_SENET_DATASET',
-      `${label}: expected a folder or an archive of CIFAR; say what it is with --dataset`,
+      `${label}: expected a folder or an archive of CIFAR; say what it is with --dataset (option dataset)`,
     );
   }
   const entries = await readdir(data, { withFileTypes: true });
@@ -103,7 +107,7 @@ export async function detectDataset(data: string): Promise<DatasetKind> {
   if (kinds.length > 1) {
     throw makeError(
       'ERR_SENET_DATASET',
-      `${label}: found files of several kinds (${kinds.join(', ')}); say which with --dataset`,
+      `${label}: found files of several kinds (${kinds.join(', ')}); say which with --dataset (option dataset)`,
     );
   }
   if (kind !== undefined) return kind;
@@ -115,9 +119,17 @@ export async function detectDataset(data: string): Promise<DatasetKind> {
   );
 }
 
-/** Opens the images for training and validation. @throws (rejects) what the data sets throw */
-export async function openData(source: DataSource): Promise<OpenedData> {
-  const { data, validation, limit, seed } = source;
+/**
+ * Opens the images for training and validation, as `senet-torch train` does.
+ *
+ * @example
+ * const { train, validation, classes } = await createDatasets({ data: 'photos', validation: 0.2 });
+ * @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_LABELS (another number of
+ *   names than classes), ERR_SENET_DATASET, ERR_SENET_FILE_NOT_FOUND, and what the data sets throw
+ */
+export async function createDatasets(settings: DatasetSettings): Promise<TrainingDatasets> {
+  const source = await checkDatasetSettings(settings);
+  const { data, validation, limit = null, seed = 0 } = source;
   const own = await openKind(source);
   const classes = classNames(source, own.train);
   const chosen =
@@ -133,7 +145,7 @@ export async function openData(source: DataSource): Promise<OpenedData> {
     if (count >= train.length) {
       throw makeError(
         'ERR_SENET_DATASET',
-        `${printable(data)}: ${train.length} images are too few to keep some of them for validation; give --validation`,
+        `${printable(data)}: ${train.length} images are too few to keep some of them for validation; give { validation }`,
       );
     }
     const part = (indices: number[]): Dataset =>
@@ -157,6 +169,19 @@ export async function openData(source: DataSource): Promise<OpenedData> {
       ...leftOutOf([own.train, held?.dataset]).map((what) => ['left out', what] as const),
     ],
   };
+}
+
+async function checkDatasetSettings(settings: DatasetSettings): Promise<Source> {
+  const where = 'createDatasets';
+  const { labels, ...given } = checkOptions(settings, SETTINGS, where);
+  const data = checkString(given.data, `${where}: data`);
+  checkValues(given, where);
+  if (labels !== undefined && !(Array.isArray(labels) && labels.every((name) => typeof name === 'string')))
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${where}: labels: expected an array of names, got ${describe(labels)}`,
+    );
+  return { ...given, data, labels, dataset: given.dataset ?? (await detectDataset(data)) };
 }
 
 /** Files in the folders that are no images, by kind. */
@@ -194,10 +219,10 @@ interface OwnData {
   readonly heldPath: string;
   /** What else is there. */
   readonly unused: readonly string[];
-  readonly shape: OpenedData['shape'];
+  readonly shape: ImageShape;
 }
 
-async function openKind(source: DataSource): Promise<OwnData> {
+async function openKind(source: Source): Promise<OwnData> {
   const { data, dataset, validation } = source;
   // What is not used is not read either.
   const wantsHeld = validation === undefined;
@@ -219,7 +244,7 @@ async function openKind(source: DataSource): Promise<OwnData> {
   }
 }
 
-async function openIdx({ data, set }: DataSource, wantsHeld: boolean): Promise<OwnData> {
+async function openIdx({ data, set }: Source, wantsHeld: boolean): Promise<OwnData> {
   const splits = await findIdxSplits(data, set ?? undefined);
   const trainFiles = splits.train ?? (await findIdxFiles(data, 'train', set ?? undefined));
   const train = await IdxDataset.open(trainFiles);
@@ -239,7 +264,7 @@ async function openIdx({ data, set }: DataSource, wantsHeld: boolean): Promise<O
   return { train, from: path.basename(trainFiles.images), held, heldPath: data, unused, shape: train.shape };
 }
 
-async function openFolders({ data, splits }: DataSource, wantsHeld: boolean): Promise<OwnData> {
+async function openFolders({ data, splits }: Source, wantsHeld: boolean): Promise<OwnData> {
   const found = splits === false ? null : await findSplitFolders(data);
   const root = found?.train ?? data;
   const train = await ImageFolder.open(root, { split: 'none' });
@@ -258,7 +283,7 @@ async function openFolders({ data, splits }: DataSource, wantsHeld: boolean): Pr
 
 /** Each must have the classes of the training images: another set would number them otherwise. */
 async function openValidation(
-  { dataset, data, set }: DataSource,
+  { dataset, data, set }: Source,
   validation: string,
   classes: readonly string[],
 ): Promise<OpenedPart> {
@@ -285,13 +310,13 @@ async function openValidation(
       if (path.resolve(validation) === path.resolve(data))
         throw makeError(
           'ERR_SENET_DATASET',
-          '--validation: expected another folder than the one to train on',
+          'createDatasets: validation: expected another folder than the one to train on',
         );
       return { dataset: await ImageFolder.open(validation, { classes }), from };
   }
 }
 
-function classNames({ data, dataset, labels }: DataSource, train: Dataset): readonly string[] {
+function classNames({ data, dataset, labels }: Source, train: Dataset): readonly string[] {
   const classes = train.classes ?? [];
   if (classes.length < 2)
     throw makeError(
@@ -302,146 +327,47 @@ function classNames({ data, dataset, labels }: DataSource, train: Dataset): read
     if (labels.length === classes.length) return labels;
     throw makeError(
       'ERR_SENET_LABELS',
-      `--labels: expected ${classes.length} names, as many as ${printable(data)} has classes, got ${labels.length}`,
+      `createDatasets: labels: expected ${classes.length} names, as many as ${printable(data)} has classes, got ${labels.length}`,
     );
   }
   const fashion = dataset === 'idx' && /fashion.?mnist/i.test(path.basename(path.resolve(data)));
   return fashion && classes.length === FASHION_MNIST.length ? FASHION_MNIST : classes;
 }
 
-/** Images of the training set that are looked at, at most, to measure mean and deviation. */
-const MEASURED_IMAGES = 60_000;
-const MEASURED_TOGETHER = 1000;
+/** Options of `createLoaders`. */
+export type LoaderSettings = Partial<
+  Pick<TrainingSettings, 'batchSize' | 'seed' | 'dropLast' | 'skipCorrupt' | 'augment' | 'mixup'>
+>;
 
 /**
- * Mean and standard deviation of the pixels of each channel, from 0 to 1, to four digits.
+ * The loaders of a run: shuffled and augmented for training, in order and as they are for validation.
  *
- * @param kind - what becomes of the data set's images
+ * @param datasets - from `createDatasets`
+ * @param preprocessing - how pixels become the network's input at test time, with a size of the input
+ * @param settings - with the defaults of `trainFromSettings`
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, and as `createTransform`
  */
-export async function measurePixels(
-  dataset: Dataset,
-  kind: Preprocessing['channels'],
-): Promise<{ mean: number[]; std: number[] }> {
-  const channels = kind === 'rgb' ? 3 : 1;
-  const histograms = Array.from({ length: channels }, () => new Float64Array(256));
-  const count = Math.min(dataset.length, MEASURED_IMAGES);
-  for (let start = 0; start < count; start += MEASURED_TOGETHER) {
-    const indices = Array.from({ length: Math.min(MEASURED_TOGETHER, count - start) }, (_, i) => start + i);
-    const batch = await dataset.getBatch?.(indices);
-    if (batch === undefined) throw makeError('ERR_SENET_INTERNAL', 'the data set has no batches');
-    const { images } = batch;
-    const measured = images.shape[1] === channels ? images : await toGrey(images, undefined);
-    const pixels = measured.toTypedArray() as Uint8Array;
-    for (const done of new Set([images, measured])) done.dispose();
-    const plane = pixels.length / (indices.length * channels);
-    for (let place = 0, at = 0; at < pixels.length; place++) {
-      const histogram = histograms[place % channels] as Float64Array;
-      for (const end = at + plane; at < end; at++) {
-        const value = pixels[at] as number;
-        histogram[value] = (histogram[value] as number) + 1;
-      }
-    }
-    await new Promise((resolve) => setImmediate(resolve)); // Ctrl-C and the rest get their turn
-  }
-  const mean: number[] = [];
-  const std: number[] = [];
-  for (const histogram of histograms) {
-    let [total, sum, squares] = [0, 0, 0];
-    for (const [value, times] of histogram.entries()) {
-      total += times;
-      sum += times * (value / 255);
-      squares += times * (value / 255) ** 2;
-    }
-    mean.push(fourDigits(sum / total));
-    // Images of one colour have no deviation, and cannot be divided by it.
-    std.push(fourDigits(Math.sqrt(Math.max(0, squares / total - (sum / total) ** 2))) || 1);
-  }
-  return { mean, std };
-}
-
-function fourDigits(value: number): number {
-  return Math.round(value * 1e4) / 1e4;
-}
-
-/** torchvision resizes to 256 for a centre of 224. */
-const RESIZE_SHARE = 256 / 224;
-
-/** What images become for a network of one channel or three. */
-export function channelsFor(shape: OpenedData['shape'], inChannels: number): Preprocessing['channels'] {
-  if (inChannels === 1) return 'grey';
-  return shape?.[0] === 1 ? 'grey-repeated' : 'rgb';
-}
-
-/** How pixels become the network's input at test time, as `ImageClassifier` and `classify` do it too. */
-export function testPreprocessing(
-  shape: OpenedData['shape'],
-  imageSize: number,
-  inChannels: number,
-  { mean, std }: Pick<Preprocessing, 'mean' | 'std'>,
-): Preprocessing {
-  const base = { ...PLAIN, channels: channelsFor(shape, inChannels), mean, std };
-  if (shape === null) {
-    const size = Math.round(imageSize * RESIZE_SHARE);
-    return { ...base, size, crop: [imageSize, imageSize] };
-  }
-  const [, height, width] = shape;
-  const pad =
-    height === width && imageSize > height && (imageSize - height) % 2 === 0 && imageSize - height <= 8;
-  return {
-    ...base,
-    // A few pixels are added as a border, which keeps the others sharp; more are a matter of resizing.
-    size: pad ? [height, width] : [imageSize, imageSize],
-    pad: pad ? (imageSize - height) / 2 : 0,
-  };
-}
-
-/** The transform of the same steps, for a loader. */
-export function testTransform(record: Preprocessing): Transform {
-  return new Compose([...start(record), ...geometry(record, true), ...finish(record, [])]);
-}
-
-/** The same with augmentation. */
-export function trainTransform(
-  record: Preprocessing,
-  imageSize: number,
-  augment: readonly Augmentation[],
-): Transform {
-  const resized = augment.includes('resized-crop');
-  const steps: Transform[] = resized
-    ? [new RandomResizedCrop({ size: imageSize })]
-    : geometry(record, !augment.includes('crop') || record.crop === null);
-  // torchvision's and the papers' 4 of 32; larger images are cut out of the resized one.
-  if (!resized && augment.includes('crop'))
-    steps.push(
-      record.crop === null
-        ? new RandomCrop({ size: imageSize, padding: Math.max(1, Math.round(imageSize / 8)) })
-        : new RandomCrop({ size: imageSize, padIfNeeded: true }),
-    );
-  if (augment.includes('flip')) steps.push(new RandomHorizontalFlip());
-  if (augment.includes('jitter'))
-    steps.push(new ColorJitter({ brightness: 0.4, contrast: 0.4, saturation: 0.4 }));
-  return new Compose([...start(record), ...steps, ...finish(record, augment)]);
-}
-
-/** Grey before anything else, as a folder of grey images gives it. */
-function start({ channels }: Preprocessing): Transform[] {
-  return channels === 'grey' ? [new Grayscale({ formula: 'pillow' })] : [];
-}
-
-function geometry(record: Preprocessing, crop: boolean): Transform[] {
-  const { size, pad } = record;
-  return [
-    ...(size === null ? [] : [new Resize({ size })]),
-    ...(record.crop === null || !crop ? [] : [new CenterCrop({ size: record.crop })]),
-    ...(pad === 0 ? [] : [new Pad({ padding: pad })]),
-  ];
-}
-
-function finish({ channels, mean, std }: Preprocessing, augment: readonly Augmentation[]): Transform[] {
-  return [
-    new ToTensor(),
-    new Normalize({ mean, std }),
-    ...(augment.includes('erase') ? [new RandomErasing()] : []),
-    ...(channels === 'grey-repeated' ? [new Grayscale({ outputChannels: 3 })] : []),
-  ];
+export function createLoaders(
+  datasets: TrainingDatasets,
+  preprocessing: Partial<Preprocessing>,
+  settings: LoaderSettings = {},
+): { train: DataLoader; validation: DataLoader | null } {
+  const names = ['batchSize', 'seed', 'dropLast', 'skipCorrupt', 'augment', 'mixup'] as const;
+  const smallSize = datasets.shape?.[1] ?? null;
+  const chosen = complete(settings, names, 'createLoaders', { smallSize });
+  const { batchSize, seed, dropLast, skipCorrupt, augment, mixup } = chosen;
+  const train = new DataLoader(datasets.train, {
+    batchSize,
+    seed,
+    dropLast,
+    skipCorrupt,
+    shuffle: true,
+    transform: createTransform(preprocessing, { augment }),
+    ...(mixup === null
+      ? {}
+      : { batchTransform: new Mixup({ alpha: mixup, numClasses: datasets.classes.length }) }),
+  });
+  if (datasets.validation === null) return { train, validation: null };
+  const transform = createTransform(preprocessing);
+  return { train, validation: new DataLoader(datasets.validation, { batchSize, skipCorrupt, transform }) };
 }

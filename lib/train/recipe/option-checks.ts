@@ -1,0 +1,161 @@
+/**
+ * What follows from the rows of `options.ts`: the text of `--help`, checks, defaults, what a resumed run must have, and the
+ * report's table. Loads nothing native.
+ */
+import { makeError } from '../../errors';
+import { checkOptions, describe } from '../../tensor/options';
+import {
+  OPTION_ROWS,
+  type Callback,
+  type ImageCounts,
+  type OptionName,
+  type OptionRow,
+  type RecipeFacts,
+  type ReportRows,
+  type Words,
+} from './options';
+import type { RecipeKind, TrainingOptions, TrainingSettings } from './settings';
+
+const ROWS = Object.entries(OPTION_ROWS) as [OptionName, OptionRow][];
+const CALLBACKS: readonly Callback[] = ['command', 'data', 'progress', 'signal', 'onStart', 'onProgress'];
+
+/** Names in the record of a run. */
+export const SETTINGS: readonly string[] = [
+  ...ROWS.map(([name]) => name),
+  ...['command', 'data', 'modelOptions', 'classes'],
+];
+
+/** What `--help` says of an option, its default included. */
+export function helpOf({ help = '', usual }: OptionRow, kind: RecipeKind): string {
+  const words = (given: Words): string => (typeof given === 'string' ? given : given(kind));
+  return [words(help), ...(usual === undefined ? [] : [`(default: ${words(usual)})`])]
+    .filter((part) => part !== '')
+    .join(' ');
+}
+
+/**
+ * Throws for an option that is none, and for a value that it does not take.
+ *
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
+ */
+export function checkTrainingOptions(options: TrainingOptions, where: string): void {
+  const known = ROWS.filter(([, row]) => row.commandLineOnly === undefined).map(([name]) => name);
+  checkValues(checkOptions(options, [...CALLBACKS, ...known], where), where);
+}
+
+/** @throws ERR_SENET_UNKNOWN_OPTION for one that the recipe does not have */
+export function checkRecipe(options: TrainingOptions, kind: RecipeKind, where: string): void {
+  for (const [name, { only }] of ROWS) {
+    if (only === undefined || only === kind || options[name as keyof TrainingOptions] == null) continue;
+    throw makeError(
+      'ERR_SENET_UNKNOWN_OPTION',
+      `${where}: ${name}: an option of ${only}, and this is ${kind}`,
+    );
+  }
+}
+
+/** Throws for a value that its option does not take: as `checkTrainingOptions`, of some options. */
+export function checkValues(options: object, where: string): void {
+  for (const [name, row] of ROWS) {
+    const value = (options as Record<string, unknown>)[name];
+    if (value === undefined || (value === null && row.nullable === true)) continue;
+    const { type, words, fits } = row.kind;
+    if (fits(value)) continue;
+    const typed =
+      type === 'array'
+        ? Array.isArray(value)
+        : type === 'share or path'
+          ? ['string', 'number'].includes(typeof value)
+          : typeof value === type;
+    throw makeError(
+      typed ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE',
+      `${where}: ${name}: expected ${words}, got ${describe(value)}`,
+    );
+  }
+}
+
+/** What was given, and the defaults of the rest: those that rows say. */
+export function withDefaults(given: TrainingOptions, facts: RecipeFacts): TrainingSettings {
+  const chosen: Record<string, unknown> = {};
+  for (const [name, row] of ROWS) {
+    if (row.default === undefined) continue;
+    chosen[name] =
+      given[name as keyof TrainingOptions] ?? row.default(chosen as unknown as TrainingSettings, facts);
+  }
+  return chosen as unknown as TrainingSettings;
+}
+
+/**
+ * Some of the settings, checked, with defaults for the rest of `names`. What else belongs to the settings of a run may
+ * stand beside them.
+ *
+ * @param names - in an order in which defaults follow from those before
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_ARG_MISSING, ERR_SENET_UNKNOWN_OPTION
+ */
+export function complete<Name extends OptionName & keyof TrainingSettings>(
+  settings: Partial<Pick<TrainingSettings, Name>>,
+  names: readonly Name[],
+  where: string,
+  { required, ...known }: { required?: Name; epochs?: number; smallSize?: number | null } = {},
+): Pick<TrainingSettings, Name> {
+  const given = checkOptions(settings, SETTINGS, where) as Partial<TrainingSettings>;
+  const chosen = { epochs: known.epochs } as Record<string, unknown>;
+  for (const name of names) {
+    const value = given[name];
+    if (value === undefined && name === required)
+      throw makeError('ERR_SENET_ARG_MISSING', `${where}: ${name} is required`);
+    chosen[name] =
+      value ?? OPTION_ROWS[name].default?.(chosen as unknown as TrainingSettings, known as RecipeFacts);
+  }
+  checkValues(Object.fromEntries(names.map((name) => [name, chosen[name]])), where);
+  return chosen as Pick<TrainingSettings, Name>;
+}
+
+/**
+ * Options given to a run that goes on must be those that it was started with.
+ *
+ * @throws ERR_SENET_RESUME
+ */
+export function checkSameOptions(given: TrainingOptions, settings: TrainingSettings, where: string): void {
+  for (const [name, row] of ROWS) {
+    const value = given[name as keyof TrainingOptions];
+    if (value === undefined || row.free === true) continue;
+    const started = row.started?.(settings) ?? settings[name as keyof TrainingSettings] ?? null;
+    const forms = value === null ? [null] : (row.recordedAs?.(value as never) ?? [value]);
+    if (forms.some((form) => JSON.stringify(form) === JSON.stringify(started))) continue;
+    throw makeError(
+      'ERR_SENET_RESUME',
+      `${where}: resume: the run was started with { ${name}: ${shown(started)} }, not ${shown(forms[0])}; leave the option out, or start another run`,
+    );
+  }
+}
+
+function shown(value: unknown): string {
+  return Array.isArray(value) ? value.join(',') || 'none' : value === null ? 'none' : JSON.stringify(value);
+}
+
+/** The settings of a run as its report shows them. */
+export function settingRows(settings: TrainingSettings, images: ImageCounts): ReportRows {
+  return ROWS.flatMap(([, row]) => row.report?.(settings, images) ?? []);
+}
+
+/** The record in a checkpoint. @throws ERR_SENET_RESUME if it is not that of a recipe */
+export function checkSettings(value: unknown, where: string, label: string): TrainingSettings {
+  const names = [
+    'command',
+    'data',
+    'dataset',
+    'model',
+    'modelOptions',
+    'classes',
+    'epochs',
+    'batchSize',
+    'seed',
+  ];
+  if (typeof value === 'object' && value !== null && names.every((name) => name in value))
+    return value as TrainingSettings;
+  throw makeError(
+    'ERR_SENET_RESUME',
+    `${where}: resume: ${label} was saved by a program of its own (class Trainer), which must resume it`,
+  );
+}

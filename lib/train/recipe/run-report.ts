@@ -1,0 +1,99 @@
+/** The report of a recipe's run: its facts, its settings, the machine, and the worst mistakes as pictures. */
+import { rename, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+
+import { Subset, type Dataset } from '../../data/dataset';
+import { ImageFolder } from '../../data/image-folder';
+import { makeError } from '../../errors';
+import { binding } from '../../native';
+import type { Module } from '../../nn/module';
+import { version } from '../../tensor/runtime';
+import type { Preprocessing } from '../../vision/preprocessing';
+import type { Evaluation } from '../evaluation';
+import { pictureOf } from '../pictures';
+import { duration, renderReport, significant, type ReportedMistake } from '../report';
+import type { TrainingResult } from '../trainer';
+import { count, percent } from '../words';
+import type { TrainingDatasets } from './datasets';
+import { RUN_FILES } from './folder';
+import { settingRows } from './option-checks';
+import type { TrainingSettings } from './settings';
+
+/** How many of the mistakes it shows. */
+export const MISTAKES = 24;
+
+export interface FinishedRun {
+  readonly settings: TrainingSettings;
+  readonly datasets: TrainingDatasets;
+  readonly preprocessing: Preprocessing;
+  readonly model: Module<unknown>;
+  readonly result: TrainingResult;
+  readonly evaluation: Evaluation | null;
+}
+
+/** @throws (rejects) ERR_SENET_FILE */
+export async function writeReport(file: string, finished: FinishedRun): Promise<void> {
+  const { settings, datasets, preprocessing, model, result, evaluation } = finished;
+  const { best, history, seconds } = result;
+  const mistakes: ReportedMistake[] = [];
+  for (const { image, index, ...mistake } of evaluation?.mistakes ?? []) {
+    const name = nameOfImage(datasets.validation as Dataset, index);
+    mistakes.push({ ...mistake, name, picture: await pictureOf(image, preprocessing) });
+  }
+  const images = history.epochs.reduce((sum, epoch) => sum + epoch.imagesPerSecond * epoch.seconds, 0);
+  const parameters = model.parameters().reduce((sum, { numel }) => sum + numel, 0);
+  const page = renderReport({
+    title: `${settings.model} on ${path.basename(settings.data)}`,
+    classes: settings.classes,
+    history,
+    evaluation,
+    evaluated: `${count(evaluation?.count ?? 0, 'validation image')}, the best weights (epoch ${best?.epoch ?? 0})`,
+    mistakes,
+    highlights: [
+      ...(evaluation === null
+        ? []
+        : [[percent(evaluation.accuracy), `validation accuracy (epoch ${best?.epoch ?? 0})`] as const]),
+      [significant(history.epochs.at(-1)?.loss ?? 0), 'training loss at the end'],
+      [duration(seconds), 'of training'],
+      [Math.round(images / Math.max(seconds, 1e-9)).toLocaleString('en'), 'images a second'],
+      [parameters.toLocaleString('en'), 'parameters'],
+    ],
+    settings: settingRows(settings, {
+      training: datasets.train.length,
+      validation: datasets.validation?.length ?? 0,
+    }),
+    machine: [
+      ['processor', `${os.cpus()[0]?.model.trim() ?? 'unknown'}, ${os.cpus().length} cores`],
+      ['threads', String(binding.configuration().threadsPerWorker)],
+      ['memory', `${(os.totalmem() / 1024 ** 3).toFixed(1)} GiB`],
+      ['system', `${os.type()} ${os.release()} ${os.arch()}`],
+      ['senet-torch', version.package],
+      ['LibTorch', `${version.libtorch} (${binding.libtorchConfig().cpuCapability})`],
+      ['Node', version.node],
+      ['finished', new Date().toISOString()],
+    ],
+    files: [
+      [RUN_FILES.best, `the weights of epoch ${best?.epoch ?? 0}`],
+      [RUN_FILES.last, 'the weights at the end'],
+      [RUN_FILES.checkpoint, 'everything, to go on or to look at'],
+      [RUN_FILES.log, 'the numbers of this page, a line of JSON each'],
+    ],
+  });
+  const temporary = `${file}.tmp`;
+  try {
+    await writeFile(temporary, page);
+    await rename(temporary, file);
+  } catch (cause) {
+    throw makeError('ERR_SENET_FILE', `the report could not be written: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+function nameOfImage(dataset: Dataset, index: number): string {
+  let [inner, place] = [dataset, index];
+  while (inner instanceof Subset) [inner, place] = [inner.dataset as Dataset, inner.indices[place] as number];
+  if (!(inner instanceof ImageFolder)) return `image ${place}`;
+  return path.relative(inner.root, inner.samples[place]?.file ?? '');
+}

@@ -1,0 +1,346 @@
+/**
+ * A training recipe from start to end: settings from what was given or from the checkpoint; data, network, optimiser; the
+ * run; weights and report. What `senet-torch train` and `finetune` do, for programs: prints nothing and sets no exit code.
+ */
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
+
+import type { Device } from '../../binding';
+import { load } from '../../checkpoint/load';
+import { printable } from '../../checkpoint/problems';
+import { save } from '../../checkpoint/save';
+import type { DataLoader } from '../../data/loader';
+import { makeError } from '../../errors';
+import { modelRecord, type ModelName } from '../../models/registry';
+import { binding } from '../../native';
+import { CrossEntropyLoss } from '../../nn/losses';
+import type { Module } from '../../nn/module';
+import { ExponentialMovingAverage } from '../../optim/ema';
+import { checkSignal, checkString, describe } from '../../tensor/options';
+import { version } from '../../tensor/runtime';
+import { readLabels } from '../../vision/labels';
+import { channelsOf } from '../../vision/network';
+import {
+  checkPreprocessing,
+  IMAGENET,
+  PLAIN,
+  recordFor,
+  type Preprocessing,
+} from '../../vision/preprocessing';
+import { evaluate, type Evaluation } from '../evaluation';
+import type { EpochRecord } from '../history';
+import { Trainer, type TrainingResult } from '../trainer';
+import { disposeTensors, readTrainingCheckpoint, type TrainingCheckpoint } from '../training-checkpoint';
+import { count, percent } from '../words';
+import { createDatasets, createLoaders, detectDataset, type TrainingDatasets } from './datasets';
+import { prepareFolder, RUN_FILES, type RunFile } from './folder';
+import { freeze, frozenParts, networkFromWeights, networkOfCheckpoint, newNetwork } from './network';
+import { createOptimizer, createScheduler } from './optimizer';
+import {
+  checkRecipe,
+  checkSameOptions,
+  checkSettings,
+  checkTrainingOptions,
+  withDefaults,
+} from './option-checks';
+import { MISTAKES, writeReport } from './run-report';
+import type { StartedRun, TrainingOptions, TrainingSettings } from './settings';
+import { channelsFor, measurePixels, testPreprocessing } from './transforms';
+
+const WHERE = 'trainFromSettings';
+const DEFAULT_OUTPUT = 'training';
+/** Of loss and accuracy in a run, about: what a chart can show. */
+const RECORDS = 400;
+
+/** What a recipe made. */
+export interface TrainedRun extends TrainingResult {
+  readonly settings: TrainingSettings;
+  /** The absolute path of the folder with everything. */
+  readonly output: string;
+  /** Names in it: `best` and `last` are weights that `ImageClassifier.load` needs nothing else for. */
+  readonly files: Readonly<Record<RunFile, string>>;
+  /** Messages of the images that `skipCorrupt` left out. */
+  readonly skipped: readonly string[];
+}
+
+/**
+ * Trains a network by a recipe, as `senet-torch train` and `senet-torch finetune` do, with the same weights, bit for bit:
+ * finds out what the data is, makes the network, optimiser and schedule, trains with a checkpoint and a log, and writes
+ * the best and the last weights and a report.
+ *
+ * @example
+ * const { best, output } = await trainFromSettings({ data: 'photos', model: 'se_resnet18', epochs: 30, output: 'run' });
+ * const classifier = await ImageClassifier.load('se_resnet18', { weights: `${output}/best.safetensors` });
+ * @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (a folder that holds a run already, too), ERR_SENET_ARG_MISSING,
+ *   ERR_SENET_UNKNOWN_OPTION, ERR_SENET_UNKNOWN_MODEL; ERR_SENET_RESUME (other options than the run's, a checkpoint of
+ *   something else); ERR_SENET_ABORTED after a checkpoint was saved; ERR_SENET_FILE; as `createDatasets`, `Trainer.run` and
+ *   `ImageClassifier.load`
+ */
+export async function trainFromSettings(options: TrainingOptions): Promise<TrainedRun> {
+  checkTrainingOptions(options, WHERE);
+  const { signal, resume } = checkCallbacks(options);
+  const resumed = resume === undefined ? null : await readTrainingCheckpoint(resume);
+  try {
+    const output = path.resolve(
+      options.output ?? (resume === undefined ? DEFAULT_OUTPUT : path.dirname(resume)),
+    );
+    const prepared =
+      resumed === null
+        ? await prepareNew(options, signal)
+        : await prepareResumed(options, startedSettings(options, resumed), resumed);
+    try {
+      await prepareFolder(output, options, resumed?.position.best ?? null);
+      return await train(prepared, output, options, resumed);
+    } finally {
+      prepared.model.dispose();
+    }
+  } finally {
+    disposeTensors(resumed);
+  }
+}
+
+function checkCallbacks(options: TrainingOptions): TrainingOptions {
+  const { command, data, onStart, onProgress } = options;
+  if (command !== undefined && command !== 'train' && command !== 'finetune')
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `${WHERE}: command: expected train or finetune, got ${describe(command)}`,
+    );
+  if (data !== undefined) checkString(data, `${WHERE}: data`);
+  checkSignal(options.signal, `${WHERE}: signal`);
+  for (const [name, callback] of Object.entries({ onStart, onProgress })) {
+    if (callback === undefined || typeof callback === 'function') continue;
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${WHERE}: ${name}: expected a function, got ${describe(callback)}`,
+    );
+  }
+  return options;
+}
+
+/** The settings of the run that goes on, which what was given must not contradict. */
+function startedSettings(options: TrainingOptions, { settings: kept }: TrainingCheckpoint): TrainingSettings {
+  const settings = checkSettings(kept, WHERE, printable(options.resume as string));
+  const { command } = settings;
+  if (options.command !== undefined && options.command !== command) {
+    throw makeError(
+      'ERR_SENET_RESUME',
+      `${WHERE}: resume: this run was started by ${command}: resume it with ${command}`,
+    );
+  }
+  checkSameOptions(options, settings, WHERE);
+  // Where the same data lies may change.
+  return options.data === undefined ? settings : { ...settings, data: path.resolve(options.data) };
+}
+
+interface Prepared {
+  readonly settings: TrainingSettings;
+  readonly datasets: TrainingDatasets;
+  readonly preprocessing: Preprocessing;
+  readonly model: Module<unknown>;
+}
+
+async function prepareResumed(
+  options: TrainingOptions,
+  settings: TrainingSettings,
+  resumed: TrainingCheckpoint,
+): Promise<Prepared> {
+  const { command, data, imageSize } = settings;
+  if (!(await stat(data).catch(() => null)))
+    throw makeError(
+      'ERR_SENET_FILE_NOT_FOUND',
+      `${WHERE}: resume: the data of the run is not at ${printable(data, 1000)} any more; say where it lies: option data, senet-torch ${command} DATA --resume ...`,
+    );
+  // Names that the data does not have itself.
+  const named = settings.dataset !== 'folder' || settings.labels !== null;
+  const datasets = await createDatasets({ ...settings, labels: named ? settings.classes : undefined });
+  if (datasets.classes.join('\0') !== settings.classes.join('\0')) {
+    throw makeError(
+      'ERR_SENET_RESUME',
+      `${WHERE}: resume: the run has the classes ${settings.classes.slice(0, 8).join(', ')}, and ${printable(data)} ${datasets.classes.slice(0, 8).join(', ')}`,
+    );
+  }
+  const model = networkOfCheckpoint(settings, resumed.model);
+  const preprocessing = testPreprocessing(datasets.shape, imageSize, channelsOf(model), settings);
+  model.to(options.device ?? 'cpu');
+  freeze(model, settings.freeze);
+  return { settings, datasets, preprocessing, model };
+}
+
+async function prepareNew(given: TrainingOptions, signal: AbortSignal | undefined): Promise<Prepared> {
+  const command =
+    given.command ?? (given.weights != null || given.pretrained === true ? 'finetune' : 'train');
+  checkRecipe(given, command, WHERE);
+  if (given.data === undefined)
+    throw makeError('ERR_SENET_ARG_MISSING', `${command}: give the data, or { resume: CHECKPOINT }`);
+  // What was typed wrong is said before anything long begins.
+  if (given.model !== undefined) modelRecord(given.model as ModelName);
+  const data = path.resolve(given.data);
+  const seed = given.seed ?? 0;
+  const dataset = given.dataset ?? (await detectDataset(given.data));
+  const { set, splits, limit } = given;
+  const validation = typeof given.validation === 'string' ? path.resolve(given.validation) : given.validation;
+  const labels = given.labels == null ? undefined : await readLabels(given.labels, `${WHERE}: labels`);
+  const datasets = await createDatasets({ data, dataset, set, splits, limit, seed, validation, labels });
+  const network =
+    command === 'finetune'
+      ? await networkFromWeights(given, datasets.classes.length, seed, signal)
+      : newNetwork(given, datasets.classes.length, seed);
+  const { model } = network;
+  try {
+    model.to(given.device ?? 'cpu');
+    const inChannels = channelsOf(model);
+    const smallSize = datasets.shape?.[1] ?? null;
+    const chosen = withDefaults(given, { command, smallSize, model: modelRecord(network.name) });
+    const pixels = await pixelStatistics(given, datasets, inChannels, network.preprocessing);
+    const preprocessing = checkPreprocessing(
+      testPreprocessing(datasets.shape, chosen.imageSize, inChannels, pixels),
+      PLAIN,
+      command,
+    );
+    const settings: TrainingSettings = {
+      ...chosen,
+      command,
+      data,
+      dataset,
+      labels: given.labels == null ? null : path.resolve(given.labels),
+      validation: datasets.chosenValidation,
+      mean: pixels.mean,
+      std: pixels.std,
+      model: network.name,
+      modelOptions: network.options,
+      weights: network.weights,
+      freeze: frozenParts(model, given.freeze),
+      classes: datasets.classes,
+      threads: binding.configuration().threadsPerWorker,
+    };
+    freeze(model, settings.freeze);
+    return { settings, datasets, preprocessing, model };
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+}
+
+async function pixelStatistics(
+  { mean, std }: TrainingOptions,
+  { train, shape }: TrainingDatasets,
+  inChannels: number,
+  brought: Preprocessing | undefined,
+): Promise<{ mean: readonly number[]; std: readonly number[] }> {
+  if (mean !== undefined && std !== undefined) return { mean, std };
+  if (mean !== undefined || std !== undefined)
+    throw makeError(
+      'ERR_SENET_ARG_MISSING',
+      `${WHERE}: { mean } and { std } belong together: give both or none`,
+    );
+  // Weights expect the statistics that they were trained with; grey ones do not fit colour images.
+  const kind = channelsFor(shape, inChannels);
+  if (brought?.channels === kind) return brought;
+  if (shape === null) return recordFor(IMAGENET, inChannels);
+  return measurePixels(train, kind);
+}
+
+async function train(
+  prepared: Prepared,
+  output: string,
+  options: TrainingOptions,
+  resumed: TrainingCheckpoint | null,
+): Promise<TrainedRun> {
+  const { settings, datasets, preprocessing, model } = prepared;
+  const { device = 'cpu', signal, checkpointEvery, onProgress, onStart } = options;
+  const { epochs, classes, precision, clipGradNorm } = settings;
+  const file = (name: RunFile): string => path.join(output, RUN_FILES[name]);
+  const loaders = createLoaders(datasets, preprocessing, settings);
+  const optimizer = createOptimizer(model, settings);
+  const stepsPerEpoch = loaders.train.length;
+  const loss = new CrossEntropyLoss({ labelSmoothing: settings.labelSmoothing });
+  const ema =
+    settings.ema === null ? undefined : new ExponentialMovingAverage(model, { decay: settings.ema });
+  const metadata = (record: EpochRecord): Record<string, string> => metadataOf(prepared, record);
+  const trainer = new Trainer({
+    model,
+    train: loaders.train,
+    ...(loaders.validation === null ? {} : { validation: loaders.validation }),
+    optimizer,
+    ...createScheduler(optimizer, settings, { epochs, stepsPerEpoch }),
+    loss,
+    epochs,
+    classes,
+    precision,
+    device,
+    ...(clipGradNorm === null ? {} : { clipGradNorm }),
+    ...(ema === undefined ? {} : { ema }),
+    frozen: settings.freeze.map((part) => model.getSubmodule(part)),
+    checkpoint: {
+      path: file('checkpoint'),
+      ...(checkpointEvery === undefined ? {} : { everySteps: checkpointEvery }),
+    },
+    log: file('log'),
+    recordEvery: Math.max(1, Math.round((epochs * stepsPerEpoch) / RECORDS)),
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined ? {} : { onProgress }),
+    onBest: (record) => save(model, file('best'), { metadata: metadata(record) }),
+    settings,
+  });
+  if (resumed !== null) trainer.restore(resumed);
+  onStart?.(startedRun(prepared, output, resumed));
+  const result = await trainer.run();
+  const last = result.history.epochs.at(-1) as EpochRecord;
+  await save(ema?.stateDict() ?? model, file('last'), { metadata: metadata(last) });
+  const best =
+    loaders.validation && (await evaluateBest(model, file('best'), loaders.validation, loss, device));
+  await writeReport(file('report'), { ...prepared, result, evaluation: best });
+  const skipped = [...loaders.train.skipped, ...(loaders.validation?.skipped ?? [])];
+  return { ...result, settings, output, files: RUN_FILES, skipped: skipped.map(({ message }) => message) };
+}
+
+function startedRun(
+  { settings, datasets, model }: Prepared,
+  output: string,
+  resumed: TrainingCheckpoint | null,
+): StartedRun {
+  return {
+    settings,
+    output,
+    parameters: model.parameters().reduce((sum, { numel }) => sum + numel, 0),
+    trainingImages: datasets.train.length,
+    validationImages: datasets.validation?.length ?? null,
+    taken: datasets.taken,
+    resumedAt: resumed === null ? null : { step: resumed.position.step, epoch: resumed.position.epoch },
+    threads: binding.configuration().threadsPerWorker,
+  };
+}
+
+/** What the weights carry, so that `classify` and `ImageClassifier` need nothing else. */
+function metadataOf(
+  { settings, preprocessing, datasets }: Prepared,
+  { epoch, validation }: EpochRecord,
+): Record<string, string> {
+  const score =
+    validation === null
+      ? ''
+      : `, ${percent(validation.accuracy)} of ${count(datasets.validation?.length ?? 0, 'validation image')} right`;
+  return {
+    ...Object.fromEntries(
+      Object.entries(settings.modelOptions).map(([name, value]) => [name, String(value)]),
+    ),
+    model: settings.model,
+    labels: JSON.stringify(settings.classes),
+    preprocessing: JSON.stringify(preprocessing),
+    source: `senet-torch ${version.package} on ${path.basename(settings.data)}, epoch ${epoch} of ${settings.epochs}${score}`,
+  };
+}
+
+async function evaluateBest(
+  model: Module<unknown>,
+  best: string,
+  validation: DataLoader,
+  loss: CrossEntropyLoss,
+  device: Device,
+): Promise<Evaluation> {
+  const state = await load(best);
+  model.loadStateDict(state);
+  state.dispose();
+  return evaluate(model, validation, { loss, device, mistakes: MISTAKES });
+}

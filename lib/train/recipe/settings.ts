@@ -1,0 +1,192 @@
+/**
+ * What a training recipe is told, and the whole record that a run keeps of it. The record goes into the checkpoint, so
+ * that a run goes on with nothing else. Types only; `options.ts` has what each option allows and means by default.
+ */
+import type { Device } from '../../binding';
+import type { ProgressOption } from '../../hub/progress';
+import type { TrainingProgress } from '../trainer';
+
+/** 'train': a new network. 'finetune': weights that exist, with a new head. */
+export type RecipeKind = 'train' | 'finetune';
+
+/** A folder of images for each class; IDX files, as MNIST's; CIFAR-10 or -100, as a folder or an archive. */
+export type DatasetKind = 'folder' | 'idx' | 'cifar10' | 'cifar100';
+export const DATASET_KINDS: readonly DatasetKind[] = ['folder', 'idx', 'cifar10', 'cifar100'];
+
+export const AUGMENTATIONS = ['crop', 'flip', 'resized-crop', 'jitter', 'erase'] as const;
+export type Augmentation = (typeof AUGMENTATIONS)[number];
+
+/** Options of the optimiser that a recipe makes. */
+export interface OptimizerSettings {
+  /** Default 'sgd'. */
+  readonly optimizer: 'sgd' | 'adamw';
+  /** The highest learning rate, from 0. Default: for SGD 0.2 for a batch of 128 and in proportion, for AdamW 0.001; a tenth of it to fine-tune. */
+  readonly lr: number;
+  /** Of SGD, from 0 to 1. Default 0.9. */
+  readonly momentum: number;
+  /** Nesterov's momentum, with SGD. Default true. */
+  readonly nesterov: boolean;
+  /** From 0. Default: SGD 0.0005, AdamW 0.01. */
+  readonly weightDecay: number;
+}
+
+/** Options of the learning rate's schedule that a recipe makes. */
+export interface SchedulerSettings {
+  /** Default 'onecycle'. */
+  readonly schedule: 'onecycle' | 'cosine' | 'step' | 'none';
+  /** The highest learning rate, as the optimiser's. */
+  readonly lr: number;
+  /** 'onecycle': the share of the run in which the rate rises, from 0 to 1. Default 0.25. */
+  readonly warmup: number;
+  /** 'cosine': the rate at the end, from 0. Default 0. */
+  readonly minLr: number;
+  /** 'step': epochs between two changes, from 1. Default: a third of them. */
+  readonly stepSize: number;
+  /** 'step': what the rate is multiplied with, from 0. Default 0.1. */
+  readonly gamma: number;
+}
+
+/** Everything that a run's numbers depend on, with all defaults chosen: what its checkpoint keeps. */
+export interface TrainingSettings extends OptimizerSettings, SchedulerSettings {
+  readonly command: RecipeKind;
+  /** The absolute path. */
+  readonly data: string;
+  readonly dataset: DatasetKind;
+  /** Of several data sets in a folder, the one that is meant; undefined in the record of an earlier version. */
+  readonly set?: string | null;
+  /** False: folders called train, test and the like are classes. */
+  readonly splits?: boolean;
+  /** The file of the classes' names; their names are in `classes`. */
+  readonly labels: string | null;
+  /** A folder or a pair of files, a share of the training images, or none. */
+  readonly validation: string | number | null;
+  readonly limit: number | null;
+  readonly imageSize: number;
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+  readonly augment: readonly Augmentation[];
+  readonly mixup: number | null;
+  readonly skipCorrupt: boolean;
+  readonly model: string;
+  /** Options of the model's factory, but for the number of classes. */
+  readonly modelOptions: Readonly<Record<string, number | boolean | string>>;
+  readonly weights: string | null;
+  /** Paths of the parts that are frozen. */
+  readonly freeze: readonly string[];
+  readonly classes: readonly string[];
+  readonly epochs: number;
+  readonly batchSize: number;
+  readonly dropLast: boolean;
+  readonly labelSmoothing: number;
+  readonly clipGradNorm: number | null;
+  readonly ema: number | null;
+  readonly precision: 'float32' | 'bfloat16';
+  readonly seed: number;
+  /** Of each operator, as `configure({ threadsPerWorker })` had it: sums of others round differently. */
+  readonly threads: number;
+}
+
+/** Options of `trainFromSettings`: those of `senet-torch train` and `finetune`. Null is as left out. */
+export interface TrainingOptions extends Partial<OptimizerSettings>, Partial<SchedulerSettings> {
+  /** Default: as the run that is resumed; 'finetune' if there are `weights` or `pretrained`; else 'train'. */
+  command?: RecipeKind;
+  /** A folder of images for each class (or with train and val), IDX files, or CIFAR-10 or -100 (folder or archive). */
+  data?: string;
+  /** The model, one of `listModels()`. Default: 'se_resnet20'; to fine-tune, what the weights say. */
+  model?: string;
+  /** 'train': of the SE layers of the small models, from 1. Default 16. */
+  reduction?: number;
+  /** 'train': 3, or 1, which makes all images grey. Default 3. */
+  inChannels?: number;
+  /** 'finetune': the checkpoint to start from, or the name of published weights. */
+  weights?: string | null;
+  /** 'finetune': where in the file the state dict is, such as 'model.ema'. Default: the one that fits. */
+  key?: string;
+  /** 'finetune': what its names begin with, such as 'model.'. Default: what the model shows. */
+  prefix?: string;
+  /** 'finetune': start from the model's published weights; downloads them if need be. Default false. */
+  pretrained?: boolean;
+  /** 'finetune': false accepts a download whose SHA-256 is not the promised one. Default true. */
+  checkHash?: boolean;
+  /** 'finetune': parts that stay as they are, such as ['conv1', 'layer1']; ['backbone'] is all but the head. Default none. */
+  freeze?: readonly string[];
+  /** Default: `detectDataset(data)`. */
+  dataset?: DatasetKind;
+  /** Of several data sets in a folder of IDX files, the one that is meant, such as 'letters' of EMNIST. */
+  set?: string | null;
+  /** False: folders called train, val, test and the like are classes, as all others. Default true. */
+  splits?: boolean;
+  /** A file of the classes' names, where the data knows numbers only: a line for each, or a JSON array or object. */
+  labels?: string | null;
+  /**
+   * A path of data of the same kind; a share of the training images, between 0 and 1; or null for none. Default: the
+   * data set's own test images, a folder for validation or test beside the one for training, else 0.1.
+   */
+  validation?: string | number | null;
+  /** Only the first so many images of a random order, from 1. Default: all. */
+  limit?: number | null;
+  /** Height and width of the network's input, in pixels, from 1. Default: 32 for small images, else the model's. */
+  imageSize?: number;
+  /** One number or three, of pixels from 0 to 1. Default: the weights', ImageNet's for folders, else measured. */
+  mean?: readonly number[];
+  /** The same of the standard deviation; given with `mean` or not at all. */
+  std?: readonly number[];
+  /** Default: 'crop' and 'flip' for small images, 'resized-crop' and 'flip' for folders. */
+  augment?: readonly Augmentation[];
+  /** Mix pairs of images with this alpha, above 0 to 100. Default: not. */
+  mixup?: number | null;
+  /** Leave out images that cannot be decoded; the result says which. Default false. */
+  skipCorrupt?: boolean;
+  /** From 1. Default 10, to fine-tune 5. */
+  epochs?: number;
+  /** From 1. Default 128 for small images, else 32. */
+  batchSize?: number;
+  /** Leave out a last batch that is smaller. Default false. */
+  dropLast?: boolean;
+  /** From 0 to 1. Default 0.05. */
+  labelSmoothing?: number;
+  /** Scale gradients down to this norm, above 0. Default: not. */
+  clipGradNorm?: number | null;
+  /** Validate and save a moving average of the weights with this decay, from 0 to 1. Default: not. */
+  ema?: number | null;
+  /** Of forward and loss. Default 'float32'. */
+  precision?: 'float32' | 'bfloat16';
+  /** Of weights, order and augmentation, from 0. Default 0. */
+  seed?: number;
+  /** Default 'cpu'. */
+  device?: Device;
+  /** The folder where everything goes. Default 'training', or where `resume` is. */
+  output?: string;
+  /** Replace a run that is in the folder already. Default false. */
+  overwrite?: boolean;
+  /** Save after so many optimiser steps too, from 1. Default: after each epoch. */
+  checkpointEvery?: number;
+  /** The checkpoint of a run that was interrupted, to go on there; options given beside it must be the run's own. */
+  resume?: string;
+  /** Of a download of weights. Default true. */
+  progress?: ProgressOption;
+  /** Stops between two batches: a checkpoint is saved, and the promise rejects with ERR_SENET_ABORTED. */
+  signal?: AbortSignal;
+  /** Called once, before the first step. What it throws ends the run. */
+  onStart?: (run: StartedRun) => void;
+  /** As the Trainer's. */
+  onProgress?: (progress: TrainingProgress) => void;
+}
+
+/** A run that is about to take its first step. */
+export interface StartedRun {
+  readonly settings: TrainingSettings;
+  /** The absolute path of the folder where everything goes. */
+  readonly output: string;
+  /** Parameters of the network: numbers, not tensors. */
+  readonly parameters: number;
+  readonly trainingImages: number;
+  /** Null without validation. */
+  readonly validationImages: number | null;
+  /** What of the data was taken as what. */
+  readonly taken: readonly (readonly [what: string, from: string])[];
+  /** Where a resumed run goes on: optimiser steps and epochs that are done; null for a new one. */
+  readonly resumedAt: { readonly step: number; readonly epoch: number } | null;
+  /** Of each operator now; where `settings.threads` is another number, a resumed run rounds differently. */
+  readonly threads: number;
+}
