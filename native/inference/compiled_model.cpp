@@ -2,52 +2,16 @@
 
 #include "core/error.h"
 #include "core/names.h"
-#include "inference/aten_program.h"
-#include "inference/direct_program.h"
-#include "inference/kernels.h"
+#include "inference/backend.h"
 #include "nn/trace.h"
 
 #include <ATen/core/grad_mode.h>
 
-#include <cstdlib>
-#include <string_view>
+#include <algorithm>
 #include <utility>
 
 namespace senet::inference {
 namespace {
-
-// Those that SENET_COMPILE_KERNELS names, to compare and to test what another processor would run. Null is
-// LibTorch's operators.
-const Kernels* named_kernels(const char* wish) {
-  const std::string_view name = wish;
-  if (name == "libtorch") {
-    return nullptr;
-  }
-  if (const Kernels* kernels = processor_kernels(wish)) {
-    return kernels;
-  }
-  throw Error(
-      "ERR_SENET_COMPILE",
-      "compile: SENET_COMPILE_KERNELS: expected libtorch, or avx512_bf16, avx512 or avx2 on a processor "
-      "and of a build that has them, got '" +
-          std::string(name) + "'");
-}
-
-// Our kernels for this element type: those that were asked for, else the best if nothing of LibTorch's is
-// better.
-const Kernels* find_kernels(at::ScalarType dtype) {
-  const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
-  const Kernels* const kernels = wish == nullptr ? processor_kernels() : named_kernels(wish);
-  if (kernels == nullptr) {
-    return nullptr;
-  }
-  if (dtype == at::kBFloat16) {
-    // Matrix units do several times the products of vector units; oneDNN uses them.
-    const bool is_slower = wish == nullptr && processor_has_matrix_unit();
-    return kernels->bfloat16 == nullptr || is_slower ? nullptr : kernels;
-  }
-  return dtype == at::kFloat ? kernels : nullptr;
-}
 
 // Where the weights are.
 at::Device device_of(const Plan& plan) {
@@ -88,10 +52,10 @@ std::shared_ptr<const CompiledModel> CompiledModel::compile(const graph::Graph& 
   Plan plan = make_plan(graph);
   plan.input_size = input_size;
   const at::Device device = device_of(plan);
-  const Kernels* kernels = device.is_cpu() ? find_kernels(dtype) : nullptr;
-  std::unique_ptr<const Program> program = kernels != nullptr
-                                               ? make_direct_program(plan, *kernels, dtype)
-                                               : make_aten_program(plan, device, dtype, allow_tf32);
+  const Target target{device, dtype, allow_tf32};
+  const auto backend = std::find_if(backends().begin(), backends().end(),
+                                    [&](const Backend& row) { return row.serves(target); });
+  std::unique_ptr<const Program> program = backend->make(plan, target);
   return std::shared_ptr<const CompiledModel>(
       new CompiledModel(std::move(name), dtype, device, plan, std::move(program)));
 }

@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 #include "inference/compiled_model.h"
-#include "inference/kernels.h"
+#include "inference/cpu/kernels.h"
 #include "models/cifar_se_resnet.h"
 #include "models/se_inception_v3.h"
 #include "models/se_resnet.h"

@@ -1,7 +1,7 @@
 // ElementKernels::convolution, and the packing of its weights, against at::conv2d in float64.
 #include "support.h"
 
-#include "inference/direct_steps.h"
+#include "inference/cpu/steps.h"
 
 #include <ATen/ATen.h>
 

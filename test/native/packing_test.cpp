@@ -1,7 +1,7 @@
 // Weights in the order that the kernels read, folded in float64, from weights of several kinds.
 #include "support.h"
 
-#include "inference/packing.h"
+#include "inference/cpu/packing.h"
 
 #include <ATen/ATen.h>
 

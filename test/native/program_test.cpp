@@ -4,8 +4,8 @@
 #include "support.h"
 
 #include "core/error.h"
-#include "inference/aten_program.h"
-#include "inference/direct_program.h"
+#include "inference/aten/program.h"
+#include "inference/cpu/program.h"
 #include "inference/plan.h"
 #include "models/cifar_se_resnet.h"
 #include "models/se_inception_v3.h"
@@ -408,7 +408,7 @@ struct Maker {
   std::string name;
   bool is_float;
   bool is_ours;  // else of LibTorch's operators
-  std::function<std::unique_ptr<Program>(const Plan&)> make;
+  std::function<std::unique_ptr<const Program>(const Plan&)> make;
 };
 
 std::vector<Maker> makers(Runner& runner) {
@@ -420,13 +420,14 @@ std::vector<Maker> makers(Runner& runner) {
       result.pop_back();
     }
     result.push_back({variant.name, variant.is_float, true, [variant](const Plan& plan) {
-                        return make_direct_program(plan, *variant.kernels, variant.dtype());
+                        return make_cpu_program(plan, *variant.kernels, variant.dtype());
                       }});
   });
   for (const auto& [name, dtype] :
        {std::pair{"LibTorch float32", at::kFloat}, std::pair{"LibTorch bfloat16", at::kBFloat16}}) {
-    const Maker maker{name, dtype == at::kFloat, false,
-                      [dtype = dtype](const Plan& plan) { return make_aten_program(plan, at::kCPU, dtype); }};
+    const Maker maker{name, dtype == at::kFloat, false, [dtype = dtype](const Plan& plan) {
+                        return make_aten_program(plan, {at::kCPU, dtype});
+                      }};
     try {
       maker.make(Plan());
       result.push_back(maker);
@@ -451,7 +452,7 @@ void test_module(Runner& runner, const ModuleCase& of, const std::vector<Maker>&
               [&] { expect(subject().eager_error < 1e-5, "float32 is off by ", subject().eager_error); });
   const bool is_network = of.name.find("ResNet") != std::string::npos;
   for (const Maker& maker : all) {
-    std::unique_ptr<Program> made_program;
+    std::unique_ptr<const Program> made_program;
     const auto program = [&]() -> const Program& {
       if (made_program == nullptr) {
         made_program = maker.make(subject().plan());

@@ -1,6 +1,6 @@
 #include "support.h"
 
-#include "inference/direct_steps.h"
+#include "inference/cpu/steps.h"
 
 #include <ATen/ATen.h>
 

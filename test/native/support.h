@@ -2,7 +2,7 @@
 // layout in the middle of memory that must not change, and comparisons.
 #pragma once
 
-#include "inference/kernels.h"
+#include "inference/cpu/kernels.h"
 #include "runner.h"
 
 #include <ATen/core/Tensor.h>

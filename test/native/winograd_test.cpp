@@ -1,7 +1,7 @@
-// WinogradStep, with its kernels and the packing of its weights, against at::conv2d in float64.
+// Winograd's algorithm, with its kernels and the packing of its weights, against at::conv2d in float64.
 #include "support.h"
 
-#include "inference/winograd_step.h"
+#include "inference/cpu/winograd.h"
 
 #include <ATen/ATen.h>
 
@@ -93,7 +93,8 @@ void check_winograd_case(const Variant& variant, const WinogradCase& of, Random&
   const at::Tensor weight = random.tensor({of.out, of.in, 3, 3}, at::kFloat);
   const at::Tensor bias = random.tensor({of.out}, at::kFloat);
 
-  WinogradStep step;
+  ConvolutionStep step;
+  step.algorithm = Algorithm::kWinograd;
   step.kernels = variant.element;
   step.input = 0;
   step.kernel = {3, 3};

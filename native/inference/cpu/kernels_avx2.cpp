@@ -1,5 +1,5 @@
 // The float32 kernels for AVX2 with FMA. Compiled with those flags; see kernels.h.
-#include "inference/kernels.h"
+#include "inference/cpu/kernels.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
@@ -8,7 +8,7 @@
 namespace senet::inference {
 namespace {
 
-#include "inference/kernels_simd.h"
+#include "inference/cpu/kernels_simd.h"
 
 struct Avx2Float {
   using Element = float;

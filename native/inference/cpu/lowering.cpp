@@ -1,7 +1,7 @@
-#include "inference/direct_lowering.h"
+#include "inference/cpu/lowering.h"
 
 #include "core/error.h"
-#include "inference/winograd_step.h"
+#include "inference/cpu/winograd.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -81,7 +81,7 @@ class Lowering {
     ++uses_[index(plan.output)];
   }
 
-  DirectSteps run() {
+  CpuSteps run() {
     place_concatenations();
     load_input();
     for (const Node& node : plan_.nodes) {
@@ -355,7 +355,8 @@ class Lowering {
     ConvolutionStep* step = is_pointwise(node) ? find_sibling(node, input) : nullptr;
     if (step == nullptr && suits_winograd(*element_kernels_, weight, node.window.stride)) {
       step = &new_convolution(node.name, input, weight, node.window.stride, node.window.padding,
-                              element_kernels_, std::make_unique<WinogradStep>());
+                              element_kernels_);
+      step->algorithm = Algorithm::kWinograd;
       step->fused.push_back("winograd");
     } else if (step == nullptr) {
       step = &new_convolution(node.name, input, weight, node.window.stride, node.window.padding,
@@ -398,10 +399,9 @@ class Lowering {
     return true;
   }
 
-  ConvolutionStep& new_convolution(
-      const std::string& name, BufferId input, const at::Tensor& weight, Size2 stride, Size2 padding,
-      const ElementKernels* kernels,
-      std::unique_ptr<ConvolutionStep> step = std::make_unique<ConvolutionStep>()) {
+  ConvolutionStep& new_convolution(const std::string& name, BufferId input, const at::Tensor& weight,
+                                   Size2 stride, Size2 padding, const ElementKernels* kernels) {
+    auto step = std::make_unique<ConvolutionStep>();
     step->name = name;
     step->kernels = kernels;
     step->input = input;
@@ -432,8 +432,8 @@ class Lowering {
                   bool weights_are_float, const Packing& before = {}) {
     const int64_t channels = linear.weight.size(0);
     // Winograd's weights are those of sixteen 1 x 1 convolutions, one after the other.
-    auto* const winograd = dynamic_cast<WinogradStep*>(&step);
-    const int64_t window = winograd == nullptr ? step.kernel[0] * step.kernel[1] : 1;
+    const bool is_winograd = step.algorithm == Algorithm::kWinograd;
+    const int64_t window = !is_winograd ? step.kernel[0] * step.kernel[1] : 1;
     const int64_t pixel = buffer(step.input).pixel;
     const int64_t plane_bytes = packed_bytes(channels, window, pixel, weights_are_float);
     const size_t first_panel = step.panels.size();
@@ -447,11 +447,11 @@ class Lowering {
       channel += panel_channels;
       offset += packed_bytes(panel_channels, window, pixel, weights_are_float);
     }
-    const int64_t bytes = (winograd == nullptr ? 1 : kWinogradCoefficients) * plane_bytes;
+    const int64_t bytes = (is_winograd ? kWinogradCoefficients : 1) * plane_bytes;
     TORCH_INTERNAL_ASSERT(packed_ + bytes <= weights_.numel());
     packed_ += bytes;
-    if (winograd != nullptr) {
-      winograd->coefficient_bytes = plane_bytes;
+    if (is_winograd) {
+      step.coefficient_bytes = plane_bytes;
     }
     step.weights = weights_;
     step.packed_bytes += bytes;
@@ -466,7 +466,7 @@ class Lowering {
       const int64_t first = panel.channel - first_channel;
       const int64_t panel_channels = panel.vectors * kernels_.vector_channels;
       uint8_t* const at = weights_.mutable_data_ptr<uint8_t>() + panel.weight_offset;
-      if (winograd == nullptr) {
+      if (!is_winograd) {
         packings.push_back([=] { pack_panel(linear, first, pixel, weights_are_float, panel_channels, at); });
       } else {
         packings.push_back(
@@ -746,12 +746,12 @@ class Lowering {
   std::vector<Packing> packings_;                 // what fills it
   std::map<ValueId, ConvolutionStep*> steps_of_;  // by the value that each makes
   std::map<ValueId, ScaleStep*> scales_of_;
-  DirectSteps result_;
+  CpuSteps result_;
 };
 
 }  // namespace
 
-DirectSteps lower_plan(const Plan& plan, const Kernels& kernels, at::ScalarType element) {
+CpuSteps lower_plan(const Plan& plan, const Kernels& kernels, at::ScalarType element) {
   return Lowering(plan, kernels, element).run();
 }
 

@@ -1,7 +1,7 @@
-// The steps of a direct program and the memory that they work on. See direct_program.h for the whole.
+// The steps of a direct program and the memory that they work on. See cpu/program.h for the whole.
 #pragma once
 
-#include "inference/kernels.h"
+#include "inference/cpu/kernels.h"
 #include "inference/plan.h"
 #include "inference/program.h"
 
@@ -139,6 +139,10 @@ class Step {
   virtual int64_t weight_bytes() const {
     return 0;
   }
+  /// Whether its work grows with the pixels times the weights.
+  virtual bool is_convolution() const {
+    return false;
+  }
   /// Memory that each thread needs while it runs, in Work::scratch.
   virtual int64_t scratch_bytes(const Layout&) const {
     return 0;
@@ -159,6 +163,12 @@ struct Panel {
   int64_t output_channel;
 };
 
+/// How the sums of a convolution come about.
+enum class Algorithm {
+  kWindow,    // of the products of the window
+  kWinograd,  // winograd.h
+};
+
 /// Convolution, or a linear layer as a 1 x 1 convolution, with everything that kernels.h does to its sums.
 class ConvolutionStep : public Step {
  public:
@@ -167,7 +177,13 @@ class ConvolutionStep : public Step {
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
   int64_t weight_bytes() const override;
+  int64_t scratch_bytes(const Layout& layout) const override;
+  bool is_convolution() const override {
+    return true;
+  }
 
+  Algorithm algorithm = Algorithm::kWindow;
+  int64_t coefficient_bytes = 0;  // Winograd's: of packed weights, from one of the 16 to the next
   const ElementKernels* kernels;
   BufferId input;
   graph::Size2 kernel;

@@ -1,5 +1,5 @@
 // The float32 kernels for AVX-512 (F, BW, VL, DQ). Compiled with those flags; see kernels.h.
-#include "inference/kernels.h"
+#include "inference/cpu/kernels.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #include <immintrin.h>
@@ -8,8 +8,8 @@
 namespace senet::inference {
 namespace {
 
-#include "inference/kernels_avx512.h"
-#include "inference/kernels_simd.h"
+#include "inference/cpu/kernels_avx512.h"
+#include "inference/cpu/kernels_simd.h"
 
 constexpr ElementKernels kFloat = float_kernels<Avx512Float>();
 constexpr Kernels kKernels = {"avx512", Avx512Float::kWidth,      Avx512Float::kMaxVectors, &kFloat,

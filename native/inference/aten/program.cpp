@@ -1,4 +1,4 @@
-#include "inference/aten_program.h"
+#include "inference/aten/program.h"
 
 #include "core/error.h"
 #include "core/names.h"
@@ -274,8 +274,8 @@ class AtenProgram : public Program {
 
 }  // namespace
 
-std::unique_ptr<Program> make_aten_program(const Plan& plan, at::Device device, at::ScalarType dtype,
-                                           bool allow_tf32) {
+std::unique_ptr<const Program> make_aten_program(const Plan& plan, const Target& target) {
+  const auto& [device, dtype, allow_tf32] = target;
   const char* query = dtype == at::kHalf       ? "mkldnn::_is_mkldnn_fp16_supported"
                       : dtype == at::kBFloat16 ? "mkldnn::_is_mkldnn_bf16_supported"
                                                : nullptr;
@@ -284,7 +284,7 @@ std::unique_ptr<Program> make_aten_program(const Plan& plan, at::Device device, 
                                        " convolutions in oneDNN; use float32" +
                                        (dtype == at::kHalf ? " or bfloat16" : ""));
   }
-  return std::make_unique<AtenProgram>(plan, device, dtype, allow_tf32);
+  return std::make_unique<const AtenProgram>(plan, device, dtype, allow_tf32);
 }
 
 }  // namespace senet::inference

@@ -1,5 +1,5 @@
 // The float32 and bfloat16 kernels for AVX-512 with AVX512_BF16. Compiled with those flags; see kernels.h.
-#include "inference/kernels.h"
+#include "inference/cpu/kernels.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && \
     defined(__AVX512BF16__)
@@ -9,8 +9,8 @@
 namespace senet::inference {
 namespace {
 
-#include "inference/kernels_avx512.h"
-#include "inference/kernels_simd.h"
+#include "inference/cpu/kernels_avx512.h"
+#include "inference/cpu/kernels_simd.h"
 
 constexpr ElementKernels kFloat = float_kernels<Avx512Float>();
 constexpr ElementKernels kBfloat16 = element_kernels<Avx512Bfloat16>();

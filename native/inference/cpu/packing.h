@@ -4,7 +4,7 @@
 // them.
 #pragma once
 
-#include "inference/kernels.h"
+#include "inference/cpu/kernels.h"
 #include "inference/plan.h"
 
 #include <cstdint>

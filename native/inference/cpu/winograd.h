@@ -12,18 +12,14 @@
 // last row or column has a tile of which half is thrown away.
 #pragma once
 
-#include "inference/direct_steps.h"
-#include "inference/packing.h"
+#include "inference/cpu/packing.h"
+#include "inference/cpu/steps.h"
 
 namespace senet::inference {
 
-class WinogradStep : public ConvolutionStep {
- public:
-  void run(const Work& work) const noexcept override;
-  int64_t scratch_bytes(const Layout& layout) const override;
-
-  int64_t coefficient_bytes = 0;  // of packed weights, from one of the 16 coefficients to the next
-};
+/// What ConvolutionStep does where its algorithm is kWinograd.
+void run_winograd(const ConvolutionStep& step, const Work& work) noexcept;
+int64_t winograd_scratch_bytes(const ConvolutionStep& step, const Layout& layout);
 
 /// Whether it pays: enough channels on both sides that the products outweigh the sums, and not so many that
 /// reading sixteen instead of nine weights for each pair outweighs the products saved.

@@ -1,4 +1,4 @@
-#include "inference/packing.h"
+#include "inference/cpu/packing.h"
 
 #include <c10/util/BFloat16.h>
 

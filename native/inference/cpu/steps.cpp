@@ -1,4 +1,6 @@
-#include "inference/direct_steps.h"
+#include "inference/cpu/steps.h"
+
+#include "inference/cpu/winograd.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
@@ -70,7 +72,15 @@ void Work::clear_partial_sums(BufferId sums, int64_t index) const {
   std::memset(partial_sums(sums, index), 0, static_cast<size_t>(placement(sums).pixel) * sizeof(double));
 }
 
+int64_t ConvolutionStep::scratch_bytes(const Layout& layout) const {
+  return algorithm == Algorithm::kWinograd ? winograd_scratch_bytes(*this, layout) : 0;
+}
+
 void ConvolutionStep::run(const Work& work) const noexcept {
+  if (algorithm == Algorithm::kWinograd) {
+    run_winograd(*this, work);
+    return;
+  }
   const Placement& in = work.placement(input);
   // All panels have outputs of one height and width.
   const Placement& out = work.placement(panels.front().output);

@@ -1,9 +1,9 @@
-#include "inference/direct_program.h"
+#include "inference/cpu/program.h"
 
 #include "core/error.h"
-#include "inference/barrier.h"
-#include "inference/direct_lowering.h"
-#include "inference/direct_steps.h"
+#include "inference/cpu/barrier.h"
+#include "inference/cpu/lowering.h"
+#include "inference/cpu/steps.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -12,8 +12,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <list>
 #include <mutex>
+#include <string_view>
 #include <utility>
 
 namespace senet::inference {
@@ -48,9 +50,9 @@ struct Schedule {
   int64_t split = 0;
 };
 
-class DirectProgram : public Program {
+class CpuProgram : public Program {
  public:
-  DirectProgram(Plan plan, const Kernels& kernels, DirectSteps lowered)
+  CpuProgram(Plan plan, const Kernels& kernels, CpuSteps lowered)
       : plan_(std::move(plan)),
         kernels_(kernels),
         steps_(std::move(lowered.steps)),
@@ -252,8 +254,7 @@ class DirectProgram : public Program {
     int64_t weights = 0;
     for (int64_t i = end; i-- > 0;) {
       const Step& step = *steps_[static_cast<size_t>(i)];
-      if (dynamic_cast<const ConvolutionStep*>(&step) != nullptr &&
-          step.weight_bytes() < activation_bytes(step, layout)) {
+      if (step.is_convolution() && step.weight_bytes() < activation_bytes(step, layout)) {
         break;
       }
       weights += step.weight_bytes();
@@ -326,12 +327,53 @@ class DirectProgram : public Program {
   mutable std::list<Known> schedules_;  // the latest first
 };
 
+// Those that SENET_COMPILE_KERNELS names, to compare and to test what another processor would run. Null is
+// LibTorch's operators.
+const Kernels* named_kernels(const char* wish) {
+  const std::string_view name = wish;
+  if (name == "libtorch") {
+    return nullptr;
+  }
+  if (const Kernels* kernels = processor_kernels(wish)) {
+    return kernels;
+  }
+  throw Error(
+      "ERR_SENET_COMPILE",
+      "compile: SENET_COMPILE_KERNELS: expected libtorch, or avx512_bf16, avx512 or avx2 on a processor "
+      "and of a build that has them, got '" +
+          std::string(name) + "'");
+}
+
+// Our kernels for this element type: those that were asked for, else the best if nothing of LibTorch's is
+// better.
+const Kernels* find_kernels(at::ScalarType dtype) {
+  const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
+  const Kernels* const kernels = wish == nullptr ? processor_kernels() : named_kernels(wish);
+  if (kernels == nullptr) {
+    return nullptr;
+  }
+  if (dtype == at::kBFloat16) {
+    // Matrix units do several times the products of vector units; oneDNN uses them.
+    const bool is_slower = wish == nullptr && processor_has_matrix_unit();
+    return kernels->bfloat16 == nullptr || is_slower ? nullptr : kernels;
+  }
+  return dtype == at::kFloat ? kernels : nullptr;
+}
+
 }  // namespace
 
-std::unique_ptr<Program> make_direct_program(const Plan& plan, const Kernels& kernels,
-                                             at::ScalarType element) {
-  DirectSteps lowered = lower_plan(plan, kernels, element);
-  return std::make_unique<DirectProgram>(without_tensors(plan), kernels, std::move(lowered));
+bool serves_cpu_kernels(const Target& target) {
+  return target.device.is_cpu() && find_kernels(target.dtype) != nullptr;
+}
+
+std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target) {
+  return make_cpu_program(plan, *find_kernels(target.dtype), target.dtype);
+}
+
+std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Kernels& kernels,
+                                                at::ScalarType element) {
+  CpuSteps lowered = lower_plan(plan, kernels, element);
+  return std::make_unique<const CpuProgram>(without_tensors(plan), kernels, std::move(lowered));
 }
 
 }  // namespace senet::inference

@@ -1,8 +1,8 @@
-// A compiled program of our own kernels (kernels.h), for x86 processors with AVX2 or better.
+// Compiled programs of our own kernels (kernels.h), for x86 processors with AVX2 or better.
 //
 // From the graph to the numbers there are three stages.
 //
-// 1. Lowering (direct_lowering.cpp) turns nodes into steps over buffers, once, and packs the weights.
+// 1. Lowering (cpu/lowering.cpp) turns nodes into steps over buffers, once, and packs the weights.
 //
 // 2. Layout (here; for each size of image, kept) gives every buffer its place. Buffers whose lives do not
 // meet share memory, so that a small image's activations fit a core's cache.
@@ -25,7 +25,7 @@
 // with W1 W3 folded into one matrix, and the convolution scales its own output.
 //
 // - Convolutions of 3 x 3 windows and stride 1 take sixteen products for four outputs instead of thirty-six,
-// in float32: winograd_step.h. The products are fewer, the additions more; the error stays within a factor of
+// in float32: cpu/winograd.h. The products are fewer, the additions more; the error stays within a factor of
 // three of an ordinary forward's, which test/parity checks for every model and for random networks.
 //
 // - The sum with the residual is written where the residual was, if nobody else reads that.
@@ -41,16 +41,20 @@
 // convolve_block of kernels_simd.h, and a row in test/native.
 #pragma once
 
-#include "inference/kernels.h"
-#include "inference/plan.h"
-#include "inference/program.h"
+#include "inference/backend.h"
+#include "inference/cpu/kernels.h"
 
 #include <memory>
 
 namespace senet::inference {
 
+/// Whether this processor has kernels for the target, and nothing of LibTorch's is better;
+/// SENET_COMPILE_KERNELS decides where it is set. Throws ERR_SENET_COMPILE where it names none.
+bool serves_cpu_kernels(const Target& target);
+std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target);
+
 /// `element` is float32 or bfloat16, and `kernels` must have kernels for it.
-std::unique_ptr<Program> make_direct_program(const Plan& plan, const Kernels& kernels,
-                                             at::ScalarType element);
+std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Kernels& kernels,
+                                                at::ScalarType element);
 
 }  // namespace senet::inference

@@ -115,7 +115,7 @@ struct LoadTask {
 };
 
 /// Tiles [first, last) of one image's output, each 2 x 2 pixels, in the order of rows: their 4 x 4 windows of
-/// the input, transformed for Winograd's minimal filtering (winograd_step.h), float32. Channels go in blocks
+/// the input, transformed for Winograd's minimal filtering (cpu/winograd.h), float32. Channels go in blocks
 /// of kChannelBlock: coefficient k of a tile's block b lies at coefficients[k * plane + b * block + (tile -
 /// first) * kChannelBlock].
 struct WinogradInputTask {

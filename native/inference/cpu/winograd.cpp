@@ -1,4 +1,4 @@
-#include "inference/winograd_step.h"
+#include "inference/cpu/winograd.h"
 
 #include <algorithm>
 
@@ -40,19 +40,19 @@ Chunks plan_chunks(int64_t in_pixel, int64_t out_channels) {
 
 }  // namespace
 
-int64_t WinogradStep::scratch_bytes(const Layout& layout) const {
-  const Chunks chunks = plan_chunks(layout.buffers[static_cast<size_t>(input)].pixel, out_channels);
+int64_t winograd_scratch_bytes(const ConvolutionStep& step, const Layout& layout) {
+  const Chunks chunks = plan_chunks(layout.buffers[static_cast<size_t>(step.input)].pixel, step.out_channels);
   return kWinogradCoefficients * (chunks.in_plane + chunks.out_plane) * static_cast<int64_t>(sizeof(float));
 }
 
-void WinogradStep::run(const Work& work) const noexcept {
-  const Placement& in = work.placement(input);
-  const Placement& out = work.placement(panels.front().output);
-  const Chunks chunks = plan_chunks(in.pixel, out_channels);
+void run_winograd(const ConvolutionStep& step, const Work& work) noexcept {
+  const Placement& in = work.placement(step.input);
+  const Placement& out = work.placement(step.panels.front().output);
+  const Chunks chunks = plan_chunks(in.pixel, step.out_channels);
   const int64_t tile_columns = tiles_of(out.width);
   const int64_t image_tiles = tiles_of(out.height) * tile_columns;
   const int64_t tiles = image_tiles * (work.last - work.first);
-  const int64_t panel_count = static_cast<int64_t>(panels.size());
+  const int64_t panel_count = static_cast<int64_t>(step.panels.size());
   const Team& team = work.team;
   // With few tiles, members share out the panels: each reads only its own weights, and all transform the
   // input.
@@ -63,17 +63,17 @@ void WinogradStep::run(const Work& work) const noexcept {
   const int64_t last_tile = by_panels ? tiles : team.end(tiles);
 
   for (int64_t image = work.first; image < work.last; ++image) {
-    for (const BufferId buffer : clears) {
+    for (const BufferId buffer : step.clears) {
       work.clear_border(buffer, image);
     }
-    if (sums != kNoBuffer) {
-      work.clear_partial_sums(sums, image);
+    if (step.sums != kNoBuffer) {
+      work.clear_partial_sums(step.sums, image);
     }
   }
 
   auto* const coefficients = reinterpret_cast<float*>(work.scratch);
   float* const products = coefficients + kWinogradCoefficients * chunks.in_plane;
-  const uint8_t* packed = weights.const_data_ptr<uint8_t>();
+  const uint8_t* packed = step.weights.const_data_ptr<uint8_t>();
   // Calls `body` for the tiles of each image among [begin, end): image, its first and last tile, and where
   // they stand in the chunk.
   const auto for_each_image = [&](int64_t begin, int64_t end, const auto& body) {
@@ -88,8 +88,8 @@ void WinogradStep::run(const Work& work) const noexcept {
 
   WinogradInputTask load{};
   load.input_strides = {in.row, in.pixel};
-  load.rows = in.height + 2 * padding[0];
-  load.columns = in.width + 2 * padding[1];
+  load.rows = in.height + 2 * step.padding[0];
+  load.columns = in.width + 2 * step.padding[1];
   load.plane = chunks.in_plane;
   load.block = chunks.tiles * kChannelBlock;
   load.channels = in.pixel;
@@ -112,41 +112,42 @@ void WinogradStep::run(const Work& work) const noexcept {
   for (int64_t chunk = 0; chunk < count; ++chunk) {
     const int64_t to = first_tile + (last_tile - first_tile) * (chunk + 1) / count;
     for_each_image(from, to, [&](int64_t image, int64_t first, int64_t last, int64_t at) {
-      load.input = reinterpret_cast<const float*>(work.image(input, image)) +
-                   (in.border[0] - padding[0]) * in.row + (in.border[1] - padding[1]) * in.pixel;
+      load.input = reinterpret_cast<const float*>(work.image(step.input, image)) +
+                   (in.border[0] - step.padding[0]) * in.row + (in.border[1] - step.padding[1]) * in.pixel;
       load.coefficients = coefficients + at * kChannelBlock;
       load.first = first;
       load.last = last;
-      kernels->winograd_input(load);
+      step.kernels->winograd_input(load);
     });
     multiply.tiles = to - from;
     for (int64_t k = 0; k < kWinogradCoefficients; ++k) {
       multiply.coefficients = coefficients + k * chunks.in_plane;
       for (int64_t i = first_panel; i < last_panel; ++i) {
-        const Panel& panel = panels[static_cast<size_t>(i)];
+        const Panel& panel = step.panels[static_cast<size_t>(i)];
         multiply.vectors = panel.vectors;
         multiply.weights =
-            reinterpret_cast<const float*>(packed + panel.weight_offset + k * coefficient_bytes);
+            reinterpret_cast<const float*>(packed + panel.weight_offset + k * step.coefficient_bytes);
         multiply.products = products + k * chunks.out_plane + panel.channel;
-        kernels->winograd_products(multiply);
+        step.kernels->winograd_products(multiply);
       }
     }
     for_each_image(from, to, [&](int64_t image, int64_t first, int64_t last, int64_t at) {
       for (int64_t i = first_panel; i < last_panel; ++i) {
-        const Panel& panel = panels[static_cast<size_t>(i)];
+        const Panel& panel = step.panels[static_cast<size_t>(i)];
         const Placement& target = work.placement(panel.output);
         store_task.products = products + at * chunks.out_pitch + panel.channel;
-        store_task.bias = bias.data() + panel.channel;
+        store_task.bias = step.bias.data() + panel.channel;
         store_task.activation = panel.activation;
-        store_task.sums = sums == kNoBuffer ? nullptr : work.partial_sums(sums, image) + panel.channel;
+        store_task.sums =
+            step.sums == kNoBuffer ? nullptr : work.partial_sums(step.sums, image) + panel.channel;
         store_task.output =
-            store ? reinterpret_cast<float*>(work.pixels(panel.output, image, panel.output_channel))
-                  : nullptr;
+            step.store ? reinterpret_cast<float*>(work.pixels(panel.output, image, panel.output_channel))
+                       : nullptr;
         store_task.output_strides = {target.row, target.pixel};
-        store_task.channels = panel.vectors * vector_channels;
+        store_task.channels = panel.vectors * step.vector_channels;
         store_task.first = first;
         store_task.last = last;
-        kernels->winograd_output(store_task);
+        step.kernels->winograd_output(store_task);
       }
     });
     from = to;

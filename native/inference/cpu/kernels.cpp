@@ -1,4 +1,4 @@
-#include "inference/kernels.h"
+#include "inference/cpu/kernels.h"
 
 #include <string_view>
 

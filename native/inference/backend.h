@@ -1,0 +1,32 @@
+// What compiled programs run on: one row a back end, tried in order. A folder of native/inference is a back
+// end; what it has no kernel for, it leaves to LibTorch's operators inside its own program.
+#pragma once
+
+#include "inference/plan.h"
+#include "inference/program.h"
+
+#include <memory>
+#include <vector>
+
+namespace senet::inference {
+
+/// What a program is made for.
+struct Target {
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kFloat;
+  bool allow_tf32 = false;  // of float32 convolutions on CUDA
+};
+
+struct Backend {
+  const char* name;
+  /// Whether it makes programs for this device and dtype, on this processor and in this environment.
+  bool (*serves)(const Target& target);
+  /// Packs what the plan's tensors hold; afterwards the program and the plan share nothing. Throws
+  /// ERR_SENET_DTYPE if the device does not compute with the dtype.
+  std::unique_ptr<const Program> (*make)(const Plan& plan, const Target& target);
+};
+
+/// In the order in which they are tried; the last serves every target.
+const std::vector<Backend>& backends();
+
+}  // namespace senet::inference
