@@ -4,7 +4,7 @@
 #include "addon/gradient_use.h"
 #include "addon/wrap.h"
 #include "core/error.h"
-#include "nn/optimizer.h"
+#include "optim/optimizer.h"
 
 #include <atomic>
 
@@ -13,8 +13,8 @@ namespace {
 
 // Shared by the handle and the steps that are queued or running.
 struct SharedOptimizer {
-  explicit SharedOptimizer(nn::OptimizerKind kind) : optimizer(kind) {}
-  nn::Optimizer optimizer;
+  explicit SharedOptimizer(optim::OptimizerKind kind) : optimizer(kind) {}
+  optim::Optimizer optimizer;
   std::atomic<int> jobs{0};
 };
 
@@ -29,7 +29,7 @@ class OptimizerUse {
   ~OptimizerUse() {
     --shared_->jobs;
   }
-  nn::Optimizer& optimizer() const {
+  optim::Optimizer& optimizer() const {
     return shared_->optimizer;
   }
 
@@ -54,7 +54,7 @@ OptimizerBox& to_box(const Napi::Value& value) {
   return *box;
 }
 
-nn::Optimizer& to_idle(const Napi::Value& value) {
+optim::Optimizer& to_idle(const Napi::Value& value) {
   SharedOptimizer& shared = *to_box(value).shared;
   if (shared.jobs.load() != 0) {
     throw Error("ERR_SENET_BUSY", "a step of this optimiser is queued or running; await it first");
@@ -62,13 +62,13 @@ nn::Optimizer& to_idle(const Napi::Value& value) {
   return shared.optimizer;
 }
 
-nn::OptimizerKind to_kind(const Napi::Value& value) {
+optim::OptimizerKind to_kind(const Napi::Value& value) {
   const std::string name = to_string(value, "optimizer");
   if (name == "sgd") {
-    return nn::OptimizerKind::kSgd;
+    return optim::OptimizerKind::kSgd;
   }
   if (name == "adam") {
-    return nn::OptimizerKind::kAdam;
+    return optim::OptimizerKind::kAdam;
   }
   throw Error("ERR_SENET_ARG_RANGE", "no such optimiser: '" + name + "'");
 }
@@ -82,12 +82,12 @@ double to_number(const Napi::Value& value, const char* what) {
 }
 
 // Absent numbers are 0 and absent flags false: an optimiser does not read what its kind does not have.
-nn::OptimizerOptions to_options(const Napi::Value& value) {
+optim::OptimizerOptions to_options(const Napi::Value& value) {
   if (!value.IsObject()) {
     throw Error("ERR_SENET_ARG_TYPE", "expected options, got " + describe_value(value));
   }
   const auto given = value.As<Napi::Object>();
-  nn::OptimizerOptions options;
+  optim::OptimizerOptions options;
   for (auto [name, field] : {std::pair<const char*, double*>{"lr", &options.lr},
                              {"weightDecay", &options.weight_decay},
                              {"momentum", &options.momentum},
@@ -124,7 +124,7 @@ Napi::Value optimizer_step(Environment& environment, const Napi::CallbackInfo& i
     throw Error("ERR_SENET_ARG_TYPE", "expected an array of groups, got " + describe_value(info[1]));
   }
   const auto array = info[1].As<Napi::Array>();
-  std::vector<nn::ParameterGroup> groups;
+  std::vector<optim::ParameterGroup> groups;
   std::vector<at::Tensor> all;
   for (uint32_t i = 0, length = array.Length(); i < length; ++i) {
     const auto group = array.Get(i).ToObject();
@@ -143,8 +143,8 @@ Napi::Value optimizer_step(Environment& environment, const Napi::CallbackInfo& i
 }
 
 Napi::Value optimizer_state(Environment& environment, const Napi::CallbackInfo& info) {
-  nn::Optimizer& optimizer = to_idle(info[0]);
-  nn::ParameterState* state = optimizer.state_of(to_tensor(info[1], "parameter"));
+  optim::Optimizer& optimizer = to_idle(info[0]);
+  optim::ParameterState* state = optimizer.state_of(to_tensor(info[1], "parameter"));
   if (state == nullptr) {
     return environment.env().Null();
   }
@@ -158,17 +158,17 @@ Napi::Value optimizer_state(Environment& environment, const Napi::CallbackInfo& 
 }
 
 Napi::Value set_optimizer_state(Environment& environment, const Napi::CallbackInfo& info) {
-  nn::Optimizer& optimizer = to_idle(info[0]);
+  optim::Optimizer& optimizer = to_idle(info[0]);
   if (!info[1].IsArray() || !info[2].IsArray()) {
     throw Error("ERR_SENET_ARG_TYPE", "expected arrays of parameters and states");
   }
   const auto parameters = to_tensors(info[1], "parameter");
   const auto states = info[2].As<Napi::Array>();
-  nn::Optimizer fresh(optimizer);
+  optim::Optimizer fresh(optimizer);
   fresh.clear_state();
   for (uint32_t i = 0; i < parameters.size(); ++i) {
     const auto given = states.Get(i).ToObject();
-    nn::ParameterState state;
+    optim::ParameterState state;
     for (const auto& [name, tensor] : state.fields()) {
       if (const Napi::Value value = given.Get(name); !value.IsUndefined()) {
         *tensor = to_tensor(value, name);
@@ -187,7 +187,7 @@ Napi::Value clip_gradients(Environment& environment, const Napi::CallbackInfo& i
   const int64_t job = environment.submit(
       [gradients = std::make_shared<const GradientUse>(to_tensors(info[0], "parameters")), max_norm,
        norm_type, error_if_nonfinite]() -> Deliver {
-        at::Tensor norm = nn::clip_gradients(gradients->tensors(), max_norm, norm_type, error_if_nonfinite);
+        at::Tensor norm = optim::clip_gradients(gradients->tensors(), max_norm, norm_type, error_if_nonfinite);
         return [norm = std::move(norm)](Environment& here) mutable {
           return wrap_tensor(here, std::move(norm));
         };
@@ -206,7 +206,7 @@ Napi::Value average_into(Environment& environment, const Napi::CallbackInfo& inf
   }
   const int64_t job = environment.submit(
       [averages = std::move(averages), values = std::move(values), weight]() -> Deliver {
-        nn::average_into(averages, values->tensors(), weight);
+        optim::average_into(averages, values->tensors(), weight);
         return [](Environment& here) { return here.env().Undefined(); };
       },
       nullptr, runtime::Company::kAlone);

@@ -1,5 +1,7 @@
 #include "graph/fused_training.h"
 
+#include "graph/training_kernels.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/empty_like.h>
@@ -11,18 +13,8 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
-#include <optional>
-#include <set>
 #include <utility>
 #include <vector>
-
-// The loops below for the vector widths of this processor: the compiler makes a copy for each and the loader
-// picks. Not under the address sanitizer, which is not ready when the loader asks.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define SENET_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define SENET_VECTOR_CLONES
-#endif
 
 namespace senet::graph {
 namespace {
@@ -32,156 +24,6 @@ using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
 constexpr double kMomentum = 0.1;
-// Pixels that are summed in float before the sum goes to a double.
-constexpr int64_t kBlock = 128;
-constexpr int64_t kWidth = 16;
-typedef float Vector __attribute__((vector_size(kWidth * sizeof(float)), aligned(4), may_alias));
-
-inline const Vector& at(const float* from) {
-  return *reinterpret_cast<const Vector*>(from);
-}
-
-inline Vector& at(float* to) {
-  return *reinterpret_cast<Vector*>(to);
-}
-
-// One image, pixels x channels. Sums of x - shift and of its square, per channel.
-SENET_VECTOR_CLONES void sum_image(const float* x, int64_t pixels, int64_t channels, const float* shift,
-                                   double* sums, double* squares) {
-  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
-    const int64_t end = begin + kBlock < pixels ? begin + kBlock : pixels;
-    int64_t c = 0;
-    for (; c + kWidth <= channels; c += kWidth) {
-      Vector sum = {};
-      Vector square = {};
-      const Vector k = at(shift + c);
-      for (int64_t p = begin; p < end; ++p) {
-        const Vector d = at(x + p * channels + c) - k;
-        sum += d;
-        square += d * d;
-      }
-      for (int64_t i = 0; i < kWidth; ++i) {
-        sums[c + i] += static_cast<double>(sum[i]);
-        squares[c + i] += static_cast<double>(square[i]);
-      }
-    }
-    for (; c < channels; ++c) {
-      for (int64_t p = begin; p < end; ++p) {
-        const float d = x[p * channels + c] - shift[c];
-        sums[c] += d;
-        squares[c] += static_cast<double>(d * d);
-      }
-    }
-  }
-}
-
-// y = scale * x + shift (+ residual), then ReLU if `relu`.
-SENET_VECTOR_CLONES void apply_image(const float* x, int64_t pixels, int64_t channels, const float* scale,
-                                     const float* shift, const float* residual, bool relu, float* y) {
-  const Vector zero = {};
-  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
-    const int64_t end = begin + kBlock < pixels ? begin + kBlock : pixels;
-    int64_t c = 0;
-    for (; c + kWidth <= channels; c += kWidth) {
-      const Vector a = at(scale + c);
-      const Vector b = at(shift + c);
-      for (int64_t p = begin; p < end; ++p) {
-        Vector v = at(x + p * channels + c) * a + b;
-        if (residual != nullptr) {
-          v += at(residual + p * channels + c);
-        }
-        if (relu) {
-          v = v < zero ? zero : v;  // NaN stays
-        }
-        at(y + p * channels + c) = v;
-      }
-    }
-    for (; c < channels; ++c) {
-      for (int64_t p = begin; p < end; ++p) {
-        float v = x[p * channels + c] * scale[c] + shift[c];
-        if (residual != nullptr) {
-          v += residual[p * channels + c];
-        }
-        y[p * channels + c] = relu && v < 0 ? 0 : v;
-      }
-    }
-  }
-}
-
-// g is dy where y > 0 (everywhere without `y`). Sums of g and of g * (x - shift), per channel.
-SENET_VECTOR_CLONES void sum_gradients(const float* dy, const float* y, const float* x, int64_t pixels,
-                                       int64_t channels, const float* shift, double* sums, double* products) {
-  const Vector zero = {};
-  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
-    const int64_t end = begin + kBlock < pixels ? begin + kBlock : pixels;
-    int64_t c = 0;
-    for (; c + kWidth <= channels; c += kWidth) {
-      Vector sum = {};
-      Vector product = {};
-      const Vector k = at(shift + c);
-      for (int64_t p = begin; p < end; ++p) {
-        const int64_t i = p * channels + c;
-        Vector g = at(dy + i);
-        if (y != nullptr) {
-          g = at(y + i) <= zero ? zero : g;
-        }
-        sum += g;
-        product += g * (at(x + i) - k);
-      }
-      for (int64_t i = 0; i < kWidth; ++i) {
-        sums[c + i] += static_cast<double>(sum[i]);
-        products[c + i] += static_cast<double>(product[i]);
-      }
-    }
-    for (; c < channels; ++c) {
-      for (int64_t p = begin; p < end; ++p) {
-        const int64_t i = p * channels + c;
-        const float g = y != nullptr && y[i] <= 0 ? 0 : dy[i];
-        sums[c] += g;
-        products[c] += static_cast<double>(g * (x[i] - shift[c]));
-      }
-    }
-  }
-}
-
-// dx = a * g + b * (x - center) + d, and the residual's gradient g if `dr`.
-SENET_VECTOR_CLONES void apply_gradients(const float* dy, const float* y, const float* x, int64_t pixels,
-                                         int64_t channels, const float* a, const float* b, const float* d,
-                                         const float* center, float* dx, float* dr) {
-  const Vector zero = {};
-  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
-    const int64_t end = begin + kBlock < pixels ? begin + kBlock : pixels;
-    int64_t c = 0;
-    for (; c + kWidth <= channels; c += kWidth) {
-      const Vector va = at(a + c);
-      const Vector vb = at(b + c);
-      const Vector vd = at(d + c);
-      const Vector k = at(center + c);
-      for (int64_t p = begin; p < end; ++p) {
-        const int64_t i = p * channels + c;
-        Vector g = at(dy + i);
-        if (y != nullptr) {
-          g = at(y + i) <= zero ? zero : g;
-        }
-        at(dx + i) = va * g + vb * (at(x + i) - k) + vd;
-        if (dr != nullptr) {
-          at(dr + i) = g;
-        }
-      }
-    }
-    for (; c < channels; ++c) {
-      for (int64_t p = begin; p < end; ++p) {
-        const int64_t i = p * channels + c;
-        const float g = y != nullptr && y[i] <= 0 ? 0 : dy[i];
-        dx[i] = a[c] * g + b[c] * (x[i] - center[c]) + d[c];
-        if (dr != nullptr) {
-          dr[i] = g;
-        }
-      }
-    }
-  }
-}
-
 // As the kernels read memory: channels last, and no negation that is only noted.
 at::Tensor plain(const at::Tensor& tensor) {
   return tensor.resolve_neg().contiguous(at::MemoryFormat::ChannelsLast);
@@ -516,95 +358,7 @@ c10::intrusive_ptr<Kept> prepare(const at::Tensor& x, const BatchNorm& norm) {
   return kept;
 }
 
-// relu(se(norm(x)) + residual), if it stands there and nobody else reads what is between.
-struct Tail {
-  std::vector<const Node*> nodes;  // in their order, from the norm to the ReLU
-  Excitation excitation;
-  ValueId input;
-  ValueId residual;
-};
-
-template <class Kind>
-const Node* producer_of(const Uses& uses, ValueId value) {
-  const Node* const node = uses.producer(value);
-  return node != nullptr && std::holds_alternative<Kind>(node->operation) ? node : nullptr;
-}
-
-std::optional<Tail> find_tail(const Graph& graph, const Uses& uses, size_t relu) {
-  const Node* const last = &graph.nodes[relu];
-  const Node* const sum = producer_of<Add>(uses, last->inputs.front());
-  // Right after each other, so that nothing happens to the residual in between.
-  if (relu == 0 || sum != &graph.nodes[relu - 1] || uses.only_reader(sum->output) != last) {
-    return std::nullopt;
-  }
-  const Node* const scale = producer_of<Scale>(uses, sum->inputs[0]);
-  if (scale == nullptr || uses.only_reader(scale->output) != sum) {
-    return std::nullopt;
-  }
-  std::optional<Excitation> found = find_excitation(uses, *scale);
-  if (!found || uses.readers(found->input).size() != 2 || uses.is_output(found->input)) {
-    return std::nullopt;
-  }
-  const Node* const norm = producer_of<BatchNorm>(uses, found->input);
-  if (norm == nullptr || uses.only_reader(norm->inputs.front()) != norm) {
-    return std::nullopt;
-  }
-  std::vector<const Node*> nodes = {norm};
-  nodes.insert(nodes.end(), found->inner.begin(), found->inner.end());
-  nodes.insert(nodes.end(), {scale, sum, last});
-  return Tail{std::move(nodes), *std::move(found), norm->inputs.front(), sum->inputs[1]};
-}
-
-Recalibration make_recalibration(const Graph& graph, const Tail& tail) {
-  auto apart = std::make_shared<Graph>();
-  apart->shapes = graph.shapes;
-  apart->inputs = {tail.input, tail.residual};
-  apart->outputs = {tail.nodes.back()->output};
-  for (const Node* node : tail.nodes) {
-    apart->nodes.push_back(*node);
-  }
-  return {std::get<BatchNorm>(tail.nodes.front()->operation), tail.excitation.squeeze, tail.excitation.excite,
-          std::move(apart)};
-}
-
 }  // namespace
-
-void fuse_training(Graph& graph) {
-  const Uses uses(graph);
-  std::set<const Node*> gone;
-  std::vector<Node> fused;
-  const auto replace = [&](const Node& last, Operation operation, std::vector<ValueId> inputs) {
-    fused.push_back({std::move(operation), last.name, last.owner, std::move(inputs), last.output});
-  };
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
-    const Node& node = graph.nodes[i];
-    const auto* relu = std::get_if<Relu>(&node.operation);
-    if (relu == nullptr) {
-      continue;
-    }
-    if (const std::optional<Tail> tail = find_tail(graph, uses, i)) {
-      gone.insert(tail->nodes.begin(), tail->nodes.end());
-      replace(node, make_recalibration(graph, *tail), {tail->input, tail->residual});
-      continue;
-    }
-    const Node* const norm = producer_of<BatchNorm>(uses, node.inputs.front());
-    if (norm != nullptr && norm == &graph.nodes[i - 1] && uses.only_reader(norm->output) == &node) {
-      gone.insert({norm, &node});
-      replace(node, BatchNormRelu{std::get<BatchNorm>(norm->operation), relu->in_place}, norm->inputs);
-    }
-  }
-  // Each in the place of its last node.
-  std::vector<Node> nodes;
-  auto next = fused.begin();
-  for (const Node& node : graph.nodes) {
-    if (next != fused.end() && next->output == node.output) {
-      nodes.push_back(std::move(*next++));
-    } else if (gone.count(&node) == 0) {
-      nodes.push_back(node);
-    }
-  }
-  graph.nodes = std::move(nodes);
-}
 
 bool can_fuse_training(const at::Tensor& input, const BatchNorm& norm) {
   const auto is_plain = [&input](const at::Tensor& tensor) {

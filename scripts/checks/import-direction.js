@@ -30,9 +30,10 @@ const NATIVE_INCLUDES = {
   runtime: ['core'],
   graph: ['core'],
   nn: ['graph', 'core'],
+  optim: ['core'],
   models: ['nn', 'graph', 'core'],
   inference: ['nn', 'graph', 'core'],
-  addon: ['inference', 'models', 'nn', 'graph', 'runtime', 'core'],
+  addon: ['inference', 'models', 'optim', 'nn', 'graph', 'runtime', 'core'],
 };
 const NODE_HEADER = /^(napi|node_api|js_native_api|node|v8|uv)[\w-]*\.h$/;
 

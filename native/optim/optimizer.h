@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace senet::nn {
+namespace senet::optim {
 
 enum class OptimizerKind { kSgd, kAdam };
 
@@ -94,4 +94,4 @@ at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_
 void average_into(const std::vector<at::Tensor>& averages, const std::vector<at::Tensor>& values,
                   double weight);
 
-}  // namespace senet::nn
+}  // namespace senet::optim

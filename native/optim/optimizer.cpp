@@ -1,4 +1,4 @@
-#include "nn/optimizer.h"
+#include "optim/optimizer.h"
 
 #include "core/error.h"
 #include "core/names.h"
@@ -25,7 +25,7 @@
 #include <tuple>
 #include <unordered_set>
 
-namespace senet::nn {
+namespace senet::optim {
 namespace {
 
 // As clip_grad.py: keeps a gradient of zeros from a division by zero.
@@ -378,4 +378,4 @@ void average_into(const std::vector<at::Tensor>& averages, const std::vector<at:
   }
 }
 
-}  // namespace senet::nn
+}  // namespace senet::optim
