@@ -2,10 +2,11 @@
  * The log of a training run: a file of JSON lines, each with the event, the time and the number of optimiser steps done.
  * A resumed run takes back what came after its checkpoint, since it does those steps again. Knows no tensor.
  */
-import { open, readFile, rename, type FileHandle } from 'node:fs/promises';
+import { open, readFile, type FileHandle } from 'node:fs/promises';
 
 import { printable } from '../checkpoint/problems';
-import { makeError } from '../errors';
+import { writeAtomically } from '../checkpoint/save';
+import { isSenetError, makeError } from '../errors';
 
 /** What a line is about. */
 export type LogEvent =
@@ -39,17 +40,9 @@ export class TrainingLog {
     return coded(label, async () => {
       if (resumeAt === undefined) return new TrainingLog(label, await open(path, 'w'));
       const kept = linesUpTo(await readFile(path, 'utf8').catch(missingIsEmpty), resumeAt);
-      // Beside its place first: an interruption here must not cost the lines that are kept.
-      const temporary = `${path}.tmp`;
-      const file = await open(temporary, 'w');
-      try {
-        await file.writeFile(kept);
-        await rename(temporary, path);
-      } catch (error) {
-        await file.close();
-        throw error;
-      }
-      return new TrainingLog(label, file);
+      // An interruption here must not cost the lines that are kept.
+      await writeAtomically(path, (sink) => sink.write(Buffer.from(kept)));
+      return new TrainingLog(label, await open(path, 'a'));
     });
   }
 
@@ -92,6 +85,7 @@ async function coded<T>(label: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (cause) {
+    if (isSenetError(cause)) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
     const missing = code === 'ENOENT' || code === 'ENOTDIR';
     throw makeError(

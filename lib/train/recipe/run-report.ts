@@ -1,11 +1,10 @@
 /** The report of a recipe's run: its facts, its settings, the machine, and the worst mistakes as pictures. */
-import { rename, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 
+import { writeAtomically } from '../../checkpoint/save';
 import { Subset, type Dataset } from '../../data/dataset';
 import { ImageFolder } from '../../data/image-folder';
-import { makeError } from '../../errors';
 import { binding } from '../../native';
 import type { Module } from '../../nn/module';
 import { version } from '../../tensor/runtime';
@@ -80,15 +79,7 @@ export async function writeReport(file: string, finished: FinishedRun): Promise<
       [RUN_FILES.log, 'the numbers of this page, a line of JSON each'],
     ],
   });
-  const temporary = `${file}.tmp`;
-  try {
-    await writeFile(temporary, page);
-    await rename(temporary, file);
-  } catch (cause) {
-    throw makeError('ERR_SENET_FILE', `the report could not be written: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
+  await writeAtomically(file, (sink) => sink.write(Buffer.from(page)));
 }
 
 function nameOfImage(dataset: Dataset, index: number): string {
