@@ -546,7 +546,6 @@ void winograd_output_block(const WinogradOutputTask& task, const float* from, in
         halves[0][x] = Isa::add(Isa::load(products + x * task.plane), Isa::add(m1, m2));
         halves[1][x] = Isa::subtract(Isa::subtract(m1, m2), Isa::load(products + (12 + x) * task.plane));
       }
-      Vector of_tile = Isa::zero();  // so that no tile waits for the sum of the one before
 #pragma GCC unroll 2
       for (int y = 0; y < 2; ++y) {
         const Vector* h = halves[y];
