@@ -1,5 +1,5 @@
 // What a compiled model computes, as a list of nodes over numbered values: a traced forward with its patterns
-// folded (plan.cpp). Each BatchNorm belongs to its convolution, and a Squeeze-and-Excitation with the
+// folded (folding.cpp). Each BatchNorm belongs to its convolution, and a Squeeze-and-Excitation with the
 // residual sum and the ReLU that follow it is one node. Says nothing of how it is computed: back ends do.
 #pragma once
 
