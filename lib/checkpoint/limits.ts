@@ -106,7 +106,7 @@ export const MAX_SAFETENSORS_HEADER_BYTES = 32 * 1024 * 1024;
 export const MAX_HEADER_TEXT_BYTES = 1024 * 1024;
 
 /** Entries of `__metadata__` of a safetensors file. */
-export const MAX_METADATA = 65_536;
+export const MAX_METADATA = 16_384;
 
 /** State dicts may sit under a wrapper inside a wrapper; more levels than this are not searched. */
 export const MAX_WRAPPERS = 4;

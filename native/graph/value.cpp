@@ -93,6 +93,9 @@ Value Trace::input(Shape shape, std::optional<at::TensorOptions> options) {
 
 Value Trace::record(Operation operation, const std::vector<Value>& inputs, const std::string& owner) {
   owner_ = owner;
+  if (is_finished_) {
+    throw Untraceable("its forward has ended: what was traced in it is of no use afterwards");
+  }
   std::vector<at::IntArrayRef> shapes;
   for (const Value& input : inputs) {
     if (input.trace() != this) {
@@ -132,12 +135,16 @@ Value Trace::record(Operation operation, const std::vector<Value>& inputs, const
 }
 
 Graph Trace::finish(const std::vector<Value>& outputs) {
+  if (is_finished_) {
+    throw Untraceable("its forward has ended: what was traced in it is of no use afterwards");
+  }
   for (const Value& output : outputs) {
     if (output.trace() != this) {
       throw Untraceable("its forward gives a tensor that does not come from its input");
     }
     graph_.outputs.push_back(read(output));
   }
+  is_finished_ = true;
   return std::move(graph_);
 }
 

@@ -108,6 +108,7 @@ class Trace {
   ValueId add(Operation operation, std::vector<ValueId> inputs, Shape shape);
 
   std::string owner_;  // of what is being recorded
+  bool is_finished_ = false;
 
   Graph graph_;
   std::unordered_map<const void*, std::string> paths_;

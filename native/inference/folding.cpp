@@ -117,7 +117,8 @@ class Folding {
   void fold(const graph::AdaptiveAveragePool& pool) {
     if (pool.output_size != Size2{1, 1}) {
       add_operator();
-    } else if (is_one_pixel(current_->inputs.front())) {
+    } else if (is_one_pixel(current_->inputs.front()) &&
+               uses_.only_reader(current_->inputs.front()) == current_) {
       alias(id(current_->inputs.front()));
     } else {
       add(make(Operation::kGlobalAveragePool));
@@ -133,7 +134,7 @@ class Folding {
     }
     // A view of one pixel is a vector, and its memory is the same.
     Node* made = producer(id(read));
-    if (made == nullptr || plan_.output == id(read) || uses_.readers(read).size() != 1) {
+    if (made == nullptr || uses_.only_reader(read) != current_) {
       add_operator();
       return;
     }

@@ -202,7 +202,7 @@ const files: Record<string, () => Buffer | Promise<Buffer>> = {
     return withHeader(bytesOf('{"__metadata__":{', ...entries, '}}'));
   },
   'metadata that is read': () => {
-    const entries = Array.from({ length: 65_000 }, (_, i) => `"${i}":""`);
+    const entries = Array.from({ length: 16_000 }, (_, i) => `"${i}":""`);
     const tensor = '"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}';
     return withHeader(Buffer.from(`{"__metadata__":{${entries.join()}},${tensor}}`), 1);
   },

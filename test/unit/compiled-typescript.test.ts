@@ -196,6 +196,42 @@ describe('compiled TypeScript forwards', () => {
     });
   });
 
+  it('a traced value that is kept is of no use afterwards, inside another forward too', async () => {
+    let kept: Tensor | undefined;
+    class Keeping extends Module {
+      readonly conv = new Conv2d(3, 4, 1);
+      override async forward(x: Tensor): Promise<Tensor> {
+        const y = await this.conv.forward(x);
+        if (kept === undefined) kept = y;
+        else kept.add(kept);
+        return y;
+      }
+    }
+    const net = new Keeping();
+    (await net.compile()).dispose();
+    expectThrow(() => kept?.relu(), 'ERR_SENET_DISPOSED');
+    expectThrow(() => kept?.toTypedArray(), 'ERR_SENET_DISPOSED');
+    await expectRejection(net.compile(), 'ERR_SENET_COMPILE', /none of its tensors comes from/);
+  });
+
+  it('a pooled image that several read, as image and as vector', async () => {
+    class Forked extends Module {
+      readonly conv = new Conv2d(3, 16, 1);
+      readonly pool = new AdaptiveAvgPool2d(1);
+      readonly again = new AdaptiveAvgPool2d(1);
+      readonly gate = new Conv2d(16, 16, 1);
+      readonly fc = new Linear(16, 16);
+      override async forward(x: Tensor): Promise<Tensor> {
+        const y = await this.conv.forward(x);
+        const pooled = await this.pool.forward(y);
+        const scaled = y.mul((await this.gate.forward(pooled)).sigmoid());
+        const flat = await this.fc.forward((await this.again.forward(pooled)).flatten(1));
+        return (await this.again.forward(scaled)).flatten(1).add(flat);
+      }
+    }
+    await expectSame(make(new Forked()), randn([3, 3, 7, 6]));
+  });
+
   it('aborts, keeps nothing, and lets other forwards run meanwhile', async () => {
     const net = make(new Net());
     const x = randn([1, 3, 8, 8]);
