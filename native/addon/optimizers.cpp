@@ -187,7 +187,8 @@ Napi::Value clip_gradients(Environment& environment, const Napi::CallbackInfo& i
   const int64_t job = environment.submit(
       [gradients = std::make_shared<const GradientUse>(to_tensors(info[0], "parameters")), max_norm,
        norm_type, error_if_nonfinite]() -> Deliver {
-        at::Tensor norm = optim::clip_gradients(gradients->tensors(), max_norm, norm_type, error_if_nonfinite);
+        at::Tensor norm =
+            optim::clip_gradients(gradients->tensors(), max_norm, norm_type, error_if_nonfinite);
         return [norm = std::move(norm)](Environment& here) mutable {
           return wrap_tensor(here, std::move(norm));
         };
