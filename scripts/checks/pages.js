@@ -1,8 +1,8 @@
-#!/usr/bin/env node
 'use strict';
 // The pages of documentation: README.md, CONTRIBUTING.md and docs/. Each relative link leads to a file or folder that is
 // there, and to a heading that it has; the README leads to every page; each example is in a language that a test runs or
 // that is none of JavaScript's. Others get pages, examples and links from here.
+// (No #! line: vitest's vm pools take this file too, and know none.)
 // An argument names another folder to look at; tests give one that holds broken links.
 const { existsSync, readdirSync, readFileSync } = require('node:fs');
 const path = require('node:path');
