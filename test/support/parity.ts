@@ -68,7 +68,7 @@ export const EPSILON = { float32: 2 ** -23, bfloat16: 2 ** -7 } as const;
  * from a few channels, it is luck whether an ordinary forward is nearer than that.
  */
 export function allowedError(dtype: keyof typeof EPSILON, eager: number): number {
-  return dtype === 'float32' ? 3 * eager + 16 * EPSILON.float32 : Math.max(1e-2, 2.5 * eager);
+  return dtype === 'float32' ? 3 * eager + 2 * EPSILON.float32 : Math.max(1e-2, 2.5 * eager);
 }
 
 /** Draws new running statistics for every BatchNorm, in the order of modules(), as the fixtures did. */
