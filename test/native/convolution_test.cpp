@@ -75,7 +75,7 @@ Case draw_case(Random& random, int64_t in, int64_t out, graph::Size2 size, Windo
   of.has_output = !of.has_sums || random.chance(0.8);
   of.output_is_float = random.chance(0.3);
   of.prefetch_output = random.chance();
-  of.carry_after = random.of<int64_t>({1, 7, kCarryAfterOfVectors, kCarryAfter});
+  of.carry_after = random.of<int64_t>({1, kCarryAfterOfFew, kCarryAfterOfVectors, kCarryAfter});
   of.activation = random.of<Activation>({Activation::kNone, Activation::kRelu, Activation::kSigmoid});
   return of;
 }
@@ -356,7 +356,7 @@ void check_long_sums(const Variant& variant) {
 // Nor does that of an output grow as the number of its products does.
 void check_long_products(const Variant& variant) {
   Random random(15);
-  for (const int64_t carry_after : {kCarryAfter, kCarryAfterOfVectors}) {
+  for (const int64_t carry_after : {kCarryAfter, kCarryAfterOfVectors, kCarryAfterOfFew}) {
     Case of = draw_case(random, 512, 48, {5, 4}, {3, 3, 1});
     of.has_scale = of.has_residual = false;
     of.has_output = of.output_is_float = true;

@@ -98,6 +98,13 @@ std::vector<ModuleCase> module_cases() {
        },
        6,
        {{1, 1}, {4, 7}}},
+      {"SELayer behind a convolution of fewer channels than it reads",
+       [=] {
+         return sequence({conv({20, 256, {1, 1}}), std::make_shared<nn::ReLU>(), conv({256, 16, {1, 1}}),
+                          std::make_shared<nn::SELayer>(16, 2)});
+       },
+       20,
+       {{1, 1}, {4, 5}}},
       {"SEBasicBlock",
        [] { return std::make_shared<nn::SEBasicBlock>(block_options(24, 24, 1, 1)); },
        24,

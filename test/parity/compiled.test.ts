@@ -21,7 +21,10 @@ import {
   SEBasicBlock,
   CifarSEBasicBlock,
   SEBottleneck,
+  Conv2d,
+  ReLU,
   SELayer,
+  Sequential,
   se_inception_v3,
   se_resnet20,
   tensor,
@@ -358,6 +361,11 @@ describe(`compiled models on ${device}`, function () {
       ['SEBasicBlock(17, 17)', () => new SEBasicBlock(17, 17), [2, 17, 5, 6]],
       ['SEBottleneck(68, 17)', () => new SEBottleneck(68, 17, 1, null), [2, 68, 4, 3]],
       ['CifarSEBasicBlock(16, 32, stride 2)', () => new CifarSEBasicBlock(16, 32, 2, 8), [2, 16, 9, 8]],
+      [
+        'SELayer(16, 2) behind a convolution of fewer channels than it reads',
+        () => new Sequential(new Conv2d(20, 256, 1), new ReLU(), new Conv2d(256, 16, 1), new SELayer(16, 2)),
+        [2, 20, 4, 5],
+      ],
     ];
     for (const [name, make, shape] of modules) {
       it(name, async () => {

@@ -29,33 +29,8 @@ std::vector<float> to_floats(const at::Tensor& vector) {
   return result;
 }
 
-bool suits_winograd(const ElementKernels& kernels, const at::Tensor& weight, Size2 stride) {
-  return weight.dim() == 4 &&
-         suits_winograd(kernels, {weight.size(2), weight.size(3)}, stride, weight.size(1), weight.size(0));
-}
-
-// What the packed weights take at most, whatever is fused.
-int64_t most_weight_bytes(const Plan& plan, const ElementKernels& kernels, bool is_float) {
-  int64_t bytes = 0;
-  for (const Node& node : plan.nodes) {
-    if (node.weight.defined()) {
-      const int64_t window = suits_winograd(kernels, node.weight, node.window.stride)
-                                 ? kWinogradCoefficients
-                                 : node.window.kernel[0] * node.window.kernel[1];
-      bytes += packed_bytes(node.weight.size(0), window, padded_channels(node.weight.size(1)), is_float);
-    }
-    if (node.squeeze_weight.defined()) {
-      const int64_t hidden = node.squeeze_weight.size(0);
-      const int64_t channels = node.squeeze_weight.size(1);
-      bytes += packed_bytes(hidden, 1, padded_channels(channels), true) +
-               packed_bytes(channels, 1, padded_channels(hidden), true);
-    }
-  }
-  return bytes;
-}
-
-// Work that is left until all steps are known.
-using Packing = std::function<void()>;
+// Fills its part of the packed weights, which are made when all steps are known.
+using Packing = std::function<void(uint8_t* weights)>;
 
 // Goes through the nodes once, in their order. A node whose work is taken over by a later one (the last
 // convolution of a bottleneck, an average pool before a convolution) is passed over when its turn comes and
@@ -69,9 +44,7 @@ class Lowering {
         element_kernels_(is_float_ ? kernels.float32 : kernels.bfloat16),
         places_(plan.values.size()),
         producers_(plan.values.size(), nullptr),
-        uses_(plan.values.size(), 0),
-        weights_(at::empty({most_weight_bytes(plan, *element_kernels_, is_float_)},
-                           at::TensorOptions().dtype(at::kByte))) {
+        uses_(plan.values.size(), 0) {
     for (const Node& node : plan.nodes) {
       producers_[index(node.output)] = &node;
       for (const ValueId value : node.inputs) {
@@ -353,7 +326,8 @@ class Lowering {
                                    Activation activation) {
     const at::Tensor& weight = linear.weight;
     ConvolutionStep* step = is_pointwise(node) ? find_sibling(node, input) : nullptr;
-    if (step == nullptr && suits_winograd(*element_kernels_, weight, node.window.stride)) {
+    if (step == nullptr && suits_winograd(*element_kernels_, node.window.kernel, node.window.stride,
+                                          weight.size(1), weight.size(0))) {
       step = &new_convolution(node.name, input, weight, node.window.stride, node.window.padding,
                               element_kernels_);
       step->algorithm = Algorithm::kWinograd;
@@ -429,7 +403,7 @@ class Lowering {
 
   // `before`, if given, makes the weights; they are packed with it.
   void add_panels(ConvolutionStep& step, const Linearised& linear, Place to, Activation activation,
-                  bool weights_are_float, const Packing& before = {}) {
+                  bool weights_are_float, const std::function<void()>& before = {}) {
     const int64_t channels = linear.weight.size(0);
     // Winograd's weights are those of sixteen 1 x 1 convolutions, one after the other.
     const bool is_winograd = step.algorithm == Algorithm::kWinograd;
@@ -448,12 +422,11 @@ class Lowering {
       offset += packed_bytes(panel_channels, window, pixel, weights_are_float);
     }
     const int64_t bytes = (is_winograd ? kWinogradCoefficients : 1) * plane_bytes;
-    TORCH_INTERNAL_ASSERT(packed_ + bytes <= weights_.numel());
     packed_ += bytes;
     if (is_winograd) {
       step.coefficient_bytes = plane_bytes;
     }
-    step.weights = weights_;
+    packed_steps_.push_back(&step);
     step.packed_bytes += bytes;
     const auto first_channel = static_cast<int64_t>(step.bias.size());
     const std::vector<float> values = to_floats(linear.bias);
@@ -465,19 +438,22 @@ class Lowering {
       const Panel& panel = step.panels[i];
       const int64_t first = panel.channel - first_channel;
       const int64_t panel_channels = panel.vectors * kernels_.vector_channels;
-      uint8_t* const at = weights_.mutable_data_ptr<uint8_t>() + panel.weight_offset;
+      const int64_t at = panel.weight_offset;
       if (!is_winograd) {
-        packings.push_back([=] { pack_panel(linear, first, pixel, weights_are_float, panel_channels, at); });
+        packings.push_back([=](uint8_t* weights) {
+          pack_panel(linear, first, pixel, weights_are_float, panel_channels, weights + at);
+        });
       } else {
-        packings.push_back(
-            [=] { pack_winograd_panel(linear, first, pixel, panel_channels, plane_bytes, at); });
+        packings.push_back([=](uint8_t* weights) {
+          pack_winograd_panel(linear, first, pixel, panel_channels, plane_bytes, weights + at);
+        });
       }
     }
     if (before) {
-      packings_.push_back([before, packings = std::move(packings)] {
+      packings_.push_back([before, packings = std::move(packings)](uint8_t* weights) {
         before();
         for (const Packing& pack : packings) {
-          pack();
+          pack(weights);
         }
       });
     } else {
@@ -488,11 +464,17 @@ class Lowering {
   // All threads take one packing after the other until none is left, so that none waits for another that the
   // system has stopped. The last layers have the most weights and come first.
   void pack_weights() {
+    // One piece: memory of huge pages.
+    const at::Tensor weights = at::empty({packed_}, at::TensorOptions().dtype(at::kByte));
+    for (ConvolutionStep* step : packed_steps_) {
+      step->weights = weights;
+    }
+    auto* const bytes = weights.mutable_data_ptr<uint8_t>();
     std::reverse(packings_.begin(), packings_.end());
     std::atomic<size_t> next = 0;
     at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
       for (size_t i = next++; i < packings_.size(); i = next++) {
-        packings_[i]();
+        packings_[i](bytes);
       }
     });
     packings_.clear();
@@ -557,7 +539,7 @@ class Lowering {
 
   // sigmoid(w2 . relu(w1 . mean + bias) + b2), all in float32.
   BufferId excite(const Node& node, BufferId mean, const at::Tensor& squeeze, const at::Tensor& bias,
-                  const Packing& before = {}) {
+                  const std::function<void()>& before = {}) {
     const at::Tensor expand = node.excite_weight.detach();
     const BufferId hidden = add_vector(squeeze.size(0), /*is_float=*/true);
     const BufferId scale = add_vector(expand.size(0), /*is_float=*/true);
@@ -570,7 +552,7 @@ class Lowering {
 
   ConvolutionStep& add_dense(const std::string& name, BufferId input, const at::Tensor& weight,
                              const at::Tensor& bias, BufferId output, Activation activation,
-                             const Packing& before = {}) {
+                             const std::function<void()>& before = {}) {
     const at::Tensor window = weight.reshape({weight.size(0), weight.size(1), 1, 1});
     const bool is_float = buffer(input).is_float;
     ConvolutionStep& step =
@@ -741,9 +723,9 @@ class Lowering {
   std::vector<Place> places_;
   std::vector<const Node*> producers_;
   std::vector<int32_t> uses_;
-  const at::Tensor weights_;                      // all packed weights, one piece: memory of huge pages
-  int64_t packed_ = 0;                            // bytes of it in use
-  std::vector<Packing> packings_;                 // what fills it
+  int64_t packed_ = 0;  // bytes of packed weights
+  std::vector<Packing> packings_;
+  std::vector<ConvolutionStep*> packed_steps_;
   std::map<ValueId, ConvolutionStep*> steps_of_;  // by the value that each makes
   std::map<ValueId, ScaleStep*> scales_of_;
   CpuSteps result_;

@@ -106,7 +106,9 @@ void ConvolutionStep::run(const Work& work) const noexcept {
   task.taps = taps.data();
   task.tap_count = kernel[0];
   task.tap_length = kernel[1] * in.pixel;
-  task.carry_after = is_vector ? kCarryAfterOfVectors : kCarryAfter;
+  task.carry_after = is_vector                             ? kCarryAfterOfVectors
+                     : pixels * out_channels <= kFewValues ? kCarryAfterOfFew
+                                                           : kCarryAfter;
   task.input_strides = {input_image_step != 0 ? input_image_step : stride[0] * in.row, stride[1] * in.pixel};
   task.width = width;
   task.output_is_float = output_is_float;
