@@ -13,9 +13,9 @@ import { fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
 import { keyAliasesOf, ownName, respell, type KeyAlias } from '../nn/load-state-dict';
 import { Module } from '../nn/module';
-import { checkBoolean, checkOptions, describe, nearest } from '../tensor/options';
+import { checkBoolean, checkInteger, describe, hint } from '../tensor/options';
+import { boolean, orElse, readOptions, signal, unchecked, type Rules, type Values } from '../tensor/rules';
 import type { Tensor } from '../tensor/tensor';
-import { checkInChannels } from './options';
 import type { ClassifyingModule, ModelRecord, PublishedWeights } from './record';
 
 const ASSETS = path.join(__dirname, '..', '..', 'assets');
@@ -30,12 +30,21 @@ export interface TransferOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** Their rules. */
+export const TRANSFER = {
+  progress: unchecked<ProgressOption>(), // the download checks it
+  checkHash: orElse(true, boolean),
+  signal,
+} satisfies Rules<TransferOptions>;
+
+type Transfer = Partial<Values<typeof TRANSFER>>;
+
 /** Where in a file the weights are, where the file alone does not say. */
 export interface WeightsPlace {
   /** Of the state dict: names joined by dots. Default: the one that fits the model best. */
-  key?: string;
+  key?: string | undefined;
   /** What its names begin with, such as 'model.'. Default: what stands in front of the model's own names. */
-  prefix?: string;
+  prefix?: string | undefined;
 }
 
 /** Of a model with published weights; `create`'s own options beside it. */
@@ -64,11 +73,9 @@ export function publishedOf(
   if (weights.length === 0)
     throw makeError('ERR_SENET_ARG_RANGE', `${where}: ${model} has no published weights`);
   const names = weights.map(({ name }) => name);
-  const near = nearest(String(wanted), names);
-  const hint = near === undefined ? '' : `; did you mean '${near}'?`;
   throw makeError(
     'ERR_SENET_ARG_RANGE',
-    `${where}: ${model} has no published weights ${describe(wanted)}${hint} (published are ${names.join(', ')})`,
+    `${where}: ${model} has no published weights ${describe(wanted)}${hint(String(wanted), names)} (published are ${names.join(', ')})`,
   );
 }
 
@@ -80,7 +87,7 @@ export function labelsFileOf({ labels }: PublishedWeights): string | undefined {
 /** The path of weights, which are downloaded if need be. Errors: as `fetchWeights`. */
 export async function toFile(
   source: PublishedWeights | string,
-  { progress = true, checkHash = true, signal }: TransferOptions,
+  { progress = true, checkHash = true, signal }: Transfer,
 ): Promise<string> {
   if (typeof source === 'string') return source;
   const { location, sha256 } = source;
@@ -202,7 +209,7 @@ function create(record: ModelRecord, options: object | undefined): ClassifyingMo
 export async function loadModel(
   record: ModelRecord,
   source: PublishedWeights | string,
-  transfer: TransferOptions,
+  transfer: Transfer,
   given?: Readonly<Record<string, unknown>>,
 ): Promise<ClassifyingModule> {
   const file = await toFile(source, transfer);
@@ -237,21 +244,20 @@ async function loadPretrained(
 ): Promise<ClassifyingModule> {
   const where = record.name;
   const own = record.options.filter((name) => name !== 'initWeights');
-  const known = ['pretrained', ...own, 'progress', 'checkHash', 'signal'];
-  const { pretrained, progress, checkHash, signal, ...given } = checkOptions(options, known, where);
+  const rules: Rules<Record<string, unknown>> = Object.fromEntries(own.map((name) => [name, unchecked()]));
+  const { pretrained, progress, checkHash, signal, ...given } = readOptions(
+    options,
+    { pretrained: unchecked<true | string>(), ...rules, ...TRANSFER },
+    where,
+  );
   const published = publishedOf(record, pretrained as true | string, `${where}: pretrained`);
   const { inChannels = record.inChannels } = published;
-  const channels = checkInChannels((given.inChannels as number | undefined) ?? inChannels, where);
+  const channels = checkInteger((given as { inChannels?: number }).inChannels ?? inChannels, `${where}: inChannels`, 1);
   if (channels !== inChannels) {
     throw makeError(
       'ERR_SENET_STATE_DICT',
       `${where}: inChannels: the published weights take images of ${inChannels} channels, got ${channels}`,
     );
   }
-  const transfer = {
-    ...(progress === undefined ? {} : { progress }),
-    ...(checkHash === undefined ? {} : { checkHash }),
-    ...(signal === undefined ? {} : { signal }),
-  } as TransferOptions;
-  return loadModel(record, published, transfer, given);
+  return loadModel(record, published, { progress, checkHash, signal }, given);
 }

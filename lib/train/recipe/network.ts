@@ -11,7 +11,8 @@ import { createModel, isModelName, modelRecord, type ModelName } from '../../mod
 import { findWeights } from '../../models/weights';
 import type { Module } from '../../nn/module';
 import { manualSeed } from '../../tensor/runtime';
-import { broughtBy, checkImageChannels } from '../../vision/network';
+import { checkImageChannels } from '../../vision/network';
+import { broughtBy } from '../../vision/weights-metadata';
 import type { Preprocessing } from '../../vision/preprocessing';
 import type { TrainingOptions, TrainingSettings } from './settings';
 
