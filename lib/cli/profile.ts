@@ -5,13 +5,11 @@ import { makeError } from '../errors';
 import type { ModelName } from '../models/registry';
 import type { CompiledDType, CompiledPlan, CompiledProfile, ProfiledStep } from '../nn/compiled-model';
 import type { Module } from '../nn/module';
+import { COMPILED_DTYPES } from '../tensor/dtype';
 import { lazy } from './lazy';
 import { count, percent, printJson, printLine, printTable } from './output';
 import { drawProfile } from './profile-picture';
 import { atLeastOne } from './training-options';
-
-// Not from nn/compiled-model, which loads the native build.
-const DTYPES: readonly CompiledDType[] = ['float32', 'bfloat16', 'float16'];
 
 interface ProfileCommandOptions {
   weights?: string;
@@ -35,7 +33,9 @@ export function addProfile(program: Command, interrupted: () => AbortSignal): vo
       '-w, --weights <file>',
       'a checkpoint, or the name of published weights; default: weights drawn at random, which take as long',
     )
-    .addOption(new Option('--dtype <dtype>', 'of weights and activations').choices(DTYPES).default('float32'))
+    .addOption(
+      new Option('--dtype <dtype>', 'of weights and activations').choices(COMPILED_DTYPES).default('float32'),
+    )
     .option('-b, --batch <n>', 'images that go through the model together', atLeastOne, 1)
     .option('--size <HxW>', 'height and width of an image; default: what the model is made for', parseSize)
     .option('--runs <n>', 'measured runs; each time is the median', atLeastOne, 10)

@@ -252,7 +252,11 @@ async function loadPretrained(
   );
   const published = publishedOf(record, pretrained as true | string, `${where}: pretrained`);
   const { inChannels = record.inChannels } = published;
-  const channels = checkInteger((given as { inChannels?: number }).inChannels ?? inChannels, `${where}: inChannels`, 1);
+  const channels = checkInteger(
+    (given as { inChannels?: number }).inChannels ?? inChannels,
+    `${where}: inChannels`,
+    1,
+  );
   if (channels !== inChannels) {
     throw makeError(
       'ERR_SENET_STATE_DICT',

@@ -20,6 +20,9 @@ export const DTYPES = [
   'bool',
 ] as const satisfies readonly DType[];
 
+/** Those of compiled models. */
+export const COMPILED_DTYPES = ['float32', 'bfloat16', 'float16'] as const satisfies readonly DType[];
+
 const MEMORY_FORMATS = ['contiguous', 'channels_last', 'preserve'] as const satisfies readonly MemoryFormat[];
 
 /** What `to` takes: a dtype, a device, or both with a memory format. */

@@ -31,7 +31,10 @@ const FACTORY = {
   device: orElse('cpu', checkDevice),
   requiresGrad: orElse(false, boolean),
 } satisfies Rules<FactoryOptions>;
-const TENSOR = { shape: optional((value) => checkShape(value, 'tensor')), ...FACTORY } satisfies Rules<TensorOptions>;
+const TENSOR = {
+  shape: optional((value) => checkShape(value, 'tensor')),
+  ...FACTORY,
+} satisfies Rules<TensorOptions>;
 const readFactoryOptions = optionsReader(FACTORY);
 const readTensorOptions = optionsReader(TENSOR);
 

@@ -4,15 +4,7 @@
  */
 import { isOfAnotherCopy } from '../brands';
 import { makeError, type ErrorCode } from '../errors';
-import {
-  checkBoolean,
-  checkInteger,
-  checkNumber,
-  checkSignal,
-  checkString,
-  describe,
-  hint,
-} from './options';
+import { checkBoolean, checkInteger, checkNumber, checkSignal, checkString, describe, hint } from './options';
 
 /** Gives the value that is meant, or throws; undefined is an option that was left out. */
 export type Rule<T> = (value: unknown, what: string) => T;
@@ -42,12 +34,24 @@ export function readOptions<O extends object, const R extends Rules<O>>(
   return values;
 }
 
-/** As `readOptions` of this table, for calls that count nanoseconds: without options it has nothing to do. */
+/**
+ * As `readOptions` of this table, for calls that count nanoseconds: the defaults are read once, and each call reads what
+ * it is given.
+ */
 export function optionsReader<const R extends Rules<Record<string, unknown>>>(
   rules: R,
 ): (given: object | undefined, where: string) => Values<R> {
+  const names = Object.keys(rules) as (keyof R & string)[];
   const defaults = Object.freeze(readOptions<object, R>(undefined, rules, 'defaults'));
-  return (given, where) => (given === undefined ? defaults : readOptions<object, R>(given, rules, where));
+  return (given, where) => {
+    if (given === undefined) return defaults;
+    const values: { -readonly [K in keyof R]: Values<R>[K] } = { ...defaults };
+    for (const [name, value] of Object.entries(checkNames(given, names, where))) {
+      if (value !== undefined)
+        values[name as keyof R] = (rules[name] as Rule<Values<R>[keyof R]>)(value, `${where}: ${name}`);
+    }
+    return values;
+  };
 }
 
 /** `value`, or an empty object for undefined; throws for anything but a plain object with known names. */

@@ -5,9 +5,10 @@
 import type { Device, DType } from '../binding';
 import { makeError } from '../errors';
 import { ClassifierModel } from '../models/classifier-model';
-import { COMPILED_DTYPES, type CompiledDType } from '../nn/compiled-model';
+import type { CompiledDType } from '../nn/compiled-model';
 import { Linear } from '../nn/layers';
 import { Module } from '../nn/module';
+import { COMPILED_DTYPES } from '../tensor/dtype';
 import type { Tensor } from '../tensor/tensor';
 
 /** Channels of the images that a module takes; 0 if it does not say, as with a forward in TypeScript. */
