@@ -1,16 +1,19 @@
 /**
  * What an ImageClassifier is made of, found and made: from a model's name and weights, or a Module, to a network that is
- * ready, with labels and preprocessing for it.
+ * ready, with labels and preprocessing for it. In this order: which file is meant (`models/find-weights`,
+ * `models/pretrained`), its tensors and the model of their shape (`models/from-weights`), what else it brings
+ * (`weights-metadata`), and what runs the model (`network`).
  */
 import type { Device, DType } from '../binding';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import type { ProgressOption } from '../hub/progress';
 import { familyOf } from '../models/classifier-model';
-import { channelsIn, makeModel, readWeights, toFile, TRANSFER } from '../models/pretrained';
+import { channelsIn, makeModel, readWeights } from '../models/from-weights';
+import { toFile, TRANSFER } from '../models/pretrained';
 import type { ModelRecord } from '../models/record';
 import { modelRecord, type ModelName } from '../models/registry';
-import { findWeights } from '../models/weights';
+import { findWeights } from '../models/find-weights';
 import { Module } from '../nn/module';
 import { throwIfAborted } from '../tensor/abort';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';

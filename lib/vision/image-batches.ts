@@ -9,7 +9,7 @@ import type { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from './byte-budget';
 import type { ImageWork } from './image-work';
 import { Pipeline } from './pipeline';
-import { run } from './preprocessing';
+import { callUnlessAborted } from './preprocessing';
 import { nanError, type Classification } from './ranking';
 
 export interface BatchingOptions {
@@ -64,7 +64,8 @@ async function runBatch(
   classify: ClassifyInput,
 ): Promise<(Classification[] | Error)[]> {
   const inputs = works.map(({ input }) => input);
-  const batch = inputs.length === 1 ? (inputs[0] as Tensor) : await run(undefined, 'aten::cat', inputs, 0);
+  const batch =
+    inputs.length === 1 ? (inputs[0] as Tensor) : await callUnlessAborted(undefined, 'aten::cat', inputs, 0);
   const results = await classify(
     batch,
     works.map(({ topK }) => topK),

@@ -163,11 +163,17 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
       x = await resize(x, [newHeight, newWidth], record.interpolation);
     if (record.crop !== null) x = centreCrop(x, record.crop);
     if (record.pad > 0)
-      x = await run(signal, 'aten::constant_pad_nd', x, new Array<number>(4).fill(record.pad), 0);
-    x = await run(signal, 'aten::to.dtype', x, 'float32');
-    x = await run(signal, 'aten::div.Scalar', x, 255);
-    x = await run(signal, 'aten::sub.Tensor', x, perChannel(record.mean));
-    x = await run(signal, 'aten::div.Tensor', x, perChannel(record.std));
+      x = await callUnlessAborted(
+        signal,
+        'aten::constant_pad_nd',
+        x,
+        new Array<number>(4).fill(record.pad),
+        0,
+      );
+    x = await callUnlessAborted(signal, 'aten::to.dtype', x, 'float32');
+    x = await callUnlessAborted(signal, 'aten::div.Scalar', x, 255);
+    x = await callUnlessAborted(signal, 'aten::sub.Tensor', x, perChannel(record.mean));
+    x = await callUnlessAborted(signal, 'aten::div.Tensor', x, perChannel(record.std));
     return x.expand([-1, inputChannels(record), -1, -1]);
   });
 }
@@ -229,7 +235,7 @@ export async function toGrey(x: Tensor, signal: AbortSignal | undefined): Promis
   for (let top = 0; top < height; top += rows) {
     const bottom = Math.min(height, top + rows);
     const band = await bandToGrey(x.slice(2, top, bottom), signal);
-    await run(signal, 'aten::copy_', grey.slice(2, top, bottom), band);
+    await callUnlessAborted(signal, 'aten::copy_', grey.slice(2, top, bottom), band);
     band.dispose();
   }
   return grey;
@@ -239,13 +245,13 @@ async function bandToGrey(x: Tensor, signal: AbortSignal | undefined): Promise<T
   const [red, green, blue] = L_WEIGHTS;
   return tidy(async () => {
     const channel = (index: number): Tensor => x.slice(1, index, index + 1);
-    const grey = await run(signal, 'aten::to.dtype', channel(0), 'int32');
-    await run(signal, 'aten::mul_.Scalar', grey, red);
-    await run(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: green });
-    await run(signal, 'aten::add_.Tensor', grey, channel(2), { alpha: blue });
-    await run(signal, 'aten::add_.Scalar', grey, 2 ** 15);
-    await run(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
-    return run(signal, 'aten::to.dtype', grey, 'uint8');
+    const grey = await callUnlessAborted(signal, 'aten::to.dtype', channel(0), 'int32');
+    await callUnlessAborted(signal, 'aten::mul_.Scalar', grey, red);
+    await callUnlessAborted(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: green });
+    await callUnlessAborted(signal, 'aten::add_.Tensor', grey, channel(2), { alpha: blue });
+    await callUnlessAborted(signal, 'aten::add_.Scalar', grey, 2 ** 15);
+    await callUnlessAborted(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
+    return callUnlessAborted(signal, 'aten::to.dtype', grey, 'uint8');
   });
 }
 
@@ -254,7 +260,7 @@ function perChannel(values: readonly number[]): Tensor {
 }
 
 /** One operator, unless the signal has aborted: here if it is short, as a job if it is not. */
-export async function run(
+export async function callUnlessAborted(
   signal: AbortSignal | undefined,
   name: string,
   x: Tensor | Tensor[],
