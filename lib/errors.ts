@@ -280,6 +280,19 @@ export function isSenetError(error: unknown): error is AnySenetError {
   return typeof error === 'object' && error !== null && BRAND in error;
 }
 
+/**
+ * What the system says of a file, with a code; an error of this library as it is.
+ *
+ * @param missing - what to say of a file that is not there, in place of the system's words
+ */
+export function fileError(label: string, cause: unknown, missing?: string): AnySenetError {
+  if (isSenetError(cause)) return cause;
+  const { code, message } = cause as NodeJS.ErrnoException;
+  return code === 'ENOENT' || code === 'ENOTDIR'
+    ? makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: ${missing ?? message}`, { cause })
+    : makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
+}
+
 /** An error of another copy of this library as one of this copy's classes; anything else as it is. */
 export function ofThisCopy<T>(error: T): T | AnySenetError {
   if (!isSenetError(error) || CLASSES.some((one) => error instanceof one)) return error;

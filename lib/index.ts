@@ -182,13 +182,10 @@ export { ExponentialMovingAverage, type ExponentialMovingAverageOptions } from '
 export { loadStateDictFromUrl, type FetchWeightsOptions } from './hub/hub';
 export type { ProgressOption, TransferProgress } from './hub/progress';
 
-export {
-  ImageClassifier,
-  type BatchingOptions,
-  type Classification,
-  type ClassifyOptions,
-  type ImageClassifierOptions,
-} from './vision/image-classifier';
+export { ImageClassifier, type ClassifyOptions } from './vision/image-classifier';
+export type { ImageClassifierOptions } from './vision/classifier-loading';
+export type { BatchingOptions } from './vision/image-batches';
+export type { Classification } from './vision/ranking';
 export type { ImageFileSource } from './vision/image-source';
 export type { ImageSource } from './vision/image-work';
 export type { QueueState } from './vision/pipeline';

@@ -10,6 +10,7 @@ import { describe } from '../tensor/options';
 import { Tensor } from '../tensor/tensor';
 import { MAX_DEPTH } from './limits';
 import { StateDict } from './state-dict';
+import { STORAGE_NAMES } from './tensor-record';
 
 export interface PickledTensor {
   readonly dtype: DType;
@@ -21,19 +22,6 @@ export interface PickledTensor {
   readonly storageSize: number;
   readonly requiresGrad: boolean;
 }
-
-const STORAGE_TYPES: Readonly<Record<DType, string>> = {
-  float64: 'DoubleStorage',
-  float32: 'FloatStorage',
-  float16: 'HalfStorage',
-  bfloat16: 'BFloat16Storage',
-  int64: 'LongStorage',
-  int32: 'IntStorage',
-  int16: 'ShortStorage',
-  int8: 'CharStorage',
-  uint8: 'ByteStorage',
-  bool: 'BoolStorage',
-};
 
 const MARK = 0x28;
 const EMPTY_TUPLE = 0x29;
@@ -272,7 +260,7 @@ class PickleWriter {
     this.global('torch._utils', '_rebuild_tensor_v2');
     this.raw(MARK, MARK);
     this.text('storage');
-    this.global('torch', STORAGE_TYPES[tensor.dtype]);
+    this.global('torch', STORAGE_NAMES[tensor.dtype]);
     this.text(tensor.storageKey);
     this.text('cpu');
     this.integer(BigInt(tensor.storageSize));

@@ -9,7 +9,8 @@ import path from 'node:path';
 import { isError, isMap } from '../brands';
 import type { DType } from '../binding';
 import { isSenetError, makeError } from '../errors';
-import { checkOptions, checkString, describe } from '../tensor/options';
+import { checkString, describe } from '../tensor/options';
+import { orElse, readOptions, type Rule } from '../tensor/rules';
 import { handleOf, type Tensor } from '../tensor/tensor';
 import { LENGTH_BYTES, safetensorsName } from './safetensors';
 import { StateDict } from './state-dict';
@@ -63,10 +64,7 @@ export async function save(
   options?: SaveOptions,
 ): Promise<void> {
   checkString(file, 'save: file');
-  const { metadata = {} } = checkOptions(options, ['metadata'], 'save');
-  if (typeof metadata !== 'object' || metadata === null)
-    throw makeError('ERR_SENET_ARG_TYPE', `save: metadata: expected an object, got ${describe(metadata)}`);
-  for (const [name, value] of Object.entries(metadata)) checkString(value, `save: metadata '${name}'`);
+  const { metadata } = readOptions(options, { metadata: orElse({}, texts) }, 'save');
   const extension = path.extname(file).toLowerCase();
   if (extension !== '.safetensors' && !PT_EXTENSIONS.includes(extension)) {
     throw makeError(
@@ -85,6 +83,13 @@ export async function save(
     await writeTorchFile(file, stateDict, 'save');
   }
 }
+
+const texts: Rule<Readonly<Record<string, string>>> = (given, what) => {
+  if (typeof given !== 'object' || given === null)
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an object, got ${describe(given)}`);
+  for (const [name, value] of Object.entries(given)) checkString(value, `${what} '${name}'`);
+  return given as Readonly<Record<string, string>>;
+};
 
 /** A name must be text that UTF-8 can hold: two that cannot would become the same. */
 function checkName(name: unknown): string {

@@ -6,7 +6,7 @@
 import { constants, fstat, open, read, close, type Stats } from 'node:fs';
 import { inspect, promisify } from 'node:util';
 import { isUint8Array } from '../brands';
-import { makeError } from '../errors';
+import { fileError, makeError } from '../errors';
 import { checkBuffer } from '../tensor/options';
 import { checkpointError, printable } from './problems';
 
@@ -107,7 +107,7 @@ async function openPath(path: string): Promise<ByteSource> {
     // Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
     fd = await openFile(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
-    throw fileError(label, cause);
+    throw fileError(label, cause, 'no such file');
   }
   try {
     const stats = await fileStats(fd);
@@ -172,7 +172,7 @@ async function readFully(
   for (let done = 0; done < length;) {
     const count = await new Promise<number>((resolve, reject) =>
       read(fd, bytes, done, length - done, offset + done, (error, bytesRead) =>
-        error ? reject(fileError(label, error)) : resolve(bytesRead),
+        error ? reject(fileError(label, error, 'no such file')) : resolve(bytesRead),
       ),
     );
     if (count === 0) {
@@ -184,12 +184,4 @@ async function readFully(
     done += count;
   }
   return bytes;
-}
-
-function fileError(label: string, cause: unknown): Error {
-  const { code, message } = cause as NodeJS.ErrnoException;
-  if (code === 'ENOENT' || code === 'ENOTDIR') {
-    return makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file`, { cause });
-  }
-  return makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
 }

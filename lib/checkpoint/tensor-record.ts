@@ -21,6 +21,20 @@ export const ITEM_SIZE: Readonly<Record<DType, number>> = {
   bool: 1,
 };
 
+/** Python's names of their storages. */
+export const STORAGE_NAMES: Readonly<Record<DType, string>> = {
+  float64: 'DoubleStorage',
+  float32: 'FloatStorage',
+  float16: 'HalfStorage',
+  bfloat16: 'BFloat16Storage',
+  int64: 'LongStorage',
+  int32: 'IntStorage',
+  int16: 'ShortStorage',
+  int8: 'CharStorage',
+  uint8: 'ByteStorage',
+  bool: 'BoolStorage',
+};
+
 /** Deflated bytes. */
 export interface Packed {
   /** Compressed. */

@@ -8,12 +8,13 @@
  */
 import { isUint8Array } from '../brands';
 import type { DType } from '../binding';
+import { DTYPES } from '../tensor/dtype';
 import type { Making, PickleHost } from './pickle';
 import { copyPieces, type Sliced } from './budget';
 import { COST, MAX_RANK, MAX_TENSORS } from './limits';
 import { NUMPY_CALLS, NUMPY_CLASSES, buildNumpy } from './numpy-values';
 import { checkpointError, printable } from './problems';
-import { ITEM_SIZE, StorageRecord, TensorRecord, makeTensorRecord } from './tensor-record';
+import { ITEM_SIZE, STORAGE_NAMES, StorageRecord, TensorRecord, makeTensorRecord } from './tensor-record';
 import {
   Complex,
   Dict,
@@ -28,18 +29,9 @@ import {
   type Value,
 } from './values';
 
-/** Python's names of element types in storages; null: PyTorch has it and this library does not. */
+/** By Python's names of storages; null: PyTorch has it and this library does not. */
 const STORAGE_TYPES: Readonly<Record<string, DType | null>> = {
-  DoubleStorage: 'float64',
-  FloatStorage: 'float32',
-  HalfStorage: 'float16',
-  BFloat16Storage: 'bfloat16',
-  LongStorage: 'int64',
-  IntStorage: 'int32',
-  ShortStorage: 'int16',
-  CharStorage: 'int8',
-  ByteStorage: 'uint8',
-  BoolStorage: 'bool',
+  ...Object.fromEntries(DTYPES.map((dtype) => [STORAGE_NAMES[dtype], dtype])),
   ComplexDoubleStorage: null,
   ComplexFloatStorage: null,
   QUInt8Storage: null,

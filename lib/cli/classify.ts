@@ -4,10 +4,11 @@ import path from 'node:path';
 import { SingleBar } from 'cli-progress';
 import type { Command } from 'commander';
 
-import type { Classification } from '../vision/image-classifier';
+import type { Classification } from '../vision/ranking';
 import { lazy } from './lazy';
-import { addNetworkOptions, loadClassifier, positiveInteger, type NetworkOptions } from './load-classifier';
+import { addNetworkOptions, loadClassifier, type NetworkOptions } from './load-classifier';
 import { errorRecord, EXIT_FAILURE, percent, printError, printJson, printLine, printTable } from './output';
+import { atLeastOne } from './training-options';
 
 interface ClassifyOptions extends NetworkOptions {
   topK?: number;
@@ -35,7 +36,7 @@ export function addClassify(program: Command, interrupted: () => AbortSignal): v
     .option(
       '-k, --top-k <n>',
       `labels for each image (default: ${TOP_K_ALONE}, or ${TOP_K_TABLE} for several images)`,
-      positiveInteger,
+      atLeastOne,
     )
     .option('--json', 'print JSON')
     .addHelpText(

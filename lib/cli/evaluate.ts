@@ -8,8 +8,9 @@ import type { Command } from 'commander';
 import { makeError } from '../errors';
 import { findIdxFiles, readIdxDataset } from '../data/idx';
 import { lazy } from './lazy';
-import { addNetworkOptions, loadClassifier, positiveInteger, type NetworkOptions } from './load-classifier';
+import { addNetworkOptions, loadClassifier, type NetworkOptions } from './load-classifier';
 import { count, percent, printJson, printLine, printNote, printTable } from './output';
+import { atLeastOne } from './training-options';
 
 interface EvaluateOptions extends NetworkOptions {
   limit?: number;
@@ -26,8 +27,8 @@ export function addEvaluate(program: Command, interrupted: () => AbortSignal): v
     .argument('<images>', 'the file of images, or a folder with both files')
     .argument('[labels]', 'the file of labels');
   addNetworkOptions(command)
-    .option('-n, --limit <n>', 'only the first N images', positiveInteger)
-    .option('-b, --batch-size <n>', 'images that go through the network together', positiveInteger, 100)
+    .option('-n, --limit <n>', 'only the first N images', atLeastOne)
+    .option('-b, --batch-size <n>', 'images that go through the network together', atLeastOne, 100)
     .option('--json', 'print JSON, with the prediction for each image')
     .addHelpText(
       'after',

@@ -24,7 +24,7 @@ export const lazy = {
     return require('../models/pretrained') as typeof import('../models/pretrained');
   },
   get weights() {
-    return require('../models/weights') as typeof import('../models/weights');
+    return require('../models/find-weights') as typeof import('../models/find-weights');
   },
   get runtime() {
     return require('../tensor/runtime') as typeof import('../tensor/runtime');

@@ -4,12 +4,13 @@
  */
 import { readFile } from 'node:fs/promises';
 
-import { InvalidArgumentError, type Command } from 'commander';
+import type { Command } from 'commander';
 
 import type { Device } from '../binding';
 import { makeError } from '../errors';
 import type { ModelName } from '../models/registry';
-import type { ImageClassifier, ImageClassifierOptions } from '../vision/image-classifier';
+import type { ImageClassifierOptions } from '../vision/classifier-loading';
+import type { ImageClassifier } from '../vision/image-classifier';
 import type { Preprocessing } from '../vision/preprocessing';
 import { lazy } from './lazy';
 import { addPlaceOptions } from './training-options';
@@ -122,13 +123,4 @@ async function readTextFile(file: string): Promise<string> {
   } catch (cause) {
     throw makeError('ERR_SENET_FILE_NOT_FOUND', `--preprocessing: ${(cause as Error).message}`, { cause });
   }
-}
-
-/** For commander: a whole number of at least 1. */
-export function positiveInteger(text: string): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value < 1 || !Number.isSafeInteger(value)) {
-    throw new InvalidArgumentError('Expected a whole number of at least 1.');
-  }
-  return value;
 }

@@ -5,13 +5,11 @@ import { makeError } from '../errors';
 import type { ModelName } from '../models/registry';
 import type { CompiledDType, CompiledPlan, CompiledProfile, ProfiledStep } from '../nn/compiled-model';
 import type { Module } from '../nn/module';
+import { COMPILED_DTYPES } from '../tensor/dtype';
 import { lazy } from './lazy';
-import { positiveInteger } from './load-classifier';
 import { count, percent, printJson, printLine, printTable } from './output';
 import { drawProfile } from './profile-picture';
-
-// Not from nn/compiled-model, which loads the native build.
-const DTYPES: readonly CompiledDType[] = ['float32', 'bfloat16', 'float16'];
+import { atLeastOne } from './training-options';
 
 interface ProfileCommandOptions {
   weights?: string;
@@ -35,12 +33,14 @@ export function addProfile(program: Command, interrupted: () => AbortSignal): vo
       '-w, --weights <file>',
       'a checkpoint, or the name of published weights; default: weights drawn at random, which take as long',
     )
-    .addOption(new Option('--dtype <dtype>', 'of weights and activations').choices(DTYPES).default('float32'))
-    .option('-b, --batch <n>', 'images that go through the model together', positiveInteger, 1)
+    .addOption(
+      new Option('--dtype <dtype>', 'of weights and activations').choices(COMPILED_DTYPES).default('float32'),
+    )
+    .option('-b, --batch <n>', 'images that go through the model together', atLeastOne, 1)
     .option('--size <HxW>', 'height and width of an image; default: what the model is made for', parseSize)
-    .option('--runs <n>', 'measured runs; each time is the median', positiveInteger, 10)
-    .option('--threads <n>', 'threads that work on it; default: all that are granted', positiveInteger)
-    .option('--top <n>', 'only the N slowest steps, the slowest first', positiveInteger)
+    .option('--runs <n>', 'measured runs; each time is the median', atLeastOne, 10)
+    .option('--threads <n>', 'threads that work on it; default: all that are granted', atLeastOne)
+    .option('--top <n>', 'only the N slowest steps, the slowest first', atLeastOne)
     .option('--explain', 'print the plan, and run nothing')
     .option('--json', 'print JSON')
     .option('--svg <file>', 'write a picture too: a bar for each step')

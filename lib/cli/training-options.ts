@@ -7,6 +7,7 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { helpOf } from '../train/recipe/option-checks';
 import { OPTION_GROUPS, OPTION_ROWS, type OptionName, type OptionRow } from '../train/recipe/options';
 import type { RecipeKind, TrainingOptions } from '../train/recipe/settings';
+import { integer, type ValueKind } from '../train/recipe/value-kinds';
 
 /** What was typed, and the recipe whose command it was typed to. */
 export interface TrainingArguments extends TrainingOptions {
@@ -36,15 +37,22 @@ function addRow(command: Command, row: OptionRow, kind: RecipeKind): void {
 
 function optionOf(row: OptionRow, recipe: RecipeKind): Option {
   const option = new Option(row.flags, helpOf(row, recipe));
-  const { choices, read, fits, words, typedWords = words } = row.kind;
+  const { choices, read } = row.kind;
   if (choices !== undefined) return option.choices(choices);
-  if (read === undefined || row.late === true) return option;
-  return option.argParser((text) => {
-    const value = read(text);
+  return read === undefined || row.late === true ? option : option.argParser(parserOf(row.kind));
+}
+
+/** How commander reads values of a kind. */
+function parserOf({ read, fits, words, typedWords = words }: ValueKind): (text: string) => unknown {
+  return (text) => {
+    const value = read === undefined ? text : read(text);
     if (fits(value)) return value;
     throw new InvalidArgumentError(`Expected ${typedWords}.`);
-  });
+  };
 }
+
+/** For options of other commands that count something. */
+export const atLeastOne = parserOf(integer(1)) as (text: string) => number;
 
 /** What was typed; commander's own defaults, such as those of `--no-` options, are left to the library. */
 export function typedOptions(

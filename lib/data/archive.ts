@@ -6,7 +6,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { printable } from '../checkpoint/problems';
-import { isSenetError, makeError } from '../errors';
+import { fileError, isSenetError, makeError } from '../errors';
 import { throwIfAborted } from '../tensor/abort';
 import { beginsAsGzip, readPieces } from './gzip';
 
@@ -53,14 +53,9 @@ export async function readWanted(
   } catch (cause) {
     if (isSenetError(cause)) throw cause;
     throwIfAborted(signal);
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR') {
-      throw makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file or folder`, { cause });
-    }
-    // What is wrong inside a file has a code of zlib or tar; the system's have an errno.
-    if ((cause as NodeJS.ErrnoException).syscall !== undefined) {
-      throw makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
-    }
+    const { syscall, message } = cause as NodeJS.ErrnoException;
+    // What is wrong inside a file has a code of zlib or tar.
+    if (syscall !== undefined) throw fileError(label, cause, 'no such file or folder');
     throw makeError(
       'ERR_SENET_DATA_FORMAT',
       `${label}: not a tar archive, or a damaged or truncated one (${printable(message, 200)})`,

@@ -278,20 +278,11 @@ export class RandomResizedCrop implements Transform {
 
   /** What to cut out of an image of a size: up to ten tries, then the largest centre of an allowed shape. */
   draw(random: Random, height: number, width: number): Box {
-    const area = height * width;
-    const [least, most] = this.ratio;
-    for (let attempt = 0; attempt < 10; attempt++) {
-      const target = area * random.uniform(...this.scale);
-      const ratio = Math.exp(random.uniform(Math.log(least), Math.log(most)));
-      const box = {
-        width: roundHalfToEven(Math.sqrt(target * ratio)),
-        height: roundHalfToEven(Math.sqrt(target / ratio)),
-      };
-      if (box.width > 0 && box.width <= width && box.height > 0 && box.height <= height) {
-        const top = random.integer(0, height - box.height + 1);
-        return { top, left: random.integer(0, width - box.width + 1), ...box };
-      }
+    for (const [wide, high] of drawSides(random, height * width, this)) {
+      if (wide > 0 && wide <= width && high > 0 && high <= height)
+        return drawPlace(random, [high, wide], [height, width]);
     }
+    const [least, most] = this.ratio;
     const box = { width, height };
     if (width / height < least) box.height = roundHalfToEven(width / least);
     else if (width / height > most) box.width = roundHalfToEven(height * most);
@@ -309,6 +300,29 @@ export class RandomResizedCrop implements Transform {
     }
     return parts.length === 1 ? (parts[0] as Tensor) : Tensor.cat(parts);
   }
+}
+
+/** Ten draws of two sides at most: of a share of an area (`scale`), the first side through the second as `ratio` says. */
+export function* drawSides(
+  random: Random,
+  area: number,
+  { scale, ratio: [least, most] }: Pick<RandomResizedCrop, 'scale' | 'ratio'>,
+): Generator<readonly [number, number]> {
+  for (let attempt = 0; attempt < 10; attempt++) {
+    const target = area * random.uniform(...scale);
+    const ratio = Math.exp(random.uniform(Math.log(least), Math.log(most)));
+    yield [roundHalfToEven(Math.sqrt(target * ratio)), roundHalfToEven(Math.sqrt(target / ratio))];
+  }
+}
+
+/** A box of a size somewhere in an image. */
+export function drawPlace(
+  random: Random,
+  [height, width]: readonly [number, number],
+  [imageHeight, imageWidth]: readonly [number, number],
+): Box {
+  const top = random.integer(0, imageHeight - height + 1);
+  return { top, left: random.integer(0, imageWidth - width + 1), height, width };
 }
 
 /** The part of every image that a box covers, as a view. */

@@ -7,11 +7,12 @@ import path from 'node:path';
 
 import { printable } from '../checkpoint/problems';
 import { isUint8Array } from '../brands';
-import { makeError } from '../errors';
+import { fileError, makeError } from '../errors';
 import { checkString } from '../tensor/options';
 import { beginsAsGzip, MAX_EXPANSION, readPieces } from './gzip';
 import { splitOf, type Split } from './splits';
 
+const MISSING = 'no such file or folder';
 /** Of an array's data, at most. */
 const MAX_BYTES = 1024 ** 3;
 const MAX_RANK = 8;
@@ -65,7 +66,7 @@ async function readArray(
     const { code, message } = cause as NodeJS.ErrnoException;
     if (code?.startsWith('Z_') === true)
       throw formatError(label, `damaged or truncated gzip data (${message})`, cause);
-    throw fileError(label, cause);
+    throw fileError(label, cause, MISSING);
   }
   return array.finish();
 }
@@ -260,7 +261,7 @@ export async function findIdxSplits(folder: string, set?: string): Promise<IdxSp
   try {
     names = (await readdir(folder)).sort();
   } catch (cause) {
-    throw fileError(printable(folder, 1000), cause);
+    throw fileError(printable(folder, 1000), cause, MISSING);
   }
   const place = printable(folder, 1000);
   const files = names.flatMap((name) => {
@@ -355,7 +356,7 @@ async function checkDataFile(file: string, label: string): Promise<number> {
       `${label}: expected an IDX file, found ${stats.isDirectory() ? 'a folder' : 'no regular file'}`,
     );
   } catch (cause) {
-    throw fileError(label, cause);
+    throw fileError(label, cause, MISSING);
   }
 }
 
@@ -363,16 +364,8 @@ async function isGzip(file: string, label: string): Promise<boolean> {
   try {
     return await beginsAsGzip(file);
   } catch (cause) {
-    throw fileError(label, cause);
+    throw fileError(label, cause, MISSING);
   }
-}
-
-function fileError(label: string, cause: unknown): unknown {
-  const { code, message } = cause as NodeJS.ErrnoException;
-  if (code?.startsWith('ERR_SENET_') === true) return cause;
-  if (code === 'ENOENT' || code === 'ENOTDIR')
-    return makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file or folder`, { cause });
-  return makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
 }
 
 function formatError(label: string, message: string, cause?: unknown): Error {

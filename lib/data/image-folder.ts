@@ -6,7 +6,7 @@ import { readdir, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { printable } from '../checkpoint/problems';
-import { makeError } from '../errors';
+import { fileError, makeError } from '../errors';
 import { throwIfAborted } from '../tensor/abort';
 import { checkInteger, checkString, describe } from '../tensor/options';
 import { boolean, oneOf, optional, orElse, readOptions, type Rule } from '../tensor/rules';
@@ -260,14 +260,12 @@ async function namesIn(folder: string): Promise<string[]> {
     const names = await readdir(folder);
     return names.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
   } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
     const label = printable(folder, 1000);
-    if (code === 'ENOENT') throw makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such folder`, { cause });
-    if (code === 'ENOTDIR') {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOTDIR') {
       throw makeError('ERR_SENET_FILE', `${label}: expected a folder with a folder for each class`, {
         cause,
       });
     }
-    throw makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
+    throw fileError(label, cause, 'no such folder');
   }
 }

@@ -5,8 +5,7 @@ import { describe } from '../tensor/options';
 import { orElse, readOptions, type Rule } from '../tensor/rules';
 import { tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
-import { roundHalfToEven } from '../vision/preprocessing';
-import type { Box } from './geometry';
+import { drawPlace, drawSides, type Box } from './geometry';
 import type { Random } from './random';
 import { checkRandoms, probability, range, sizesOf, type Transform } from './transforms';
 
@@ -56,19 +55,8 @@ export class RandomErasing implements Transform {
   /** What to erase of an image of a size; null if it is left as it is. */
   draw(random: Random, height: number, width: number): Box | null {
     if (random.uniform() >= this.p) return null;
-    const area = height * width;
-    const [least, most] = this.ratio;
-    for (let attempt = 0; attempt < 10; attempt++) {
-      const target = area * random.uniform(...this.scale);
-      const ratio = Math.exp(random.uniform(Math.log(least), Math.log(most)));
-      const box = {
-        height: roundHalfToEven(Math.sqrt(target * ratio)),
-        width: roundHalfToEven(Math.sqrt(target / ratio)),
-      };
-      if (box.height >= height || box.width >= width) continue;
-      const top = random.integer(0, height - box.height + 1);
-      return { top, left: random.integer(0, width - box.width + 1), ...box };
-    }
+    for (const [high, wide] of drawSides(random, height * width, this))
+      if (high < height && wide < width) return drawPlace(random, [high, wide], [height, width]);
     return null;
   }
 

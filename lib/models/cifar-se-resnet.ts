@@ -6,9 +6,10 @@ import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, ReLU } from '../nn/layers';
 import { createNativeModule } from '../nn/native-module';
 import { SE_LAYER_ALIASES } from '../nn/se-layer';
-import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
+import { integer, orElse, readOptions, type Rules } from '../tensor/rules';
 import { ClassifierModel, registerModel } from './classifier-model';
-import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { INIT_OPTIONS, type InitOptions } from './options';
 import { defineModels, type ModelFamily, type WeightFacts } from './record';
 import { CifarSEBasicBlock } from './residual-blocks';
 
@@ -16,12 +17,18 @@ import { CifarSEBasicBlock } from './residual-blocks';
 const FIRST_STAGE_WIDTH = 16;
 const CHILDREN = ['conv1', 'bn1', 'relu', 'layer1', 'layer2', 'layer3', 'avgpool', 'fc'];
 
+const OPTIONS = {
+  numClasses: orElse(10, integer(1)),
+  reduction: orElse(16, integer(1, FIRST_STAGE_WIDTH)),
+  ...INIT_OPTIONS,
+} satisfies Rules<CifarSEResNetOptions>;
+
 const CIFAR_SE_RESNET: ModelFamily = {
   inputSize: 32,
   anyInputSize: true,
   inChannels: 3,
   numClasses: 10,
-  options: ['numClasses', 'reduction', 'inChannels', 'initWeights'],
+  options: Object.keys(OPTIONS),
   toldOptions: [],
   stem: 'conv1',
   classifier: 'fc',
@@ -44,7 +51,7 @@ function findReduction({ shapeOf }: WeightFacts): number {
 function create(
   type: 'CifarSEResNet' | 'CifarSEPreActResNet',
   block: unknown,
-  [nSize, numClasses, reduction]: readonly [number, number, number],
+  [nSize, numClasses, reduction]: readonly [number, number | undefined, number | undefined],
   options: InitOptions | undefined,
 ): ReturnType<typeof createNativeModule> {
   if (block !== CifarSEBasicBlock) {
@@ -53,13 +60,10 @@ function create(
       `${type}: block: expected CifarSEBasicBlock, got ${describe(block)}`,
     );
   }
-  const { inChannels, initWeights } = checkOptions(options, ['inChannels', 'initWeights'], type);
+  const init = readOptions(options, INIT_OPTIONS, type);
   return createNativeModule(type, {
     nSize: checkInteger(nSize, `${type}: nSize`, 1),
-    numClasses: checkNumClasses(numClasses, type),
-    reduction: checkInteger(reduction, `${type}: reduction`, 1, FIRST_STAGE_WIDTH),
-    inChannels: checkInChannels(inChannels, type),
-    initWeights: checkInitWeights(initWeights, type),
+    ...readOptions({ ...init, numClasses, reduction }, OPTIONS, type),
   });
 }
 
@@ -77,12 +81,18 @@ export class CifarSEResNet extends ClassifierModel {
   declare avgpool: AdaptiveAvgPool2d;
   declare fc: Linear;
 
-  /** The order of Python's arguments. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  /**
+   * The order of Python's arguments.
+   *
+   * @param numClasses Default 10
+   * @param reduction From 1 to 16. Default 16
+   * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
+   */
   constructor(
     block: typeof CifarSEBasicBlock,
     nSize: number,
-    numClasses = 10,
-    reduction = 16,
+    numClasses?: number,
+    reduction?: number,
     options?: InitOptions,
   ) {
     super(create('CifarSEResNet', block, [nSize, numClasses, reduction], options));
@@ -109,12 +119,18 @@ export class CifarSEPreActResNet extends ClassifierModel {
   declare avgpool: AdaptiveAvgPool2d;
   declare fc: Linear;
 
-  /** The order of Python's arguments. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
+  /**
+   * The order of Python's arguments.
+   *
+   * @param numClasses Default 10
+   * @param reduction From 1 to 16. Default 16
+   * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
+   */
   constructor(
     block: typeof CifarSEBasicBlock,
     nSize: number,
-    numClasses = 10,
-    reduction = 16,
+    numClasses?: number,
+    reduction?: number,
     options?: InitOptions,
   ) {
     super(create('CifarSEPreActResNet', block, [nSize, numClasses, reduction], options));
@@ -143,7 +159,7 @@ function build<T>(
   nSize: number,
   options: CifarSEResNetOptions | undefined,
 ): T {
-  const { numClasses, reduction, ...rest } = checkOptions(options, CIFAR_SE_RESNET.options, name);
+  const { numClasses, reduction, ...rest } = readOptions(options, OPTIONS, name);
   return new modelClass(CifarSEBasicBlock, nSize, numClasses, reduction, rest);
 }
 

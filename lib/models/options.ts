@@ -1,5 +1,5 @@
-/** The options that every model factory has, and the checks that they share. */
-import { checkBoolean, checkInteger } from '../tensor/options';
+/** The options that every model factory has, and their rules. */
+import { boolean, integer, orElse, type Rules } from '../tensor/rules';
 
 export interface InitOptions {
   /** Channels of the images, from 1: 1 for grey ones. Default 3. */
@@ -11,14 +11,7 @@ export interface InitOptions {
   initWeights?: boolean;
 }
 
-export function checkInitWeights(value: boolean | undefined, where: string): boolean {
-  return checkBoolean(value ?? true, `${where}: initWeights`);
-}
-
-export function checkInChannels(value: number | undefined, where: string): number {
-  return checkInteger(value ?? 3, `${where}: inChannels`, 1);
-}
-
-export function checkNumClasses(value: number, where: string): number {
-  return checkInteger(value, `${where}: numClasses`, 1);
-}
+export const INIT_OPTIONS = {
+  inChannels: orElse(3, integer(1)),
+  initWeights: orElse(true, boolean),
+} satisfies Rules<InitOptions>;

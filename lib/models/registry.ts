@@ -4,7 +4,8 @@
  */
 import { makeError } from '../errors';
 import type { Module } from '../nn/module';
-import { checkBoolean, checkOptions, checkString, describe, nearest } from '../tensor/options';
+import { checkString, describe, hint } from '../tensor/options';
+import { boolean, optional, readOptions, string } from '../tensor/rules';
 import { CIFAR_MODELS } from './cifar-se-resnet';
 import { makeOrLoad, type PretrainedOptions } from './pretrained';
 import type { ModelRecord, PublishedWeights } from './record';
@@ -36,9 +37,9 @@ export interface ListModelsOptions {
  * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION
  */
 export function listModels(options?: ListModelsOptions): ModelName[] {
-  const { pretrained, match } = checkOptions(options, ['pretrained', 'match'], 'listModels');
-  if (pretrained !== undefined) checkBoolean(pretrained, 'listModels: pretrained');
-  const parts = match === undefined ? ['', ''] : checkString(match, 'listModels: match').split('*');
+  const rules = { pretrained: optional(boolean), match: optional(string) };
+  const { pretrained, match = '*' } = readOptions(options, rules, 'listModels');
+  const parts = match.split('*');
   const form = new RegExp(`^${parts.map((part) => part.replace(/[^\w]/g, '\\$&')).join('.*')}$`, 'u');
   return allRecords()
     .filter(({ weights }) => pretrained === undefined || pretrained === weights.length > 0)
@@ -104,10 +105,8 @@ export type PretrainedModelOptions<Name extends ModelName = ModelName> = Pretrai
 
 function recordOf(name: ModelName, where: string): ModelRecord {
   if (isModelName(checkString(name, `${where}: name`))) return MODELS[name];
-  const hint = nearest(name, listModels());
-  const suggestion = hint === undefined ? '' : `; did you mean '${hint}'?`;
   throw makeError(
     'ERR_SENET_UNKNOWN_MODEL',
-    `${where}: no model is named ${describe(name)}${suggestion} (known are ${listModels().join(', ')})`,
+    `${where}: no model is named ${describe(name)}${hint(name, listModels())} (known are ${listModels().join(', ')})`,
   );
 }

@@ -9,7 +9,8 @@ import { Module } from '../nn/module';
 import { createNativeModule, defineChildProperties, NativeModule } from '../nn/native-module';
 import { registerModuleClass } from '../nn/native-part';
 import type { SELayer } from '../nn/se-layer';
-import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
+import { integer, orElse, readOptions } from '../tensor/rules';
 
 export interface BlockOptions {
   /** Of the SELayer: from 1 to its channels (`planes`, or 4 `planes` in a bottleneck). Default 16. */
@@ -25,11 +26,11 @@ function blockOptions(
   downsample: Module<unknown> | null,
   options: BlockOptions | undefined,
 ): Parameters<typeof createNativeModule>[1] {
-  const { reduction = 16 } = checkOptions(options, ['reduction'], where);
   checkInteger(inplanes, `${where}: inplanes`, 1);
   checkInteger(planes, `${where}: planes`, 1);
   checkInteger(stride, `${where}: stride`, 1);
-  checkInteger(reduction, `${where}: reduction`, 1, planes * expansion);
+  const rules = { reduction: orElse(16, integer(1, planes * expansion)) };
+  const { reduction } = readOptions(options, rules, where);
   if (downsample !== null && !Module.isModule(downsample)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',

@@ -7,10 +7,10 @@ import type { Module } from '../nn/module';
 import { createNativeModule, defineChildProperties, NativeModule } from '../nn/native-module';
 import { registerModuleClass } from '../nn/native-part';
 import { SE_LAYER_ALIASES } from '../nn/se-layer';
-import { checkBoolean, checkOptions, describe } from '../tensor/options';
+import { boolean, integer, oneOf, orElse, readOptions, required, type Rules } from '../tensor/rules';
 import type { Tensor } from '../tensor/tensor';
 import { ClassifierModel, registerModel } from './classifier-model';
-import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { INIT_OPTIONS, type InitOptions } from './options';
 import { INCEPTION } from './preprocessing-record';
 import { defineModels, type ModelFamily } from './record';
 
@@ -40,12 +40,20 @@ export interface SEInception3Options extends InitOptions {
   recalibrate?: Recalibrate;
 }
 
+const OPTIONS = {
+  numClasses: required(integer(1)),
+  auxLogits: orElse(true, boolean),
+  transformInput: orElse(false, boolean),
+  recalibrate: orElse('none', oneOf(RECALIBRATE, "'none', 'input' or 'output'")),
+  ...INIT_OPTIONS,
+} satisfies Rules<SEInception3Options>;
+
 const SE_INCEPTION: ModelFamily = {
   inputSize: 299,
   anyInputSize: false,
   inChannels: 3,
   numClasses: null,
-  options: ['numClasses', 'auxLogits', 'transformInput', 'recalibrate', 'inChannels', 'initWeights'],
+  options: Object.keys(OPTIONS),
   toldOptions: ['recalibrate', 'transformInput'],
   stem: 'model.Conv2d_1a_3x3.conv',
   classifier: 'model.fc',
@@ -86,39 +94,15 @@ export class SEInception3 extends ClassifierModel<Tensor | InceptionOutputs> {
 
   /** @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: SEInception3Options) {
-    const {
-      numClasses,
-      auxLogits = true,
-      transformInput = false,
-      recalibrate = 'none',
-      inChannels,
-      initWeights,
-    } = checkOptions(options, SE_INCEPTION.options, 'SEInception3');
-    if (numClasses === undefined)
-      throw makeError('ERR_SENET_ARG_MISSING', 'SEInception3: numClasses is required');
-    if (!RECALIBRATE.includes(recalibrate)) {
+    const checked = readOptions(options, OPTIONS, 'SEInception3');
+    const { transformInput, inChannels } = checked;
+    if (transformInput && inChannels !== 3) {
       throw makeError(
         'ERR_SENET_ARG_RANGE',
-        `SEInception3: recalibrate: expected 'none', 'input' or 'output', got ${describe(recalibrate)}`,
+        `SEInception3: inChannels: transformInput needs 3 channels, got ${inChannels}`,
       );
     }
-    const channels = checkInChannels(inChannels, 'SEInception3');
-    if (checkBoolean(transformInput, 'SEInception3: transformInput') && channels !== 3) {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `SEInception3: inChannels: transformInput needs 3 channels, got ${channels}`,
-      );
-    }
-    super(
-      createNativeModule('SEInception3', {
-        numClasses: checkNumClasses(numClasses, 'SEInception3'),
-        auxLogits: checkBoolean(auxLogits, 'SEInception3: auxLogits'),
-        transformInput,
-        recalibrate,
-        inChannels: channels,
-        initWeights: checkInitWeights(initWeights, 'SEInception3'),
-      }),
-    );
+    super(createNativeModule('SEInception3', checked));
   }
 }
 registerModel('SEInception3', SEInception3, ['model']);

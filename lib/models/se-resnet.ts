@@ -7,9 +7,10 @@ import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU } from '../nn/layers';
 import { createNativeModule } from '../nn/native-module';
 import { SE_LAYER_ALIASES } from '../nn/se-layer';
-import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
+import { integer, orElse, readOptions, type Rules } from '../tensor/rules';
 import { ClassifierModel, registerModel } from './classifier-model';
-import { checkInChannels, checkInitWeights, checkNumClasses, type InitOptions } from './options';
+import { INIT_OPTIONS, type InitOptions } from './options';
 import { IMAGENET } from './preprocessing-record';
 import { makeOrLoad, type PretrainedOptions } from './pretrained';
 import { defineModels, type ModelFamily } from './record';
@@ -20,12 +21,14 @@ export interface SEResNetOptions extends InitOptions {
   numClasses?: number;
 }
 
+const OPTIONS = { numClasses: orElse(1000, integer(1)), ...INIT_OPTIONS } satisfies Rules<SEResNetOptions>;
+
 const SE_RESNET: ModelFamily = {
   inputSize: 224,
   anyInputSize: true,
   inChannels: 3,
   numClasses: 1000,
-  options: ['numClasses', 'inChannels', 'initWeights'],
+  options: Object.keys(OPTIONS),
   toldOptions: [],
   stem: 'conv1',
   classifier: 'fc',
@@ -74,18 +77,11 @@ export class SEResNet extends ClassifierModel {
       );
     }
     for (const count of layers) checkInteger(count, 'SEResNet: layers', 1);
-    const {
-      numClasses = 1000,
-      inChannels,
-      initWeights,
-    } = checkOptions(options, SE_RESNET.options, 'SEResNet');
     super(
       createNativeModule('SEResNet', {
         block: block === SEBasicBlock ? 'SEBasicBlock' : 'SEBottleneck',
         layers,
-        numClasses: checkNumClasses(numClasses, 'SEResNet'),
-        inChannels: checkInChannels(inChannels, 'SEResNet'),
-        initWeights: checkInitWeights(initWeights, 'SEResNet'),
+        ...readOptions(options, OPTIONS, 'SEResNet'),
       }),
     );
   }

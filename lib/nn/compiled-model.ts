@@ -5,6 +5,7 @@
 import type { CompiledHandle, CompiledStep, Device, TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
+import { COMPILED_DTYPES } from '../tensor/dtype';
 import { runJob, runJobSync } from '../tensor/jobs';
 import { checkInteger, describe } from '../tensor/options';
 import { integer, orElse, readOptions, signal, type Rule } from '../tensor/rules';
@@ -12,9 +13,7 @@ import { currentScope } from '../tensor/scope';
 import { handleOf, wrapTensor, type Tensor } from '../tensor/tensor';
 
 /** Of weights and activations while a compiled model computes; it takes and gives float32 whatever this is. */
-export type CompiledDType = 'float32' | 'bfloat16' | 'float16';
-
-export const COMPILED_DTYPES: readonly CompiledDType[] = ['float32', 'bfloat16', 'float16'];
+export type CompiledDType = (typeof COMPILED_DTYPES)[number];
 
 /** @throws ERR_SENET_DTYPE */
 export const compiledDType: Rule<CompiledDType> = (given, what) => {

@@ -10,8 +10,18 @@ import type { OptimizerHandle, TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { runJob } from '../tensor/jobs';
-import { checkNumber, checkOptions, describe } from '../tensor/options';
-import { boolean, number, orElse, readOptions, type Rule } from '../tensor/rules';
+import { checkNumber, describe } from '../tensor/options';
+import {
+  boolean,
+  number,
+  optional,
+  orElse,
+  readOptions,
+  required,
+  string,
+  unchecked,
+  type Rule,
+} from '../tensor/rules';
 import { callOperator, handleOf, Tensor, wrapUntracked } from '../tensor/tensor';
 import { dictionary, list } from './state';
 
@@ -139,9 +149,8 @@ export abstract class Optimizer {
     options: object | undefined,
   ) {
     this.#kind = kind;
-    const rules = Object.entries(kind.rules).map(([name, { given }]) => [name, given] as const);
     this.defaults = Object.freeze(
-      readOptions<object, Record<string, Rule<OptionValue>>>(options, Object.fromEntries(rules), kind.name),
+      readOptions<object, Record<string, Rule<OptionValue>>>(options, this.#rules({}), kind.name),
     );
     kind.checkTogether?.(this.defaults, kind.name);
     this.#native = binding.createOptimizer(kind.native);
@@ -149,6 +158,12 @@ export abstract class Optimizer {
     if (groups.length === 0)
       throw makeError('ERR_SENET_ARG_RANGE', `${kind.name}: expected parameters, got none`);
     for (const group of groups) this.addParamGroup(group);
+  }
+
+  /** What may be given; `usual` goes before the kind's own defaults. */
+  #rules(usual: Readonly<Record<string, OptionValue>>): Record<string, Rule<OptionValue>> {
+    const rules = Object.entries(this.#kind.rules);
+    return Object.fromEntries(rules.map(([name, { given }]) => [name, orElse(usual[name], given)]));
   }
 
   /**
@@ -160,12 +175,13 @@ export abstract class Optimizer {
    */
   addParamGroup(group: ParamGroupOptions): void {
     const where = `${this.#kind.name}: paramGroups[${this.paramGroups.length}]`;
-    const known = ['params', 'name', ...Object.keys(this.#kind.rules)];
-    const { params, name, ...options } = checkOptions(group, known, where);
-    if (params === undefined) throw makeError('ERR_SENET_ARG_MISSING', `${where}: params is required`);
+    const own = { params: required(unchecked()), name: optional(string) };
+    const { params, name, ...options } = readOptions<object, Record<string, Rule<unknown>>>(
+      group,
+      { ...own, ...this.#rules(this.defaults) },
+      where,
+    ) as unknown as ParamGroupOptions;
     const { tensors, names } = toParameters(params, where);
-    if (name !== undefined && typeof name !== 'string')
-      throw makeError('ERR_SENET_ARG_TYPE', `${where}: name: expected a string, got ${describe(name)}`);
     const first = this.paramGroups[0];
     if (first !== undefined && (first.paramNames !== undefined) !== (names !== undefined)) {
       throw makeError(
@@ -190,14 +206,11 @@ export abstract class Optimizer {
       taken.add(tensor);
     }
     const added: ParamGroup = {
-      ...(this.defaults as unknown as { lr: number }),
-      ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
+      ...(options as { lr: number }),
       ...(name === undefined ? {} : { name }),
       params: Object.freeze(tensors),
       ...(names === undefined ? {} : { paramNames: Object.freeze(names) }),
     };
-    for (const [name, rule] of Object.entries(this.#kind.rules))
-      rule.given(this.#option(added, name), `${where}: ${name}`);
     this.paramGroups.push(added);
   }
 

@@ -4,7 +4,8 @@
 import { typedArrayKind } from '../brands';
 import type { Device, DType, MemoryFormat, TypedArray } from '../binding';
 import { makeError } from '../errors';
-import { checkOptions, describe } from './options';
+import { describe } from './options';
+import { oneOf, optional, readOptions, type Values } from './rules';
 
 export const DTYPES = [
   'float32',
@@ -19,16 +20,13 @@ export const DTYPES = [
   'bool',
 ] as const satisfies readonly DType[];
 
+/** Those of compiled models. */
+export const COMPILED_DTYPES = ['float32', 'bfloat16', 'float16'] as const satisfies readonly DType[];
+
 const MEMORY_FORMATS = ['contiguous', 'channels_last', 'preserve'] as const satisfies readonly MemoryFormat[];
 
 /** What `to` takes: a dtype, a device, or both with a memory format. */
 export type Target = DType | Device | { dtype?: DType; device?: Device; memoryFormat?: MemoryFormat };
-
-export interface TargetParts {
-  dtype: DType | undefined;
-  device: Device | undefined;
-  memoryFormat: MemoryFormat | undefined;
-}
 
 export function isDType(value: unknown): value is DType {
   return (DTYPES as readonly unknown[]).includes(value);
@@ -43,20 +41,29 @@ export function isFloating(dtype: DType): boolean {
 }
 
 /** @throws ERR_SENET_DTYPE */
-export function checkDType(value: unknown): DType {
+export function checkDType(value: unknown, what: string): DType {
   if (isDType(value)) return value;
-  throw makeError('ERR_SENET_DTYPE', `expected a dtype (${DTYPES.join(', ')}), got ${describe(value)}`);
+  throw makeError(
+    'ERR_SENET_DTYPE',
+    `${what}: expected a dtype (${DTYPES.join(', ')}), got ${describe(value)}`,
+  );
 }
 
 /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
-export function checkDevice(value: unknown): Device {
+export function checkDevice(value: unknown, what: string): Device {
   if (isDevice(value)) return value;
   const code = typeof value === 'string' ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE';
-  throw makeError(code, `expected a device ('cpu', 'cuda' or 'cuda:N'), got ${describe(value)}`);
+  throw makeError(code, `${what}: expected a device ('cpu', 'cuda' or 'cuda:N'), got ${describe(value)}`);
 }
 
+const TARGET = {
+  dtype: optional(checkDType),
+  device: optional(checkDevice),
+  memoryFormat: optional(oneOf(MEMORY_FORMATS)),
+};
+
 /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_DTYPE, ERR_SENET_UNKNOWN_OPTION */
-export function parseTarget(target: Target): TargetParts {
+export function parseTarget(target: Target): Values<typeof TARGET> {
   if (typeof target === 'string') {
     if (isDType(target)) return { dtype: target, device: undefined, memoryFormat: undefined };
     if (isDevice(target)) return { dtype: undefined, device: target, memoryFormat: undefined };
@@ -67,18 +74,7 @@ export function parseTarget(target: Target): TargetParts {
   }
   if (target === undefined)
     throw makeError('ERR_SENET_ARG_MISSING', 'to: expected a dtype, a device or an object of both');
-  const { dtype, device, memoryFormat } = checkOptions(target, ['dtype', 'device', 'memoryFormat'], 'to');
-  if (memoryFormat !== undefined && !MEMORY_FORMATS.includes(memoryFormat)) {
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      `to: expected a memoryFormat (${MEMORY_FORMATS.join(', ')}), got ${describe(memoryFormat)}`,
-    );
-  }
-  return {
-    dtype: dtype === undefined ? undefined : checkDType(dtype),
-    device: device === undefined ? undefined : checkDevice(device),
-    memoryFormat,
-  };
+  return readOptions(target, TARGET, 'to');
 }
 
 /** float16 and bfloat16 travel as raw 16-bit patterns. */

@@ -5,11 +5,12 @@ import { typedArrayKind } from '../brands';
 import type { Device, DType, TensorHandle, TypedArray } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
-import { checkDevice, checkDType, naturalDType, typedArrayFor } from './dtype';
+import { checkDevice, checkDType, isFloating, naturalDType, typedArrayFor } from './dtype';
 import { runJob } from './jobs';
 import { flatten, inferDType, toElements, type NestedArray } from './nested-array';
-import { checkBuffer, checkOptions, checkShape, describe } from './options';
-import { callOperator, checkRequiresGrad, wrapTensor, wrapUntracked, type Tensor } from './tensor';
+import { checkBuffer, checkShape, describe } from './options';
+import { boolean, optional, optionsReader, orElse, type Rules } from './rules';
+import { callOperator, wrapTensor, wrapUntracked, type Tensor } from './tensor';
 
 export interface FactoryOptions {
   /** Default float32. */
@@ -25,7 +26,17 @@ export interface TensorOptions extends FactoryOptions {
   shape?: readonly number[];
 }
 
-const FACTORY_OPTIONS = ['dtype', 'device', 'requiresGrad'] as const;
+const FACTORY = {
+  dtype: optional(checkDType),
+  device: orElse('cpu', checkDevice),
+  requiresGrad: orElse(false, boolean),
+} satisfies Rules<FactoryOptions>;
+const TENSOR = {
+  shape: optional((value) => checkShape(value, 'tensor')),
+  ...FACTORY,
+} satisfies Rules<TensorOptions>;
+const readFactoryOptions = optionsReader(FACTORY);
+const readTensorOptions = optionsReader(TENSOR);
 
 /**
  * A tensor with a copy of `data`, as `torch.tensor`.
@@ -37,25 +48,24 @@ const FACTORY_OPTIONS = ['dtype', 'device', 'requiresGrad'] as const;
  *   detached or resizable), ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (does not fit the dtype), ERR_SENET_CUDA_UNAVAILABLE
  */
 export function tensor(data: NestedArray | TypedArray | Uint8ClampedArray, options?: TensorOptions): Tensor {
-  const { shape, dtype, device, requiresGrad } = checkOptions(
-    options,
-    ['shape', ...FACTORY_OPTIONS],
-    'tensor',
-  );
-  const wanted = dtype === undefined ? undefined : checkDType(dtype);
-  const source = ArrayBuffer.isView(data) ? fromView(data, wanted) : fromNested(data, wanted);
-  const finalDType = wanted ?? source.dtype;
-  const grad = checkRequiresGrad(requiresGrad, finalDType);
-  const place = device === undefined ? 'cpu' : checkDevice(device);
-  const sizes = shape === undefined ? source.shape : checkShape(shape, 'tensor');
+  const { shape, dtype, device, requiresGrad } = readTensorOptions(options, 'tensor');
+  const source = ArrayBuffer.isView(data) ? fromView(data, dtype) : fromNested(data, dtype);
+  const finalDType = dtype ?? source.dtype;
+  checkDifferentiable(requiresGrad, finalDType);
+  const sizes = shape ?? source.shape;
   if (finalDType === source.dtype) {
-    return wrapTensor(binding.fromTypedArray(source.array, sizes, source.dtype, place, grad));
+    return wrapTensor(binding.fromTypedArray(source.array, sizes, source.dtype, device, requiresGrad));
   }
-  const raw = wrapUntracked(binding.fromTypedArray(source.array, sizes, source.dtype, place, false));
+  const raw = wrapUntracked(binding.fromTypedArray(source.array, sizes, source.dtype, device, false));
   const converted = raw.to(finalDType);
   raw.dispose();
-  if (grad) converted.requiresGrad = true;
+  if (requiresGrad) converted.requiresGrad = true;
   return converted;
+}
+
+function checkDifferentiable(requiresGrad: boolean, dtype: DType): void {
+  if (requiresGrad && !isFloating(dtype))
+    throw makeError('ERR_SENET_DTYPE', `only floating tensors can require gradients, not ${dtype}`);
 }
 
 /**
@@ -118,14 +128,12 @@ function make(
   args: readonly unknown[],
   options: FactoryOptions | undefined,
   where: string,
-  dtype: DType,
+  usualDType: DType,
 ): Tensor {
-  const checked = checkOptions(options, FACTORY_OPTIONS, where);
-  const wanted = checked.dtype === undefined ? dtype : checkDType(checked.dtype);
-  const grad = checkRequiresGrad(checked.requiresGrad, wanted);
-  const device = checked.device === undefined ? 'cpu' : checkDevice(checked.device);
-  const made = callOperator(name, args, { dtype: wanted, device }) as Tensor;
-  if (grad) made.requiresGrad = true;
+  const { dtype = usualDType, device, requiresGrad } = readFactoryOptions(options, where);
+  checkDifferentiable(requiresGrad, dtype);
+  const made = callOperator(name, args, { dtype, device }) as Tensor;
+  if (requiresGrad) made.requiresGrad = true;
   return made;
 }
 

@@ -1,34 +1,12 @@
 /**
- * Option objects: every public function that takes one refuses names that it does not know, with a hint
- * (`num_classes` -> `numClasses`), and values of the wrong type.
+ * Checks of one value each, and how messages name values. What takes an options object has a table of rules instead
+ * (`rules.ts`).
  */
 import { distance } from 'fastest-levenshtein';
 
 import { isAbortSignal, isOfAnotherCopy, isSharedArrayBuffer } from '../brands';
 import { makeError } from '../errors';
 import { printable } from '../printable';
-
-/** `value`, or an empty object for undefined; throws for anything but a plain object with known names. */
-export function checkOptions<T extends object>(
-  value: T | undefined,
-  known: readonly string[],
-  where: string,
-): Partial<T> {
-  if (value === undefined) return {};
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || isOfAnotherCopy(value)) {
-    throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an options object, got ${describe(value)}`);
-  }
-  for (const name of Object.keys(value)) {
-    if (known.includes(name)) continue;
-    const hint = nearest(name, known);
-    const list = known.length === 0 ? 'it takes none' : `known are ${known.join(', ')}`;
-    throw makeError(
-      'ERR_SENET_UNKNOWN_OPTION',
-      `${where}: unknown option '${name}'${hint === undefined ? '' : `; did you mean '${hint}'?`} (${list})`,
-    );
-  }
-  return value;
-}
 
 /** A safe integer within [minimum, maximum]; throws ERR_SENET_ARG_TYPE or ERR_SENET_ARG_RANGE. */
 export function checkInteger(
@@ -165,8 +143,13 @@ function className(value: object): string {
   return typeof name === 'string' && name !== '' ? printable(name, 80) : 'no class';
 }
 
-/** The known name that `name` most likely means, if one is near enough. */
-export function nearest(name: string, known: readonly string[]): string | undefined {
+/** Words about the known name that `name` most likely means (`num_classes`: `numClasses`); none if no name is near enough. */
+export function hint(name: string, known: readonly string[]): string {
+  const near = nearest(name, known);
+  return near === undefined ? '' : `; did you mean '${near}'?`;
+}
+
+function nearest(name: string, known: readonly string[]): string | undefined {
   if (name.length > 100) return undefined; // no slip of the pen, and the distance is quadratic
   const plain = (text: string): string => text.replace(/[_-]/g, '').toLowerCase();
   const same = known.find((candidate) => plain(candidate) === plain(name));

@@ -15,7 +15,8 @@ import { isFloating, ownView, parseTarget, type Target } from './dtype';
 import { EDGE_ITEMS, tensorText, THRESHOLD } from './format';
 import { runJob } from './jobs';
 import { nest, type Element, type NestedArray } from './nested-array';
-import { checkBoolean, checkInteger, checkOptions, checkSignal, describe } from './options';
+import { checkBoolean, checkInteger, describe } from './options';
+import { optionsReader, orElse, signal, unchecked } from './rules';
 import { adopt, autocastEnabled, currentScope, gradEnabled, type Scope } from './scope';
 import { isTraced, markTraced } from './tracing';
 
@@ -39,6 +40,20 @@ const uncloneable: PropertyDescriptor = {
 };
 
 export type Keywords = Readonly<Record<string, unknown>>;
+
+const NO_KEYWORDS: Keywords = Object.freeze({});
+
+const readBackwardOptions = optionsReader({ signal });
+// Values of what operators take are their schemas' to check.
+const keepdim = orElse(false, unchecked<boolean>());
+const readScaledOptions = optionsReader({ alpha: unchecked<number>() });
+const readExtremeOptions = optionsReader({ keepdim });
+const readReduceOptions = optionsReader({ keepdim, dtype: unchecked<DType>() });
+const readTopkOptions = optionsReader({
+  dim: orElse(-1, unchecked<number>()),
+  largest: orElse(true, unchecked<boolean>()),
+  sorted: orElse(true, unchecked<boolean>()),
+});
 
 /**
  * A multi-dimensional array with a dtype and a device, as `torch.Tensor`.
@@ -165,10 +180,10 @@ export class Tensor {
    * @throws (rejects) ERR_SENET_AUTOGRAD, ERR_SENET_SHAPE, ERR_SENET_ABORTED
    */
   async backward(gradient?: Tensor | null, options?: { signal?: AbortSignal }): Promise<void> {
-    const { signal } = checkOptions(options, ['signal'], 'backward');
+    const { signal: abort } = readBackwardOptions(options, 'backward');
     const gradientHandle =
       gradient === undefined || gradient === null ? null : handleOf(gradient, 'gradient');
-    await runJob(() => binding.backward(this.#handle, gradientHandle), checkSignal(signal, 'backward'));
+    await runJob(() => binding.backward(this.#handle, gradientHandle), abort);
   }
 
   /** Frees the memory now (unless others share it). Harmless when repeated; a job that uses it keeps it until it ends. */
@@ -239,11 +254,11 @@ export class Tensor {
 
   /** this + alpha * other, with broadcasting. */
   add(other: Tensor | number | bigint, options?: { alpha?: number }): Tensor {
-    return this.#call('aten::add', other, checkOptions(options, ['alpha'], 'add'));
+    return this.#call('aten::add', other, scaledBy(options, 'add'));
   }
   /** this - alpha * other, with broadcasting. */
   sub(other: Tensor | number | bigint, options?: { alpha?: number }): Tensor {
-    return this.#call('aten::sub', other, checkOptions(options, ['alpha'], 'sub'));
+    return this.#call('aten::sub', other, scaledBy(options, 'sub'));
   }
   mul(other: Tensor | number | bigint): Tensor {
     return this.#call('aten::mul', other);
@@ -295,11 +310,11 @@ export class Tensor {
   // In-place forms change this tensor and give it back.
 
   add_(other: Tensor | number | bigint, options?: { alpha?: number }): this {
-    this.#inPlace('aten::add_', other, checkOptions(options, ['alpha'], 'add_'));
+    this.#inPlace('aten::add_', other, scaledBy(options, 'add_'));
     return this;
   }
   sub_(other: Tensor | number | bigint, options?: { alpha?: number }): this {
-    this.#inPlace('aten::sub_', other, checkOptions(options, ['alpha'], 'sub_'));
+    this.#inPlace('aten::sub_', other, scaledBy(options, 'sub_'));
     return this;
   }
   mul_(other: Tensor | number | bigint): this {
@@ -371,18 +386,18 @@ export class Tensor {
   // Reductions. Without `dim` over all elements.
 
   sum(dim?: number | readonly number[] | null, options?: { keepdim?: boolean; dtype?: DType }): Tensor {
-    return this.#reduce('sum', dim, checkOptions(options, ['keepdim', 'dtype'], 'sum'));
+    return this.#reduce('sum', dim, options);
   }
   mean(dim?: number | readonly number[] | null, options?: { keepdim?: boolean; dtype?: DType }): Tensor {
-    return this.#reduce('mean', dim, checkOptions(options, ['keepdim', 'dtype'], 'mean'));
+    return this.#reduce('mean', dim, options);
   }
   #reduce(
     name: string,
     dim: number | readonly number[] | null | undefined,
-    options: { keepdim?: boolean; dtype?: DType },
+    options: { keepdim?: boolean; dtype?: DType } | undefined,
   ): Tensor {
-    const { keepdim = false, dtype } = options;
-    const keywords = dtype === undefined ? {} : { dtype };
+    const { keepdim, dtype } = readReduceOptions(options, name);
+    const keywords = dtype === undefined ? NO_KEYWORDS : { dtype };
     if (dim === undefined || dim === null) return this.#call(`aten::${name}`, keywords);
     return this.#call(`aten::${name}.${name === 'sum' ? 'dim_IntList' : 'dim'}`, dim, keepdim, keywords);
   }
@@ -390,28 +405,29 @@ export class Tensor {
   max(): Tensor;
   max(dim: number, options?: { keepdim?: boolean }): { values: Tensor; indices: Tensor };
   max(dim?: number, options?: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
-    return this.#extreme('max', dim, checkOptions(options, ['keepdim'], 'max'));
+    return this.#extreme('max', dim, options);
   }
   /** The smallest element, or with `dim` `{ values, indices }` as PyTorch's named tuple. */
   min(): Tensor;
   min(dim: number, options?: { keepdim?: boolean }): { values: Tensor; indices: Tensor };
   min(dim?: number, options?: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
-    return this.#extreme('min', dim, checkOptions(options, ['keepdim'], 'min'));
+    return this.#extreme('min', dim, options);
   }
   #extreme(
     name: string,
     dim: number | undefined,
-    options: { keepdim?: boolean },
+    options: { keepdim?: boolean } | undefined,
   ): Tensor | { values: Tensor; indices: Tensor } {
+    const { keepdim } = readExtremeOptions(options, name);
     if (dim === undefined) return this.#call(`aten::${name}`);
-    return valuesAndIndices(callOperator(`aten::${name}.dim`, [this, dim, options.keepdim ?? false]));
+    return valuesAndIndices(callOperator(`aten::${name}.dim`, [this, dim, keepdim]));
   }
   argmax(dim?: number | null, options?: { keepdim?: boolean }): Tensor {
-    const { keepdim = false } = checkOptions(options, ['keepdim'], 'argmax');
+    const { keepdim } = readExtremeOptions(options, 'argmax');
     return this.#call('aten::argmax', dim ?? null, keepdim);
   }
   argmin(dim?: number | null, options?: { keepdim?: boolean }): Tensor {
-    const { keepdim = false } = checkOptions(options, ['keepdim'], 'argmin');
+    const { keepdim } = readExtremeOptions(options, 'argmin');
     return this.#call('aten::argmin', dim ?? null, keepdim);
   }
   /** The k largest (or smallest) along `dim`, sorted. */
@@ -419,11 +435,7 @@ export class Tensor {
     k: number,
     options?: { dim?: number; largest?: boolean; sorted?: boolean },
   ): { values: Tensor; indices: Tensor } {
-    const {
-      dim = -1,
-      largest = true,
-      sorted = true,
-    } = checkOptions(options, ['dim', 'largest', 'sorted'], 'topk');
+    const { dim, largest, sorted } = readTopkOptions(options, 'topk');
     return valuesAndIndices(callOperator('aten::topk', [this, k, dim, largest, sorted]));
   }
 
@@ -607,16 +619,13 @@ function fromNative(value: unknown, scope: Scope | undefined): unknown {
   return value;
 }
 
+/** The keyword of `add` and `sub`; one that is left out is the operator's. */
+function scaledBy(options: { alpha?: number } | undefined, where: string): Keywords {
+  const { alpha } = readScaledOptions(options, where);
+  return alpha === undefined ? NO_KEYWORDS : { alpha };
+}
+
 function valuesAndIndices(results: unknown): { values: Tensor; indices: Tensor } {
   const [values, indices] = results as [Tensor, Tensor];
   return { values, indices };
-}
-
-/** @internal For factories: whether a dtype may require gradients. */
-export function checkRequiresGrad(requiresGrad: unknown, dtype: DType): boolean {
-  const wanted = requiresGrad === undefined ? false : checkBoolean(requiresGrad, 'requiresGrad');
-  if (wanted && !isFloating(dtype)) {
-    throw makeError('ERR_SENET_DTYPE', `only floating tensors can require gradients, not ${dtype}`);
-  }
-  return wanted;
 }

@@ -8,25 +8,24 @@
 
 import { performance } from 'node:perf_hooks';
 import { isPromise } from '../brands';
-import type { Device } from '../binding';
-import type { Batch, DataLoader } from '../data/loader';
+import type { Batch } from '../data/loader';
 import { StateDict } from '../checkpoint/state-dict';
 import { isSenetError, makeError } from '../errors';
 import { CrossEntropyLoss } from '../nn/losses';
 import { Module } from '../nn/module';
 import { clipGradNorm_ } from '../optim/clip';
-import { ExponentialMovingAverage } from '../optim/ema';
-import { Optimizer } from '../optim/optimizer';
-import { LRScheduler, OneCycleLR } from '../optim/schedulers';
+import { OneCycleLR } from '../optim/schedulers';
 import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
-import { checkInteger, checkOptions, checkSignal, checkString, describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
+import { readOptions, type Values } from '../tensor/rules';
 import { getRngState, setRngState } from '../tensor/runtime';
 import { autocast, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { evaluate } from './evaluation';
 import type { EpochRecord, StepRecord, TrainingHistory } from './history';
 import { checkBatchLabels, networkInput, type Criterion } from './step';
+import { TRAINER_RULES, type TrainerOptions, type TrainingProgress } from './trainer-options';
 import {
   NO_TOTALS,
   writeTrainingCheckpoint,
@@ -37,85 +36,12 @@ import {
 } from './training-checkpoint';
 import { TrainingLog, type ResumePoint } from './training-log';
 
-export interface CheckpointOptions {
-  /** The file (`.pt`); each save replaces it. */
-  path: string;
-  /** Save after every so many epochs; null only where `everySteps` and interruptions say. Default 1. */
-  everyEpochs?: number | null;
-  /** Save after every so many optimiser steps too. Default: not. */
-  everySteps?: number;
-}
+export type { BatchLoader, CheckpointOptions, TrainerOptions, TrainingProgress } from './trainer-options';
 
 /** What a checkpoint has the state of. */
 interface Part {
   stateDict(): unknown;
   loadStateDict(state: unknown): unknown;
-}
-
-/** What training needs of a loader: any DataLoader of a data set or an array. */
-export type BatchLoader = Pick<DataLoader, 'length' | 'stateDict' | 'loadStateDict'> &
-  AsyncIterable<Batch> & { readonly dataset: { readonly length: number } | null };
-
-export interface TrainerOptions {
-  /** Any module whose forward gives N x classes logits, or Inception's `{ logits, auxLogits }`. */
-  model: Module<unknown>;
-  train: BatchLoader;
-  /** Evaluated after each epoch. Without it the training loss says which epoch was best. */
-  validation?: BatchLoader;
-  optimizer: Optimizer;
-  scheduler?: LRScheduler;
-  /** When the scheduler steps. Default: 'step' for OneCycleLR, 'epoch' for the others. */
-  schedulerEvery?: 'step' | 'epoch';
-  /** Of logits and labels. Default: CrossEntropyLoss. */
-  loss?: Criterion;
-  epochs: number;
-  /** The names of the classes: the network must have as many outputs. Default: not checked. */
-  classes?: readonly string[];
-  /** 'bfloat16': forward and loss under `autocast`. Default 'float32'. */
-  precision?: 'float32' | 'bfloat16';
-  /** Default 'cpu'; the model must be there. */
-  device?: Device;
-  /** Gradients are scaled down to this norm. Default: not. */
-  clipGradNorm?: number;
-  /** A moving average of the weights, updated after each step; validation and `onBest` see the average. */
-  ema?: ExponentialMovingAverage;
-  /** Parts of the model that stay in evaluation mode, such as frozen ones, so that their statistics stay too. */
-  frozen?: readonly Module<unknown>[];
-  checkpoint?: CheckpointOptions;
-  /** A file of JSON lines. Default: none. */
-  log?: string;
-  /** Optimiser steps between two records of the history and the log. Default 20. */
-  recordEvery?: number;
-  /** Stops between two batches: a checkpoint is saved, and `run` rejects with ERR_SENET_ABORTED. */
-  signal?: AbortSignal;
-  /** Not awaited; what it throws, or rejects with, ends the run. */
-  onProgress?: (progress: TrainingProgress) => void;
-  /** Called after an epoch that is the best so far, while the model has the weights that were validated; awaited. */
-  onBest?: (record: EpochRecord) => Promise<void> | void;
-  /** Kept in the checkpoint and the log for the caller: values as JSON has them. */
-  settings?: unknown;
-}
-
-export interface TrainingProgress {
-  readonly phase: 'training' | 'validation';
-  /** Counted from 1. */
-  readonly epoch: number;
-  readonly epochs: number;
-  /** In this epoch, or this validation: batches done, and all. */
-  readonly batch: number;
-  readonly batches: number;
-  /** Optimiser steps of the run. */
-  readonly step: number;
-  readonly steps: number;
-  /** Means over this epoch's training images so far. */
-  readonly loss: number;
-  readonly accuracy: number;
-  readonly learningRate: number;
-  readonly imagesPerSecond: number;
-  /** Until the end of the run; null before the first step. */
-  readonly secondsLeft: number | null;
-  /** After the last batch of the phase of an epoch: its record, once it is complete. */
-  readonly finished: EpochRecord | null;
 }
 
 export interface TrainingResult {
@@ -126,30 +52,6 @@ export interface TrainingResult {
   /** Of training, all interruptions left out. */
   readonly seconds: number;
 }
-
-const OPTIONS = [
-  'model',
-  'train',
-  'validation',
-  'optimizer',
-  'scheduler',
-  'schedulerEvery',
-  'loss',
-  'epochs',
-  'classes',
-  'precision',
-  'device',
-  'clipGradNorm',
-  'ema',
-  'frozen',
-  'checkpoint',
-  'log',
-  'recordEvery',
-  'signal',
-  'onProgress',
-  'onBest',
-  'settings',
-] as const;
 
 /** Weight of Inception's auxiliary loss (Szegedy et al. 2015; torchvision's reference training). */
 const AUXILIARY_WEIGHT = 0.4;
@@ -163,9 +65,8 @@ const AUXILIARY_WEIGHT = 0.4;
  * const { best } = await trainer.run();
  */
 export class Trainer {
-  readonly #options: TrainerOptions;
+  readonly #options: Values<typeof TRAINER_RULES>;
   readonly #loss: Criterion;
-  readonly #signal: AbortSignal | undefined;
   #position: Position = {
     epoch: 0,
     stepInEpoch: 0,
@@ -190,41 +91,8 @@ export class Trainer {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_ARG_MISSING, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: TrainerOptions) {
-    const given = checkOptions(options, OPTIONS, 'Trainer');
-    for (const name of ['model', 'train', 'optimizer', 'epochs'] as const) {
-      if (given[name] === undefined) throw makeError('ERR_SENET_ARG_MISSING', `Trainer: ${name} is required`);
-    }
-    if (!Module.isModule(given.model))
-      throw makeError(
-        'ERR_SENET_ARG_TYPE',
-        `Trainer: model: expected a Module, got ${describe(given.model)}`,
-      );
-    checkParts(given);
-    checkInteger(given.epochs, 'Trainer: epochs', 1);
-    if (given.recordEvery !== undefined) checkInteger(given.recordEvery, 'Trainer: recordEvery', 1);
-    oneOf(given.precision, ['float32', 'bfloat16'], 'Trainer: precision');
-    oneOf(given.schedulerEvery, ['step', 'epoch'], 'Trainer: schedulerEvery');
-    if (given.log !== undefined) checkString(given.log, 'Trainer: log');
-    if (given.clipGradNorm !== undefined && !(given.clipGradNorm > 0)) {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `Trainer: clipGradNorm: expected a number above 0, got ${describe(given.clipGradNorm)}`,
-      );
-    }
-    if (given.checkpoint !== undefined) {
-      const { path, everyEpochs, everySteps } = checkOptions(
-        given.checkpoint,
-        ['path', 'everyEpochs', 'everySteps'],
-        'Trainer: checkpoint',
-      );
-      checkString(path, 'Trainer: checkpoint: path');
-      if (everyEpochs !== undefined && everyEpochs !== null)
-        checkInteger(everyEpochs, 'Trainer: checkpoint: everyEpochs', 1);
-      if (everySteps !== undefined) checkInteger(everySteps, 'Trainer: checkpoint: everySteps', 1);
-    }
-    this.#signal = checkSignal(given.signal, 'Trainer: signal');
-    this.#options = options;
-    this.#loss = given.loss ?? new CrossEntropyLoss();
+    this.#options = readOptions(options, TRAINER_RULES, 'Trainer');
+    this.#loss = this.#options.loss ?? new CrossEntropyLoss();
     for (const loader of [options.train, options.validation]) {
       // Progress, schedules and resuming count batches; a stream's loader throws that it cannot.
       if (loader !== undefined) checkInteger(loader.length, 'Trainer: batches of a loader', 1);
@@ -347,7 +215,7 @@ export class Trainer {
 
   async #stopped(error: unknown, log: TrainingLog | undefined): Promise<void> {
     const aborted =
-      this.#signal?.aborted === true && isSenetError(error) && error.code === 'ERR_SENET_ABORTED';
+      this.#options.signal?.aborted === true && isSenetError(error) && error.code === 'ERR_SENET_ABORTED';
     if (aborted) await this.#save(log);
     const facts = isSenetError(error)
       ? { code: error.code, message: error.message }
@@ -359,7 +227,7 @@ export class Trainer {
   }
 
   async #runEpoch(log: TrainingLog | undefined): Promise<void> {
-    const { model, train, scheduler, frozen = [], checkpoint } = this.#options;
+    const { model, train, scheduler, frozen, checkpoint } = this.#options;
     if (!this.#position.trained) {
       model.train();
       for (const part of frozen) part.eval();
@@ -373,7 +241,7 @@ export class Trainer {
         if (this.#schedulerEvery() === 'step') scheduler?.step();
         this.#advance(done, learningRate, (performance.now() - began) / 1000);
         const { step, stepInEpoch } = this.#position;
-        if (step % (this.#options.recordEvery ?? 20) === 0) await this.#record(log);
+        if (step % this.#options.recordEvery === 0) await this.#record(log);
         this.#report('training', stepInEpoch, train.length);
         const everySteps = checkpoint?.everySteps;
         if (everySteps !== undefined && step % everySteps === 0) await this.#save(log);
@@ -393,7 +261,7 @@ export class Trainer {
 
   /** Forward, loss, backward, optimiser. */
   async #step(images: Tensor, labels: Tensor, indices: readonly number[]): Promise<Totals> {
-    const { model, optimizer, device = 'cpu', classes, clipGradNorm, ema } = this.#options;
+    const { model, optimizer, device, classes, clipGradNorm, ema } = this.#options;
     const step = this.#position.step + 1;
     const where = `training step ${step}`;
     const x = networkInput(images, model, device);
@@ -518,7 +386,7 @@ export class Trainer {
     };
     await log?.write('epoch', record.step, record);
     this.#report('validation', 1, 1, record);
-    const everyEpochs = checkpoint?.everyEpochs === undefined ? 1 : checkpoint.everyEpochs;
+    const everyEpochs = checkpoint?.everyEpochs ?? null;
     const due = everyEpochs !== null && this.#position.epoch % everyEpochs === 0;
     const complete = this.#position.epoch === epochs;
     if (due || complete) await this.#save(log);
@@ -526,7 +394,7 @@ export class Trainer {
   }
 
   async #validate(): Promise<{ loss: number; accuracy: number } | null> {
-    const { model, validation, device = 'cpu' } = this.#options;
+    const { model, validation, device } = this.#options;
     if (validation === undefined) return null;
     const began = performance.now();
     let batch = 0;
@@ -636,7 +504,7 @@ export class Trainer {
   }
 
   #identity(): RunIdentity {
-    const { epochs, train, validation, precision = 'float32' } = this.#options;
+    const { epochs, train, validation, precision } = this.#options;
     return {
       epochs,
       trainImages: train.dataset?.length ?? 0,
@@ -648,7 +516,7 @@ export class Trainer {
 
   #throwIfAborted(): void {
     if (this.#progressError !== undefined) throw this.#progressError.error;
-    if (this.#signal?.aborted === true) throw abortError(this.#signal);
+    if (this.#options.signal?.aborted === true) throw abortError(this.#options.signal);
   }
 
   #imagesPerSecond(): number {
@@ -707,40 +575,6 @@ export class Trainer {
   }
 }
 
-/** Throws ERR_SENET_ARG_TYPE for what cannot do its part in a run, before it begins. */
-function checkParts(given: Partial<TrainerOptions>): void {
-  const isObject = (value: unknown): value is Record<PropertyKey, unknown> =>
-    typeof value === 'object' && value !== null;
-  const isFunction = (value: unknown): boolean => typeof value === 'function';
-  const isLoader = (value: unknown): boolean => isObject(value) && isFunction(value[Symbol.asyncIterator]);
-  const resumes = (value: unknown): boolean =>
-    isObject(value) && isFunction(value.stateDict) && isFunction(value.loadStateDict);
-  const rules: Partial<Record<keyof TrainerOptions, [words: string, fits: (value: unknown) => boolean]>> = {
-    model: ['a Module', (value) => Module.isModule(value)],
-    train: ['a DataLoader', (value) => isLoader(value) && resumes(value)],
-    validation: ['a DataLoader', isLoader],
-    optimizer: ['an Optimizer', (value) => value instanceof Optimizer],
-    scheduler: ['a scheduler', (value) => value instanceof LRScheduler],
-    loss: ['a loss with forward(input, target)', (value) => isObject(value) && isFunction(value.forward)],
-    ema: ['an ExponentialMovingAverage', (value) => value instanceof ExponentialMovingAverage],
-    classes: [
-      'an array of names',
-      (value) => Array.isArray(value) && value.every((name) => typeof name === 'string'),
-    ],
-    frozen: [
-      'an array of Modules',
-      (value) => Array.isArray(value) && value.every((part) => Module.isModule(part)),
-    ],
-    onProgress: ['a function', isFunction],
-    onBest: ['a function', isFunction],
-  };
-  for (const [name, [words, fits]] of Object.entries(rules)) {
-    const value = given[name as keyof TrainerOptions];
-    if (value === undefined || fits(value)) continue;
-    throw makeError('ERR_SENET_ARG_TYPE', `Trainer: ${name}: expected ${words}, got ${describe(value)}`);
-  }
-}
-
 function checkBatch(batch: unknown, where: string): Batch {
   const { images, labels, indices } = (batch ?? {}) as Partial<Batch>;
   if (Tensor.isTensor(images) && Tensor.isTensor(labels) && (indices === undefined || Array.isArray(indices)))
@@ -765,9 +599,4 @@ function sum(left: Totals, right: Totals): Totals {
 
 function means({ loss, right, images }: Totals): { loss: number; accuracy: number } {
   return { loss: images === 0 ? 0 : loss / images, accuracy: images === 0 ? 0 : right / images };
-}
-
-function oneOf(value: unknown, names: readonly string[], what: string): void {
-  if (value === undefined || names.includes(value as string)) return;
-  throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected ${names.join(' or ')}, got ${describe(value)}`);
 }

@@ -6,7 +6,7 @@ import { open, readFile, type FileHandle } from 'node:fs/promises';
 
 import { printable } from '../checkpoint/problems';
 import { writeAtomically } from '../checkpoint/save';
-import { isSenetError, makeError } from '../errors';
+import { fileError } from '../errors';
 
 /** What a line is about. */
 export type LogEvent =
@@ -85,13 +85,6 @@ async function coded<T>(label: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (cause) {
-    if (isSenetError(cause)) throw cause;
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const missing = code === 'ENOENT' || code === 'ENOTDIR';
-    throw makeError(
-      missing ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE',
-      `log ${label} could not be written: ${message}`,
-      { cause },
-    );
+    throw fileError(`log ${label} could not be written`, cause);
   }
 }

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
 
 import { printable } from '../checkpoint/problems';
-import { isSenetError, makeError } from '../errors';
+import { fileError, makeError } from '../errors';
 import { checkBuffer, describe } from '../tensor/options';
 
 /**
@@ -136,13 +136,8 @@ async function readImageFile(path: string, label: string): Promise<Buffer> {
     checkLength(stats.size, label);
     return await file.readFile();
   } catch (cause) {
-    if (isSenetError(cause)) throw cause;
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR') {
-      const hint = /^https?:/i.test(path) ? '; nothing is fetched here: give the bytes of the answer' : '';
-      throw makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file${hint}`, { cause });
-    }
-    throw makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
+    const hint = /^https?:/i.test(path) ? '; nothing is fetched here: give the bytes of the answer' : '';
+    throw fileError(label, cause, `no such file${hint}`);
   } finally {
     await file?.close();
   }

@@ -8,7 +8,7 @@ import { TextDecoder } from 'node:util';
 
 import { isError } from '../brands';
 import { printable } from '../checkpoint/problems';
-import { isSenetError, makeError } from '../errors';
+import { fileError, isSenetError, makeError } from '../errors';
 import { describe } from '../tensor/options';
 import { Entries, parseLiteral, type Literal } from './literal';
 
@@ -58,16 +58,7 @@ async function readLabelsFile(file: string, where: string, label: string): Promi
     }
     return await readFile(file);
   } catch (cause) {
-    if (isSenetError(cause)) throw cause;
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const missing = code === 'ENOENT' || code === 'ENOTDIR';
-    throw makeError(
-      missing ? 'ERR_SENET_FILE_NOT_FOUND' : 'ERR_SENET_FILE',
-      `${where}: ${printable(message, 1000)}`,
-      {
-        cause,
-      },
-    );
+    throw fileError(where, cause);
   }
 }
 

@@ -1,64 +1,15 @@
 /**
- * What stands around a classifier's network: the labels and the preprocessing that weights bring, the channels of its
- * images, its classes, and what runs it. The network itself is made in `models`.
+ * What gives a classifier its logits: a compiled copy of a model, or the model; and what a model tells of itself: the
+ * channels of its images, its classes.
  */
 import type { Device, DType } from '../binding';
-import { printable } from '../checkpoint/problems';
-import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import { ClassifierModel } from '../models/classifier-model';
-import { labelsFileOf } from '../models/pretrained';
-import type { PublishedWeights } from '../models/record';
-import { COMPILED_DTYPES, type CompiledDType } from '../nn/compiled-model';
+import type { CompiledDType } from '../nn/compiled-model';
 import { Linear } from '../nn/layers';
 import { Module } from '../nn/module';
-import { describe } from '../tensor/options';
+import { COMPILED_DTYPES } from '../tensor/dtype';
 import type { Tensor } from '../tensor/tensor';
-import { checkLabels, readLabels } from './labels';
-import {
-  CHANNELS,
-  checkPreprocessing,
-  inputChannels,
-  PLAIN,
-  recordFor,
-  type Preprocessing,
-} from './preprocessing';
-
-interface Brought {
-  readonly labels?: readonly string[];
-  readonly preprocessing?: Preprocessing;
-}
-
-/** Labels and preprocessing that come with the weights. */
-export async function broughtBy(
-  state: StateDict | undefined,
-  published: PublishedWeights | undefined,
-  label: string,
-): Promise<Brought> {
-  const file = printable(label, 1000);
-  const read = (name: string): unknown => {
-    const text = state?.fileMetadata.get(name);
-    if (text === undefined) return undefined;
-    try {
-      return JSON.parse(text);
-    } catch (cause) {
-      throw makeError(
-        'ERR_SENET_CHECKPOINT_FORMAT',
-        `${file}: metadata '${name}': expected JSON, got ${describe(text)}`,
-        { cause },
-      );
-    }
-  };
-  const labelsFile = published && labelsFileOf(published);
-  const labels = read('labels') ?? (labelsFile === undefined ? undefined : await readLabels(labelsFile));
-  const record = read('preprocessing');
-  return {
-    ...(labels === undefined ? {} : { labels: checkLabels(labels, `${file}: metadata 'labels'`) }),
-    ...(record === undefined
-      ? published?.preprocessing && { preprocessing: published.preprocessing }
-      : { preprocessing: checkPreprocessing(record, PLAIN, `${file}: metadata 'preprocessing'`) }),
-  };
-}
 
 /** Channels of the images that a module takes; 0 if it does not say, as with a forward in TypeScript. */
 export function channelsOf(model: Module<unknown>): number {
@@ -71,26 +22,6 @@ export function checkImageChannels(channels: number, where: string): number {
   throw makeError(
     'ERR_SENET_ARG_RANGE',
     `${where}: the network takes ${channels} channels, and images have 1 (grey) or 3 (colour)`,
-  );
-}
-
-/**
- * The record of a classifier: what is given, over what the weights bring or is usual, for so many channels (0: unknown).
- *
- * @throws as `checkPreprocessing`; ERR_SENET_ARG_RANGE if the record would make another number of channels
- */
-export function chooseRecord(
-  given: Partial<Preprocessing> | undefined,
-  base: Preprocessing,
-  channels: number,
-  where: string,
-): Preprocessing {
-  const kind = CHANNELS.find((name) => name === given?.channels);
-  const wanted = kind === undefined ? channels : inputChannels({ channels: kind });
-  if (channels === 0 || channels === wanted) return checkPreprocessing(given, recordFor(base, wanted), where);
-  throw makeError(
-    'ERR_SENET_ARG_RANGE',
-    `${where}: channels: '${kind}' makes ${wanted}, and the network takes ${channels}`,
   );
 }
 

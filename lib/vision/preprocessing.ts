@@ -9,7 +9,8 @@ import { IMAGENET, PLAIN, type Preprocessing } from '../models/preprocessing-rec
 import { empty, tensor, tensorOfBytes } from '../tensor/factories';
 import { throwIfAborted } from '../tensor/abort';
 import { callHereOrAsync } from '../tensor/ops';
-import { checkInteger, checkOptions, describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
+import { integer, matching, nullOr, oneOf, orElse, readOptions, unchecked, type Rule } from '../tensor/rules';
 import { tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { MAX_PIXELS } from './decode';
@@ -78,52 +79,64 @@ export async function toPixels({ data, height, width }: DecodedImage, signal?: A
  * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, naming `where` and the field
  */
 export function checkPreprocessing(given: unknown, base: Preprocessing, where: string): Preprocessing {
-  const known = checkOptions(given as Partial<Preprocessing> | undefined, Object.keys(PLAIN), where);
-  const record = { ...base };
-  for (const [name, value] of Object.entries(known))
-    if (value !== undefined) Object.assign(record, { [name]: value });
-  const { channels, size, crop, pad, interpolation, mean, std } = record;
-  const oneOf = (name: string, value: unknown, names: readonly string[]): void => {
-    if (!names.includes(value as string)) {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `${where}: ${name}: expected ${names.join(' or ')}, got ${describe(value)}`,
-      );
-    }
+  const rules = {
+    channels: orElse(base.channels, oneOf(CHANNELS, CHANNELS.join(' or '))),
+    size: orElse(base.size, size),
+    crop: orElse(base.crop, pair),
+    pad: orElse(base.pad, integer(0, MAX_SIDE)),
+    interpolation: orElse(base.interpolation, oneOf(INTERPOLATIONS, INTERPOLATIONS.join(' or '))),
+    mean: orElse(base.mean, unchecked<readonly number[]>()),
+    std: orElse(base.std, unchecked<readonly number[]>()),
   };
-  oneOf('channels', channels, CHANNELS);
-  oneOf('interpolation', interpolation, ['bilinear', 'bicubic']);
-  if (typeof size === 'number') checkInteger(size, `${where}: size`, 1, MAX_SIDE);
-  else checkPair(size, `${where}: size`);
-  checkPair(crop, `${where}: crop`);
-  checkInteger(pad, `${where}: pad`, 0, MAX_SIDE);
-  for (const [name, values] of Object.entries({ mean, std })) {
-    const widths = channels === 'rgb' ? [1, 3] : [1];
-    if (
-      !Array.isArray(values) ||
-      !widths.includes(values.length) ||
-      !values.every((value) => Number.isFinite(value))
-    ) {
-      const expected = channels === 'rgb' ? 'one or three numbers' : 'one number in an array';
-      throw makeError(
-        'ERR_SENET_ARG_TYPE',
-        `${where}: ${name}: expected ${expected}, got ${describe(values)}`,
-      );
-    }
-  }
+  const record = readOptions(given as Partial<Preprocessing> | undefined, rules, where);
+  const values = record.channels === 'rgb' ? oneOrThree : one;
+  const mean = values(record.mean, `${where}: mean`);
+  const std = values(record.std, `${where}: std`);
   if (std.includes(0)) throw makeError('ERR_SENET_ARG_RANGE', `${where}: std: expected no zero`);
-  return Object.freeze(record);
+  return Object.freeze({ ...record, mean, std });
 }
 
-function checkPair(value: unknown, where: string): void {
-  if (value === null) return;
-  if (!Array.isArray(value) || value.length !== 2) {
+const INTERPOLATIONS: readonly Preprocessing['interpolation'][] = ['bilinear', 'bicubic'];
+
+const pair: Rule<readonly [number, number] | null> = nullOr((given, what) => {
+  if (!Array.isArray(given) || given.length !== 2)
     throw makeError(
       'ERR_SENET_ARG_TYPE',
-      `${where}: expected [height, width] or null, got ${describe(value)}`,
+      `${what}: expected [height, width] or null, got ${describe(given)}`,
     );
-  }
-  for (const side of value) checkInteger(side, where, 1, MAX_SIDE);
+  for (const side of given) checkInteger(side, what, 1, MAX_SIDE);
+  return given as unknown as readonly [number, number];
+});
+
+const size: Rule<Preprocessing['size']> = (given, what) =>
+  typeof given === 'number' ? checkInteger(given, what, 1, MAX_SIDE) : pair(given, what);
+
+const numbers = (words: string, counts: readonly number[]): Rule<readonly number[]> =>
+  matching(
+    words,
+    (given) => Array.isArray(given) && counts.includes(given.length) && given.every(Number.isFinite),
+  );
+const one = numbers('one number in an array', [1]);
+const oneOrThree = numbers('one or three numbers', [1, 3]);
+
+/**
+ * The record of a classifier: what is given, over what the weights bring or is usual, for so many channels (0: unknown).
+ *
+ * @throws as `checkPreprocessing`; ERR_SENET_ARG_RANGE if the record would make another number of channels
+ */
+export function chooseRecord(
+  given: Partial<Preprocessing> | undefined,
+  base: Preprocessing,
+  channels: number,
+  where: string,
+): Preprocessing {
+  const kind = CHANNELS.find((name) => name === given?.channels);
+  const wanted = kind === undefined ? channels : inputChannels({ channels: kind });
+  if (channels === 0 || channels === wanted) return checkPreprocessing(given, recordFor(base, wanted), where);
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: channels: '${kind}' makes ${wanted}, and the network takes ${channels}`,
+  );
 }
 
 /**
@@ -150,11 +163,17 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
       x = await resize(x, [newHeight, newWidth], record.interpolation);
     if (record.crop !== null) x = centreCrop(x, record.crop);
     if (record.pad > 0)
-      x = await run(signal, 'aten::constant_pad_nd', x, new Array<number>(4).fill(record.pad), 0);
-    x = await run(signal, 'aten::to.dtype', x, 'float32');
-    x = await run(signal, 'aten::div.Scalar', x, 255);
-    x = await run(signal, 'aten::sub.Tensor', x, perChannel(record.mean));
-    x = await run(signal, 'aten::div.Tensor', x, perChannel(record.std));
+      x = await callUnlessAborted(
+        signal,
+        'aten::constant_pad_nd',
+        x,
+        new Array<number>(4).fill(record.pad),
+        0,
+      );
+    x = await callUnlessAborted(signal, 'aten::to.dtype', x, 'float32');
+    x = await callUnlessAborted(signal, 'aten::div.Scalar', x, 255);
+    x = await callUnlessAborted(signal, 'aten::sub.Tensor', x, perChannel(record.mean));
+    x = await callUnlessAborted(signal, 'aten::div.Tensor', x, perChannel(record.std));
     return x.expand([-1, inputChannels(record), -1, -1]);
   });
 }
@@ -216,7 +235,7 @@ export async function toGrey(x: Tensor, signal: AbortSignal | undefined): Promis
   for (let top = 0; top < height; top += rows) {
     const bottom = Math.min(height, top + rows);
     const band = await bandToGrey(x.slice(2, top, bottom), signal);
-    await run(signal, 'aten::copy_', grey.slice(2, top, bottom), band);
+    await callUnlessAborted(signal, 'aten::copy_', grey.slice(2, top, bottom), band);
     band.dispose();
   }
   return grey;
@@ -226,13 +245,13 @@ async function bandToGrey(x: Tensor, signal: AbortSignal | undefined): Promise<T
   const [red, green, blue] = L_WEIGHTS;
   return tidy(async () => {
     const channel = (index: number): Tensor => x.slice(1, index, index + 1);
-    const grey = await run(signal, 'aten::to.dtype', channel(0), 'int32');
-    await run(signal, 'aten::mul_.Scalar', grey, red);
-    await run(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: green });
-    await run(signal, 'aten::add_.Tensor', grey, channel(2), { alpha: blue });
-    await run(signal, 'aten::add_.Scalar', grey, 2 ** 15);
-    await run(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
-    return run(signal, 'aten::to.dtype', grey, 'uint8');
+    const grey = await callUnlessAborted(signal, 'aten::to.dtype', channel(0), 'int32');
+    await callUnlessAborted(signal, 'aten::mul_.Scalar', grey, red);
+    await callUnlessAborted(signal, 'aten::add_.Tensor', grey, channel(1), { alpha: green });
+    await callUnlessAborted(signal, 'aten::add_.Tensor', grey, channel(2), { alpha: blue });
+    await callUnlessAborted(signal, 'aten::add_.Scalar', grey, 2 ** 15);
+    await callUnlessAborted(signal, 'aten::bitwise_right_shift_.Tensor_Scalar', grey, 16);
+    return callUnlessAborted(signal, 'aten::to.dtype', grey, 'uint8');
   });
 }
 
@@ -241,7 +260,7 @@ function perChannel(values: readonly number[]): Tensor {
 }
 
 /** One operator, unless the signal has aborted: here if it is short, as a job if it is not. */
-export async function run(
+export async function callUnlessAborted(
   signal: AbortSignal | undefined,
   name: string,
   x: Tensor | Tensor[],

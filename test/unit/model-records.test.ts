@@ -30,9 +30,10 @@ import {
   type ModelOptions,
 } from '../../lib';
 import { ClassifierModel, registerModel } from '../../lib/models/classifier-model';
-import { createFor, labelsFileOf, loadModel, makeModel, readWeights } from '../../lib/models/pretrained';
+import { createFor, makeModel, readWeights } from '../../lib/models/from-weights';
+import { labelsFileOf, loadModel } from '../../lib/models/pretrained';
 import { defineModels, type ModelFamily, type PublishedWeights } from '../../lib/models/record';
-import { findWeights } from '../../lib/models/weights';
+import { findWeights } from '../../lib/models/find-weights';
 import { IMAGENET } from '../../lib/vision/preprocessing';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';

@@ -6,10 +6,13 @@ import {
   boolean,
   fn,
   integer,
+  matching,
+  names,
   nullOr,
   number,
   oneOf,
   optional,
+  optionsReader,
   orElse,
   readOptions,
   required,
@@ -89,6 +92,35 @@ describe('tables of rules', () => {
   it('refuse what is left out and required', () => {
     const make = (): unknown => readOptions({}, { size: required(integer(1)) }, 'make');
     expectRefused(make, 'ERR_SENET_ARG_MISSING', /^make: size is required/);
+  });
+
+  it('say in their own words what fits, with a code of their own', () => {
+    const even = matching<number>(
+      'an even number',
+      (value) => Number(value) % 2 === 0,
+      'ERR_SENET_ARG_RANGE',
+    );
+    const make = (options: object): unknown =>
+      readOptions<object, object>(options, { even: optional(even), names: optional(names) }, 'make');
+    expect(make({ even: 4, names: ['cat'] })).to.deep.equal({ even: 4, names: ['cat'] });
+    expectRefused(
+      () => make({ even: 3 }),
+      'ERR_SENET_ARG_RANGE',
+      /^make: even: expected an even number, got 3$/,
+    );
+    expectRefused(() => make({ names: ['cat', 3] }), 'ERR_SENET_ARG_TYPE', /^make: names: .*array of names/);
+  });
+
+  it('are read for hot calls as for others, and without options nothing is', () => {
+    const quick = optionsReader(RULES);
+    expect(quick(undefined, 'make')).to.deep.equal(defaults);
+    expect(quick(undefined, 'make')).to.equal(quick(undefined, 'other'));
+    const given = { count: 9, share: null, name: undefined };
+    expect(quick(given, 'make')).to.deep.equal(read(given));
+    expect(quick(undefined, 'make')).to.deep.equal(defaults);
+    expectRefused(() => quick({ cuont: 3 }, 'make'), 'ERR_SENET_UNKNOWN_OPTION', /^make: .*mean 'count'/);
+    expectRefused(() => quick({ count: 10 }, 'make'), 'ERR_SENET_ARG_RANGE', /^make: count: .*got 10/);
+    expectRefused(() => quick([], 'make'), 'ERR_SENET_ARG_TYPE', /^make: expected an options object/);
   });
 
   it('refuse what is no range of a ColorJitter with a code', () => {

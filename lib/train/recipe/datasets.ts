@@ -16,10 +16,10 @@ import { Mixup } from '../../data/mixup';
 import { Random } from '../../data/random';
 import { findSplitFolders } from '../../data/splits';
 import { makeError } from '../../errors';
-import { checkOptions, checkString, describe } from '../../tensor/options';
+import { names, optional, readOptions, string } from '../../tensor/rules';
 import type { Preprocessing } from '../../vision/preprocessing';
 import { percent } from '../words';
-import { checkValues, complete, SETTINGS } from './option-checks';
+import { complete, SETTING_RULES } from './option-checks';
 import { VALIDATION_SHARE } from './options';
 import type { DatasetKind, TrainingSettings } from './settings';
 import { createTransform } from './transforms';
@@ -172,16 +172,9 @@ export async function createDatasets(settings: DatasetSettings): Promise<Trainin
 }
 
 async function checkDatasetSettings(settings: DatasetSettings): Promise<Source> {
-  const where = 'createDatasets';
-  const { labels, ...given } = checkOptions(settings, SETTINGS, where);
-  const data = checkString(given.data, `${where}: data`);
-  checkValues(given, where);
-  if (labels !== undefined && !(Array.isArray(labels) && labels.every((name) => typeof name === 'string')))
-    throw makeError(
-      'ERR_SENET_ARG_TYPE',
-      `${where}: labels: expected an array of names, got ${describe(labels)}`,
-    );
-  return { ...given, data, labels, dataset: given.dataset ?? (await detectDataset(data)) };
+  const rules = { ...SETTING_RULES, data: string, labels: optional(names) };
+  const given = readOptions(settings, rules, 'createDatasets') as unknown as DatasetSettings;
+  return { ...given, dataset: given.dataset ?? (await detectDataset(given.data)) };
 }
 
 /** Files in the folders that are no images, by kind. */

@@ -6,12 +6,14 @@ import { printable } from '../../checkpoint/problems';
 import { StateDict } from '../../checkpoint/state-dict';
 import { makeError } from '../../errors';
 import { ClassifierModel, familyOf } from '../../models/classifier-model';
-import { channelsIn, createFor, makeModel, publishedOf, readWeights, toFile } from '../../models/pretrained';
+import { channelsIn, createFor, makeModel, readWeights } from '../../models/from-weights';
+import { publishedOf, toFile } from '../../models/pretrained';
 import { createModel, isModelName, modelRecord, type ModelName } from '../../models/registry';
-import { findWeights } from '../../models/weights';
+import { findWeights } from '../../models/find-weights';
 import type { Module } from '../../nn/module';
 import { manualSeed } from '../../tensor/runtime';
-import { broughtBy, checkImageChannels } from '../../vision/network';
+import { checkImageChannels } from '../../vision/network';
+import { broughtBy } from '../../vision/weights-metadata';
 import type { Preprocessing } from '../../vision/preprocessing';
 import type { TrainingOptions, TrainingSettings } from './settings';
 

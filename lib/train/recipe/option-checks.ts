@@ -3,7 +3,8 @@
  * report's table. Loads nothing native.
  */
 import { makeError } from '../../errors';
-import { checkOptions, describe } from '../../tensor/options';
+import { describe } from '../../tensor/options';
+import { readOptions, required, unchecked, type Rule } from '../../tensor/rules';
 import {
   OPTION_ROWS,
   type Callback,
@@ -19,11 +20,40 @@ import type { RecipeKind, TrainingOptions, TrainingSettings } from './settings';
 const ROWS = Object.entries(OPTION_ROWS) as [OptionName, OptionRow][];
 const CALLBACKS: readonly Callback[] = ['command', 'data', 'progress', 'signal', 'onStart', 'onProgress'];
 
-/** Names in the record of a run. */
-export const SETTINGS: readonly string[] = [
-  ...ROWS.map(([name]) => name),
-  ...['command', 'data', 'modelOptions', 'classes'],
-];
+const anything = (names: readonly string[]): Readonly<Record<string, Rule<unknown>>> =>
+  Object.fromEntries(names.map((name) => [name, unchecked()]));
+
+const RULES = Object.fromEntries(ROWS.map(([name, row]) => [name, ruleOf(row)])) as Readonly<
+  Record<OptionName, Rule<unknown>>
+>;
+const TRAINING_RULES = {
+  ...anything(CALLBACKS),
+  ...Object.fromEntries(
+    ROWS.filter(([, row]) => row.commandLineOnly === undefined).map(([name]) => [name, RULES[name]]),
+  ),
+};
+const OTHER_SETTINGS = anything(['command', 'data', 'modelOptions', 'classes']);
+
+/** Of the record of a run, by name. */
+export const SETTING_RULES = { ...RULES, ...OTHER_SETTINGS };
+const SETTING_NAMES = anything(Object.keys(SETTING_RULES));
+
+/** What a row takes; undefined is an option that was left out. */
+function ruleOf({ kind: { type, words, fits }, nullable }: OptionRow): Rule<unknown> {
+  return (value, what) => {
+    if (value === undefined || (value === null && nullable === true) || fits(value)) return value;
+    const typed =
+      type === 'array'
+        ? Array.isArray(value)
+        : type === 'share or path'
+          ? ['string', 'number'].includes(typeof value)
+          : typeof value === type;
+    throw makeError(
+      typed ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE',
+      `${what}: expected ${words}, got ${describe(value)}`,
+    );
+  };
+}
 
 /** What `--help` says of an option, its default included. */
 export function helpOf({ help = '', usual }: OptionRow, kind: RecipeKind): string {
@@ -39,8 +69,7 @@ export function helpOf({ help = '', usual }: OptionRow, kind: RecipeKind): strin
  * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
  */
 export function checkTrainingOptions(options: TrainingOptions, where: string): void {
-  const known = ROWS.filter(([, row]) => row.commandLineOnly === undefined).map(([name]) => name);
-  checkValues(checkOptions(options, [...CALLBACKS, ...known], where), where);
+  readOptions<TrainingOptions, Readonly<Record<string, Rule<unknown>>>>(options, TRAINING_RULES, where);
 }
 
 /** @throws ERR_SENET_UNKNOWN_OPTION for one that the recipe does not have */
@@ -50,26 +79,6 @@ export function checkRecipe(options: TrainingOptions, kind: RecipeKind, where: s
     throw makeError(
       'ERR_SENET_UNKNOWN_OPTION',
       `${where}: ${name}: an option of ${only}, and this is ${kind}`,
-    );
-  }
-}
-
-/** Throws for a value that its option does not take: as `checkTrainingOptions`, of some options. */
-export function checkValues(options: object, where: string): void {
-  for (const [name, row] of ROWS) {
-    const value = (options as Record<string, unknown>)[name];
-    if (value === undefined || (value === null && row.nullable === true)) continue;
-    const { type, words, fits } = row.kind;
-    if (fits(value)) continue;
-    const typed =
-      type === 'array'
-        ? Array.isArray(value)
-        : type === 'share or path'
-          ? ['string', 'number'].includes(typeof value)
-          : typeof value === type;
-    throw makeError(
-      typed ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE',
-      `${where}: ${name}: expected ${words}, got ${describe(value)}`,
     );
   }
 }
@@ -96,18 +105,18 @@ export function complete<Name extends OptionName & keyof TrainingSettings>(
   settings: Partial<Pick<TrainingSettings, Name>>,
   names: readonly Name[],
   where: string,
-  { required, ...known }: { required?: Name; epochs?: number; smallSize?: number | null } = {},
+  { required: needed, ...known }: { required?: Name; epochs?: number; smallSize?: number | null } = {},
 ): Pick<TrainingSettings, Name> {
-  const given = checkOptions(settings, SETTINGS, where) as Partial<TrainingSettings>;
+  const given = readOptions<object, typeof SETTING_NAMES>(settings, SETTING_NAMES, where);
   const chosen = { epochs: known.epochs } as Record<string, unknown>;
   for (const name of names) {
-    const value = given[name];
-    if (value === undefined && name === required)
-      throw makeError('ERR_SENET_ARG_MISSING', `${where}: ${name} is required`);
-    chosen[name] =
-      value ?? OPTION_ROWS[name].default?.(chosen as unknown as TrainingSettings, known as RecipeFacts);
+    const { default: usual } = OPTION_ROWS[name];
+    const value =
+      given[name] ??
+      (name === needed ? undefined : usual?.(chosen as unknown as TrainingSettings, known as RecipeFacts));
+    const rule = name === needed ? required(RULES[name]) : RULES[name];
+    chosen[name] = rule(value, `${where}: ${name}`);
   }
-  checkValues(Object.fromEntries(names.map((name) => [name, chosen[name]])), where);
   return chosen as Pick<TrainingSettings, Name>;
 }
 

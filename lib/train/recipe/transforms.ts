@@ -17,9 +17,9 @@ import {
 import { RandomErasing } from '../../data/random-erasing';
 import { Compose, Grayscale, Normalize, ToTensor, type Transform } from '../../data/transforms';
 import { makeError } from '../../errors';
-import { checkOptions } from '../../tensor/options';
+import { orElse, readOptions, type Rule } from '../../tensor/rules';
 import { checkPreprocessing, PLAIN, toGrey, type Preprocessing } from '../../vision/preprocessing';
-import { checkValues } from './option-checks';
+import { SETTING_RULES } from './option-checks';
 import type { Augmentation } from './settings';
 
 /** Channels, height and width that all images of a data set have; null where they differ. */
@@ -75,8 +75,8 @@ export function createTransform(
   preprocessing: Partial<Preprocessing>,
   options?: CreateTransformOptions,
 ): Transform {
-  const { augment = [] } = checkOptions(options, ['augment'], 'createTransform');
-  checkValues({ augment }, 'createTransform');
+  const rules = { augment: orElse([], SETTING_RULES.augment as Rule<readonly Augmentation[]>) };
+  const { augment } = readOptions(options, rules, 'createTransform');
   const record = checkPreprocessing(preprocessing, PLAIN, 'createTransform: preprocessing');
   const resized = augment.includes('resized-crop');
   const cropped = !resized && augment.includes('crop');

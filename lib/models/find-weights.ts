@@ -4,7 +4,7 @@ import { access } from 'node:fs/promises';
 
 import { printable } from '../checkpoint/problems';
 import { makeError } from '../errors';
-import { checkString, nearest } from '../tensor/options';
+import { checkString, hint } from '../tensor/options';
 import type { PublishedWeights } from './record';
 import { allRecords, findPublished, modelRecord, type ModelName } from './registry';
 
@@ -31,16 +31,10 @@ export async function findWeights(
   if (exists) return weights;
   const names = published.map(({ name }) => name);
   const elsewhere = findPublished(weights);
-  const near = nearest(weights, names);
-  const hint =
-    elsewhere !== undefined
-      ? `; they are of ${elsewhere.model}`
-      : near === undefined
-        ? ''
-        : `; did you mean '${near}'?`;
+  const meant = elsewhere === undefined ? hint(weights, names) : `; they are of ${elsewhere.model}`;
   const list = names.length === 0 ? `${model} has no published weights` : `published are ${names.join(', ')}`;
   throw makeError(
     'ERR_SENET_ARG_RANGE',
-    `${where}: no file and no published weights '${printable(weights)}'${hint} (${list})`,
+    `${where}: no file and no published weights '${printable(weights)}'${meant} (${list})`,
   );
 }

@@ -1,0 +1,128 @@
+/**
+ * From a file of weights to a network: the state dict of the file that fits a model, in the model's spelling, and a model
+ * of the shape that it needs. Knows the records that it is given, and not the registry.
+ */
+import { loadFor } from '../checkpoint/load';
+import type { StateDict } from '../checkpoint/state-dict';
+import { keyAliasesOf, ownName, respell, type KeyAlias } from '../nn/load-state-dict';
+import { Module } from '../nn/module';
+import type { Tensor } from '../tensor/tensor';
+import type { ClassifyingModule, ModelRecord } from './record';
+
+/** Where in a file the weights are, where the file alone does not say. */
+export interface WeightsPlace {
+  /** Of the state dict: names joined by dots. Default: the one that fits the model best. */
+  key?: string | undefined;
+  /** What its names begin with, such as 'model.'. Default: what stands in front of the model's own names. */
+  prefix?: string | undefined;
+}
+
+/** The state dict of a file that fits the model best. Errors: as `load`. */
+export function readWeights(
+  file: string,
+  model: ModelRecord | Module<unknown>,
+  { key, prefix }: WeightsPlace,
+  signal: AbortSignal | undefined,
+): Promise<StateDict> {
+  const options = {
+    ...(key === undefined ? {} : { key }),
+    ...(prefix === undefined ? {} : { prefix }),
+    ...(signal === undefined ? {} : { signal }),
+  };
+  if (Module.isModule(model)) {
+    const aliases = keyAliasesOf(model.namedModules().map(([, module]) => Module.typeOf(module)));
+    return loadFor(file, options, { expected: () => new ModelNames(keysOf(model), aliases) });
+  }
+  return loadFor(file, options, {
+    anchor: `${model.classifier}.weight`,
+    expected: () => new ModelNames(namesOf(model), model.aliases),
+  });
+}
+
+/** The names that a model knows, in every spelling. */
+class ModelNames {
+  constructor(
+    private readonly names: ReadonlySet<string>,
+    private readonly aliases: readonly KeyAlias[],
+  ) {}
+
+  has(name: string): boolean {
+    return this.names.has(ownName(this.names, name, this.aliases));
+  }
+}
+
+const namesByModel = new Map<ModelRecord, ReadonlySet<string>>();
+
+function namesOf(record: ModelRecord): ReadonlySet<string> {
+  let names = namesByModel.get(record);
+  if (names === undefined) {
+    const model = create(record, { numClasses: record.numClasses ?? 1, initWeights: false });
+    names = keysOf(model);
+    model.dispose();
+    namesByModel.set(record, names);
+  }
+  return names;
+}
+
+function keysOf(model: Module<unknown>): ReadonlySet<string> {
+  return new Set([...model.namedParameters(), ...model.namedBuffers()].map(([name]) => name));
+}
+
+/** Shapes by the model's own keys, whatever the spelling of the file. */
+function shapesIn(state: ReadonlyMap<string, Tensor>, aliases: readonly KeyAlias[]) {
+  let respelt: ReadonlyMap<string, Tensor> | undefined;
+  return (key: string): readonly number[] | undefined => {
+    const found = state.get(key);
+    if (found !== undefined) return found.shape;
+    respelt ??= new Map([...state].map(([name, tensor]) => [respell(name, aliases), tensor]));
+    return respelt.get(key)?.shape;
+  };
+}
+
+/** Channels of the images that these weights are for, by the shape of the first convolution; the usual ones without it. */
+export function channelsIn(record: ModelRecord, state: StateDict): number {
+  const shape = shapesIn(state, record.aliases)(`${record.stem}.weight`);
+  return shape?.length === 4 && shape[1] !== 0 ? (shape[1] as number) : record.inChannels;
+}
+
+/** A model without weights of the shape that these weights need; options that are given go first. */
+export function createFor(
+  record: ModelRecord,
+  state: StateDict,
+  given: Readonly<Record<string, unknown>> = {},
+): ClassifyingModule {
+  const shapeOf = shapesIn(state, record.aliases);
+  return create(record, {
+    numClasses: shapeOf(`${record.classifier}.weight`)?.[0] ?? record.numClasses ?? 1,
+    inChannels: channelsIn(record, state),
+    initWeights: false,
+    ...record.optionsFrom({ shapeOf, metadata: state.fileMetadata }),
+    ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
+  });
+}
+
+/**
+ * The same with the weights, which it adopts, with their dtypes; `assign` false copies them.
+ *
+ * @throws as the model's own function; ERR_SENET_STATE_DICT
+ */
+export function makeModel(
+  record: ModelRecord,
+  state: StateDict,
+  given?: Readonly<Record<string, unknown>>,
+  { assign = true }: { assign?: boolean } = {},
+): ClassifyingModule {
+  const model = createFor(record, state, given);
+  try {
+    model.loadStateDict(state, { assign });
+    return model;
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+}
+
+/** One with the options that its record's own function takes. */
+export function create(record: ModelRecord, options: object | undefined): ClassifyingModule {
+  return (record.create as (options?: object) => ClassifyingModule)(options);
+}

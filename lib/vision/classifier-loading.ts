@@ -1,0 +1,239 @@
+/**
+ * What an ImageClassifier is made of, found and made: from a model's name and weights, or a Module, to a network that is
+ * ready, with labels and preprocessing for it. In this order: which file is meant (`models/find-weights`,
+ * `models/pretrained`), its tensors and the model of their shape (`models/from-weights`), what else it brings
+ * (`weights-metadata`), and what runs the model (`network`).
+ */
+import type { Device, DType } from '../binding';
+import type { StateDict } from '../checkpoint/state-dict';
+import { makeError } from '../errors';
+import type { ProgressOption } from '../hub/progress';
+import { familyOf } from '../models/classifier-model';
+import { channelsIn, makeModel, readWeights } from '../models/from-weights';
+import { toFile, TRANSFER } from '../models/pretrained';
+import type { ModelRecord } from '../models/record';
+import { modelRecord, type ModelName } from '../models/registry';
+import { findWeights } from '../models/find-weights';
+import { Module } from '../nn/module';
+import { throwIfAborted } from '../tensor/abort';
+import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
+import { describe } from '../tensor/options';
+import {
+  boolean,
+  integer,
+  optional,
+  orElse,
+  readOptions,
+  string,
+  unchecked,
+  type Rule,
+  type Rules,
+  type Values,
+} from '../tensor/rules';
+import { loadDecoder } from './decode';
+import { BATCHING, type BatchingOptions } from './image-batches';
+import { readLabels } from './labels';
+import { channelsOf, checkImageChannels, countClasses, makeNetwork, type Network } from './network';
+import { chooseRecord, PLAIN, type Preprocessing } from './preprocessing';
+import { broughtBy, type Brought } from './weights-metadata';
+
+export interface ImageClassifierOptions {
+  /**
+   * A path (any file that `load` reads), or the name of published weights: 'fashion_mnist' of se_resnet20 (part of this
+   * package) and 'imagenet' of se_resnet50 (downloaded once). Required with a model's name.
+   */
+  weights?: string;
+  /**
+   * Where in that file the state dict is: names joined by dots, such as 'state_dict_ema'. Default: the one whose names fit
+   * the model best; of several a `state_dict` or `model` before an average.
+   */
+  key?: string;
+  /** What its names begin with, such as 'model.'. Default: what stands in front of the model's own names. */
+  prefix?: string;
+  /**
+   * The labels in order, or the path of a file with them: a line for each, a JSON array, a JSON object or Python dict of
+   * index to name or name to index. UTF-8, or UTF-16 with a byte-order mark. Default: what the weights bring, else the
+   * indices.
+   */
+  labels?: readonly string[] | string;
+  /**
+   * Overrides fields of the record that the weights bring. Default without one: torchvision's for ImageNet-sized models.
+   * For a network of one channel, a record for colour becomes the one for grey: pixels as Pillow's `convert('L')` makes
+   * them before they are resized, ImageNet's mean and deviation 0.459 and 0.2256.
+   */
+  preprocessing?: Partial<Preprocessing>;
+  /**
+   * Channels of the network's input: 1 or 3, as images have them. Default: what the weights or the Module say, which
+   * another number contradicts (ERR_SENET_STATE_DICT for weights, ERR_SENET_ARG_RANGE for a Module). It tells something
+   * only of a Module whose forward is TypeScript.
+   */
+  inChannels?: number;
+  /**
+   * Lets JPEGs that are much larger than `preprocessing.size` be shrunk while they are decoded (libjpeg scales by 1/2,
+   * 1/4 or 1/8). Several times as fast, and near to Pillow's pixels instead of equal: scores move a little. Default false.
+   */
+  shrinkOnLoad?: boolean;
+  /** Default 'cpu'. */
+  device?: Device;
+  /**
+   * Of weights and activations. Default 'float32'. The network is a compiled copy (`Module.compile`) for float32,
+   * bfloat16, and float16 where the device computes with it; for float64, and for a Module whose forward is TypeScript,
+   * it is the plain module.
+   */
+  dtype?: DType;
+  /** How concurrent `classify` calls share batches. */
+  batching?: BatchingOptions;
+  /** Of a download. Default true: a progress bar, on a terminal. */
+  progress?: ProgressOption;
+  /** Whether a downloaded file must have the SHA-256 that its name promises. Default true. */
+  checkHash?: boolean;
+  /** Rejects `load` with ERR_SENET_ABORTED when it aborts. */
+  signal?: AbortSignal;
+}
+
+/** What an ImageClassifier is made of. */
+export interface ClassifierParts {
+  readonly network: Network;
+  /** In the order of the model's outputs; none if it does not say how many it has. */
+  readonly labels: readonly string[];
+  readonly preprocessing: Preprocessing;
+  readonly shrinkOnLoad: boolean;
+  readonly batching: Required<BatchingOptions>;
+}
+
+const WHERE = 'ImageClassifier.load';
+
+const floating: Rule<DType> = (given, what) => {
+  const dtype = checkDType(given, what);
+  if (isFloating(dtype)) return dtype;
+  throw makeError('ERR_SENET_DTYPE', `${what}: expected a floating dtype, got ${dtype}`);
+};
+
+// What stands here unchecked is checked where it is read.
+const OPTIONS = {
+  weights: optional(string),
+  key: optional(string),
+  prefix: optional(string),
+  labels: unchecked<readonly string[] | string>(),
+  preprocessing: unchecked<Partial<Preprocessing>>(),
+  inChannels: optional(integer(1)),
+  shrinkOnLoad: orElse(false, boolean),
+  device: orElse('cpu', checkDevice),
+  dtype: orElse('float32', floating),
+  batching: (given: unknown, what: string) =>
+    readOptions(given as BatchingOptions | undefined, BATCHING, what),
+  ...TRANSFER,
+} satisfies Rules<ImageClassifierOptions>;
+
+type Given = Values<typeof OPTIONS>;
+/** A network that there is, or what is known of one that is to be made. */
+type Subject = Module<unknown> | ModelRecord;
+
+/** The parts of a classifier. Errors: as `ImageClassifier.load`. */
+export async function loadParts(
+  model: ModelName | Module<unknown>,
+  options: ImageClassifierOptions | undefined,
+): Promise<ClassifierParts> {
+  const given = readOptions(options, OPTIONS, WHERE);
+  const { dtype, device, shrinkOnLoad, batching, signal } = given;
+  throwIfAborted(signal);
+  const subject = subjectOf(model);
+  const { state, published, file } = await readGiven(subject, given);
+  try {
+    const brought = await broughtBy(state, published, file);
+    const channels = channelsFor(subject, state, given);
+    const preprocessing = preprocessingFor(subject, brought, channels, given);
+    const labels = given.labels === undefined ? brought.labels : await readLabels(given.labels);
+    const made = Module.isModule(subject)
+      ? subject
+      : makeModel(subject, state as StateDict, { inChannels: channels });
+    const owned = made !== subject;
+    try {
+      if (!owned && state !== undefined) made.loadStateDict(state);
+      const finalLabels = labelsFor(made, labels);
+      // The network is made on the executor's threads, meanwhile this one loads the decoder.
+      const [network] = await Promise.all([makeNetwork(made, owned, dtype, device, signal), loadDecoder()]);
+      return { network, labels: finalLabels, preprocessing, shrinkOnLoad, batching };
+    } catch (error) {
+      if (owned) made.dispose();
+      throw error;
+    }
+  } finally {
+    state?.dispose();
+  }
+}
+
+function subjectOf(model: unknown): Subject {
+  if (Module.isModule(model)) return model;
+  if (typeof model === 'string') return modelRecord(model as ModelName); // throws for an unknown name
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `${WHERE}: expected a model's name or a Module, got ${describe(model)}`,
+  );
+}
+
+/** The weights that are given, which a Module needs not: their tensors, their record if they are published, their file. */
+async function readGiven(subject: Subject, given: Given) {
+  const record = Module.isModule(subject) ? null : subject;
+  if (given.weights === undefined) {
+    if (record === null) return { state: undefined, published: undefined, file: 'weights' };
+    const published = record.weights.map(({ name }) => `'${name}'`);
+    const names =
+      published.length === 0 ? 'there are no published ones' : `published: ${published.join(', ')}`;
+    throw makeError(
+      'ERR_SENET_ARG_MISSING',
+      `${WHERE}: weights: expected a path or a name (${record.name}: ${names})`,
+    );
+  }
+  const source = await findWeights(given.weights, record === null ? null : (record.name as ModelName), WHERE);
+  const file = await toFile(source, given);
+  const state = await readWeights(file, subject, given, given.signal);
+  return { state, published: typeof source === 'object' ? source : undefined, file };
+}
+
+/** Channels of the images, which a Module whose forward is TypeScript does not say; 0 is unknown. */
+function channelsFor(subject: Subject, state: StateDict | undefined, { inChannels: told }: Given): number {
+  const channels = Module.isModule(subject)
+    ? channelsOfModule(subject, told)
+    : (told ?? channelsIn(subject, state as StateDict));
+  if (channels !== 0) checkImageChannels(channels, `${WHERE}: inChannels`);
+  return channels;
+}
+
+function channelsOfModule(model: Module<unknown>, told: number | undefined): number {
+  const own = channelsOf(model);
+  if (own !== 0 && told !== undefined && told !== own) {
+    throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: inChannels: the module takes ${own}, got ${told}`);
+  }
+  return own || (told ?? 0);
+}
+
+function preprocessingFor(
+  subject: Subject,
+  brought: Brought,
+  channels: number,
+  { preprocessing: given }: Given,
+): Preprocessing {
+  const family = Module.isModule(subject) ? familyOf(subject) : subject;
+  const base = brought.preprocessing ?? family?.preprocessing ?? undefined;
+  if (base === undefined && given === undefined) {
+    throw makeError(
+      'ERR_SENET_ARG_MISSING',
+      `${WHERE}: preprocessing: the weights bring no record and this model has no usual one; give size, mean and std`,
+    );
+  }
+  return chooseRecord(given, base ?? PLAIN, channels, `${WHERE}: preprocessing`);
+}
+
+/** As many as the model has classes, where it says how many: by default their numbers. */
+function labelsFor(model: Module<unknown>, given: readonly string[] | undefined): readonly string[] {
+  const classes = countClasses(model);
+  const labels = given ?? Array.from({ length: classes ?? 0 }, (_, index) => String(index));
+  if (classes !== undefined && labels.length !== classes) {
+    throw makeError(
+      'ERR_SENET_LABELS',
+      `${WHERE}: the model has ${classes} classes and there are ${labels.length} labels`,
+    );
+  }
+  return Object.freeze([...labels]);
+}

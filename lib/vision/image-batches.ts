@@ -1,0 +1,83 @@
+/**
+ * The pipeline of a classifier: which images are decoded at the same time and which go through the network together, and
+ * what becomes of a batch. What is done for one image is `image-work`'s, which goes when is `pipeline`'s.
+ */
+import { binding } from '../native';
+import { integer, orElse, type Rules } from '../tensor/rules';
+import { detached, tidy } from '../tensor/scope';
+import type { Tensor } from '../tensor/tensor';
+import { ByteBudget, PIXEL_BYTES } from './byte-budget';
+import type { ImageWork } from './image-work';
+import { Pipeline } from './pipeline';
+import { callUnlessAborted } from './preprocessing';
+import { nanError, type Classification } from './ranking';
+
+export interface BatchingOptions {
+  /** Images that go through the network together, 1 to 1,024. Default 16. */
+  maxBatch?: number;
+  /**
+   * Milliseconds that an image waits for company while the network is free, 0 to 60,000. Default 0: it starts in the
+   * same turn of the event loop.
+   */
+  delay?: number;
+  /**
+   * Images that may be accepted and not yet answered, 1 to 1,000,000. Default 1,024. Beyond it `classify` rejects with
+   * ERR_SENET_QUEUE_FULL, before it reads anything. A server gives as many as it answers in the time that its callers
+   * wait. An array counts as at most two batches, since it takes its images up one after the other.
+   */
+  maxQueue?: number;
+}
+
+/** Longest `delay`, in milliseconds. */
+const MAX_DELAY = 60_000;
+export const BATCHING = {
+  maxBatch: orElse(16, integer(1, 1024)),
+  delay: orElse(0, integer(0, MAX_DELAY)),
+  maxQueue: orElse(1024, integer(1, 1_000_000)),
+} satisfies Rules<BatchingOptions>;
+
+/** Of all classifiers of this thread. */
+const pixelBudget = new ByteBudget(PIXEL_BYTES);
+
+/** The best labels of each image of a batch, as many as `topK` says for that image; null where its scores are NaN. */
+export type ClassifyInput = (
+  input: Tensor,
+  topK: readonly number[],
+) => Promise<readonly (Classification[] | null)[]>;
+
+export function imagePipeline(
+  batching: Required<BatchingOptions>,
+  classify: ClassifyInput,
+): Pipeline<ImageWork, Classification[]> {
+  return new Pipeline({
+    ...batching,
+    decoders: concurrentDecodes(),
+    budget: pixelBudget,
+    lanes: () => binding.configuration().workers,
+    run: (works) => detached(null, () => tidy(() => runBatch(works, classify))),
+  });
+}
+
+/** Inputs of one shape. */
+async function runBatch(
+  works: readonly ImageWork[],
+  classify: ClassifyInput,
+): Promise<(Classification[] | Error)[]> {
+  const inputs = works.map(({ input }) => input);
+  const batch =
+    inputs.length === 1 ? (inputs[0] as Tensor) : await callUnlessAborted(undefined, 'aten::cat', inputs, 0);
+  const results = await classify(
+    batch,
+    works.map(({ topK }) => topK),
+  );
+  return results.map((labels) => labels ?? nanError('classify: image'));
+}
+
+/**
+ * Images that one classifier decodes at the same time. Each occupies a thread of libuv's pool: one stays free for files
+ * and names.
+ */
+function concurrentDecodes(): number {
+  const pool = Number(process.env.UV_THREADPOOL_SIZE) || 4;
+  return Math.max(1, Math.min(binding.configuration().availableThreads, pool - 1));
+}
