@@ -19,7 +19,7 @@ constexpr size_t kMiB = size_t{1} << 20;
 constexpr size_t kAmple = size_t{4} << 30;
 
 void expect_equal(const std::string& what, uint64_t actual, uint64_t expected) {
-  expect(actual == expected, what, ": expected ", expected, ", got ", actual);
+  REQUIRE_MESSAGE(actual == expected, what, ": expected ", expected, ", got ", actual);
 }
 
 void pass(BlockCache& cache, int64_t ticks) {
@@ -39,7 +39,7 @@ void round_of(BlockCache& cache, const std::vector<size_t>& sizes) {
   }
 }
 
-void test_ages() {
+TEST_CASE("block cache: what nobody takes for its age goes back, large blocks sooner") {
   BlockCache cache(kAmple);
   round_of(cache, {kMiB, BlockCache::kLarge});
   expect_equal("cached", cache.counts().cached_bytes, kMiB + BlockCache::kLarge);
@@ -55,21 +55,21 @@ void test_ages() {
   for (int64_t i = 0; i < BlockCache::kLongestAge && left; ++i) {
     left = cache.tick();
   }
-  expect(!left, "nothing is left that time could change, and it says so");
+  REQUIRE_MESSAGE(!left, "nothing is left that time could change, and it says so");
   expect_equal("alive", cache.counts().live_bytes, 0);
 }
 
-void test_burst() {
+TEST_CASE("block cache: a burst goes back while jobs go on, and they keep their blocks") {
   BlockCache cache(kAmple);
   round_of(cache, {kMiB, kMiB});
   round_of(cache, {900 * kMiB, 30 * kMiB, 30 * kMiB});
-  expect(cache.counts().cached_bytes >= 900 * kMiB, "the burst is cached at first");
+  REQUIRE_MESSAGE(cache.counts().cached_bytes >= 900 * kMiB, "the burst is cached at first");
   const uint64_t before = cache.counts().mappings;
   for (int64_t i = 0; i < 2 * BlockCache::kMemoryOfPeaks; ++i) {
     round_of(cache, {kMiB, kMiB});  // jobs go on
     cache.tick();
     if (i == BlockCache::kLargeAge) {
-      expect(cache.counts().cached_bytes < 100 * kMiB, "the large block is gone");
+      REQUIRE_MESSAGE(cache.counts().cached_bytes < 100 * kMiB, "the large block is gone");
     }
     if (i == BlockCache::kAge) {
       expect_equal("only what the jobs use is left", cache.counts().cached_bytes, 2 * kMiB);
@@ -79,7 +79,7 @@ void test_burst() {
   expect_equal("the burst is forgotten", cache.counts().limit, BlockCache::kLeastLimit);
 }
 
-void test_steady() {
+TEST_CASE("block cache: steady work keeps its blocks at any pace") {
   // Whatever the pace, up to the longest age: after the round that misses what went back, none misses
   // anything.
   for (const int64_t pace : {int64_t{0}, BlockCache::kLargeAge + 1, BlockCache::kAge + 1, int64_t{30}}) {
@@ -97,7 +97,7 @@ void test_steady() {
   }
 }
 
-void test_limit() {
+TEST_CASE("block cache: the limit follows what was alive") {
   BlockCache cache(kAmple);
   expect_equal("the least", cache.counts().limit, BlockCache::kLeastLimit);
   std::vector<void*> held;
@@ -113,7 +113,8 @@ void test_limit() {
   for (size_t size = 33 * kMiB; size < 64 * kMiB; size += kMiB) {
     round_of(cache, {size, size});
     const BlockCache::Counts counts = cache.counts();
-    expect(counts.cached_bytes <= counts.limit, counts.cached_bytes, " bytes are above ", counts.limit);
+    REQUIRE_MESSAGE(counts.cached_bytes <= counts.limit, counts.cached_bytes, " bytes are above ",
+                    counts.limit);
   }
 
   BlockCache bounded(8 * kMiB);
@@ -125,16 +126,16 @@ void test_limit() {
   expect_equal("switched off, alive", off.counts().live_bytes, 0);
 }
 
-void test_blocks() {
+TEST_CASE("block cache: blocks") {
   BlockCache cache(kAmple);
   void* first = cache.take(5 * kMiB);
   std::memset(first, 1, 5 * kMiB);
-  expect(reinterpret_cast<uintptr_t>(first) % 64 == 0, "not aligned");
-  expect(cache.give_back(first, true), "kept");
+  REQUIRE_MESSAGE(reinterpret_cast<uintptr_t>(first) % 64 == 0, "not aligned");
+  REQUIRE_MESSAGE(cache.give_back(first, true), "kept");
   void* again = cache.take(5 * kMiB);
-  expect(again == first, "the same block again");
-  expect(!cache.give_back(again, false), "not kept where nobody wants it");
-  expect(!cache.give_back(std::malloc(8), true), "another's block is freed");
+  REQUIRE_MESSAGE(again == first, "the same block again");
+  REQUIRE_MESSAGE(!cache.give_back(again, false), "not kept where nobody wants it");
+  REQUIRE_MESSAGE(!cache.give_back(std::malloc(8), true), "another's block is freed");
   round_of(cache, {kMiB});
   cache.trim();
   expect_equal("trimmed", cache.counts().cached_bytes, 0);
@@ -142,21 +143,12 @@ void test_blocks() {
     try {
       cache.take(impossible);
     } catch (const Error& error) {
-      expect(std::string(error.code()) == "ERR_SENET_OUT_OF_MEMORY", error.code());
+      REQUIRE_MESSAGE(std::string(error.code()) == "ERR_SENET_OUT_OF_MEMORY", error.code());
       continue;
     }
-    expect(false, "took ", impossible, " bytes");
+    REQUIRE_MESSAGE(false, "took ", impossible, " bytes");
   }
 }
 
 }  // namespace
-
-void test_block_cache(Runner& runner) {
-  runner.test("block cache: what nobody takes for its age goes back, large blocks sooner", test_ages);
-  runner.test("block cache: a burst goes back while jobs go on, and they keep their blocks", test_burst);
-  runner.test("block cache: steady work keeps its blocks at any pace", test_steady);
-  runner.test("block cache: the limit follows what was alive", test_limit);
-  runner.test("block cache: blocks", test_blocks);
-}
-
 }  // namespace senet::test

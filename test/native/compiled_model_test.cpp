@@ -27,7 +27,7 @@ void expect_code(const std::string& code, const std::string& what, const std::fu
   } catch (const Error& error) {
     got = error.code();
   }
-  expect(got == code, what, ": expected ", code, ", got ", got);
+  REQUIRE_MESSAGE(got == code, what, ": expected ", code, ", got ", got);
 }
 
 // SENET_COMPILE_KERNELS while alive; null is unset.
@@ -73,8 +73,8 @@ void check_independence(const char* kernels, at::ScalarType dtype) {
     const auto model = CompiledModel::compile(*source, dtype);
     const at::Tensor x = draw({2, of.channels, of.sizes.back()[0], of.sizes.back()[1]});
     const at::Tensor before = model->forward(x);
-    expect(before.isfinite().all().item<bool>() && before.abs().max().item<double>() > 0, of.name,
-           ": no sensible output");
+    REQUIRE_MESSAGE((before.isfinite().all().item<bool>() && before.abs().max().item<double>() > 0), of.name,
+                    ": no sensible output");
     {
       const at::NoGradGuard no_grad;
       for (const at::Tensor& parameter : source->parameters()) {
@@ -84,16 +84,16 @@ void check_independence(const char* kernels, at::ScalarType dtype) {
         buffer.zero_();
       }
     }
-    expect(same_bytes(before, model->forward(x)), of.name, ": changed with its source");
+    REQUIRE_MESSAGE(same_bytes(before, model->forward(x)), of.name, ": changed with its source");
     source->to(at::kDouble);
-    expect(same_bytes(before, model->forward(x)), of.name, ": changed as its source was converted");
+    REQUIRE_MESSAGE(same_bytes(before, model->forward(x)), of.name, ": changed as its source was converted");
     source.reset();
-    expect(same_bytes(before, model->forward(x)), of.name, ": changed as its source was freed");
-    expect(!model->explain({x.size(2), x.size(3)}).empty(), of.name, ": no steps");
+    REQUIRE_MESSAGE(same_bytes(before, model->forward(x)), of.name, ": changed as its source was freed");
+    REQUIRE_MESSAGE(!model->explain({x.size(2), x.size(3)}).empty(), of.name, ": no steps");
   }
 }
 
-void check_dtypes() {
+TEST_CASE("CompiledModel, dtypes") {
   const auto network = small_network();
   for (const at::ScalarType dtype : {at::kDouble, at::kInt, at::kLong, at::kByte, at::kBool}) {
     expect_code("ERR_SENET_DTYPE", text("compile for ", dtype),
@@ -102,21 +102,22 @@ void check_dtypes() {
   // Some processors compute with float16; the others say so.
   try {
     const auto model = CompiledModel::compile(*network, at::kHalf);
-    expect(model->forward(draw({1, 3, 8, 8})).isfinite().all().item<bool>(), "float16: no sensible output");
+    REQUIRE_MESSAGE(model->forward(draw({1, 3, 8, 8})).isfinite().all().item<bool>(),
+                    "float16: no sensible output");
   } catch (const Error& error) {
-    expect(std::string(error.code()) == "ERR_SENET_DTYPE" &&
-               std::string(error.what()).find("float16") != std::string::npos,
-           error.code(), ": ", error.what());
+    REQUIRE_MESSAGE((std::string(error.code()) == "ERR_SENET_DTYPE" &&
+                     std::string(error.what()).find("float16") != std::string::npos),
+                    error.code(), ": ", error.what());
   }
   // Weights of any dtype compile.
   const at::Tensor x = draw({2, 3, 9, 7});
   const at::Tensor expected = CompiledModel::compile(*network, at::kFloat)->forward(x);
   network->to(at::kDouble);
-  expect(same_bytes(expected, CompiledModel::compile(*network, at::kFloat)->forward(x)),
-         "float64 weights of the same values: another output");
+  REQUIRE_MESSAGE(same_bytes(expected, CompiledModel::compile(*network, at::kFloat)->forward(x)),
+                  "float64 weights of the same values: another output");
 }
 
-void check_modules_without_image() {
+TEST_CASE("CompiledModel, modules that take no image") {
   const std::vector<std::shared_ptr<nn::Module>> refused = {
       std::make_shared<nn::Linear>(3, 4), std::make_shared<nn::ReLU>(), std::make_shared<nn::Sigmoid>(),
       std::make_shared<nn::Sequential>(
@@ -126,7 +127,7 @@ void check_modules_without_image() {
   }
 }
 
-void check_inputs() {
+TEST_CASE("CompiledModel, inputs") {
   const auto model = CompiledModel::compile(*small_network(), at::kFloat);
   const auto refuse = [&](const char* code, const std::string& what, const at::Tensor& input) {
     expect_code(code, "check_input of " + what, [&] { model->check_input(input); });
@@ -161,18 +162,18 @@ void check_inputs() {
       if (kernels == nullptr) {
         expect_code("ERR_SENET_SHAPE", "forward of 2 x 5", [&] { compiled->forward(draw({1, 16, 2, 5})); });
       }
-      expect(compiled->forward(draw({1, 16, 3, 5})).size(3) == 2, "3 x 5: another shape");
+      REQUIRE_MESSAGE(compiled->forward(draw({1, 16, 3, 5})).size(3) == 2, "3 x 5: another shape");
     }
   }
 }
 
-void check_inception_size() {
+TEST_CASE("CompiledModel, size of SEInception3") {
   const nn::SkipInitScope no_draws;
   auto network = std::make_shared<models::SEInception3>(models::InceptionOptions{10, false, true},
                                                         nn::Recalibrate::kNone);
   network->eval();
   const auto model = CompiledModel::compile(*network, at::kFloat);
-  expect(model->usual_size == graph::Size2{299, 299}, "the usual size is not 299 x 299");
+  REQUIRE_MESSAGE((model->usual_size == graph::Size2{299, 299}), "the usual size is not 299 x 299");
   expect_code("ERR_SENET_SHAPE", "forward of 224 x 224", [&] {
     model->forward(at::zeros({1, 3, 224, 224}));
   });
@@ -182,11 +183,11 @@ void check_inception_size() {
     multiply_adds += step.multiply_adds;
   }
   // Inception-v3 has 5.7e9; its SE layers do nothing here.
-  expect(multiply_adds > 5.6e9 && multiply_adds < 5.8e9, multiply_adds, " multiply-adds");
+  REQUIRE_MESSAGE((multiply_adds > 5.6e9 && multiply_adds < 5.8e9), multiply_adds, " multiply-adds");
 }
 
 // All of Inception-v3 on a small image, with the change of normalisation in front.
-void check_inception() {
+TEST_CASE("CompiledModel, Inception3") {
   at::manual_seed(5);
   auto network = std::make_shared<models::Inception3>(models::InceptionOptions{10, false, true});
   network->eval();
@@ -209,16 +210,16 @@ void check_inception() {
   };
   const double allowed = std::max(3e-6, 3 * error(eager));
   const double found = error(model->forward(x));
-  expect(found <= allowed, "relative error ", found, ", allowed ", allowed);
+  REQUIRE_MESSAGE(found <= allowed, "relative error ", found, ", allowed ", allowed);
 }
 
 // What a caller reads of it.
-void check_facts() {
+TEST_CASE("CompiledModel, facts") {
   const auto network = small_network();
   const auto model = CompiledModel::compile(*network, at::kFloat);
-  expect(model->name == "CifarSEResNet" && model->dtype == at::kFloat && model->device.is_cpu() &&
-             model->in_channels == 3,
-         "other facts than the module's");
+  REQUIRE_MESSAGE((model->name == "CifarSEResNet" && model->dtype == at::kFloat && model->device.is_cpu() &&
+                   model->in_channels == 3),
+                  "other facts than the module's");
   const std::pair<const char*, const inference::Kernels*> kKernels[] = {
       {"avx2", avx2_kernels()}, {"avx512", avx512_kernels()}, {"libtorch", nullptr}};
   for (const auto& [kernels, table] : kKernels) {
@@ -230,7 +231,8 @@ void check_facts() {
       continue;
     }
     const std::string backend = compile()->backend();
-    expect(backend == (is_libtorch ? "onednn" : table->name), kernels, ": runs on ", backend);
+    REQUIRE_MESSAGE(backend == std::string(is_libtorch ? "onednn" : table->name), kernels, ": runs on ",
+                    backend);
   }
   const ChosenKernels unknown("sse");
   expect_code("ERR_SENET_COMPILE", "unknown kernels", [&] { CompiledModel::compile(*network, at::kFloat); });
@@ -244,33 +246,28 @@ void check_facts() {
   for (const StepInfo& step : model->explain({32, 32})) {
     multiply_adds += step.multiply_adds;
   }
-  expect(multiply_adds == expected, multiply_adds, " multiply-adds, expected ", expected);
+  REQUIRE_MESSAGE(multiply_adds == expected, multiply_adds, " multiply-adds, expected ", expected);
 }
 
-}  // namespace
-
-void test_compiled_model(Runner& runner) {
-  runner.test("CompiledModel, facts", check_facts);
-  runner.test("CompiledModel, dtypes", check_dtypes);
-  runner.test("CompiledModel, modules that take no image", check_modules_without_image);
-  runner.test("CompiledModel, inputs", check_inputs);
-  runner.test("CompiledModel, size of SEInception3", check_inception_size);
-  runner.test("CompiledModel, Inception3", check_inception);
+TEST_CASE("CompiledModel, on its own") {
   for (const char* kernels : {static_cast<const char*>(nullptr), "libtorch"}) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       const std::string name =
-          text("CompiledModel, on its own, ", kernels == nullptr ? "our kernels" : kernels,
-               dtype == at::kFloat ? " float32" : " bfloat16");
-      try {
-        const ChosenKernels chosen(kernels);
-        CompiledModel::compile(*small_network(), dtype);
-      } catch (const Error& error) {
-        runner.skip(name, error.what());
-        continue;
+          text(kernels == nullptr ? "our kernels" : kernels, dtype == at::kFloat ? " float32" : " bfloat16");
+      SUBCASE(name.c_str()) {
+        const std::string reason = refusal([&] {
+          const ChosenKernels chosen(kernels);
+          CompiledModel::compile(*small_network(), dtype);
+        });
+        if (reason.empty()) {
+          check_independence(kernels, dtype);
+        } else {
+          MESSAGE("SKIPPED: ", name, ": ", reason);
+        }
       }
-      runner.test(name, [&] { check_independence(kernels, dtype); });
     }
   }
 }
 
+}  // namespace
 }  // namespace senet::test

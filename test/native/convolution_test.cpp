@@ -1,7 +1,7 @@
 // ElementKernels::convolution, and the packing of its weights, against at::conv2d in float64.
 #include "support.h"
 
-#include "inference/cpu/steps.h"
+#include "inference/cpu/packing.h"
 
 #include <ATen/ATen.h>
 
@@ -301,47 +301,46 @@ void check_case(const Variant& variant, const Case& of, Random& random) {
 }
 
 // Every number of channels with every window; sizes and what is fused are drawn.
-void check_window(const Variant& variant, const Window& window, uint32_t seed) {
-  Random random(seed);
-  size_t turn = seed;
+void check_window(const Variant& variant, const Window& window, int number) {
   const std::vector<graph::Size2> sizes = {{1, 1}, {1, 9}, {5, 3}, {14, 14}};
-  for (const int64_t in : {1, 3, 16, 17, 40, 64, 100}) {
-    for (const int64_t out : {1, 10, 16, 48, 80, 130}) {
-      const graph::Size2 size = sizes[turn++ % sizes.size()];
-      check_case(variant, draw_case(random, in, out, size, window), random);
-    }
-  }
+  const std::vector<int64_t> ins = {1, 3, 16, 17, 40, 64, 100};
+  const std::vector<int64_t> outs = {1, 10, 16, 48, 80, 130};
+  const int count = static_cast<int>(ins.size() * outs.size());
+  for_each_drawn(static_cast<uint32_t>(1000 * number), count, [&](Random& random, int i) {
+    const auto turn = static_cast<size_t>(i);
+    const graph::Size2 size = sizes[(turn + static_cast<size_t>(number)) % sizes.size()];
+    check_case(variant, draw_case(random, ins[turn / outs.size()], outs[turn % outs.size()], size, window),
+               random);
+  });
 }
 
 // Every number of vectors with every number of pixels up to a few blocks: each instance of the kernel's
 // template.
 void check_blocks(const Variant& variant) {
-  Random random(11);
-  for (int32_t vectors = 1; vectors <= variant.kernels->max_vectors; ++vectors) {
-    for (int64_t pixels = 1; pixels <= 30; ++pixels) {
-      const int64_t out =
-          std::max<int64_t>(1, vectors * variant.kernels->vector_channels - random.between(0, 3));
-      const graph::Size2 size = pixels % 3 == 0 ? graph::Size2{3, pixels / 3} : graph::Size2{1, pixels};
-      check_case(variant, draw_case(random, random.between(1, 33), out, size, {1, 1, 1}), random);
-    }
-  }
+  for_each_drawn(20000, 30 * variant.kernels->max_vectors, [&](Random& random, int i) {
+    const int64_t vectors = 1 + i / 30;
+    const int64_t pixels = 1 + i % 30;
+    const int64_t out =
+        std::max<int64_t>(1, vectors * variant.kernels->vector_channels - random.between(0, 3));
+    const graph::Size2 size = pixels % 3 == 0 ? graph::Size2{3, pixels / 3} : graph::Size2{1, pixels};
+    check_case(variant, draw_case(random, random.between(1, 33), out, size, {1, 1, 1}), random);
+  });
 }
 
 void check_random(const Variant& variant) {
-  Random random(12);
-  for (int i = 0; i < 100; ++i) {
+  for_each_drawn(21000, 100, [&](Random& random, int) {
     const Window window{random.between(1, 7), random.between(1, 7), random.between(1, 3)};
     const graph::Size2 size = {random.between(1, 12), random.between(1, 12)};
     check_case(variant, draw_case(random, random.between(1, 70), random.between(1, 150), size, window),
                random);
-  }
+  });
 }
 
 // The error of the sums does not grow with the image: they are those of the very numbers that are written.
 void check_long_sums(const Variant& variant) {
-  Random random(14);
-  for (const int64_t out : {16, 48, 130}) {
-    Case of = draw_case(random, 3, out, {96, 90}, {3, 3, 1});
+  for_each_drawn(22000, 3, [&](Random& random, int i) {
+    const std::vector<int64_t> outs = {16, 48, 130};
+    Case of = draw_case(random, 3, outs[static_cast<size_t>(i)], {96, 90}, {3, 3, 1});
     of.has_sums = of.has_output = of.output_is_float = true;
     of.activation = Activation::kRelu;
     const Operands operands(of, variant.dtype(), random);
@@ -350,23 +349,23 @@ void check_long_sums(const Variant& variant) {
     const at::Tensor written = convolution.output().view().to(at::kDouble);
     expect_near(convolution.sums(), written.sum(at::IntArrayRef{1, 2}) + operands.sums,
                 pixel_sum_error(written), of.name() + ", sums");
-  }
+  });
 }
 
 // Nor does that of an output grow as the number of its products does.
 void check_long_products(const Variant& variant) {
-  Random random(15);
-  for (const int64_t carry_after : {kCarryAfter, kCarryAfterOfVectors, kCarryAfterOfFew}) {
+  const std::vector<int64_t> carries = {kCarryAfter, kCarryAfterOfVectors, kCarryAfterOfFew};
+  for_each_drawn(23000, 3, [&](Random& random, int i) {
     Case of = draw_case(random, 512, 48, {5, 4}, {3, 3, 1});
     of.has_scale = of.has_residual = false;
     of.has_output = of.output_is_float = true;
     of.activation = Activation::kNone;
-    of.carry_after = carry_after;
+    of.carry_after = carries[static_cast<size_t>(i)];
     const Operands operands(of, variant.dtype(), random);
     Convolution convolution(variant, of, operands, random);
     convolution.run({0, of.height() * of.width()});
     expect_relative(convolution.output().view(), operands.expected(of), 8 * kFloatError, of.name());
-  }
+  });
 }
 
 // NaN and infinities of the input go where at::conv2d takes them. A bias and weights that are not zero keep
@@ -387,7 +386,8 @@ void check_special(const Variant& variant) {
         const at::Tensor expected = operands.expected(of);
         const at::Tensor finite = operands.magnitude(of).nan_to_num(0.0, 0.0, 0.0);
         const std::string where = text(value, " in ", of.name());
-        expect(!expected.isfinite().all().item<bool>() || activation == Activation::kSigmoid, where);
+        REQUIRE_MESSAGE((!expected.isfinite().all().item<bool>() || activation == Activation::kSigmoid),
+                        where);
         expect_near(convolution.output().view(), expected,
                     finite * sum_error(of.products()) + 4 * kFloatError +
                         expected.abs().nan_to_num(0.0, 0.0, 0.0) * (variant.is_float ? 0 : kBfloat16Error),
@@ -400,25 +400,45 @@ void check_special(const Variant& variant) {
   }
 }
 
-}  // namespace
+#define WINDOW_TEST(height, width, stride, number)                    \
+  TEST_CASE("convolution " #height " x " #width " stride " #stride) { \
+    for_each_variant([](const Variant& variant) {                     \
+      check_window(variant, {height, width, stride}, number);         \
+    });                                                               \
+  }
 
-void test_convolution(Runner& runner) {
-  for_each_variant(runner, "convolution", [&](const Variant& variant) {
-    uint32_t seed = 0;
-    for (const int64_t stride : {1, 2}) {
-      for (const auto& [height, width] : {std::pair{1, 1}, std::pair{3, 3}, std::pair{5, 5}, std::pair{1, 7},
-                                          std::pair{7, 1}, std::pair{7, 7}}) {
-        const Window window{height, width, stride};
-        runner.test(text("convolution ", height, " x ", width, " stride ", stride, ", ", variant.name),
-                    [&, at = ++seed] { check_window(variant, window, at); });
-      }
-    }
-    runner.test("convolution, blocks of every size, " + variant.name, [&] { check_blocks(variant); });
-    runner.test("convolution, drawn cases, " + variant.name, [&] { check_random(variant); });
-    runner.test("convolution, sums of large images, " + variant.name, [&] { check_long_sums(variant); });
-    runner.test("convolution, many products, " + variant.name, [&] { check_long_products(variant); });
-    runner.test("convolution, NaN and infinity, " + variant.name, [&] { check_special(variant); });
-  });
+WINDOW_TEST(1, 1, 1, 1)
+WINDOW_TEST(3, 3, 1, 2)
+WINDOW_TEST(5, 5, 1, 3)
+WINDOW_TEST(1, 7, 1, 4)
+WINDOW_TEST(7, 1, 1, 5)
+WINDOW_TEST(7, 7, 1, 6)
+WINDOW_TEST(1, 1, 2, 7)
+WINDOW_TEST(3, 3, 2, 8)
+WINDOW_TEST(5, 5, 2, 9)
+WINDOW_TEST(1, 7, 2, 10)
+WINDOW_TEST(7, 1, 2, 11)
+WINDOW_TEST(7, 7, 2, 12)
+
+TEST_CASE("convolution, blocks of every size") {
+  for_each_variant(check_blocks);
 }
 
+TEST_CASE("convolution, drawn cases") {
+  for_each_variant(check_random);
+}
+
+TEST_CASE("convolution, sums of large images") {
+  for_each_variant(check_long_sums);
+}
+
+TEST_CASE("convolution, many products") {
+  for_each_variant(check_long_products);
+}
+
+TEST_CASE("convolution, NaN and infinity") {
+  for_each_variant(check_special);
+}
+
+}  // namespace
 }  // namespace senet::test

@@ -30,9 +30,8 @@ Linearised random_linear(Random& random, const std::vector<int64_t>& shape) {
 }
 
 void check_packing(const Variant& variant) {
-  Random random(14);
   const int32_t width = variant.kernels->vector_channels;
-  for (int i = 0; i < 60; ++i) {
+  for_each_drawn(1000, 60, [&](Random& random, int) {
     const int64_t out = random.between(1, 150);
     const int64_t in = random.between(1, 40);
     const graph::Size2 kernel = {random.between(1, 4), random.between(1, 4)};
@@ -41,7 +40,8 @@ void check_packing(const Variant& variant) {
     const std::string where = text(out, " x ", in, " x ", kernel[0], " x ", kernel[1], ", pixel ", pixel);
     const std::vector<int32_t> panels = split_panels(out, width, variant.kernels->max_vectors);
     const int64_t bytes = packed_bytes(out, window, pixel, variant.is_float);
-    expect(bytes == padded(out) * window * pixel * (variant.is_float ? 4 : 2), where, ": packed_bytes");
+    REQUIRE_MESSAGE(bytes == padded(out) * window * pixel * (variant.is_float ? 4 : 2), where,
+                    ": packed_bytes");
 
     const Linearised linear = random_linear(random, {out, in, kernel[0], kernel[1]});
     const at::Tensor rounded = linear.product().to(at::kFloat).to(variant.dtype()).to(at::kDouble);
@@ -52,7 +52,8 @@ void check_packing(const Variant& variant) {
                  memory.mutable_data_ptr<uint8_t>() + packed_bytes(channel, window, pixel, variant.is_float));
       channel += vectors * width;
     }
-    expect(memory.narrow(0, bytes, 64).eq(0x5a).all().item<bool>(), where, ": wrote past packed_bytes");
+    REQUIRE_MESSAGE(memory.narrow(0, bytes, 64).eq(0x5a).all().item<bool>(), where,
+                    ": wrote past packed_bytes");
 
     // Reading back as kernels.h says: a panel after the other, [tap][element][channel], for bfloat16 pairs of
     // elements innermost.
@@ -70,11 +71,11 @@ void check_packing(const Variant& variant) {
     }
     const at::Tensor unpacked = at::cat(channels, 0).permute({0, 3, 1, 2});
     const at::Tensor all = with_zeros(with_zeros(rounded, 0, padded(out)), 1, pixel);
-    expect(at::equal(unpacked, all), where, ": other weights");
-  }
+    REQUIRE_MESSAGE(at::equal(unpacked, all), where, ": other weights");
+  });
 }
 
-void check_panels() {
+TEST_CASE("split_panels") {
   for (const auto& [width, most] : {std::pair{8, 2}, std::pair{16, 4}}) {
     for (int64_t channels = 1; channels <= 2100; ++channels) {
       const std::vector<int32_t> panels = split_panels(channels, width, most);
@@ -84,21 +85,21 @@ void check_panels() {
         vectors += panel;
       }
       const std::string where = text(channels, " channels in vectors of ", width);
-      expect(vectors * width == padded(channels), where, ": the panels have ", vectors * width);
-      expect(*least >= 1 && *largest <= most, where, ": a panel has ", *least, " or ", *largest, " vectors");
-      expect(*largest - *least <= 1, where, ": panels of ", *least, " and ", *largest, " vectors");
-      expect(static_cast<int64_t>(panels.size()) == (vectors + most - 1) / most, where, ": ", panels.size(),
-             " panels");
+      REQUIRE_MESSAGE(vectors * width == padded(channels), where, ": the panels have ", vectors * width);
+      REQUIRE_MESSAGE((*least >= 1 && *largest <= most), where, ": a panel has ", *least, " or ", *largest,
+                      " vectors");
+      REQUIRE_MESSAGE(*largest - *least <= 1, where, ": panels of ", *least, " and ", *largest, " vectors");
+      REQUIRE_MESSAGE(static_cast<int64_t>(panels.size()) == (vectors + most - 1) / most, where, ": ",
+                      panels.size(), " panels");
     }
   }
 }
 
 // Against LibTorch's own sum of products.
-void check_winograd_packing() {
-  Random random(15);
+TEST_CASE("pack_winograd_panel") {
   const at::Tensor g =
       at::tensor({1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0.0, 0.0, 1.0}, at::kDouble).reshape({4, 3});
-  for (int i = 0; i < 40; ++i) {
+  for_each_drawn(2000, 40, [&](Random& random, int) {
     const int64_t out = random.between(1, 70);
     const int64_t in = random.between(1, 70);
     const int64_t channels = padded(std::min(out, random.between(1, 70)));
@@ -111,7 +112,8 @@ void check_winograd_packing() {
     const at::Tensor memory = at::full({kWinogradCoefficients * pitch}, 0x5a, at::kByte);
     pack_winograd_panel(linear, first, padded(in), channels, pitch, memory.mutable_data_ptr<uint8_t>());
     const at::Tensor planes = memory.reshape({kWinogradCoefficients, pitch});
-    expect(planes.narrow(1, used, 64).eq(0x5a).all().item<bool>(), where, ": wrote past packed_bytes");
+    REQUIRE_MESSAGE(planes.narrow(1, used, 64).eq(0x5a).all().item<bool>(), where,
+                    ": wrote past packed_bytes");
     const at::Tensor packed = planes.narrow(1, 0, used)
                                   .contiguous()
                                   .view(at::kFloat)
@@ -123,12 +125,11 @@ void check_winograd_packing() {
                               1, padded(in)),
                    2, channels);
     expect_near(packed, expected, 2 * kFloatError * expected.abs() + 1e-12, where);
-  }
+  });
 }
 
 void check_add_product(const Variant& variant) {
-  Random random(16);
-  for (int i = 0; i < 60; ++i) {
+  for_each_drawn(3000, 60, [&](Random& random, int) {
     const int64_t rows = random.between(1, 40);
     const int64_t inner = random.between(1, 600);
     const int64_t columns = random.between(1, 100);
@@ -139,20 +140,20 @@ void check_add_product(const Variant& variant) {
     add_product(left, right, *variant.kernels, sums);
     expect_near(sums, expected, at::full({}, 1e-12 * static_cast<double>(inner), at::kDouble),
                 text(rows, " x ", inner, " x ", columns));
-  }
+  });
 }
 
-}  // namespace
+TEST_CASE("pack_panel") {
+  for_each_variant(check_packing);
+}
 
-void test_packing(Runner& runner) {
-  runner.test("split_panels", check_panels);
-  runner.test("pack_winograd_panel", check_winograd_packing);
-  for_each_variant(runner, "packing", [&](const Variant& variant) {
-    runner.test("pack_panel, " + variant.name, [&] { check_packing(variant); });
+TEST_CASE("add_product") {
+  for_each_variant([](const Variant& variant) {
     if (variant.is_float) {
-      runner.test("add_product, " + variant.name, [&] { check_add_product(variant); });
+      check_add_product(variant);
     }
   });
 }
 
+}  // namespace
 }  // namespace senet::test

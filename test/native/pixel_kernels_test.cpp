@@ -56,8 +56,7 @@ at::Tensor per_channel(const at::Tensor& vector) {
 }
 
 void check_scale(const Variant& variant) {
-  Random random(21);
-  for (int i = 0; i < 250; ++i) {
+  for_each_drawn(1000, 250, [&](Random& random, int) {
     const int64_t channels =
         kChannelBlock * (random.chance(0.1) ? random.between(30, 70) : random.between(1, 7));
     const std::pair<int64_t, int64_t> size =
@@ -150,13 +149,13 @@ void check_scale(const Variant& variant) {
           finite(magnitude).sum(at::IntArrayRef{1, 2}) * sum_error(3) + pixel_sum_error(expected);
       expect_near(sums, expected.sum(at::IntArrayRef{1, 2}) + sums_before, allowed, where + ", sums");
     }
-  }
+  });
 }
 
 // The error of the sums does not grow with the image: they are those of the very numbers that are read.
 void check_long_sums_of_scale(const Variant& variant) {
-  Random random(25);
-  for (const int64_t channels : {16, 48, 1040}) {
+  for_each_drawn(5000, 3, [&](Random& random, int i) {
+    const int64_t channels = std::vector<int64_t>{16, 48, 1040}[static_cast<size_t>(i)];
     const at::Tensor x = random.tensor({channels, 70, 66}, variant.dtype()).abs();
     const Picture input = picture_of(x, variant.dtype(), random);
     const at::Tensor sums = at::zeros({channels}, at::kDouble);
@@ -174,7 +173,7 @@ void check_long_sums_of_scale(const Variant& variant) {
       variant.element->scale(task);
     }
     expect_near(sums, x.sum(at::IntArrayRef{1, 2}), pixel_sum_error(x), text(channels, " channels"));
-  }
+  });
 }
 
 // Nor does that of an average grow with the area of its window.
@@ -201,8 +200,7 @@ void check_large_window(const Variant& variant) {
 }
 
 void check_pool(const Variant& variant, bool maximum) {
-  Random random(maximum ? 22 : 23);
-  for (int i = 0; i < 250; ++i) {
+  for_each_drawn(maximum ? 2000 : 3000, 250, [&](Random& random, int) {
     const int64_t channels = kChannelBlock * random.between(1, 5);
     const int64_t kernel = random.between(1, 5);
     const int64_t stride = random.between(1, 3);
@@ -263,7 +261,7 @@ void check_pool(const Variant& variant, bool maximum) {
         finite(magnitude) * sum_error(kernel * kernel + 2) + finite(expected).abs() * output_error(variant),
         where);
     output.expect_changed_only(untouched, 0, channels, where);
-  }
+  });
 }
 
 // [channels, height, width] tensors of every kind of stride that a caller may have.
@@ -298,8 +296,7 @@ at::Tensor draw_view(int64_t channels, int64_t height, int64_t width, Random& ra
 }
 
 void check_load(const Variant& variant) {
-  Random random(24);
-  for (int i = 0; i < 250; ++i) {
+  for_each_drawn(4000, 250, [&](Random& random, int) {
     const int64_t channels = random.of<int64_t>({1, 2, 3, 5, 16, 17, 40});
     const int64_t pixel = random.of<int64_t>({channels, channels + 1, padded(channels)});
     const int64_t height = random.of<int64_t>({1, 2, 5, 14});
@@ -334,20 +331,32 @@ void check_load(const Variant& variant) {
     const at::Tensor expected = with_zeros(x.to(variant.dtype()).to(at::kDouble), 0, pixel);
     expect_near(output.view(), expected, at::zeros({}, at::kDouble), where);
     output.expect_changed_only(untouched, 0, pixel, where);
-  }
-}
-
-}  // namespace
-
-void test_pixel_kernels(Runner& runner) {
-  for_each_variant(runner, "scale, pool and load", [&](const Variant& variant) {
-    runner.test("scale, " + variant.name, [&] { check_scale(variant); });
-    runner.test("scale, sums of large images, " + variant.name, [&] { check_long_sums_of_scale(variant); });
-    runner.test("maximum pool, " + variant.name, [&] { check_pool(variant, /*maximum=*/true); });
-    runner.test("average pool, " + variant.name, [&] { check_pool(variant, /*maximum=*/false); });
-    runner.test("average pool, a large window, " + variant.name, [&] { check_large_window(variant); });
-    runner.test("load, " + variant.name, [&] { check_load(variant); });
   });
 }
 
+TEST_CASE("scale") {
+  for_each_variant(check_scale);
+}
+
+TEST_CASE("scale, sums of large images") {
+  for_each_variant(check_long_sums_of_scale);
+}
+
+TEST_CASE("maximum pool") {
+  for_each_variant([](const Variant& variant) { check_pool(variant, /*maximum=*/true); });
+}
+
+TEST_CASE("average pool") {
+  for_each_variant([](const Variant& variant) { check_pool(variant, /*maximum=*/false); });
+}
+
+TEST_CASE("average pool, a large window") {
+  for_each_variant(check_large_window);
+}
+
+TEST_CASE("load") {
+  for_each_variant(check_load);
+}
+
+}  // namespace
 }  // namespace senet::test

@@ -283,11 +283,11 @@ class Subject {
 // Relative to all of the output, and no element far off.
 void expect_output(const at::Tensor& actual, const at::Tensor& expected, double error,
                    const std::string& where) {
-  expect(actual.scalar_type() == at::kFloat, where, ": not float32");
-  expect(actual.sizes() == expected.sizes(), where, ": expected the shape ", expected.sizes(), ", got ",
-         actual.sizes());
+  REQUIRE_MESSAGE((actual.scalar_type() == at::kFloat), where, ": not float32");
+  REQUIRE_MESSAGE(actual.sizes() == expected.sizes(), where, ": expected the shape ", expected.sizes(),
+                  ", got ", actual.sizes());
   const double found = relative_error(actual, expected);
-  expect(found <= error, where, ": relative error ", found, ", allowed ", error);
+  REQUIRE_MESSAGE(found <= error, where, ": relative error ", found, ", allowed ", error);
   expect_near(actual, expected, expected.abs().max() * (10 * error), where);
 }
 
@@ -320,21 +320,21 @@ void check_program(const Program& program, const Subject& subject, double error,
   const at::Tensor profiled = program.run(x, &seconds);
   expect_output(profiled, subject.outputs.back().narrow(0, 0, 2), error, "profiled");
   const std::vector<StepInfo> steps = program.explain({x.size(2), x.size(3)});
-  expect(seconds.size() == steps.size(), seconds.size(), " times of ", steps.size(), " steps");
+  REQUIRE_MESSAGE(seconds.size() == steps.size(), seconds.size(), " times of ", steps.size(), " steps");
   double sum = 0;
   for (const double of_step : seconds) {
-    expect(of_step >= 0, "a step took ", of_step, " seconds");
+    REQUIRE_MESSAGE(of_step >= 0, "a step took ", of_step, " seconds");
     sum += of_step;
   }
-  expect(sum > 0, "no step took time");
+  REQUIRE_MESSAGE(sum > 0, "no step took time");
   int64_t weight_bytes = 0;
   for (const StepInfo& step : steps) {
     weight_bytes += step.weight_bytes;
-    expect(!step.operation.empty() && step.output.size() == 3 && step.activation_bytes > 0, "step '",
-           step.name, "' is not explained");
+    REQUIRE_MESSAGE((!step.operation.empty() && step.output.size() == 3 && step.activation_bytes > 0),
+                    "step '", step.name, "' is not explained");
   }
-  expect(weight_bytes == program.weight_bytes(), "the steps have ", weight_bytes,
-         " bytes of weights, the program ", program.weight_bytes());
+  REQUIRE_MESSAGE(weight_bytes == program.weight_bytes(), "the steps have ", weight_bytes,
+                  " bytes of weights, the program ", program.weight_bytes());
 }
 
 // A NaN or an infinity of one image: NaN wherever the module gives NaN (but for LibTorch's program, whose
@@ -359,30 +359,40 @@ void check_special(const Program& program, const Subject& subject, double error,
 // Different inputs at once, of different sizes, on threads with teams of their own.
 void check_concurrency(const Program& program, const Subject& subject, double error) {
   constexpr int kThreads = 4;
-  std::vector<std::string> problems(kThreads);
+  constexpr int kRounds = 4;
+  struct Result {
+    size_t input;
+    int64_t first;
+    at::Tensor output;
+    std::string problem;
+  };
+  std::vector<Result> results(kThreads * kRounds);
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
-      try {
-        runtime::use_threads(1 + t % 3);
-        for (int round = 0; round < 4; ++round) {
-          const size_t i = static_cast<size_t>(t + round) % subject.inputs.size();
-          const int64_t first = 4 * t + round;
-          const int64_t images = 1 + (t + round) % 4;
-          expect_output(program.run(subject.inputs[i].narrow(0, first, images), nullptr),
-                        subject.outputs[i].narrow(0, first, images), error,
-                        text("thread ", t, " round ", round));
+      runtime::use_threads(1 + t % 3);
+      for (int round = 0; round < kRounds; ++round) {
+        Result& result = results[static_cast<size_t>(t * kRounds + round)];
+        result.input = static_cast<size_t>(t + round) % subject.inputs.size();
+        result.first = 4 * t + round;
+        const int64_t images = 1 + (t + round) % 4;
+        try {
+          result.output = program.run(subject.inputs[result.input].narrow(0, result.first, images), nullptr);
+        } catch (const std::exception& problem) {
+          result.problem = problem.what();
         }
-      } catch (const std::exception& problem) {
-        problems[static_cast<size_t>(t)] = problem.what();
       }
     });
   }
   for (std::thread& thread : threads) {
     thread.join();
   }
-  for (const std::string& problem : problems) {
-    expect(problem.empty(), problem);
+  for (size_t i = 0; i < results.size(); ++i) {
+    const Result& result = results[i];
+    const std::string where = text("thread ", i / kRounds, " round ", i % kRounds);
+    REQUIRE_MESSAGE(result.problem.empty(), where, ": ", result.problem);
+    expect_output(result.output, subject.outputs[result.input].narrow(0, result.first, result.output.size(0)),
+                  error, where);
   }
 }
 
@@ -418,80 +428,64 @@ struct Maker {
   std::function<std::unique_ptr<const Program>(const Plan&)> make;
 };
 
-std::vector<Maker> makers(Runner& runner) {
-  std::vector<Maker> result;
-  for_each_variant(runner, "programs", [&](const Variant& variant) {
+// Runs `test` with each way, in a subcase of its name.
+void for_each_maker(const std::function<void(const Maker&)>& test) {
+  for_each_variant([&](const Variant& variant) {
     // A program of avx512 differs from one of avx512_bf16 in nothing but the kernels, which have tests of
     // their own.
-    if (!result.empty() && result.back().name == "avx512 float32") {
-      result.pop_back();
+    const bool is_tested = variant.name == "avx512 float32" && avx512_bf16_kernels() != nullptr &&
+                           processor_has(*avx512_bf16_kernels());
+    if (!is_tested) {
+      test({variant.name, variant.is_float, true, [variant](const Plan& plan) {
+              return make_cpu_program(plan, *variant.kernels, variant.dtype());
+            }});
     }
-    result.push_back({variant.name, variant.is_float, true, [variant](const Plan& plan) {
-                        return make_cpu_program(plan, *variant.kernels, variant.dtype());
-                      }});
   });
   for (const auto& [name, dtype] :
        {std::pair{"LibTorch float32", at::kFloat}, std::pair{"LibTorch bfloat16", at::kBFloat16}}) {
-    const Maker maker{name, dtype == at::kFloat, false, [dtype = dtype](const Plan& plan) {
-                        return make_aten_program(plan, {at::kCPU, dtype});
-                      }};
-    try {
-      maker.make(Plan());
-      result.push_back(maker);
-    } catch (const Error& error) {
-      runner.skip(text("programs, ", name), error.what());
+    SUBCASE(name) {
+      const Maker maker{name, dtype == at::kFloat, false, [dtype = dtype](const Plan& plan) {
+                          return make_aten_program(plan, {at::kCPU, dtype});
+                        }};
+      const std::string reason = refusal([&] { maker.make(Plan()); });
+      if (reason.empty()) {
+        test(maker);
+      } else {
+        MESSAGE("SKIPPED: ", maker.name, ": ", reason);
+      }
     }
   }
-  return result;
 }
 
-void test_module(Runner& runner, const ModuleCase& of, const std::vector<Maker>& all) {
-  // Made by the first test that runs.
-  std::unique_ptr<Subject> made_subject;
-  const auto subject = [&]() -> const Subject& {
-    if (made_subject == nullptr) {
-      runtime::use_threads(2);
-      made_subject = std::make_unique<Subject>(of);
-    }
-    return *made_subject;
-  };
-  runner.test(of.name + ", its own forward",
-              [&] { expect(subject().eager_error < 1e-5, "float32 is off by ", subject().eager_error); });
+void test_program(const ModuleCase& of, const Subject& subject, const Maker& maker) {
   const bool is_network = of.name.find("ResNet") != std::string::npos;
-  for (const Maker& maker : all) {
-    std::unique_ptr<const Program> made_program;
-    const auto program = [&]() -> const Program& {
-      if (made_program == nullptr) {
-        made_program = maker.make(subject().plan());
-      }
-      return *made_program;
-    };
-    const auto error = [&] { return allowed_error(subject(), maker.is_float); };
-    const auto test = [&](const char* what, const std::function<void()>& body) {
-      runner.test(of.name + what + ", " + maker.name, body);
-    };
-    test("", [&] {
-      check_program(program(), subject(), error(),
-                    maker.is_ours ? std::vector<int>{1, 2, 3} : std::vector<int>{2});
-    });
-    test(", NaN and infinity",
-         [&] { check_special(program(), subject(), error(), /*keeps_nan=*/maker.is_ours); });
-    if (is_network || of.name == "SEBottleneck with downsample and stride" || of.name == "InceptionA") {
-      test(", from four threads", [&] { check_concurrency(program(), subject(), error()); });
-    }
-    if (is_network && of.name.rfind("Cifar", 0) == 0) {
-      test(", many sizes", [&] { check_sizes(program(), of, error()); });
-    }
+  const std::unique_ptr<const Program> program = maker.make(subject.plan());
+  const double error = allowed_error(subject, maker.is_float);
+  check_program(*program, subject, error, maker.is_ours ? std::vector<int>{1, 2, 3} : std::vector<int>{2});
+  check_special(*program, subject, error, /*keeps_nan=*/maker.is_ours);
+  if (is_network || of.name == "SEBottleneck with downsample and stride" || of.name == "InceptionA") {
+    check_concurrency(*program, subject, error);
+  }
+  if (is_network && of.name.rfind("Cifar", 0) == 0) {
+    check_sizes(*program, of, error);
   }
 }
+
+// A test for each module, of that name.
+const bool kAreAdded = [] {
+  for (const ModuleCase& of : module_cases()) {
+    // Made by the first subcase.
+    add_test("program of " + of.name, [of, subject = std::shared_ptr<const Subject>()]() mutable {
+      runtime::use_threads(2);
+      if (subject == nullptr) {
+        subject = std::make_shared<const Subject>(of);
+      }
+      REQUIRE_MESSAGE(subject->eager_error < 1e-5, "float32 is off by ", subject->eager_error);
+      for_each_maker([&](const Maker& maker) { test_program(of, *subject, maker); });
+    });
+  }
+  return true;
+}();
 
 }  // namespace
-
-void test_programs(Runner& runner) {
-  const std::vector<Maker> all = makers(runner);
-  for (const ModuleCase& of : module_cases()) {
-    test_module(runner, of, all);
-  }
-}
-
 }  // namespace senet::test

@@ -115,7 +115,7 @@ std::shared_ptr<nn::Module> make_network() {
     models::add_factory("TwinNet", TwinNet::make);
     return true;
   }();
-  expect(registered, "not registered");
+  REQUIRE_MESSAGE(registered, "not registered");
   at::manual_seed(11);
   return models::create_module("TwinNet", {{"numClasses", int64_t{5}}});
 }
@@ -124,7 +124,7 @@ at::Tensor draw(at::IntArrayRef shape) {
   return Random(7).tensor(shape, at::kFloat).to(at::kFloat);
 }
 
-void check_compiled() {
+TEST_CASE("a registered network, compiled") {
   const std::shared_ptr<nn::Module> network = make_network();
   network->eval();
   const at::NoGradGuard no_grad;
@@ -138,17 +138,17 @@ void check_compiled() {
     const auto model = inference::CompiledModel::compile(*network, at::kFloat);
     unsetenv("SENET_COMPILE_KERNELS");
     const double error = ((model->forward(x) - eager).norm() / eager.norm()).item<double>();
-    expect(error < 1e-5, "relative error ", error);
+    REQUIRE_MESSAGE(error < 1e-5, "relative error ", error);
     int64_t excitations = 0;
     for (const inference::StepInfo& step : model->explain({17, 15})) {
       excitations += std::count(step.fused.begin(), step.fused.end(), "residual");
     }
-    expect(excitations == 2, excitations, " sums with the residual in another step, expected 2");
+    REQUIRE_MESSAGE(excitations == 2, excitations, " sums with the residual in another step, expected 2");
   }
 }
 
 // Gradients of a fused step are those of the layers one by one.
-void check_trained() {
+TEST_CASE("a registered network, trained") {
   const std::shared_ptr<nn::Module> networks[] = {make_network(), make_network()};
   const at::Tensor x = draw({4, 3, 16, 16});
   std::vector<std::vector<at::Tensor>> gradients;
@@ -160,7 +160,7 @@ void check_trained() {
     logits.pow(2).sum().backward();
     gradients.emplace_back();
     for (const at::Tensor& parameter : network->parameters()) {
-      expect(parameter.grad().defined(), "a parameter without a gradient");
+      REQUIRE_MESSAGE(parameter.grad().defined(), "a parameter without a gradient");
       gradients.back().push_back(parameter.grad());
     }
   }
@@ -170,11 +170,11 @@ void check_trained() {
   }
   for (size_t i = 0; i < gradients[0].size(); ++i) {
     const double error = (gradients[0][i] - gradients[1][i]).abs().max().item<double>() / largest;
-    expect(error < 1e-5, "gradient ", i, " is off by ", error);
+    REQUIRE_MESSAGE(error < 1e-5, "gradient ", i, " is off by ", error);
   }
 }
 
-void check_recorded() {
+TEST_CASE("a registered network, recorded") {
   const std::shared_ptr<nn::Module> network = make_network();
   network->eval();
   std::vector<nn::ModuleCall> calls;
@@ -187,11 +187,11 @@ void check_recorded() {
     return std::count_if(calls.begin(), calls.end(),
                          [&](const nn::ModuleCall& call) { return call.module->name() == type; });
   };
-  expect(of_type("TwinBlock") == 2 && of_type("SELayer") == 2 && of_type("TwinNet") == 1,
-         "other calls than the forward's");
+  REQUIRE_MESSAGE((of_type("TwinBlock") == 2 && of_type("SELayer") == 2 && of_type("TwinNet") == 1),
+                  "other calls than the forward's");
 }
 
-void check_untraceable() {
+TEST_CASE("a forward that reads numbers") {
   Reading reading;
   reading.eval();
   std::string message;
@@ -200,19 +200,11 @@ void check_untraceable() {
   } catch (const Error& error) {
     message = text(error.code(), " ", error.what());
   }
-  expect(message.find("ERR_SENET_COMPILE compile: Reading cannot be compiled") == 0, "refused with '",
-         message, "'");
+  REQUIRE_MESSAGE(message.find("ERR_SENET_COMPILE compile: Reading cannot be compiled") == 0,
+                  "refused with '", message, "'");
   reading.train();  // a fused step is given up before anything is computed
-  expect(nn::run(reading, draw({2, 3, 5, 5})).logits.dim() == 4, "no output");
+  REQUIRE_MESSAGE(nn::run(reading, draw({2, 3, 5, 5})).logits.dim() == 4, "no output");
 }
 
 }  // namespace
-
-void test_registered_network(Runner& runner) {
-  runner.test("a registered network, compiled", check_compiled);
-  runner.test("a registered network, trained", check_trained);
-  runner.test("a registered network, recorded", check_recorded);
-  runner.test("a forward that reads numbers", check_untraceable);
-}
-
 }  // namespace senet::test

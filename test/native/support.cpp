@@ -1,17 +1,43 @@
 #include "support.h"
 
-#include "inference/cpu/steps.h"
+#include "core/error.h"
+#include "inference/cpu/packing.h"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <map>
+#include <utility>
 
 namespace senet::test {
 
-void for_each_variant(Runner& runner, const std::string& name,
-                      const std::function<void(const Variant&)>& test) {
+namespace {
+
+// Of add_test(), by their names. Those of a map stay where they are.
+std::map<std::string, std::function<void()>>& bodies() {
+  static std::map<std::string, std::function<void()>> result;
+  return result;
+}
+
+void run_body() {
+  bodies().at(doctest::getContextOptions()->currentTest->m_name)();
+}
+
+}  // namespace
+
+void add_test(const std::string& name, std::function<void()> body) {
+  const auto [added, is_new] = bodies().emplace(name, std::move(body));
+  TORCH_CHECK(is_new, "two tests are named ", name);
+  // What TEST_CASE does; doctest itself has no tests but functions without arguments.
+  doctest::detail::regTest(doctest::detail::TestCase(run_body, __FILE__, __LINE__,
+                                                     doctest_detail_test_suite_ns::getCurrentTestSuite()) *
+                           added->first.c_str());
+}
+
+void for_each_variant(const std::function<void(const Variant&)>& test) {
   struct Set {
     const char* name;
     const inference::Kernels* kernels;
@@ -24,14 +50,28 @@ void for_each_variant(Runner& runner, const std::string& name,
       if (!is_float && !set.has_bfloat16) {
         continue;
       }
-      const std::string full = text(set.name, is_float ? " float32" : " bfloat16");
-      if (set.kernels == nullptr) {
-        runner.skip(name + ", " + full, "the compiler had no such instructions");
-      } else if (!inference::processor_has(*set.kernels)) {
-        runner.skip(name + ", " + full, "this processor has no such instructions");
-      } else {
-        test({full, set.kernels, is_float ? set.kernels->float32 : set.kernels->bfloat16, is_float});
+      const std::string name = text(set.name, is_float ? " float32" : " bfloat16");
+      SUBCASE(name.c_str()) {
+        if (set.kernels == nullptr) {
+          MESSAGE("SKIPPED: ", name, ": the compiler had no such instructions");
+        } else if (!inference::processor_has(*set.kernels)) {
+          MESSAGE("SKIPPED: ", name, ": this processor has no such instructions");
+        } else {
+          test({name, set.kernels, is_float ? set.kernels->float32 : set.kernels->bfloat16, is_float});
+        }
       }
+    }
+  }
+}
+
+void for_each_drawn(uint32_t first_seed, int count, const std::function<void(Random&, int)>& test) {
+  const char* const wish = std::getenv("SENET_FUZZ_SEED");
+  for (int i = 0; i < count; ++i) {
+    const uint32_t seed = first_seed + static_cast<uint32_t>(i);
+    if (wish == nullptr || std::to_string(seed) == wish) {
+      INFO("seed ", seed);
+      Random random(seed);
+      test(random, i);
     }
   }
 }
@@ -97,13 +137,22 @@ void Picture::expect_changed_only(const Picture& before, int64_t first, int64_t 
                                   const std::string& where) const {
   const Picture changed = before.clone();
   changed.view().narrow(0, first, last - first).copy_(view().narrow(0, first, last - first));
-  expect(same_bytes(changed.memory_, memory_), where, ": memory beside the output was written");
+  REQUIRE_MESSAGE(same_bytes(changed.memory_, memory_), where, ": memory beside the output was written");
 }
 
 Picture Picture::clone() const {
   Picture result = *this;
   result.memory_ = memory_.clone();
   return result;
+}
+
+std::string refusal(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
 }
 
 bool same_bytes(const at::Tensor& left, const at::Tensor& right) {
@@ -114,8 +163,8 @@ bool same_bytes(const at::Tensor& left, const at::Tensor& right) {
 
 void expect_near(const at::Tensor& actual, const at::Tensor& expected, const at::Tensor& allowed,
                  const std::string& where) {
-  expect(actual.sizes() == expected.sizes(), where, ": expected the shape ", expected.sizes(), ", got ",
-         actual.sizes());
+  REQUIRE_MESSAGE(actual.sizes() == expected.sizes(), where, ": expected the shape ", expected.sizes(),
+                  ", got ", actual.sizes());
   const at::Tensor values = actual.to(at::kDouble);
   const at::Tensor difference = (values - expected).abs();
   const at::Tensor is_good =
@@ -125,19 +174,19 @@ void expect_near(const at::Tensor& actual, const at::Tensor& expected, const at:
   }
   const at::Tensor bad = is_good.logical_not().contiguous().flatten();
   const int64_t first = bad.nonzero()[0].item<int64_t>();
-  throw std::runtime_error(text(where, ": ", bad.sum().item<int64_t>(), " of ", bad.numel(),
-                                " elements of the shape ", expected.sizes(), " differ; element ", first,
-                                ": expected ", expected.contiguous().flatten()[first].item<double>(),
-                                ", got ", values.contiguous().flatten()[first].item<double>(), ", allowed ",
-                                allowed.expand_as(expected).contiguous().flatten()[first].item<double>()));
+  FAIL(text(where, ": ", bad.sum().item<int64_t>(), " of ", bad.numel(), " elements of the shape ",
+            expected.sizes(), " differ; element ", first, ": expected ",
+            expected.contiguous().flatten()[first].item<double>(), ", got ",
+            values.contiguous().flatten()[first].item<double>(), ", allowed ",
+            allowed.expand_as(expected).contiguous().flatten()[first].item<double>()));
 }
 
 void expect_nan_where(const at::Tensor& expected, const at::Tensor& actual, const std::string& where) {
-  expect(actual.sizes() == expected.sizes(), where, ": expected the shape ", expected.sizes(), ", got ",
-         actual.sizes());
+  REQUIRE_MESSAGE(actual.sizes() == expected.sizes(), where, ": expected the shape ", expected.sizes(),
+                  ", got ", actual.sizes());
   const at::Tensor lost = expected.isnan() & actual.isnan().logical_not();
-  expect(!lost.any().item<bool>(), where, ": ", lost.sum().item<int64_t>(), " of ",
-         expected.isnan().sum().item<int64_t>(), " NaN were lost");
+  REQUIRE_MESSAGE(!lost.any().item<bool>(), where, ": ", lost.sum().item<int64_t>(), " of ",
+                  expected.isnan().sum().item<int64_t>(), " NaN were lost");
 }
 
 double sum_error(int64_t count) {
@@ -155,7 +204,7 @@ at::Tensor pixel_sum_error(const at::Tensor& pixels) {
 void expect_relative(const at::Tensor& actual, const at::Tensor& expected, double allowed,
                      const std::string& where) {
   const double error = ((actual.to(at::kDouble) - expected).norm() / expected.norm()).item<double>();
-  expect(error <= allowed, where, ": relative error ", error, ", allowed ", allowed);
+  REQUIRE_MESSAGE(error <= allowed, where, ": relative error ", error, ", allowed ", allowed);
 }
 
 }  // namespace senet::test

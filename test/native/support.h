@@ -3,17 +3,29 @@
 #pragma once
 
 #include "inference/cpu/kernels.h"
-#include "runner.h"
 
 #include <ATen/core/Tensor.h>
+
+#include <doctest/doctest.h>
 
 #include <cstdint>
 #include <functional>
 #include <random>
+#include <sstream>
 #include <string>
 #include <vector>
 
 namespace senet::test {
+
+template <class... Parts>
+std::string text(const Parts&... parts) {
+  std::ostringstream stream;
+  (stream << ... << parts);
+  return stream.str();
+}
+
+/// A test case for a row of a table, as TEST_CASE is for a function.
+void add_test(const std::string& name, std::function<void()> body);
 
 /// One element type of one instruction set.
 struct Variant {
@@ -27,9 +39,9 @@ struct Variant {
   }
 };
 
-/// Runs `test` with each variant that this processor can run, and reports the others as skipped.
-void for_each_variant(Runner& runner, const std::string& name,
-                      const std::function<void(const Variant&)>& test);
+/// Runs `test` with each variant that this processor can run, in a subcase of its name, and reports the
+/// others as skipped.
+void for_each_variant(const std::function<void(const Variant&)>& test);
 
 /// Numbers for the shapes and options of a test: the same at each run.
 class Random {
@@ -52,6 +64,11 @@ class Random {
  private:
   std::mt19937 generator_;
 };
+
+/// Runs `test` for cases 0, 1, ... with numbers of their own, drawn from seeds `first_seed`, `first_seed` +
+/// 1,
+/// ... A failure prints its seed; SENET_FUZZ_SEED runs the case of that seed alone.
+void for_each_drawn(uint32_t first_seed, int count, const std::function<void(Random&, int)>& test);
 
 /// Channels as the kernels take them.
 int64_t padded(int64_t channels);
@@ -95,6 +112,9 @@ class Picture {
   at::Tensor memory_;  // rows x columns x pixel
 };
 
+/// What `work` throws as an Error, or nothing.
+std::string refusal(const std::function<void()>& work);
+
 /// The bytes are the same.
 bool same_bytes(const at::Tensor& left, const at::Tensor& right);
 
@@ -122,14 +142,5 @@ at::Tensor pixel_sum_error(const at::Tensor& pixels);
 /// |actual - expected| / |expected|, L2, is at most `allowed`.
 void expect_relative(const at::Tensor& actual, const at::Tensor& expected, double allowed,
                      const std::string& where);
-
-void test_block_cache(Runner& runner);
-void test_packing(Runner& runner);
-void test_convolution(Runner& runner);
-void test_pixel_kernels(Runner& runner);
-void test_winograd(Runner& runner);
-void test_programs(Runner& runner);
-void test_compiled_model(Runner& runner);
-void test_registered_network(Runner& runner);
 
 }  // namespace senet::test

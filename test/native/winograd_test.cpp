@@ -168,8 +168,8 @@ void check_winograd_case(const Variant& variant, const WinogradCase& of, Random&
                       of.name());
     }
   }
-  expect(same_bytes(output.contiguous(), whole.contiguous()), of.name(),
-         ": changed memory beside the output");
+  REQUIRE_MESSAGE(same_bytes(output.contiguous(), whole.contiguous()), of.name(),
+                  ": changed memory beside the output");
   if (of.has_sums) {
     const at::Tensor sums = arena
                                 .narrow(0, of.images * (input_bytes + output_bytes) / 4,
@@ -188,33 +188,33 @@ void check_winograd_case(const Variant& variant, const WinogradCase& of, Random&
   }
 }
 
-}  // namespace
-
-void test_winograd(Runner& runner) {
-  for_each_variant(runner, "winograd", [&](const Variant& variant) {
+TEST_CASE("winograd") {
+  for_each_variant([](const Variant& variant) {
     if (variant.is_float) {
-      runner.test("winograd, " + variant.name, [&] {
-        Random random(31);
-        for (int i = 0; i < 120; ++i) {
-          check_winograd_case(variant, draw_winograd_case(random), random);
-        }
-      });
-      runner.test("winograd, large images and many products, " + variant.name, [&] {
-        Random random(32);
-        for (const auto& [in, size] :
-             {std::pair{int64_t{16}, graph::Size2{67, 70}}, std::pair{int64_t{2048}, graph::Size2{5, 4}}}) {
-          WinogradCase of = draw_winograd_case(random);
-          of.in = in;
-          of.out = 20;
-          of.size = size;
-          of.padding = {1, 1};
-          of.has_sums = of.store = true;
-          of.activation = in == 16 ? Activation::kRelu : Activation::kNone;
-          check_winograd_case(variant, of, random);
-        }
+      for_each_drawn(1000, 120, [&](Random& random, int) {
+        check_winograd_case(variant, draw_winograd_case(random), random);
       });
     }
   });
 }
 
+TEST_CASE("winograd, large images and many products") {
+  for_each_variant([](const Variant& variant) {
+    if (!variant.is_float) {
+      return;
+    }
+    for_each_drawn(2000, 2, [&](Random& random, int i) {
+      WinogradCase of = draw_winograd_case(random);
+      of.in = i == 0 ? 16 : 2048;
+      of.out = 20;
+      of.size = i == 0 ? graph::Size2{67, 70} : graph::Size2{5, 4};
+      of.padding = {1, 1};
+      of.has_sums = of.store = true;
+      of.activation = i == 0 ? Activation::kRelu : Activation::kNone;
+      check_winograd_case(variant, of, random);
+    });
+  });
+}
+
+}  // namespace
 }  // namespace senet::test

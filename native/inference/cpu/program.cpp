@@ -2,8 +2,7 @@
 
 #include "core/error.h"
 #include "inference/cpu/barrier.h"
-#include "inference/cpu/lowering.h"
-#include "inference/cpu/steps.h"
+#include "inference/cpu/pack.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -52,11 +51,11 @@ struct Schedule {
 
 class CpuProgram : public Program {
  public:
-  CpuProgram(Plan plan, const Kernels& kernels, CpuSteps lowered)
+  CpuProgram(Plan plan, const Kernels& kernels, Steps steps, std::vector<Buffer> buffers)
       : plan_(std::move(plan)),
         kernels_(kernels),
-        steps_(std::move(lowered.steps)),
-        buffers_(std::move(lowered.buffers)),
+        steps_(std::move(steps)),
+        buffers_(std::move(buffers)),
         lives_(find_lives()) {}
 
   at::Tensor run(const at::Tensor& input, StepSeconds* seconds) const override {
@@ -320,7 +319,7 @@ class CpuProgram : public Program {
 
   const Plan plan_;  // without the source's tensors
   const Kernels& kernels_;
-  const std::vector<std::unique_ptr<Step>> steps_;
+  const Steps steps_;
   const std::vector<Buffer> buffers_;
   const std::vector<Life> lives_;
   mutable std::mutex mutex_;
@@ -372,8 +371,12 @@ std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& 
 
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Kernels& kernels,
                                                 at::ScalarType element) {
-  CpuSteps lowered = lower_plan(plan, kernels, element);
-  return std::make_unique<const CpuProgram>(without_tensors(plan), kernels, std::move(lowered));
+  const bool is_float = element == at::kFloat;
+  const Fused fused = fuse_plan(plan);
+  Placed placed = place_values(plan, fused, is_float);
+  Steps steps = pack_steps(fused, placed, kernels, is_float);
+  return std::make_unique<const CpuProgram>(without_tensors(plan), kernels, std::move(steps),
+                                            std::move(placed.buffers));
 }
 
 }  // namespace senet::inference

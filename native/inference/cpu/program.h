@@ -1,13 +1,18 @@
 // Compiled programs of our own kernels (kernels.h), for x86 processors with AVX2 or better.
 //
-// From the graph to the numbers there are three stages.
+// From the plan to the numbers there are five stages, of which the first three happen once. Each of these
+// gives a plain value that can be printed (print.cpp) and is tested alone (test/native/lowering_test.cpp).
 //
-// 1. Lowering (cpu/lowering.cpp) turns nodes into steps over buffers, once, and packs the weights.
+// 1. Fuse (fuse.h): which nodes become one unit of work, and what that takes over from others.
 //
-// 2. Layout (here; for each size of image, kept) gives every buffer its place. Buffers whose lives do not
+// 2. Place (place.h): in which buffer each value lies.
+//
+// 3. Pack (pack.h): units become steps (steps.h) with the kernels of this processor and packed weights.
+//
+// 4. Layout (here; for each size of image, kept) gives every buffer its place. Buffers whose lives do not
 // meet share memory, so that a small image's activations fit a core's cache.
 //
-// 3. A run splits the images over the threads. In the first part of a program, where activations outweigh
+// 5. A run splits the images over the threads. In the first part of a program, where activations outweigh
 // weights, every thread takes whole images, one after the other: an image's activations stay in its core's
 // cache, and nobody waits. In the second part, where weights outweigh activations, all threads work on all
 // images together, step by step. Images that are left over, and a batch smaller than the threads, go through
@@ -36,9 +41,10 @@
 // - 1 x 1 convolutions of one input (Inception's branches, a block's first convolution and its downsample)
 // are one step, and what is concatenated is written in place.
 //
-// To add a fusion: find its nodes in Lowering, where each pattern is a method, and give the step that has the
-// values in registers the rest to do. A new thing to do to them is a field of ConvTask, next to the others in
-// convolve_block of kernels_simd.h, and a row in test/native.
+// To add a fusion: find its nodes in fuse.cpp, where each pattern is a method, and give the unit that has the
+// values in registers the rest to do, as a field of Unit; pack.cpp hands it to the step. A new thing to do to
+// values is a field of ConvTask, next to the others in convolve_block of kernels_simd.h, and a row in
+// test/native.
 #pragma once
 
 #include "inference/backend.h"

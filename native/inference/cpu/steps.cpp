@@ -30,11 +30,6 @@ Strides strides_of(const Placement& at) {
   return {at.row, at.pixel};
 }
 
-std::vector<int64_t> shape_of(const Layout& layout, BufferId buffer, int64_t channels) {
-  const Placement& at = layout.buffers[static_cast<size_t>(buffer)];
-  return {channels, at.height, at.width};
-}
-
 const float* floats(const Work& work, BufferId buffer, int64_t image) {
   return buffer == kNoBuffer ? nullptr : reinterpret_cast<const float*>(work.image(buffer, image));
 }
@@ -172,15 +167,6 @@ void ConvolutionStep::run(const Work& work) const noexcept {
   }
 }
 
-StepInfo ConvolutionStep::explain(const Layout& layout) const {
-  StepInfo info{name, "convolution", fused};
-  info.input = shape_of(layout, input, in_channels);
-  info.output = shape_of(layout, panels.front().output, out_channels);
-  info.weight_bytes = weight_bytes();
-  info.multiply_adds = out_channels * in_channels * kernel[0] * kernel[1] * info.output[1] * info.output[2];
-  return info;
-}
-
 std::vector<BufferId> ConvolutionStep::reads() const {
   return present({input, scale, residual});
 }
@@ -231,15 +217,6 @@ void ScaleStep::run(const Work& work) const noexcept {
   }
 }
 
-StepInfo ScaleStep::explain(const Layout& layout) const {
-  StepInfo info{name, output == kNoBuffer ? "squeeze" : "scale", fused};
-  const Placement& in = layout.buffers[static_cast<size_t>(input)];
-  info.input = shape_of(layout, input, in.channels);
-  info.output = output == kNoBuffer ? std::vector<int64_t>{in.channels, 1, 1} : info.input;
-  info.weight_bytes = weight_bytes();
-  return info;
-}
-
 int64_t ScaleStep::weight_bytes() const {
   return static_cast<int64_t>((fixed_scale.size() + fixed_shift.size()) * sizeof(float));
 }
@@ -281,15 +258,6 @@ void PoolStep::run(const Work& work) const noexcept {
   }
 }
 
-StepInfo PoolStep::explain(const Layout& layout) const {
-  StepInfo info{name, maximum ? "max_pool" : "average_pool", fused};
-  const int64_t channels = layout.buffers[static_cast<size_t>(input)].channels;
-  info.input = shape_of(layout, input, channels);
-  info.output = shape_of(layout, output, channels);
-  info.weight_bytes = weight_bytes();
-  return info;
-}
-
 int64_t PoolStep::weight_bytes() const {
   return static_cast<int64_t>(shift.size() * sizeof(float));
 }
@@ -325,14 +293,6 @@ void MeanStep::run(const Work& work) const noexcept {
       }
     }
   }
-}
-
-StepInfo MeanStep::explain(const Layout& layout) const {
-  StepInfo info{name, "mean", fused};
-  const Placement& source = layout.buffers[static_cast<size_t>(of)];
-  info.input = {source.channels, source.height, source.width};
-  info.output = {source.channels, 1, 1};
-  return info;
 }
 
 std::vector<BufferId> MeanStep::reads() const {
@@ -386,20 +346,6 @@ void OperatorStep::run(const Work& work) const noexcept {
   }
 }
 
-StepInfo OperatorStep::explain(const Layout& layout) const {
-  const auto shape = [&](BufferId buffer) {
-    return shape_of(layout, buffer, layout.buffers[static_cast<size_t>(buffer)].channels);
-  };
-  StepInfo info{name, graph::operation_name(operation), fused};
-  info.input = shape(inputs.front().buffer);
-  info.output = shape(output.buffer);
-  info.weight_bytes = weight_bytes();
-  if (const auto* conv = std::get_if<graph::Convolution>(&operation)) {
-    info.multiply_adds = conv->weight.numel() * info.output[1] * info.output[2];
-  }
-  return info;
-}
-
 std::vector<BufferId> OperatorStep::reads() const {
   std::vector<BufferId> result;
   for (const Operand& input : inputs) {
@@ -438,13 +384,6 @@ void LoadStep::run(const Work& work) const noexcept {
   }
 }
 
-StepInfo LoadStep::explain(const Layout& layout) const {
-  StepInfo info{name, "load", fused};
-  info.input = shape_of(layout, output, layout.buffers[static_cast<size_t>(output)].channels);
-  info.output = info.input;
-  return info;
-}
-
 std::vector<BufferId> LoadStep::reads() const {
   return {};
 }
@@ -472,13 +411,6 @@ void StoreStep::run(const Work& work) const noexcept {
       }
     }
   }
-}
-
-StepInfo StoreStep::explain(const Layout& layout) const {
-  StepInfo info{name, "store", fused};
-  info.input = shape_of(layout, input, layout.buffers[static_cast<size_t>(input)].channels);
-  info.output = info.input;
-  return info;
 }
 
 std::vector<BufferId> StoreStep::reads() const {

@@ -132,7 +132,13 @@ class Step {
  public:
   virtual ~Step() = default;
   virtual void run(const Work& work) const noexcept = 0;
+  /// "convolution", "max_pool".
+  virtual const char* kind() const = 0;
   virtual StepInfo explain(const Layout& layout) const = 0;
+  /// What else it computes in the same pass, for people.
+  virtual std::vector<std::string> extras() const {
+    return fused;
+  }
   /// Buffers that it reads, and that it writes.
   virtual std::vector<BufferId> reads() const = 0;
   virtual std::vector<BufferId> writes() const = 0;
@@ -173,7 +179,9 @@ enum class Algorithm {
 class ConvolutionStep : public Step {
  public:
   void run(const Work& work) const noexcept override;
+  const char* kind() const override;
   StepInfo explain(const Layout& layout) const override;
+  std::vector<std::string> extras() const override;
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
   int64_t weight_bytes() const override;
@@ -207,6 +215,7 @@ class ConvolutionStep : public Step {
 class ScaleStep : public Step {
  public:
   void run(const Work& work) const noexcept override;
+  const char* kind() const override;
   StepInfo explain(const Layout& layout) const override;
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
@@ -227,6 +236,7 @@ class ScaleStep : public Step {
 class PoolStep : public Step {
  public:
   void run(const Work& work) const noexcept override;
+  const char* kind() const override;
   StepInfo explain(const Layout& layout) const override;
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
@@ -248,6 +258,7 @@ class PoolStep : public Step {
 class MeanStep : public Step {
  public:
   void run(const Work& work) const noexcept override;
+  const char* kind() const override;
   StepInfo explain(const Layout& layout) const override;
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
@@ -266,6 +277,7 @@ class OperatorStep : public Step {
   };
 
   void run(const Work& work) const noexcept override;
+  const char* kind() const override;
   StepInfo explain(const Layout& layout) const override;
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
@@ -281,6 +293,7 @@ class OperatorStep : public Step {
 class LoadStep : public Step {
  public:
   void run(const Work& work) const noexcept override;
+  const char* kind() const override;
   StepInfo explain(const Layout& layout) const override;
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
@@ -293,6 +306,7 @@ class LoadStep : public Step {
 class StoreStep : public Step {
  public:
   void run(const Work& work) const noexcept override;
+  const char* kind() const override;
   StepInfo explain(const Layout& layout) const override;
   std::vector<BufferId> reads() const override;
   std::vector<BufferId> writes() const override;
