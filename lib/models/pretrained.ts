@@ -202,11 +202,11 @@ function create(record: ModelRecord, options: object | undefined): ClassifyingMo
 export async function loadModel(
   record: ModelRecord,
   source: PublishedWeights | string,
-  transfer: TransferOptions,
+  options: TransferOptions & WeightsPlace,
   given?: Readonly<Record<string, unknown>>,
 ): Promise<ClassifyingModule> {
-  const file = await toFile(source, transfer);
-  const state = await readWeights(file, record, {}, transfer.signal);
+  const file = await toFile(source, options);
+  const state = await readWeights(file, record, options, options.signal);
   try {
     return makeModel(record, state, given);
   } finally {
