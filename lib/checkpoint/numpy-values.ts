@@ -3,6 +3,8 @@
  * are called with, and the states that `ndarray.__reduce__` and `dtype.__reduce__` give. Scalars of plain numbers, text
  * and booleans become values at once; arrays when the whole value is read. Nothing of NumPy is imported or called.
  */
+import { TextEncoder } from 'node:util';
+
 import { isUint8Array } from '../brands';
 import { copyPieces, type Budget, type Sliced } from './budget';
 import { COST, MAX_RANK, PIECE_BYTES } from './limits';
@@ -54,7 +56,7 @@ const MAX_ELEMENT_SIZE = 16_384;
 
 /** What the reader lends to these rules. */
 interface Reading {
-  refuse(message: string): Error;
+  readonly refuse: (message: string) => Error;
   readonly making: Making;
 }
 
