@@ -1,19 +1,22 @@
 /**
  * What reading one file costs: bytes of heap, which are limited, and steps, after some of which the event loop has its
  * turn. Readers and walkers are generators that yield where `spend` says so; `inSlices` runs them. A slice ends after so
- * many steps, and after so much time, since the collector's pauses and a table's collisions make some steps long. Knows
- * no file format.
+ * many steps, after so much time, since the collector's pauses and a table's collisions make some steps long, and after so
+ * many bytes, which are then collected while they are few. Knows no file format.
  */
 import { performance } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers';
-import { MAX_HEAP_BYTES, PIECE_BYTES, SLICE_MS, SLICE_STEPS, STEPS_PER_LOOK } from './limits';
+import { MAX_HEAP_BYTES, PIECE_BYTES, SLICE_MS, SLICE_STEPS, STEPS_PER_LOOK, YOUNG_BYTES } from './limits';
 import { checkpointError } from './problems';
+import { collectYoung } from './young-generation';
 
 /** The longest slice of this process so far, in steps, for tests. */
 export const sliceRecord = { longest: 0, turns: 0 };
 
 export class Budget {
   #heap = 0;
+  /** Bytes since the last collection that was asked for. */
+  #young = 0;
   #steps = 0;
   /** Steps after which the clock is looked at, and the time at which the slice is over. */
   #look = STEPS_PER_LOOK;
@@ -31,6 +34,7 @@ export class Budget {
   /** Counts bytes of heap, and the steps that filling them takes. Errors: ERR_SENET_CHECKPOINT_LIMIT. */
   charge(bytes: number, at?: number): void {
     this.#heap += bytes;
+    this.#young += bytes;
     this.#steps += Math.min(bytes, PIECE_BYTES) >>> 10;
     if (this.#heap <= this.limit) return;
     const message = `its description would take more than ${this.limit} bytes of memory`;
@@ -45,7 +49,7 @@ export class Budget {
   /** Counts steps; true when the slice is over. */
   spend(steps: number): boolean {
     this.#steps += steps;
-    if (this.#steps >= SLICE_STEPS) return true;
+    if (this.#steps >= SLICE_STEPS || this.#young >= YOUNG_BYTES) return true;
     if (this.#steps < this.#look) return false;
     this.#look = this.#steps + STEPS_PER_LOOK;
     return performance.now() >= this.#end;
@@ -56,6 +60,10 @@ export class Budget {
     if (this.#steps > sliceRecord.longest) sliceRecord.longest = this.#steps;
     sliceRecord.turns++;
     return new Promise((resolve) => setImmediate(resolve)).then(() => {
+      if (this.#young >= YOUNG_BYTES) {
+        collectYoung();
+        this.#young = 0;
+      }
       this.#steps = 0;
       this.#look = STEPS_PER_LOOK;
       this.#end = performance.now() + SLICE_MS;

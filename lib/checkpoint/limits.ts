@@ -15,7 +15,7 @@ export const MAX_HEAP_BYTES = 128 * 1024 * 1024;
 export const COST = {
   /** One opcode: a place on the stack, and one in the list or tuple that takes it from there. */
   slot: 24,
-  list: 40,
+  list: 64,
   /** The first item of a list makes room for 17. */
   firstItem: 136,
   tuple: 64,
@@ -44,6 +44,9 @@ export const SLICE_STEPS = 2048;
 /** Milliseconds after which a slice ends too, and the steps between two looks at the clock. */
 export const SLICE_MS = 8;
 export const STEPS_PER_LOOK = 64;
+
+/** Bytes of heap, as `COST` counts them, after which a slice ends and what survives of them is collected. */
+export const YOUNG_BYTES = 1024 * 1024;
 
 /** Bytes of one text of a file, such as the elements of an array of NumPy's in protocol 2. */
 export const MAX_TEXT_BYTES = 16 * 1024 * 1024;
@@ -83,6 +86,12 @@ export const MAX_VIEWS = 8192;
 export const MAX_ITEMS = 524_288;
 export const MAX_ELEMENTS = 131_072;
 export const MAX_ENTRIES = 262_144;
+
+/**
+ * Numbers among the keys of one dictionary or set that V8 keeps in one place of it, once that has some thousand entries.
+ * Of a million numbers that nobody chose, one place gets about 30.
+ */
+export const MAX_COLLISIONS = 256;
 
 /** What `_metadata` says of one module; PyTorch's says its version. */
 export const MAX_FACTS = 256;

@@ -3,9 +3,12 @@
  * are called with, and the states that `ndarray.__reduce__` and `dtype.__reduce__` give. Scalars of plain numbers, text
  * and booleans become values at once; arrays when the whole value is read. Nothing of NumPy is imported or called.
  */
+import { TextEncoder } from 'node:util';
+
 import { isUint8Array } from '../brands';
 import { copyPieces, type Budget, type Sliced } from './budget';
 import { COST, MAX_RANK, PIECE_BYTES } from './limits';
+import type { Making } from './pickle';
 import { Complex, LongText, NumpyRecord, NumpyType, Tuple, UnknownObject, type Value } from './values';
 
 /** An array that a checkpoint holds beside its tensors, in row-major order. */
@@ -48,12 +51,19 @@ const TYPED: ReadonlyMap<string, readonly [name: string, array: TypedArrayClass,
 const MULTIARRAY = ['numpy.core.multiarray', 'numpy._core.multiarray'];
 const NUMERIC = ['numpy.core.numeric', 'numpy._core.numeric'];
 
-type Refuse = (message: string) => Error;
+/** Elements of text and bytes that are longer have no form here: each is made in one step. */
+const MAX_ELEMENT_SIZE = 16_384;
+
+/** What the reader lends to these rules. */
+interface Reading {
+  readonly refuse: (message: string) => Error;
+  readonly making: Making;
+}
 
 /** The globals of this table, and what calling each gives. */
 export const NUMPY_CALLS: ReadonlyMap<
   string,
-  (args: readonly Value[], name: string, refuse: Refuse) => Value
+  (args: readonly Value[], name: string, reading: Reading) => Value
 > = new Map([
   ['numpy.dtype', (args, name) => makeType(args, name)],
   ...MULTIARRAY.flatMap((module) => [
@@ -68,17 +78,18 @@ export const NUMPY_CLASSES: readonly string[] = ['numpy.ndarray'];
 
 function makeType(args: readonly Value[], name: string): Value {
   const spelt = typeof args[0] === 'string' ? /^[<>|=]?([a-zA-Z])(\d{1,6})?$/.exec(args[0]) : null;
-  return spelt === null
+  const size = Number(spelt?.[2] ?? 8);
+  return spelt === null || size > MAX_ELEMENT_SIZE
     ? new UnknownObject(name, args)
-    : new NumpyType(spelt[1] as string, Number(spelt[2] ?? 8));
+    : new NumpyType(spelt[1] as string, size);
 }
 
 /** `(dtype, bytes)`, or `(dtype, object)`. */
-function makeScalar(args: readonly Value[], name: string, refuse: Refuse): Value {
+function makeScalar(args: readonly Value[], name: string, { refuse, making }: Reading): Value {
   const [type, data = null] = args;
   if (!(type instanceof NumpyType)) return new UnknownObject(name, args);
   if (type.kind === 'O') return data;
-  const bytes = bytesOf(data);
+  const bytes = data instanceof LongText ? null : bytesOf(data, making);
   if (bytes === null) return new UnknownObject(name, args);
   if (bytes.length !== type.size * (type.kind === 'U' ? 4 : 1)) {
     throw refuse(`a NumPy scalar of ${type.kind}${type.size} in ${bytes.length} bytes`);
@@ -87,33 +98,30 @@ function makeScalar(args: readonly Value[], name: string, refuse: Refuse): Value
 }
 
 /** `(buffer, dtype, shape, order)`, as protocol 5 has it. */
-function fromBuffer(args: readonly Value[], name: string, refuse: Refuse): Value {
+function fromBuffer(args: readonly Value[], name: string, reading: Reading): Value {
   const [data = null, type = null, shape = null, order] = args;
   const array = new NumpyRecord();
-  setState(array, shape, type, order === 'F', data, refuse);
+  setState(array, { shape, type, fortran: order === 'F', data }, reading);
   return array.type === null ? new UnknownObject(name, args) : array;
 }
 
 /** Applies the state of a BUILD opcode. */
-export function buildNumpy(target: NumpyType | NumpyRecord, state: Value, refuse: Refuse): void {
-  if (!(state instanceof Tuple)) throw refuse('a NumPy object without a state');
+export function buildNumpy(target: NumpyType | NumpyRecord, state: Value, reading: Reading): void {
+  if (!(state instanceof Tuple)) throw reading.refuse('a NumPy object without a state');
   if (target instanceof NumpyType) {
     // (version, byte order, subarray, names, fields, ...)
     target.bigEndian = state.items[1] === '>';
     return;
   }
   const [, shape = null, type = null, fortran, data = null] = state.items;
-  setState(target, shape, type, fortran === true, data, refuse);
+  setState(target, { shape, type, fortran: fortran === true, data }, reading);
 }
 
 /** An array whose elements have no form here keeps no type, and is shown by its name. */
 function setState(
   target: NumpyRecord,
-  shape: Value,
-  type: Value,
-  fortran: boolean,
-  data: Value,
-  refuse: Refuse,
+  { shape, type, fortran, data }: { shape: Value; type: Value; fortran: boolean; data: Value },
+  { refuse, making }: Reading,
 ): void {
   if (!(type instanceof NumpyType)) return;
   const sizes = shape instanceof Tuple ? shape.items : [];
@@ -122,7 +130,7 @@ function setState(
   }
   if (sizes.length > MAX_RANK) throw refuse(`a NumPy array of ${sizes.length} dimensions`);
   const count = sizes.reduce((product, size) => product * size, 1);
-  const content = Array.isArray(data) ? data : bytesOf(data);
+  const content = Array.isArray(data) ? data : bytesOf(data, making);
   const expected = type.kind === 'O' ? count : count * type.size * (type.kind === 'U' ? 4 : 1);
   if (content?.length !== expected || Array.isArray(content) !== (type.kind === 'O')) {
     throw refuse(`a NumPy array of ${count} elements of ${type.kind}${type.size} with other data`);
@@ -134,11 +142,26 @@ function setState(
 }
 
 /** Python 2 kept the bytes of arrays as text. */
-function bytesOf(value: Value): Uint8Array | null {
+function bytesOf(value: Value, making: Making): Uint8Array | null {
   if (isUint8Array(value)) return value;
-  if (value instanceof LongText)
-    return Buffer.concat(value.pieces.map((piece) => Buffer.from(piece, 'utf8')));
-  return typeof value === 'string' ? new Uint8Array(Buffer.from(value, 'utf8')) : null;
+  if (value instanceof LongText) {
+    making.charge(COST.bytes + value.bytes);
+    const bytes = new Uint8Array(value.bytes);
+    making.defer(encodeInto(bytes, value.pieces));
+    return bytes;
+  }
+  if (typeof value !== 'string') return null;
+  making.charge(COST.bytes + 3 * value.length);
+  return new Uint8Array(Buffer.from(value, 'utf8'));
+}
+
+function* encodeInto(bytes: Uint8Array, pieces: readonly string[]): Sliced<void> {
+  const encoder = new TextEncoder();
+  let at = 0;
+  for (const piece of pieces) {
+    if (at > 0) yield;
+    at += encoder.encodeInto(piece, bytes.subarray(at)).written;
+  }
 }
 
 /** One element as a value; null where JavaScript has none for it. */

@@ -17,8 +17,10 @@
 import { TextDecoder } from 'node:util';
 import { isSet } from '../brands';
 import { copyPieces, inSlices, type Budget, type Sliced } from './budget';
+import { Collisions } from './collisions';
 import {
   COST,
+  MAX_COLLISIONS,
   MAX_ELEMENTS,
   MAX_INTEGER_DIGITS,
   MAX_ITEMS,
@@ -50,7 +52,7 @@ export interface PickleHost {
   /** What calling a known global gives. */
   call(callable: GlobalName, args: readonly Value[], at: number, making: Making): Value;
   /** Applies the state of a BUILD opcode to `target`. */
-  build(target: Value, state: Value, at: number): void;
+  build(target: Value, state: Value, at: number, making: Making): void;
   /** The storage that a persistent id names. */
   findPersistent(id: Value, at: number): Value;
 }
@@ -108,6 +110,9 @@ class PickleReader implements Making {
   private memoized = 0;
   private position: number;
   private opcodeAt: number;
+  private readonly collisions = new Collisions((bytes) => {
+    this.charge(bytes);
+  });
 
   constructor(
     { bytes, host, budget, label, base = 0, maxText = MAX_TEXT_BYTES }: PickleSource,
@@ -160,7 +165,7 @@ class PickleReader implements Making {
       else if (isSet(target)) {
         if (target.size >= MAX_ELEMENTS) throw this.limit(`a set of more than ${MAX_ELEMENTS} elements`);
         this.charge(COST.entry);
-        target.add(this.hashable(next.value));
+        target.add(this.keyOf(target, next.value));
       } else {
         const second = items.next();
         if (second.done === true) throw this.format('a key without a value');
@@ -456,7 +461,7 @@ class PickleReader implements Making {
         const state = this.pop();
         const target = this.top();
         if (target instanceof UnknownObject) target.state = state;
-        else this.host.build(target, state, this.here());
+        else this.host.build(target, state, this.here(), this);
         return;
       }
       case 0x51: // BINPERSID 'Q'
@@ -578,7 +583,7 @@ class PickleReader implements Making {
       }
       if (this.budget.spend(SLICE_STEPS)) yield;
     }
-    this.stack.push(new LongText(pieces));
+    this.stack.push(new LongText(pieces, length));
   }
 
   /** A `str` of Python 2: text where it is UTF-8, as `torch.load` decodes it, else bytes. */
@@ -733,11 +738,14 @@ class PickleReader implements Making {
     this.charge(COST.entry);
     // V8 tells long texts apart by comparing them, since its hash of those is their length.
     if (typeof key === 'string') this.budget.spend(key.length >> 8);
-    dict.set(this.hashable(key), value);
+    dict.set(this.keyOf(dict, key), value);
   }
 
-  private hashable(key: Value): Value {
+  private keyOf(table: Dict | Set<Value>, key: Value): Value {
     if (!isHashable(key, 0)) throw this.format(`a ${kindOf(key)} as a key`);
+    if (!this.collisions.fits(table, key)) {
+      throw this.limit(`a ${kindOf(table)} with more than ${MAX_COLLISIONS} numbers chosen to share a place`);
+    }
     return key;
   }
 

@@ -151,7 +151,7 @@ const CALLS: ReadonlyMap<string, Call> = new Map<string, Call>([
     name,
     (args, { rebuilder, making, at }) => {
       making.charge(COST.bytes);
-      return rule(args, name, (message) => rebuilder.format(message, at));
+      return rule(args, name, { refuse: (message) => rebuilder.format(message, at), making });
     },
   ]),
 ]);
@@ -211,9 +211,9 @@ export class TorchHost implements PickleHost {
     return rule(args, { rebuilder: this, name, at, making });
   }
 
-  build(target: Value, state: Value, at: number): void {
+  build(target: Value, state: Value, at: number, making: Making): void {
     if (target instanceof NumpyType || target instanceof NumpyRecord) {
-      buildNumpy(target, state, (message) => this.format(message, at));
+      buildNumpy(target, state, { refuse: (message) => this.format(message, at), making });
     } else if (target instanceof Dict) {
       if (!(state instanceof Dict)) throw this.format(`a dictionary built from a ${kindOf(state)}`, at);
       const metadata = state.get('_metadata');

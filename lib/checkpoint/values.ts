@@ -29,7 +29,11 @@ export type Value =
 
 /** Text in pieces, since V8 would join a long one in one step. Nobody's key or name. */
 export class LongText {
-  constructor(readonly pieces: readonly string[]) {}
+  /** @param bytes - of the text in UTF-8 */
+  constructor(
+    readonly pieces: readonly string[],
+    readonly bytes: number,
+  ) {}
 
   /** As a string, which V8 joins when it is looked into. */
   toString(): string {

@@ -9,10 +9,13 @@ import { COMPILED_DTYPES } from '../tensor/dtype';
 import { lazy } from './lazy';
 import { count, percent, printJson, printLine, printTable } from './output';
 import { drawProfile } from './profile-picture';
-import { atLeastOne } from './training-options';
+import { addPlaceOptions, atLeastOne } from './training-options';
 
 interface ProfileCommandOptions {
   weights?: string;
+  key?: string;
+  prefix?: string;
+  inChannels?: number;
   dtype: CompiledDType;
   batch: number;
   size?: [number, number];
@@ -25,13 +28,19 @@ interface ProfileCommandOptions {
 }
 
 export function addProfile(program: Command, interrupted: () => AbortSignal): void {
-  program
+  const command = program
     .command('profile')
     .description('Compile a model, and print its steps with the time that each takes.')
     .argument('<model>', 'the model (see `senet-torch models`)')
     .option(
       '-w, --weights <file>',
       'a checkpoint, or the name of published weights; default: weights drawn at random, which take as long',
+    );
+  addPlaceOptions(command)
+    .option(
+      '--in-channels <n>',
+      "of its images; default: what the weights say, or the model's own",
+      atLeastOne,
     )
     .addOption(
       new Option('--dtype <dtype>', 'of weights and activations').choices(COMPILED_DTYPES).default('float32'),
@@ -57,7 +66,7 @@ async function profile(name: string, options: ProfileCommandOptions, signal: Abo
     throw makeError('ERR_SENET_ARG_RANGE', '--svg and --explain exclude each other: a picture shows times');
   const { configure } = lazy.runtime;
   if (options.threads !== undefined) configure({ workers: 1, threadsPerWorker: options.threads });
-  const source = await makeSource(name as ModelName, options.weights, signal);
+  const source = await makeSource(name as ModelName, options, signal);
   const compiled = await source.eval().compile({ dtype: options.dtype, signal });
   source.dispose();
   try {
@@ -92,14 +101,20 @@ async function profile(name: string, options: ProfileCommandOptions, signal: Abo
 
 async function makeSource(
   name: ModelName,
-  weights: string | undefined,
+  { weights, inChannels, ...place }: Pick<ProfileCommandOptions, 'weights' | 'key' | 'prefix' | 'inChannels'>,
   signal: AbortSignal,
 ): Promise<Module<unknown>> {
   const { createModel, modelRecord } = lazy.models;
   const record = modelRecord(name); // throws for an unknown name
-  if (weights === undefined) return createModel(name, { numClasses: record.numClasses ?? 1000 });
+  const given = inChannels === undefined ? {} : { inChannels };
+  if (weights === undefined) return createModel(name, { numClasses: record.numClasses ?? 1000, ...given });
   const source = await lazy.weights.findWeights(weights, name, 'profile');
-  return lazy.pretrained.loadModel(record, source, { progress: process.stderr.isTTY, signal });
+  return lazy.pretrained.loadModel(
+    record,
+    source,
+    { progress: process.stderr.isTTY, signal, ...place },
+    given,
+  );
 }
 
 /** What a whole run amounts to. */

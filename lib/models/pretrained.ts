@@ -10,7 +10,7 @@ import { fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
 import { checkBoolean, checkInteger, describe, hint } from '../tensor/options';
 import { boolean, orElse, readOptions, signal, unchecked, type Rules, type Values } from '../tensor/rules';
-import { create, makeModel, readWeights } from './from-weights';
+import { create, makeModel, readWeights, type WeightsPlace } from './from-weights';
 import type { ClassifyingModule, ModelRecord, PublishedWeights } from './record';
 
 const ASSETS = path.join(__dirname, '..', '..', 'assets');
@@ -87,11 +87,11 @@ export async function toFile(
 export async function loadModel(
   record: ModelRecord,
   source: PublishedWeights | string,
-  transfer: Transfer,
+  options: Transfer & WeightsPlace,
   given?: Readonly<Record<string, unknown>>,
 ): Promise<ClassifyingModule> {
-  const file = await toFile(source, transfer);
-  const state = await readWeights(file, record, {}, transfer.signal);
+  const file = await toFile(source, options);
+  const state = await readWeights(file, record, options, options.signal);
   try {
     return makeModel(record, state, given);
   } finally {

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { expect } from 'chai';
 import sharp from 'sharp';
 
-import type { CompiledPlan, CompiledProfile } from '../../lib';
+import { saveCheckpoint, se_resnet20, type CompiledPlan, type CompiledProfile } from '../../lib';
 import { readIdx } from '../../lib/data/idx';
 import { HAS_FLOAT16 } from '../support/processor';
 import { Temporary } from '../support/temporary';
@@ -290,6 +290,39 @@ describe('senet-torch', () => {
       }
     });
 
+    it('takes --in-channels, --key and --prefix', async () => {
+      const { code, out, err } = await run(['profile', 'se_resnet20', '--explain', '--in-channels', '5']);
+      expect([code, err]).to.deep.equal([0, '']);
+      expect(table(out)[1]?.[3]).to.equal('5 x 32 x 32');
+      const timed = ['profile', 'se_resnet20', '--in-channels', '1', '--runs', '1', '--json'];
+      const measured = JSON.parse((await run(timed)).out) as CompiledProfile;
+      expect(measured.steps[0]?.input).to.deep.equal([1, 32, 32]);
+
+      // Two networks in one file.
+      const file = temporary.path('wrapped.pt');
+      const grey = se_resnet20({ inChannels: 1 });
+      const colour = se_resnet20();
+      const named = [...colour.stateDict()].map(([name, tensor]) => [`net.${name}`, tensor] as const);
+      await saveCheckpoint({ grey: grey.stateDict(), colour: new Map(named) }, file);
+      grey.dispose();
+      colour.dispose();
+      const weights = ['profile', 'se_resnet20', '--explain', '--json', '--weights', file];
+      for (const [place, channels] of [
+        [['--key', 'grey'], 1],
+        [['--key', 'colour', '--prefix', 'net.'], 3],
+      ] as const) {
+        const { out: json } = await run([...weights, ...place]);
+        expect((JSON.parse(json) as CompiledPlan).steps[0]?.input[0], place.join(' ')).to.equal(channels);
+      }
+      const other = await run([...weights, '--key', 'grey', '--in-channels', '3']);
+      expect([other.code, other.err]).to.satisfy(
+        ([failed, words]: [number, string]) =>
+          failed === 1 && /conv1\.weight.*ERR_SENET_STATE_DICT/.test(words),
+        other.err,
+      );
+      expect((await run(['profile', '--help'])).out).to.match(/--in-channels <n>/);
+    });
+
     it('with --top, only the slowest, and draws them', async () => {
       const file = temporary.path('profile.svg');
       writeFileSync(file, 'an older picture');
@@ -351,6 +384,7 @@ describe('senet-torch', () => {
         [['profile', 'se_resnet20', '--size', '32x'], /HEIGHTxWIDTH/],
         [['profile', 'se_resnet20', '--dtype', 'float64'], /float32, bfloat16, float16/],
         [['profile', 'se_resnet20', '--runs', '0'], /whole number/],
+        [['profile', 'se_resnet20', '--in-channels', '0'], /whole number/],
         [['profile', 'se_resnet20', '--runs', '10001', '--top', '1'], /runs.*10000.*ERR_SENET_ARG_RANGE/],
         [
           ['profile', 'se_resnet20', '--explain', '--svg', 'x.svg'],

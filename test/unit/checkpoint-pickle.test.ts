@@ -1,8 +1,8 @@
 /** The pickle reader: every opcode that PyTorch writes, and what hostile pickles get. */
 import { expect } from 'chai';
 
-import { Budget, inSlices, sorted } from '../../lib/checkpoint/budget';
-import { MAX_DEPTH, MAX_MEMO_INDEX, MAX_PICKLE_OPCODES } from '../../lib/checkpoint/limits';
+import { Budget, inSlices, sliceRecord, sorted } from '../../lib/checkpoint/budget';
+import { MAX_DEPTH, MAX_MEMO_INDEX, MAX_PICKLE_OPCODES, PIECE_BYTES } from '../../lib/checkpoint/limits';
 import { EndOfPickle, readPickle } from '../../lib/checkpoint/pickle';
 import { TorchHost } from '../../lib/checkpoint/torch-globals';
 import {
@@ -10,6 +10,7 @@ import {
   Dict,
   GlobalName,
   LongText,
+  NumpyRecord,
   Tuple,
   UnknownObject,
   unknownGlobal,
@@ -17,6 +18,7 @@ import {
 } from '../../lib/checkpoint/values';
 import { isSenetError, type ErrorCode } from '../../lib/errors';
 import { bytesOf, expectCode, parse, uint32, uint64, zipCheckpoint } from '../support/checkpoint-files';
+import { colliding } from '../support/colliding-numbers';
 
 const noStorages = {
   find(): never {
@@ -102,6 +104,80 @@ describe('checkpoint: large values', () => {
     for (const given of [items, items.slice(0, 1), [], [...items].sort(byPlace)]) {
       expect(await inSlices(budget, sorted(given, byPlace, budget))).to.deep.equal([...given].sort(byPlace));
     }
+  });
+
+  it('text of Python 2 that is the data of an array of NumPy, in slices', async () => {
+    const text = Buffer.from('aé€😀'.repeat(150_000));
+    const array = (...data: (number | string | Uint8Array)[]): (number | string | Uint8Array)[] => [
+      ...['cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK', 0, 0x85, 'U', 1, 'btR'],
+      ...['(K', 1, 'J', uint32(text.length), 0x85, 'cnumpy\ndtype\nU', 2, 'u1', 0x85, 'R', 0x89],
+      ...[...data, 'tb.'],
+    ];
+    const turns = sliceRecord.turns;
+    const record = (await read(...array('T', uint32(text.length), text))) as NumpyRecord;
+    expect(record).to.be.instanceOf(NumpyRecord);
+    expect(text.equals(record.data as Uint8Array)).to.equal(true);
+    // Once to read it and once to encode it, a piece at a time.
+    expect(sliceRecord.turns - turns).to.be.at.least(2 * Math.floor(text.length / PIECE_BYTES));
+    // Each time it is used is another copy, and counts.
+    const again = bytesOf('(K', 1, 'J', uint32(text.length), 0x85, 'h', 1, 0x89, 'h', 2, 'tb');
+    const { code } = await refusal(
+      ...['T', uint32(text.length), text, 'q', 2, 'cnumpy\ndtype\nU', 2, 'u1', 0x85, 'Rq', 1],
+      ...['cnumpy.core.multiarray\n_reconstruct\n)R', Buffer.alloc(200 * again.length, again), '.'],
+    );
+    expect(code).to.equal('ERR_SENET_CHECKPOINT_LIMIT');
+  });
+
+  it('an element type of NumPy of a million characters is only a name', async () => {
+    const scalar = (type: string, size: number): (number | string | Uint8Array)[] => [
+      ...['cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\nU', type.length, type, 0x85, 'R'],
+      ...['B', uint32(size), Buffer.alloc(size), 'tR.'],
+    ];
+    expect(await read(...scalar('U16384', 4 * 16_384))).to.equal('');
+    expect(await read(...scalar('U999999', 4 * 999_999))).to.be.instanceOf(UnknownObject);
+    expect(await read(...scalar('S999999', 999_999))).to.be.instanceOf(UnknownObject);
+  });
+
+  describe('numbers that share a place of a table', () => {
+    const COUNT = 3000;
+    const collidingNumbers = colliding(COUNT);
+    const kinds: [name: string, numbers: (count: number) => Buffer][] = [
+      [
+        'integers',
+        (count) => bytesOf(...collidingNumbers.integers.slice(0, count).map((key) => integer(key))),
+      ],
+      ['floats', (count) => bytesOf(...collidingNumbers.floats.slice(0, count).map((key) => float(key)))],
+      ['long integers', (count) => bytesOf(...Array.from({ length: count }, (_, i) => long(i)))],
+    ];
+    const integer = (key: number): Buffer => bytesOf('J', uint32(key >>> 0));
+    const float = (key: number): Buffer => {
+      const bytes = Buffer.alloc(9, 'G');
+      bytes.writeDoubleBE(key, 1);
+      return bytes;
+    };
+    // The lowest 64 bits are the same.
+    const long = (key: number): Buffer => bytesOf(0x8a, 12, Buffer.alloc(8, 7), uint32(key));
+
+    for (const [name, numbers] of kinds) {
+      it(`${name} are refused once there are many`, async () => {
+        const { code, message } = await refusal('c__builtin__\nset\n](', numbers(COUNT), 'e', 0x85, 'R.');
+        expect([code, /share a place/.test(message)], message).to.deep.equal([
+          'ERR_SENET_CHECKPOINT_LIMIT',
+          true,
+        ]);
+        const few = (await read('c__builtin__\nset\n](', numbers(1000), 'e', 0x85, 'R.')) as Set<Value>;
+        expect(few.size).to.equal(1000);
+      });
+    }
+
+    it('numbers that nobody chose, and one that is set again and again, are read', async () => {
+      const pairs = Array.from({ length: 200_000 }, (_, i) =>
+        bytesOf(i % 2 ? integer(i) : float(i / 7), 'N'),
+      );
+      const same = Array.from({ length: 2000 }, () => bytesOf(integer(5), 'N'));
+      const dict = (await read('}(', Buffer.concat([...pairs, ...same]), 'u.')) as Dict;
+      expect(dict.size).to.equal(200_000);
+    });
   });
 });
 

@@ -288,6 +288,37 @@ describe('decodeImage', () => {
     }
   });
 
+  it('names the compression of a TIFF that the decoder was not built with', async () => {
+    const kinds: [compression: number, name: RegExp][] = [
+      [6, /old-style jpeg/i],
+      [34661, /jbig/i],
+      [34887, /lerc/i],
+      [34925, /lzma/i],
+      [50000, /zstd/i],
+      [50002, /compression scheme 50002/i], // JPEG XL
+    ];
+    const compressed = kinds.map(([compression]) => {
+      const bytes = variant('plain.tif');
+      const entry = bytes.readUInt32LE(4) + 2 + 3 * 12;
+      expect(bytes.readUInt16LE(entry)).to.equal(259);
+      bytes.writeUInt16LE(compression, entry + 8);
+      return bytes;
+    });
+    const results = await Promise.allSettled(
+      Array.from({ length: 60 }, (_, place) => decodeImage(compressed[place % kinds.length] as Buffer)),
+    );
+    for (const [place, result] of results.entries()) {
+      const reason: unknown = result.status === 'rejected' ? result.reason : undefined;
+      expect(isSenetError(reason) && reason.code).to.equal('ERR_SENET_IMAGE');
+      expect((reason as Error).message).to.match(/cannot be decoded as tiff: /);
+      for (const [index, [, name]] of kinds.entries()) {
+        expect(name.test((reason as Error).message), `${place}: ${name}`).to.equal(
+          index === place % kinds.length,
+        );
+      }
+    }
+  });
+
   it('refuses a PNG whose image data is damaged, though its checksums may be wrong too', async () => {
     const bytes = variant('idat-crc.png');
     const at = bytes.indexOf('IDAT') + 4 + bytes.readUInt32BE(bytes.indexOf('IDAT') - 4) - 4;
