@@ -50,6 +50,7 @@ export {
   AdaptiveAvgPool2d,
   AvgPool2d,
   BatchNorm2d,
+  Conv1d,
   Conv2d,
   Dropout,
   Flatten,
@@ -58,7 +59,9 @@ export {
   MaxPool2d,
   ReLU,
   Sigmoid,
+  type AvgPoolOptions,
   type BatchNorm2dOptions,
+  type Conv1dOptions,
   type Conv2dOptions,
   type PoolOptions,
   type Size2,
@@ -73,6 +76,7 @@ export {
   type ProfileOptions,
 } from './nn/compiled-model';
 export type { LoadStateDictOptions, LoadStateDictResult } from './nn/load-state-dict';
+export { EcaModule, SEModule, type EcaModuleOptions, type SEModuleOptions } from './nn/channel-attention';
 export { SELayer } from './nn/se-layer';
 export {
   BCEWithLogitsLoss,
@@ -98,6 +102,8 @@ export {
   SEResNet,
   type SEResNetOptions,
 } from './models/se-resnet';
+export { ResNet, type ResNetModelOptions, type ResNetOptions } from './models/timm-resnet';
+export { SENet, type SENetModelOptions, type SENetOptions } from './models/timm-legacy-senet';
 export {
   CifarSEPreActResNet,
   CifarSEResNet,
@@ -189,7 +195,7 @@ export type { Classification } from './vision/ranking';
 export type { ImageFileSource } from './vision/image-source';
 export type { ImageSource } from './vision/image-work';
 export type { QueueState } from './vision/pipeline';
-export type { Preprocessing } from './vision/preprocessing';
+export type { Preprocessing } from './models/preprocessing-record';
 export type { InitOptions } from './models/options';
 
 export {

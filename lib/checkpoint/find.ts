@@ -7,11 +7,12 @@
 import { Budget, inSlices, type Sliced } from './budget';
 import { COST, MAX_WRAPPERS } from './limits';
 import { Layers } from './pages';
-import { checkpointError, printable } from './problems';
+import { checkpointError } from './problems';
 import { TensorRecord } from './tensor-record';
 import { unsafe } from './torch-globals';
 import { Dict, NumpyRecord, kindOf, unknownGlobal, type Value } from './values';
 import { makeError } from '../errors';
+import { printable } from '../printable';
 
 /** What is looked for. */
 export interface Wish {

@@ -3,10 +3,11 @@
  * other - magic number, protocol, system, object, list of storage keys - and then, for each key, a count of elements
  * and their bytes. Follows `_legacy_load` in `torch/serialization.py`. Files of Python 2 hold byte strings for text.
  */
+import { printable } from '../printable';
 import { inSlices, type Budget, type Sliced } from './budget';
 import { COST, MAX_PICKLE_BYTES } from './limits';
 import { EndOfPickle, readPickle } from './pickle';
-import { checkpointError, printable } from './problems';
+import { checkpointError } from './problems';
 import { readSpans, type ByteSource } from './source';
 import { ITEM_SIZE, StorageRecord } from './tensor-record';
 import { TorchHost, unsafe, type StorageTable } from './torch-globals';

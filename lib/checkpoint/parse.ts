@@ -2,11 +2,12 @@
  * Finds out which container a checkpoint has, by content, and reads its description: every value except the tensors'
  * bytes, which stay in the file. What is no checkpoint is named for what it is.
  */
+import { printable } from '../printable';
 import { Budget, inSlices } from './budget';
 import { readLegacy } from './legacy';
 import { MAX_LINE_BYTES } from './limits';
 import { EndOfPickle, readPickle } from './pickle';
-import { checkpointError, printable } from './problems';
+import { checkpointError } from './problems';
 import { looksLikeSafetensors, readSafetensors } from './safetensors';
 import type { ByteSource } from './source';
 import type { TensorRecord } from './tensor-record';

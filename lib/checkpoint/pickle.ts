@@ -16,6 +16,7 @@
  */
 import { TextDecoder } from 'node:util';
 import { isSet } from '../brands';
+import { printable } from '../printable';
 import { copyPieces, inSlices, type Budget, type Sliced } from './budget';
 import { Collisions } from './collisions';
 import {
@@ -32,7 +33,7 @@ import {
   SLICE_STEPS,
 } from './limits';
 import { Pages } from './pages';
-import { checkpointError, printable } from './problems';
+import { checkpointError } from './problems';
 import { Dict, GlobalName, LongText, Tuple, UnknownObject, kindOf, type Value } from './values';
 
 /** How a host makes a value that is larger than a few words. */

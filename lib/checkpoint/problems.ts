@@ -1,10 +1,8 @@
 /**
  * How the readers of checkpoints word their errors: what is wrong, then where. Text that comes from the file is made
- * printable and short first, because error messages reach terminals and logs. Knows no file format.
+ * printable (`printable.ts`) and short first, because error messages reach terminals and logs. Knows no file format.
  */
 import { makeError, type AnySenetError, type ErrorCode } from '../errors';
-
-export { printable } from '../printable';
 
 type CheckpointCode = Extract<ErrorCode, `ERR_SENET_CHECKPOINT_${string}`>;
 

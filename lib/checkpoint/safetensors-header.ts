@@ -4,9 +4,9 @@
  * more memory than its entries and never a tree of whatever JSON the file holds. Anything else than that shape is an error.
  */
 import { TextDecoder } from 'node:util';
+import { printable } from '../printable';
 import type { Budget, Sliced } from './budget';
 import { COST, MAX_RANK, MAX_HEADER_TEXT_BYTES } from './limits';
-import { printable } from './problems';
 
 export type HeaderEntry =
   | { readonly kind: 'metadata'; readonly name: string; readonly text: string }

@@ -4,10 +4,11 @@
  * overlap nor leave holes and end with the file.
  */
 import type { DType } from '../binding';
+import { printable } from '../printable';
 import { inSlices, sorted, type Budget, type Sliced } from './budget';
 import { readHeader, type HeaderEntry } from './safetensors-header';
 import { COST, MAX_METADATA, MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS } from './limits';
-import { checkpointError, printable } from './problems';
+import { checkpointError } from './problems';
 import type { ByteSource } from './source';
 import {
   ITEM_SIZE,

@@ -7,8 +7,9 @@ import { constants, fstat, open, read, close, type Stats } from 'node:fs';
 import { inspect, promisify } from 'node:util';
 import { isUint8Array } from '../brands';
 import { fileError, makeError } from '../errors';
+import { printable } from '../printable';
 import { checkBuffer } from '../tensor/options';
-import { checkpointError, printable } from './problems';
+import { checkpointError } from './problems';
 
 const openFile = promisify(open);
 const closeFile = promisify(close);

@@ -8,12 +8,13 @@
  */
 import { isUint8Array } from '../brands';
 import type { DType } from '../binding';
+import { printable } from '../printable';
 import { DTYPES } from '../tensor/dtype';
 import type { Making, PickleHost } from './pickle';
 import { copyPieces, type Sliced } from './budget';
 import { COST, MAX_RANK, MAX_TENSORS } from './limits';
 import { NUMPY_CALLS, NUMPY_CLASSES, buildNumpy } from './numpy-values';
-import { checkpointError, printable } from './problems';
+import { checkpointError } from './problems';
 import { ITEM_SIZE, STORAGE_NAMES, StorageRecord, TensorRecord, makeTensorRecord } from './tensor-record';
 import {
   Complex,

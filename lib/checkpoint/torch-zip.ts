@@ -5,6 +5,7 @@
  * objects whose attributes are the weights. Follows `caffe2/serialize/inline_container.cc`, `torch/serialization.py` and
  * `torch/csrc/jit/serialization`.
  */
+import { printable } from '../printable';
 import { inSlices, type Budget, type Sliced } from './budget';
 import { contentOf } from './inflate';
 import {
@@ -16,7 +17,7 @@ import {
   MAX_PICKLE_BYTES,
 } from './limits';
 import { EndOfPickle, readPickle } from './pickle';
-import { checkpointError, printable } from './problems';
+import { checkpointError } from './problems';
 import type { ByteSource } from './source';
 import { StorageRecord, TensorRecord } from './tensor-record';
 import { TorchHost, type StorageTable } from './torch-globals';

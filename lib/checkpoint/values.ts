@@ -3,9 +3,9 @@
  * made of Maps, so keys such as `__proto__` are only keys, and a global is a name. Knows neither pickles nor files.
  */
 import { Layers } from './pages';
-import { printable } from './problems';
 import type { StorageRecord, TensorRecord } from './tensor-record';
 import { isSet, isUint8Array } from '../brands';
+import { printable } from '../printable';
 
 export type Value =
   | null

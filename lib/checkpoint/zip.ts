@@ -7,9 +7,10 @@
 import { setImmediate } from 'node:timers';
 
 import { RandomAccessReader, fromRandomAccessReader, type Entry, type ZipFile } from 'yauzl';
+import { printable } from '../printable';
 import { inSlices, sorted, type Budget } from './budget';
 import { COST, MAX_ZIP_DIRECTORY_BYTES, MAX_ZIP_ENTRIES } from './limits';
-import { checkpointError, printable } from './problems';
+import { checkpointError } from './problems';
 import { readSpans, type ByteSource } from './source';
 import type { Packed } from './tensor-record';
 

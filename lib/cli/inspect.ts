@@ -5,7 +5,7 @@
 import type { Command } from 'commander';
 
 import type { CheckpointReport, InspectOptions } from '../checkpoint/inspect';
-import { printable } from '../checkpoint/problems';
+import { printable } from '../printable';
 import { lazy } from './lazy';
 import { addPlaceOptions } from './training-options';
 import { count, printJson, printLine, printTable } from './output';

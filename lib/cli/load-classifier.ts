@@ -8,10 +8,10 @@ import type { Command } from 'commander';
 
 import type { Device } from '../binding';
 import { makeError } from '../errors';
+import type { Preprocessing } from '../models/preprocessing-record';
 import type { ModelName } from '../models/registry';
 import type { ImageClassifierOptions } from '../vision/classifier-loading';
 import type { ImageClassifier } from '../vision/image-classifier';
-import type { Preprocessing } from '../vision/preprocessing';
 import { lazy } from './lazy';
 import { addPlaceOptions } from './training-options';
 

@@ -5,8 +5,8 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 
-import { printable } from '../checkpoint/problems';
 import { fileError, isSenetError, makeError } from '../errors';
+import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { beginsAsGzip, readPieces } from './gzip';
 

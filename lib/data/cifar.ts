@@ -4,9 +4,9 @@
  * then fine) and 3 x 32 x 32 bytes; the Python version's files are pickles of dictionaries with a NumPy array.
  */
 import { makeError } from '../errors';
+import { printable } from '../printable';
 import { checkString, describe } from '../tensor/options';
 import { boolean, oneOf, orElse, readOptions, signal } from '../tensor/rules';
-import { printable } from '../checkpoint/problems';
 import { readWanted, type FoundFile, type FoundFiles } from './archive';
 import { PixelDataset } from './dataset';
 import { ByteArray, lookUp, readNumpyPickle, textOf } from './numpy-pickle';

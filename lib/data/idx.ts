@@ -5,9 +5,9 @@
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 
-import { printable } from '../checkpoint/problems';
 import { isUint8Array } from '../brands';
 import { fileError, makeError } from '../errors';
+import { printable } from '../printable';
 import { checkString } from '../tensor/options';
 import { beginsAsGzip, MAX_EXPANSION, readPieces } from './gzip';
 import { splitOf, type Split } from './splits';

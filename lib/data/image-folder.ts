@@ -5,8 +5,8 @@
 import { readdir, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 
-import { printable } from '../checkpoint/problems';
 import { fileError, makeError } from '../errors';
+import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkInteger, checkString, describe } from '../tensor/options';
 import { boolean, oneOf, optional, orElse, readOptions, type Rule } from '../tensor/rules';

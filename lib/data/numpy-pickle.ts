@@ -6,10 +6,11 @@
 import { Budget } from '../checkpoint/budget';
 import { MAX_HEAP_BYTES } from '../checkpoint/limits';
 import { EndOfPickle, readPickle, type PickleHost } from '../checkpoint/pickle';
-import { checkpointError, printable } from '../checkpoint/problems';
+import { checkpointError } from '../checkpoint/problems';
 import { Dict, GlobalName, kindOf, LongText, Tuple, type Value } from '../checkpoint/values';
 import { isUint8Array } from '../brands';
 import { isSenetError, makeError } from '../errors';
+import { printable } from '../printable';
 
 /** An array of bytes. */
 export class ByteArray extends Dict {

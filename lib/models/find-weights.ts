@@ -2,8 +2,8 @@
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 
-import { printable } from '../checkpoint/problems';
 import { makeError } from '../errors';
+import { printable } from '../printable';
 import { checkString, hint } from '../tensor/options';
 import type { PublishedWeights } from './record';
 import { allRecords, findPublished, modelRecord, type ModelName } from './registry';

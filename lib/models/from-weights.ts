@@ -86,7 +86,7 @@ export function channelsIn(record: ModelRecord, state: StateDict): number {
 }
 
 /** A model without weights of the shape that these weights need; options that are given go first. */
-export function createFor(
+export function createShapedLike(
   record: ModelRecord,
   state: StateDict,
   given: Readonly<Record<string, unknown>> = {},
@@ -106,13 +106,13 @@ export function createFor(
  *
  * @throws as the model's own function; ERR_SENET_STATE_DICT
  */
-export function makeModel(
+export function createWithWeights(
   record: ModelRecord,
   state: StateDict,
   given?: Readonly<Record<string, unknown>>,
   { assign = true }: { assign?: boolean } = {},
 ): ClassifyingModule {
-  const model = createFor(record, state, given);
+  const model = createShapedLike(record, state, given);
   try {
     model.loadStateDict(state, { assign });
     return model;

@@ -10,7 +10,7 @@ import { fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
 import { checkBoolean, checkInteger, describe, hint } from '../tensor/options';
 import { boolean, orElse, readOptions, signal, unchecked, type Rules, type Values } from '../tensor/rules';
-import { create, makeModel, readWeights, type WeightsPlace } from './from-weights';
+import { create, createWithWeights, readWeights, type WeightsPlace } from './from-weights';
 import type { ClassifyingModule, ModelRecord, PublishedWeights } from './record';
 
 const ASSETS = path.join(__dirname, '..', '..', 'assets');
@@ -83,7 +83,10 @@ export async function toFile(
   return fetchWeights(location.url, options, sha256);
 }
 
-/** A network with the weights of a file or of the record: found, fetched, made. Errors: as `toFile`, `load` and `makeModel`. */
+/**
+ * A network with the weights of a file or of the record: found, fetched, made. Errors: as `toFile`, `load` and
+ * `createWithWeights`.
+ */
 export async function loadModel(
   record: ModelRecord,
   source: PublishedWeights | string,
@@ -93,10 +96,16 @@ export async function loadModel(
   const file = await toFile(source, options);
   const state = await readWeights(file, record, options, options.signal);
   try {
-    return makeModel(record, state, given);
+    return createWithWeights(record, state, given);
   } finally {
     state.dispose();
   }
+}
+
+/** Whether the options of a factory ask for published weights, so that it gives a promise. */
+export function wantsPretrained(options: { pretrained?: unknown } | undefined): boolean {
+  const { pretrained } = options ?? {};
+  return pretrained === true || typeof pretrained === 'string';
 }
 
 /**
@@ -111,7 +120,7 @@ export function makeOrLoad(
 ): ClassifyingModule | Promise<ClassifyingModule> {
   if (!isPlainObject(options) || !('pretrained' in options)) return create(record, options);
   const { pretrained, ...rest } = options;
-  if (pretrained === true || typeof pretrained === 'string') return loadPretrained(record, options);
+  if (wantsPretrained(options)) return loadPretrained(record, options);
   checkBoolean(pretrained ?? false, `${record.name}: pretrained`);
   return create(record, rest);
 }

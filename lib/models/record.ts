@@ -81,7 +81,7 @@ export interface ModelRecord<Factory extends Create = Create> extends ModelFamil
 }
 
 /** What differs within a class stands in the row; the places of its parts cannot. */
-type Differing = Omit<ModelFamily, 'stem' | 'classifier' | 'auxiliaryClassifiers' | 'aliases'>;
+type Differing = Omit<ModelFamily, 'classifier' | 'auxiliaryClassifiers' | 'aliases'>;
 
 interface Row extends Partial<Differing> {
   readonly create: Create;

@@ -7,12 +7,20 @@ import type { Module } from '../nn/module';
 import { checkString, describe, hint } from '../tensor/options';
 import { boolean, optional, readOptions, string } from '../tensor/rules';
 import { CIFAR_MODELS } from './cifar-se-resnet';
-import { makeOrLoad, type PretrainedOptions } from './pretrained';
+import { makeOrLoad, wantsPretrained, type PretrainedOptions } from './pretrained';
 import type { ModelRecord, PublishedWeights } from './record';
 import { INCEPTION_MODELS } from './se-inception-v3';
 import { SE_RESNET_MODELS } from './se-resnet';
+import { SENET_MODELS } from './timm-legacy-senet';
+import { RESNET_MODELS } from './timm-resnet';
 
-const MODELS = { ...SE_RESNET_MODELS, ...CIFAR_MODELS, ...INCEPTION_MODELS } as const;
+const MODELS = {
+  ...SE_RESNET_MODELS,
+  ...CIFAR_MODELS,
+  ...INCEPTION_MODELS,
+  ...RESNET_MODELS,
+  ...SENET_MODELS,
+} as const;
 
 /** A name that `createModel` knows. */
 export type ModelName = keyof typeof MODELS;
@@ -95,8 +103,7 @@ export function createModel(
 ): Module<unknown> | Promise<Module<unknown>> {
   const make = (): Module<unknown> | Promise<Module<unknown>> =>
     makeOrLoad(recordOf(name, 'createModel'), options);
-  const { pretrained } = options ?? {};
-  return pretrained === true || typeof pretrained === 'string' ? Promise.resolve().then(make) : make();
+  return wantsPretrained(options) ? Promise.resolve().then(make) : make();
 }
 
 /** The options of a model with published weights. */

@@ -81,6 +81,50 @@ export class Conv2d extends NativeModule {
 }
 registerModuleClass('Conv2d', Conv2d);
 
+export interface Conv1dOptions {
+  /** Default 1. */
+  stride?: number;
+  /** Zeros on each side. Default 0. */
+  padding?: number;
+  /** Default 1. */
+  dilation?: number;
+  /** Divides both numbers of channels. Default 1. */
+  groups?: number;
+  /** Default true. */
+  bias?: boolean;
+}
+
+/** Convolution of N x inChannels x L, `torch.nn.Conv1d`. */
+export class Conv1d extends NativeModule {
+  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_OUT_OF_MEMORY */
+  constructor(inChannels: number, outChannels: number, kernelSize: number, options?: Conv1dOptions) {
+    const rules = {
+      stride: orElse(1, integer(1)),
+      padding: orElse(0, integer(0)),
+      dilation: orElse(1, integer(1)),
+      groups: orElse(1, integer(1)),
+      bias: orElse(true, boolean),
+    };
+    super(
+      createNativeModule('Conv1d', {
+        inChannels: checkInteger(inChannels, 'Conv1d: inChannels', 1),
+        outChannels: checkInteger(outChannels, 'Conv1d: outChannels', 1),
+        kernelSize: checkInteger(kernelSize, 'Conv1d: kernelSize', 1),
+        ...readOptions(options, rules, 'Conv1d'),
+      }),
+    );
+  }
+
+  /** outChannels x inChannels / groups x kernel. */
+  get weight(): Tensor {
+    return Module.ownTensor(this, 'weight') as Tensor;
+  }
+  get bias(): Tensor | null {
+    return Module.ownTensor(this, 'bias');
+  }
+}
+registerModuleClass('Conv1d', Conv1d);
+
 export interface BatchNorm2dOptions {
   /** Added to the variance. Default 1e-5. */
   eps?: number;
@@ -188,35 +232,41 @@ export interface PoolOptions {
   stride?: number;
   /** On each side, at most half of the window. Default 0. */
   padding?: number;
+  /** A last window that the input does not fill counts too. Default false. */
+  ceilMode?: boolean;
 }
 
-function poolOptions(
-  where: string,
-  kernelSize: number,
-  options: PoolOptions | undefined,
-): { kernelSize: number; stride: number; padding: number } {
-  checkInteger(kernelSize, `${where}: kernelSize`, 1);
-  const rules = {
+function poolRules(kernelSize: number) {
+  return {
     stride: orElse(kernelSize, integer(1)),
     padding: orElse(0, integer(0, Math.floor(kernelSize / 2))),
+    ceilMode: orElse(false, boolean),
   };
-  return { kernelSize, ...readOptions(options, rules, where) };
 }
 
-/** The largest of each window of kernelSize x kernelSize, `torch.nn.MaxPool2d` in floor mode. */
+/** The largest of each window of kernelSize x kernelSize, `torch.nn.MaxPool2d`. */
 export class MaxPool2d extends NativeModule {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(kernelSize: number, options?: PoolOptions) {
-    super(createNativeModule('MaxPool2d', poolOptions('MaxPool2d', kernelSize, options)));
+    checkInteger(kernelSize, 'MaxPool2d: kernelSize', 1);
+    const given = readOptions(options, poolRules(kernelSize), 'MaxPool2d');
+    super(createNativeModule('MaxPool2d', { kernelSize, ...given }));
   }
 }
 registerModuleClass('MaxPool2d', MaxPool2d);
 
-/** The mean of each window of kernelSize x kernelSize, zeros of the padding included, `torch.nn.AvgPool2d`. */
+export interface AvgPoolOptions extends PoolOptions {
+  /** The zeros of the padding count as values. Default true. */
+  countIncludePad?: boolean;
+}
+
+/** The mean of each window of kernelSize x kernelSize, `torch.nn.AvgPool2d`. */
 export class AvgPool2d extends NativeModule {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
-  constructor(kernelSize: number, options?: PoolOptions) {
-    super(createNativeModule('AvgPool2d', poolOptions('AvgPool2d', kernelSize, options)));
+  constructor(kernelSize: number, options?: AvgPoolOptions) {
+    checkInteger(kernelSize, 'AvgPool2d: kernelSize', 1);
+    const rules = { ...poolRules(kernelSize), countIncludePad: orElse(true, boolean) };
+    super(createNativeModule('AvgPool2d', { kernelSize, ...readOptions(options, rules, 'AvgPool2d') }));
   }
 }
 registerModuleClass('AvgPool2d', AvgPool2d);

@@ -11,7 +11,7 @@ import { checkName, join, type TreeNode } from './module-tree';
 import type { OwnTensor } from './native-part';
 
 export function ownTensors(node: TreeNode): OwnTensor[] {
-  return [...node.facts.tensors, ...node.registered];
+  return [...node.readFacts().tensors, ...node.registered];
 }
 
 /** Of the whole tree, under their full names, in PyTorch's order. */
@@ -52,7 +52,7 @@ export function registerTensor(
 
 /** Shares the module's memory; the module versions are the metadata. */
 export function stateDictOf(node: TreeNode): StateDict {
-  const versions = node.walk().map(([path, one]) => [path, { version: one.facts.version }] as const);
+  const versions = node.walk().map(([path, one]) => [path, { version: one.readFacts().version }] as const);
   const state = new StateDict([], new Map(versions));
   for (const { name, tensor, persistent } of allTensors(node))
     if (persistent) state.set(name, callOperator('aten::detach', [tensor]) as Tensor);
@@ -67,7 +67,7 @@ export function loadInto(
   assign: boolean,
 ): LoadStateDictResult {
   const modules = node.walk().map(([path, one]) => {
-    const { type, version } = one.facts;
+    const { type, version } = one.readFacts();
     return { path, type, version };
   });
   const own = new Map(

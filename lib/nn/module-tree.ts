@@ -76,10 +76,11 @@ export class TreeNode {
 
   /** The name of Python's class, or of the user's. */
   get type(): string {
-    return this.#native === undefined ? this.module.constructor.name : this.facts.type;
+    return this.#native === undefined ? this.module.constructor.name : this.readFacts().type;
   }
 
-  get facts(): NativeFacts {
+  /** What the native part says of itself, read once; makes the wrappers of its children. */
+  readFacts(): NativeFacts {
     if (this.#facts !== undefined) return this.#facts;
     this.#facts = this.#native?.read() ?? {
       type: this.type,
@@ -155,7 +156,7 @@ export class TreeNode {
 
   /** With `read` false, of the native children only those that have wrappers. */
   #children(read: boolean): Child[] {
-    const known = read ? this.facts.children : this.#known();
+    const known = read ? this.readFacts().children : this.#known();
     const children = Array.from(known, ([name, module]): Child => ({
       name,
       node: nodeOf(module),
@@ -217,7 +218,7 @@ export class TreeNode {
     for (const handle of [...old.idleHandles(), ...node.idleHandles()]) binding.assertIdle(handle);
     if (child.native) {
       binding.replaceModule(this.handle as ModuleHandle, name, node.handle as ModuleHandle);
-      this.facts.children.set(name, node.module);
+      this.readFacts().children.set(name, node.module);
     } else {
       (this.module as unknown as Record<string, unknown>)[name] = node.module;
     }

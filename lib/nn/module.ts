@@ -92,7 +92,7 @@ export abstract class Module<Out = Tensor> {
   /** @internal Channels or features of a native module's input and output; 0 is any number. */
   static widthOf(module: Module<unknown>): readonly [number, number] {
     module.#node.checkOpen();
-    return module.#node.facts.width;
+    return module.#node.readFacts().width;
   }
 
   /** @internal A module's own tensor, or null. */

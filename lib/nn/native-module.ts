@@ -9,6 +9,7 @@ import { declareNativeForward, NativePart, setWrapperClass, type ModuleClass } f
 
 /** A module that C++ runs: a layer, a block, a model. Those without a class of their own are of this one. */
 export class NativeModule<Out = Tensor> extends Module<Out> {
+  // Not only inherited: it is the very function that says that C++ runs a module (`declareNativeForward`).
   override async forward(x: Tensor, options?: AsyncForwardOptions): Promise<Out> {
     return super.forward(x, options);
   }

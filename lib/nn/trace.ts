@@ -55,7 +55,7 @@ export async function compileTraced(
       `compile: ${module.constructor.name}${name} has forward hooks, which no compiled model calls`,
     );
   }
-  const channels = all.map(([, part]) => part.facts.width[0]).find((width) => width > 0);
+  const channels = all.map(([, part]) => part.readFacts().width[0]).find((width) => width > 0);
   if (channels === undefined) {
     throw makeError(
       'ERR_SENET_COMPILE',

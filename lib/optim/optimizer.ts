@@ -139,7 +139,10 @@ export abstract class Optimizer {
   readonly defaults: Readonly<Record<string, OptionValue>>;
   readonly #kind: OptimizerKind;
   readonly #native: OptimizerHandle;
-  /** What a file's groups hold that this library does not use; written back. */
+  /**
+   * What a file's groups hold beside the options, in place of the kind's `extras`: written back, and what
+   * `decouplesWeightDecay` reads.
+   */
   readonly #extras = new WeakMap<ParamGroup, Map<string, unknown>>();
 
   /** @internal */

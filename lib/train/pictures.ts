@@ -1,6 +1,6 @@
 /** A network's input as a picture that a person recognises: the normalisation undone, as a PNG in a `data:` address. */
 import { loadDecoder } from '../vision/decode';
-import type { Preprocessing } from '../vision/preprocessing';
+import type { Preprocessing } from '../models/preprocessing-record';
 
 /** Longer sides are scaled down, to keep a page with many pictures small. */
 const MAX_SIDE = 160;

@@ -4,11 +4,11 @@
  * read is checked here before anything is changed by it.
  */
 import { loadCheckpoint } from '../checkpoint/load';
-import { printable } from '../checkpoint/problems';
 import { saveCheckpoint } from '../checkpoint/save';
 import { StateDict } from '../checkpoint/state-dict';
 import { isMap } from '../brands';
 import { makeError } from '../errors';
+import { printable } from '../printable';
 import { Tensor } from '../tensor/tensor';
 import type { TrainingHistory } from './history';
 

@@ -4,9 +4,9 @@
  */
 import { open, readFile, type FileHandle } from 'node:fs/promises';
 
-import { printable } from '../checkpoint/problems';
 import { writeAtomically } from '../checkpoint/save';
 import { fileError } from '../errors';
+import { printable } from '../printable';
 
 /** What a line is about. */
 export type LogEvent =

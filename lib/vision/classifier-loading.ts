@@ -9,11 +9,12 @@ import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import type { ProgressOption } from '../hub/progress';
 import { familyOf } from '../models/classifier-model';
-import { channelsIn, makeModel, readWeights } from '../models/from-weights';
+import { channelsIn, createWithWeights, readWeights } from '../models/from-weights';
 import { toFile, TRANSFER } from '../models/pretrained';
 import type { ModelRecord } from '../models/record';
 import { modelRecord, type ModelName } from '../models/registry';
 import { findWeights } from '../models/find-weights';
+import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { Module } from '../nn/module';
 import { throwIfAborted } from '../tensor/abort';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
@@ -34,8 +35,8 @@ import { loadDecoder } from './decode';
 import { BATCHING, type BatchingOptions } from './image-batches';
 import { readLabels } from './labels';
 import { channelsOf, checkImageChannels, countClasses, makeNetwork, type Network } from './network';
-import { chooseRecord, PLAIN, type Preprocessing } from './preprocessing';
-import { broughtBy, type Brought } from './weights-metadata';
+import { chooseRecord } from './preprocessing-options';
+import { broughtBy, type Brought, type FoundWeights } from './weights-metadata';
 
 export interface ImageClassifierOptions {
   /**
@@ -138,15 +139,16 @@ export async function loadParts(
   const { dtype, device, shrinkOnLoad, batching, signal } = given;
   throwIfAborted(signal);
   const subject = subjectOf(model);
-  const { state, published, file } = await readGiven(subject, given);
+  const found = await readGiven(subject, given);
+  const state = found?.state;
   try {
-    const brought = await broughtBy(state, published, file);
+    const brought: Brought = found === undefined ? {} : await broughtBy(found);
     const channels = channelsFor(subject, state, given);
     const preprocessing = preprocessingFor(subject, brought, channels, given);
     const labels = given.labels === undefined ? brought.labels : await readLabels(given.labels);
     const made = Module.isModule(subject)
       ? subject
-      : makeModel(subject, state as StateDict, { inChannels: channels });
+      : createWithWeights(subject, state as StateDict, { inChannels: channels });
     const owned = made !== subject;
     try {
       if (!owned && state !== undefined) made.loadStateDict(state);
@@ -172,11 +174,11 @@ function subjectOf(model: unknown): Subject {
   );
 }
 
-/** The weights that are given, which a Module needs not: their tensors, their record if they are published, their file. */
-async function readGiven(subject: Subject, given: Given) {
+/** The weights that are given, which a Module needs not. */
+async function readGiven(subject: Subject, given: Given): Promise<FoundWeights | undefined> {
   const record = Module.isModule(subject) ? null : subject;
   if (given.weights === undefined) {
-    if (record === null) return { state: undefined, published: undefined, file: 'weights' };
+    if (record === null) return undefined;
     const published = record.weights.map(({ name }) => `'${name}'`);
     const names =
       published.length === 0 ? 'there are no published ones' : `published: ${published.join(', ')}`;

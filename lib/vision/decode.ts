@@ -8,9 +8,9 @@
  */
 import type sharp from 'sharp';
 
-import { printable } from '../checkpoint/problems';
 import { isError } from '../brands';
 import { isSenetError, makeError } from '../errors';
+import { printable } from '../printable';
 import { Alone } from './alone';
 import { isBmp, openBmp } from './bmp';
 import type { DecodedImage, EncodedImage } from './encoded-image';

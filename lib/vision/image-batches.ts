@@ -3,13 +3,14 @@
  * what becomes of a batch. What is done for one image is `image-work`'s, which goes when is `pipeline`'s.
  */
 import { binding } from '../native';
+import { callHereOrAsync } from '../tensor/ops';
 import { integer, orElse, type Rules } from '../tensor/rules';
 import { detached, tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from './byte-budget';
 import type { ImageWork } from './image-work';
 import { Pipeline } from './pipeline';
-import { callUnlessAborted } from './preprocessing';
+import { INLINE_ELEMENTS } from './preprocessing';
 import { nanError, type Classification } from './ranking';
 
 export interface BatchingOptions {
@@ -64,8 +65,11 @@ async function runBatch(
   classify: ClassifyInput,
 ): Promise<(Classification[] | Error)[]> {
   const inputs = works.map(({ input }) => input);
+  const elements = inputs.reduce((sum, input) => sum + input.numel, 0);
   const batch =
-    inputs.length === 1 ? (inputs[0] as Tensor) : await callUnlessAborted(undefined, 'aten::cat', inputs, 0);
+    inputs.length === 1
+      ? (inputs[0] as Tensor)
+      : ((await callHereOrAsync({ elements, inline: INLINE_ELEMENTS }, 'aten::cat', inputs, 0)) as Tensor);
   const results = await classify(
     batch,
     works.map(({ topK }) => topK),

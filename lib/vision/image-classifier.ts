@@ -4,6 +4,7 @@
  * `preprocessing`), `image-batches` and `pipeline` (with which others, and when), `network` and `ranking`.
  */
 import { makeError } from '../errors';
+import type { Preprocessing } from '../models/preprocessing-record';
 import type { ModelName } from '../models/registry';
 import type { Module } from '../nn/module';
 import { throwIfAborted, untilAborted } from '../tensor/abort';
@@ -16,7 +17,7 @@ import { imagePipeline } from './image-batches';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
 import type { Network } from './network';
 import type { Pipeline, QueueState } from './pipeline';
-import { preprocess, type Preprocessing } from './preprocessing';
+import { preprocess } from './preprocessing';
 import { nanError, rank, type Classification } from './ranking';
 
 export interface ClassifyOptions {

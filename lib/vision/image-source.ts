@@ -4,8 +4,8 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
 
-import { printable } from '../checkpoint/problems';
 import { fileError, makeError } from '../errors';
+import { printable } from '../printable';
 import { checkBuffer, describe } from '../tensor/options';
 
 /**

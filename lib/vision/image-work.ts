@@ -3,6 +3,7 @@
  * Knows no other image and no network.
  */
 import { makeError } from '../errors';
+import type { Preprocessing } from '../models/preprocessing-record';
 import { isFloating } from '../tensor/dtype';
 import { describe } from '../tensor/options';
 import { detached, tidy, type Disposable } from '../tensor/scope';
@@ -11,7 +12,8 @@ import type { Hold } from './byte-budget';
 import { openImage } from './decode';
 import { IMAGE_SOURCES, isImageFileSource, type ImageFileSource } from './image-source';
 import type { Work } from './pipeline';
-import { inputChannels, preprocess, resizedSize, toPixels, type Preprocessing } from './preprocessing';
+import { preprocess, resizedSize, toPixels } from './preprocessing';
+import { inputChannels } from './preprocessing-options';
 
 /**
  * An image file (its path, a `file:` or `data:` URL, its bytes, a Blob), or a tensor: uint8 C x H x W with C 1 or 3

@@ -7,8 +7,8 @@ import { readFile, stat } from 'node:fs/promises';
 import { TextDecoder } from 'node:util';
 
 import { isError } from '../brands';
-import { printable } from '../checkpoint/problems';
 import { fileError, isSenetError, makeError } from '../errors';
+import { printable } from '../printable';
 import { describe } from '../tensor/options';
 import { Entries, parseLiteral, type Literal } from './literal';
 

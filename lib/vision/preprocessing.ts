@@ -2,57 +2,24 @@
  * The execution by LibTorch of the record that says how pixels become a model's input. The record travels with the
  * weights, as JSON in a safetensors file's metadata. Steps, in this order: grey, resize, centre crop, pad, / 255, - mean, / std,
  * repeated to three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`); resizing equals Pillow's
- * antialiased filters. Knows no file format and no model.
+ * antialiased filters. Which record that is, `preprocessing-options` says. Knows no file format and no model.
  */
 import { makeError } from '../errors';
-import { IMAGENET, PLAIN, type Preprocessing } from '../models/preprocessing-record';
+import type { Preprocessing } from '../models/preprocessing-record';
 import { empty, tensor, tensorOfBytes } from '../tensor/factories';
 import { throwIfAborted } from '../tensor/abort';
 import { callHereOrAsync } from '../tensor/ops';
-import { checkInteger, describe } from '../tensor/options';
-import { integer, matching, nullOr, oneOf, orElse, readOptions, unchecked, type Rule } from '../tensor/rules';
 import { tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { MAX_PIXELS } from './decode';
 import type { DecodedImage } from './encoded-image';
+import { inputChannels, L_WEIGHTS } from './preprocessing-options';
 
-export { IMAGENET, PLAIN, type Preprocessing };
-
-/** What a record may make of the channels. */
-export const CHANNELS: readonly Preprocessing['channels'][] = ['rgb', 'grey', 'grey-repeated'];
-
-/** Channels of the input that a record makes. */
-export function inputChannels({ channels }: Pick<Preprocessing, 'channels'>): 1 | 3 {
-  return channels === 'grey' ? 1 : 3;
-}
-
-/**
- * A record for a network of so many channels: for one, grey takes the place of colour, with mean and deviation of the
- * three channels weighed as L weighs the pixels (ImageNet's become 0.459 and 0.2256).
- */
-export function recordFor(record: Preprocessing, channels: number): Preprocessing {
-  if (channels === inputChannels(record) || (channels !== 1 && channels !== 3)) return record;
-  if (channels === 3) return { ...record, channels: 'grey-repeated' };
-  return { ...record, channels: 'grey', mean: [greyOf(record.mean)], std: [greyOf(record.std)] };
-}
-
-/** One number as it is, or three by the weights of L. */
-function greyOf(values: readonly number[]): number {
-  if (values.length === 1) return values[0] as number;
-  const sum = values.reduce((total, value, channel) => total + value * (L_WEIGHTS[channel] as number), 0);
-  return Math.round((sum / 2 ** 16) * 1e4) / 1e4;
-}
-
-/** Of red, green and blue in Pillow's L, in parts of 2 ** 16. */
-const L_WEIGHTS = [19595, 38470, 7471] as const;
-
-/** No side of a model's input is longer. */
-const MAX_SIDE = 16_384;
 /**
  * Up to so many elements an operator runs here (well below a millisecond), beyond it as a job: a job may have to wait
  * for a forward.
  */
-const INLINE_ELEMENTS = 2 ** 19;
+export const INLINE_ELEMENTS = 2 ** 19;
 /** The same for resizing bytes, of which a thread does four in a nanosecond. */
 const INLINE_RESIZE_ELEMENTS = 2 ** 22;
 
@@ -71,72 +38,6 @@ export async function toPixels({ data, height, width }: DecodedImage, signal?: A
   const pixels = rows.permute([0, 3, 1, 2]);
   rows.dispose();
   return pixels;
-}
-
-/**
- * A whole record: what `given` says, and `base` for the rest.
- *
- * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, naming `where` and the field
- */
-export function checkPreprocessing(given: unknown, base: Preprocessing, where: string): Preprocessing {
-  const rules = {
-    channels: orElse(base.channels, oneOf(CHANNELS, CHANNELS.join(' or '))),
-    size: orElse(base.size, size),
-    crop: orElse(base.crop, pair),
-    pad: orElse(base.pad, integer(0, MAX_SIDE)),
-    interpolation: orElse(base.interpolation, oneOf(INTERPOLATIONS, INTERPOLATIONS.join(' or '))),
-    mean: orElse(base.mean, unchecked<readonly number[]>()),
-    std: orElse(base.std, unchecked<readonly number[]>()),
-  };
-  const record = readOptions(given as Partial<Preprocessing> | undefined, rules, where);
-  const values = record.channels === 'rgb' ? oneOrThree : one;
-  const mean = values(record.mean, `${where}: mean`);
-  const std = values(record.std, `${where}: std`);
-  if (std.includes(0)) throw makeError('ERR_SENET_ARG_RANGE', `${where}: std: expected no zero`);
-  return Object.freeze({ ...record, mean, std });
-}
-
-const INTERPOLATIONS: readonly Preprocessing['interpolation'][] = ['bilinear', 'bicubic'];
-
-const pair: Rule<readonly [number, number] | null> = nullOr((given, what) => {
-  if (!Array.isArray(given) || given.length !== 2)
-    throw makeError(
-      'ERR_SENET_ARG_TYPE',
-      `${what}: expected [height, width] or null, got ${describe(given)}`,
-    );
-  for (const side of given) checkInteger(side, what, 1, MAX_SIDE);
-  return given as unknown as readonly [number, number];
-});
-
-const size: Rule<Preprocessing['size']> = (given, what) =>
-  typeof given === 'number' ? checkInteger(given, what, 1, MAX_SIDE) : pair(given, what);
-
-const numbers = (words: string, counts: readonly number[]): Rule<readonly number[]> =>
-  matching(
-    words,
-    (given) => Array.isArray(given) && counts.includes(given.length) && given.every(Number.isFinite),
-  );
-const one = numbers('one number in an array', [1]);
-const oneOrThree = numbers('one or three numbers', [1, 3]);
-
-/**
- * The record of a classifier: what is given, over what the weights bring or is usual, for so many channels (0: unknown).
- *
- * @throws as `checkPreprocessing`; ERR_SENET_ARG_RANGE if the record would make another number of channels
- */
-export function chooseRecord(
-  given: Partial<Preprocessing> | undefined,
-  base: Preprocessing,
-  channels: number,
-  where: string,
-): Preprocessing {
-  const kind = CHANNELS.find((name) => name === given?.channels);
-  const wanted = kind === undefined ? channels : inputChannels({ channels: kind });
-  if (channels === 0 || channels === wanted) return checkPreprocessing(given, recordFor(base, wanted), where);
-  throw makeError(
-    'ERR_SENET_ARG_RANGE',
-    `${where}: channels: '${kind}' makes ${wanted}, and the network takes ${channels}`,
-  );
 }
 
 /**
@@ -160,7 +61,7 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
       );
     }
     if (newHeight !== height || newWidth !== width)
-      x = await resize(x, [newHeight, newWidth], record.interpolation);
+      x = await resize(x, [newHeight, newWidth], record.interpolation, signal);
     if (record.crop !== null) x = centreCrop(x, record.crop);
     if (record.pad > 0)
       x = await callUnlessAborted(
@@ -182,7 +83,9 @@ async function resize(
   x: Tensor,
   [newHeight, newWidth]: readonly [number, number],
   interpolation: Preprocessing['interpolation'],
+  signal: AbortSignal | undefined,
 ): Promise<Tensor> {
+  throwIfAborted(signal);
   const [count, channels, height, width] = x.shape as [number, number, number, number];
   const elements = count * channels * Math.max(height * width, newHeight * newWidth);
   const name = `aten::_upsample_${interpolation}2d_aa`;
@@ -260,13 +163,12 @@ function perChannel(values: readonly number[]): Tensor {
 }
 
 /** One operator, unless the signal has aborted: here if it is short, as a job if it is not. */
-export async function callUnlessAborted(
+async function callUnlessAborted(
   signal: AbortSignal | undefined,
   name: string,
-  x: Tensor | Tensor[],
+  x: Tensor,
   ...args: unknown[]
 ): Promise<Tensor> {
   throwIfAborted(signal);
-  const elements = Array.isArray(x) ? x.reduce((sum, one) => sum + one.numel, 0) : x.numel;
-  return (await callHereOrAsync({ elements, inline: INLINE_ELEMENTS }, name, x, ...args)) as Tensor;
+  return (await callHereOrAsync({ elements: x.numel, inline: INLINE_ELEMENTS }, name, x, ...args)) as Tensor;
 }

@@ -1,27 +1,32 @@
 /** What weights bring beside their tensors: labels and preprocessing, from their file's metadata or their record. */
-import { printable } from '../checkpoint/problems';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
+import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { labelsFileOf } from '../models/pretrained';
 import type { PublishedWeights } from '../models/record';
+import { printable } from '../printable';
 import { describe } from '../tensor/options';
 import { checkLabels, readLabels } from './labels';
-import { checkPreprocessing, PLAIN, type Preprocessing } from './preprocessing';
+import { checkPreprocessing } from './preprocessing-options';
 
 export interface Brought {
   readonly labels?: readonly string[];
   readonly preprocessing?: Preprocessing;
 }
 
+/** Weights that were given and read. */
+export interface FoundWeights {
+  readonly state: StateDict;
+  /** Of published ones. */
+  readonly published: PublishedWeights | undefined;
+  readonly file: string;
+}
+
 /** Labels and preprocessing that come with the weights. */
-export async function broughtBy(
-  state: StateDict | undefined,
-  published: PublishedWeights | undefined,
-  label: string,
-): Promise<Brought> {
-  const file = printable(label, 1000);
+export async function broughtBy({ state, published, file: path }: FoundWeights): Promise<Brought> {
+  const file = printable(path, 1000);
   const read = (name: string): unknown => {
-    const text = state?.fileMetadata.get(name);
+    const text = state.fileMetadata.get(name);
     if (text === undefined) return undefined;
     try {
       return JSON.parse(text);

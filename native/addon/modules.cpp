@@ -1,14 +1,14 @@
 #include "addon/modules.h"
 
 #include "addon/convert.h"
-#include "addon/gradient_use.h"
 #include "addon/mode.h"
+#include "addon/tensor_use.h"
 #include "addon/wrap.h"
 #include "core/error.h"
 #include "core/names.h"
 #include "models/registry.h"
 #include "nn/module.h"
-#include "nn/trace.h"
+#include "nn/run.h"
 
 #include <ATen/core/grad_mode.h>
 

@@ -1,7 +1,7 @@
 #include "addon/optimizers.h"
 
 #include "addon/convert.h"
-#include "addon/gradient_use.h"
+#include "addon/tensor_use.h"
 #include "addon/wrap.h"
 #include "core/error.h"
 #include "optim/optimizer.h"
@@ -133,7 +133,7 @@ Napi::Value optimizer_step(Environment& environment, const Napi::CallbackInfo& i
   }
   const int64_t job = environment.submit(
       [used = std::make_shared<const OptimizerUse>(box.shared),
-       gradients = std::make_shared<const GradientUse>(std::move(all)),
+       gradients = std::make_shared<const TensorUse>(std::move(all)),
        groups = std::move(groups)]() -> Deliver {
         used->optimizer().step(groups);
         return [](Environment& here) { return here.env().Undefined(); };
@@ -185,8 +185,8 @@ Napi::Value clip_gradients(Environment& environment, const Napi::CallbackInfo& i
   const double norm_type = to_number(info[2], "normType");
   const bool error_if_nonfinite = to_bool(info[3], "errorIfNonfinite");
   const int64_t job = environment.submit(
-      [gradients = std::make_shared<const GradientUse>(to_tensors(info[0], "parameters")), max_norm,
-       norm_type, error_if_nonfinite]() -> Deliver {
+      [gradients = std::make_shared<const TensorUse>(to_tensors(info[0], "parameters")), max_norm, norm_type,
+       error_if_nonfinite]() -> Deliver {
         at::Tensor norm =
             optim::clip_gradients(gradients->tensors(), max_norm, norm_type, error_if_nonfinite);
         return [norm = std::move(norm)](Environment& here) mutable {
@@ -201,7 +201,7 @@ Napi::Value average_into(Environment& environment, const Napi::CallbackInfo& inf
   auto averages = to_tensors(info[0], "averages");
   const double weight = to_number(info[2], "weight");
   // The values are a module's, whose tensors must stay what they are until they have been read.
-  auto values = std::make_shared<const GradientUse>(to_tensors(info[1], "values"));
+  auto values = std::make_shared<const TensorUse>(to_tensors(info[1], "values"));
   if (averages.size() != values->tensors().size()) {
     throw Error("ERR_SENET_ARG_RANGE", "expected as many averages as values");
   }

@@ -1,7 +1,7 @@
 #include "addon/tensors.h"
 
 #include "addon/convert.h"
-#include "addon/gradient_use.h"
+#include "addon/tensor_use.h"
 #include "core/error.h"
 #include "core/names.h"
 #include "runtime/threads.h"
@@ -247,7 +247,7 @@ Napi::Value backward(Environment& environment, const Napi::CallbackInfo& info) {
                                        ", the tensor " + shape_text(tensor.sizes()));
   }
   const int64_t job = environment.submit(
-      [tensor, gradient, leaves = std::make_shared<const GradientUse>(leaves_of(tensor))]() -> Deliver {
+      [tensor, gradient, leaves = std::make_shared<const TensorUse>(leaves_of(tensor))]() -> Deliver {
         tensor.backward(gradient);
         return [](Environment& here) { return here.env().Undefined(); };
       },

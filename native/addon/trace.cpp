@@ -112,11 +112,12 @@ bool is_one_pixel(const Value& value) {
 template <class Pool>
 Value pool(const NamedArguments& given) {
   const int64_t kernel = given.square("kernel_size", 1);
-  if (given.boolean("ceil_mode", false)) {
-    given.refuse("ceil_mode is not compiled");
+  Pool pool{kernel, given.square("stride", kernel), given.square("padding", 0)};
+  pool.ceil_mode = given.boolean("ceil_mode", false);
+  if constexpr (std::is_same_v<Pool, graph::AveragePool>) {
+    pool.count_include_pad = given.boolean("count_include_pad", true);
   }
-  return graph::apply(Pool{kernel, given.square("stride", kernel), given.square("padding", 0)},
-                      {given.value("self")}, "pool");
+  return graph::apply(std::move(pool), {given.value("self")}, "pool");
 }
 
 Value add(const NamedArguments& given, bool in_place) {

@@ -23,7 +23,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-constexpr double kMomentum = 0.1;
 // As the kernels read memory: channels last, and no negation that is only noted.
 at::Tensor plain(const at::Tensor& tensor) {
   return tensor.resolve_neg().contiguous(at::MemoryFormat::ChannelsLast);
@@ -109,7 +108,7 @@ std::shared_ptr<Statistics> measure(const at::Tensor& x, double eps, std::vector
   return result;
 }
 
-// As at::batch_norm does with momentum 0.1.
+// As at::batch_norm does with kUsualMomentum.
 void update_running_statistics(const BatchNorm& bn, const Statistics& statistics,
                                const std::vector<double>& variance, double count) {
   const at::NoGradGuard no_grad;
@@ -117,8 +116,9 @@ void update_running_statistics(const BatchNorm& bn, const Statistics& statistics
   auto* mean = bn.running_mean.mutable_data_ptr<float>();
   auto* var = bn.running_var.mutable_data_ptr<float>();
   for (size_t c = 0; c < variance.size(); ++c) {
-    mean[c] = static_cast<float>(kMomentum * statistics.mean[c] + (1 - kMomentum) * mean[c]);
-    var[c] = static_cast<float>(kMomentum * variance[c] * count / (count - 1) + (1 - kMomentum) * var[c]);
+    mean[c] = static_cast<float>(kUsualMomentum * statistics.mean[c] + (1 - kUsualMomentum) * mean[c]);
+    var[c] = static_cast<float>(kUsualMomentum * variance[c] * count / (count - 1) +
+                                (1 - kUsualMomentum) * var[c]);
   }
 }
 
@@ -131,7 +131,8 @@ struct Kept : torch::CustomClassHolder {
   std::shared_ptr<Statistics> statistics;
 };
 
-class BatchNormReLU : public torch::autograd::Function<BatchNormReLU> {
+// BatchNorm, with the ReLU that follows it if `relu`.
+class FusedBatchNorm : public torch::autograd::Function<FusedBatchNorm> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
                           const Variable& bias, c10::intrusive_ptr<Kept> kept, bool relu) {
@@ -349,7 +350,8 @@ class FusedRecalibration : public torch::autograd::Function<FusedRecalibration> 
   }
 };
 
-c10::intrusive_ptr<Kept> prepare(const at::Tensor& x, const BatchNorm& norm) {
+// The batch's statistics, which go into the running ones too.
+c10::intrusive_ptr<Kept> measure_and_track(const at::Tensor& x, const BatchNorm& norm) {
   const at::NoGradGuard no_grad;
   std::vector<double> variance;
   auto kept = c10::make_intrusive<Kept>();
@@ -360,7 +362,7 @@ c10::intrusive_ptr<Kept> prepare(const at::Tensor& x, const BatchNorm& norm) {
 
 }  // namespace
 
-bool can_fuse_training(const at::Tensor& input, const BatchNorm& norm) {
+bool can_fuse_batch_norm(const at::Tensor& input, const BatchNorm& norm) {
   const auto is_plain = [&input](const at::Tensor& tensor) {
     return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous() &&
            !tensor.is_neg() && tensor.sizes() == at::IntArrayRef{input.size(1)};
@@ -369,17 +371,18 @@ bool can_fuse_training(const at::Tensor& input, const BatchNorm& norm) {
   const bool channels_last = input.dim() == 4 &&
                              input.suggest_memory_format() == at::MemoryFormat::ChannelsLast &&
                              input.is_contiguous(at::MemoryFormat::ChannelsLast);
-  return norm.training && norm.momentum == kMomentum && input.is_cpu() && input.scalar_type() == at::kFloat &&
-         channels_last && !input.is_neg() && input.numel() > input.size(1) &&
-         !at::autocast::is_autocast_enabled(at::kCPU) && is_plain(norm.weight) && is_plain(norm.bias) &&
-         is_plain(norm.running_mean) && is_plain(norm.running_var);
+  return norm.training && norm.momentum == kUsualMomentum && input.is_cpu() &&
+         input.scalar_type() == at::kFloat && channels_last && !input.is_neg() &&
+         input.numel() > input.size(1) && !at::autocast::is_autocast_enabled(at::kCPU) &&
+         is_plain(norm.weight) && is_plain(norm.bias) && is_plain(norm.running_mean) &&
+         is_plain(norm.running_var);
 }
 
 bool can_fuse_recalibration(const at::Tensor& input, const Recalibration& whole, const at::Tensor& residual) {
   const auto& [norm, squeeze, excite, apart] = whole;
   if (squeeze.bias.defined() || excite.bias.defined() || residual.sizes() != input.sizes() ||
       residual.scalar_type() != input.scalar_type() || residual.device() != input.device() ||
-      !can_fuse_training(input, norm)) {
+      !can_fuse_batch_norm(input, norm)) {
     return false;
   }
   const auto is_matrix = [](const at::Tensor& weight, int64_t rows, int64_t columns) {
@@ -392,13 +395,14 @@ bool can_fuse_recalibration(const at::Tensor& input, const Recalibration& whole,
 }
 
 at::Tensor fused_batch_norm(const at::Tensor& input, const BatchNorm& norm, bool relu) {
-  return BatchNormReLU::apply(input, norm.weight, norm.bias, prepare(input, norm), relu);
+  return FusedBatchNorm::apply(input, norm.weight, norm.bias, measure_and_track(input, norm), relu);
 }
 
 at::Tensor fused_recalibration(const at::Tensor& input, const Recalibration& whole,
                                const at::Tensor& residual) {
   return FusedRecalibration::apply(input, whole.norm.weight, whole.norm.bias, whole.squeeze.weight,
-                                   whole.excite.weight, plain(residual), prepare(input, whole.norm));
+                                   whole.excite.weight, plain(residual),
+                                   measure_and_track(input, whole.norm));
 }
 
 }  // namespace senet::graph

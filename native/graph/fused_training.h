@@ -1,9 +1,13 @@
 // Training steps of a residual block in two passes over memory instead of about twenty: BatchNorm with its
 // ReLU, and BatchNorm with the Squeeze-and-Excitation, the residual sum and the ReLU that follow it. The same
 // functions as the layers one after the other, forward and backward, for float32 channels-last activations on
-// the CPU; everything else goes through the layers: evaluation, other dtypes and devices, autocast, and
-// PyTorch's default layout, so that a ported script which never asked for channels-last rounds as PyTorch
-// does.
+// the CPU.
+//
+// Which forwards are rewritten, nn/run.h says: all with float32 images on the CPU that have a part in
+// training mode, whatever their layout. A node that finds an input of another kind when it is computed, such
+// as PyTorch's default layout, computes the layers that it stands for, one after the other (operations.cpp):
+// a ported script which never asked for channels-last rounds as PyTorch does. Evaluation, other dtypes and
+// devices, and autocast are not rewritten, and a BatchNorm by itself asks the same when it is computed.
 //
 // Why it is the same: BatchNorm is y = p x + q per channel once its statistics are known, and SE's squeeze of
 // it is p mean(x) + q, so one pass that sums x and its square per image gives the statistics and the squeeze.
@@ -22,7 +26,7 @@ namespace senet::graph {
 void fuse_training(Graph& graph);
 
 /// Whether the fused functions take this input of a BatchNorm.
-bool can_fuse_training(const at::Tensor& input, const BatchNorm& norm);
+bool can_fuse_batch_norm(const at::Tensor& input, const BatchNorm& norm);
 
 /// relu(norm(input)), or norm(input) without `relu`.
 at::Tensor fused_batch_norm(const at::Tensor& input, const BatchNorm& norm, bool relu);

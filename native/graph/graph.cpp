@@ -29,38 +29,106 @@ bool Uses::is_output(ValueId value) const {
   return std::find(graph_.outputs.begin(), graph_.outputs.end(), value) != graph_.outputs.end();
 }
 
+namespace {
+
+// Goes back from a node along first inputs, as long as nobody else reads what lies between.
+class Backwards {
+ public:
+  Backwards(const Uses& uses, const Node& from, ValueId value) : uses_(uses), reader_(&from), value_(value) {}
+
+  // The operation that gave the present value, if it is of this kind.
+  template <class Kind>
+  const Kind* peek() const {
+    const Node* const node = uses_.producer(value_);
+    return node != nullptr && uses_.only_reader(value_) == reader_ ? std::get_if<Kind>(&node->operation)
+                                                                   : nullptr;
+  }
+  // The same, and goes behind it.
+  template <class Kind>
+  const Kind* take() {
+    const Kind* const operation = peek<Kind>();
+    if (operation != nullptr) {
+      reader_ = uses_.producer(value_);
+      value_ = reader_->inputs.front();
+      taken.insert(taken.begin(), reader_);
+    }
+    return operation;
+  }
+  // A linear layer over the channels of a vector: as such, or as a 1 x 1 convolution of one pixel.
+  std::optional<Linear> take_linear() {
+    if (const auto* linear = take<Linear>()) {
+      return *linear;
+    }
+    const auto* conv = peek<Convolution>();
+    if (conv == nullptr || conv->groups != 1 || conv->weight.dim() != 4 ||
+        conv->window.kernel != Size2{1, 1} || conv->window.padding != Size2{0, 0}) {
+      return std::nullopt;
+    }
+    take<Convolution>();
+    return Linear{conv->weight.flatten(1), conv->bias};
+  }
+
+  ValueId value() const {
+    return value_;
+  }
+
+  std::vector<const Node*> taken;  // in the order of the graph
+
+ private:
+  const Uses& uses_;
+  const Node* reader_;
+  ValueId value_;
+};
+
+// sigmoid(excite(relu(squeeze(...))))
+bool take_squeeze_and_excite(Backwards& back, Excitation& found) {
+  if (back.take<Sigmoid>() == nullptr) {
+    return false;
+  }
+  const std::optional<Linear> excite = back.take_linear();
+  if (!excite || back.take<Relu>() == nullptr) {
+    return false;
+  }
+  const std::optional<Linear> squeeze = back.take_linear();
+  if (!squeeze || excite->weight.size(0) != squeeze->weight.size(1)) {
+    return false;
+  }
+  found.squeeze = *squeeze;
+  found.excite = *excite;
+  back.take<Flatten>();
+  return true;
+}
+
+// sigmoid(convolve(...)) along the channels
+bool take_channel_kernel(Backwards& back, Excitation& found) {
+  if (back.take<Squeeze>() == nullptr || back.take<Sigmoid>() == nullptr) {
+    return false;
+  }
+  const auto* conv = back.take<Convolution1d>();
+  if (conv == nullptr || conv->weight.numel() != conv->weight.size(2) || conv->bias.defined() ||
+      conv->stride != 1 || conv->dilation != 1 || conv->weight.size(2) != 2 * conv->padding + 1 ||
+      back.take<Unsqueeze>() == nullptr || back.take<Flatten>() == nullptr) {
+    return false;
+  }
+  found.channel_kernel = conv->weight.flatten();
+  return true;
+}
+
+}  // namespace
+
 std::optional<Excitation> find_excitation(const Uses& uses, const Node& scale) {
   if (!std::holds_alternative<Scale>(scale.operation)) {
     return std::nullopt;
   }
-  Excitation found{&scale, {}, scale.inputs[0], {}, {}};
-  ValueId value = scale.inputs[1];
-  const Node* reader = &scale;
-  // One operation back, if nobody else reads what it gives.
-  const auto back = [&](auto kind) -> const decltype(kind)* {
-    const Node* const node = reader == nullptr ? nullptr : uses.producer(value);
-    const auto* operation = node == nullptr ? nullptr : std::get_if<decltype(kind)>(&node->operation);
-    if (operation == nullptr || uses.only_reader(value) != reader) {
-      reader = nullptr;
-      return nullptr;
-    }
-    found.inner.insert(found.inner.begin(), node);
-    reader = node;
-    value = node->inputs.front();
-    return operation;
-  };
-  back(Sigmoid{});
-  const Linear* const excite = back(Linear{});
-  back(Relu{});
-  const Linear* const squeeze = back(Linear{});
-  back(Flatten{});
-  const AdaptiveAveragePool* const pool = back(AdaptiveAveragePool{});
-  if (pool == nullptr || pool->output_size != Size2{1, 1} || value != found.input ||
-      excite->weight.size(0) != squeeze->weight.size(1)) {
+  Excitation found{&scale, {}, scale.inputs[0], {}, {}, {}};
+  Backwards back(uses, scale, scale.inputs[1]);
+  const bool is_found = back.peek<Squeeze>() != nullptr ? take_channel_kernel(back, found)
+                                                        : take_squeeze_and_excite(back, found);
+  const auto* pool = is_found ? back.take<AdaptiveAveragePool>() : nullptr;
+  if (pool == nullptr || pool->output_size != Size2{1, 1} || back.value() != found.input) {
     return std::nullopt;
   }
-  found.squeeze = *squeeze;
-  found.excite = *excite;
+  found.inner = std::move(back.taken);
   return found;
 }
 

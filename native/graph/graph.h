@@ -56,13 +56,15 @@ class Uses {
   std::vector<const Node*> producers_;
 };
 
-/// The operations of an SELayer: scale(x, sigmoid(excite(relu(squeeze(mean(x)))))).
+/// The operations of an SELayer or SEModule, scale(x, sigmoid(excite(relu(squeeze(mean(x)))))), or of an
+/// EcaModule, scale(x, sigmoid(convolve(mean(x)))) with a kernel along the channels.
 struct Excitation {
   const Node* scale;
   std::vector<const Node*> inner;  // the others, in their order
   ValueId input;                   // x
   Linear squeeze;
   Linear excite;
+  at::Tensor channel_kernel;  // [k], in place of both; else undefined
 };
 
 /// Those that end in `scale`, if they stand there and nobody else reads what is between.

@@ -49,20 +49,25 @@ std::pair<int64_t, int64_t> axes_of(const Flatten& flatten, int64_t dim) {
   return {from_first(flatten.start), from_first(flatten.end)};
 }
 
-int64_t window_count(int64_t size, int64_t extent, int64_t stride, int64_t padding) {
-  return size == kUnknown ? kUnknown : (size + 2 * padding - extent) / stride + 1;
+// An axis that may be counted from the last of `dimensions`, or -1 where there is none such.
+int64_t axis_of(int64_t axis, int64_t dimensions) {
+  const int64_t from_first = axis < 0 ? axis + dimensions : axis;
+  return from_first >= dimensions ? -1 : std::max<int64_t>(from_first, -1);
 }
 
 // --- which shapes fit
 // ---------------------------------------------------------------------------------------------------------
 
-void check_window(at::IntArrayRef x, int64_t kernel_size, int64_t padding, const std::string& owner) {
+template <class Pool>
+void check_pool(at::IntArrayRef x, const Pool& pool, const std::string& owner) {
   check_image(x, kUnknown, owner);
   for (const size_t axis : {2, 3}) {
-    if (x[axis] != kUnknown && x[axis] + 2 * padding < kernel_size) {
+    if (x[axis] != kUnknown &&
+        window_count(x[axis], pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode) < 1) {
       throw Error("ERR_SENET_SHAPE", owner + ": an input of the shape " + text_of(x) +
-                                         " is smaller than the window of " + std::to_string(kernel_size) +
-                                         " with a padding of " + std::to_string(padding));
+                                         " is smaller than the window of " +
+                                         std::to_string(pool.kernel_size) + " with a padding of " +
+                                         std::to_string(pool.padding));
     }
   }
 }
@@ -89,6 +94,29 @@ struct Check {
       }
     }
   }
+  void operator()(const Convolution1d& conv) const {
+    const int64_t channels = conv.weight.size(1) * conv.groups;
+    const int64_t extent = conv.dilation * (conv.weight.size(2) - 1) + 1;
+    const bool is_right = x().size() == 3 && fits(x()[1], channels) && !has_empty(x()) &&
+                          (x()[2] == kUnknown || x()[2] + 2 * conv.padding >= extent);
+    if (!is_right) {
+      throw Error("ERR_SENET_SHAPE", owner + ": expected an input of the shape [N, " +
+                                         std::to_string(channels) + ", L] with N at least 1 and L at least " +
+                                         std::to_string(std::max<int64_t>(extent - 2 * conv.padding, 1)) +
+                                         ", got " + text_of(x()));
+    }
+  }
+  void operator()(const Unsqueeze& unsqueeze) const {
+    check_axis(unsqueeze.axis, static_cast<int64_t>(x().size()) + 1);
+  }
+  void operator()(const Squeeze& squeeze) const {
+    check_axis(squeeze.axis, static_cast<int64_t>(x().size()));
+    const int64_t size = x()[static_cast<size_t>(axis_of(squeeze.axis, static_cast<int64_t>(x().size())))];
+    if (!fits(size, 1)) {
+      throw Error("ERR_SENET_SHAPE", owner + ": dimension " + std::to_string(squeeze.axis) +
+                                         " of an input of the shape " + text_of(x()) + " is not 1");
+    }
+  }
   void operator()(const BatchNorm& norm) const {
     check_image(x(), norm.weight.dim() == 1 ? norm.weight.size(0) : kUnknown, owner);
     // LibTorch would give an infinite running variance.
@@ -104,10 +132,10 @@ struct Check {
     check_image(x(), static_cast<int64_t>(affine.scale.size()), owner);
   }
   void operator()(const MaxPool& pool) const {
-    check_window(x(), pool.kernel_size, pool.padding, owner);
+    check_pool(x(), pool, owner);
   }
   void operator()(const AveragePool& pool) const {
-    check_window(x(), pool.kernel_size, pool.padding, owner);
+    check_pool(x(), pool, owner);
   }
   void operator()(const AdaptiveAveragePool&) const {
     check_image(x(), kUnknown, owner);
@@ -131,7 +159,8 @@ struct Check {
   }
   void operator()(const Scale&) const {
     const at::IntArrayRef factors = inputs[1];
-    const bool is_right = x().size() == 4 && factors.size() == 2 && fits(factors[0], x()[0]) &&
+    const bool is_vector = factors.size() == 2 || (factors.size() == 4 && factors[2] == 1 && factors[3] == 1);
+    const bool is_right = x().size() == 4 && is_vector && fits(factors[0], x()[0]) &&
                           (fits(factors[1], x()[1]) || factors[1] == 1);
     if (!is_right) {
       throw Error("ERR_SENET_SHAPE", owner + ": fc gives the shape " + text_of(factors) +
@@ -165,6 +194,14 @@ struct Check {
   }
   template <class Any>
   void operator()(const Any&) const {}
+
+ private:
+  void check_axis(int64_t axis, int64_t dimensions) const {
+    if (axis_of(axis, dimensions) < 0) {
+      throw Error("ERR_SENET_SHAPE", owner + ": dimension " + std::to_string(axis) +
+                                         " of an input of the shape " + text_of(x()));
+    }
+  }
 };
 
 // --- what they give
@@ -184,6 +221,20 @@ struct Give {
       shape[2 + axis] =
           window_count(x()[2 + axis], extent, conv.window.stride[axis], conv.window.padding[axis]);
     }
+    return shape;
+  }
+  Shape operator()(const Convolution1d& conv) const {
+    return {x()[0], conv.weight.size(0),
+            window_count(x()[2], conv.dilation * (conv.weight.size(2) - 1) + 1, conv.stride, conv.padding)};
+  }
+  Shape operator()(const Unsqueeze& unsqueeze) const {
+    Shape shape = x().vec();
+    shape.insert(shape.begin() + axis_of(unsqueeze.axis, static_cast<int64_t>(shape.size()) + 1), 1);
+    return shape;
+  }
+  Shape operator()(const Squeeze& squeeze) const {
+    Shape shape = x().vec();
+    shape.erase(shape.begin() + axis_of(squeeze.axis, static_cast<int64_t>(shape.size())));
     return shape;
   }
   Shape operator()(const MaxPool& pool) const {
@@ -245,8 +296,10 @@ struct Give {
  private:
   template <class Pool>
   Shape pooled(const Pool& pool) const {
-    return {x()[0], x()[1], window_count(x()[2], pool.kernel_size, pool.stride, pool.padding),
-            window_count(x()[3], pool.kernel_size, pool.stride, pool.padding)};
+    const auto count = [&](int64_t size) {
+      return window_count(size, pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode);
+    };
+    return {x()[0], x()[1], count(x()[2]), count(x()[3])};
   }
 };
 
@@ -263,10 +316,15 @@ struct Compute {
   at::Tensor operator()(const Convolution& conv) const {
     return convolve(x(), conv.weight, conv.bias, conv.window, conv.groups);
   }
+  at::Tensor operator()(const Convolution1d& conv) const {
+    // As an image of one row, so that what keeps oneDNN's faults away serves it too.
+    const Window window = {{1, conv.weight.size(2)}, {1, conv.stride}, {0, conv.padding}, {1, conv.dilation}};
+    return convolve(x().unsqueeze(2), conv.weight.unsqueeze(2), conv.bias, window, conv.groups).squeeze(2);
+  }
   at::Tensor operator()(const BatchNorm& norm) const {
     double factor = norm.momentum;
     if (norm.training) {
-      if (can_fuse_training(x(), norm)) {
+      if (can_fuse_batch_norm(x(), norm)) {
         return fused_batch_norm(x(), norm, /*relu=*/false);
       }
       at::Tensor counter = norm.num_batches_tracked;
@@ -299,10 +357,11 @@ struct Compute {
     return at::dropout(x(), dropout.probability, /*train=*/true);
   }
   at::Tensor operator()(const MaxPool& pool) const {
-    return at::max_pool2d(x(), pool.kernel_size, pool.stride, pool.padding);
+    return at::max_pool2d(x(), pool.kernel_size, pool.stride, pool.padding, /*dilation=*/1, pool.ceil_mode);
   }
   at::Tensor operator()(const AveragePool& pool) const {
-    return at::avg_pool2d(x(), pool.kernel_size, pool.stride, pool.padding);
+    return at::avg_pool2d(x(), pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode,
+                          pool.count_include_pad);
   }
   at::Tensor operator()(const AdaptiveAveragePool& pool) const {
     return at::adaptive_avg_pool2d(x(), pool.output_size);
@@ -310,11 +369,17 @@ struct Compute {
   at::Tensor operator()(const Flatten& flatten) const {
     return x().flatten(flatten.start, flatten.end);
   }
+  at::Tensor operator()(const Unsqueeze& unsqueeze) const {
+    return x().unsqueeze(unsqueeze.axis);
+  }
+  at::Tensor operator()(const Squeeze& squeeze) const {
+    return x().squeeze(squeeze.axis);
+  }
   at::Tensor operator()(const Linear& linear) const {
     return at::linear(x(), linear.weight, linear.bias);
   }
   at::Tensor operator()(const Scale&) const {
-    return x() * inputs[1].unsqueeze(-1).unsqueeze(-1);
+    return x() * (inputs[1].dim() == 4 ? inputs[1] : inputs[1].unsqueeze(-1).unsqueeze(-1));
   }
   at::Tensor operator()(const Add& add) const {
     if (!add.in_place) {
@@ -327,7 +392,7 @@ struct Compute {
     return at::cat(inputs, 1);
   }
   at::Tensor operator()(const BatchNormRelu& both) const {
-    if (can_fuse_training(x(), both.norm)) {
+    if (can_fuse_batch_norm(x(), both.norm)) {
       return fused_batch_norm(x(), both.norm, /*relu=*/true);
     }
     return Compute{{(*this)(both.norm)}}(Relu{both.in_place});
@@ -339,15 +404,28 @@ struct Compute {
 };
 
 constexpr const char* kNames[] = {
-    "convolution", "batch_norm",   "channel_affine",        "relu",         "sigmoid", "dropout",
-    "max_pool",    "average_pool", "adaptive_average_pool", "flatten",      "linear",  "scale",
-    "add",         "concatenate",  "batch_norm_relu",       "recalibration"};
+    "convolution", "convolution_1d", "batch_norm",      "channel_affine", "relu",
+    "sigmoid",     "dropout",        "max_pool",        "average_pool",   "adaptive_average_pool",
+    "flatten",     "unsqueeze",      "squeeze",         "linear",         "scale",
+    "add",         "concatenate",    "batch_norm_relu", "recalibration"};
 static_assert(std::size(kNames) == std::variant_size_v<Operation>);
 
 }  // namespace
 
 const char* operation_name(const Operation& operation) {
   return kNames[operation.index()];
+}
+
+int64_t window_count(int64_t size, int64_t extent, int64_t stride, int64_t padding, bool ceil_mode) {
+  if (size == kUnknown) {
+    return kUnknown;
+  }
+  const int64_t room = size + 2 * padding - extent + (ceil_mode ? stride - 1 : 0);
+  if (room < 0) {
+    return 0;
+  }
+  const int64_t count = room / stride + 1;
+  return ceil_mode && (count - 1) * stride >= size + padding ? count - 1 : count;
 }
 
 void check_image(at::IntArrayRef shape, int64_t channels, const std::string& owner) {

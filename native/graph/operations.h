@@ -24,6 +24,9 @@ struct Convolution {
   int64_t groups = 1;
 };
 
+/// How much of a running statistic a batch replaces, where nobody says otherwise.
+inline constexpr double kUsualMomentum = 0.1;
+
 /// torch.nn.functional.batch_norm with affine parameters and running statistics.
 struct BatchNorm {
   at::Tensor weight;
@@ -32,7 +35,7 @@ struct BatchNorm {
   at::Tensor running_var;
   at::Tensor num_batches_tracked;
   double eps = 1e-5;
-  double momentum = 0.1;  // negative: the average of all batches
+  double momentum = kUsualMomentum;  // negative: the average of all batches
   bool training = false;
 };
 
@@ -53,18 +56,31 @@ struct Dropout {
   double probability;
 };
 
-/// Floor mode.
+/// torch.nn.functional.conv1d; the bias may be undefined.
+struct Convolution1d {
+  at::Tensor weight;  // out x in / groups x kernel
+  at::Tensor bias;
+  int64_t stride = 1;
+  int64_t padding = 0;
+  int64_t dilation = 1;
+  int64_t groups = 1;
+};
+
+/// torch.nn.functional.max_pool2d.
 struct MaxPool {
   int64_t kernel_size;
   int64_t stride;
   int64_t padding = 0;
+  bool ceil_mode = false;  // a last window that the input does not fill counts
 };
 
-/// Floor mode; the zeros of the padding count as values.
+/// torch.nn.functional.avg_pool2d.
 struct AveragePool {
   int64_t kernel_size;
   int64_t stride;
   int64_t padding = 0;
+  bool ceil_mode = false;
+  bool count_include_pad = true;  // the zeros of the padding count as values
 };
 
 struct AdaptiveAveragePool {
@@ -77,13 +93,21 @@ struct Flatten {
   int64_t end = -1;
 };
 
+/// A dimension of one before `axis`, which counts from the last if it is negative; and without that one.
+struct Unsqueeze {
+  int64_t axis;
+};
+struct Squeeze {
+  int64_t axis;
+};
+
 /// torch.nn.functional.linear; the bias may be undefined.
 struct Linear {
   at::Tensor weight;  // out x in
   at::Tensor bias;
 };
 
-/// Of images and a factor for each of their channels, N x C x H x W and N x C.
+/// Of images and a factor for each of their channels, N x C x H x W and N x C or N x C x 1 x 1.
 struct Scale {};
 
 struct Add {
@@ -109,9 +133,9 @@ struct Recalibration {
   std::shared_ptr<const Graph> apart;  // the same as single operations, for what cannot be fused
 };
 
-using Operation =
-    std::variant<Convolution, BatchNorm, ChannelAffine, Relu, Sigmoid, Dropout, MaxPool, AveragePool,
-                 AdaptiveAveragePool, Flatten, Linear, Scale, Add, Concatenate, BatchNormRelu, Recalibration>;
+using Operation = std::variant<Convolution, Convolution1d, BatchNorm, ChannelAffine, Relu, Sigmoid, Dropout,
+                               MaxPool, AveragePool, AdaptiveAveragePool, Flatten, Unsqueeze, Squeeze, Linear,
+                               Scale, Add, Concatenate, BatchNormRelu, Recalibration>;
 
 /// "convolution", "batch_norm", ...
 const char* operation_name(const Operation& operation);
@@ -119,6 +143,11 @@ const char* operation_name(const Operation& operation);
 /// A size that a trace does not know.
 inline constexpr int64_t kUnknown = -1;
 using Shape = std::vector<int64_t>;
+
+/// How often a window of this extent (with its dilation) is laid along an axis, 0 if it does not
+/// fit; kUnknown of kUnknown. With `ceil_mode` the last may reach beyond the padding, if it begins before the
+/// padding behind the input.
+int64_t window_count(int64_t size, int64_t extent, int64_t stride, int64_t padding, bool ceil_mode = false);
 
 /// Throws ERR_SENET_SHAPE, in the name of `owner`, unless the shape is N x channels x H x W with no empty
 /// dimension; kUnknown is any number of channels.

@@ -36,7 +36,8 @@ std::optional<Tail> find_tail(const Graph& graph, const Uses& uses, size_t relu)
     return std::nullopt;
   }
   std::optional<Excitation> found = find_excitation(uses, *scale);
-  if (!found || uses.readers(found->input).size() != 2 || uses.is_output(found->input)) {
+  if (!found || found->channel_kernel.defined() || uses.readers(found->input).size() != 2 ||
+      uses.is_output(found->input)) {
     return std::nullopt;
   }
   const Node* const norm = producer_of<BatchNorm>(uses, found->input);

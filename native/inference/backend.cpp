@@ -7,8 +7,8 @@ namespace senet::inference {
 
 const std::vector<Backend>& backends() {
   static const std::vector<Backend> rows = {
-      {"cpu", serves_cpu_kernels, make_cpu_program},
-      {"aten", [](const Target&) { return true; }, make_aten_program},
+      {serves_cpu_kernels, make_cpu_program},
+      {[](const Target&) { return true; }, make_aten_program},
   };
   return rows;
 }

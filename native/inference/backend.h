@@ -18,7 +18,6 @@ struct Target {
 };
 
 struct Backend {
-  const char* name;
   /// Whether it makes programs for this device and dtype, on this processor and in this environment.
   bool (*serves)(const Target& target);
   /// Packs what the plan's tensors hold; afterwards the program and the plan share nothing. Throws

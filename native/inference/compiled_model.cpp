@@ -16,7 +16,7 @@ namespace {
 // Where the weights are.
 at::Device device_of(const Plan& plan) {
   for (const Node& node : plan.nodes) {
-    for (const at::Tensor& tensor : {node.weight, node.squeeze_weight}) {
+    for (const at::Tensor& tensor : {node.weight, node.squeeze_weight, node.channel_kernel}) {
       if (tensor.defined()) {
         return tensor.device();
       }

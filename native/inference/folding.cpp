@@ -107,11 +107,13 @@ class Folding {
   }
 
   void fold(const graph::MaxPool& pool) {
-    add_pool(Operation::kMaxPool, pool);
+    add(make_pool(Operation::kMaxPool, pool));
   }
 
   void fold(const graph::AveragePool& pool) {
-    add_pool(Operation::kAveragePool, pool);
+    Node node = make_pool(Operation::kAveragePool, pool);
+    node.count_include_pad = pool.count_include_pad;
+    add(std::move(node));
   }
 
   void fold(const graph::AdaptiveAveragePool& pool) {
@@ -166,6 +168,7 @@ class Folding {
     node.squeeze_bias = found->squeeze.bias;
     node.excite_weight = found->excite.weight;
     node.excite_bias = found->excite.bias;
+    node.channel_kernel = found->channel_kernel;
     add(std::move(node));
   }
 
@@ -215,11 +218,12 @@ class Folding {
   // -------------------------------------------------------------------------------------------------------
 
   template <class Pool>
-  void add_pool(Operation operation, const Pool& pool) {
+  Node make_pool(Operation operation, const Pool& pool) const {
     Node node = make(operation);
     node.window = {
         {pool.kernel_size, pool.kernel_size}, {pool.stride, pool.stride}, {pool.padding, pool.padding}};
-    add(std::move(node));
+    node.ceil_mode = pool.ceil_mode;
+    return node;
   }
 
   void add_operator() {

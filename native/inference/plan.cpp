@@ -21,14 +21,17 @@ at::Tensor to_float64(const at::Tensor& tensor) {
 // be described as larger than any memory.
 constexpr int64_t kMostElements = int64_t{1} << 40;
 
-int64_t window_count(int64_t size, const graph::Window& window, size_t axis, const std::string& name) {
-  const int64_t padded = size + 2 * window.padding[axis];
+int64_t window_count(int64_t size, const Node& node, size_t axis) {
+  const graph::Window& window = node.window;
   const int64_t extent = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
-  if (padded < extent) {
-    throw Error("ERR_SENET_SHAPE", "'" + name + "' has a window of " + std::to_string(extent) +
-                                       ", its input is only " + std::to_string(padded) + " with padding");
+  const int64_t count =
+      graph::window_count(size, extent, window.stride[axis], window.padding[axis], node.ceil_mode);
+  if (count < 1) {
+    throw Error("ERR_SENET_SHAPE", "'" + node.name + "' has a window of " + std::to_string(extent) +
+                                       ", its input is only " +
+                                       std::to_string(size + 2 * window.padding[axis]) + " with padding");
   }
-  return (padded - extent) / window.stride[axis] + 1;
+  return count;
 }
 
 // The shape of a value for one image.
@@ -103,7 +106,7 @@ Plan without_tensors(const Plan& plan) {
   Plan result = plan;
   for (Node& node : result.nodes) {
     for (at::Tensor* tensor : {&node.weight, &node.bias, &node.squeeze_weight, &node.squeeze_bias,
-                               &node.excite_weight, &node.excite_bias}) {
+                               &node.excite_weight, &node.excite_bias, &node.channel_kernel}) {
       *tensor = at::Tensor();
     }
     node.batch_norm.reset();
@@ -130,7 +133,7 @@ std::vector<Size2> infer_sizes(const Plan& plan, Size2 input) {
       case Operation::kMaxPool:
       case Operation::kAveragePool:
         for (const size_t axis : {0, 1}) {
-          size[axis] = window_count(size[axis], node.window, axis, node.name);
+          size[axis] = window_count(size[axis], node, axis);
         }
         break;
       case Operation::kGlobalAveragePool:

@@ -24,15 +24,16 @@ using graph::ValueId;
 enum class Operation {
   kConvolution,    // with bias, then ReLU if `relu`
   kAffine,         // scale and shift per channel, then ReLU if `relu`
-  kSqueezeExcite,  // inputs[0] * sigmoid(w2 . relu(w1 . mean + b1) + b2) [+ inputs[1]], then ReLU if `relu`
+  kSqueezeExcite,  // inputs[0] * sigmoid(w2 . relu(w1 . mean + b1) + b2) [+ inputs[1]], then ReLU if `relu`;
+                   // with a channel_kernel inputs[0] * sigmoid(convolved mean)
   kAdd,            // inputs[0] + inputs[1], of one shape, then ReLU if `relu`
   kRelu,
   kMaxPool,
-  kAveragePool,        // zeros of the padding count
+  kAveragePool,
   kGlobalAveragePool,  // to 1 x 1
   kConcatenate,        // along the channels
   kLinear,             // over the channels of a vector, then ReLU if `relu`
-  kOperator,           // anything else: graph::compute() of `operation_of`
+  kOperator,           // anything else: graph::compute() of `other`
 };
 
 struct Node {
@@ -50,11 +51,14 @@ struct Node {
   std::optional<graph::ChannelAffine> affine = {};  // of an affine; of a convolution: what its input goes
                                                     // through first
   graph::Window window = {{1, 1}};                  // of convolutions and pools
+  bool ceil_mode = false;                           // of pools
+  bool count_include_pad = true;                    // of an average pool
   int64_t groups = 1;
   at::Tensor squeeze_weight = {};                      // [hidden, channels]
   at::Tensor squeeze_bias = {};                        // [hidden]; may be undefined
   at::Tensor excite_weight = {};                       // [channels, hidden]
   at::Tensor excite_bias = {};                         // [channels]; may be undefined
+  at::Tensor channel_kernel = {};                      // [k], in place of squeeze and excite, of odd length
   std::shared_ptr<const graph::Operation> other = {};  // of kOperator
 };
 

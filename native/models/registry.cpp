@@ -4,6 +4,8 @@
 #include "models/cifar_se_resnet.h"
 #include "models/se_inception_v3.h"
 #include "models/se_resnet.h"
+#include "models/timm_legacy_senet.h"
+#include "models/timm_resnet.h"
 
 #include <map>
 #include <optional>
@@ -15,6 +17,7 @@ namespace {
 std::map<std::string, nn::Factory>& factories() {
   static std::map<std::string, nn::Factory> rows = {
       {"Conv2d", nn::Conv2d::make},
+      {"Conv1d", nn::Conv1d::make},
       {"BatchNorm2d", nn::BatchNorm2d::make},
       {"Linear", nn::Linear::make},
       {"ReLU", nn::ReLU::make},
@@ -27,6 +30,8 @@ std::map<std::string, nn::Factory>& factories() {
       {"Flatten", nn::Flatten::make},
       {"Sequential", nn::Sequential::make},
       {"SELayer", nn::SELayer::make},
+      {"SEModule", nn::SEModule::make},
+      {"EcaModule", nn::EcaModule::make},
       {"SEBasicBlock", nn::SEBasicBlock::make},
       {"SEBottleneck", nn::SEBottleneck::make},
       {"CifarSEBasicBlock", nn::CifarSEBasicBlock::make},
@@ -34,6 +39,8 @@ std::map<std::string, nn::Factory>& factories() {
       {"CifarSEResNet", CifarSEResNet::make},
       {"CifarSEPreActResNet", CifarSEPreActResNet::make},
       {"SEInception3", SEInception3::make},
+      {"ResNet", TimmResNet::make},
+      {"SENet", LegacySENet::make},
   };
   return rows;
 }

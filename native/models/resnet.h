@@ -22,7 +22,7 @@ class ResNet : public nn::Module {
         std::make_shared<nn::Conv2d>(nn::Conv2dOptions{in_channels, inplanes_, {7, 7}, {2, 2}, {3, 3}}));
     add_child("bn1", bn1, std::make_shared<nn::BatchNorm2d>(inplanes_));
     add_child("relu", relu, std::make_shared<nn::ReLU>());
-    add_child("maxpool", maxpool, std::make_shared<nn::MaxPool2d>(3, 2, 1));
+    add_child("maxpool", maxpool, std::make_shared<nn::MaxPool2d>(graph::MaxPool{3, 2, 1}));
     add_child("layer1", layer1, make_layer(64, layers[0], 1));
     add_child("layer2", layer2, make_layer(128, layers[1], 2));
     add_child("layer3", layer3, make_layer(256, layers[2], 2));

@@ -39,10 +39,10 @@ Inception3::Inception3(const InceptionOptions& options) : Module("Inception3"), 
   add_child("Conv2d_1a_3x3", Conv2d_1a_3x3, basic_conv(options.in_channels, 32, 3, 2));
   add_child("Conv2d_2a_3x3", Conv2d_2a_3x3, basic_conv(32, 32, 3));
   add_child("Conv2d_2b_3x3", Conv2d_2b_3x3, basic_conv(32, 64, 3, 1, 1));
-  add_child("maxpool1", maxpool1, std::make_shared<nn::MaxPool2d>(3, 2));
+  add_child("maxpool1", maxpool1, std::make_shared<nn::MaxPool2d>(graph::MaxPool{3, 2}));
   add_child("Conv2d_3b_1x1", Conv2d_3b_1x1, basic_conv(64, 80, 1));
   add_child("Conv2d_4a_3x3", Conv2d_4a_3x3, basic_conv(80, 192, 3));
-  add_child("maxpool2", maxpool2, std::make_shared<nn::MaxPool2d>(3, 2));
+  add_child("maxpool2", maxpool2, std::make_shared<nn::MaxPool2d>(graph::MaxPool{3, 2}));
   mixed_5 = {register_module("Mixed_5b", std::make_shared<nn::InceptionA>(192, 32)),
              register_module("Mixed_5c", std::make_shared<nn::InceptionA>(256, 64)),
              register_module("Mixed_5d", std::make_shared<nn::InceptionA>(288, 64))};

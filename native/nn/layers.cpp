@@ -53,6 +53,34 @@ graph::Convolution Conv2d::operation() const {
       weight, bias, {options.kernel_size, options.stride, options.padding, options.dilation}, options.groups};
 }
 
+Conv1d::Conv1d(const Conv1dOptions& options) : Module("Conv1d"), options(options) {
+  const at::Tensor data =
+      new_parameter({options.out_channels, options.in_channels / options.groups, options.kernel_size});
+  init_default_weight(data);
+  weight = register_parameter("weight", data);
+  if (options.with_bias) {
+    const at::Tensor bias_data = new_parameter({options.out_channels});
+    init_default_bias(bias_data, weight);
+    bias = register_parameter("bias", bias_data);
+  }
+}
+
+Value Conv1d::compute(const Value& input) {
+  check_traced(input, "weight", weight,
+               {options.out_channels, options.in_channels / options.groups, options.kernel_size});
+  check_traced(input, "bias", bias, {options.out_channels});
+  return apply(operation(), {input});
+}
+
+void Conv1d::check_input(const Value& input) const {
+  Module::check_input(input);
+  graph::check_shapes(operation(), {input.sizes()}, name());
+}
+
+graph::Convolution1d Conv1d::operation() const {
+  return {weight, bias, options.stride, options.padding, options.dilation, options.groups};
+}
+
 std::shared_ptr<Conv2d> conv3x3(int64_t in_channels, int64_t out_channels, int64_t stride) {
   return std::make_shared<Conv2d>(Conv2dOptions{in_channels, out_channels, {3, 3}, {stride, stride}, {1, 1}});
 }
@@ -134,26 +162,24 @@ Value Sigmoid::compute(const Value& input) {
   return apply(graph::Sigmoid{}, {input});
 }
 
-MaxPool2d::MaxPool2d(int64_t kernel_size, int64_t stride, int64_t padding)
-    : Module("MaxPool2d"), kernel_size(kernel_size), stride(stride), padding(padding) {}
+MaxPool2d::MaxPool2d(const graph::MaxPool& options) : Module("MaxPool2d"), options(options) {}
 
 Value MaxPool2d::compute(const Value& input) {
-  return apply(graph::MaxPool{kernel_size, stride, padding}, {input});
+  return apply(options, {input});
 }
 
 void MaxPool2d::check_input(const Value& input) const {
-  graph::check_shapes(graph::MaxPool{kernel_size, stride, padding}, {input.sizes()}, name());
+  graph::check_shapes(options, {input.sizes()}, name());
 }
 
-AvgPool2d::AvgPool2d(int64_t kernel_size, int64_t stride, int64_t padding)
-    : Module("AvgPool2d"), kernel_size(kernel_size), stride(stride), padding(padding) {}
+AvgPool2d::AvgPool2d(const graph::AveragePool& options) : Module("AvgPool2d"), options(options) {}
 
 Value AvgPool2d::compute(const Value& input) {
-  return apply(graph::AveragePool{kernel_size, stride, padding}, {input});
+  return apply(options, {input});
 }
 
 void AvgPool2d::check_input(const Value& input) const {
-  graph::check_shapes(graph::AveragePool{kernel_size, stride, padding}, {input.sizes()}, name());
+  graph::check_shapes(options, {input.sizes()}, name());
 }
 
 AdaptiveAvgPool2d::AdaptiveAvgPool2d(Size2 output_size)
@@ -193,6 +219,14 @@ Sequential::Sequential(std::vector<std::shared_ptr<Module>> given)
     : Module("Sequential"), layers_(std::move(given)) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     add_child(std::to_string(i), layers_[i], layers_[i]);
+  }
+}
+
+Sequential::Sequential(std::vector<std::pair<std::string, std::shared_ptr<Module>>> given)
+    : Module("Sequential"), layers_(given.size()) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i] = std::move(given[i].second);
+    add_child(given[i].first, layers_[i], layers_[i]);
   }
 }
 
@@ -256,18 +290,32 @@ bool Sequential::ends_with(const Module& child) const {
 // --- made by name
 // -----------------------------------------------------------------------------------------------------------
 
+// What both pools are asked for.
 template <class Pool>
-std::shared_ptr<Module> make_pool(OptionReader& options) {
-  const int64_t kernel_size = options.integer("kernelSize", kMaxWidth);
-  const int64_t stride = options.integer("stride", kMaxWidth);
-  const int64_t padding = options.integer("padding", kMaxWidth, 0);
-  options.reject_others();
-  if (padding > kernel_size / 2) {
+Pool read_pool(OptionReader& options) {
+  Pool pool{options.integer("kernelSize", kMaxWidth), options.integer("stride", kMaxWidth)};
+  pool.padding = options.integer("padding", kMaxWidth, 0);
+  pool.ceil_mode = options.boolean("ceilMode");
+  if (pool.padding > pool.kernel_size / 2) {
     options.fail("ERR_SENET_ARG_RANGE", "padding",
-                 "must be at most half of kernelSize (" + std::to_string(kernel_size) + "), got " +
-                     std::to_string(padding));
+                 "must be at most half of kernelSize (" + std::to_string(pool.kernel_size) + "), got " +
+                     std::to_string(pool.padding));
   }
-  return std::make_shared<Pool>(kernel_size, stride, padding);
+  return pool;
+}
+
+// The byte count of a weight must stay inside int64 with room to spare.
+constexpr __int128 kMostWeights = __int128{1} << 50;
+
+void check_groups(const OptionReader& options, int64_t in_channels, int64_t out_channels, int64_t groups) {
+  for (const auto& [name, channels] :
+       {std::pair{"inChannels", in_channels}, std::pair{"outChannels", out_channels}}) {
+    if (channels % groups != 0) {
+      options.fail(
+          "ERR_SENET_ARG_RANGE", name,
+          "must be a multiple of groups (" + std::to_string(groups) + "), got " + std::to_string(channels));
+    }
+  }
 }
 
 std::shared_ptr<Module> Conv2d::make(OptionReader& options) {
@@ -279,21 +327,30 @@ std::shared_ptr<Module> Conv2d::make(OptionReader& options) {
   conv.groups = options.integer("groups", kMaxWidth);
   conv.with_bias = options.boolean("bias");
   options.reject_others();
-  for (const auto& [name, channels] :
-       {std::pair{"inChannels", conv.in_channels}, std::pair{"outChannels", conv.out_channels}}) {
-    if (channels % conv.groups != 0) {
-      options.fail("ERR_SENET_ARG_RANGE", name,
-                   "must be a multiple of groups (" + std::to_string(conv.groups) + "), got " +
-                       std::to_string(channels));
-    }
-  }
-  // The byte count of the weight must stay inside int64 with room to spare.
+  check_groups(options, conv.in_channels, conv.out_channels, conv.groups);
   if (static_cast<__int128>(conv.out_channels) * (conv.in_channels / conv.groups) * conv.kernel_size[0] *
           conv.kernel_size[1] >
-      (__int128{1} << 50)) {
+      kMostWeights) {
     throw Error("ERR_SENET_OUT_OF_MEMORY", "Conv2d: a weight of this size does not fit into memory");
   }
   return std::make_shared<Conv2d>(conv);
+}
+
+std::shared_ptr<Module> Conv1d::make(OptionReader& options) {
+  Conv1dOptions conv{options.integer("inChannels", kMaxWidth), options.integer("outChannels", kMaxWidth),
+                     options.integer("kernelSize", kMaxKernel)};
+  conv.stride = options.integer("stride", kMaxWidth);
+  conv.padding = options.integer("padding", kMaxWidth, 0);
+  conv.dilation = options.integer("dilation", kMaxWidth);
+  conv.groups = options.integer("groups", kMaxWidth);
+  conv.with_bias = options.boolean("bias");
+  options.reject_others();
+  check_groups(options, conv.in_channels, conv.out_channels, conv.groups);
+  if (static_cast<__int128>(conv.out_channels) * (conv.in_channels / conv.groups) * conv.kernel_size >
+      kMostWeights) {
+    throw Error("ERR_SENET_OUT_OF_MEMORY", "Conv1d: a weight of this size does not fit into memory");
+  }
+  return std::make_shared<Conv1d>(conv);
 }
 
 std::shared_ptr<Module> BatchNorm2d::make(OptionReader& options) {
@@ -354,11 +411,16 @@ std::shared_ptr<Module> Identity::make(OptionReader& options) {
 }
 
 std::shared_ptr<Module> MaxPool2d::make(OptionReader& options) {
-  return make_pool<MaxPool2d>(options);
+  const auto pool = read_pool<graph::MaxPool>(options);
+  options.reject_others();
+  return std::make_shared<MaxPool2d>(pool);
 }
 
 std::shared_ptr<Module> AvgPool2d::make(OptionReader& options) {
-  return make_pool<AvgPool2d>(options);
+  auto pool = read_pool<graph::AveragePool>(options);
+  pool.count_include_pad = options.boolean("countIncludePad");
+  options.reject_others();
+  return std::make_shared<AvgPool2d>(pool);
 }
 
 }  // namespace senet::nn

@@ -7,6 +7,8 @@
 #include "nn/options.h"
 
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace senet::nn {
@@ -39,6 +41,32 @@ class Conv2d : public Module {
   graph::Convolution operation() const;
 };
 
+struct Conv1dOptions {
+  int64_t in_channels;
+  int64_t out_channels;
+  int64_t kernel_size;
+  int64_t stride = 1;
+  int64_t padding = 0;
+  int64_t dilation = 1;
+  int64_t groups = 1;
+  bool with_bias = true;
+};
+
+class Conv1d : public Module {
+ public:
+  static std::shared_ptr<Module> make(OptionReader& options);
+  explicit Conv1d(const Conv1dOptions& options);
+  Value compute(const Value& input) override;
+  void check_input(const Value& input) const override;
+
+  const Conv1dOptions options;
+  at::Tensor weight;  // out x in / groups x kernel
+  at::Tensor bias;    // undefined without bias
+
+ private:
+  graph::Convolution1d operation() const;
+};
+
 /// 3 x 3 with padding 1.
 std::shared_ptr<Conv2d> conv3x3(int64_t in_channels, int64_t out_channels, int64_t stride = 1);
 std::shared_ptr<Conv2d> conv1x1(int64_t in_channels, int64_t out_channels, int64_t stride = 1);
@@ -48,13 +76,12 @@ std::shared_ptr<Conv2d> conv1x1(int64_t in_channels, int64_t out_channels, int64
 class BatchNorm2d : public Module {
  public:
   static std::shared_ptr<Module> make(OptionReader& options);
-  explicit BatchNorm2d(int64_t features, double eps = 1e-5, double momentum = kUsualMomentum);
+  explicit BatchNorm2d(int64_t features, double eps = 1e-5, double momentum = graph::kUsualMomentum);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
   int64_t version() const override;  // 2, since num_batches_tracked
   Width width() const override;
 
-  static constexpr double kUsualMomentum = 0.1;
   const int64_t features;
   const double eps;
   const double momentum;
@@ -105,30 +132,24 @@ class Sigmoid : public Module {
   Value compute(const Value& input) override;
 };
 
-/// Floor mode.
 class MaxPool2d : public Module {
  public:
   static std::shared_ptr<Module> make(OptionReader& options);
-  MaxPool2d(int64_t kernel_size, int64_t stride, int64_t padding = 0);
+  explicit MaxPool2d(const graph::MaxPool& options);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
 
-  const int64_t kernel_size;
-  const int64_t stride;
-  const int64_t padding;
+  const graph::MaxPool options;
 };
 
-/// Floor mode; the zeros of the padding count as values.
 class AvgPool2d : public Module {
  public:
   static std::shared_ptr<Module> make(OptionReader& options);
-  AvgPool2d(int64_t kernel_size, int64_t stride, int64_t padding = 0);
+  explicit AvgPool2d(const graph::AveragePool& options);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
 
-  const int64_t kernel_size;
-  const int64_t stride;
-  const int64_t padding;
+  const graph::AveragePool options;
 };
 
 class AdaptiveAvgPool2d : public Module {
@@ -175,6 +196,8 @@ class Sequential : public Module {
  public:
   static std::shared_ptr<Module> make(OptionReader& options);
   explicit Sequential(std::vector<std::shared_ptr<Module>> layers);
+  /// Of Python's OrderedDict: children under their own names.
+  explicit Sequential(std::vector<std::pair<std::string, std::shared_ptr<Module>>> layers);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
   Width width() const override;

@@ -122,6 +122,7 @@ class Module : public torch::nn::Module {
   /// Version of the module's own entry in a state dict's `_metadata`.
   virtual int64_t version() const;
 
+  /// Of this module alone: in the thread's TrainingScope, or by its own flag where there is none.
   bool in_training() const;
 
   virtual InputSize input_size() const;
@@ -141,8 +142,8 @@ class Module : public torch::nn::Module {
  protected:
   /// Registers `child`, puts it into `member` (of this object, where it stays), and lets replace_child()
   /// change both.
-  template <class M>
-  void add_child(const std::string& name, std::shared_ptr<M>& member, std::shared_ptr<M> child) {
+  template <class M, class Child>
+  void add_child(const std::string& name, std::shared_ptr<M>& member, std::shared_ptr<Child> child) {
     member = register_module(name, std::move(child));
     members_[name] = [&member](const std::shared_ptr<Module>& replacement) {
       auto typed = std::dynamic_pointer_cast<M>(replacement);

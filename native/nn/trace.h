@@ -1,4 +1,5 @@
-// A module's forward as a whole: traced, or run on numbers.
+// A module's forward as a graph. A compiled model is made of one of evaluation mode (trace_evaluation), once;
+// run() (nn/run.h) traces a training step anew each time, since shapes and modes may have changed.
 #pragma once
 
 #include "graph/graph.h"
@@ -13,14 +14,5 @@ graph::Graph trace_evaluation(Module& module);
 
 /// Names the parts of `module` by their paths in a larger one, where it stands at `path`.
 void add_paths(const Module& module, const std::string& path, graph::Trace& trace);
-
-struct Result {
-  at::Tensor logits;
-  at::Tensor aux_logits;  // as Output's
-};
-
-/// The module's forward, in each part's present mode: training steps with what can be computed in fewer
-/// passes rewritten (graph/fused_training.h).
-Result run(Module& module, const at::Tensor& input);
 
 }  // namespace senet::nn

@@ -113,7 +113,7 @@ struct Optimizer::Batch {
   std::vector<at::Tensor> exp_avg_sqs;
   std::vector<at::Tensor> max_exp_avg_sqs;
   std::vector<at::Tensor> steps;
-  bool first = false;
+  bool starts_momentum = false;  // of SGD: its buffers hold nothing yet
 };
 
 ParameterState* Optimizer::state_of(const at::Tensor& parameter) {
@@ -199,7 +199,7 @@ void Optimizer::run_sgd_by_parts(const Batch& batch, const OptimizerOptions& opt
     }
     if (options.momentum != 0) {
       const at::Tensor& buffer = batch.momentum_buffers[i];
-      if (batch.first) {
+      if (batch.starts_momentum) {
         buffer.copy_(gradient);
       } else {
         // mul_ of a number rounds that to the tensor's dtype first, which Python's does not.
@@ -222,7 +222,7 @@ void Optimizer::run(const Batch& batch, const OptimizerOptions& options) const {
     }
     at::_fused_sgd_(batch.parameters, batch.gradients, batch.momentum_buffers, options.weight_decay,
                     options.momentum, options.lr, options.dampening, options.nesterov, options.maximize,
-                    batch.first);
+                    batch.starts_momentum);
     return;
   }
   at::_foreach_add_(batch.steps, 1);
@@ -262,10 +262,10 @@ void Optimizer::step(const std::vector<ParameterGroup>& groups) {
 // copied first goes by itself, when those before it are done.
 void Optimizer::step(const ParameterGroup& group) {
   std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>, Batch> batches;
-  bool first = false;
+  bool starts_momentum = false;  // of what is in `batches`
   const auto flush = [&] {
     for (auto& [key, batch] : batches) {
-      batch.first = first;
+      batch.starts_momentum = starts_momentum;
       run(batch, group.options);
       // The fused operators do not count as changes in place; backward through an older graph would compute
       // with the new values.
@@ -280,14 +280,14 @@ void Optimizer::step(const ParameterGroup& group) {
       continue;
     }
     const ParameterState* state = state_of(parameter);
-    const bool begins = kind_ == OptimizerKind::kSgd && group.options.momentum != 0 &&
+    const bool starts = kind_ == OptimizerKind::kSgd && group.options.momentum != 0 &&
                         (state == nullptr || !state->momentum_buffer.defined());
     const bool alone =
         !parameter.is_non_overlapping_and_dense() || !same_memory_order(parameter.grad(), parameter);
-    if (alone || begins != first) {
+    if (alone || starts != starts_momentum) {
       flush();
     }
-    first = begins;
+    starts_momentum = starts;
     const at::Tensor updated = without_gaps(parameter);
     add(batches[{parameter.device().type(), parameter.device().index(), parameter.scalar_type()}], parameter,
         updated, group.options);

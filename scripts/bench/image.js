@@ -59,7 +59,8 @@ print(json.dumps({"single": single, "concurrent": concurrent, "checksum": checks
 async function measure(file) {
   const { configure, tidy } = require('../..');
   const { decodeImage } = require('../../dist/vision/decode');
-  const { IMAGENET, preprocess, resizedSize, toPixels } = require('../../dist/vision/preprocessing');
+  const { IMAGENET } = require('../../dist/models/preprocessing-record');
+  const { preprocess, resizedSize, toPixels } = require('../../dist/vision/preprocessing');
   configure({ threadsPerWorker: Number(options.threads) });
   const bytes = readFileSync(file);
   const count = Number(options.images);

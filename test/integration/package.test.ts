@@ -145,7 +145,7 @@ describe('the packed package', function () {
         'se_resnet20 se_resnet32 se_resnet34 se_resnet50 se_resnet56 tensor tidy version zeros';
       const classes =
         'CifarSEBasicBlock CifarSEPreActResNet CifarSEResNet CompiledModel ERROR_CODES ImageClassifier L1Loss Module SEBasicBlock ' +
-        'NumpyArray OpaqueValue SEBottleneck SEInception3 SELayer SEResNet SenetError SenetRangeError SenetTypeError StateDict Tensor';
+        'EcaModule NumpyArray OpaqueValue ResNet SEBottleneck SEInception3 SELayer SEModule SENet SEResNet SenetError SenetRangeError SenetTypeError StateDict Tensor';
       const data =
         'CenterCrop Cifar10 Cifar100 ColorJitter Compose DataLoader Grayscale IdxDataset ImageFolder Mixup Normalize Pad ' +
         'PixelDataset Random RandomCrop RandomErasing RandomHorizontalFlip RandomResizedCrop randomSplit Resize Subset ToTensor';
@@ -155,7 +155,7 @@ describe('the packed package', function () {
         'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint trainFromSettings createDatasets ' +
         'createLoaders createOptimizer createScheduler createTransform detectDataset';
       const layers =
-        'AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv2d Dropout Flatten Identity Linear MaxPool2d ModuleList ReLU ' +
+        'AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv1d Conv2d Dropout Flatten Identity Linear MaxPool2d ModuleList ReLU ' +
         'Sequential Sigmoid';
       expect(names.split(' ')).to.have.members(
         `${training} ${layers} ${classes} ${functions} ${data}`.split(' '),

@@ -1,4 +1,4 @@
-// The three steps from a plan to a program, each alone: what is fused, where values lie, and the steps with
+// The three stages from a plan to a program, each alone: what is fused, where values lie, and the steps with
 // their packed weights, as text.
 #include "modules.h"
 #include "support.h"
@@ -28,7 +28,7 @@ class Branches : public nn::Module {
     add_child("long_1", long_1, nn::conv1x1(32, 16));
     add_child("long_2", long_2, nn::conv3x3(16, 24));
     add_child("relu", relu, std::make_shared<nn::ReLU>());
-    add_child("pool", pool, std::make_shared<nn::AvgPool2d>(3, 1, 1));
+    add_child("pool", pool, std::make_shared<nn::AvgPool2d>(graph::AveragePool{3, 1, 1}));
     add_child("pooled", pooled, nn::conv1x1(32, 16));
   }
 
@@ -56,7 +56,7 @@ std::shared_ptr<nn::Module> head() {
   nn::Conv2dOptions dilated{16, 16, {3, 3}};
   dilated.dilation = {2, 2};
   return std::make_shared<nn::Sequential>(std::vector<std::shared_ptr<nn::Module>>{
-      std::make_shared<nn::MaxPool2d>(3, 2, 1), std::make_shared<nn::Conv2d>(dilated),
+      std::make_shared<nn::MaxPool2d>(graph::MaxPool{3, 2, 1}), std::make_shared<nn::Conv2d>(dilated),
       std::make_shared<nn::SELayer>(16, 4), std::make_shared<nn::ReLU>(),
       std::make_shared<nn::AdaptiveAvgPool2d>(), std::make_shared<nn::Flatten>(),
       std::make_shared<nn::Linear>(16, 10)});

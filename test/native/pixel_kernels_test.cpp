@@ -187,7 +187,7 @@ void check_large_window(const Variant& variant) {
   task.input = input.at();
   task.input_strides = input.strides();
   task.input_height = task.input_width = task.kernel = task.stride = kSide;
-  task.factor = 1.0f / (kSide * kSide);
+  task.count_include_pad = true;
   task.activation = Activation::kNone;
   task.output = output.at();
   task.output_strides = output.strides();
@@ -208,19 +208,25 @@ void check_pool(const Variant& variant, bool maximum) {
     const int64_t least = std::max<int64_t>(1, kernel - 2 * padding);
     const int64_t height = random.between(least, least + random.of<int64_t>({0, 1, 9}));
     const int64_t width = random.between(least, least + random.of<int64_t>({0, 1, 9}));
+    const bool ceil_mode = random.chance(0.4);
+    const bool count_include_pad = maximum || random.chance(0.6);
     const bool special = random.chance(0.3);
     const bool has_shift = random.chance(0.4);
     const Activation activation = random.chance(0.4) ? Activation::kRelu : Activation::kNone;
     const std::string where =
         text(channels, " x ", height, " x ", width, ", window ", kernel, " stride ", stride, " padding ",
-             padding, special ? ", special values" : "", has_shift ? ", shift" : "",
+             padding, ceil_mode ? ", ceil mode" : "", count_include_pad ? "" : ", without the padding",
+             special ? ", special values" : "", has_shift ? ", shift" : "",
              activation == Activation::kRelu ? ", relu" : "");
 
     const at::Tensor x = draw_values({channels, height, width}, variant, special, random);
     const at::Tensor shift = random.tensor({channels}, at::kFloat);
     const at::Tensor batch = x.unsqueeze(0);
-    const auto average = [&](const at::Tensor& of) { return at::avg_pool2d(of, kernel, stride, padding)[0]; };
-    at::Tensor expected = maximum ? at::max_pool2d(batch, kernel, stride, padding)[0] : average(batch);
+    const auto average = [&](const at::Tensor& of) {
+      return at::avg_pool2d(of, kernel, stride, padding, ceil_mode, count_include_pad)[0];
+    };
+    at::Tensor expected =
+        maximum ? at::max_pool2d(batch, kernel, stride, padding, 1, ceil_mode)[0] : average(batch);
     at::Tensor magnitude = maximum ? expected.abs() : average(finite(batch).abs());
     if (has_shift) {
       expected = expected + per_channel(shift);
@@ -243,7 +249,7 @@ void check_pool(const Variant& variant, bool maximum) {
     task.stride = stride;
     task.padding = padding;
     task.maximum = maximum;
-    task.factor = 1.0f / static_cast<float>(kernel * kernel);
+    task.count_include_pad = count_include_pad;
     task.shift = has_shift ? shift_floats.const_data_ptr<float>() : nullptr;
     task.activation = activation;
     task.output = output.at();

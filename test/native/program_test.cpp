@@ -10,6 +10,7 @@
 #include "models/cifar_se_resnet.h"
 #include "models/se_inception_v3.h"
 #include "models/se_resnet.h"
+#include "nn/channel_attention.h"
 #include "nn/trace.h"
 #include "runtime/threads.h"
 
@@ -56,6 +57,12 @@ std::vector<ModuleCase> module_cases() {
   const auto conv = [](nn::Conv2dOptions options) { return std::make_shared<nn::Conv2d>(options); };
   using Layers = std::vector<std::shared_ptr<nn::Module>>;
   const auto sequence = [](Layers layers) { return std::make_shared<nn::Sequential>(std::move(layers)); };
+  const auto grouped = [](int64_t in, int64_t out, int64_t groups, int64_t stride) {
+    nn::Conv2dOptions options{in, out, {3, 3}, {stride, stride}, {1, 1}};
+    options.groups = groups;
+    options.with_bias = true;
+    return std::make_shared<nn::Conv2d>(options);
+  };
   std::vector<ModuleCase> cases = {
       {"SELayer", [] { return std::make_shared<nn::SELayer>(40, 8); }, 40, {{1, 1}, {5, 3}}},
       {"SELayer of 17", [] { return std::make_shared<nn::SELayer>(17, 4); }, 17, {{1, 9}}},
@@ -81,12 +88,12 @@ std::vector<ModuleCase> module_cases() {
        {{3, 2}, {9, 8}}},
       {"Sequential of layers",
        [=] {
-         return sequence({conv({3, 20, {3, 3}, {1, 1}, {1, 1}}), std::make_shared<nn::BatchNorm2d>(20),
-                          std::make_shared<nn::ReLU>(), std::make_shared<nn::MaxPool2d>(3, 2, 1),
-                          std::make_shared<nn::BatchNorm2d>(20), conv({20, 30, {1, 1}}),
-                          std::make_shared<nn::ReLU>(), std::make_shared<nn::Dropout>(),
-                          std::make_shared<nn::SELayer>(30, 5), std::make_shared<nn::ReLU>(),
-                          std::make_shared<nn::AdaptiveAvgPool2d>()});
+         return sequence(
+             {conv({3, 20, {3, 3}, {1, 1}, {1, 1}}), std::make_shared<nn::BatchNorm2d>(20),
+              std::make_shared<nn::ReLU>(), std::make_shared<nn::MaxPool2d>(graph::MaxPool{3, 2, 1}),
+              std::make_shared<nn::BatchNorm2d>(20), conv({20, 30, {1, 1}}), std::make_shared<nn::ReLU>(),
+              std::make_shared<nn::Dropout>(), std::make_shared<nn::SELayer>(30, 5),
+              std::make_shared<nn::ReLU>(), std::make_shared<nn::AdaptiveAvgPool2d>()});
        },
        3,
        {{1, 1}, {7, 9}}},
@@ -105,6 +112,40 @@ std::vector<ModuleCase> module_cases() {
        },
        20,
        {{1, 1}, {4, 5}}},
+      {"pools in ceil mode",
+       [=] {
+         graph::MaxPool max{3, 2};
+         max.ceil_mode = true;
+         graph::AveragePool average{2, 2};
+         average.ceil_mode = true;
+         average.count_include_pad = false;
+         return sequence({conv({3, 20, {3, 3}, {1, 1}, {1, 1}}), std::make_shared<nn::MaxPool2d>(max),
+                          std::make_shared<nn::AvgPool2d>(average), conv({20, 8, {1, 1}})});
+       },
+       3,
+       {{2, 3}, {8, 11}, {9, 6}}},
+      {"SEModule", [] { return std::make_shared<nn::SEModule>(40, 8); }, 40, {{1, 1}, {5, 3}}},
+      {"EcaModule behind a convolution",
+       [=] {
+         return sequence({conv({5, 21, {1, 1}}), std::make_shared<nn::EcaModule>(5)});
+       },
+       5,
+       {{1, 1}, {5, 3}}},
+      {"grouped 4 to 4 channels", [=] { return grouped(64, 64, 16, 1); }, 64, {{1, 1}, {5, 7}}},
+      {"grouped 8 to 8 channels, stride 2", [=] { return grouped(80, 80, 10, 2); }, 80, {{1, 2}, {9, 6}}},
+      {"grouped 32 to 32 channels", [=] { return grouped(96, 96, 3, 1); }, 96, {{4, 3}}},
+      {"grouped 5 to 3 channels", [=] { return grouped(35, 21, 7, 1); }, 35, {{1, 1}, {4, 3}}},
+      {"grouped 2 to 6 channels", [=] { return grouped(18, 54, 9, 2); }, 18, {{6, 5}}},
+      {"grouped 40 to 24 channels", [=] { return grouped(80, 48, 2, 1); }, 80, {{3, 4}}},
+      {"depthwise", [=] { return grouped(19, 19, 19, 1); }, 19, {{6, 5}}},
+      {"grouped, then SEModule",
+       [=] {
+         return sequence({conv({6, 64, {1, 1}}), grouped(64, 64, 16, 1),
+                          std::make_shared<nn::BatchNorm2d>(64), std::make_shared<nn::ReLU>(),
+                          conv({64, 96, {1, 1}}), std::make_shared<nn::SEModule>(96, 8)});
+       },
+       6,
+       {{1, 1}, {5, 4}}},
       {"SEBasicBlock",
        [] { return std::make_shared<nn::SEBasicBlock>(block_options(24, 24, 1, 1)); },
        24,

@@ -6,8 +6,8 @@
 #include "core/error.h"
 #include "inference/compiled_model.h"
 #include "models/registry.h"
+#include "nn/run.h"
 #include "nn/se_layer.h"
-#include "nn/trace.h"
 #include "runtime/threads.h"
 
 #include <ATen/ATen.h>

@@ -60,9 +60,9 @@ WinogradCase draw_winograd_case(Random& random) {
   return of;
 }
 
-Placement placed(int64_t channels, int64_t pixel, int64_t height, int64_t width, graph::Size2 border,
-                 int64_t offset, int64_t element_bytes = 4) {
-  Placement at;
+BufferLayout placed(int64_t channels, int64_t pixel, int64_t height, int64_t width, graph::Size2 border,
+                    int64_t offset, int64_t element_bytes = 4) {
+  BufferLayout at;
   at.channels = channels;
   at.pixel = pixel;
   at.border = border;

@@ -12,6 +12,7 @@ import fc from 'fast-check';
 
 import { findIdxFiles, readIdxDataset } from '../../lib/data/idx';
 import {
+  AdaptiveAvgPool2d,
   createModel,
   isSenetError,
   listModels,
@@ -36,6 +37,7 @@ import {
   type Tensor,
 } from '../../lib';
 import { device, unavailable } from '../support/device';
+import { zooNames } from '../support/models';
 import { allowedError, numbers, perturbBatchNorms, readFixture, relativeError } from '../support/parity';
 import { PROCESSOR_FLAGS } from '../support/processor';
 import { Temporary } from '../support/temporary';
@@ -190,8 +192,8 @@ describe(`compiled models on ${device}`, function () {
     ],
   ];
 
-  it('every registered model is here', () => {
-    const tested = new Set(cases.map(([name]) => name));
+  it('every registered model is here, or in zoo.test.ts', () => {
+    const tested = new Set<string>([...cases.map(([name]) => name), ...zooNames()]);
     expect(listModels().filter((name) => !tested.has(name))).to.deep.equal([]);
   });
 
@@ -361,6 +363,12 @@ describe(`compiled models on ${device}`, function () {
       ['SEBasicBlock(17, 17)', () => new SEBasicBlock(17, 17), [2, 17, 5, 6]],
       ['SEBottleneck(68, 17)', () => new SEBottleneck(68, 17, 1, null), [2, 68, 4, 3]],
       ['CifarSEBasicBlock(16, 32, stride 2)', () => new CifarSEBasicBlock(16, 32, 2, 8), [2, 16, 9, 8]],
+      [
+        'a padded convolution of a mean',
+        () =>
+          new Sequential(new Conv2d(5, 8, 1), new AdaptiveAvgPool2d(1), new Conv2d(8, 4, 3, { padding: 1 })),
+        [2, 5, 7, 8],
+      ],
       [
         'SELayer(16, 2) behind a convolution of fewer channels than it reads',
         () => new Sequential(new Conv2d(20, 256, 1), new ReLU(), new Conv2d(256, 16, 1), new SELayer(16, 2)),

@@ -25,7 +25,7 @@ import {
   type Tensor,
 } from '../../lib';
 import { readIdxDataset } from '../../lib/data/idx';
-import { IMAGENET } from '../../lib/vision/preprocessing';
+import { IMAGENET } from '../../lib/models/preprocessing-record';
 import { bundledImages } from '../../lib/vision/bundled-images';
 import { expectCoded, expectRejection } from '../support/errors';
 import { Temporary } from '../support/temporary';

@@ -37,11 +37,14 @@ import {
   type ModelName,
   type Preprocessing,
 } from '../../lib';
+import { IMAGENET, PLAIN } from '../../lib/models/preprocessing-record';
 import { createTransform, measurePixels, testPreprocessing } from '../../lib/train/recipe/transforms';
 import { decodeImage } from '../../lib/vision/decode';
 import { modelRecord } from '../../lib/models/registry';
-import { IMAGENET, PLAIN, preprocess, recordFor, toPixels } from '../../lib/vision/preprocessing';
+import { preprocess, toPixels } from '../../lib/vision/preprocessing';
+import { recordFor } from '../../lib/vision/preprocessing-options';
 import { expectRejection, expectThrow } from '../support/errors';
+import { LIGHT_MODELS } from '../support/models';
 import { binding } from '../../lib/native';
 import { numbers, relativeError } from '../support/parity';
 import { Temporary } from '../support/temporary';
@@ -55,7 +58,7 @@ const sizeOf = (name: ModelName): number =>
 describe('input channels of models', function () {
   this.timeout(60_000);
 
-  for (const name of listModels()) {
+  for (const name of LIGHT_MODELS) {
     it(`${name}: any number, 3 by default; compiled as eager, and one code for another number`, async () => {
       expect(modelRecord(name).options).to.include('inChannels');
       manualSeed(4);

@@ -5,6 +5,7 @@ import path from 'node:path';
 
 import { expect } from 'chai';
 import fc from 'fast-check';
+import { IMAGENET, PLAIN, type Preprocessing } from '../../lib/models/preprocessing-record';
 
 import { randn, tensor } from '../../lib/tensor/factories';
 import { ops } from '../../lib/tensor/ops';
@@ -13,16 +14,8 @@ import { tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { decodeImage } from '../../lib/vision/decode';
 import type { DecodedImage } from '../../lib/vision/encoded-image';
-import {
-  checkPreprocessing,
-  IMAGENET,
-  PLAIN,
-  preprocess,
-  resizedSize,
-  roundHalfToEven,
-  toPixels,
-  type Preprocessing,
-} from '../../lib/vision/preprocessing';
+import { preprocess, resizedSize, roundHalfToEven, toPixels } from '../../lib/vision/preprocessing';
+import { checkPreprocessing } from '../../lib/vision/preprocessing-options';
 import { expectCoded, expectRejection } from '../support/errors';
 
 const IMAGES = path.join(__dirname, '..', 'fixtures', 'images');
@@ -267,6 +260,14 @@ describe('preprocess', () => {
     const running = preprocess(large, { ...PLAIN, size: 64 }, controller.signal);
     controller.abort();
     await expectRejection(running, 'ERR_SENET_ABORTED');
+  });
+
+  it('begins no resize when its signal has aborted', async () => {
+    // LibTorch resizes no int64, so a resize that was begun would end with its error.
+    const pixels = tensor(new BigInt64Array(16), { shape: [1, 1, 4, 4] });
+    const record = { ...PLAIN, size: 2 };
+    await expectRejection(preprocess(pixels, record), 'ERR_SENET_LIBTORCH');
+    await expectRejection(preprocess(pixels, record, AbortSignal.abort()), 'ERR_SENET_ABORTED');
   });
 });
 

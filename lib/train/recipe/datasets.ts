@@ -5,7 +5,6 @@
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 
-import { printable } from '../../checkpoint/problems';
 import { Cifar10, Cifar100 } from '../../data/cifar';
 import { Subset, type Dataset } from '../../data/dataset';
 import { findIdxFiles, findIdxSplits, isIdxName } from '../../data/idx';
@@ -16,8 +15,9 @@ import { Mixup } from '../../data/mixup';
 import { Random } from '../../data/random';
 import { findSplitFolders } from '../../data/splits';
 import { makeError } from '../../errors';
+import type { Preprocessing } from '../../models/preprocessing-record';
+import { printable } from '../../printable';
 import { names, optional, readOptions, string } from '../../tensor/rules';
-import type { Preprocessing } from '../../vision/preprocessing';
 import { percent } from '../words';
 import { complete, SETTING_RULES } from './option-checks';
 import { VALIDATION_SHARE } from './options';

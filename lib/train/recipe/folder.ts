@@ -2,8 +2,8 @@
 import { access, mkdir, readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 
-import { printable } from '../../checkpoint/problems';
 import { makeError } from '../../errors';
+import { printable } from '../../printable';
 import type { TrainingOptions } from './settings';
 
 export const RUN_FILES = {

@@ -2,19 +2,19 @@
 import path from 'node:path';
 
 import { inspectCheckpoint } from '../../checkpoint/inspect';
-import { printable } from '../../checkpoint/problems';
 import { StateDict } from '../../checkpoint/state-dict';
 import { makeError } from '../../errors';
 import { ClassifierModel, familyOf } from '../../models/classifier-model';
-import { channelsIn, createFor, makeModel, readWeights } from '../../models/from-weights';
+import { channelsIn, createShapedLike, createWithWeights, readWeights } from '../../models/from-weights';
 import { publishedOf, toFile } from '../../models/pretrained';
 import { createModel, isModelName, modelRecord, type ModelName } from '../../models/registry';
 import { findWeights } from '../../models/find-weights';
+import type { Preprocessing } from '../../models/preprocessing-record';
 import type { Module } from '../../nn/module';
+import { printable } from '../../printable';
 import { manualSeed } from '../../tensor/runtime';
 import { checkImageChannels } from '../../vision/network';
 import { broughtBy } from '../../vision/weights-metadata';
-import type { Preprocessing } from '../../vision/preprocessing';
 import type { TrainingOptions, TrainingSettings } from './settings';
 
 export interface RecipeNetwork {
@@ -67,9 +67,9 @@ export async function networkFromWeights(
   const record = modelRecord(name);
   const state = await readWeights(file, record, given, signal);
   try {
-    const { preprocessing } = await broughtBy(state, published, file);
+    const { preprocessing } = await broughtBy({ state, published, file });
     const inChannels = checkImageChannels(channelsIn(record, state), printable(file, 1000));
-    const model = makeModel(record, state, { inChannels }, { assign: false });
+    const model = createWithWeights(record, state, { inChannels }, { assign: false });
     try {
       manualSeed(seed);
       model.resetClassifier(classes);
@@ -150,7 +150,7 @@ export function networkOfCheckpoint(settings: TrainingSettings, saved: StateDict
   const options = Object.entries(settings.modelOptions).map(
     ([name, value]) => [name, String(value)] as const,
   );
-  return createFor(
+  return createShapedLike(
     modelRecord(settings.model as ModelName),
     new StateDict(saved, saved.metadata, new Map(options)),
   );

@@ -7,26 +7,21 @@ import path from 'node:path';
 
 import type { Device } from '../../binding';
 import { load } from '../../checkpoint/load';
-import { printable } from '../../checkpoint/problems';
 import { save } from '../../checkpoint/save';
 import type { DataLoader } from '../../data/loader';
 import { makeError } from '../../errors';
+import { IMAGENET, PLAIN, type Preprocessing } from '../../models/preprocessing-record';
 import { modelRecord, type ModelName } from '../../models/registry';
 import { binding } from '../../native';
 import { CrossEntropyLoss } from '../../nn/losses';
 import type { Module } from '../../nn/module';
 import { ExponentialMovingAverage } from '../../optim/ema';
+import { printable } from '../../printable';
 import { checkSignal, checkString, describe } from '../../tensor/options';
 import { version } from '../../tensor/runtime';
 import { readLabels } from '../../vision/labels';
 import { channelsOf } from '../../vision/network';
-import {
-  checkPreprocessing,
-  IMAGENET,
-  PLAIN,
-  recordFor,
-  type Preprocessing,
-} from '../../vision/preprocessing';
+import { checkPreprocessing, recordFor } from '../../vision/preprocessing-options';
 import { evaluate, type Evaluation } from '../evaluation';
 import type { EpochRecord } from '../history';
 import { Trainer, type TrainingResult } from '../trainer';

@@ -17,8 +17,10 @@ import {
 import { RandomErasing } from '../../data/random-erasing';
 import { Compose, Grayscale, Normalize, ToTensor, type Transform } from '../../data/transforms';
 import { makeError } from '../../errors';
+import { PLAIN, type Preprocessing } from '../../models/preprocessing-record';
 import { orElse, readOptions, type Rule } from '../../tensor/rules';
-import { checkPreprocessing, PLAIN, toGrey, type Preprocessing } from '../../vision/preprocessing';
+import { toGrey } from '../../vision/preprocessing';
+import { checkPreprocessing } from '../../vision/preprocessing-options';
 import { SETTING_RULES } from './option-checks';
 import type { Augmentation } from './settings';
 

@@ -57,6 +57,7 @@ struct Layer {
   at::Tensor squeeze_bias;  // these two may be undefined
   at::Tensor excite_weight;
   at::Tensor excite_bias;
+  at::Tensor channel_kernel;  // defined in place of the four
   int64_t weight_elements = 0;
   bool is_packed = false;
 };
@@ -94,7 +95,10 @@ class AtenProgram : public Program {
         layer.squeeze_bias = copy(node.squeeze_bias);
         layer.excite_weight = copy(node.excite_weight);
         layer.excite_bias = copy(node.excite_bias);
-        layer.weight_elements = node.squeeze_weight.numel() + node.excite_weight.numel();
+        layer.channel_kernel = copy(node.channel_kernel);
+        for (const at::Tensor& tensor : {layer.squeeze_weight, layer.excite_weight, layer.channel_kernel}) {
+          layer.weight_elements += tensor.defined() ? tensor.numel() : 0;
+        }
       }
       layers_.push_back(std::move(layer));
     }
@@ -191,18 +195,18 @@ class AtenProgram : public Program {
       case Operation::kSqueezeExcite: {
         // The squeeze in float32: a mean of many bfloat16 numbers loses too much in their own precision.
         const at::Tensor mean = x.mean(at::IntArrayRef{2, 3}, /*keepdim=*/false, at::kFloat).to(dtype_);
-        const at::Tensor hidden = at::linear(mean, layer.squeeze_weight, layer.squeeze_bias).relu_();
-        const at::Tensor factors = at::linear(hidden, layer.excite_weight, layer.excite_bias).sigmoid_();
-        at::Tensor y = x * per_channel(factors);
+        at::Tensor y = x * per_channel(factors_of(layer, mean));
         if (inputs.size() > 1) {
           y += inputs[1];
         }
         return relu_if(node, std::move(y));
       }
       case Operation::kMaxPool:
-        return at::max_pool2d(x, node.window.kernel, node.window.stride, node.window.padding);
+        return at::max_pool2d(x, node.window.kernel, node.window.stride, node.window.padding, /*dilation=*/1,
+                              node.ceil_mode);
       case Operation::kAveragePool:
-        return at::avg_pool2d(x, node.window.kernel, node.window.stride, node.window.padding);
+        return at::avg_pool2d(x, node.window.kernel, node.window.stride, node.window.padding, node.ceil_mode,
+                              node.count_include_pad);
       case Operation::kGlobalAveragePool:
         return x.mean(at::IntArrayRef{2, 3}, /*keepdim=*/true, at::kFloat).to(dtype_);
       case Operation::kConcatenate:
@@ -218,6 +222,17 @@ class AtenProgram : public Program {
       }
     }
     throw Error("ERR_SENET_INTERNAL", "an operation without a plan");
+  }
+
+  // N x C, from the means.
+  static at::Tensor factors_of(const Layer& layer, const at::Tensor& mean) {
+    if (layer.channel_kernel.defined()) {
+      const int64_t size = layer.channel_kernel.numel();
+      const graph::Convolution1d convolution = {layer.channel_kernel.view({1, 1, size}), {}, 1, size / 2};
+      return graph::compute(convolution, {mean.unsqueeze(1)}).squeeze(1).sigmoid_();
+    }
+    const at::Tensor hidden = at::linear(mean, layer.squeeze_weight, layer.squeeze_bias).relu_();
+    return at::linear(hidden, layer.excite_weight, layer.excite_bias).sigmoid_();
   }
 
   at::Tensor convolve(const Layer& layer, const at::Tensor& x) const {

@@ -12,12 +12,13 @@ constexpr size_t kNoUnit = static_cast<size_t>(-1);
 
 // A convolution that the kernels compute.
 bool has_kernel(const Node& node) {
-  return node.operation == Operation::kConvolution && node.groups == 1 &&
-         node.window.dilation == Size2{1, 1} && node.window.kernel[0] <= kMaxTaps;
+  const int64_t taps = node.window.kernel[0] * (node.groups == 1 ? 1 : node.window.kernel[1]);
+  return node.operation == Operation::kConvolution && node.window.dilation == Size2{1, 1} && taps <= kMaxTaps;
 }
 
 bool is_pointwise(const Node& node) {
-  return has_kernel(node) && node.window.kernel == Size2{1, 1} && node.window.padding == Size2{0, 0};
+  return has_kernel(node) && node.groups == 1 && node.window.kernel == Size2{1, 1} &&
+         node.window.padding == Size2{0, 0};
 }
 
 Activation activation_of(const Node& node) {
@@ -128,8 +129,8 @@ class Fusing {
   const Node* excitation_of(const Node& node) const {
     const Node* reader = only_reader(node.output);
     if (reader == nullptr || reader->operation != Operation::kSqueezeExcite ||
-        reader->inputs.front() != node.output || !is_pointwise(node) || node.relu ||
-        node.window.stride != Size2{1, 1}) {
+        reader->inputs.front() != node.output || reader->channel_kernel.defined() || !is_pointwise(node) ||
+        node.relu || node.window.stride != Size2{1, 1}) {
       return nullptr;
     }
     const Node* before = producers_[index(node.inputs.front())];
@@ -237,13 +238,18 @@ class Fusing {
     makers_[index(node.output)] = add(std::move(unit));
   }
 
-  // sigmoid(w2 . relu(w1 . mean + b1) + b2), all in float32.
+  // sigmoid(w2 . relu(w1 . mean + b1) + b2), or of a convolution along the channels, all in float32.
   ValueId excite(const Node& node, ValueId squeezed, const Node* through) {
     const auto add_vector = [&](const char* what, int64_t channels) {
       return add_value(
           {what + node.name, channels, kNoValue, UnitValue::Precision::kFloat, /*is_vector=*/true});
     };
     const ValueId mean = add_mean(squeezed, node.name, add_vector("mean of ", plan_.channels(squeezed)));
+    if (node.channel_kernel.defined()) {
+      const ValueId gate = add_vector("scale ", plan_.channels(squeezed));
+      add({Unit::Kind::kChannelGate, node.name + ".conv", {mean}, gate, &node});
+      return gate;
+    }
     const ValueId hidden = add_vector("hidden of ", node.squeeze_weight.size(0));
     const ValueId scale = add_vector("scale ", node.excite_weight.size(0));
     add_dense(node.name + ".fc.0", mean,

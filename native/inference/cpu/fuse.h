@@ -1,4 +1,4 @@
-// The first of the three steps from a plan to a program of our kernels (cpu/program.h): which nodes are
+// The first of the three stages from a plan to a program of our kernels (cpu/program.h): which nodes are
 // computed together. Gives a list of units, each the work of one step, in the order in which they run. Knows
 // what the kernels can do in one pass, but not which kernels there are, where anything lies or what a weight
 // is.
@@ -53,6 +53,7 @@ struct Unit {
     kScale,        // of each channel; without an output only its sums are wanted
     kPool,
     kMean,         // sums to their mean
+    kChannelGate,  // sigmoid of a convolution along the channels of a vector
     kConcatenate,  // nothing, where its parts can be written in place
     kOperator,     // what the kernels do not have
     kStore,

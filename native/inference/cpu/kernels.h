@@ -90,10 +90,10 @@ struct PoolTask {
   int64_t kernel;
   int64_t stride;
   int64_t padding;
-  bool maximum;
-  float factor;           // of a sum
-  const float* shift;     // may be null: 0
-  Activation activation;  // kNone or kRelu
+  bool maximum;            // else the mean
+  bool count_include_pad;  // of a mean: of the padding's zeros too
+  const float* shift;      // may be null: 0
+  Activation activation;   // kNone or kRelu
   void* output;
   Strides output_strides;
   int64_t channels;  // a multiple of kChannelBlock

@@ -324,6 +324,15 @@ void pool(const PoolTask& task) noexcept {
     const int64_t first_column = left > 0 ? left : 0;
     const int64_t last_row = top + task.kernel < task.input_height ? top + task.kernel : task.input_height;
     const int64_t last_column = left + task.kernel < task.input_width ? left + task.kernel : task.input_width;
+    // As at::avg_pool2d counts: with ceil mode a window may reach beyond the padding.
+    const auto extent = [&](int64_t begin, int64_t size) {
+      const int64_t end = size + task.padding;
+      return (begin + task.kernel < end ? begin + task.kernel : end) - begin;
+    };
+    const int64_t count = task.count_include_pad
+                              ? extent(top, task.input_height) * extent(left, task.input_width)
+                              : (last_row - first_row) * (last_column - first_column);
+    const float factor = 1.0f / static_cast<float>(count);
     Element* out = static_cast<Element*>(task.output) + row * task.output_strides.row +
                    column * task.output_strides.column;
     for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
@@ -347,7 +356,7 @@ void pool(const PoolTask& task) noexcept {
         result = merge(result, row_of_window(y));
       }
       if (!task.maximum) {
-        result = Isa::multiply(result, Isa::broadcast(task.factor));
+        result = Isa::multiply(result, Isa::broadcast(factor));
       }
       if (task.shift != nullptr) {
         result = Isa::add(result, Isa::load(task.shift + c));

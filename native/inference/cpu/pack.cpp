@@ -122,6 +122,8 @@ class StepMaker {
         return make_pool(unit);
       case Unit::Kind::kMean:
         return make_mean(unit);
+      case Unit::Kind::kChannelGate:
+        return make_channel_gate(unit);
       case Unit::Kind::kConcatenate:
         return placed_.is_in_place(unit) ? nullptr : make_operator(unit, graph::Concatenate{});
       case Unit::Kind::kOperator:
@@ -165,8 +167,9 @@ class StepMaker {
   // Winograd's takes over nothing but the activation and the sums.
   Algorithm algorithm_of(const Unit& unit, const ConvolutionStep& step) const {
     const bool is_plain = unit.parts.size() == 1 && unit.scale == kNoValue && unit.residual == kNoValue;
-    return is_plain && suits_winograd(*step.kernels, step.kernel, step.stride, step.in_channels,
-                                      fused_.value(unit.parts.front().output).channels)
+    return is_plain && unit.parts.front().node->groups == 1 &&
+                   suits_winograd(*step.kernels, step.kernel, step.stride, step.in_channels,
+                                  fused_.value(unit.parts.front().output).channels)
                ? Algorithm::kWinograd
                : Algorithm::kWindow;
   }
@@ -182,6 +185,10 @@ class StepMaker {
   }
 
   void add_panels(ConvolutionStep& step, const Part& part, int64_t pixel, bool is_float) {
+    if (part.weights == Part::Weights::kNode && part.node->groups > 1) {
+      add_grouped_panels(step, part, pixel, is_float);
+      return;
+    }
     Source source = source_of(part, kernels_);
     const Linearised& linear = source.linear;
     const Place to = placed_.place(part.output);
@@ -211,13 +218,41 @@ class StepMaker {
       channel += width;
       offset += packed_bytes(width, window, pixel, is_float);
     }
-    const int64_t bytes = (is_winograd ? kWinogradCoefficients : 1) * plane_bytes;
+    count_part(step, linear, (is_winograd ? kWinogradCoefficients : 1) * plane_bytes);
+    add_packings(std::move(packings), std::move(source.prepare));
+  }
+
+  // Each panel reads the channels of the groups that its outputs belong to, with zeros for those of others'.
+  void add_grouped_panels(ConvolutionStep& step, const Part& part, int64_t pixel, bool is_float) {
+    const Linearised linear = source_of(part, kernels_).linear;
+    const Grouping grouping = choose_grouping(part.node->groups, step.in_channels, linear.weight.size(0),
+                                              pixel, is_float ? 1 : 2, kernels_);
+    const Place to = placed_.place(part.output);
+    const int64_t window = step.kernel[0] * step.kernel[1];
+    std::vector<Packing> packings;
+    int64_t offset = packed_;
+    for (const Grouping::Panel& panel : grouping.panels) {
+      const int64_t width = panel.vectors * kernels_.vector_channels;
+      step.panels.push_back({panel.vectors, part.activation, offset, panel.channel, to.buffer,
+                             to.channel + panel.channel, panel.input_channel});
+      packings.push_back([=, groups = part.node->groups, slice = grouping.slice](uint8_t* weights) {
+        pack_panel(ungroup(linear, groups, panel.channel, width, panel.input_channel, slice), 0, slice,
+                   is_float, width, weights + offset);
+      });
+      offset += packed_bytes(width, window, grouping.slice, is_float);
+    }
+    step.slice = grouping.slice;
+    step.groups = part.node->groups;
+    count_part(step, linear, offset - packed_);
+    add_packings(std::move(packings), {});
+  }
+
+  void count_part(ConvolutionStep& step, const Linearised& linear, int64_t bytes) {
     packed_ += bytes;
     step.packed_bytes += bytes;
-    step.out_channels += channels;
+    step.out_channels += linear.weight.size(0);
     const std::vector<float> bias = to_floats(linear.bias);
     step.bias.insert(step.bias.end(), bias.begin(), bias.end());
-    add_packings(std::move(packings), std::move(source.prepare));
   }
 
   // One after the other where their weights have to be made first.
@@ -282,6 +317,7 @@ class StepMaker {
     step->stride = unit.window.stride[0];
     step->padding = unit.window.padding[0];
     step->maximum = unit.node->operation == Operation::kMaxPool;
+    step->count_include_pad = unit.node->count_include_pad;
     if (unit.bias != nullptr) {
       step->shift = to_floats(linearise(*unit.bias).bias);
     }
@@ -294,6 +330,16 @@ class StepMaker {
     step->sums = buffer_of(unit.inputs.front());
     step->output = buffer_of(unit.output);
     step->of = buffer_of(unit.of);
+    return step;
+  }
+
+  std::unique_ptr<Step> make_channel_gate(const Unit& unit) const {
+    auto step = std::make_unique<ChannelGateStep>();
+    step->input = buffer_of(unit.inputs.front());
+    step->output = buffer_of(unit.output);
+    const at::Tensor kernel = unit.node->channel_kernel.detach().to(at::kCPU, at::kFloat).contiguous();
+    const float* const values = kernel.const_data_ptr<float>();
+    step->kernel.assign(values, values + kernel.numel());
     return step;
   }
 

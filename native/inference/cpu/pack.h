@@ -1,4 +1,4 @@
-// The third of the three steps from a plan to a program of our kernels (cpu/program.h): each unit becomes a
+// The third of the three stages from a plan to a program of our kernels (cpu/program.h): each unit becomes a
 // step with the kernels of a processor, its weights packed as these read them (packing.h). Which algorithm a
 // convolution has is chosen here.
 #pragma once

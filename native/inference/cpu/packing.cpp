@@ -1,5 +1,6 @@
 #include "inference/cpu/packing.h"
 
+#include <ATen/ops/zeros.h>
 #include <c10/util/BFloat16.h>
 
 #include <algorithm>
@@ -136,6 +137,59 @@ void pack_winograd(const Rows<Source>& rows, int64_t pixel, int64_t channels, in
 
 int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool is_float) {
   return padded_channels(out_channels) * window * pixel * (is_float ? 4 : 2);
+}
+
+namespace {
+
+// Panels of at most so many vectors.
+Grouping group_panels(int32_t most_vectors, int64_t groups, int64_t in_channels, int64_t out_channels,
+                      int64_t pixel, int64_t step, int32_t vector_channels) {
+  const int64_t outputs = out_channels / groups;  // of a group
+  const int64_t inputs = in_channels / groups;
+  Grouping result{0, {}};
+  int64_t channel = 0;
+  for (const int32_t vectors : split_panels(out_channels, vector_channels, most_vectors)) {
+    const int64_t last = std::min(channel + vectors * vector_channels, out_channels) - 1;
+    const int64_t begin = std::min(channel, last) / outputs * inputs / step * step;
+    const int64_t end = (last / outputs + 1) * inputs;
+    result.slice = std::max(result.slice, (end - begin + step - 1) / step * step);
+    result.panels.push_back({vectors, channel, begin});
+    channel += vectors * vector_channels;
+  }
+  for (Grouping::Panel& panel : result.panels) {
+    panel.input_channel = std::min(panel.input_channel, pixel - result.slice);
+  }
+  return result;
+}
+
+}  // namespace
+
+Grouping choose_grouping(int64_t groups, int64_t in_channels, int64_t out_channels, int64_t pixel,
+                         int64_t step, const Kernels& kernels) {
+  Grouping best = group_panels(1, groups, in_channels, out_channels, pixel, step, kernels.vector_channels);
+  for (int32_t vectors = 2; vectors <= kernels.max_vectors; ++vectors) {
+    Grouping wider =
+        group_panels(vectors, groups, in_channels, out_channels, pixel, step, kernels.vector_channels);
+    if (wider.slice <= best.slice) {
+      best = std::move(wider);
+    }
+  }
+  return best;
+}
+
+Linearised ungroup(const Linearised& linear, int64_t groups, int64_t first, int64_t count,
+                   int64_t first_input, int64_t inputs) {
+  const at::Tensor& weight = linear.weight;
+  const int64_t outputs = weight.size(0) / groups;  // of a group
+  const int64_t own = weight.size(1);
+  first = std::min(first, weight.size(0));  // the padding may be a panel of its own
+  count = std::min(count, weight.size(0) - first);
+  const at::Tensor rows = linear.product(first, count, 0, own);
+  at::Tensor dense = at::zeros({count, inputs, weight.size(2), weight.size(3)}, at::kDouble);
+  for (int64_t o = 0; o < count; ++o) {
+    dense.select(0, o).narrow(0, (first + o) / outputs * own - first_input, own).copy_(rows.select(0, o));
+  }
+  return {dense, {}, {}};
 }
 
 std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors) {

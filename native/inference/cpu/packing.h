@@ -24,6 +24,28 @@ int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool i
 /// Splits channels into panels of nearly equal size, at most `max_vectors` each.
 std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors);
 
+/// How the output channels of a grouped convolution are shared out to panels that each read `slice` channels
+/// of the input, from one on: those of the groups that its outputs belong to, and zeros for others'.
+struct Grouping {
+  struct Panel {
+    int32_t vectors;
+    int64_t channel;        // of the output
+    int64_t input_channel;  // the first that it reads
+  };
+  int64_t slice;
+  std::vector<Panel> panels;
+};
+
+/// The widest panels that read no more than the narrowest. `pixel` channels lie in the input, and what a
+/// panel reads begins and ends at multiples of `step`.
+Grouping choose_grouping(int64_t groups, int64_t in_channels, int64_t out_channels, int64_t pixel,
+                         int64_t step, const Kernels& kernels);
+
+/// The output channels [first, first + count) of a grouped convolution, or as many as there are, as a dense
+/// one of the input channels [first_input, first_input + inputs).
+Linearised ungroup(const Linearised& linear, int64_t groups, int64_t first, int64_t count,
+                   int64_t first_input, int64_t inputs);
+
 /// Packs one panel, the output channels from `first`, with the input's channels padded to `pixel` and the
 /// output's, where fewer than `channels` are left, to these. `to` has room for packed_bytes().
 void pack_panel(const Linearised& linear, int64_t first, int64_t pixel, bool is_float, int64_t channels,

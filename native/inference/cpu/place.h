@@ -1,5 +1,5 @@
-// The second of the three steps from a plan to a program of our kernels (cpu/program.h): in which buffer each
-// value of the units lies. Values share a buffer where one is written over another that nobody reads any
+// The second of the three stages from a plan to a program of our kernels (cpu/program.h): in which buffer
+// each value of the units lies. Values share a buffer where one is written over another that nobody reads any
 // more, and where some are parts of what they are concatenated to. A buffer's place in memory depends on the
 // size of the images and is found when that is known (program.cpp).
 #pragma once

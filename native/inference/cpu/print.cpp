@@ -20,6 +20,8 @@ const char* name_of(const Unit& unit) {
       return operation_name(*unit.node);
     case Unit::Kind::kMean:
       return "mean";
+    case Unit::Kind::kChannelGate:
+      return "channel_gate";
     case Unit::Kind::kConcatenate:
     case Unit::Kind::kOperator:
       return operation_name(*unit.node);
@@ -30,7 +32,7 @@ const char* name_of(const Unit& unit) {
 }
 
 std::vector<int64_t> shape_of(const Layout& layout, BufferId buffer, int64_t channels) {
-  const Placement& at = layout.buffers[static_cast<size_t>(buffer)];
+  const BufferLayout& at = layout.buffers[static_cast<size_t>(buffer)];
   return {channels, at.height, at.width};
 }
 
@@ -178,7 +180,8 @@ StepInfo ConvolutionStep::explain(const Layout& layout) const {
   info.input = shape_of(layout, input, in_channels);
   info.output = shape_of(layout, panels.front().output, out_channels);
   info.weight_bytes = weight_bytes();
-  info.multiply_adds = out_channels * in_channels * kernel[0] * kernel[1] * info.output[1] * info.output[2];
+  info.multiply_adds =
+      out_channels * (in_channels / groups) * kernel[0] * kernel[1] * info.output[1] * info.output[2];
   return info;
 }
 
@@ -188,7 +191,7 @@ const char* ScaleStep::kind() const {
 
 StepInfo ScaleStep::explain(const Layout& layout) const {
   StepInfo info{name, kind(), extras()};
-  const Placement& in = layout.buffers[static_cast<size_t>(input)];
+  const BufferLayout& in = layout.buffers[static_cast<size_t>(input)];
   info.input = shape_of(layout, input, in.channels);
   info.output = output == kNoBuffer ? std::vector<int64_t>{in.channels, 1, 1} : info.input;
   info.weight_bytes = weight_bytes();
@@ -214,9 +217,22 @@ const char* MeanStep::kind() const {
 
 StepInfo MeanStep::explain(const Layout& layout) const {
   StepInfo info{name, kind(), extras()};
-  const Placement& source = layout.buffers[static_cast<size_t>(of)];
+  const BufferLayout& source = layout.buffers[static_cast<size_t>(of)];
   info.input = {source.channels, source.height, source.width};
   info.output = {source.channels, 1, 1};
+  return info;
+}
+
+const char* ChannelGateStep::kind() const {
+  return "channel_gate";
+}
+
+StepInfo ChannelGateStep::explain(const Layout& layout) const {
+  StepInfo info{name, kind(), extras()};
+  const int64_t channels = layout.buffers[static_cast<size_t>(input)].channels;
+  info.input = info.output = {channels, 1, 1};
+  info.weight_bytes = weight_bytes();
+  info.multiply_adds = channels * static_cast<int64_t>(kernel.size());
   return info;
 }
 

@@ -25,8 +25,8 @@ namespace {
 constexpr int64_t kCachedWeightBytes = 4 * 1024 * 1024;
 // Images of one pass: the second part of a program keeps their activations at the same time.
 constexpr int64_t kPassImages = 32;
-// Sizes of images whose layout is kept.
-constexpr size_t kLayouts = 8;
+// Schedules that are kept, each for one size of images and one number of threads.
+constexpr size_t kSchedules = 8;
 constexpr int64_t kAlignment = 64;
 
 int64_t align(int64_t bytes) {
@@ -62,7 +62,7 @@ class CpuProgram : public Program {
     const graph::Size2 size = {input.size(2), input.size(3)};
     const int32_t threads = at::get_num_threads();
     const std::shared_ptr<const Schedule> schedule = find_schedule(size, threads);
-    const Placement& last = schedule->layout.buffers[static_cast<size_t>(output_buffer())];
+    const BufferLayout& last = schedule->layout.buffers[static_cast<size_t>(output_buffer())];
     const int64_t count = input.size(0);
     const int64_t channels = plan_.channels(plan_.output);
     at::Tensor output = plan_.value(plan_.output).is_vector
@@ -82,7 +82,18 @@ class CpuProgram : public Program {
       char* const shared = base + threads * layout.private_bytes;
       char* const scratch = shared + images * layout.shared_bytes;
       Failure failure;
-      Work work{&layout, base, shared, scratch, images, 0, 0, {}, &failure, &input, &output, first};
+      const Work work{.layout = &layout,
+                      .private_base = base,
+                      .shared_base = shared,
+                      .scratch = scratch,
+                      .images = images,
+                      .first = 0,
+                      .last = 0,
+                      .team = {},
+                      .failure = &failure,
+                      .input = &input,
+                      .output = &output,
+                      .tensor_image = first};
       Barrier barrier;
 #pragma omp parallel num_threads(threads)
       {
@@ -159,7 +170,13 @@ class CpuProgram : public Program {
                  StepSeconds* seconds) const noexcept {
     for (int64_t i = begin; i < end; ++i) {
       const auto start = seconds == nullptr ? Clock::time_point() : Clock::now();
-      steps_[static_cast<size_t>(i)]->run(work);
+      const Step& step = *steps_[static_cast<size_t>(i)];
+      for (int64_t image = work.first; image < work.last; ++image) {
+        for (const BufferId buffer : step.clears) {
+          work.clear_border(buffer, image);
+        }
+      }
+      step.run(work);
       if (barrier != nullptr) {
         barrier->wait(work.team.size);
       }
@@ -208,7 +225,7 @@ class CpuProgram : public Program {
       }
     }
     schedules_.push_front({size, threads, make_schedule(size, threads)});
-    if (schedules_.size() > kLayouts) {
+    if (schedules_.size() > kSchedules) {
       schedules_.pop_back();
     }
     return schedules_.front().schedule;
@@ -219,7 +236,7 @@ class CpuProgram : public Program {
     Layout& layout = schedule->layout;
     const std::vector<graph::Size2> sizes = infer_sizes(plan_, size);
     for (const Buffer& buffer : buffers_) {
-      Placement at;
+      BufferLayout at;
       at.channels = buffer.channels;
       at.pixel = buffer.pixel;
       at.border = buffer.border;
@@ -241,8 +258,8 @@ class CpuProgram : public Program {
     for (const auto& step : steps_) {
       layout.scratch_bytes = std::max(layout.scratch_bytes, align(step->scratch_bytes(layout)));
     }
-    layout.private_bytes = place(layout, /*shared=*/false);
-    layout.shared_bytes = place(layout, /*shared=*/true);
+    layout.private_bytes = lay_out_region(layout, /*shared=*/false);
+    layout.shared_bytes = lay_out_region(layout, /*shared=*/true);
     return schedule;
   }
 
@@ -279,18 +296,18 @@ class CpuProgram : public Program {
 
   // Gives every buffer of a region the lowest place that no buffer with a meeting life has; the region's
   // size.
-  int64_t place(Layout& layout, bool shared) const {
+  int64_t lay_out_region(Layout& layout, bool shared) const {
     std::vector<size_t> placed;
     int64_t total = 0;
     for (size_t i = 0; i < buffers_.size(); ++i) {
-      Placement& at = layout.buffers[i];
+      BufferLayout& at = layout.buffers[i];
       if (at.is_shared != shared || lives_[i].first < 0) {
         continue;
       }
       std::vector<std::pair<int64_t, int64_t>> taken;
       for (const size_t other : placed) {
         if (lives_[other].meets(lives_[i])) {
-          const Placement& there = layout.buffers[other];
+          const BufferLayout& there = layout.buffers[other];
           taken.emplace_back(there.offset_bytes, there.offset_bytes + there.image_bytes);
         }
       }

@@ -9,6 +9,17 @@
 //
 // 3. Pack (pack.h): units become steps (steps.h) with the kernels of this processor and packed weights.
 //
+// For example the last convolution of an SE bottleneck, as these three print it (the rest is in the test):
+//
+//   fuse   convolution conv3 1 x 1: %2, scale se, %5 -> %4; scale se, residual, relu
+//   place  2: %4, %5; 64 channels, float32
+//          3: %2; 16 channels, float32
+//          7: scale se; 64 channels, 1 x 1, float32
+//   pack   convolution conv3: 3, 7, 2 -> 2 (2 panels); scale se, residual, relu; 4352 bytes
+//
+// The unit took over the scaling by the excitation, the sum with the residual %5 and the ReLU; its result %4
+// is written over the residual, in buffer 2; and its 64 output channels are two panels of packed weights.
+//
 // 4. Layout (here; for each size of image, kept) gives every buffer its place. Buffers whose lives do not
 // meet share memory, so that a small image's activations fit a core's cache.
 //

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
 namespace senet::inference {
@@ -19,14 +20,13 @@ constexpr int64_t kChunkBytes = 256 * 1024;
 // Pixels of such a part: enough that reading a panel's weights from the shared cache is hidden behind the
 // products.
 constexpr int64_t kChunkPixels = 96;
-// With fewer pixels for each thread than this, threads share out the panels: each then reads only its own
-// weights.
+// With fewer pixels for each thread than this, threads share out the panels.
 constexpr int64_t kFewPixels = 48;
 // Elements of a window up to which a block's outputs are worth fetching ahead: its products take about as
 // long as that.
 constexpr int64_t kShortWindow = 512;
 
-Strides strides_of(const Placement& at) {
+Strides strides_of(const BufferLayout& at) {
   return {at.row, at.pixel};
 }
 
@@ -44,7 +44,7 @@ std::vector<BufferId> present(std::initializer_list<BufferId> buffers) {
 }  // namespace
 
 void Work::clear_border(BufferId buffer, int64_t index) const {
-  const Placement& at = placement(buffer);
+  const BufferLayout& at = buffer_layout(buffer);
   const int64_t top = at.border[0];
   const int64_t side = at.border[1];
   if (top == 0 && side == 0) {
@@ -64,106 +64,126 @@ void Work::clear_border(BufferId buffer, int64_t index) const {
 }
 
 void Work::clear_partial_sums(BufferId sums, int64_t index) const {
-  std::memset(partial_sums(sums, index), 0, static_cast<size_t>(placement(sums).pixel) * sizeof(double));
+  std::memset(partial_sums(sums, index), 0, static_cast<size_t>(buffer_layout(sums).pixel) * sizeof(double));
 }
 
 int64_t ConvolutionStep::scratch_bytes(const Layout& layout) const {
   return algorithm == Algorithm::kWinograd ? winograd_scratch_bytes(*this, layout) : 0;
 }
 
+Share share_out(const Team& team, int64_t panels, int64_t pixels, int64_t few, bool may_be_uneven) {
+  const bool by_panels = team.size > 1 && pixels < few * team.size &&
+                         (panels % team.size == 0 || (may_be_uneven && panels >= 4 * team.size));
+  return by_panels ? Share{team.begin(panels), team.end(panels), 0, pixels}
+                   : Share{0, panels, team.begin(pixels), team.end(pixels)};
+}
+
+namespace {
+
+// The runs of elements that a window is made of. The pixels of a row lie side by side, so a row of the window
+// is one run; of a slice of the channels, each pixel is one.
+struct Taps {
+  std::array<int64_t, kMaxTaps> offsets{};
+  int64_t count;
+  int64_t length;
+
+  Taps(const ConvolutionStep& step, const BufferLayout& in) {
+    const bool is_sliced = step.slice > 0;
+    const int64_t columns = is_sliced ? step.kernel[1] : 1;
+    count = step.kernel[0] * columns;
+    length = is_sliced ? step.slice : step.kernel[1] * in.pixel;
+    for (int64_t i = 0; i < count; ++i) {
+      offsets[static_cast<size_t>(i)] = i / columns * in.row + i % columns * in.pixel;
+    }
+  }
+};
+
+int64_t elements_of_image(const BufferLayout& at) {
+  return at.image_bytes / at.element_bytes;
+}
+
+// What is the same for all images, pixels and panels. `taps` must outlive it.
+ConvTask begin_task(const ConvolutionStep& step, const Work& work, const Taps& taps, bool images_are_rows) {
+  const BufferLayout& in = work.buffer_layout(step.input);
+  const BufferLayout& out = work.buffer_layout(step.panels.front().output);
+  const int64_t pixels = out.height * out.width;
+  ConvTask task{};
+  task.taps = taps.offsets.data();
+  task.tap_count = taps.count;
+  task.tap_length = taps.length;
+  task.carry_after = pixels == 1                                ? kCarryAfterOfVectors
+                     : pixels * step.out_channels <= kFewValues ? kCarryAfterOfFew
+                                                                : kCarryAfter;
+  task.input_strides = {images_are_rows ? elements_of_image(in) : step.stride[0] * in.row,
+                        step.stride[1] * in.pixel};
+  task.width = out.width;
+  task.output_is_float = step.output_is_float;
+  task.prefetch_output = task.tap_count * task.tap_length <= kShortWindow;
+  if (step.residual != kNoBuffer) {
+    task.residual_strides = strides_of(work.buffer_layout(step.residual));
+  }
+  return task;
+}
+
+// A member's share of an image, or of all images from this one on where these are rows.
+void convolve_image(const ConvolutionStep& step, const Work& work, int64_t image, const Share& share,
+                    bool images_are_rows, ConvTask task) {
+  const BufferLayout& in = work.buffer_layout(step.input);
+  const uint8_t* packed = step.weights.const_data_ptr<uint8_t>();
+  const float* image_scale = floats(work, step.scale, image);
+  double* const image_sums = step.sums == kNoBuffer ? nullptr : work.partial_sums(step.sums, image);
+  const int64_t first_element =
+      (in.border[0] - step.padding[0]) * in.row + (in.border[1] - step.padding[1]) * in.pixel;
+  const char* window = work.image(step.input, image) + first_element * in.element_bytes;
+  const int64_t window_bytes = step.stride[0] * step.stride[1] * in.pixel * in.element_bytes;
+  const int64_t chunk = std::clamp<int64_t>(kChunkBytes / window_bytes, 24, kChunkPixels);
+  const int64_t chunks = (share.last - share.first + chunk - 1) / chunk;
+  task.last = share.first;
+  for (int64_t part = 0; part < chunks; ++part) {
+    task.first = task.last;
+    task.last = share.first + (share.last - share.first) * (part + 1) / chunks;
+    for (int64_t i = share.first_panel; i < share.last_panel; ++i) {
+      const Panel& panel = step.panels[static_cast<size_t>(i)];
+      const BufferLayout& target = work.buffer_layout(panel.output);
+      task.input = window + panel.input_channel * in.element_bytes;
+      task.vectors = panel.vectors;
+      task.activation = panel.activation;
+      task.weights = packed + panel.weight_offset;
+      task.bias = step.bias.data() + panel.channel;
+      task.scale = image_scale == nullptr ? nullptr : image_scale + panel.channel;
+      task.sums = image_sums == nullptr ? nullptr : image_sums + panel.channel;
+      task.residual = step.residual == kNoBuffer ? nullptr : work.pixels(step.residual, image, panel.channel);
+      task.output = step.store ? work.pixels(panel.output, image, panel.output_channel) : nullptr;
+      task.output_strides = {images_are_rows ? elements_of_image(target) : target.row, target.pixel};
+      step.kernels->convolution(task);
+    }
+  }
+}
+
+}  // namespace
+
 void ConvolutionStep::run(const Work& work) const noexcept {
   if (algorithm == Algorithm::kWinograd) {
     run_winograd(*this, work);
     return;
   }
-  const Placement& in = work.placement(input);
   // All panels have outputs of one height and width.
-  const Placement& out = work.placement(panels.front().output);
-  int64_t width = out.width;
-  int64_t pixels = out.height * out.width;
-  const bool is_vector = pixels == 1;
-  int64_t images = work.last - work.first;
-  int64_t input_image_step = 0;
+  const BufferLayout& out = work.buffer_layout(panels.front().output);
+  const int64_t images = work.last - work.first;
+  const int64_t image_pixels = out.height * out.width;
   // Images of one pixel are the rows of a matrix: they run as one image, a row each.
-  if (is_vector && images > 1 && scale == kNoBuffer && residual == kNoBuffer && sums == kNoBuffer) {
-    input_image_step = in.image_bytes / in.element_bytes;
-    pixels = images;
-    images = 1;
-  }
-
-  // The pixels of a row lie side by side, so a row of the window is one run of elements.
-  std::array<int64_t, kMaxTaps> taps{};
-  for (int64_t y = 0; y < kernel[0]; ++y) {
-    taps[static_cast<size_t>(y)] = y * in.row;
-  }
-
-  ConvTask task{};
-  task.taps = taps.data();
-  task.tap_count = kernel[0];
-  task.tap_length = kernel[1] * in.pixel;
-  task.carry_after = is_vector                             ? kCarryAfterOfVectors
-                     : pixels * out_channels <= kFewValues ? kCarryAfterOfFew
-                                                           : kCarryAfter;
-  task.input_strides = {input_image_step != 0 ? input_image_step : stride[0] * in.row, stride[1] * in.pixel};
-  task.width = width;
-  task.output_is_float = output_is_float;
-  task.prefetch_output = task.tap_count * task.tap_length <= kShortWindow;
-  if (residual != kNoBuffer) {
-    const Placement& other = work.placement(residual);
-    task.residual_strides = strides_of(other);
-  }
-
-  const uint8_t* packed = weights.const_data_ptr<uint8_t>();
-  const int64_t panel_count = static_cast<int64_t>(panels.size());
-  const int32_t team = work.team.size;
-  const bool by_panels =
-      team > 1 && pixels < kFewPixels * team && (panel_count % team == 0 || panel_count >= 4 * team);
-  const int64_t first_panel = by_panels ? work.team.begin(panel_count) : 0;
-  const int64_t last_panel = by_panels ? work.team.end(panel_count) : panel_count;
-  const int64_t first_pixel = by_panels ? 0 : work.team.begin(pixels);
-  const int64_t last_pixel = by_panels ? pixels : work.team.end(pixels);
-  const int64_t window_bytes = stride[0] * stride[1] * in.pixel * in.element_bytes;
-  const int64_t chunk = std::clamp<int64_t>(kChunkBytes / window_bytes, 24, kChunkPixels);
-
-  for (int64_t image = work.first; image < work.first + images; ++image) {
-    for (int64_t i = 0; i < (input_image_step != 0 ? work.last - work.first : 1); ++i) {
-      for (const BufferId buffer : clears) {
-        work.clear_border(buffer, image + i);
-      }
-    }
-    double* image_sums = nullptr;
+  const bool images_are_rows =
+      image_pixels == 1 && images > 1 && scale == kNoBuffer && residual == kNoBuffer && sums == kNoBuffer;
+  const Taps taps(*this, work.buffer_layout(input));
+  const ConvTask task = begin_task(*this, work, taps, images_are_rows);
+  const Share share = share_out(work.team, static_cast<int64_t>(panels.size()),
+                                images_are_rows ? images : image_pixels, kFewPixels, /*may_be_uneven=*/true);
+  const int64_t at_once = images_are_rows ? images : 1;
+  for (int64_t first = work.first; first < work.last; first += at_once) {
     if (sums != kNoBuffer) {
-      work.clear_partial_sums(sums, image);
-      image_sums = work.partial_sums(sums, image);
+      work.clear_partial_sums(sums, first);
     }
-    const float* image_scale = floats(work, scale, image);
-    const char* window =
-        work.image(input, image) +
-        ((in.border[0] - padding[0]) * in.row + (in.border[1] - padding[1]) * in.pixel) * in.element_bytes;
-    task.input = window;
-    const int64_t chunks = (last_pixel - first_pixel + chunk - 1) / chunk;
-    int64_t from = first_pixel;
-    for (int64_t part = 0; part < chunks; ++part) {
-      const int64_t to = first_pixel + (last_pixel - first_pixel) * (part + 1) / chunks;
-      task.first = from;
-      task.last = to;
-      for (int64_t i = first_panel; i < last_panel; ++i) {
-        const Panel& panel = panels[static_cast<size_t>(i)];
-        const Placement& target = work.placement(panel.output);
-        task.vectors = panel.vectors;
-        task.activation = panel.activation;
-        task.weights = packed + panel.weight_offset;
-        task.bias = bias.data() + panel.channel;
-        task.scale = image_scale == nullptr ? nullptr : image_scale + panel.channel;
-        task.sums = image_sums == nullptr ? nullptr : image_sums + panel.channel;
-        task.residual = residual == kNoBuffer ? nullptr : work.pixels(residual, image, panel.channel);
-        task.output = store ? work.pixels(panel.output, image, panel.output_channel) : nullptr;
-        task.output_strides = {input_image_step != 0 ? target.image_bytes / target.element_bytes : target.row,
-                               target.pixel};
-        kernels->convolution(task);
-      }
-      from = to;
-    }
+    convolve_image(*this, work, first, share, images_are_rows, task);
   }
 }
 
@@ -186,7 +206,7 @@ int64_t ConvolutionStep::weight_bytes() const {
 }
 
 void ScaleStep::run(const Work& work) const noexcept {
-  const Placement& in = work.placement(input);
+  const BufferLayout& in = work.buffer_layout(input);
   ScaleTask task{};
   task.input_strides = strides_of(in);
   task.activation = activation;
@@ -196,9 +216,6 @@ void ScaleStep::run(const Work& work) const noexcept {
   task.last = work.team.end(in.height * in.width);
   task.shift = fixed_shift.empty() ? nullptr : fixed_shift.data();
   for (int64_t image = work.first; image < work.last; ++image) {
-    for (const BufferId buffer : clears) {
-      work.clear_border(buffer, image);
-    }
     task.input = work.pixels(input, image);
     task.scale = fixed_scale.empty() ? floats(work, scale, image) : fixed_scale.data();
     if (sums != kNoBuffer) {
@@ -207,11 +224,11 @@ void ScaleStep::run(const Work& work) const noexcept {
     }
     if (residual != kNoBuffer) {
       task.residual = work.pixels(residual, image);
-      task.residual_strides = strides_of(work.placement(residual));
+      task.residual_strides = strides_of(work.buffer_layout(residual));
     }
     if (output != kNoBuffer) {
       task.output = work.pixels(output, image);
-      task.output_strides = strides_of(work.placement(output));
+      task.output_strides = strides_of(work.buffer_layout(output));
     }
     kernels->scale(task);
   }
@@ -230,8 +247,8 @@ std::vector<BufferId> ScaleStep::writes() const {
 }
 
 void PoolStep::run(const Work& work) const noexcept {
-  const Placement& in = work.placement(input);
-  const Placement& out = work.placement(output);
+  const BufferLayout& in = work.buffer_layout(input);
+  const BufferLayout& out = work.buffer_layout(output);
   PoolTask task{};
   task.input_strides = strides_of(in);
   task.input_height = in.height;
@@ -240,7 +257,7 @@ void PoolStep::run(const Work& work) const noexcept {
   task.stride = stride;
   task.padding = padding;
   task.maximum = maximum;
-  task.factor = 1.0f / static_cast<float>(kernel * kernel);
+  task.count_include_pad = count_include_pad;
   task.shift = shift.empty() ? nullptr : shift.data();
   task.activation = activation;
   task.output_strides = strides_of(out);
@@ -249,9 +266,6 @@ void PoolStep::run(const Work& work) const noexcept {
   task.first = work.team.begin(out.height * out.width);
   task.last = work.team.end(out.height * out.width);
   for (int64_t image = work.first; image < work.last; ++image) {
-    for (const BufferId buffer : clears) {
-      work.clear_border(buffer, image);
-    }
     task.input = work.pixels(input, image);
     task.output = work.pixels(output, image, output_channel);
     kernels->pool(task);
@@ -271,15 +285,15 @@ std::vector<BufferId> PoolStep::writes() const {
 }
 
 void MeanStep::run(const Work& work) const noexcept {
-  const Placement& partials = work.placement(sums);
-  const Placement& out = work.placement(output);
-  const Placement& source = work.placement(of);
+  const BufferLayout& partials = work.buffer_layout(sums);
+  const BufferLayout& out = work.buffer_layout(output);
+  const BufferLayout& source = work.buffer_layout(of);
   const auto pixels = static_cast<double>(source.height * source.width);
   const int64_t begin = work.team.begin(partials.pixel);
   const int64_t end = work.team.end(partials.pixel);
   for (int64_t image = work.first; image < work.last; ++image) {
     const auto* from = reinterpret_cast<const double*>(work.image(sums, image));
-    char* to = work.image(output, image);
+    char* to = work.pixels(output, image);
     for (int64_t c = begin; c < end; ++c) {
       double total = from[c];
       for (int32_t member = 1; member < work.team.size; ++member) {
@@ -303,11 +317,40 @@ std::vector<BufferId> MeanStep::writes() const {
   return {output};
 }
 
+void ChannelGateStep::run(const Work& work) const noexcept {
+  const BufferLayout& in = work.buffer_layout(input);
+  const auto size = static_cast<int64_t>(kernel.size());
+  for (int64_t image = work.first; image < work.last; ++image) {
+    const auto* from = reinterpret_cast<const float*>(work.pixels(input, image));
+    auto* to = reinterpret_cast<float*>(work.pixels(output, image));
+    for (int64_t c = work.team.begin(in.pixel); c < work.team.end(in.pixel); ++c) {
+      const int64_t left = c - size / 2;
+      float sum = 0;
+      for (int64_t k = std::max<int64_t>(-left, 0); k < std::min(size, in.channels - left); ++k) {
+        sum += kernel[static_cast<size_t>(k)] * from[left + k];
+      }
+      to[c] = 1.0f / (1.0f + std::exp(-sum));
+    }
+  }
+}
+
+std::vector<BufferId> ChannelGateStep::reads() const {
+  return {input};
+}
+
+std::vector<BufferId> ChannelGateStep::writes() const {
+  return {output};
+}
+
+int64_t ChannelGateStep::weight_bytes() const {
+  return static_cast<int64_t>(kernel.size() * sizeof(float));
+}
+
 namespace {
 
 // An image of a buffer, with the padding of its channels if `padded`.
 at::Tensor view_of(const Work& work, BufferId buffer, int64_t image, bool padded) {
-  const Placement& at = work.placement(buffer);
+  const BufferLayout& at = work.buffer_layout(buffer);
   const int64_t channels = padded ? at.pixel : at.channels;
   return at::from_blob(work.pixels(buffer, image), {1, channels, at.height, at.width},
                        {at.row * at.height, 1, at.row, at.pixel},
@@ -317,11 +360,6 @@ at::Tensor view_of(const Work& work, BufferId buffer, int64_t image, bool padded
 }  // namespace
 
 void OperatorStep::run(const Work& work) const noexcept {
-  for (const BufferId id : clears) {
-    for (int64_t image = work.first; image < work.last; ++image) {
-      work.clear_border(id, image);
-    }
-  }
   if (work.team.index != 0) {
     return;
   }
@@ -364,7 +402,7 @@ int64_t OperatorStep::weight_bytes() const {
 }
 
 void LoadStep::run(const Work& work) const noexcept {
-  const Placement& out = work.placement(output);
+  const BufferLayout& out = work.buffer_layout(output);
   const at::Tensor& tensor = *work.input;
   LoadTask task{};
   task.channel_stride = tensor.stride(1);
@@ -377,7 +415,6 @@ void LoadStep::run(const Work& work) const noexcept {
   task.first = work.team.begin(out.height);
   task.last = work.team.end(out.height);
   for (int64_t image = work.first; image < work.last; ++image) {
-    work.clear_border(output, image);
     task.input = tensor.const_data_ptr<float>() + (work.tensor_image + image) * tensor.stride(0);
     task.output = work.pixels(output, image);
     kernels->load(task);
@@ -393,7 +430,7 @@ std::vector<BufferId> LoadStep::writes() const {
 }
 
 void StoreStep::run(const Work& work) const noexcept {
-  const Placement& in = work.placement(input);
+  const BufferLayout& in = work.buffer_layout(input);
   const int64_t rows_begin = work.team.begin(in.height);
   const int64_t rows_end = work.team.end(in.height);
   const int64_t plane = in.height * in.width;

@@ -1,4 +1,4 @@
-// The steps of a direct program and the memory that they work on. See cpu/program.h for the whole.
+// The steps of a program of our kernels and the memory that they work on. See cpu/program.h for the whole.
 #pragma once
 
 #include "inference/cpu/kernels.h"
@@ -24,7 +24,7 @@ inline constexpr int64_t kMaxTaps = 16;
 
 /// Memory that steps write and read: an activation, a vector per image, or partial sums of one.
 struct Buffer {
-  ValueId value = kNoValue;  // of the graph, whose size it has; kNoValue: 1 x 1
+  ValueId value = kNoValue;  // of the plan, whose size it has; kNoValue: 1 x 1
   int64_t channels = 0;
   int64_t pixel = 0;             // elements of a pixel: the channels with their padding
   graph::Size2 border = {0, 0};  // rows above and below, columns left and right
@@ -33,7 +33,7 @@ struct Buffer {
 };
 
 /// Where a buffer lies for images of one size. Counts elements unless it says bytes.
-struct Placement {
+struct BufferLayout {
   int64_t channels = 0;  // these two and the border as in Buffer
   int64_t pixel = 0;
   graph::Size2 border = {0, 0};
@@ -48,7 +48,7 @@ struct Placement {
 };
 
 struct Layout {
-  std::vector<Placement> buffers;
+  std::vector<BufferLayout> buffers;
   int64_t private_bytes = 0;  // for each thread
   int64_t shared_bytes = 0;   // for each image
   int64_t scratch_bytes = 0;  // for each thread, of one step at a time
@@ -67,6 +67,19 @@ struct Team {
     return count * (index + 1) / size;
   }
 };
+
+/// A member's part of the work on some panels and what they are computed for: pixels, or tiles of them.
+struct Share {
+  int64_t first_panel;
+  int64_t last_panel;
+  int64_t first;
+  int64_t last;
+};
+
+/// Members share out the pixels and each reads all weights; or, with fewer than `few` pixels for each, the
+/// panels, so that each reads only its own: if these are as many for all or, where `may_be_uneven`, so many
+/// that it matters little.
+Share share_out(const Team& team, int64_t panels, int64_t pixels, int64_t few, bool may_be_uneven);
 
 /// The first error of a run; a step cannot throw out of its thread.
 class Failure {
@@ -105,25 +118,25 @@ struct Work {
   at::Tensor* output;
   int64_t tensor_image;  // index in `input` and `output` of the run's first image
 
-  const Placement& placement(BufferId buffer) const {
+  const BufferLayout& buffer_layout(BufferId buffer) const {
     return layout->buffers[static_cast<size_t>(buffer)];
   }
   /// The first byte of a buffer's image.
   char* image(BufferId buffer, int64_t index) const {
-    const Placement& at = placement(buffer);
+    const BufferLayout& at = buffer_layout(buffer);
     return at.is_shared ? shared_base + at.offset_bytes * images + index * at.image_bytes
                         : private_base + at.offset_bytes;
   }
   /// Pixel (0, 0), channel `channel`.
   char* pixels(BufferId buffer, int64_t index, int64_t channel = 0) const {
-    const Placement& at = placement(buffer);
+    const BufferLayout& at = buffer_layout(buffer);
     return image(buffer, index) + (at.interior + channel) * at.element_bytes;
   }
   /// Zeroes a buffer's border, of which each member of the team takes a share of the rows.
   void clear_border(BufferId buffer, int64_t image) const;
   /// This member's partial sums of an image.
   double* partial_sums(BufferId sums, int64_t index) const {
-    return reinterpret_cast<double*>(image(sums, index)) + team.index * placement(sums).pixel;
+    return reinterpret_cast<double*>(image(sums, index)) + team.index * buffer_layout(sums).pixel;
   }
   void clear_partial_sums(BufferId sums, int64_t index) const;
 };
@@ -156,7 +169,7 @@ class Step {
 
   std::string name;
   std::vector<std::string> fused;
-  std::vector<BufferId> clears;  // buffers whose border it zeroes: it is the first that writes them
+  std::vector<BufferId> clears;  // buffers whose border is zeroed before it: it is the first that writes them
 };
 
 /// Output channels [channel, channel + vectors * vector width) of a convolution, and where they go.
@@ -167,6 +180,7 @@ struct Panel {
   int64_t channel;        // of bias, scale and sums
   BufferId output;
   int64_t output_channel;
+  int64_t input_channel = 0;  // the first that it reads
 };
 
 /// How the sums of a convolution come about.
@@ -199,6 +213,8 @@ class ConvolutionStep : public Step {
   graph::Size2 padding;
   int64_t in_channels;
   int64_t out_channels = 0;
+  int64_t groups = 1;
+  int64_t slice = 0;        // channels of the input that each panel reads; 0: all
   int32_t vector_channels;  // of a panel's vector
   std::vector<Panel> panels;
   at::Tensor weights;        // packed, of the whole program
@@ -250,6 +266,7 @@ class PoolStep : public Step {
   int64_t stride;
   int64_t padding;
   bool maximum;
+  bool count_include_pad = true;
   std::vector<float> shift;  // may be empty
   Activation activation = Activation::kNone;
 };
@@ -266,6 +283,21 @@ class MeanStep : public Step {
   BufferId sums;
   BufferId output;  // 1 x 1
   BufferId of;      // whose pixels were summed
+};
+
+/// sigmoid of a convolution along the channels of a vector, with zeros beside them: EcaModule's factors.
+class ChannelGateStep : public Step {
+ public:
+  void run(const Work& work) const noexcept override;
+  const char* kind() const override;
+  StepInfo explain(const Layout& layout) const override;
+  std::vector<BufferId> reads() const override;
+  std::vector<BufferId> writes() const override;
+  int64_t weight_bytes() const override;
+
+  BufferId input;             // float32, 1 x 1
+  BufferId output;            // as the input
+  std::vector<float> kernel;  // of odd length
 };
 
 /// What the kernels do not have, by LibTorch's operator: an image at a time, by one thread, in float32.

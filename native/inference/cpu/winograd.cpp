@@ -9,6 +9,8 @@ namespace {
 constexpr int64_t kTileBytes = 512 * 1024;
 // Tiles that make reading a panel's weights worth it.
 constexpr int64_t kLeastTiles = 24;
+// With fewer tiles for each member than this, members share out the panels, and all transform the input.
+constexpr int64_t kFewTiles = 2 * kLeastTiles;
 constexpr int64_t kLeastChannels = 16;
 constexpr int64_t kMostWeights = 320 * 256;
 // Where a plane of one coefficient is a power of two long, the 16 would fall on the same few lines of the
@@ -46,26 +48,16 @@ int64_t winograd_scratch_bytes(const ConvolutionStep& step, const Layout& layout
 }
 
 void run_winograd(const ConvolutionStep& step, const Work& work) noexcept {
-  const Placement& in = work.placement(step.input);
-  const Placement& out = work.placement(step.panels.front().output);
+  const BufferLayout& in = work.buffer_layout(step.input);
+  const BufferLayout& out = work.buffer_layout(step.panels.front().output);
   const Chunks chunks = plan_chunks(in.pixel, step.out_channels);
   const int64_t tile_columns = tiles_of(out.width);
   const int64_t image_tiles = tiles_of(out.height) * tile_columns;
   const int64_t tiles = image_tiles * (work.last - work.first);
-  const int64_t panel_count = static_cast<int64_t>(step.panels.size());
-  const Team& team = work.team;
-  // With few tiles, members share out the panels: each reads only its own weights, and all transform the
-  // input.
-  const bool by_panels = team.size > 1 && tiles < kLeastTiles * 2 * team.size && panel_count % team.size == 0;
-  const int64_t first_panel = by_panels ? team.begin(panel_count) : 0;
-  const int64_t last_panel = by_panels ? team.end(panel_count) : panel_count;
-  const int64_t first_tile = by_panels ? 0 : team.begin(tiles);
-  const int64_t last_tile = by_panels ? tiles : team.end(tiles);
+  const auto [first_panel, last_panel, first_tile, last_tile] = share_out(
+      work.team, static_cast<int64_t>(step.panels.size()), tiles, kFewTiles, /*may_be_uneven=*/false);
 
   for (int64_t image = work.first; image < work.last; ++image) {
-    for (const BufferId buffer : step.clears) {
-      work.clear_border(buffer, image);
-    }
     if (step.sums != kNoBuffer) {
       work.clear_partial_sums(step.sums, image);
     }
@@ -134,7 +126,7 @@ void run_winograd(const ConvolutionStep& step, const Work& work) noexcept {
     for_each_image(from, to, [&](int64_t image, int64_t first, int64_t last, int64_t at) {
       for (int64_t i = first_panel; i < last_panel; ++i) {
         const Panel& panel = step.panels[static_cast<size_t>(i)];
-        const Placement& target = work.placement(panel.output);
+        const BufferLayout& target = work.buffer_layout(panel.output);
         store_task.products = products + at * chunks.out_pitch + panel.channel;
         store_task.bias = step.bias.data() + panel.channel;
         store_task.activation = panel.activation;

@@ -1,4 +1,4 @@
-// Which gradients queued and running jobs read or write, so that JavaScript does not touch them meanwhile:
+// Which tensors queued and running jobs use, so that JavaScript does not touch their gradients meanwhile:
 // backward writes them on another thread. Process-wide; a tensor belongs to one environment, so none sees
 // another's jobs.
 #pragma once
@@ -14,12 +14,12 @@ std::vector<at::Tensor> leaves_of(const at::Tensor& root);
 
 /// Keeps the tensors and marks their gradients as in use for as long as it lives, which is as long as a job's
 /// work.
-class GradientUse {
+class TensorUse {
  public:
-  explicit GradientUse(std::vector<at::Tensor> tensors);
-  ~GradientUse();
-  GradientUse(const GradientUse&) = delete;
-  GradientUse& operator=(const GradientUse&) = delete;
+  explicit TensorUse(std::vector<at::Tensor> tensors);
+  ~TensorUse();
+  TensorUse(const TensorUse&) = delete;
+  TensorUse& operator=(const TensorUse&) = delete;
 
   const std::vector<at::Tensor>& tensors() const {
     return tensors_;

@@ -1,4 +1,4 @@
-#include "addon/gradient_use.h"
+#include "addon/tensor_use.h"
 
 #include "core/error.h"
 
@@ -43,14 +43,14 @@ std::vector<at::Tensor> leaves_of(const at::Tensor& root) {
   return leaves;
 }
 
-GradientUse::GradientUse(std::vector<at::Tensor> tensors) : tensors_(std::move(tensors)) {
+TensorUse::TensorUse(std::vector<at::Tensor> tensors) : tensors_(std::move(tensors)) {
   const std::lock_guard lock(mutex);
   for (const at::Tensor& tensor : tensors_) {
     ++uses()[tensor.unsafeGetTensorImpl()];
   }
 }
 
-GradientUse::~GradientUse() {
+TensorUse::~TensorUse() {
   const std::lock_guard lock(mutex);
   for (const at::Tensor& tensor : tensors_) {
     const auto found = uses().find(tensor.unsafeGetTensorImpl());
