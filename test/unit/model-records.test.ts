@@ -37,7 +37,7 @@ import { findWeights } from '../../lib/models/find-weights';
 import { IMAGENET } from '../../lib/models/preprocessing-record';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
-import { LIGHT_MODELS } from '../support/models';
+import { LIGHT_MODELS, zooNames } from '../support/models';
 import { numbers, relativeError } from '../support/parity';
 import { Temporary } from '../support/temporary';
 
@@ -281,6 +281,18 @@ describe('createModel with pretrained', function () {
     );
     expect(await findWeights('imagenet', null, 'test')).to.include({ model: 'se_resnet50' });
   });
+});
+
+it('docs/models.md has every network of timm and Cadene, with its parameters', () => {
+  const page = readFileSync(path.join(__dirname, '..', '..', 'docs', 'models.md'), 'utf8');
+  for (const name of zooNames()) {
+    const model = createModel(name, { initWeights: false } as ModelOptions);
+    const count = model
+      .parameters()
+      .reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0);
+    expect(page, name).to.match(new RegExp(`\\| \`${name}\` \\|[^\n]*\\| ${count.toLocaleString('en')} \\|`));
+    model.dispose();
+  }
 });
 
 describe('listModels', () => {
