@@ -19,7 +19,7 @@ inline constexpr int64_t kChannelBlock = 16;
 
 /// Multiply-adds to one float32 sum, after which a new one begins (the error of a sum grows with the square
 /// root of their number): enough that carrying the sums costs nothing beside them.
-inline constexpr int64_t kCarryAfter = 64;
+inline constexpr int64_t kCarryAfter = 256;
 /// Where each weight is used once, so that reading the weights takes longer than that.
 inline constexpr int64_t kCarryAfterOfVectors = 32;
 /// Where an image has few values: their errors do not cancel each other, and they cost little.
