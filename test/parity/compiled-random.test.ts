@@ -5,7 +5,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 
-import { manualSeed, rand, randn, type Module, type Tensor } from '../../lib';
+import { manualSeed, ops, rand, randn, type Module, type Tensor } from '../../lib';
 import { FUZZ_RUNS, FUZZ_SEED, printSeed } from '../support/fuzz';
 import { allowedError, EPSILON, numbers, perturbBatchNorms, relativeError } from '../support/parity';
 import { PROCESSOR_FLAGS } from '../support/processor';
@@ -57,6 +57,20 @@ class Case {
     return numbers(output);
   }
 
+  /** Moves each weight by up to so much, relative to it. */
+  moveWeights(most: number): void {
+    for (const parameter of this.model.parameters()) {
+      ops.call(
+        'aten::mul_.Tensor',
+        parameter.detach(),
+        rand([...parameter.shape])
+          .sub(0.5)
+          .mul(2 * most)
+          .add(1),
+      );
+    }
+  }
+
   dispose(): void {
     this.model.dispose();
   }
@@ -64,21 +78,25 @@ class Case {
 
 const temporary = new Temporary();
 
-/**
- * A drawn network may end in a few numbers, or in one, that are differences of larger ones; then it is luck how near an
- * ordinary forward comes: of 1,900 networks two were 11 to 15 epsilons beyond three times its error, all others 5 at most.
- */
-const FLOOR = 16 * EPSILON.float32;
-
 async function check(drawn: Network, dtype: Tested, sets: readonly string[]): Promise<void> {
   const tested = new Case(drawn);
   const reference = await tested.run('float64');
   fc.pre(reference.some((value) => value !== 0)); // a ReLU may let nothing through
   const eager = relativeError(await tested.run(dtype), reference);
-  const allowed = dtype === 'float32' ? 3 * eager + FLOOR : allowedError(dtype, eager);
+  const failed: string[] = [];
+  let most = 0;
   for (const kernels of sets) {
     const error = relativeError(await tested.runCompiled(dtype, kernels), reference);
-    expect(error, `${tested.fitted.toString()}: ${kernels}; eager ${eager}`).to.be.at.most(allowed);
+    if (!(error <= allowedError(dtype, eager))) failed.push(`${kernels} ${error}`);
+    most = Math.max(most, error);
+  }
+  if (failed.length > 0) {
+    // A small difference of large numbers moves as far when its weights do by two epsilons; that is no reason for more
+    // than 16 beside the factor.
+    tested.moveWeights(2 * EPSILON[dtype]);
+    const moved = relativeError(await tested.run('float64'), reference);
+    const allowed = allowedError(dtype, eager) + Math.min(moved, 14 * EPSILON[dtype]);
+    expect(most, `${tested.fitted.toString()}: ${failed.join(', ')}; eager ${eager}`).to.be.at.most(allowed);
   }
   tested.dispose();
 }
