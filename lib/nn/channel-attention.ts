@@ -2,8 +2,7 @@
  * timm's layers that scale channels by factors computed from their means (timm/layers/squeeze_excite.py and
  * timm/layers/eca.py of pytorch-image-models). They run natively (`native/nn/channel_attention.h`).
  */
-import { makeError } from '../errors';
-import { checkInteger, describe } from '../tensor/options';
+import { checkInteger } from '../tensor/options';
 import { boolean, integer, number, optional, orElse, readOptions } from '../tensor/rules';
 import type { AdaptiveAvgPool2d, Conv1d, Conv2d, Identity, ReLU, Sigmoid } from './layers';
 import { createNativeModule, defineChildProperties, NativeModule } from './native-module';
@@ -44,11 +43,9 @@ export class SEModule extends NativeModule {
       rdDivisor: orElse(8, integer(1)),
       bias: orElse(true, boolean),
     };
-    const { rdRatio, rdChannels, rdDivisor, bias } = readOptions(options, rules, 'SEModule');
-    // timm's make_divisible with round_limit 0.
-    const rounded = Math.floor(Math.floor(channels * rdRatio + rdDivisor / 2) / rdDivisor) * rdDivisor;
-    const squeezed = rdChannels ?? Math.max(rdDivisor, rounded);
-    super(createNativeModule('SEModule', { channels, rdChannels: squeezed, bias }));
+    const { rdChannels, ...given } = readOptions(options, rules, 'SEModule');
+    const squeezed = rdChannels === undefined ? {} : { rdChannels };
+    super(createNativeModule('SEModule', { channels, ...given, ...squeezed }));
   }
 }
 registerModuleClass('SEModule', SEModule);
@@ -83,20 +80,9 @@ export class EcaModule extends NativeModule {
       gamma: orElse(2, number(1e-6, 1e6)),
       beta: orElse(1, number(-1e6, 1e6)),
     };
-    const { kernelSize, gamma, beta } = readOptions(options, rules, 'EcaModule');
-    let size = kernelSize;
-    if (channels !== null) {
-      checkInteger(channels, 'EcaModule: channels', 1);
-      const wanted = Math.trunc(Math.abs(Math.log2(channels) + beta) / gamma);
-      size = Math.max(wanted % 2 === 1 ? wanted : wanted + 1, 3);
-    }
-    if (size % 2 === 0) {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `EcaModule: kernelSize: expected an odd number, got ${describe(size)}`,
-      );
-    }
-    super(createNativeModule('EcaModule', { kernelSize: size }));
+    const given = readOptions(options, rules, 'EcaModule');
+    const width = channels === null ? {} : { channels: checkInteger(channels, 'EcaModule: channels', 1) };
+    super(createNativeModule('EcaModule', { ...given, ...width }));
   }
 }
 registerModuleClass('EcaModule', EcaModule);

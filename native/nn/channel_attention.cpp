@@ -43,7 +43,11 @@ Width SEModule::width() const {
 
 std::shared_ptr<Module> SEModule::make(OptionReader& options) {
   const int64_t channels = options.integer("channels", kMaxWidth);
-  const int64_t squeezed = options.integer("rdChannels", kMaxWidth);
+  const double ratio = options.number("rdRatio", 0, 1);
+  const int64_t divisor = options.integer("rdDivisor", kMaxWidth);
+  const int64_t squeezed = options.has("rdChannels")
+                               ? options.integer("rdChannels", kMaxWidth)
+                               : make_divisible(static_cast<double>(channels) * ratio, divisor);
   const bool bias = options.boolean("bias");
   options.reject_others();
   return std::make_shared<SEModule>(channels, squeezed, bias);
@@ -75,8 +79,15 @@ void EcaModule::check_input(const Value& input) const {
 }
 
 std::shared_ptr<Module> EcaModule::make(OptionReader& options) {
-  const int64_t kernel_size = options.integer("kernelSize", kMaxKernel);
+  const double gamma = options.number("gamma", 1e-6, 1e6);
+  const double beta = options.number("beta", -1e6, 1e6);
+  const int64_t given = options.integer("kernelSize", kMaxKernel);
+  const int64_t kernel_size =
+      options.has("channels") ? kernel_size_for(options.integer("channels", kMaxWidth), gamma, beta) : given;
   options.reject_others();
+  if (kernel_size > kMaxKernel) {
+    options.fail("ERR_SENET_ARG_RANGE", "gamma", "gives a kernel of " + std::to_string(kernel_size));
+  }
   if (kernel_size % 2 == 0) {
     options.fail("ERR_SENET_ARG_RANGE", "kernelSize", "must be odd, got " + std::to_string(kernel_size));
   }

@@ -6,7 +6,8 @@
 
 namespace senet::nn {
 
-/// The squeezed width of an SEModule: `width` rounded to a multiple of `divisor`, at least that.
+/// The squeezed width of an SEModule, timm's make_divisible with round_limit 0: `width` rounded to a multiple
+/// of `divisor`, at least that.
 int64_t make_divisible(double width, int64_t divisor);
 
 /// timm's SEModule, and the one of its legacy networks: 1 x 1 convolutions in place of SELayer's Linear, as a
