@@ -41,6 +41,11 @@ export class Budget {
     throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, message, at);
   }
 
+  /** Counts bytes of heap that no limit holds, since their number is limited: they are young nevertheless. */
+  made(bytes: number): void {
+    this.#young += bytes;
+  }
+
   /** Takes back what was charged for something that no longer exists. */
   release(bytes: number): void {
     this.#heap -= bytes;

@@ -31,6 +31,8 @@ export const COST = {
   page: 32 * 1024,
   /** A tensor and its storage as records, of up to a handful of dimensions. */
   tensor: 400,
+  /** A Tensor, what it took to have it read, and its place in a table. */
+  handle: 600,
   /** An entry of a zip directory, besides its name. */
   zipEntry: 320,
 } as const;
@@ -73,7 +75,7 @@ export const MAX_LINE_BYTES = 64 * 1024;
 export const MAX_DEPTH = 200;
 
 /** Tensors in one file. */
-export const MAX_TENSORS = 65_536;
+export const MAX_TENSORS = 32_768;
 
 /** Tensors over one storage: they are made together, in one step. */
 export const MAX_VIEWS = 8192;

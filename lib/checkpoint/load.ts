@@ -7,6 +7,7 @@ import { runJob } from '../tensor/jobs';
 import { boolean, optional, orElse, readOptions, signal, string } from '../tensor/rules';
 import { inSlices, type Budget, type Sliced } from './budget';
 import { findStateDict, noStateDict, type FoundStateDict, type Wish } from './find';
+import { COST } from './limits';
 import { Layers } from './pages';
 import { parseCheckpoint, type ParsedCheckpoint } from './parse';
 import { readTensors } from './read-tensors';
@@ -44,7 +45,7 @@ export interface LoadOptions extends LoadCheckpointOptions {
  * are. Names stay as they are in the file, unless `prefix` says otherwise.
  *
  * Whoever wrote the file, its description takes less than 300 MB and never holds the event loop up for more than 50 ms:
- * beyond 65,536 tensors, 8,192 of them over one storage, a pickle of 64 MB, a list of 524,288 items, a set of 131,072
+ * beyond 32,768 tensors, 8,192 of them over one storage, a pickle of 64 MB, a list of 524,288 items, a set of 131,072
  * or one text of 16 MB it is refused (ERR_SENET_CHECKPOINT_LIMIT). `loadCheckpoint` also refuses a dictionary of more than
  * 262,144 entries, which `load` passes over where it lies beside the weights.
  *
@@ -140,6 +141,7 @@ function* onceEach(records: Iterable<TensorRecord>, budget: Budget): Sliced<Tens
   for (const record of records) {
     if (budget.spend(1)) yield;
     if (seen.has(record)) continue;
+    budget.made(COST.entry);
     seen.set(record, true);
     all.push(record);
   }

@@ -13,7 +13,7 @@ import { noGrad, tidy } from '../tensor/scope';
 import { wrapTensor, type Tensor } from '../tensor/tensor';
 import { inSlices, type Budget, type Sliced } from './budget';
 import { contentOf, unpack } from './inflate';
-import { MAX_VIEWS, PIECE_BYTES } from './limits';
+import { COST, MAX_VIEWS, PIECE_BYTES } from './limits';
 import { Layers } from './pages';
 import { checkpointError } from './problems';
 import type { ByteSource } from './source';
@@ -59,6 +59,7 @@ export async function readTensors(
       tensors.set(record, tensor);
     }
     proceed();
+    budget.made(COST.handle * batch.length);
     if (budget.spend(2 * batch.length)) await budget.turn();
   }
   return tensors;
@@ -74,8 +75,10 @@ function* batchesOf(
   const byStorage = new Layers<StorageRecord, TensorRecord[]>();
   for (const record of records) {
     const views = byStorage.get(record.storage);
-    if (views === undefined) byStorage.set(record.storage, [record]);
-    else views.push(record);
+    if (views === undefined) {
+      budget.made(COST.entry + COST.list + COST.firstItem);
+      byStorage.set(record.storage, [record]);
+    } else views.push(record);
     if (budget.spend(1)) yield;
   }
   const batches: TensorRecord[][] = [];
