@@ -9,12 +9,11 @@ import { isMainThread } from 'node:worker_threads';
 import { isError } from './brands';
 import type { NativeBinding } from './binding';
 import { makeError, ofThisCopy } from './errors';
+import { PACKAGE_ROOT } from './package-root';
 
 // Of the realm that webpack makes.
 declare const __webpack_require__: unknown;
 
-// A bundle of ES modules has no __dirname.
-const PACKAGE_ROOT = path.join(typeof __dirname === 'string' ? __dirname : '', '..');
 const RELEASE = path.join(PACKAGE_ROOT, 'build', 'Release');
 const ADDON = path.join(RELEASE, 'senet_torch.node');
 const PRELUDE = path.join(RELEASE, 'senet_prelude.node');

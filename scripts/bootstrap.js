@@ -79,14 +79,13 @@ function bootstrap() {
   step(
     '[2/4] Compiling TypeScript',
     'dist/.senet-stamp',
-    ['lib', 'tsconfig.json'],
+    ['lib', 'tsconfig.json', 'scripts/bundle.js'],
     ['dist/index.js', 'dist/cli/main.js'],
-    () =>
-      run(
-        process.execPath,
-        ['node_modules/typescript/bin/tsc', '-p', '.'],
-        'Mend the errors above and run it again.',
-      ),
+    () => {
+      const advice = 'Mend the errors above and run it again.';
+      run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.'], advice);
+      run(process.execPath, ['scripts/bundle.js'], advice);
+    },
   );
 }
 

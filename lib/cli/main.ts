@@ -3,11 +3,9 @@
  * The command line. Each command is a file of this folder and loads what is native only when it runs, so that help,
  * `setup`, `doctor` and `inspect` work without a build.
  */
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
-
 import { Command, CommanderError } from 'commander';
 
+import { packageVersion } from '../package-root';
 import { addClassify } from './classify';
 import { addEvaluate } from './evaluate';
 import { addFinetune } from './finetune';
@@ -17,11 +15,6 @@ import { EXIT_USAGE, exitCodeOf, interruptSignal, printError, printNote } from '
 import { addProfile } from './profile';
 import { addScripts } from './scripts';
 import { addTrain } from './train';
-
-function packageVersion(): string {
-  const text = readFileSync(path.join(__dirname, '..', '..', 'package.json'), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
-}
 
 /** For those who start this in their own process: what may stand first. */
 export const COMMANDS: readonly string[] = [

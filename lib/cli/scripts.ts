@@ -8,9 +8,10 @@ import path from 'node:path';
 
 import type { Command } from 'commander';
 
+import { PACKAGE_ROOT } from '../package-root';
 import { EXIT_FAILURE } from './output';
 
-const SCRIPTS = path.join(__dirname, '..', '..', 'scripts', 'setup');
+const SCRIPTS = path.join(PACKAGE_ROOT, 'scripts', 'setup');
 
 export function addScripts(program: Command): void {
   addScript(

@@ -8,12 +8,11 @@ import { isPlainObject } from '../brands';
 import { makeError } from '../errors';
 import { fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
+import { ASSETS } from '../package-root';
 import { checkBoolean, checkInteger, describe, hint } from '../tensor/options';
 import { boolean, orElse, readOptions, signal, unchecked, type Rules, type Values } from '../tensor/rules';
 import { create, createWithWeights, readWeights, type WeightsPlace } from './from-weights';
 import type { ClassifyingModule, ModelRecord, PublishedWeights } from './record';
-
-const ASSETS = path.join(__dirname, '..', '..', 'assets');
 
 /** Of a download. */
 export interface TransferOptions {

@@ -9,6 +9,7 @@ import { isError } from '../brands';
 import type { CompiledHandle, DType, ModuleHandle, TensorHandle } from '../binding';
 import { isSenetError, makeError } from '../errors';
 import { binding } from '../native';
+import { LIBRARY } from '../package-root';
 import { runJob } from '../tensor/jobs';
 import { noGrad, tidy, type Scope } from '../tensor/scope';
 import { Tensor, handleOf, wrapTensor, wrapUntracked } from '../tensor/tensor';
@@ -98,8 +99,6 @@ function withLine(node: TreeNode, error: unknown): unknown {
   const message = error.message.replace(/^(compile: )?/, `compile: ${node.type}: `);
   return makeError(error.code, `${message}${at}`, { cause: error });
 }
-
-const LIBRARY = path.join(__dirname, '..');
 
 /** The innermost line of a stack that is not the library's. */
 function lineOf(error: unknown): string | undefined {

@@ -1,11 +1,9 @@
 /**
  * The process-wide settings and facts: threads, seeds, memory, devices, versions.
  */
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
-
 import { makeError } from '../errors';
 import { binding } from '../native';
+import { packageVersion } from '../package-root';
 import { checkBoolean, describe } from './options';
 import { integer, orElse, readOptions } from './rules';
 import { handleOf, wrapTensor, type Tensor } from './tensor';
@@ -17,11 +15,6 @@ export const version: { readonly package: string; readonly libtorch: string; rea
     libtorch: binding.libtorchVersion,
     node: process.versions.node,
   });
-
-function packageVersion(): string {
-  const text = readFileSync(path.join(__dirname, '..', '..', 'package.json'), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
-}
 
 export const cuda = {
   /** True if LibTorch's CUDA library, a driver and a device are there. */

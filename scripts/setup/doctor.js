@@ -18,7 +18,7 @@ LibTorch uses, Node, compiler. Exits with 1 if the native part is not ready.`;
 function examineAddon() {
   if (!existsSync(ADDON)) return { loads: false, reason: 'there is no native build' };
   try {
-    const { version } = require('../../dist');
+    const { version } = require('../../dist/tensor/runtime');
     const { binding } = require('../../dist/native');
     const { folder, cpuCapability } = binding.libtorchConfig();
     const { workers, threadsPerWorker, availableThreads } = binding.configuration();

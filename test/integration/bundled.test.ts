@@ -19,7 +19,7 @@ describe('bundled', () => {
 
   function bundle(minify: boolean): string {
     const [file] = buildSync({
-      entryPoints: [ENTRY],
+      stdin: { contents: `require(${JSON.stringify(ENTRY)}).ones([1]);`, resolveDir: __dirname },
       bundle: true,
       minify,
       platform: 'node',
