@@ -21,11 +21,13 @@ namespace {
 std::shared_ptr<nn::Module> create(const std::string& model) {
   if (model == "se_resnet20") {
     return models::create_module("CifarSEResNet", {{"nSize", int64_t{3}},
+                                                   {"inChannels", int64_t{3}},
                                                    {"numClasses", int64_t{10}},
                                                    {"reduction", int64_t{16}}});
   }
   return models::create_module("SEResNet", {{"block", std::string("SEBottleneck")},
                                             {"layers", std::vector<int64_t>{3, 4, 6, 3}},
+                                            {"inChannels", int64_t{3}},
                                             {"numClasses", int64_t{1000}}});
 }
 
