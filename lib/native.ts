@@ -92,7 +92,7 @@ function requireAddon(): NativeBinding {
   /* eslint-enable @typescript-eslint/no-require-imports */
 }
 
-function load(): NativeBinding {
+function loadAddon(): NativeBinding {
   if (!existsSync(ADDON)) {
     checkPlatform();
     checkNotBundled();
@@ -119,7 +119,7 @@ function load(): NativeBinding {
   return loaded;
 }
 
-const addon = load();
+const addon = loadAddon();
 
 /**
  * The addon's functions, typed. A process may load this library several times on one addon (Jest: for each file of

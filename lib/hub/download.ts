@@ -10,7 +10,7 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { clearTimeout, setTimeout } from 'node:timers';
 
-import { EnvHttpProxyAgent, fetch, type Dispatcher, type Response } from 'undici';
+import type { Dispatcher, Response } from 'undici';
 
 import { isAggregateError, isError } from '../brands';
 import { isSenetError, makeError } from '../errors';
@@ -92,6 +92,12 @@ async function takeLock(destination: string, signal: AbortSignal | undefined): P
   }
 }
 
+/** Loaded only here: most programs download nothing, and it takes its time. */
+function httpClient(): typeof import('undici') {
+  // eslint-disable-next-line @typescript-eslint/no-require-imports -- CommonJS, as the output
+  return require('undici') as typeof import('undici');
+}
+
 class Download {
   constructor(
     readonly url: string,
@@ -123,7 +129,7 @@ class Download {
 
   /** One connection. */
   async #attempt(signal: AbortSignal): Promise<void> {
-    const dispatcher = new EnvHttpProxyAgent({
+    const dispatcher = new (httpClient().EnvHttpProxyAgent)({
       connect: { timeout: CONNECT_TIMEOUT_MS },
       bodyTimeout: SILENCE_TIMEOUT_MS,
     });
@@ -208,7 +214,7 @@ class Download {
     // Not let go of after the answer: the body is stopped by it too.
     const { signal } = anySignal([silence.signal, stop]);
     try {
-      return await fetch(this.url, { headers, dispatcher, signal });
+      return await httpClient().fetch(this.url, { headers, dispatcher, signal });
     } catch (error) {
       const reason = reasonOf(error);
       if (/ECONNRESET|EPIPE|UND_ERR_SOCKET/.test(reason)) throw new Retryable(reason, { cause: error });

@@ -10,6 +10,7 @@ import { makeError } from '../errors';
 import { checkString } from '../tensor/options';
 import { boolean, integer, optional, orElse, readOptions, signal, string } from '../tensor/rules';
 import { checkFileName, checkpointsFolder, fileNameOf, hashPrefixOf, parseUrl } from './cache';
+import { downloadFile } from './download';
 import type { ProgressOption } from './progress';
 
 export interface FetchWeightsOptions {
@@ -72,9 +73,6 @@ export async function fetchWeights(
     );
   }
   const sha256Prefix = checkHash ? (sha256 ?? hashPrefixOf(name)) : undefined;
-  // Only here: most programs download nothing, and the HTTP client takes its time to load.
-  // eslint-disable-next-line @typescript-eslint/no-require-imports -- CommonJS, as the output
-  const { downloadFile } = require('./download') as typeof import('./download');
   await downloadFile(mirrored(source), file, {
     progress,
     advice: { transfer: `${byHand}.`, hash: 'If the file is known to be good, pass { checkHash: false }.' },

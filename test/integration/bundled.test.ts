@@ -1,5 +1,5 @@
 /** In a bundle the addon is out of reach: the error names the bundler and the line to write. */
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 
@@ -9,6 +9,18 @@ import { buildSync } from 'esbuild';
 import { Temporary } from '../support/temporary';
 
 const ENTRY = path.join(__dirname, '..', '..', 'dist', 'index.js');
+
+describe('the build in one file', () => {
+  it('everything in it has the name under which it is exported', () => {
+    const program = `
+      const all = Object.entries(require(${JSON.stringify(ENTRY)}));
+      const functions = all.filter(([, value]) => typeof value === 'function');
+      const renamed = functions.filter(([name, { name: own }]) => name !== own);
+      console.log(JSON.stringify([functions.length > 100, renamed.map(([name]) => name)]));`;
+    const said = execFileSync(process.execPath, ['-e', program], { encoding: 'utf8' });
+    expect(JSON.parse(said)).to.deep.equal([true, []]);
+  });
+});
 
 describe('bundled', () => {
   let temporary: Temporary;
