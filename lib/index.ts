@@ -103,6 +103,11 @@ export {
   type SEResNetOptions,
 } from './models/se-resnet';
 export { ResNet, type ResNetModelOptions, type ResNetOptions } from './models/timm-resnet';
+export {
+  PytorchcvSEResNet,
+  type PytorchcvModelOptions,
+  type PytorchcvSEResNetOptions,
+} from './models/pytorchcv-se-resnet';
 export { SENet, type SENetModelOptions, type SENetOptions } from './models/timm-legacy-senet';
 export {
   CifarSEPreActResNet,

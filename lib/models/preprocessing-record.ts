@@ -43,5 +43,13 @@ export const IMAGENET: Preprocessing = {
   std: [0.229, 0.224, 0.225],
 };
 
+/** For images of CIFAR, which have the size already: mean and deviation of its training images. */
+export const CIFAR: Preprocessing = {
+  ...PLAIN,
+  size: [32, 32],
+  mean: [0.4914, 0.4822, 0.4465],
+  std: [0.2023, 0.1994, 0.201],
+};
+
 /** torchvision's for Inception-v3: short side 342, centre 299 x 299. */
 export const INCEPTION: Preprocessing = { ...IMAGENET, size: 342, crop: [299, 299] };

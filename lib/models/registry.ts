@@ -8,6 +8,7 @@ import { checkString, describe, hint } from '../tensor/options';
 import { boolean, optional, readOptions, string } from '../tensor/rules';
 import { CIFAR_MODELS } from './cifar-se-resnet';
 import { makeOrLoad, wantsPretrained, type PretrainedOptions } from './pretrained';
+import { PYTORCHCV_MODELS } from './pytorchcv-se-resnet';
 import type { ModelRecord, PublishedWeights } from './record';
 import { INCEPTION_MODELS } from './se-inception-v3';
 import { SE_RESNET_MODELS } from './se-resnet';
@@ -20,6 +21,7 @@ const MODELS = {
   ...INCEPTION_MODELS,
   ...RESNET_MODELS,
   ...SENET_MODELS,
+  ...PYTORCHCV_MODELS,
 } as const;
 
 /** A name that `createModel` knows. */

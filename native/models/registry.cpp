@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "models/cifar_se_resnet.h"
+#include "models/pytorchcv_se_resnet.h"
 #include "models/se_inception_v3.h"
 #include "models/se_resnet.h"
 #include "models/timm_legacy_senet.h"
@@ -41,6 +42,7 @@ std::map<std::string, nn::Factory>& factories() {
       {"SEInception3", SEInception3::make},
       {"ResNet", TimmResNet::make},
       {"SENet", LegacySENet::make},
+      {"PytorchcvSEResNet", PytorchcvSEResNet::make},
   };
   return rows;
 }

@@ -44,6 +44,13 @@ double fan_of(const at::Tensor& weight, Fan fan) {
   return static_cast<double>(size);
 }
 
+// In the order of operations of torch.nn.init.kaiming_uniform_, so that the bound has the same bits.
+void kaiming_uniform(const at::Tensor& weight, double a) {
+  const double gain = std::sqrt(2.0 / (1.0 + std::pow(a, 2)));
+  const double bound = std::sqrt(3.0) * (gain / std::sqrt(fan_of(weight, Fan::kIn)));
+  weight.uniform_(-bound, bound);
+}
+
 }  // namespace
 
 at::Tensor new_parameter(at::IntArrayRef sizes) {
@@ -55,10 +62,7 @@ void init_default_weight(const at::Tensor& weight) {
     return;
   }
   const at::NoGradGuard no_grad;
-  // In the order of operations of torch.nn.init.kaiming_uniform_, so that the bound has the same bits.
-  const double gain = std::sqrt(2.0 / (1.0 + std::pow(std::sqrt(5.0), 2)));
-  const double bound = std::sqrt(3.0) * (gain / std::sqrt(fan_of(weight, Fan::kIn)));
-  weight.uniform_(-bound, bound);
+  kaiming_uniform(weight, std::sqrt(5.0));
 }
 
 void init_default_bias(const at::Tensor& bias, const at::Tensor& weight) {
@@ -80,6 +84,21 @@ void init_kaiming_normal(const torch::nn::Module& root, Fan fan) {
   for (const auto& module : root.modules(/*include_self=*/false)) {
     if (const auto* conv = dynamic_cast<const Conv2d*>(module.get())) {
       conv->weight.normal_(0, std::sqrt(2.0) / std::sqrt(fan_of(conv->weight, fan)));
+    }
+  }
+}
+
+void init_kaiming_uniform(const torch::nn::Module& root) {
+  if (SkipInitScope::active()) {
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  for (const auto& module : root.modules(/*include_self=*/false)) {
+    if (const auto* conv = dynamic_cast<const Conv2d*>(module.get())) {
+      kaiming_uniform(conv->weight, 0);
+      if (conv->bias.defined()) {
+        conv->bias.zero_();
+      }
     }
   }
 }

@@ -20,6 +20,9 @@ enum class Fan { kIn, kOut };
 /// Draws every Conv2d below `root` anew with kaiming_normal_(mode = fan), gain sqrt 2, in the order of
 /// modules().
 void init_kaiming_normal(const torch::nn::Module& root, Fan fan);
+/// Draws every Conv2d below `root` anew with kaiming_uniform_ of its defaults (gain sqrt 2, fan in), in the
+/// order of modules(), and makes their biases zeros.
+void init_kaiming_uniform(const torch::nn::Module& root);
 /// Draws the weight of every Conv2d and Linear below `root` anew as torchvision's Inception3 does, in the
 /// order of modules().
 void init_inception(const torch::nn::Module& root);

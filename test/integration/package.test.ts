@@ -145,7 +145,7 @@ describe('the packed package', function () {
         'se_resnet20 se_resnet32 se_resnet34 se_resnet50 se_resnet56 tensor tidy version zeros';
       const classes =
         'CifarSEBasicBlock CifarSEPreActResNet CifarSEResNet CompiledModel ERROR_CODES ImageClassifier L1Loss Module SEBasicBlock ' +
-        'EcaModule NumpyArray OpaqueValue ResNet SEBottleneck SEInception3 SELayer SEModule SENet SEResNet SenetError SenetRangeError SenetTypeError StateDict Tensor';
+        'EcaModule NumpyArray OpaqueValue PytorchcvSEResNet ResNet SEBottleneck SEInception3 SELayer SEModule SENet SEResNet SenetError SenetRangeError SenetTypeError StateDict Tensor';
       const data =
         'CenterCrop Cifar10 Cifar100 ColorJitter Compose DataLoader Grayscale IdxDataset ImageFolder Mixup Normalize Pad ' +
         'PixelDataset Random RandomCrop RandomErasing RandomHorizontalFlip RandomResizedCrop randomSplit Resize Subset ToTensor';

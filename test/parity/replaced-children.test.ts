@@ -218,6 +218,11 @@ const REPLACEMENTS: Readonly<Record<string, Candidates | null>> = {
   BasicBlock: null,
   Bottleneck: null,
   LegacySEBlock: null,
+  SEResUnit: null,
+  SEPreResUnit: null,
+  PreResBody: null,
+  PreConvBlock: null,
+  SEBlock: null,
   BasicConv2d: null,
   Inception3: null,
   InceptionA: null,
@@ -229,7 +234,10 @@ const REPLACEMENTS: Readonly<Record<string, Candidates | null>> = {
 };
 
 /** Modules that have no replaceable child but through these are no places of their own: they are tested where they stand. */
-const HELPERS = new Set(['Sequential', 'SELayer', 'SEModule', 'EcaModule', 'BasicConv2d']);
+const HELPERS = new Set([
+  ...['Sequential', 'SELayer', 'SEModule', 'EcaModule', 'BasicConv2d'],
+  ...['SEBlock', 'PreResBody', 'PreConvBlock'],
+]);
 
 interface Subject {
   readonly model: Module<unknown>;
@@ -292,8 +300,8 @@ function drawWeights(module: Module<unknown>): void {
 
 /** Makes the stages after the first one convolution each: the places stay, and a test takes milliseconds. */
 function shrink(part: Module<unknown>): void {
-  for (const [name, stage] of part.namedChildren()) {
-    if (!/^layer[2-9]$/.test(name)) continue;
+  for (const [name, stage] of part.namedModules()) {
+    if (!/(^|\.)(layer|stage)[2-9]$/.test(name)) continue;
     part.replaceModule(name, sequence(new Conv2d(...Module.widthOf(stage), 1, { stride: 2 }))).dispose();
   }
 }
@@ -325,7 +333,8 @@ function subjectsOf(name: ModelName): Subject[] {
     seen.add(kind);
     // One size of image alone is a large one; what it holds is tested by itself.
     if (!anyInputSize && path === '') return [];
-    const isModel = found.namedChildren().some(([child]) => ['avgpool', 'global_pool'].includes(child));
+    const ends = ['avgpool', 'global_pool', 'output'];
+    const isModel = found.namedChildren().some(([child]) => ends.includes(child));
     const model = isModel ? make() : whole;
     const part = model.getSubmodule(path) as Module;
     if (isModel) shrink(part);
@@ -434,7 +443,7 @@ async function replaceWithEach(subject: Subject, place: string): Promise<number>
       const x = randn(input);
       compiled += (await expectCompiledAsForward(part, x, said)) ? 1 : 0;
       // Inception's layers are BasicConv2d's; timm's stems in front of a whole network multiply what float32 rounds.
-      if (/^(Inception|ResNet$|SENet$)/.test(typeOf(part))) return;
+      if (/^(Inception|ResNet$|SENet$|Pytorchcv)/.test(typeOf(part))) return;
       part.train();
       await expectLayoutsAlike(part, x, said);
       if (replacement.namedBuffers().length === 0) return;

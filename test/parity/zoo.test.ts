@@ -63,6 +63,11 @@ const read = <T>(name: string): T => JSON.parse(readFileSync(path.join(FOLDER, n
 const { cases } = read<{ cases: Case[] }>('parity.json');
 const recorded = read<Recorded>('timm.json');
 
+interface Pytorchcv extends Case, Summaries {
+  readonly model: ModelName;
+}
+const pytorchcv = read<{ networks: Pytorchcv[] }>('pytorchcv.json').networks;
+
 /** Fills the state of a network by the rule of the fixtures. */
 function draw(model: Module<unknown>, seed: number): void {
   let index = 0;
@@ -93,7 +98,7 @@ function drawn(key: string, shape: number[]): Tensor {
 describe('public SE networks', function () {
   this.timeout(600_000);
 
-  for (const entry of [...cases, ...recorded.logits]) {
+  for (const entry of [...cases, ...recorded.logits, ...pytorchcv]) {
     it(`${entry.model} at ${entry.input.join(' x ')}`, async () => {
       const model = createModel(entry.model, { numClasses: entry.numClasses, initWeights: false }).eval();
       await tidy(async () => {
@@ -127,8 +132,8 @@ describe('public SE networks', function () {
     });
   }
 
-  for (const { model: name, tensors } of recorded.initial) {
-    it(`${name} begins with timm's weights for a seed`, () => {
+  for (const { model: name, tensors } of [...recorded.initial, ...pytorchcv]) {
+    it(`${name} begins with its original's weights for a seed`, () => {
       manualSeed(5);
       const model = createModel(name, { numClasses: 5 });
       const state = model.stateDict();

@@ -4,7 +4,7 @@ import path from 'node:path';
 
 import { listModels, type ModelName } from '../../lib';
 
-/** A network of timm's and Cadene's for each kind of block, stem, attention and pool; the others are rows of the same classes. */
+/** A network of timm's, Cadene's and pytorchcv's for each kind of block, stem, attention and pool; the others are rows of the same classes. */
 const EXAMPLES = [
   'seresnet18',
   'seresnext26t_32x4d',
@@ -14,6 +14,8 @@ const EXAMPLES = [
   'legacy_seresnet18',
   'legacy_seresnet50',
   'legacy_seresnext26_32x4d',
+  'pytorchcv_seresnet20',
+  'pytorchcv_sepreresnet10',
 ] as const satisfies ModelName[];
 
 /** What takes seconds for a network is tested with these: `parity/zoo.test.ts` has the keys and logits of the others. */
@@ -21,7 +23,7 @@ export const LIGHT_MODELS: readonly ModelName[] = listModels().filter(
   (name) => name.startsWith('se_') || EXAMPLES.some((example) => example === name),
 );
 
-/** A line of `fixtures/zoo/keys.tsv`: whose a network is, how many entries its state dict has, and their digest. */
+/** A line of `fixtures/zoo/keys.tsv`, or an entry of `pytorchcv.json`: whose a network is, how many entries its state dict has, and their digest. */
 export interface ZooKeys {
   readonly source: string;
   readonly name: ModelName;
@@ -32,13 +34,18 @@ export interface ZooKeys {
 export function zooKeys(): ZooKeys[] {
   const file = path.join(__dirname, '..', 'fixtures', 'zoo', 'keys.tsv');
   const [, ...lines] = readFileSync(file, 'utf8').trimEnd().split('\n');
-  return lines.map((line) => {
-    const [source, name, entries, sha256] = line.split('\t') as [string, ModelName, string, string];
-    return { source, name, entries: Number(entries), sha256 };
-  });
+  const others = readFileSync(path.join(path.dirname(file), 'pytorchcv.json'), 'utf8');
+  const { keys } = JSON.parse(others) as { keys: readonly Omit<ZooKeys, 'source'>[] };
+  return [
+    ...lines.map((line) => {
+      const [source, name, entries, sha256] = line.split('\t') as [string, ModelName, string, string];
+      return { source, name, entries: Number(entries), sha256 };
+    }),
+    ...keys.map((one) => ({ source: 'pytorchcv', ...one })),
+  ];
 }
 
-/** timm's and Cadene's networks. */
+/** timm's, Cadene's and pytorchcv's networks. */
 export function zooNames(): ModelName[] {
   return zooKeys().map(({ name }) => name);
 }

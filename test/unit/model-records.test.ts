@@ -283,7 +283,7 @@ describe('createModel with pretrained', function () {
   });
 });
 
-it('docs/models.md has every network of timm and Cadene, with its parameters', () => {
+it('docs/models.md has every network of timm, Cadene and pytorchcv, with its parameters', () => {
   const page = readFileSync(path.join(__dirname, '..', '..', 'docs', 'models.md'), 'utf8');
   for (const name of zooNames()) {
     const model = createModel(name, { initWeights: false } as ModelOptions);
