@@ -30,6 +30,11 @@ export const ERROR_CODES = {
     base: 'RangeError',
     meaning: 'No model has this name; `listModels()` names them all.',
   },
+  ERR_SENET_UNKNOWN_WEIGHTS: {
+    base: 'Error',
+    meaning:
+      'A file of weights is of no network of the library by its keys, or of several that differ in strides and pools alone; `details.candidates` names them.',
+  },
   ERR_SENET_SHAPE: {
     base: 'RangeError',
     meaning: 'A tensor has the wrong rank, size or channel count, or data and shape disagree.',

@@ -136,8 +136,12 @@ export {
   type ModelName,
   type ModelOf,
   type ModelOptions,
+  type FileModelOptions,
   type PretrainedModelOptions,
+  type WeightsPath,
 } from './models/registry';
+export { inspectCheckpoint, type InspectedCheckpoint } from './models/inspect-weights';
+export type { WeightsNetwork } from './models/identify';
 export type { ModelRecord, PublishedWeights } from './models/record';
 export type { PretrainedOptions } from './models/pretrained';
 export type { ClassifierModel } from './models/classifier-model';
@@ -145,13 +149,7 @@ export type { ClassifierModel } from './models/classifier-model';
 export { load, loadCheckpoint, type LoadCheckpointOptions, type LoadOptions } from './checkpoint/load';
 export { NumpyArray } from './checkpoint/numpy-values';
 export { save, saveCheckpoint, type HasStateDict, type SaveOptions } from './checkpoint/save';
-export {
-  inspectCheckpoint,
-  type CheckpointReport,
-  type InspectOptions,
-  type InspectedTensor,
-  type InspectedValue,
-} from './checkpoint/inspect';
+export type { CheckpointReport, InspectOptions, InspectedTensor, InspectedValue } from './checkpoint/inspect';
 export type { Container } from './checkpoint/parse';
 export {
   consumePrefixInStateDictIfPresent,
@@ -193,6 +191,7 @@ export { ExponentialMovingAverage, type ExponentialMovingAverageOptions } from '
 export { loadStateDictFromUrl, type FetchWeightsOptions } from './hub/hub';
 export type { ProgressOption, TransferProgress } from './hub/progress';
 
+export { convertWeights, type ConvertOptions, type Converted } from './vision/convert';
 export { ImageClassifier, type ClassifyOptions } from './vision/image-classifier';
 export type { ImageClassifierOptions } from './vision/classifier-loading';
 export type { BatchingOptions } from './vision/image-batches';

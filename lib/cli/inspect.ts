@@ -5,6 +5,8 @@
 import type { Command } from 'commander';
 
 import type { CheckpointReport, InspectOptions } from '../checkpoint/inspect';
+import { isSenetError } from '../errors';
+import type { WeightsNetwork } from '../models/identify';
 import { printable } from '../printable';
 import { lazy } from './lazy';
 import { addPlaceOptions } from './training-options';
@@ -21,12 +23,35 @@ export function addInspect(program: Command): void {
     .action(async (file: string, { json, ...place }: InspectOptions & { json?: boolean }) => {
       const { inspectCheckpoint } = lazy.checkpoint;
       const report = await inspectCheckpoint(file, place);
-      if (json === true) printJson(report);
-      else printReport(report);
+      const network = await networkOf(report, file);
+      if (json === true) printJson(network === undefined ? report : { ...report, network });
+      else printReport(report, network);
     });
 }
 
-function printReport(report: CheckpointReport): void {
+/** The network that it is for; undefined where no native build tells. */
+async function networkOf(report: CheckpointReport, file: string): Promise<WeightsNetwork | null | undefined> {
+  try {
+    return await lazy.models.networkOf(report, file);
+  } catch (error) {
+    if (isSenetError(error) && error.code === 'ERR_SENET_NO_BUILD') return undefined;
+    throw error;
+  }
+}
+
+function networkRows(network: WeightsNetwork | null | undefined): string[][] {
+  if (network === undefined) return [];
+  if (network === null) return [['network', 'none that the library has, by its keys']];
+  const { model, candidates, framework, numClasses, inChannels } = network;
+  const name = model ?? (candidates.length === 0 ? 'none that the library has' : candidates.join(' or '));
+  const classes = numClasses === null ? 'no classifier' : `classes: ${numClasses}`;
+  return [
+    ['network', name],
+    ['keys of', `${framework}; ${classes}, input channels: ${inChannels}`],
+  ];
+}
+
+function printReport(report: CheckpointReport, network: WeightsNetwork | null | undefined): void {
   const { tensors, values, metadata, stateDict } = report;
   const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
   const elements = tensors.reduce(
@@ -42,6 +67,7 @@ function printReport(report: CheckpointReport): void {
     ],
     ['state dict', stateDict === null ? 'none' : placeOf(stateDict.key)],
     ...noted(report),
+    ...networkRows(network),
   ]);
   printSection(
     'metadata',

@@ -11,6 +11,9 @@ export const lazy = {
   get bundledImages() {
     return require('../vision/bundled-images') as typeof import('../vision/bundled-images');
   },
+  get convert() {
+    return require('../vision/convert') as typeof import('../vision/convert');
+  },
   get models() {
     return require('../models/registry') as typeof import('../models/registry');
   },

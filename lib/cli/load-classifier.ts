@@ -8,6 +8,7 @@ import type { Command } from 'commander';
 
 import type { Device } from '../binding';
 import { makeError } from '../errors';
+import type { WeightsPlace } from '../models/from-weights';
 import type { Preprocessing } from '../models/preprocessing-record';
 import type { ModelName } from '../models/registry';
 import type { ImageClassifierOptions } from '../vision/classifier-loading';
@@ -73,6 +74,8 @@ async function chooseNetwork({
   model,
   weights,
   pretrained,
+  key,
+  prefix,
 }: NetworkOptions): Promise<{ model: string; weights: string }> {
   if (pretrained === true) {
     if (weights !== undefined)
@@ -81,7 +84,7 @@ async function chooseNetwork({
       throw makeError('ERR_SENET_ARG_MISSING', '--pretrained needs --model, such as se_resnet50');
     return { model, weights: usualWeights(model) };
   }
-  if (weights !== undefined) return { model: model ?? (await modelOf(weights)), weights };
+  if (weights !== undefined) return { model: model ?? (await modelOf(weights, { key, prefix })), weights };
   if (model === undefined) return { model: 'se_resnet20', weights: 'fashion_mnist' };
   lazy.models.modelRecord(model as ModelName); // an unknown model is the first thing to say
   throw makeError('ERR_SENET_ARG_MISSING', '--model needs --weights FILE or --pretrained');
@@ -93,17 +96,11 @@ export function usualWeights(model: string): string {
   return lazy.pretrained.publishedOf(record, true, '--pretrained').name;
 }
 
-/** The model that published weights belong to, or that the file names in its metadata. */
-async function modelOf(weights: string): Promise<string> {
+/** The model that published weights belong to, or that the file is for. */
+async function modelOf(weights: string, place: WeightsPlace): Promise<string> {
   const published = lazy.models.findPublished(weights);
   if (published !== undefined) return published.model;
-  const { inspectCheckpoint } = lazy.checkpoint;
-  const named = (await inspectCheckpoint(weights)).metadata.model;
-  if (named !== undefined) return named;
-  throw makeError(
-    'ERR_SENET_ARG_MISSING',
-    `${weights} does not say which model it belongs to: add --model NAME`,
-  );
+  return (await lazy.models.modelOfFile(weights, place, '--weights')).name;
 }
 
 async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {

@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander';
 
 import { packageVersion } from '../package-root';
 import { addClassify } from './classify';
+import { addConvert } from './convert';
 import { addEvaluate } from './evaluate';
 import { addFinetune } from './finetune';
 import { addInspect } from './inspect';
@@ -27,6 +28,7 @@ export const COMMANDS: readonly string[] = [
   'doctor',
   'setup',
   'inspect',
+  'convert',
   'help',
 ];
 
@@ -53,6 +55,7 @@ export async function main(args: readonly string[]): Promise<void> {
   addModels(program);
   addProfile(program, interruptSignal);
   addInspect(program);
+  addConvert(program, interruptSignal);
   addScripts(program);
   let running: Command = program;
   program.hook('preAction', (_, command) => void (running = command));

@@ -7,7 +7,7 @@ import { defineChildProperties, NativeModule } from '../nn/native-module';
 import { registerModuleClass } from '../nn/native-part';
 import { checkInteger, describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
-import type { ModelFamily } from './record';
+import { aliasesOf, type ModelFamily } from './record';
 
 /**
  * A network whose last layer is a Linear. Its class says in `family` what is known of it (`registerModel`); its forward
@@ -85,6 +85,6 @@ export function registerModel(
   children: readonly string[] = [],
 ): void {
   registerModuleClass(type, modelClass);
-  registerKeyAliases(type, modelClass.family.aliases);
+  registerKeyAliases(type, aliasesOf(modelClass.family));
   defineChildProperties(modelClass, children);
 }

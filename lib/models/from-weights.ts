@@ -7,7 +7,8 @@ import type { StateDict } from '../checkpoint/state-dict';
 import { keyAliasesOf, ownName, respell, type KeyAlias } from '../nn/load-state-dict';
 import { Module } from '../nn/module';
 import type { Tensor } from '../tensor/tensor';
-import type { ClassifyingModule, ModelRecord } from './record';
+import { adaptWeights, type Adapted } from './adapt-weights';
+import { aliasesOf, type ClassifyingModule, type ModelRecord } from './record';
 
 /** Where in a file the weights are, where the file alone does not say. */
 export interface WeightsPlace {
@@ -35,7 +36,7 @@ export function readWeights(
   }
   return loadFor(file, options, {
     anchor: `${model.classifier}.weight`,
-    expected: () => new ModelNames(namesOf(model), model.aliases),
+    expected: () => new ModelNames(namesOf(model), aliasesOf(model)),
   });
 }
 
@@ -81,7 +82,7 @@ function shapesIn(state: ReadonlyMap<string, Tensor>, aliases: readonly KeyAlias
 
 /** Channels of the images that these weights are for, by the shape of the first convolution; the usual ones without it. */
 export function channelsIn(record: ModelRecord, state: StateDict): number {
-  const shape = shapesIn(state, record.aliases)(`${record.stem}.weight`);
+  const shape = shapesIn(state, aliasesOf(record))(`${record.stem}.weight`);
   return shape?.length === 4 && shape[1] !== 0 ? (shape[1] as number) : record.inChannels;
 }
 
@@ -91,7 +92,7 @@ export function createShapedLike(
   state: StateDict,
   given: Readonly<Record<string, unknown>> = {},
 ): ClassifyingModule {
-  const shapeOf = shapesIn(state, record.aliases);
+  const shapeOf = shapesIn(state, aliasesOf(record));
   return create(record, {
     numClasses: shapeOf(`${record.classifier}.weight`)?.[0] ?? record.numClasses ?? 1,
     inChannels: channelsIn(record, state),
@@ -102,7 +103,8 @@ export function createShapedLike(
 }
 
 /**
- * The same with the weights, which it adopts, with their dtypes; `assign` false copies them.
+ * The same with the weights, which it adopts, with their dtypes; `assign` false copies them. Of timm's and other public
+ * networks weights for other classes and channels are adapted as timm does it.
  *
  * @throws as the model's own function; ERR_SENET_STATE_DICT
  */
@@ -113,12 +115,16 @@ export function createWithWeights(
   { assign = true }: { assign?: boolean } = {},
 ): ClassifyingModule {
   const model = createShapedLike(record, state, given);
+  let adapted: Adapted | undefined;
   try {
-    model.loadStateDict(state, { assign });
+    if (record.adaptsWeights) adapted = adaptWeights(record, state, model);
+    model.loadStateDict(adapted?.state ?? state, { assign });
     return model;
   } catch (error) {
     model.dispose();
     throw error;
+  } finally {
+    for (const tensor of adapted?.made ?? []) tensor.dispose();
   }
 }
 

@@ -10,7 +10,17 @@ import { fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
 import { ASSETS } from '../package-root';
 import { checkBoolean, checkInteger, describe, hint } from '../tensor/options';
-import { boolean, orElse, readOptions, signal, unchecked, type Rules, type Values } from '../tensor/rules';
+import {
+  boolean,
+  optional,
+  orElse,
+  readOptions,
+  signal,
+  string,
+  unchecked,
+  type Rules,
+  type Values,
+} from '../tensor/rules';
 import { create, createWithWeights, readWeights, type WeightsPlace } from './from-weights';
 import type { ClassifyingModule, ModelRecord, PublishedWeights } from './record';
 
@@ -37,9 +47,15 @@ type Transfer = Partial<Values<typeof TRANSFER>>;
 export interface PretrainedOptions extends Omit<TransferOptions, 'signal'> {
   /** True for the model's usual weights, or their name, such as 'imagenet'. */
   pretrained: true | string;
-  /** Default: the weights'. Another number is ERR_SENET_STATE_DICT; `resetClassifier` gives other classes. */
+  /**
+   * Default: the weights'. For another number the networks of timm, Cadene and pytorchcv have a classifier that is drawn
+   * anew, as in timm; those of senet.pytorch reject with ERR_SENET_STATE_DICT (`resetClassifier` gives other classes).
+   */
   numClasses?: number;
-  /** Default: the weights'. Another number is ERR_SENET_STATE_DICT, before anything is downloaded. */
+  /**
+   * Default: the weights'. For another number the same networks have their first convolution adapted, as in timm; the
+   * others reject with ERR_SENET_STATE_DICT before anything is downloaded.
+   */
   inChannels?: number;
   signal?: AbortSignal;
 }
@@ -129,25 +145,47 @@ async function loadPretrained(
   options: Readonly<Record<string, unknown>>,
 ): Promise<ClassifyingModule> {
   const where = record.name;
-  const own = record.options.filter((name) => name !== 'initWeights');
-  const rules: Rules<Record<string, unknown>> = Object.fromEntries(own.map((name) => [name, unchecked()]));
-  const { pretrained, progress, checkHash, signal, ...given } = readOptions(
-    options,
-    { pretrained: unchecked<true | string>(), ...rules, ...TRANSFER },
-    where,
-  );
+  const rules = { pretrained: unchecked<true | string>(), ...ownRules(record), ...TRANSFER };
+  const { pretrained, progress, checkHash, signal, ...given } = readOptions(options, rules, where);
   const published = publishedOf(record, pretrained as true | string, `${where}: pretrained`);
-  const { inChannels = record.inChannels } = published;
-  const channels = checkInteger(
-    (given as { inChannels?: number }).inChannels ?? inChannels,
-    `${where}: inChannels`,
-    1,
-  );
-  if (channels !== inChannels) {
-    throw makeError(
-      'ERR_SENET_STATE_DICT',
-      `${where}: inChannels: the published weights take images of ${inChannels} channels, got ${channels}`,
-    );
-  }
+  checkChannels(record, published, given);
   return loadModel(record, published, { progress, checkHash, signal }, given);
+}
+
+/** What a factory's own options are, beside weights. */
+function ownRules(record: ModelRecord): Rules<Record<string, unknown>> {
+  const own = record.options.filter((name) => name !== 'initWeights');
+  return Object.fromEntries(own.map((name) => [name, unchecked()]));
+}
+
+/** Before anything is downloaded. @throws ERR_SENET_STATE_DICT */
+function checkChannels(
+  record: ModelRecord,
+  { inChannels = record.inChannels }: PublishedWeights,
+  given: { inChannels?: number },
+): void {
+  const what = `${record.name}: inChannels`;
+  const channels = checkInteger(given.inChannels ?? inChannels, what, 1);
+  if (channels === inChannels || record.adaptsWeights) return;
+  throw makeError(
+    'ERR_SENET_STATE_DICT',
+    `${what}: the published weights take images of ${inChannels} channels, got ${channels}`,
+  );
+}
+
+/** A network with the weights of a file, with options of its record's own function beside those of `load`. */
+export function loadFromFile(
+  record: ModelRecord,
+  file: string,
+  options: object | undefined,
+): Promise<ClassifyingModule> {
+  const rules = { key: optional(string), prefix: optional(string), ...ownRules(record), ...TRANSFER };
+  const read = readOptions(options as Record<string, unknown> | undefined, rules, record.name);
+  const { key, prefix, progress, checkHash, signal, ...given } = read;
+  return loadModel(
+    record,
+    file,
+    { key, prefix, progress, checkHash, signal },
+    given,
+  );
 }

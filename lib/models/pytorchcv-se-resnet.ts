@@ -58,7 +58,10 @@ const FAMILY: ModelFamily = {
   classifier: 'output',
   auxiliaryClassifiers: [],
   preprocessing: IMAGENET,
-  aliases: [],
+  framework: 'pytorchcv',
+  mark: /^features\.stage1\.unit1\.se\.conv1\.weight$/,
+  adaptsWeights: true,
+  keyMaps: [],
   optionsFrom: () => ({}),
 };
 

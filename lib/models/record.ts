@@ -35,6 +35,12 @@ export interface WeightFacts {
   readonly metadata: ReadonlyMap<string, string>;
 }
 
+/** How a framework spells the keys of networks that this library has. */
+export interface KeyMap {
+  readonly framework: string;
+  readonly aliases: readonly KeyAlias[];
+}
+
 /** What the models of one class share. */
 export interface ModelFamily {
   /** Height and width of the images that the model was designed for. */
@@ -57,8 +63,18 @@ export interface ModelFamily {
   readonly auxiliaryClassifiers: readonly string[];
   /** How images become its input where the weights do not say; null if nothing is usual. */
   readonly preprocessing: Preprocessing | null;
-  /** How files spell its keys otherwise. */
-  readonly aliases: readonly KeyAlias[];
+  /** Whose spelling its keys have. */
+  readonly framework: string;
+  /** A key, in that spelling, by which a state dict is known as one of this class. */
+  readonly mark: RegExp;
+  /**
+   * Whether weights for other classes and channels are adapted, as timm does it; else they are refused, as by PyTorch.
+   */
+  readonly adaptsWeights: boolean;
+  /** How files of other frameworks spell its keys. */
+  readonly keyMaps: readonly KeyMap[];
+  /** Keys whose shapes follow from options, and keys that options leave out. Default: none. */
+  readonly optionKeys?: { readonly shapes: RegExp; readonly names: RegExp };
   /** The options that weights of these shapes need, but for the classes and the channels. */
   readonly optionsFrom: (weights: WeightFacts) => Readonly<Record<string, unknown>>;
 }
@@ -81,7 +97,7 @@ export interface ModelRecord<Factory extends Create = Create> extends ModelFamil
 }
 
 /** What differs within a class stands in the row; the places of its parts cannot. */
-type Differing = Omit<ModelFamily, 'classifier' | 'auxiliaryClassifiers' | 'aliases'>;
+type Differing = Omit<ModelFamily, 'classifier' | 'auxiliaryClassifiers' | 'mark' | 'keyMaps' | 'optionKeys'>;
 
 interface Row extends Partial<Differing> {
   readonly create: Create;
@@ -98,4 +114,9 @@ export function defineModels<Rows extends Readonly<Record<string, Row>>>(
     return [name, Object.freeze({ ...family, ...row, name, weights: Object.freeze(weights) })];
   });
   return Object.fromEntries(records) as ReturnType<typeof defineModels<Rows>>;
+}
+
+/** The other spellings of a class's keys. */
+export function aliasesOf({ keyMaps }: Pick<ModelFamily, 'keyMaps'>): readonly KeyAlias[] {
+  return keyMaps.flatMap(({ aliases }) => aliases);
 }

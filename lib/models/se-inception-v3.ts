@@ -6,10 +6,10 @@ import type { AdaptiveAvgPool2d, Dropout, Linear } from '../nn/layers';
 import type { Module } from '../nn/module';
 import { createNativeModule, defineChildProperties, NativeModule } from '../nn/native-module';
 import { registerModuleClass } from '../nn/native-part';
-import { SE_LAYER_ALIASES } from '../nn/se-layer';
 import { boolean, integer, oneOf, orElse, readOptions, required, type Rules } from '../tensor/rules';
 import type { Tensor } from '../tensor/tensor';
 import { ClassifierModel, registerModel } from './classifier-model';
+import { ARTICLE, SE_LAYER_OPTIONS } from './key-maps';
 import { INIT_OPTIONS, type InitOptions } from './options';
 import { INCEPTION } from './preprocessing-record';
 import { defineModels, type ModelFamily } from './record';
@@ -59,7 +59,11 @@ const SE_INCEPTION: ModelFamily = {
   classifier: 'model.fc',
   auxiliaryClassifiers: ['model.AuxLogits.fc'],
   preprocessing: INCEPTION,
-  aliases: SE_LAYER_ALIASES,
+  framework: 'senet.pytorch',
+  mark: /^model\.Mixed_5b\.SELayer\.fc\.0\.weight$/,
+  adaptsWeights: false,
+  keyMaps: [ARTICLE],
+  optionKeys: SE_LAYER_OPTIONS,
   optionsFrom: ({ shapeOf, metadata }) => ({
     auxLogits: shapeOf('model.AuxLogits.fc.weight') !== undefined,
     // 'none' and 'input' have the same weights: those that were used say so in their metadata.

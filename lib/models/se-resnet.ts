@@ -6,10 +6,10 @@ import { makeError } from '../errors';
 import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU } from '../nn/layers';
 import { createNativeModule } from '../nn/native-module';
-import { SE_LAYER_ALIASES } from '../nn/se-layer';
 import { checkInteger, describe } from '../tensor/options';
 import { integer, orElse, readOptions, type Rules } from '../tensor/rules';
 import { ClassifierModel, registerModel } from './classifier-model';
+import { ARTICLE, SE_LAYER_OPTIONS } from './key-maps';
 import { INIT_OPTIONS, type InitOptions } from './options';
 import { IMAGENET } from './preprocessing-record';
 import { makeOrLoad, type PretrainedOptions } from './pretrained';
@@ -34,7 +34,11 @@ const SE_RESNET: ModelFamily = {
   classifier: 'fc',
   auxiliaryClassifiers: [],
   preprocessing: IMAGENET,
-  aliases: SE_LAYER_ALIASES,
+  framework: 'senet.pytorch',
+  mark: /^layer1\.0\.se\.fc\.0\.weight$/,
+  adaptsWeights: false,
+  keyMaps: [ARTICLE],
+  optionKeys: SE_LAYER_OPTIONS,
   optionsFrom: () => ({}),
 };
 

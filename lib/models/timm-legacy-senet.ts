@@ -8,6 +8,7 @@ import type { AdaptiveAvgPool2d, Linear, MaxPool2d } from '../nn/layers';
 import { createNativeModule } from '../nn/native-module';
 import { boolean, integer, number, oneOf, orElse, readOptions, type Rules } from '../tensor/rules';
 import { ClassifierModel, registerModel } from './classifier-model';
+import { MONAI } from './key-maps';
 import { depths, INIT_OPTIONS, type InitOptions } from './options';
 import { IMAGENET } from './preprocessing-record';
 import { defineModels, type ModelFamily } from './record';
@@ -69,7 +70,10 @@ const SENET: ModelFamily = {
   classifier: 'last_linear',
   auxiliaryClassifiers: [],
   preprocessing: IMAGENET,
-  aliases: [],
+  framework: "Cadene, timm's legacy",
+  mark: /^layer1\.0\.se_module\.fc1\.weight$/,
+  adaptsWeights: true,
+  keyMaps: [MONAI],
   optionsFrom: () => ({}),
 };
 

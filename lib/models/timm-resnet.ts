@@ -1,13 +1,15 @@
 /**
  * timm's ResNets with channel attention: `seresnet*`, `seresnext*`, `seresnetaa*`, `senet154`, `resnetrs*` and
- * `ecaresnet*` (timm/models/resnet.py of pytorch-image-models). One class; a network is a row of its arguments.
+ * `ecaresnet*` (timm/models/resnet.py of pytorch-image-models); and NVIDIA's se-resnext101-32x4d (DeepLearningExamples),
+ * which differs in the squeezed width. One class; a network is a row of its arguments.
  */
 import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Linear, ReLU } from '../nn/layers';
 import type { Module } from '../nn/module';
 import { createNativeModule } from '../nn/native-module';
-import { boolean, integer, number, oneOf, orElse, readOptions, type Rules } from '../tensor/rules';
+import { boolean, integer, number, oneOf, optional, orElse, readOptions, type Rules } from '../tensor/rules';
 import { ClassifierModel, registerModel } from './classifier-model';
+import { MMPRETRAIN, NVIDIA } from './key-maps';
 import { depths, INIT_OPTIONS, type InitOptions } from './options';
 import { IMAGENET, type Preprocessing } from './preprocessing-record';
 import { defineModels, type ModelFamily } from './record';
@@ -48,6 +50,8 @@ export interface ResNetOptions extends ResNetModelOptions {
   attnLayer?: 'se' | 'eca';
   /** Of an SEModule. Default 1 / 16. */
   rdRatio?: number;
+  /** Squeezed width of every SEModule, in place of `rdRatio`. */
+  rdChannels?: number;
   /** Each branch begins as zero. Default true. */
   zeroInitLast?: boolean;
 }
@@ -72,6 +76,7 @@ const OPTIONS = {
   antiAlias: orElse(false, boolean),
   attnLayer: orElse('se', oneOf(['se', 'eca'])),
   rdRatio: orElse(1 / 16, number(0, 1)),
+  rdChannels: optional(integer(1)),
   zeroInitLast: orElse(true, boolean),
   ...MODEL_OPTIONS,
 } satisfies Rules<ResNetOptions>;
@@ -90,7 +95,10 @@ const RESNET: ModelFamily = {
   classifier: 'fc',
   auxiliaryClassifiers: [],
   preprocessing: TIMM_IMAGENET,
-  aliases: [],
+  framework: 'timm',
+  mark: /^layer1\.0\.se\.(fc1|conv)\.weight$/,
+  adaptsWeights: true,
+  keyMaps: [MMPRETRAIN, NVIDIA],
   optionsFrom: () => ({}),
 };
 
@@ -113,7 +121,8 @@ export class ResNet extends ClassifierModel {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: ResNetOptions) {
-    super(createNativeModule('ResNet', readOptions(options, OPTIONS, 'ResNet')));
+    const { rdChannels, ...rest } = readOptions(options, OPTIONS, 'ResNet');
+    super(createNativeModule('ResNet', rdChannels === undefined ? rest : { ...rest, rdChannels }));
   }
 }
 registerModel('ResNet', ResNet, [
@@ -187,6 +196,7 @@ const CONFIGURATIONS = {
   ecaresnet50d: { ...DEEP, ...ECA, layers: [3, 4, 6, 3] },
   ecaresnet101d: { ...DEEP, ...ECA, layers: [3, 4, 23, 3] },
   ecaresnet269d: { ...DEEP, ...ECA, layers: [3, 30, 48, 8] },
+  nvidia_seresnext101_32x4d: { ...X32X4D, layers: [3, 4, 23, 3], rdChannels: 16 },
 } as const satisfies Readonly<Record<string, Configuration>>;
 
 type Name = keyof typeof CONFIGURATIONS;

@@ -79,6 +79,8 @@ export function matchStateDict(
     const shapes = { expected: target.shape, actual: tensor.shape };
     if (isOldScalar(shapes.expected, shapes.actual)) {
       found.set(name, callOperator('aten::select.int', [tensor, 0, 0]) as Tensor);
+    } else if (name !== key && isMatrixOf(shapes.expected, shapes.actual)) {
+      found.set(name, callOperator('aten::view', [tensor, [...shapes.expected]]) as Tensor);
     } else if (!loadable(shapes.expected, shapes.actual)) mismatchedKeys.push({ key, ...shapes });
     else found.set(name, tensor);
   }
@@ -87,7 +89,7 @@ export function matchStateDict(
     (key) => !found.has(key) && !mismatched.has(key) && !optional.has(key),
   );
   if (mismatchedKeys.length > 0 || (strict && missingKeys.length + unexpectedKeys.length > 0)) {
-    const hint = prefixHint([...given.keys()], expected);
+    const hint = foreignHint(given, expected) ?? prefixHint([...given.keys()], expected);
     throw makeError('ERR_SENET_STATE_DICT', explain(missingKeys, unexpectedKeys, mismatchedKeys, hint), {
       details: { missingKeys, unexpectedKeys, mismatchedKeys },
     });
@@ -142,6 +144,30 @@ export function ownName(
 /** What PyTorch 0.3 saved of a tensor without dimensions: its first element is loaded, as PyTorch does. */
 function isOldScalar(expected: readonly number[], actual: readonly number[]): boolean {
   return expected.length === 0 && actual.length === 1 && actual[0] !== 0;
+}
+
+/** A Linear's weight where another framework's file has the one of a 1 x 1 convolution. */
+function isMatrixOf(expected: readonly number[], actual: readonly number[]): boolean {
+  return actual.length === 2 && loadable(expected, [...actual, 1, 1]);
+}
+
+type Shapes = ReadonlyMap<string, readonly number[]>;
+
+/** Says whose keys these are, if they are another network's; those that know the networks say how. */
+let describeForeign: (given: Shapes, expected: Shapes) => string | null = () => null;
+
+/** Lets errors name the network that a state dict is for. */
+export function describeNetworks(describer: typeof describeForeign): void {
+  describeForeign = describer;
+}
+
+function foreignHint(
+  given: ReadonlyMap<string, unknown>,
+  expected: ReadonlyMap<string, Tensor>,
+): string | null {
+  const shapes = (state: ReadonlyMap<string, unknown>): Shapes =>
+    new Map([...state].flatMap(([key, value]) => (Tensor.isTensor(value) ? [[key, value.shape]] : [])));
+  return describeForeign(shapes(given), shapes(expected));
 }
 
 /** What the keys have in common, where that may be why they do not fit. */

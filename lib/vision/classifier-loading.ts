@@ -12,7 +12,14 @@ import { familyOf } from '../models/classifier-model';
 import { channelsIn, createWithWeights, readWeights } from '../models/from-weights';
 import { toFile, TRANSFER } from '../models/pretrained';
 import type { ModelRecord } from '../models/record';
-import { modelRecord, type ModelName } from '../models/registry';
+import {
+  isModelName,
+  isWeightsPath,
+  modelOfFile,
+  modelRecord,
+  type ModelName,
+  type WeightsPath,
+} from '../models/registry';
 import { findWeights } from '../models/find-weights';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { Module } from '../nn/module';
@@ -132,14 +139,14 @@ type Subject = Module<unknown> | ModelRecord;
 
 /** The parts of a classifier. Errors: as `ImageClassifier.load`. */
 export async function loadParts(
-  model: ModelName | Module<unknown>,
+  model: ModelName | WeightsPath | Module<unknown>,
   options: ImageClassifierOptions | undefined,
 ): Promise<ClassifierParts> {
   const given = readOptions(options, OPTIONS, WHERE);
   const { dtype, device, shrinkOnLoad, batching, signal } = given;
   throwIfAborted(signal);
-  const subject = subjectOf(model);
-  const found = await readGiven(subject, given);
+  const { subject, weights } = await subjectOf(model, given);
+  const found = await readGiven(subject, { ...given, weights });
   const state = found?.state;
   try {
     const brought: Brought = found === undefined ? {} : await broughtBy(found);
@@ -165,12 +172,24 @@ export async function loadParts(
   }
 }
 
-function subjectOf(model: unknown): Subject {
-  if (Module.isModule(model)) return model;
-  if (typeof model === 'string') return modelRecord(model as ModelName); // throws for an unknown name
+/** What is meant, and its weights: of the path of a file of weights the network that they are for. */
+async function subjectOf(
+  model: unknown,
+  given: Given,
+): Promise<{ subject: Subject; weights: string | undefined }> {
+  const { weights } = given;
+  if (Module.isModule(model)) return { subject: model, weights };
+  if (typeof model === 'string') {
+    if (isModelName(model) || !isWeightsPath(model))
+      return { subject: modelRecord(model as ModelName), weights }; // throws for an unknown name
+    if (weights !== undefined) {
+      throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: weights: the model is a file of weights already`);
+    }
+    return { subject: await modelOfFile(model, given, WHERE), weights: model };
+  }
   throw makeError(
     'ERR_SENET_ARG_TYPE',
-    `${WHERE}: expected a model's name or a Module, got ${describe(model)}`,
+    `${WHERE}: expected a model's name, the path of weights or a Module, got ${describe(model)}`,
   );
 }
 

@@ -5,7 +5,7 @@
  */
 import { makeError } from '../errors';
 import type { Preprocessing } from '../models/preprocessing-record';
-import type { ModelName } from '../models/registry';
+import type { AnyText, ModelName, WeightsPath } from '../models/registry';
 import type { Module } from '../nn/module';
 import { throwIfAborted, untilAborted } from '../tensor/abort';
 import { describe } from '../tensor/options';
@@ -56,20 +56,21 @@ export class ImageClassifier {
   }
 
   /**
-   * Makes a classifier from a model's name and weights, or from a Module. The number of classes, the input channels and
+   * Makes a classifier from a model's name and weights, from a file of weights alone (the network is the one that they are
+   * for), or from a Module. The number of classes, the input channels and
    * the reduction come from the shapes of the weights. A Module that is given is put into evaluation mode and moved to the device, and stays
    * the caller's to dispose. The classifier keeps a compiled copy of it, which later training does not change; for
    * float64, and if its forward is TypeScript, it is converted and used itself.
    *
-   * @throws (rejects) ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (unknown
+   * @throws (rejects) ERR_SENET_UNKNOWN_MODEL, ERR_SENET_UNKNOWN_WEIGHTS, ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (unknown
    *   weights, input channels that no image has), ERR_SENET_UNKNOWN_OPTION; ERR_SENET_DTYPE (not floating, or one that the device does not compute with);
    *   ERR_SENET_COMPILE; ERR_SENET_LABELS; ERR_SENET_STATE_DICT and the other errors of `load`; ERR_SENET_DOWNLOAD, ERR_SENET_OFFLINE, ERR_SENET_HASH; ERR_SENET_CUDA_UNAVAILABLE; ERR_SENET_ABORTED
    */
-  static async load(
-    model: ModelName | Module<unknown>,
+  static async load<S extends string>(
+    model: ModelName | WeightsPath | AnyText<S> | Module<unknown>,
     options?: ImageClassifierOptions,
   ): Promise<ImageClassifier> {
-    return new ImageClassifier(await loadParts(model, options));
+    return new ImageClassifier(await loadParts(model as ModelName | Module<unknown>, options));
   }
 
   /**

@@ -27,7 +27,9 @@ std::shared_ptr<nn::Module> make_attention(const TimmResNetOptions& network, int
   if (network.eca) {
     return std::make_shared<nn::EcaModule>(nn::EcaModule::kernel_size_for(channels));
   }
-  const int64_t squeezed = nn::make_divisible(static_cast<double>(channels) * network.rd_ratio, 8);
+  const int64_t squeezed = network.rd_channels > 0
+                               ? network.rd_channels
+                               : nn::make_divisible(static_cast<double>(channels) * network.rd_ratio, 8);
   return std::make_shared<nn::SEModule>(channels, squeezed);
 }
 
@@ -262,6 +264,9 @@ std::shared_ptr<nn::Module> TimmResNet::make(nn::OptionReader& options) {
   made.anti_alias = options.boolean("antiAlias");
   made.eca = options.string("attnLayer") == "eca";
   made.rd_ratio = options.number("rdRatio", 0, 1);
+  if (options.has("rdChannels")) {
+    made.rd_channels = options.integer("rdChannels", nn::kMaxWidth);
+  }
   made.drop_rate = options.number("dropRate", 0, 1);
   made.zero_init_last = options.boolean("zeroInitLast");
   options.reject_others();

@@ -28,6 +28,7 @@ struct TimmResNetOptions {
   bool anti_alias = false;  // aa_layer: AvgPool2d in place of strides
   bool eca = false;         // attn_layer: EcaModule, else SEModule
   double rd_ratio = 1.0 / 16;
+  int64_t rd_channels = 0;  // of every SEModule in place of rd_ratio, unless 0
   double drop_rate = 0;
   bool zero_init_last = true;
 };

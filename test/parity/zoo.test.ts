@@ -13,7 +13,6 @@ import {
   CrossEntropyLoss,
   manualSeed,
   ops,
-  rand,
   randn,
   SGD,
   tensor,
@@ -24,6 +23,7 @@ import {
 } from '../../lib';
 import { zooKeys } from '../support/models';
 import { expectSummary, numbers, relativeError, type Summary } from '../support/parity';
+import { drawn } from '../support/zoo-weights';
 
 const FOLDER = path.join(__dirname, '..', 'fixtures', 'zoo');
 
@@ -76,22 +76,6 @@ function draw(model: Module<unknown>, seed: number): void {
     const values = drawn(key, [...tensor.shape]);
     ops.call('aten::copy_', tensor, values);
     values.dispose();
-  }
-}
-
-function drawn(key: string, shape: number[]): Tensor {
-  if (key.endsWith('num_batches_tracked')) return ops.call('aten::ones', shape, { dtype: 'int64' }) as Tensor;
-  if (key.endsWith('running_var')) return rand(shape).add(0.5);
-  if (!key.endsWith('weight')) return randn(shape).mul(0.1);
-  const fanIn = shape.slice(1).reduce((product, size) => product * size, 1);
-  switch (shape.length) {
-    case 4:
-      return randn(shape).mul(Math.sqrt(2 / fanIn));
-    case 3:
-    case 2:
-      return randn(shape).div(Math.sqrt(fanIn));
-    default:
-      return randn(shape).mul(0.1).add(0.7);
   }
 }
 

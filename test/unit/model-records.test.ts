@@ -319,9 +319,17 @@ const TINY: ModelFamily = {
   classifier: 'head',
   auxiliaryClassifiers: [],
   preprocessing: { ...IMAGENET, size: 16, crop: [16, 16] },
-  aliases: [
-    [/^backbone\./, ''],
-    [/^last_linear\./, 'head.'],
+  framework: 'its author',
+  mark: /^stem\.weight$/,
+  adaptsWeights: false,
+  keyMaps: [
+    {
+      framework: 'another',
+      aliases: [
+        [/^backbone\./, ''],
+        [/^last_linear\./, 'head.'],
+      ],
+    },
   ],
   optionsFrom: ({ shapeOf }) => ({ width: shapeOf('stem.weight')?.[0] ?? 8 }),
 };

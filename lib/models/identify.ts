@@ -1,0 +1,127 @@
+/**
+ * Which network a file of weights is for: what its keys say (`recognise`), and where two networks have the same keys and
+ * shapes, what its metadata, the `config.json` beside it or its hash says. Never a guess. Knows the records that it is
+ * given, and not the registry; reads no weights.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
+import path from 'node:path';
+
+import { inspectCheckpoint, type CheckpointReport, type InspectOptions } from '../checkpoint/inspect';
+import { makeError } from '../errors';
+import { printable } from '../printable';
+import { recognise, type Shapes } from './recognise';
+import type { ModelRecord } from './record';
+
+/** The network that a file of weights is for. */
+export interface WeightsNetwork {
+  /** The name for `createModel`; null if the library has no such network, or where several are possible. */
+  readonly model: string | null;
+  /** The networks with these keys and shapes. Several differ in strides and pools alone: none may be guessed. */
+  readonly candidates: readonly string[];
+  /** Whose spelling the keys have, such as 'timm' or 'mmpretrain'. */
+  readonly framework: string;
+  /** Null without a classifier. */
+  readonly numClasses: number | null;
+  readonly inChannels: number;
+}
+
+const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
+
+/** What an inspected file's state dict is of; null if no network of the library is known by any of its keys. */
+export async function identify(
+  records: readonly ModelRecord[],
+  report: CheckpointReport,
+  file: string | null,
+): Promise<WeightsNetwork | null> {
+  const found = recognise(records, shapesOf(report));
+  if (found === null) return null;
+  const { candidates, framework, numClasses, inChannels } = found;
+  const chosen = candidates.length > 1 ? await decide(candidates, report, file) : candidates[0];
+  return {
+    model: chosen?.name ?? null,
+    candidates: candidates.map(({ name }) => name),
+    framework,
+    numClasses,
+    inChannels,
+  };
+}
+
+/**
+ * The same of a file.
+ *
+ * @throws (rejects) as `inspectCheckpoint`; ERR_SENET_UNKNOWN_WEIGHTS (of no network, or of several, which are named)
+ */
+export async function identifyFile(
+  records: readonly ModelRecord[],
+  file: string,
+  place: InspectOptions,
+  where: string,
+): Promise<ModelRecord> {
+  const report = await inspectCheckpoint(file, place);
+  const told = records.find(({ name }) => name === report.metadata.model);
+  if (told !== undefined) return told;
+  const found = await identify(records, report, file);
+  const record = records.find(({ name }) => name === found?.model);
+  if (record !== undefined) return record;
+  throw makeError('ERR_SENET_UNKNOWN_WEIGHTS', `${where}: ${printable(file, 1000)} ${problemOf(found)}`, {
+    details: { file, candidates: found?.candidates ?? [] },
+  });
+}
+
+function problemOf(found: WeightsNetwork | null): string {
+  if (found === null) {
+    return 'is of no network that the library has, by its keys; name the model that they are for';
+  }
+  const { candidates, framework } = found;
+  return candidates.length === 0
+    ? `has keys as ${framework}, and those and the shapes are of no network that the library has; name the model that they are for`
+    : `has the keys and shapes of ${candidates.join(' and of ')}, which differ in strides and pools alone; name the one that it is`;
+}
+
+/** The state dict that `load` would give. */
+function shapesOf({ stateDict, tensors }: CheckpointReport): Shapes {
+  const shapes = new Map<string, readonly number[]>();
+  if (stateDict === null) return shapes;
+  const before = stateDict.key === '' ? '' : `${stateDict.key}.`;
+  for (const { key, shape } of tensors)
+    if (key.startsWith(before)) shapes.set(key.slice(before.length), shape);
+  return shapes;
+}
+
+/** Of several what the file says of itself; undefined if nothing does. */
+async function decide(
+  candidates: readonly ModelRecord[],
+  { metadata }: CheckpointReport,
+  file: string | null,
+): Promise<ModelRecord | undefined> {
+  const named = (name: unknown): ModelRecord | undefined => candidates.find((record) => record.name === name);
+  const told = named(metadata.model) ?? named(metadata.architecture);
+  if (told !== undefined || file === null) return told;
+  return named(await architectureBeside(file)) ?? (await publishedAs(candidates, file));
+}
+
+/** What the hub's `config.json` in the same folder says. */
+async function architectureBeside(file: string): Promise<unknown> {
+  const config = path.join(path.dirname(file), 'config.json');
+  try {
+    if ((await stat(config)).size > MAX_CONFIG_BYTES) return undefined;
+    return (JSON.parse(await readFile(config, 'utf8')) as { architecture?: unknown } | null)?.architecture;
+  } catch {
+    return undefined; // none, or not the hub's
+  }
+}
+
+/** The one that has published weights with the file's hash. */
+async function publishedAs(
+  candidates: readonly ModelRecord[],
+  file: string,
+): Promise<ModelRecord | undefined> {
+  const hashes = candidates.flatMap((record) => record.weights.map(({ sha256 }) => ({ record, sha256 })));
+  if (hashes.length === 0) return undefined;
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
+  const digest = hash.digest('hex');
+  return hashes.find(({ sha256 }) => sha256.length >= 8 && digest.startsWith(sha256))?.record;
+}

@@ -1,0 +1,115 @@
+/**
+ * Whose weights a file has, by its keys: the framework by how it spells them, the network by all of them with their
+ * shapes. Equal shapes of two families tell nothing (strides and pools lie elsewhere), their keys do. Knows the records
+ * that it is given, and not the registry; reads no file and makes no network: what each network's state dict looks like
+ * stands in `signatures.ts`.
+ */
+import { createHash } from 'node:crypto';
+
+import { respell, type KeyAlias } from '../nn/load-state-dict';
+import type { ModelRecord } from './record';
+import { SIGNATURES } from './signatures';
+
+/** Names and shapes of a state dict. */
+export type Shapes = ReadonlyMap<string, readonly number[]>;
+
+/** What a state dict's keys and shapes say. */
+export interface Recognised {
+  /** Whose spelling the keys have. */
+  readonly framework: string;
+  /** What stands in front of the network's own names. */
+  readonly prefix: string;
+  /** The networks with these keys and shapes: none that is known, one, or several that differ in strides and pools alone. */
+  readonly candidates: readonly ModelRecord[];
+  /** Outputs of the classifier; null without one. */
+  readonly numClasses: number | null;
+  readonly inChannels: number;
+}
+
+/** What is no weight, or may be missing. */
+const UNCOUNTED = /(^|\.)(num_batches_tracked|n_averaged)$|_extra_state$/;
+
+/** Of all networks those whose state dict this may be; null if it has no key that any of them is known by. */
+export function recognise(records: readonly ModelRecord[], shapes: Shapes): Recognised | null {
+  for (const family of familiesOf(records)) {
+    const [{ framework, mark, keyMaps }] = family;
+    for (const spelling of [{ framework, aliases: [] }, ...keyMaps]) {
+      const prefix = prefixOf(shapes.keys(), mark, spelling.aliases);
+      if (prefix === undefined) continue;
+      const own = inOwnSpelling(shapes, prefix, spelling.aliases);
+      const signature = signatureOf(family, own);
+      const candidates = family.filter(({ name }) => SIGNATURES[name] === signature);
+      const [{ classifier }] = family;
+      const stem = family
+        .map((record) => own.get(`${record.stem}.weight`))
+        .find((shape) => shape?.length === 4);
+      return {
+        framework: spelling.framework,
+        prefix,
+        candidates,
+        numClasses: own.get(`${classifier}.weight`)?.[0] ?? null,
+        inChannels: stem?.[1] ?? 0,
+      };
+    }
+  }
+  return null;
+}
+
+type Family = readonly [ModelRecord, ...ModelRecord[]];
+
+/** The records by the key that they are known by. */
+function familiesOf(records: readonly ModelRecord[]): Family[] {
+  const families = new Map<string, [ModelRecord, ...ModelRecord[]]>();
+  for (const record of records) {
+    const family = families.get(record.mark.source);
+    if (family === undefined) families.set(record.mark.source, [record]);
+    else family.push(record);
+  }
+  return [...families.values()];
+}
+
+/** What stands in front of the mark; undefined without it. */
+function prefixOf(keys: Iterable<string>, mark: RegExp, aliases: readonly KeyAlias[]): string | undefined {
+  for (const key of keys) {
+    for (let start = 0; start >= 0; start = key.indexOf('.', start) + 1 || -1) {
+      if (mark.test(respell(key.slice(start), aliases))) return key.slice(0, start);
+    }
+  }
+  return undefined;
+}
+
+/** Under the network's own names, 1 x 1 convolutions for matrices that stand for them. */
+function inOwnSpelling(
+  shapes: Shapes,
+  prefix: string,
+  aliases: readonly KeyAlias[],
+): Map<string, readonly number[]> {
+  const own = new Map<string, readonly number[]>();
+  for (const [key, shape] of shapes) {
+    const name = key.startsWith(prefix) ? key.slice(prefix.length) : key;
+    const respelt = respell(name, aliases);
+    const isMatrix =
+      respelt !== name && shape.length === 2 && /\.(se|se_module)\.fc\d\.weight$/.test(respelt);
+    own.set(respelt, isMatrix ? [...shape, 1, 1] : shape);
+  }
+  return own;
+}
+
+/**
+ * The digest of a state dict in a family's spelling, in which its classes, the images' channels and what options change
+ * do not count.
+ */
+export function signatureOf(family: Family, own: Shapes): string {
+  const [{ classifier, auxiliaryClassifiers, optionKeys }] = family;
+  const heads = [classifier, ...auxiliaryClassifiers];
+  const stems = family.map(({ stem }) => `${stem}.weight`);
+  const lines: string[] = [];
+  for (const [key, shape] of own) {
+    if (UNCOUNTED.test(key) || optionKeys?.names.test(key) === true) continue;
+    const sizes: (number | string)[] = [...shape];
+    if (heads.some((head) => key.startsWith(`${head}.`))) sizes[0] = 'classes';
+    if (stems.includes(key) && shape.length === 4) sizes[1] = 'channels';
+    lines.push(`${key} ${optionKeys?.shapes.test(key) === true ? '' : sizes.join('x')}\n`);
+  }
+  return createHash('sha256').update(lines.sort().join('')).digest('hex').slice(0, 16);
+}
