@@ -27,11 +27,15 @@ export interface NetworkOptions {
   device?: string;
   /** Commander's form of --no-check-hash. */
   checkHash: boolean;
+  useTestSize?: boolean;
 }
 
 export function addNetworkOptions(command: Command): Command {
   command
-    .option('-m, --model <name>', 'the model (see `senet-torch models`); default: what the weights say')
+    .option(
+      '-m, --model <name>',
+      'the model (see `senet-torch models`), also with a tag (seresnet50.a1_in1k), hf-hub:REPOSITORY or local-dir:FOLDER; default: what the weights say',
+    )
     .option(
       '-w, --weights <file>',
       'a checkpoint (.safetensors, .pt, .pth, .pkl), or the name of published weights',
@@ -47,6 +51,10 @@ export function addNetworkOptions(command: Command): Command {
       '--preprocessing <json>',
       'JSON, or a file with it: channels, size, crop, pad, interpolation, mean, std',
     )
+    .option(
+      '--use-test-size',
+      'images of the larger size at which the weights are better, where they say one',
+    )
     .option('--device <device>', "'cpu', 'cuda' or 'cuda:N'", 'cpu');
 }
 
@@ -55,13 +63,14 @@ export async function loadClassifier(options: NetworkOptions, signal: AbortSigna
   const { model, weights } = await chooseNetwork(options);
   const { ImageClassifier } = lazy.classifier;
   const given: ImageClassifierOptions = {
-    weights,
+    ...(weights === undefined ? {} : { weights }),
     signal,
     checkHash: options.checkHash,
     device: options.device as Device,
     progress: process.stderr.isTTY,
     ...(options.key === undefined ? {} : { key: options.key }),
     ...(options.prefix === undefined ? {} : { prefix: options.prefix }),
+    ...(options.useTestSize === true ? { useTestSize: true } : {}),
     ...(options.labels === undefined ? {} : { labels: options.labels }),
     ...(options.preprocessing === undefined
       ? {}
@@ -70,37 +79,51 @@ export async function loadClassifier(options: NetworkOptions, signal: AbortSigna
   return ImageClassifier.load(model as ModelName, given);
 }
 
-async function chooseNetwork({
-  model,
-  weights,
-  pretrained,
-  key,
-  prefix,
-}: NetworkOptions): Promise<{ model: string; weights: string }> {
+interface Chosen {
+  readonly model: string;
+  /** Undefined where the model says them: a tag, a repository, a folder. */
+  readonly weights?: string;
+}
+
+async function chooseNetwork({ model, weights, pretrained, key, prefix }: NetworkOptions): Promise<Chosen> {
   if (pretrained === true) {
     if (weights !== undefined)
       throw makeError('ERR_SENET_ARG_RANGE', '--pretrained and --weights exclude each other');
     if (model === undefined)
       throw makeError('ERR_SENET_ARG_MISSING', '--pretrained needs --model, such as se_resnet50');
-    return { model, weights: usualWeights(model) };
+    return usualWeights(model);
   }
-  if (weights !== undefined) return { model: model ?? (await modelOf(weights, { key, prefix })), weights };
+  if (weights !== undefined)
+    return model === undefined ? modelOf(weights, { key, prefix }) : { model, weights };
   if (model === undefined) return { model: 'se_resnet20', weights: 'fashion_mnist' };
-  lazy.models.modelRecord(model as ModelName); // an unknown model is the first thing to say
+  const source = lazy.models.parseName(model, '--model');
+  if (source === null) lazy.models.modelRecord(model as ModelName); // throws: an unknown model
+  if (source !== null && (source.kind !== 'model' || source.published !== null)) return { model };
   throw makeError('ERR_SENET_ARG_MISSING', '--model needs --weights FILE or --pretrained');
 }
 
 /** What `--pretrained` means. @throws ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE */
-export function usualWeights(model: string): string {
-  const record = lazy.models.modelRecord(model as ModelName);
-  return lazy.pretrained.publishedOf(record, true, '--pretrained').name;
+export function usualWeights(model: string): { model: string; weights: string } {
+  const source = lazy.models.parseName(model, '--model');
+  if (source?.kind === 'model') {
+    const { record, published } = source;
+    const { name } = published ?? lazy.pretrained.publishedOf(record, true, '--pretrained');
+    return { model: record.name, weights: name };
+  }
+  if (source === null) lazy.models.modelRecord(model as ModelName); // throws: an unknown model
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    '--pretrained needs the name of a network, and --model says its weights already',
+  );
 }
 
-/** The model that published weights belong to, or that the file is for. */
-async function modelOf(weights: string, place: WeightsPlace): Promise<string> {
+/** The model that published weights belong to, or that they themselves say: a tag, a repository, a file. */
+async function modelOf(weights: string, place: WeightsPlace): Promise<Chosen> {
   const published = lazy.models.findPublished(weights);
-  if (published !== undefined) return published.model;
-  return (await lazy.models.modelOfFile(weights, place, '--weights')).name;
+  if (published !== undefined) return { model: published.model, weights: published.name };
+  const source = lazy.models.parseName(weights, '--weights') ?? ({ kind: 'file', file: weights } as const);
+  if (source.kind !== 'file') return { model: weights };
+  return { model: (await lazy.models.locateWeights(source, place, '--weights')).record.name, weights };
 }
 
 async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {

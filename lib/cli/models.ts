@@ -1,33 +1,113 @@
-/** `senet-torch models`: the models by name. */
+/** `senet-torch models`: the networks by name, and what is known of one with its published weights. */
 import type { Command } from 'commander';
 
+import type { PublishedWeights, ModelRecord } from '../models/record';
+import type { ModelName } from '../models/registry';
 import { lazy } from './lazy';
-import { printJson, printTable } from './output';
+import { printJson, printLine, printTable } from './output';
 
 export function addModels(program: Command): void {
   program
     .command('models')
-    .description('List the models, the images they were designed for, and their published weights.')
+    .description('List the networks and their published weights, or print what is known of one.')
+    .argument('[name]', 'a network, such as seresnet50')
+    .option('--pretrained', 'only those with published weights')
     .option('--json', 'print JSON')
-    .addHelpText('after', '\nExample:\n  $ senet-torch models --json')
-    .action(({ json }: { json?: boolean }) => {
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ senet-torch models --pretrained\n  $ senet-torch models seresnet50\n  $ senet-torch models --json',
+    )
+    .action((name: string | undefined, { json, pretrained }: { json?: boolean; pretrained?: boolean }) => {
       const { listModels, modelRecord } = lazy.models;
-      const models = listModels().map((model) => {
-        const { name, inputSize, anyInputSize, numClasses, options, weights } = modelRecord(model);
-        const names = weights.map((published) => published.name);
-        return { name, inputSize, anyInputSize, numClasses, options, weights: names };
-      });
-      if (json === true) {
-        printJson(models);
+      if (name !== undefined) {
+        const record = modelRecord(name as ModelName);
+        if (json === true) printJson(described(record));
+        else printRecord(record);
         return;
       }
-      const rows = models.map(({ name, inputSize, numClasses, options, weights }) => [
-        name,
-        `${inputSize} x ${inputSize}`,
-        numClasses === null ? 'required' : String(numClasses),
-        weights.join(', ') || '-',
-        options.filter((option) => option !== 'initWeights').join(', '),
-      ]);
-      printTable([['MODEL', 'IMAGES', 'CLASSES', 'WEIGHTS', 'OPTIONS'], ...rows]);
+      const records = listModels(pretrained === true ? { pretrained } : {}).map((model) =>
+        modelRecord(model),
+      );
+      if (json === true) printJson(records.map(described));
+      else printRecords(records);
     });
+}
+
+/** A record in plain values; `weights` are the names, and `tags` what is known of each. */
+function described(record: ModelRecord): object {
+  const { name, framework, inputSize, anyInputSize, numClasses, options, weights } = record;
+  return {
+    ...{ name, framework, inputSize, anyInputSize, numClasses, options },
+    weights: weights.map((published) => published.name),
+    tags: weights.map(({ model: _, ...published }) => ({ ...published, source: sourceOf(published) })),
+  };
+}
+
+function printRecords(records: readonly ModelRecord[]): void {
+  const rows = records.flatMap(({ name, inputSize, numClasses, weights }) => {
+    const classes = numClasses === null ? 'required' : String(numClasses);
+    const images = `${inputSize} x ${inputSize}`;
+    if (weights.length === 0) return [[name, classes, images, '-', '', '']];
+    return weights.map((published, index) => [
+      index === 0 ? name : '',
+      published.numClasses === undefined ? classes : String(published.numClasses),
+      published.preprocessing?.crop?.join(' x ') ?? images,
+      published.name,
+      accuracyOf(published),
+      published.licence,
+    ]);
+  });
+  printTable([['MODEL', 'CLASSES', 'IMAGES', 'WEIGHTS', 'TOP-1', 'LICENCE'], ...rows]);
+}
+
+function printRecord(record: ModelRecord): void {
+  const { name, framework, inputSize, anyInputSize, numClasses, options, weights } = record;
+  printTable([
+    ['network', name],
+    ['keys of', framework],
+    ['images', `${inputSize} x ${inputSize}${anyInputSize ? ', or others' : ' only'}`],
+    ['classes', numClasses === null ? 'required' : String(numClasses)],
+    ['options', options.filter((option) => option !== 'initWeights').join(', ')],
+    ['weights', weights.length === 0 ? 'none are published' : ''],
+  ]);
+  for (const published of weights) {
+    printLine();
+    printTable([
+      ['', published.name, published === weights[0] ? 'what --pretrained means' : ''],
+      ['', 'top-1', accuracyOf(published)],
+      ['', 'classes', String(published.numClasses ?? numClasses ?? '')],
+      ['', 'from', sourceOf(published)],
+      ['', 'licence', published.licence],
+      ['', 'images', geometryOf(published.preprocessing ?? record.preprocessing)],
+      ...(published.testPreprocessing === undefined
+        ? []
+        : [['', 'test size', `${geometryOf(published.testPreprocessing)} (--use-test-size)`]]),
+    ]);
+  }
+  if (weights.some(({ location }) => !('bundled' in location))) {
+    printLine();
+    printLine(
+      'Weights are others’ work, and none but the bundled ones are part of this package. What was trained on',
+    );
+    printLine('ImageNet may fall under its terms too, which are for research.');
+  }
+}
+
+function accuracyOf({ top1, top1Size }: PublishedWeights): string {
+  if (top1 === null) return '-';
+  return top1Size === undefined ? `${top1} %` : `${top1} % at ${top1Size}`;
+}
+
+function sourceOf({ location }: Omit<PublishedWeights, 'model'>): string {
+  if ('bundled' in location) return 'this package';
+  return 'hub' in location ? `hf-hub:${location.hub}` : location.url;
+}
+
+function geometryOf(record: ModelRecord['preprocessing']): string {
+  if (record === null) return 'as they are';
+  const { size, crop, interpolation } = record;
+  const resized =
+    size === null ? '' : `${typeof size === 'number' ? size : size.join(' x ')} ${interpolation}`;
+  const cropped = crop === null ? '' : `centre ${crop.join(' x ')}`;
+  return [resized, cropped].filter((part) => part !== '').join(', ');
 }

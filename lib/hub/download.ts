@@ -29,6 +29,10 @@ export interface DownloadOptions {
   signal?: AbortSignal;
   /** Most bytes that are taken. Default 4 GiB where the server says how many will come, else 1 GiB. */
   maxBytes?: number;
+  /** Sent with the request, and not to another host that it is redirected to. */
+  headers?: Readonly<Record<string, string>>;
+  /** What the bar calls it. Default: the name of the file. */
+  name?: string;
   /** What errors say after the reason: of a failed transfer, and of another hash. */
   advice?: { transfer: string; hash: string };
 }
@@ -40,6 +44,8 @@ const SILENCE_TIMEOUT_MS = 30_000;
 const MAX_BYTES = 4 * 1024 ** 3;
 const MAX_UNKNOWN_BYTES = 1024 ** 3;
 const ATTEMPTS = 3;
+const OWN_HEADERS = { 'accept-encoding': 'identity', 'user-agent': 'senet-torch' };
+const MOST_REDIRECTS = 5;
 const LOCK_TIMEOUT_MS = 15 * 60_000;
 const LOCK_POLL_MS = 200;
 
@@ -62,7 +68,7 @@ export async function downloadFile(
 ): Promise<void> {
   const { signal } = options;
   throwIfAborted(signal);
-  const progress = makeProgress(options.progress ?? true, path.basename(destination));
+  const progress = makeProgress(options.progress ?? true, options.name ?? path.basename(destination));
   await asFileErrors(destination, () => mkdir(path.dirname(destination), { recursive: true }));
   const held = await takeLock(destination, signal);
   if (held === null) return; // another process finished it while this one waited
@@ -71,6 +77,58 @@ export async function downloadFile(
   } finally {
     progress.stop();
     await held.release();
+  }
+}
+
+/** What a server says of a file. */
+export interface Head {
+  readonly status: number;
+  /** By their names in lower case. */
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/**
+ * Asks for a file without its bytes. Redirections are followed on the same host only: what another host is asked for, it
+ * says of this file.
+ *
+ * @throws (rejects) ERR_SENET_DOWNLOAD without an answer, ERR_SENET_ABORTED
+ */
+export async function askHead(
+  url: string,
+  { headers, signal }: { headers: Readonly<Record<string, string>>; signal: AbortSignal | undefined },
+): Promise<Head> {
+  throwIfAborted(signal);
+  const { EnvHttpProxyAgent, fetch } = httpClient();
+  const dispatcher = new EnvHttpProxyAgent({ connect: { timeout: CONNECT_TIMEOUT_MS } });
+  const silence = AbortSignal.timeout(SILENCE_TIMEOUT_MS);
+  const stop = anySignal([silence, signal]);
+  try {
+    let current = new URL(url);
+    for (let redirects = 0; ; redirects++) {
+      const response = await fetch(current, {
+        method: 'HEAD',
+        headers: { ...headers, ...OWN_HEADERS },
+        redirect: 'manual',
+        dispatcher,
+        signal: stop.signal,
+      });
+      const location = response.headers.get('location');
+      const next = location === null ? null : new URL(location, current);
+      const isSame = next?.origin === current.origin && response.status >= 300 && response.status < 400;
+      if (next === null || !isSame || redirects === MOST_REDIRECTS) {
+        return { status: response.status, headers: Object.fromEntries(response.headers) };
+      }
+      current = next;
+    }
+  } catch (error) {
+    throwIfAborted(signal);
+    throw makeError('ERR_SENET_DOWNLOAD', `could not ask for ${url}: ${reasonOf(error)}`, {
+      cause: error,
+      details: { url },
+    });
+  } finally {
+    stop.stop();
+    await dispatcher.destroy();
   }
 }
 
@@ -200,7 +258,7 @@ class Download {
   }
 
   async #request(dispatcher: Dispatcher, stop: AbortSignal, partial: PartialFile | null): Promise<Response> {
-    const headers: Record<string, string> = { 'accept-encoding': 'identity', 'user-agent': 'senet-torch' };
+    const headers: Record<string, string> = { ...this.options.headers, ...OWN_HEADERS };
     if (partial !== null && partial.size > 0 && partial.facts.validator !== null) {
       headers.range = `bytes=${partial.size}-`;
       headers['if-range'] = partial.facts.validator;

@@ -1,4 +1,4 @@
-/** What a user calls weights: the name of published ones, or a path. Asks the registry. */
+/** What a user calls weights: the name of published ones, a repository of the hub, or a path. Asks the registry. */
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 
@@ -6,10 +6,11 @@ import { makeError } from '../errors';
 import { printable } from '../printable';
 import { checkString, hint } from '../tensor/options';
 import type { PublishedWeights } from './record';
-import { allRecords, findPublished, modelRecord, type ModelName } from './registry';
+import type { Transfer } from './pretrained';
+import { allRecords, findPublished, locateWeights, modelRecord, parseName, type ModelName } from './registry';
 
 /**
- * Published weights of a model, or of any (null), or the path itself.
+ * Published weights of a model, or of any (null), or a path: the one that is given, or that of a hub's file or a folder's.
  *
  * @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (neither a file nor a name, with the names that there are)
  */
@@ -17,11 +18,17 @@ export async function findWeights(
   weights: string,
   model: ModelName | null,
   where: string,
+  transfer: Transfer = {},
 ): Promise<PublishedWeights | string> {
   checkString(weights, `${where}: weights`);
+  const source = /^(hf|local)[-_](hub|dir):/.test(weights) ? parseName(weights, where) : null;
+  if (source !== null && source.kind !== 'model') return (await locateWeights(source, transfer, where)).file;
   const published =
     model === null ? allRecords().flatMap((record) => record.weights) : modelRecord(model).weights;
-  const named = published.find(({ name }) => name === weights);
+  const named =
+    model === null
+      ? findPublished(weights)
+      : published.find(({ name }) => name === weights || `${model}.${name}` === weights);
   if (named !== undefined) return named;
   if (/[/\\.]/.test(weights)) return weights; // a path, whether it exists or not
   const exists = await access(weights, constants.F_OK).then(

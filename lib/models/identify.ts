@@ -5,12 +5,12 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { readFile, stat } from 'node:fs/promises';
-import path from 'node:path';
 
-import { inspectCheckpoint, type CheckpointReport, type InspectOptions } from '../checkpoint/inspect';
+import { inspectCheckpoint, type CheckpointReport } from '../checkpoint/inspect';
 import { makeError } from '../errors';
 import { printable } from '../printable';
+import type { WeightsPlace } from './from-weights';
+import { configBeside } from './hub-config';
 import { recognise, type Shapes } from './recognise';
 import type { ModelRecord } from './record';
 
@@ -26,8 +26,6 @@ export interface WeightsNetwork {
   readonly numClasses: number | null;
   readonly inChannels: number;
 }
-
-const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
 
 /** What an inspected file's state dict is of; null if no network of the library is known by any of its keys. */
 export async function identify(
@@ -56,9 +54,10 @@ export async function identify(
 export async function identifyFile(
   records: readonly ModelRecord[],
   file: string,
-  place: InspectOptions,
+  { key, prefix }: WeightsPlace,
   where: string,
 ): Promise<ModelRecord> {
+  const place = { ...(key === undefined ? {} : { key }), ...(prefix === undefined ? {} : { prefix }) };
   const report = await inspectCheckpoint(file, place);
   const told = records.find(({ name }) => name === report.metadata.model);
   if (told !== undefined) return told;
@@ -99,18 +98,8 @@ async function decide(
   const named = (name: unknown): ModelRecord | undefined => candidates.find((record) => record.name === name);
   const told = named(metadata.model) ?? named(metadata.architecture);
   if (told !== undefined || file === null) return told;
-  return named(await architectureBeside(file)) ?? (await publishedAs(candidates, file));
-}
-
-/** What the hub's `config.json` in the same folder says. */
-async function architectureBeside(file: string): Promise<unknown> {
-  const config = path.join(path.dirname(file), 'config.json');
-  try {
-    if ((await stat(config)).size > MAX_CONFIG_BYTES) return undefined;
-    return (JSON.parse(await readFile(config, 'utf8')) as { architecture?: unknown } | null)?.architecture;
-  } catch {
-    return undefined; // none, or not the hub's
-  }
+  const beside = await configBeside(file).catch(() => null);
+  return named(beside?.architecture) ?? (await publishedAs(candidates, file));
 }
 
 /** The one that has published weights with the file's hash. */
@@ -123,5 +112,6 @@ async function publishedAs(
   const hash = createHash('sha256');
   for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
   const digest = hash.digest('hex');
-  return hashes.find(({ sha256 }) => sha256.length >= 8 && digest.startsWith(sha256))?.record;
+  return hashes.find(({ sha256 }) => sha256 !== null && sha256.length >= 8 && digest.startsWith(sha256))
+    ?.record;
 }

@@ -5,7 +5,7 @@
 import path from 'node:path';
 
 import { isPlainObject } from '../brands';
-import { makeError } from '../errors';
+import { isSenetError, makeError } from '../errors';
 import { fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
 import { ASSETS } from '../package-root';
@@ -21,6 +21,7 @@ import {
   type Rules,
   type Values,
 } from '../tensor/rules';
+import { fetchSnapshot } from './hub-snapshot';
 import { create, createWithWeights, readWeights, type WeightsPlace } from './from-weights';
 import type { ClassifyingModule, ModelRecord, PublishedWeights } from './record';
 
@@ -41,7 +42,7 @@ export const TRANSFER = {
   signal,
 } satisfies Rules<TransferOptions>;
 
-type Transfer = Partial<Values<typeof TRANSFER>>;
+export type Transfer = Partial<Values<typeof TRANSFER>>;
 
 /** Of a model with published weights; `create`'s own options beside it. */
 export interface PretrainedOptions extends Omit<TransferOptions, 'signal'> {
@@ -95,7 +96,18 @@ export async function toFile(
   const { location, sha256 } = source;
   if ('bundled' in location) return path.join(ASSETS, 'weights', location.bundled);
   const options = { progress, checkHash, ...(signal === undefined ? {} : { signal }) };
-  return fetchWeights(location.url, options, sha256);
+  const byUrl = (url: string): Promise<string> => fetchWeights(url, options, sha256 ?? undefined);
+  if (!('hub' in location)) return byUrl(location.url);
+  const { hub, url } = location;
+  try {
+    return await fetchSnapshot(hub, 'main', { progress, signal });
+  } catch (error) {
+    // The release has the same weights, and may be in torch.hub's cache.
+    const isOutOfReach =
+      isSenetError(error) && (error.code === 'ERR_SENET_DOWNLOAD' || error.code === 'ERR_SENET_OFFLINE');
+    if (url === undefined || !isOutOfReach) throw error;
+    return byUrl(url).catch(() => Promise.reject(error));
+  }
 }
 
 /**
@@ -182,10 +194,5 @@ export function loadFromFile(
   const rules = { key: optional(string), prefix: optional(string), ...ownRules(record), ...TRANSFER };
   const read = readOptions(options as Record<string, unknown> | undefined, rules, record.name);
   const { key, prefix, progress, checkHash, signal, ...given } = read;
-  return loadModel(
-    record,
-    file,
-    { key, prefix, progress, checkHash, signal },
-    given,
-  );
+  return loadModel(record, file, { key, prefix, progress, checkHash, signal }, given);
 }

@@ -13,20 +13,30 @@ export interface PublishedWeights {
   /** The model that they are of. */
   readonly model: string;
   readonly name: string;
-  /** A file of `assets/weights`, which is part of the package, or a URL that is downloaded once. */
-  readonly location: { readonly bundled: string } | { readonly url: string };
-  /** The SHA-256 of the file, or how it begins, in hexadecimal: a download must have it. */
-  readonly sha256: string;
+  /**
+   * A file of `assets/weights`, which is part of the package; a URL that is downloaded once; or a repository of the
+   * Hugging Face hub, with a URL for where that is out of reach.
+   */
+  readonly location:
+    { readonly bundled: string } | { readonly url: string } | { readonly hub: string; readonly url?: string };
+  /** The SHA-256 of the file by URL, or how it begins, in hexadecimal: a download must have it. The hub says its own. */
+  readonly sha256: string | null;
   /** An SPDX identifier. */
   readonly licence: string;
-  /** Accuracy in percent, on the test images of the data that they were trained on. */
-  readonly top1: number;
+  /** Accuracy in percent, on the test images of the data that they were trained on; null if nobody published it. */
+  readonly top1: number | null;
+  /** Side of the images at which it was measured. Default: the usual one. */
+  readonly top1Size?: number;
+  /** Default: the model's. */
+  readonly numClasses?: number;
   /** Default: the model's. */
   readonly inChannels?: number;
   /** A file of `assets/labels`. Default: what the metadata of the file of weights says. */
   readonly labels?: string;
   /** Default: what the metadata of the file of weights says, else the model's. */
   readonly preprocessing?: Preprocessing;
+  /** For larger images than in training, at which the network is better: timm's `use_test_size`. */
+  readonly testPreprocessing?: Preprocessing;
 }
 
 /** What options are read from: the shapes of weights by the model's own keys, and the text that the file carries. */

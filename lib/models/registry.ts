@@ -4,6 +4,7 @@
  */
 import type { CheckpointReport } from '../checkpoint/inspect';
 import { makeError } from '../errors';
+import type { ProgressOption } from '../hub/progress';
 import { describeNetworks } from '../nn/load-state-dict';
 import type { Module } from '../nn/module';
 import { checkString, describe, hint } from '../tensor/options';
@@ -11,8 +12,16 @@ import { boolean, optional, readOptions, string } from '../tensor/rules';
 import type { Tensor } from '../tensor/tensor';
 import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
-import { identify, identifyFile, type WeightsNetwork } from './identify';
-import { loadFromFile, makeOrLoad, wantsPretrained, type PretrainedOptions } from './pretrained';
+import type { WeightsPlace } from './from-weights';
+import { identify, type WeightsNetwork } from './identify';
+import { locate, parseModel, type LocatedWeights, type ModelSource } from './model-source';
+import {
+  loadFromFile,
+  makeOrLoad,
+  wantsPretrained,
+  type PretrainedOptions,
+  type Transfer,
+} from './pretrained';
 import { PYTORCHCV_MODELS } from './pytorchcv-se-resnet';
 import { recognise, type Shapes } from './recognise';
 import type { ModelRecord, PublishedWeights } from './record';
@@ -82,25 +91,28 @@ export function modelRecord(name: ModelName): ModelRecord {
   return recordOf(name, 'modelRecord');
 }
 
-/** @internal Published weights of any model by their name. */
+/** @internal Published weights by a name that only they have, or behind their model's: 'seresnet50.a1_in1k'. */
 export function findPublished(weights: string): PublishedWeights | undefined {
-  return allRecords()
-    .flatMap((record) => record.weights)
-    .find(({ name }) => name === weights);
+  const all = allRecords().flatMap((record) => record.weights);
+  const named = all.filter(({ name, model }) => name === weights || `${model}.${name}` === weights);
+  return named.length === 1 ? named[0] : undefined;
 }
 
-/** @internal The network that a file of weights is for, whatever framework wrote it. Errors: as `identifyFile`. */
-export function modelOfFile(
-  file: string,
-  place: { key?: string | undefined; prefix?: string | undefined },
+/** @internal What a name means; null if nothing. @throws ERR_SENET_ARG_RANGE, as `parseModel` */
+export function parseName(name: string, where: string): ModelSource | null {
+  return parseModel(allRecords(), name, where);
+}
+
+/** @internal A network and the file of its weights, of what is not named by a network. Errors: as `locate`. */
+export function locateWeights(
+  source: Exclude<ModelSource, { kind: 'model' }>,
+  options: Transfer & WeightsPlace,
   where: string,
-): Promise<ModelRecord> {
-  const { key, prefix } = place;
-  const options = { ...(key === undefined ? {} : { key }), ...(prefix === undefined ? {} : { prefix }) };
-  return identifyFile(allRecords(), file, options, where);
+): Promise<LocatedWeights> {
+  return locate(allRecords(), source, options, where);
 }
 
-/** @internal The same of what was inspected; null if it is of no network of the library. */
+/** @internal What an inspected file's state dict is of; null if it is of no network of the library. */
 export function networkOf(report: CheckpointReport, file: string | null): Promise<WeightsNetwork | null> {
   return identify(allRecords(), report, file);
 }
@@ -115,22 +127,20 @@ function describeForeign(given: Shapes, expected: Shapes): string | null {
 }
 describeNetworks(describeForeign);
 
-/** @internal Whether a string is meant as a file, and no name: with a folder, or the ending of a file of weights. */
-export function isWeightsPath(name: string): boolean {
-  return /[/\\]|\.(safetensors|pth?|pkl|bin|ckpt|tar|zip)$/i.test(name);
-}
-
 /**
  * Makes a model by name, with the options of the function of that name. With `pretrained` it is the promise of one with
  * published weights: true for the usual ones, or their name; number of classes, channels and other options are those of
- * the weights. The path of a file of weights in place of a name gives the promise of the network that they are for, by
- * their keys and shapes, with them. The module is in training mode, as in PyTorch: call `eval()`.
+ * the weights. A name may have a tag of timm's ('seresnet50.a1_in1k'), which `pretrained: true` then means.
+ *
+ * In place of a name, a repository of the Hugging Face hub ('hf-hub:timm/seresnet50.a1_in1k', with '@REVISION'), a folder
+ * ('local-dir:PATH', with `config.json` and `model.safetensors`) or the path of a file of weights gives the promise of the
+ * network that the weights are for, with them: `config.json` says which, else their keys and shapes. The module is in training mode, as in PyTorch: call `eval()`.
  *
  * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_MODEL, for a path (rejects) ERR_SENET_UNKNOWN_WEIGHTS and as `load`, and what the model's own function throws; with `pretrained`
  *   (rejects) also ERR_SENET_ARG_RANGE (no weights of this name), ERR_SENET_STATE_DICT and as `loadStateDictFromUrl`
  */
 export function createModel<Name extends ModelName>(
-  name: Name,
+  name: Name | `${Name}.${string}`,
   options: PretrainedModelOptions<Name>,
 ): Promise<ModelOf<Name>>;
 export function createModel<Name extends ModelName>(
@@ -149,17 +159,34 @@ export function createModel(
   name: string,
   options?: object & { pretrained?: unknown },
 ): Module<unknown> | Promise<Module<unknown>> {
-  if (typeof name === 'string' && !isModelName(name) && isWeightsPath(name)) {
-    const given = (options ?? {}) as FileModelOptions;
-    return modelOfFile(name, given, 'createModel').then((record) => loadFromFile(record, name, given));
-  }
-  const make = (): Module<unknown> | Promise<Module<unknown>> =>
-    makeOrLoad(recordOf(name as ModelName, 'createModel'), options);
-  return wantsPretrained(options) ? Promise.resolve().then(make) : make();
+  const isElsewhere = typeof name === 'string' && /^(hf|local)[-_](hub|dir):/.test(name);
+  return isElsewhere || wantsPretrained(options)
+    ? Promise.resolve().then(() => makeNamed(name, options))
+    : makeNamed(name, options);
 }
 
-/** The path of a file of weights. */
-export type WeightsPath = `${string}/${string}` | `${string}.${'safetensors' | 'pt' | 'pth' | 'pkl' | 'bin'}`;
+function makeNamed(
+  name: string,
+  options: (object & { pretrained?: unknown }) | undefined,
+): Module<unknown> | Promise<Module<unknown>> {
+  const source = parseName(checkString(name, 'createModel: name'), 'createModel');
+  if (source === null) throw unknownModel(name, 'createModel');
+  if (source.kind === 'model') {
+    const { record, published } = source;
+    const isTag = published !== null && options?.pretrained === true;
+    return makeOrLoad(record, isTag ? { ...options, pretrained: published.name } : options);
+  }
+  const { pretrained: _, ...given } = (options ?? {}) as FileModelOptions & { pretrained?: unknown };
+  return locateWeights(source, given, 'createModel').then(({ record, file }) =>
+    loadFromFile(record, file, given),
+  );
+}
+
+/** A repository of the hub, a folder, or the path of a file of weights. */
+export type WeightsPath =
+  | `${'hf-hub' | 'hf_hub' | 'local-dir' | 'local_dir'}:${string}`
+  | `${string}/${string}`
+  | `${string}.${'safetensors' | 'pt' | 'pth' | 'pkl' | 'bin'}`;
 
 /** A string of which the compiler knows no letter: what a literal means is checked instead. */
 export type AnyText<S extends string> = string extends S ? S : never;
@@ -170,6 +197,8 @@ export interface FileModelOptions {
   key?: string;
   /** What its names begin with, such as 'model.'. Default: what stands in front of the model's own names. */
   prefix?: string;
+  /** Of a download. Default true: a bar on a terminal. */
+  progress?: ProgressOption;
   /** As with `pretrained`. */
   numClasses?: number;
   /** As with `pretrained`. */
@@ -183,8 +212,12 @@ export type PretrainedModelOptions<Name extends ModelName = ModelName> = Pretrai
 
 function recordOf(name: ModelName, where: string): ModelRecord {
   if (isModelName(checkString(name, `${where}: name`))) return MODELS[name];
-  throw makeError(
+  throw unknownModel(name, where);
+}
+
+function unknownModel(name: string, where: string): Error {
+  return makeError(
     'ERR_SENET_UNKNOWN_MODEL',
-    `${where}: no model is named ${describe(name)}${hint(name, listModels())} (known are ${listModels().join(', ')})`,
+    `${where}: no model is named ${describe(name)}${hint(name, listModels())} (listModels() names the ${allRecords().length} that there are)`,
   );
 }

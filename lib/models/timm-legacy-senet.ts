@@ -12,6 +12,7 @@ import { MONAI } from './key-maps';
 import { depths, INIT_OPTIONS, type InitOptions } from './options';
 import { IMAGENET } from './preprocessing-record';
 import { defineModels, type ModelFamily } from './record';
+import { timmWeights } from './timm-weights';
 
 /** The options of the networks by name. */
 export interface SENetModelOptions extends InitOptions {
@@ -140,7 +141,7 @@ export const SENET_MODELS = defineModels(
     Object.entries(CONFIGURATIONS).map(([name, configuration]) => {
       const create: Create = (options) =>
         new SENet({ ...configuration, ...readOptions(options, MODEL_OPTIONS, name) });
-      return [name, { create }];
+      return [name, { create, weights: timmWeights(name) }];
     }),
-  ) as Readonly<Record<Name, { create: Create }>>,
+  ) as Readonly<Record<Name, { create: Create; weights: ReturnType<typeof timmWeights> }>>,
 );

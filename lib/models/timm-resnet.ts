@@ -11,8 +11,8 @@ import { boolean, integer, number, oneOf, optional, orElse, readOptions, type Ru
 import { ClassifierModel, registerModel } from './classifier-model';
 import { MMPRETRAIN, NVIDIA } from './key-maps';
 import { depths, INIT_OPTIONS, type InitOptions } from './options';
-import { IMAGENET, type Preprocessing } from './preprocessing-record';
 import { defineModels, type ModelFamily } from './record';
+import { timmPreprocessing, timmWeights } from './timm-weights';
 
 /** The options of the networks by name. */
 export interface ResNetModelOptions extends InitOptions {
@@ -81,9 +81,6 @@ const OPTIONS = {
   ...MODEL_OPTIONS,
 } satisfies Rules<ResNetOptions>;
 
-/** timm's for ImageNet at test time: short side 256, bicubic, centre 224 x 224. */
-const TIMM_IMAGENET: Preprocessing = { ...IMAGENET, interpolation: 'bicubic' };
-
 const RESNET: ModelFamily = {
   inputSize: 224,
   anyInputSize: true,
@@ -94,7 +91,7 @@ const RESNET: ModelFamily = {
   stem: 'conv1',
   classifier: 'fc',
   auxiliaryClassifiers: [],
-  preprocessing: TIMM_IMAGENET,
+  preprocessing: timmPreprocessing(224, 0.875),
   framework: 'timm',
   mark: /^layer1\.0\.se\.(fc1|conv)\.weight$/,
   adaptsWeights: true,
@@ -140,12 +137,18 @@ registerModel('ResNet', ResNet, [
 
 type Configuration = Omit<ResNetOptions, keyof ResNetModelOptions>;
 type Create = (options?: ResNetModelOptions) => ResNet;
+interface Row {
+  readonly create: Create;
+  readonly stem: string;
+  readonly weights: ReturnType<typeof timmWeights>;
+}
 
 /** A network by its configuration; a deep stem's image goes to `conv1.0`. */
-function row(name: string, configuration: Configuration): { create: Create; stem: string } {
+function row(name: string, configuration: Configuration): Row {
   const create: Create = (options) =>
     new ResNet({ ...configuration, ...readOptions(options, MODEL_OPTIONS, name) });
-  return { create, stem: (configuration.stemType ?? '') === '' ? 'conv1' : 'conv1.0' };
+  const stem = (configuration.stemType ?? '') === '' ? 'conv1' : 'conv1.0';
+  return { create, stem, weights: timmWeights(name) };
 }
 
 const DEEP = { stemType: 'deep', stemWidth: 32, avgDown: true } as const;
@@ -205,5 +208,5 @@ export const RESNET_MODELS = defineModels(
   RESNET,
   Object.fromEntries(
     Object.entries(CONFIGURATIONS).map(([name, configuration]) => [name, row(name, configuration)]),
-  ) as Readonly<Record<Name, ReturnType<typeof row>>>,
+  ) as Readonly<Record<Name, Row>>,
 );

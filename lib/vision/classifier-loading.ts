@@ -12,17 +12,11 @@ import { familyOf } from '../models/classifier-model';
 import { channelsIn, createWithWeights, readWeights } from '../models/from-weights';
 import { toFile, TRANSFER } from '../models/pretrained';
 import type { ModelRecord } from '../models/record';
-import {
-  isModelName,
-  isWeightsPath,
-  modelOfFile,
-  modelRecord,
-  type ModelName,
-  type WeightsPath,
-} from '../models/registry';
+import { locateWeights, modelRecord, parseName, type ModelName, type WeightsPath } from '../models/registry';
 import { findWeights } from '../models/find-weights';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { Module } from '../nn/module';
+import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
 import { describe } from '../tensor/options';
@@ -48,7 +42,8 @@ import { broughtBy, type Brought, type FoundWeights } from './weights-metadata';
 export interface ImageClassifierOptions {
   /**
    * A path (any file that `load` reads), or the name of published weights: 'fashion_mnist' of se_resnet20 (part of this
-   * package) and 'imagenet' of se_resnet50 (downloaded once). Required with a model's name.
+   * package), 'imagenet' of se_resnet50, timm's tags such as 'a1_in1k' of seresnet50, a repository of the hub
+   * ('hf-hub:...'); they are downloaded once. Required with a model's name without a tag.
    */
   weights?: string;
   /**
@@ -76,6 +71,11 @@ export interface ImageClassifierOptions {
    * only of a Module whose forward is TypeScript.
    */
   inChannels?: number;
+  /**
+   * Prepares images for the larger size at which the weights are better than at the one that they were trained with, where
+   * their record or `config.json` says one (timm's `use_test_size`); else ERR_SENET_ARG_RANGE. Default false.
+   */
+  useTestSize?: boolean;
   /**
    * Lets JPEGs that are much larger than `preprocessing.size` be shrunk while they are decoded (libjpeg scales by 1/2,
    * 1/4 or 1/8). Several times as fast, and near to Pillow's pixels instead of equal: scores move a little. Default false.
@@ -125,6 +125,7 @@ const OPTIONS = {
   labels: unchecked<readonly string[] | string>(),
   preprocessing: unchecked<Partial<Preprocessing>>(),
   inChannels: optional(integer(1)),
+  useTestSize: orElse(false, boolean),
   shrinkOnLoad: orElse(false, boolean),
   device: orElse('cpu', checkDevice),
   dtype: orElse('float32', floating),
@@ -172,25 +173,28 @@ export async function loadParts(
   }
 }
 
-/** What is meant, and its weights: of the path of a file of weights the network that they are for. */
+/** What is meant, and its weights: of a tag, a repository of the hub, a folder or a file the network that they are for. */
 async function subjectOf(
   model: unknown,
   given: Given,
 ): Promise<{ subject: Subject; weights: string | undefined }> {
   const { weights } = given;
   if (Module.isModule(model)) return { subject: model, weights };
-  if (typeof model === 'string') {
-    if (isModelName(model) || !isWeightsPath(model))
-      return { subject: modelRecord(model as ModelName), weights }; // throws for an unknown name
-    if (weights !== undefined) {
-      throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: weights: the model is a file of weights already`);
-    }
-    return { subject: await modelOfFile(model, given, WHERE), weights: model };
+  if (typeof model !== 'string') {
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${WHERE}: expected a model's name or a Module, or the path of weights, got ${describe(model)}`,
+    );
   }
-  throw makeError(
-    'ERR_SENET_ARG_TYPE',
-    `${WHERE}: expected a model's name, the path of weights or a Module, got ${describe(model)}`,
-  );
+  const source = parseName(model, WHERE);
+  if (source === null) return { subject: modelRecord(model as ModelName), weights }; // throws: an unknown name
+  const saysWeights = source.kind !== 'model' || source.published !== null;
+  if (saysWeights && weights !== undefined) {
+    throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: weights: '${printable(model)}' says them already`);
+  }
+  if (source.kind === 'model') return { subject: source.record, weights: weights ?? source.published?.name };
+  const { record, file } = await locateWeights(source, given, WHERE);
+  return { subject: record, weights: file };
 }
 
 /** The weights that are given, which a Module needs not. */
@@ -206,10 +210,15 @@ async function readGiven(subject: Subject, given: Given): Promise<FoundWeights |
       `${WHERE}: weights: expected a path or a name (${record.name}: ${names})`,
     );
   }
-  const source = await findWeights(given.weights, record === null ? null : (record.name as ModelName), WHERE);
+  const source = await findWeights(
+    given.weights,
+    record === null ? null : (record.name as ModelName),
+    WHERE,
+    given,
+  );
   const file = await toFile(source, given);
   const state = await readWeights(file, subject, given, given.signal);
-  return { state, published: typeof source === 'object' ? source : undefined, file };
+  return { state, published: typeof source === 'object' ? source : undefined, file, model: record?.name };
 }
 
 /** Channels of the images, which a Module whose forward is TypeScript does not say; 0 is unknown. */
@@ -233,10 +242,17 @@ function preprocessingFor(
   subject: Subject,
   brought: Brought,
   channels: number,
-  { preprocessing: given }: Given,
+  { preprocessing: given, useTestSize }: Given,
 ): Preprocessing {
   const family = Module.isModule(subject) ? familyOf(subject) : subject;
-  const base = brought.preprocessing ?? family?.preprocessing ?? undefined;
+  if (useTestSize && brought.testPreprocessing === undefined) {
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `${WHERE}: useTestSize: the weights say of no other size that they are better at it`,
+    );
+  }
+  const said = useTestSize ? brought.testPreprocessing : brought.preprocessing;
+  const base = said ?? family?.preprocessing ?? undefined;
   if (base === undefined && given === undefined) {
     throw makeError(
       'ERR_SENET_ARG_MISSING',

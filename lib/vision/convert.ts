@@ -8,7 +8,7 @@ import path from 'node:path';
 import { save } from '../checkpoint/save';
 import { makeError } from '../errors';
 import { createWithWeights, readWeights } from '../models/from-weights';
-import { modelOfFile, modelRecord, type ModelName } from '../models/registry';
+import { locateWeights, modelRecord, type ModelName } from '../models/registry';
 import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
@@ -86,10 +86,12 @@ export async function convertWeights(
   throwIfAborted(given.signal);
   if (!given.overwrite) await checkAbsent(output);
   const record =
-    given.model === undefined ? await modelOfFile(file, given, WHERE) : modelRecord(given.model as ModelName);
+    given.model === undefined
+      ? (await locateWeights({ kind: 'file', file }, given, WHERE)).record
+      : modelRecord(given.model as ModelName);
   const state = await readWeights(file, record, given, given.signal);
   try {
-    const brought = await broughtBy({ state, published: undefined, file });
+    const brought = await broughtBy({ state, published: undefined, file, model: record.name });
     const labels = given.labels === undefined ? brought.labels : await readLabels(given.labels);
     const preprocessing = brought.preprocessing ?? record.preprocessing;
     const model = createWithWeights(record, state);

@@ -67,7 +67,7 @@ export class ImageClassifier {
    *   ERR_SENET_COMPILE; ERR_SENET_LABELS; ERR_SENET_STATE_DICT and the other errors of `load`; ERR_SENET_DOWNLOAD, ERR_SENET_OFFLINE, ERR_SENET_HASH; ERR_SENET_CUDA_UNAVAILABLE; ERR_SENET_ABORTED
    */
   static async load<S extends string>(
-    model: ModelName | WeightsPath | AnyText<S> | Module<unknown>,
+    model: ModelName | `${ModelName}.${string}` | WeightsPath | AnyText<S> | Module<unknown>,
     options?: ImageClassifierOptions,
   ): Promise<ImageClassifier> {
     return new ImageClassifier(await loadParts(model as ModelName | Module<unknown>, options));

@@ -1,6 +1,10 @@
-/** What weights bring beside their tensors: labels and preprocessing, from their file's metadata or their record. */
+/**
+ * What weights bring beside their tensors: labels and preprocessing, from their file's metadata, their record or the hub's
+ * `config.json` beside them.
+ */
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
+import { configBeside } from '../models/hub-config';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { labelsFileOf } from '../models/pretrained';
 import type { PublishedWeights } from '../models/record';
@@ -12,6 +16,8 @@ import { checkPreprocessing } from './preprocessing-options';
 export interface Brought {
   readonly labels?: readonly string[];
   readonly preprocessing?: Preprocessing;
+  /** For larger images, at which the network is better. */
+  readonly testPreprocessing?: Preprocessing;
 }
 
 /** Weights that were given and read. */
@@ -20,10 +26,12 @@ export interface FoundWeights {
   /** Of published ones. */
   readonly published: PublishedWeights | undefined;
   readonly file: string;
+  /** The network that they are for; what `config.json` says of another does not count. */
+  readonly model: string | undefined;
 }
 
 /** Labels and preprocessing that come with the weights. */
-export async function broughtBy({ state, published, file: path }: FoundWeights): Promise<Brought> {
+export async function broughtBy({ state, published, file: path, model }: FoundWeights): Promise<Brought> {
   const file = printable(path, 1000);
   const read = (name: string): unknown => {
     const text = state.fileMetadata.get(name);
@@ -38,13 +46,19 @@ export async function broughtBy({ state, published, file: path }: FoundWeights):
       );
     }
   };
+  const beside = published === undefined ? await configBeside(path) : null;
+  const config = beside?.architecture === model ? beside : null;
   const labelsFile = published && labelsFileOf(published);
-  const labels = read('labels') ?? (labelsFile === undefined ? undefined : await readLabels(labelsFile));
+  const labels = read('labels') ?? (labelsFile === undefined ? config?.labels : await readLabels(labelsFile));
   const record = read('preprocessing');
+  const preprocessing =
+    record === undefined
+      ? (published ?? config)?.preprocessing
+      : checkPreprocessing(record, PLAIN, `${file}: metadata 'preprocessing'`);
+  const testPreprocessing = (published ?? config)?.testPreprocessing;
   return {
     ...(labels === undefined ? {} : { labels: checkLabels(labels, `${file}: metadata 'labels'`) }),
-    ...(record === undefined
-      ? published?.preprocessing && { preprocessing: published.preprocessing }
-      : { preprocessing: checkPreprocessing(record, PLAIN, `${file}: metadata 'preprocessing'`) }),
+    ...(preprocessing === undefined ? {} : { preprocessing }),
+    ...(testPreprocessing === undefined ? {} : { testPreprocessing }),
   };
 }

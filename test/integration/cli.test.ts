@@ -506,10 +506,17 @@ describe('senet-torch', () => {
   it('lists the models', async () => {
     const { code, out } = await run(['models', '--json']);
     expect(code).to.equal(0);
-    const models = JSON.parse(out) as { name: string; weights: string[] }[];
+    const models = JSON.parse(out) as { name: string; weights: string[]; tags: { top1: number | null }[] }[];
     expect(models.find(({ name }) => name === 'se_resnet50')?.weights).to.deep.equal(['imagenet']);
+    const tags = models.flatMap(({ weights }) => weights.slice(1)).length;
     const { out: table } = await run(['models']);
-    expect(table.trimEnd().split('\n')).to.have.lengthOf(models.length + 1);
+    expect(table.trimEnd().split('\n')).to.have.lengthOf(models.length + tags + 1);
+    expect(table).to.match(/^seresnet50 +1000 +224 x 224 +a1_in1k +80\.012 % at 224 +Apache-2\.0$/m);
+    const { out: one } = await run(['models', 'seresnet50']);
+    expect(one).to.contain('hf-hub:timm/seresnet50.a1_in1k').and.contain('288 bicubic, centre 288 x 288');
+    const { out: record } = await run(['models', 'seresnet50', '--json']);
+    expect(JSON.parse(record)).to.deep.equal(models.find(({ name }) => name === 'seresnet50'));
+    expect((await run(['models', 'seresnet5'])).err).to.contain('ERR_SENET_UNKNOWN_MODEL');
   });
 
   it('has help with an example for every command', async () => {
@@ -550,7 +557,8 @@ describe('senet-torch', () => {
       [['classify', '--model', 'se_resnet18', '--pretrained'], /no published weights/],
       [['classify', '--model', 'se_resnet20'], /--weights FILE or --pretrained/],
       [['classify', '--pretrained'], /--model/],
-      [['classify', '--weights', path.join(FIXTURES, 'se_resnet20-zip.pt')], /--model NAME/],
+      [['classify', '--weights', path.join(FIXTURES, 'se_resnet20-zip.pt')], /--preprocessing: .*give size/],
+      [['classify', '--weights', 'seresnet50.a9_in1k'], /published are a1_in1k/],
       [['classify', '--device', 'tpu'], /ERR_SENET_ARG_RANGE/],
       [['evaluate'], /missing required argument/],
       [['inspect'], /missing required argument/],

@@ -122,7 +122,7 @@ describe('models: constructors and factories', function () {
   });
 
   it('the registry describes every model truly', () => {
-    expect(listModels()).to.have.length(97);
+    expect(listModels()).to.have.length(98);
     for (const name of listModels()) {
       expect(isModelName(name)).to.equal(true);
       const { numClasses, options, inputSize, classifier } = modelRecord(name);

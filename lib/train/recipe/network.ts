@@ -1,13 +1,12 @@
 /** The network of a recipe: a new one, one from weights with a new head, or that of a checkpoint; and what of it is frozen. */
 import path from 'node:path';
 
-import { inspectCheckpoint } from '../../checkpoint/inspect';
 import { StateDict } from '../../checkpoint/state-dict';
 import { makeError } from '../../errors';
 import { ClassifierModel, familyOf } from '../../models/classifier-model';
 import { channelsIn, createShapedLike, createWithWeights, readWeights } from '../../models/from-weights';
 import { publishedOf, toFile } from '../../models/pretrained';
-import { createModel, isModelName, modelRecord, type ModelName } from '../../models/registry';
+import { createModel, locateWeights, modelRecord, type ModelName } from '../../models/registry';
 import { findWeights } from '../../models/find-weights';
 import type { Preprocessing } from '../../models/preprocessing-record';
 import type { Module } from '../../nn/module';
@@ -51,23 +50,15 @@ export async function networkFromWeights(
 ): Promise<RecipeNetwork> {
   const chosen = chooseWeights(given);
   const named = given.model === undefined ? null : (given.model as ModelName);
-  const source = await findWeights(chosen, named, 'finetune');
-  const file = await toFile(source, {
-    checkHash: given.checkHash ?? true,
-    progress: given.progress ?? true,
-    signal,
-  });
+  const transfer = { checkHash: given.checkHash ?? true, progress: given.progress ?? true, signal };
+  const source = await findWeights(chosen, named, 'finetune', transfer);
+  const file = await toFile(source, transfer);
   const published = typeof source === 'object' ? source : undefined;
-  const name = named ?? published?.model ?? (await inspectCheckpoint(file)).metadata.model;
-  if (name === undefined || !isModelName(name))
-    throw makeError(
-      'ERR_SENET_ARG_MISSING',
-      `${printable(file)} does not say which model it belongs to: add { model: NAME }`,
-    );
+  const name = (named ?? published?.model ?? (await modelOfFile(file, given))) as ModelName;
   const record = modelRecord(name);
   const state = await readWeights(file, record, given, signal);
   try {
-    const { preprocessing } = await broughtBy({ state, published, file });
+    const { preprocessing } = await broughtBy({ state, published, file, model: name });
     const inChannels = checkImageChannels(channelsIn(record, state), printable(file, 1000));
     const model = createWithWeights(record, state, { inChannels }, { assign: false });
     try {
@@ -92,6 +83,11 @@ export async function networkFromWeights(
   } finally {
     state.dispose();
   }
+}
+
+/** The network that a file is for. Errors: as `locateWeights`. */
+async function modelOfFile(file: string, { key, prefix }: TrainingOptions): Promise<string> {
+  return (await locateWeights({ kind: 'file', file }, { key, prefix }, 'finetune')).record.name;
 }
 
 function chooseWeights(given: TrainingOptions): string {
