@@ -19,6 +19,13 @@ const MODELS = {
   se_resnet50: { side: 224, batches: [1, 8], variance: [0.5, 1.5] },
   se_inception_v3: { side: 299, batches: [1, 8], variance: [5, 15] },
   se_resnet20: { side: 32, batches: [1, 32], variance: [0.5, 1.5] },
+  // timm's, whose Python comes from timm itself.
+  ...Object.fromEntries(
+    [
+      ...['seresnet50', 'seresnext50_32x4d', 'seresnext101_32x8d', 'seresnextaa101d_32x8d', 'seresnet152d'],
+      ...['senet154', 'resnetrs50', 'ecaresnet50t', 'legacy_seresnet50', 'legacy_seresnext50_32x4d'],
+    ].map((name) => [name, { side: 224, batches: [1, 8], variance: [0.5, 1.5], onRequest: true }]),
+  ),
 };
 
 // In the order of the table. `slack` is the relative L2 distance from our eager output that is still the same answer;
@@ -47,7 +54,8 @@ const ENGINES = {
 
 const HELP = `usage: npm run bench -- [options]
 
-  --models NAMES     of ${Object.keys(MODELS).join(', ')} (default: all)
+  --models NAMES     of ${Object.keys(MODELS).join(', ')}
+                     (default: the first three; the others need a Python with timm)
   --engines NAMES    of ${Object.keys(ENGINES).join(', ')}
                      (default: all but ${Object.keys(ENGINES)
                        .filter((name) => ENGINES[name].onRequest)
@@ -110,7 +118,11 @@ function parseOptions() {
   };
   return {
     ...values,
-    models: names('models', MODELS, Object.keys(MODELS)),
+    models: names(
+      'models',
+      MODELS,
+      Object.keys(MODELS).filter((name) => !MODELS[name].onRequest),
+    ),
     engines: names(
       'engines',
       ENGINES,

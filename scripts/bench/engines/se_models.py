@@ -1,10 +1,12 @@
-"""The three benchmarked networks as plain PyTorch modules, so that the comparison needs neither the original package
-nor torchvision. Children are named as in the original, so its state-dict keys load; weights come from a file, never
+"""The three networks that are always benchmarked as plain PyTorch modules, so that the comparison needs neither the
+original package nor torchvision; others are timm's own. Children are named as in the original, so its state-dict keys load; weights come from a file, never
 from here. Evaluation mode only: no auxiliary head, no dropout.
 
 Sources: Hu, Shen, Sun, "Squeeze-and-Excitation Networks" (CVPR 2018); He et al., "Deep Residual Learning" (CVPR 2016);
 Szegedy et al., "Rethinking the Inception Architecture" (CVPR 2016).
 """
+import sys
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -256,10 +258,19 @@ class SEInceptionV3(nn.Module):
 MODELS = {"se_resnet50": SEResNet50, "se_resnet20": SEResNet20, "se_inception_v3": SEInceptionV3}
 
 
+def timm_network(name):
+    # Only where it is asked for, and not with this folder's pytorch.py in the way of what it imports.
+    here = sys.path.pop(0)
+    import timm
+
+    sys.path.insert(0, here)
+    return timm.create_model(name)
+
+
 def load(name, weights):
     """The network with the weights of a torch.save file, every key of which it must have, for evaluation."""
     with torch.device("meta"):
-        network = MODELS[name]()
+        network = MODELS[name]() if name in MODELS else timm_network(name)
     network.load_state_dict(torch.load(weights, weights_only=True), assign=True)
     return network.eval()
 
