@@ -1,8 +1,8 @@
 /**
  * The execution by LibTorch of the record that says how pixels become a model's input. The record travels with the
  * weights, as JSON in a safetensors file's metadata. Steps, in this order: grey, resize, centre crop, pad, / 255, - mean, / std,
- * repeated to three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`); resizing equals Pillow's
- * antialiased filters. Which record that is, `preprocessing-options` says. Knows no file format and no model.
+ * repeated to three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`); resizing is by Pillow's
+ * antialiased filters, up to the rounding of their weights. Which record that is, `preprocessing-options` says. Knows no file format and no model.
  */
 import { makeError } from '../errors';
 import type { Preprocessing } from '../models/preprocessing-record';

@@ -16,6 +16,7 @@ import {
   modelRecord,
   ops,
   save,
+  tidy,
   type ClassifierModel,
   type ModelName,
   type Tensor,
@@ -23,6 +24,9 @@ import {
 import { fetchFromHub, hubFolder } from '../../lib/hub/hugging-face';
 import { adaptWeights } from '../../lib/models/adapt-weights';
 import { allRecords, parseName } from '../../lib/models/registry';
+import { timmPreprocessing } from '../../lib/models/timm-weights';
+import { decodeImage } from '../../lib/vision/decode';
+import { preprocess, toPixels } from '../../lib/vision/preprocessing';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
 import { startHub, type HubServer } from '../support/hub-server';
@@ -49,7 +53,14 @@ type Row = readonly [
 
 describe('published weights of timm', () => {
   const file = path.join(__dirname, '..', 'fixtures', 'zoo', 'pretrained.json');
-  const { tags, adapted } = JSON.parse(readFileSync(file, 'utf8')) as {
+  const { tags, adapted, pixels } = JSON.parse(readFileSync(file, 'utf8')) as {
+    pixels: [
+      size: number,
+      cropPct: number,
+      interpolation: 'bilinear' | 'bicubic',
+      short: number,
+      sha256: string,
+    ][];
     tags: Row[];
     adapted: Record<string, number[]>;
   };
@@ -91,6 +102,26 @@ describe('published weights of timm', () => {
     }
     expect(listModels({ pretrained: true })).to.include.members(ours.map(({ name }) => name));
   });
+
+  // LibTorch's resize of bytes rounds its weights to 15 bits, Pillow to 22: a pixel in some hundred is one off.
+  for (const [size, cropPct, interpolation, short, bytes] of pixels) {
+    it(`see the pixels of timm's transform at ${size} of ${cropPct}, ${interpolation}, but for a rounding`, async () => {
+      const record = timmPreprocessing(size, cropPct, interpolation);
+      expect(record.size).to.equal(short);
+      const image = await decodeImage(path.join(__dirname, '..', 'fixtures', 'images', 'photo.jpg'));
+      const values = await tidy(async () => {
+        const x = await preprocess(await toPixels(image), { ...record, mean: [0], std: [1] });
+        expect(x.shape).to.deep.equal([1, 3, size, size]);
+        return x.permute([0, 2, 3, 1]).contiguous().toTypedArray() as Float32Array;
+      });
+      const distances = [...Buffer.from(bytes, 'base64')].map((byte, index) =>
+        Math.abs(Math.round((values[197 * index] as number) * 255) - byte),
+      );
+      expect(Math.max(...distances)).to.be.at.most(1);
+      const share = distances.filter((distance) => distance > 0).length / distances.length;
+      expect(share).to.be.at.most(0.02);
+    });
+  }
 
   it('adapt the convolution of the image as timm', () => {
     const model = createModel('seresnet18', { initWeights: false });
