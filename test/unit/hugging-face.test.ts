@@ -3,7 +3,15 @@
  * releases; against local servers.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 
 import { expect } from 'chai';
@@ -11,12 +19,14 @@ import { expect } from 'chai';
 import {
   createModel,
   ImageClassifier,
+  inspectCheckpoint,
   listModels,
   manualSeed,
   modelRecord,
   ops,
   save,
   tidy,
+  trainFromSettings,
   type ClassifierModel,
   type ModelName,
   type Tensor,
@@ -421,6 +431,24 @@ describe('the Hugging Face hub', function () {
     } finally {
       await release.close();
     }
+  });
+
+  it('a repository is fine-tuned by its name, and the checkpoint is of its network', async () => {
+    await publish('someone/tiny', 'pytorchcv_seresnet20', {
+      pretrained_cfg: { input_size: [3, 32, 32], crop_pct: 1 },
+    });
+    const photo = path.join(__dirname, '..', 'fixtures', 'images', 'photo.jpg');
+    const data = temporary.path('photos');
+    for (const [label, count] of Object.entries({ cats: 4, dogs: 4 })) {
+      mkdirSync(path.join(data, label), { recursive: true });
+      for (let i = 0; i < count; i++) copyFileSync(photo, path.join(data, label, `${i}.jpg`));
+    }
+    const output = temporary.path('run');
+    const options = { pretrained: true, epochs: 1, batchSize: 4, validation: 0.25, ...quiet };
+    await trainFromSettings({ data, model: 'hf-hub:someone/tiny', output, ...options });
+    const { metadata, network } = await inspectCheckpoint(path.join(output, 'best.safetensors'));
+    expect(metadata).to.include({ model: 'pytorchcv_seresnet20', labels: '["cats","dogs"]' });
+    expect(network).to.include({ model: 'pytorchcv_seresnet20', numClasses: 2 });
   });
 
   it('Cadene’s networks come by URL, with their hash', async () => {

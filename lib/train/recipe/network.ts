@@ -6,7 +6,7 @@ import { makeError } from '../../errors';
 import { ClassifierModel, familyOf } from '../../models/classifier-model';
 import { channelsIn, createShapedLike, createWithWeights, readWeights } from '../../models/from-weights';
 import { publishedOf, toFile } from '../../models/pretrained';
-import { createModel, locateWeights, modelRecord, type ModelName } from '../../models/registry';
+import { createModel, locateWeights, modelRecord, parseName, type ModelName } from '../../models/registry';
 import { findWeights } from '../../models/find-weights';
 import type { Preprocessing } from '../../models/preprocessing-record';
 import type { Module } from '../../nn/module';
@@ -48,8 +48,7 @@ export async function networkFromWeights(
   seed: number,
   signal: AbortSignal | undefined,
 ): Promise<RecipeNetwork> {
-  const chosen = chooseWeights(given);
-  const named = given.model === undefined ? null : (given.model as ModelName);
+  const { weights: chosen, model: named } = chooseWeights(given);
   const transfer = { checkHash: given.checkHash ?? true, progress: given.progress ?? true, signal };
   const source = await findWeights(chosen, named, 'finetune', transfer);
   const file = await toFile(source, transfer);
@@ -90,14 +89,20 @@ async function modelOfFile(file: string, { key, prefix }: TrainingOptions): Prom
   return (await locateWeights({ kind: 'file', file }, { key, prefix }, 'finetune')).record.name;
 }
 
-function chooseWeights(given: TrainingOptions): string {
+interface Chosen {
+  /** Null where the weights say it. */
+  readonly model: ModelName | null;
+  readonly weights: string;
+}
+
+function chooseWeights(given: TrainingOptions): Chosen {
   const { weights, pretrained, model } = given;
   if (weights != null && pretrained === true)
     throw makeError(
       'ERR_SENET_ARG_RANGE',
       'trainFromSettings: { pretrained } and { weights } exclude each other',
     );
-  if (weights != null) return weights;
+  if (weights != null) return { model: (model ?? null) as ModelName | null, weights };
   if (pretrained !== true)
     throw makeError('ERR_SENET_ARG_MISSING', 'finetune: give { weights: FILE } or { pretrained }');
   if (model === undefined)
@@ -105,7 +110,12 @@ function chooseWeights(given: TrainingOptions): string {
       'ERR_SENET_ARG_MISSING',
       'trainFromSettings: { pretrained } needs { model }, such as se_resnet50',
     );
-  return publishedOf(modelRecord(model as ModelName), true, 'trainFromSettings: pretrained').name;
+  const where = 'trainFromSettings: pretrained';
+  const source = parseName(model, where);
+  if (source !== null && source.kind !== 'model') return { model: null, weights: model };
+  const record = source?.record ?? modelRecord(model as ModelName); // throws: an unknown model
+  const { name } = source?.published ?? publishedOf(record, true, where);
+  return { model: record.name as ModelName, weights: name };
 }
 
 /** The paths that the option `freeze` means. @throws ERR_SENET_ARG_RANGE for one that is none, or if nothing is left to train */
