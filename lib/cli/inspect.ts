@@ -5,7 +5,6 @@
 import type { Command } from 'commander';
 
 import type { CheckpointReport, InspectOptions } from '../checkpoint/inspect';
-import { isSenetError } from '../errors';
 import type { WeightsNetwork } from '../models/identify';
 import { printable } from '../printable';
 import { lazy } from './lazy';
@@ -31,12 +30,13 @@ export function addInspect(program: Command): void {
 
 /** The network that it is for; undefined where no native build tells. */
 async function networkOf(report: CheckpointReport, file: string): Promise<WeightsNetwork | null | undefined> {
+  let models: typeof lazy.models;
   try {
-    return await lazy.models.networkOf(report, file);
-  } catch (error) {
-    if (isSenetError(error) && error.code === 'ERR_SENET_NO_BUILD') return undefined;
-    throw error;
+    models = lazy.models;
+  } catch {
+    return undefined; // no native build for this machine: the rest needs none
   }
+  return models.networkOf(report, file);
 }
 
 function networkRows(network: WeightsNetwork | null | undefined): string[][] {

@@ -134,10 +134,14 @@ describeNetworks(describeForeign);
  *
  * In place of a name, a repository of the Hugging Face hub ('hf-hub:timm/seresnet50.a1_in1k', with '@REVISION'), a folder
  * ('local-dir:PATH', with `config.json` and `model.safetensors`) or the path of a file of weights gives the promise of the
- * network that the weights are for, with them: `config.json` says which, else their keys and shapes. The module is in training mode, as in PyTorch: call `eval()`.
+ * network that the weights are for, with them: `config.json` says which, else their keys and shapes.
  *
- * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_MODEL, for a path (rejects) ERR_SENET_UNKNOWN_WEIGHTS and as `load`, and what the model's own function throws; with `pretrained`
- *   (rejects) also ERR_SENET_ARG_RANGE (no weights of this name), ERR_SENET_STATE_DICT and as `loadStateDictFromUrl`
+ * The module is in training mode, as in PyTorch: call `eval()`.
+ *
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE (no weights of this tag), and what the model's
+ *   own function throws; with `pretrained` (rejects) also ERR_SENET_STATE_DICT and as `loadStateDictFromUrl`; for a
+ *   repository, a folder and a file (rejects) ERR_SENET_UNKNOWN_WEIGHTS, ERR_SENET_STATE_DICT, as `load`, and of the hub
+ *   ERR_SENET_OFFLINE, ERR_SENET_DOWNLOAD, ERR_SENET_HASH, ERR_SENET_LOCKED
  */
 export function createModel<Name extends ModelName>(
   name: Name | `${Name}.${string}`,
