@@ -77,7 +77,7 @@ export async function fetchFromHub(
   const cached = await inCache(folder, file, revision);
   if (cached !== undefined && COMMIT.test(revision)) return cached;
   const url = `${endpoint()}/${repository}/resolve/${encodeURIComponent(revision)}/${file}`;
-  if (process.env.HF_HUB_OFFLINE === '1' || process.env.SENET_OFFLINE === '1') {
+  if (isOffline()) {
     if (cached !== undefined) return cached;
     const name = process.env.SENET_OFFLINE === '1' ? 'SENET_OFFLINE' : 'HF_HUB_OFFLINE';
     throw makeError('ERR_SENET_OFFLINE', `${url} is not cached and ${name}=1 forbids the network.`, {
@@ -125,6 +125,11 @@ async function inCache(folder: string, file: string, revision: string): Promise<
       );
   const pointer = path.join(folder, 'snapshots', commit, file);
   return COMMIT.test(commit) && existsSync(pointer) ? pointer : undefined;
+}
+
+/** As huggingface_hub reads it. */
+function isOffline(): boolean {
+  return /^(1|on|yes|true)$/i.test(process.env.HF_HUB_OFFLINE ?? '') || process.env.SENET_OFFLINE === '1';
 }
 
 function endpoint(): string {

@@ -12,6 +12,7 @@ import {
   createModel,
   CrossEntropyLoss,
   manualSeed,
+  modelRecord,
   ops,
   randn,
   SGD,
@@ -66,7 +67,10 @@ const recorded = read<Recorded>('timm.json');
 interface Pytorchcv extends Case, Summaries {
   readonly model: ModelName;
 }
-const pytorchcv = read<{ networks: Pytorchcv[] }>('pytorchcv.json').networks;
+const { networks: pytorchcv, training: trainedElsewhere } = read<{
+  networks: Pytorchcv[];
+  training: Training[];
+}>('pytorchcv.json');
 
 /** Fills the state of a network by the rule of the fixtures. */
 function draw(model: Module<unknown>, seed: number): void {
@@ -128,7 +132,7 @@ describe('public SE networks', function () {
     });
   }
 
-  for (const entry of recorded.training) {
+  for (const entry of [...recorded.training, ...trainedElsewhere]) {
     it(`${entry.model} trains as in PyTorch`, async () => {
       const exact = new Trained(entry, 'float64');
       for (const [step, expected] of entry.losses.entries()) {
@@ -168,7 +172,9 @@ class Trained {
     dtype: 'float32' | 'float64',
   ) {
     const { model, seed, input } = entry;
-    this.#model = createModel(model, { numClasses: 5, initWeights: false, dropRate: 0 });
+    const options = { numClasses: 5, initWeights: false };
+    const hasDropout = modelRecord(model).options.includes('dropRate');
+    this.#model = createModel(model, hasDropout ? { ...options, dropRate: 0 } : options);
     draw(this.#model, seed);
     this.#model.to({ dtype, memoryFormat: dtype === 'float32' ? 'channels_last' : 'contiguous' });
     manualSeed(seed);
