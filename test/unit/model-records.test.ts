@@ -301,7 +301,8 @@ it('docs/models.md has every published tag, with its accuracy', () => {
   const page = readFileSync(path.join(__dirname, '..', '..', 'docs', 'models.md'), 'utf8');
   const published = zooNames().flatMap((name) => modelRecord(name).weights);
   for (const { model, name, top1, preprocessing } of published) {
-    const section = page.slice(page.indexOf(`| \`${model}\` `));
+    const tags = page.slice(page.indexOf('| Network | Tag '));
+    const section = tags.slice(tags.indexOf(`| \`${model}\` `));
     const row = section.split('\n').find((line) => line.includes(`| \`${name}\``)) ?? '';
     expect(row, `${model}.${name}`).to.include(` ${top1 ?? '-'} |`);
     expect(row).to.include(`| ${preprocessing?.crop?.[0] ?? ''} of ${String(preprocessing?.size)}`);
