@@ -31,12 +31,25 @@ export interface Recognised {
 /** What is no weight, or may be missing. */
 const UNCOUNTED = /(^|\.)(num_batches_tracked|n_averaged)$|_extra_state$/;
 
+/** A state dict is read in one step: no network has more entries, nor longer names, and hostile files may have any. */
+const MAX_ENTRIES = 5000;
+const MAX_NAME = 256;
+/** Where the marks are, in every spelling: the first block. So many keys are looked at. */
+const FIRST_BLOCK = /(layer1\.0|layers\.0\.0|stage1\.unit1|Mixed_5b)\./;
+const MAX_MARKED = 256;
+
 /** Of all networks those whose state dict this may be; null if it has no key that any of them is known by. */
 export function recognise(records: readonly ModelRecord[], shapes: Shapes): Recognised | null {
+  if (shapes.size > MAX_ENTRIES) return null;
+  const marked: string[] = [];
+  for (const key of shapes.keys()) {
+    if (key.length > MAX_NAME) return null;
+    if (marked.length < MAX_MARKED && FIRST_BLOCK.test(key)) marked.push(key);
+  }
   for (const family of familiesOf(records)) {
     const [{ framework, mark, keyMaps }] = family;
     for (const spelling of [{ framework, aliases: [] }, ...keyMaps]) {
-      const prefix = prefixOf(shapes.keys(), mark, spelling.aliases);
+      const prefix = prefixOf(marked, mark, spelling.aliases);
       if (prefix === undefined) continue;
       const own = inOwnSpelling(shapes, prefix, spelling.aliases);
       const signature = signatureOf(family, own);
