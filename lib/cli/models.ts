@@ -18,9 +18,10 @@ export function addModels(program: Command): void {
       '\nExamples:\n  $ senet-torch models --pretrained\n  $ senet-torch models seresnet50\n  $ senet-torch models --json',
     )
     .action((name: string | undefined, { json, pretrained }: { json?: boolean; pretrained?: boolean }) => {
-      const { listModels, modelRecord } = lazy.models;
+      const { listModels, modelRecord, parseName } = lazy.models;
       if (name !== undefined) {
-        const record = modelRecord(name as ModelName);
+        const meant = parseName(name, 'models');
+        const record = meant?.kind === 'model' ? meant.record : modelRecord(name as ModelName); // throws
         if (json === true) printJson(described(record));
         else printRecord(record);
         return;

@@ -22,6 +22,9 @@ interface Tag {
   readonly interpolation?: 'bilinear';
 }
 
+/** A file of `assets/labels`. */
+export const IMAGENET_LABELS = 'imagenet.json';
+
 const TIMM = 'https://github.com/rwightman/pytorch-image-models/releases/download';
 const CADENE = `${TIMM}/v0.1-cadene/`;
 const WEIGHTS = `${TIMM}/v0.1-weights/`;
@@ -439,7 +442,7 @@ export function timmWeights(name: string): readonly Omit<PublishedWeights, 'mode
       licence: 'Apache-2.0',
       top1: measured?.[0] ?? null,
       ...(measured === undefined ? {} : { top1Size: measured[1] }),
-      ...(classes === 1000 ? { labels: 'imagenet.json' } : { numClasses: classes }),
+      ...(classes === 1000 ? { labels: IMAGENET_LABELS } : { numClasses: classes }),
       preprocessing: timmPreprocessing(...usual, interpolation),
       ...(test === undefined ? {} : { testPreprocessing: timmPreprocessing(...test, interpolation) }),
     };
