@@ -142,7 +142,7 @@ export {
 } from './models/registry';
 export { inspectCheckpoint, type InspectedCheckpoint } from './models/inspect-weights';
 export type { WeightsNetwork } from './models/identify';
-export type { ModelRecord, PublishedWeights } from './models/record';
+export type { KeyMap, ModelRecord, PublishedWeights } from './models/record';
 export type { PretrainedOptions } from './models/pretrained';
 export type { ClassifierModel } from './models/classifier-model';
 

@@ -42,12 +42,13 @@ async function networkOf(report: CheckpointReport, file: string): Promise<Weight
 function networkRows(network: WeightsNetwork | null | undefined): string[][] {
   if (network === undefined) return [];
   if (network === null) return [['network', 'none that the library has, by its keys']];
-  const { model, candidates, framework, numClasses, inChannels } = network;
+  const { model, candidates, family, framework, numClasses, inChannels } = network;
   const name = model ?? (candidates.length === 0 ? 'none that the library has' : candidates.join(' or '));
-  const classes = numClasses === null ? 'no classifier' : `classes: ${numClasses}`;
   return [
     ['network', name],
-    ['keys of', `${framework}; ${classes}, input channels: ${inChannels}`],
+    ['family', framework === family ? family : `${family}, with the keys of ${framework}`],
+    ['classes', numClasses === null ? 'no classifier' : String(numClasses)],
+    ['channels', `${inChannels} of the images`],
   ];
 }
 

@@ -11,6 +11,9 @@ export const lazy = {
   get bundledImages() {
     return require('../vision/bundled-images') as typeof import('../vision/bundled-images');
   },
+  get signatures() {
+    return require('../models/signatures') as typeof import('../models/signatures');
+  },
   get convert() {
     return require('../vision/convert') as typeof import('../vision/convert');
   },

@@ -48,17 +48,18 @@ function printRecords(records: readonly ModelRecord[]): void {
   const rows = records.flatMap(({ name, inputSize, numClasses, weights }) => {
     const classes = numClasses === null ? 'required' : String(numClasses);
     const images = `${inputSize} x ${inputSize}`;
-    if (weights.length === 0) return [[name, classes, images, '-', '', '']];
+    if (weights.length === 0) return [[name, classes, images, '-', '', '', '']];
     return weights.map((published, index) => [
       index === 0 ? name : '',
       published.numClasses === undefined ? classes : String(published.numClasses),
       published.preprocessing?.crop?.join(' x ') ?? images,
       published.name,
       accuracyOf(published),
+      sizeOf(published),
       published.licence,
     ]);
   });
-  printTable([['MODEL', 'CLASSES', 'IMAGES', 'WEIGHTS', 'TOP-1', 'LICENCE'], ...rows]);
+  printTable([['MODEL', 'CLASSES', 'IMAGES', 'WEIGHTS', 'TOP-1', 'SIZE', 'LICENCE'], ...rows]);
 }
 
 function printRecord(record: ModelRecord): void {
@@ -77,6 +78,7 @@ function printRecord(record: ModelRecord): void {
       ['', published.name, published === weights[0] ? 'what --pretrained means' : ''],
       ['', 'top-1', accuracyOf(published)],
       ['', 'classes', String(published.numClasses ?? numClasses ?? '')],
+      ['', 'size', sizeOf(published)],
       ['', 'from', sourceOf(published)],
       ['', 'licence', published.licence],
       ['', 'images', geometryOf(published.preprocessing ?? record.preprocessing)],
@@ -97,6 +99,13 @@ function printRecord(record: ModelRecord): void {
 function accuracyOf({ top1, top1Size }: PublishedWeights): string {
   if (top1 === null) return '-';
   return top1Size === undefined ? `${top1} %` : `${top1} % at ${top1Size}`;
+}
+
+/** Of a file of them in float32; unknown where they have other classes than the network usually has. */
+function sizeOf({ model, numClasses }: PublishedWeights): string {
+  const bytes = lazy.signatures.STATE_BYTES[model];
+  if (bytes === undefined || numClasses !== undefined) return '-';
+  return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 }
 
 function sourceOf({ location }: Omit<PublishedWeights, 'model'>): string {

@@ -20,7 +20,9 @@ export interface WeightsNetwork {
   readonly model: string | null;
   /** The networks with these keys and shapes. Several differ in strides and pools alone: none may be guessed. */
   readonly candidates: readonly string[];
-  /** Whose spelling the keys have, such as 'timm' or 'mmpretrain'. */
+  /** Whose networks they are, such as 'timm'. */
+  readonly family: string;
+  /** Whose spelling the keys have: the family's, or that of another, such as 'mmpretrain'. */
   readonly framework: string;
   /** Null without a classifier. */
   readonly numClasses: number | null;
@@ -35,11 +37,12 @@ export async function identify(
 ): Promise<WeightsNetwork | null> {
   const found = recognise(records, shapesOf(report));
   if (found === null) return null;
-  const { candidates, framework, numClasses, inChannels } = found;
+  const { candidates, family, framework, numClasses, inChannels } = found;
   const chosen = candidates.length > 1 ? await decide(candidates, report, file) : candidates[0];
   return {
     model: chosen?.name ?? null,
     candidates: candidates.map(({ name }) => name),
+    family,
     framework,
     numClasses,
     inChannels,

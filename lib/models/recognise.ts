@@ -15,6 +15,8 @@ export type Shapes = ReadonlyMap<string, readonly number[]>;
 
 /** What a state dict's keys and shapes say. */
 export interface Recognised {
+  /** Whose networks they are, by the spelling of those here. */
+  readonly family: string;
   /** Whose spelling the keys have. */
   readonly framework: string;
   /** What stands in front of the network's own names. */
@@ -44,6 +46,7 @@ export function recognise(records: readonly ModelRecord[], shapes: Shapes): Reco
         .map((record) => own.get(`${record.stem}.weight`))
         .find((shape) => shape?.length === 4);
       return {
+        family: framework,
         framework: spelling.framework,
         prefix,
         candidates,

@@ -14,20 +14,29 @@ const HEAD = `/**
  */
 export const SIGNATURES: Readonly<Record<string, string>> = {
 `;
+const SIZES = `};
+
+/** The bytes of each network's state dict in float32, with its usual classes. */
+export const STATE_BYTES: Readonly<Record<string, number>> = {
+`;
+const ITEM_BYTES = { float32: 4, int64: 8 };
 
 function text() {
   const { allRecords } = require(path.join(ROOT, 'dist', 'models', 'registry'));
   const { signatureOf } = require(path.join(ROOT, 'dist', 'models', 'recognise'));
   const records = allRecords();
+  const sizes = [];
   const lines = records.map((record) => {
     const family = records.filter(({ mark }) => mark.source === record.mark.source);
     const model = record.create({ numClasses: record.numClasses ?? 1, initWeights: false });
     const tensors = [...model.namedParameters(), ...model.namedBuffers()];
     const shapes = new Map(tensors.map(([name, { shape }]) => [name, shape]));
+    const bytes = tensors.reduce((sum, [, { numel, dtype }]) => sum + numel * ITEM_BYTES[dtype], 0);
+    sizes.push(`  ${record.name}: ${String(bytes).replace(/\B(?=(\d{3})+$)/g, '_')},\n`);
     model.dispose();
     return `  ${record.name}: '${signatureOf(family, shapes)}',\n`;
   });
-  return `${HEAD}${lines.join('')}};\n`;
+  return `${HEAD}${lines.join('')}${SIZES}${sizes.join('')}};\n`;
 }
 
 if (require.main === module) {

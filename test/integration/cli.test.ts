@@ -511,7 +511,7 @@ describe('senet-torch', () => {
     const tags = models.flatMap(({ weights }) => weights.slice(1)).length;
     const { out: table } = await run(['models']);
     expect(table.trimEnd().split('\n')).to.have.lengthOf(models.length + tags + 1);
-    expect(table).to.match(/^seresnet50 +1000 +224 x 224 +a1_in1k +80\.012 % at 224 +Apache-2\.0$/m);
+    expect(table).to.match(/^seresnet50 +1000 +224 x 224 +a1_in1k +80\.012 % at 224 +113 MB +Apache-2\.0$/m);
     const { out: one } = await run(['models', 'seresnet50']);
     expect(one).to.contain('hf-hub:timm/seresnet50.a1_in1k').and.contain('288 bicubic, centre 288 x 288');
     const { out: record } = await run(['models', 'seresnet50', '--json']);

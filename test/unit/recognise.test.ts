@@ -2,6 +2,7 @@
  * Files of weights are known by their keys: whose they are, which network they are for; what other frameworks write loads
  * and answers as there; what is ambiguous or of another network is an error that names them.
  */
+import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync, mkdirSync, renameSync } from 'node:fs';
 import path from 'node:path';
 
@@ -25,6 +26,7 @@ import {
   type Tensor,
 } from '../../lib';
 import { create } from '../../lib/models/from-weights';
+import { identify } from '../../lib/models/identify';
 import { recognise } from '../../lib/models/recognise';
 import { allRecords } from '../../lib/models/registry';
 import { SIGNATURES } from '../../lib/models/signatures';
@@ -111,6 +113,7 @@ describe('recognised weights', function () {
         expect(network).to.deep.equal({
           model: entry.model,
           candidates: [entry.model],
+          family: modelRecord(entry.model).framework,
           framework: entry.framework,
           numClasses: 5,
           inChannels: 3,
@@ -163,6 +166,15 @@ describe('recognised weights', function () {
       'seresnextaa101d_32x8d',
     ]);
     expect((await inspectCheckpoint(file)).network).to.include({ model: null });
+    // Nobody has a published file here: a record that says this one's hash stands for it.
+    const sha256 = createHash('sha256').update(readFileSync(file)).digest('hex').slice(0, 16);
+    const records = allRecords().map((record) =>
+      record.name === 'seresnextaa101d_32x8d'
+        ? { ...record, weights: record.weights.map((published) => ({ ...published, sha256 })) }
+        : record,
+    );
+    const report = await inspectCheckpoint(file);
+    expect((await identify(records, report, file))?.model).to.equal('seresnextaa101d_32x8d');
     const config = path.join(folder, 'config.json');
     writeFileSync(config, '{"architecture": "seresnextaa101d_32x8d"}');
     expect((await inspectCheckpoint(file)).network).to.include({ model: 'seresnextaa101d_32x8d' });
