@@ -73,10 +73,12 @@ function printRecord(record: ModelRecord): void {
     ['weights', weights.length === 0 ? 'none are published' : ''],
   ]);
   for (const published of weights) {
+    const { top5, testTop1 } = published;
+    const better = testTop1 === undefined ? '' : `, top-1 ${testTop1} %`;
     printLine();
     printTable([
       ['', published.name, published === weights[0] ? 'what --pretrained means' : ''],
-      ['', 'top-1', accuracyOf(published)],
+      ['', 'top-1', `${accuracyOf(published)}${top5 === undefined ? '' : `, top-5 ${top5} %`}`],
       ['', 'classes', String(published.numClasses ?? numClasses ?? '')],
       ['', 'size', sizeOf(published)],
       ['', 'from', sourceOf(published)],
@@ -84,7 +86,7 @@ function printRecord(record: ModelRecord): void {
       ['', 'images', geometryOf(published.preprocessing ?? record.preprocessing)],
       ...(published.testPreprocessing === undefined
         ? []
-        : [['', 'test size', `${geometryOf(published.testPreprocessing)} (--use-test-size)`]]),
+        : [['', 'test size', `${geometryOf(published.testPreprocessing)} (--use-test-size${better})`]]),
     ]);
   }
   if (weights.some(({ location }) => !('bundled' in location))) {
