@@ -62,7 +62,7 @@ export function parseModel(records: readonly ModelRecord[], name: string, where:
     const tag = known.slice(dot + 1);
     const published = record.weights.find((weights) => weights.name === tag);
     if (published !== undefined) return { kind: 'model', record, published };
-    if (!FILE.test(name) || !existsSync(name)) {
+    if (!FILE.test(name)) {
       const tags = record.weights.map((weights) => weights.name).join(', ') || 'none';
       throw makeError(
         'ERR_SENET_ARG_RANGE',

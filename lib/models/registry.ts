@@ -153,14 +153,14 @@ export function createModel<Name extends ModelName>(
   name: Name | `${Name}.${string}`,
   options: PretrainedModelOptions<Name>,
 ): Promise<ModelOf<Name>>;
-export function createModel<Name extends ModelName>(
-  name: Name,
-  options?: ModelOptions<Name> & { pretrained?: false },
-): ModelOf<Name>;
 export function createModel(
   name: WeightsPath,
   options?: FileModelOptions,
 ): Promise<ClassifierModel<Tensor | InceptionOutputs>>;
+export function createModel<Name extends ModelName>(
+  name: Name | `${Name}.${string}`,
+  options?: ModelOptions<Name> & { pretrained?: false },
+): ModelOf<Name>;
 export function createModel<S extends string>(
   name: AnyText<S>,
   options?: FileModelOptions,
