@@ -210,7 +210,7 @@ function checkChannels(
  * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION
  */
 export function checkFileOptions(records: readonly ModelRecord[], options: object, where: string): void {
-  const own: Rules<Record<string, unknown>> = Object.assign({}, ...records.map(ownRules));
+  const own = Object.fromEntries(records.flatMap((record) => Object.entries(ownRules(record))));
   readOptions(options as Record<string, unknown>, { ...PLACE, ...own, ...TRANSFER }, where);
 }
 
