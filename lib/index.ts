@@ -140,8 +140,6 @@ export {
   type PretrainedModelOptions,
   type WeightsPath,
 } from './models/registry';
-export { inspectCheckpoint, type InspectedCheckpoint } from './models/inspect-weights';
-export type { WeightsNetwork } from './models/identify';
 export type { KeyMap, ModelRecord, PublishedWeights } from './models/record';
 export type { PretrainedOptions } from './models/pretrained';
 export type { ClassifierModel } from './models/classifier-model';
@@ -149,7 +147,14 @@ export type { ClassifierModel } from './models/classifier-model';
 export { load, loadCheckpoint, type LoadCheckpointOptions, type LoadOptions } from './checkpoint/load';
 export { NumpyArray } from './checkpoint/numpy-values';
 export { save, saveCheckpoint, type HasStateDict, type SaveOptions } from './checkpoint/save';
-export type { CheckpointReport, InspectOptions, InspectedTensor, InspectedValue } from './checkpoint/inspect';
+export {
+  inspectCheckpoint,
+  type CheckpointReport,
+  type InspectOptions,
+  type InspectedTensor,
+  type InspectedValue,
+  type WeightsNetwork,
+} from './checkpoint/inspect';
 export type { Container } from './checkpoint/parse';
 export {
   consumePrefixInStateDictIfPresent,

@@ -42,6 +42,21 @@ export interface InspectedValue {
   readonly value?: string | number | boolean | null;
 }
 
+/** The network that a file of weights is for. */
+export interface WeightsNetwork {
+  /** The name for `createModel`; null if the library has no such network, or where several are possible. */
+  readonly model: string | null;
+  /** The networks with these keys and shapes. Several differ in strides and pools alone: none may be guessed. */
+  readonly candidates: readonly string[];
+  /** Whose networks they are, such as 'timm'. */
+  readonly family: string;
+  /** Whose spelling the keys have: the family's, or that of another, such as 'mmpretrain'. */
+  readonly framework: string;
+  /** Null without a classifier. */
+  readonly numClasses: number | null;
+  readonly inChannels: number;
+}
+
 export interface CheckpointReport {
   readonly container: Container;
   /** Length of the file. */
@@ -59,6 +74,21 @@ export interface CheckpointReport {
   readonly metadata: Readonly<Record<string, string>>;
   /** Version of each module by path, from `_metadata`. */
   readonly moduleVersions: Readonly<Record<string, number>>;
+  /** The network that the state dict is for, by keys and shapes; null if it is of none that the library has. */
+  readonly network: WeightsNetwork | null;
+}
+
+type Identify = (
+  report: Omit<CheckpointReport, 'network'>,
+  file: string | null,
+) => Promise<WeightsNetwork | null>;
+
+/** Says which network a state dict is for; those that know the networks say how. */
+let identify: Identify = () => Promise.resolve(null);
+
+/** Lets reports name the network. */
+export function identifyNetworks(identifier: Identify): void {
+  identify = identifier;
 }
 
 const MAX_VALUES = 1000;
@@ -83,14 +113,17 @@ export async function inspectCheckpoint(
 ): Promise<CheckpointReport> {
   const where = 'inspectCheckpoint';
   const { key, prefix } = readOptions(options, { key: optional(string), prefix: optional(string) }, where);
-  return withSource(source, async (opened) => report(await parseCheckpoint(opened), opened, { key, prefix }));
+  const described = await withSource(source, async (opened) =>
+    report(await parseCheckpoint(opened), opened, { key, prefix }),
+  );
+  return { ...described, network: await identify(described, typeof source === 'string' ? source : null) };
 }
 
 async function report(
   parsed: ParsedCheckpoint,
   source: ByteSource,
   wish: { key: string | undefined; prefix: string | undefined },
-): Promise<CheckpointReport> {
+): Promise<Omit<CheckpointReport, 'network'>> {
   const { value, budget, container } = parsed;
   const { tensors, values } = await inSlices(budget, listParts(parsed, source.label));
   // What stands in the place of a weight is for `load` to refuse; here it is shown.

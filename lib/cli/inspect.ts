@@ -5,7 +5,6 @@
 import type { Command } from 'commander';
 
 import type { CheckpointReport, InspectOptions } from '../checkpoint/inspect';
-import type { WeightsNetwork } from '../models/identify';
 import { printable } from '../printable';
 import { lazy } from './lazy';
 import { addPlaceOptions } from './training-options';
@@ -21,26 +20,23 @@ export function addInspect(program: Command): void {
     .addHelpText('after', '\nExample:\n  $ senet-torch inspect model.pt')
     .action(async (file: string, { json, ...place }: InspectOptions & { json?: boolean }) => {
       const { inspectCheckpoint } = lazy.checkpoint;
+      const isNamed = knowsNetworks();
       const report = await inspectCheckpoint(file, place);
-      const network = await networkOf(report, file);
-      if (json === true) printJson(network === undefined ? report : { ...report, network });
-      else printReport(report, network);
+      if (json === true) printJson(report);
+      else printReport(report, isNamed);
     });
 }
 
-/** The network that it is for; undefined where no native build tells. */
-async function networkOf(report: CheckpointReport, file: string): Promise<WeightsNetwork | null | undefined> {
-  let models: typeof lazy.models;
+/** Loads what knows the networks; false where there is no native build for this machine: the rest needs none. */
+function knowsNetworks(): boolean {
   try {
-    models = lazy.models;
+    return lazy.models.listModels().length > 0;
   } catch {
-    return undefined; // no native build for this machine: the rest needs none
+    return false;
   }
-  return models.networkOf(report, file);
 }
 
-function networkRows(network: WeightsNetwork | null | undefined): string[][] {
-  if (network === undefined) return [];
+function networkRows({ network }: CheckpointReport): string[][] {
   if (network === null) return [['network', 'none that the library has, by its keys']];
   const { model, candidates, family, framework, numClasses, inChannels } = network;
   const name = model ?? (candidates.length === 0 ? 'none that the library has' : candidates.join(' or '));
@@ -52,7 +48,7 @@ function networkRows(network: WeightsNetwork | null | undefined): string[][] {
   ];
 }
 
-function printReport(report: CheckpointReport, network: WeightsNetwork | null | undefined): void {
+function printReport(report: CheckpointReport, isNamed: boolean): void {
   const { tensors, values, metadata, stateDict } = report;
   const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
   const elements = tensors.reduce(
@@ -68,7 +64,7 @@ function printReport(report: CheckpointReport, network: WeightsNetwork | null | 
     ],
     ['state dict', stateDict === null ? 'none' : placeOf(stateDict.key)],
     ...noted(report),
-    ...networkRows(network),
+    ...(isNamed ? networkRows(report) : []),
   ]);
   printSection(
     'metadata',

@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 
-import { inspectCheckpoint, type CheckpointReport } from '../checkpoint/inspect';
+import { inspectCheckpoint, type CheckpointReport, type WeightsNetwork } from '../checkpoint/inspect';
 import { makeError } from '../errors';
 import { printable } from '../printable';
 import type { WeightsPlace } from './from-weights';
@@ -14,25 +14,10 @@ import { architectureBeside } from './hub-config';
 import { recognise, type Shapes } from './recognise';
 import type { ModelRecord } from './record';
 
-/** The network that a file of weights is for. */
-export interface WeightsNetwork {
-  /** The name for `createModel`; null if the library has no such network, or where several are possible. */
-  readonly model: string | null;
-  /** The networks with these keys and shapes. Several differ in strides and pools alone: none may be guessed. */
-  readonly candidates: readonly string[];
-  /** Whose networks they are, such as 'timm'. */
-  readonly family: string;
-  /** Whose spelling the keys have: the family's, or that of another, such as 'mmpretrain'. */
-  readonly framework: string;
-  /** Null without a classifier. */
-  readonly numClasses: number | null;
-  readonly inChannels: number;
-}
-
 /** What an inspected file's state dict is of; null if no network of the library is known by any of its keys. */
 export async function identify(
   records: readonly ModelRecord[],
-  report: CheckpointReport,
+  report: Omit<CheckpointReport, 'network'>,
   file: string | null,
 ): Promise<WeightsNetwork | null> {
   const found = recognise(records, shapesOf(report));
@@ -64,7 +49,7 @@ export async function identifyFile(
   const report = await inspectCheckpoint(file, place);
   const told = records.find(({ name }) => name === report.metadata.model);
   if (told !== undefined) return told;
-  const found = await identify(records, report, file);
+  const { network: found } = report;
   const record = records.find(({ name }) => name === found?.model);
   if (record !== undefined) return record;
   throw makeError('ERR_SENET_UNKNOWN_WEIGHTS', `${where}: ${printable(file, 1000)} ${problemOf(found)}`, {
@@ -83,7 +68,7 @@ function problemOf(found: WeightsNetwork | null): string {
 }
 
 /** The state dict that `load` would give. */
-function shapesOf({ stateDict, tensors }: CheckpointReport): Shapes {
+function shapesOf({ stateDict, tensors }: Pick<CheckpointReport, 'stateDict' | 'tensors'>): Shapes {
   const shapes = new Map<string, readonly number[]>();
   if (stateDict === null) return shapes;
   const before = stateDict.key === '' ? '' : `${stateDict.key}.`;
@@ -95,7 +80,7 @@ function shapesOf({ stateDict, tensors }: CheckpointReport): Shapes {
 /** Of several what the file says of itself; undefined if nothing does. */
 async function decide(
   candidates: readonly ModelRecord[],
-  { metadata }: CheckpointReport,
+  { metadata }: Pick<CheckpointReport, 'metadata'>,
   file: string | null,
 ): Promise<ModelRecord | undefined> {
   const named = (name: unknown): ModelRecord | undefined => candidates.find((record) => record.name === name);

@@ -2,7 +2,7 @@
  * The models by name: the rows of all pages. The command line, the image classifier and the tests are driven by these
  * records. A new page is one line here; a new model of a page is a row there.
  */
-import type { CheckpointReport } from '../checkpoint/inspect';
+import { identifyNetworks } from '../checkpoint/inspect';
 import { makeError } from '../errors';
 import type { ProgressOption } from '../hub/progress';
 import { describeNetworks } from '../nn/load-state-dict';
@@ -13,7 +13,7 @@ import type { Tensor } from '../tensor/tensor';
 import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
 import type { WeightsPlace } from './from-weights';
-import { identify, type WeightsNetwork } from './identify';
+import { identify } from './identify';
 import { hasScheme, locate, parseModel, type LocatedWeights, type ModelSource } from './model-source';
 import {
   checkFileOptions,
@@ -118,10 +118,7 @@ export function locateWeights(
   return locate(allRecords(), source, options, where);
 }
 
-/** @internal What an inspected file's state dict is of; null if it is of no network of the library. */
-export function networkOf(report: CheckpointReport, file: string | null): Promise<WeightsNetwork | null> {
-  return identify(allRecords(), report, file);
-}
+identifyNetworks((report, file) => identify(allRecords(), report, file));
 
 /** What is said of a state dict that is another network's. */
 function describeForeign(given: Shapes, expected: Shapes): string | null {
