@@ -56,6 +56,15 @@ export function checkRepository(repository: string, where: string): string {
   );
 }
 
+/** @throws ERR_SENET_ARG_RANGE unless it can be a branch, a tag or a commit */
+export function checkRevision(revision: string, where: string): string {
+  if (/^\w[\w./-]*$/.test(revision) && !revision.includes('..') && revision.length <= 200) return revision;
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: expected a revision such as main, v1.0 or a commit, got ${describe(revision)}`,
+  );
+}
+
 /**
  * The path of a file of a repository, in the cache. What it was is asked for anew unless `HF_HUB_OFFLINE` or
  * `SENET_OFFLINE` is 1; if the hub is out of reach, what the cache has is taken.
@@ -71,9 +80,7 @@ export async function fetchFromHub(
 ): Promise<string> {
   const { revision = 'main', signal } = options;
   checkRepository(repository, 'fetchFromHub');
-  if (!/^[\w][\w./-]*$/.test(revision) || revision.includes('..')) {
-    throw makeError('ERR_SENET_ARG_RANGE', `fetchFromHub: expected a revision, got ${describe(revision)}`);
-  }
+  checkRevision(revision, 'fetchFromHub');
   const folder = path.join(hubFolder(), `models--${repository.replaceAll('/', '--')}`);
   const cached = await inCache(folder, file, revision);
   if (cached !== undefined && COMMIT.test(revision)) return cached;

@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 
 import { makeError } from '../errors';
-import { checkRepository } from '../hub/hugging-face';
+import { checkRepository, checkRevision } from '../hub/hugging-face';
 import { printable } from '../printable';
 import { architectureBeside } from './hub-config';
 import { fetchSnapshot } from './hub-snapshot';
@@ -49,10 +49,15 @@ export function hasScheme(name: string): boolean {
 export function parseModel(records: readonly ModelRecord[], name: string, where: string): ModelSource | null {
   const [, scheme, rest = ''] = SCHEME.exec(name) ?? [];
   if (scheme === 'hf-hub' || scheme === 'hf_hub') {
-    const [repository = '', revision = 'main'] = rest.split('@', 2);
+    const [repository = '', ...revisions] = rest.split('@');
+    const revision = revisions.length === 0 ? 'main' : checkRevision(revisions.join('@'), where);
     return { kind: 'hub', repository: checkRepository(repository, where), revision };
   }
-  if (scheme !== undefined) return { kind: 'folder', folder: rest };
+  if (scheme !== undefined) {
+    if (rest === '')
+      throw makeError('ERR_SENET_ARG_RANGE', `${where}: local-dir: expected a folder behind it`);
+    return { kind: 'folder', folder: rest };
+  }
   const known = Object.hasOwn(FORMER_NAMES, name) ? (FORMER_NAMES[name] as string) : name;
   const whole = records.find((record) => record.name === known);
   if (whole !== undefined) return { kind: 'model', record: whole, published: null };

@@ -177,6 +177,9 @@ describe('published weights of timm', () => {
     });
     for (const bad of ['hf-hub:', 'hf-hub:a/b/c', 'hf-hub:../x', 'hf-hub:a b'])
       expectThrow(() => parseName(bad, 'x'), 'ERR_SENET_ARG_RANGE', /repository of the hub/);
+    for (const bad of ['hf-hub:a/b@', 'hf-hub:a/b@x@y', 'hf-hub:a/b@../x'])
+      expectThrow(() => parseName(bad, 'x'), 'ERR_SENET_ARG_RANGE', /x: expected a revision/);
+    expectThrow(() => parseName('local-dir:', 'x'), 'ERR_SENET_ARG_RANGE', /expected a folder/);
     expect(parseName('nothing', 'x')).to.equal(null);
     // As in timm, a tag alone draws initial weights, for its classes.
     expect(createModel('legacy_seresnet18.in1k', { initWeights: false })).to.have.property('layer0');
@@ -335,6 +338,17 @@ describe('the Hugging Face hub', function () {
     expect((await createModel(`local-dir:${folder}`)).getClassifier()).to.include({ outFeatures: 3 });
     expect(hub.requests).to.deep.equal([]);
   });
+
+  /** A data set of two classes. */
+  function makePhotos(): string {
+    const photo = path.join(__dirname, '..', 'fixtures', 'images', 'photo.jpg');
+    const data = temporary.path('photos');
+    for (const label of ['cats', 'dogs']) {
+      mkdirSync(path.join(data, label), { recursive: true });
+      for (let i = 0; i < 4; i++) copyFileSync(photo, path.join(data, label, `${i}.jpg`));
+    }
+    return data;
+  }
 
   /** A folder with drawn weights of a small network. */
   async function makeFolder(options: object, config: object): Promise<string> {
@@ -598,12 +612,7 @@ describe('the Hugging Face hub', function () {
     await publish('someone/tiny', 'pytorchcv_seresnet20', {
       pretrained_cfg: { input_size: [3, 32, 32], crop_pct: 1 },
     });
-    const photo = path.join(__dirname, '..', 'fixtures', 'images', 'photo.jpg');
-    const data = temporary.path('photos');
-    for (const [label, count] of Object.entries({ cats: 4, dogs: 4 })) {
-      mkdirSync(path.join(data, label), { recursive: true });
-      for (let i = 0; i < count; i++) copyFileSync(photo, path.join(data, label, `${i}.jpg`));
-    }
+    const data = makePhotos();
     const output = temporary.path('run');
     const options = { epochs: 1, batchSize: 4, validation: 0.25, ...quiet };
     const { settings } = await trainFromSettings({ data, model: 'hf-hub:someone/tiny', output, ...options });
@@ -647,6 +656,17 @@ describe('the Hugging Face hub', function () {
         interpolation: 'bicubic',
       });
       await classifier.dispose();
+      // To fine-tune, a tag says the weights.
+      const run = {
+        data: makePhotos(),
+        output: temporary.path('run'),
+        epochs: 1,
+        batchSize: 4,
+        imageSize: 32,
+      };
+      const model = 'legacy_seresnet18.in1k';
+      const { settings } = await trainFromSettings({ ...run, command: 'finetune', model, ...quiet });
+      expect(settings).to.include({ model: 'legacy_seresnet18', weights: 'in1k' });
     } finally {
       await release.close();
     }
