@@ -154,7 +154,7 @@ export const ERROR_CODES = {
   // network
   ERR_SENET_OFFLINE: {
     base: 'Error',
-    meaning: 'The file is not cached and `SENET_OFFLINE=1` forbids the network.',
+    meaning: 'The file is not cached and `SENET_OFFLINE=1` or `HF_HUB_OFFLINE=1` forbids the network.',
   },
   ERR_SENET_DOWNLOAD: {
     base: 'Error',

@@ -102,8 +102,8 @@ async function chooseNetwork({ model, weights, pretrained, key, prefix }: Networ
   throw makeError('ERR_SENET_ARG_MISSING', '--model needs --weights FILE or --pretrained');
 }
 
-/** What `--pretrained` means. @throws ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE */
-export function usualWeights(model: string): { model: string; weights: string } {
+/** What `--pretrained` means: nothing beside a repository, a folder or a file. @throws ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE */
+export function usualWeights(model: string): Chosen {
   const source = lazy.models.parseName(model, '--model');
   if (source?.kind === 'model') {
     const { record, published } = source;
@@ -111,16 +111,15 @@ export function usualWeights(model: string): { model: string; weights: string } 
     return { model: record.name, weights: name };
   }
   if (source === null) lazy.models.modelRecord(model as ModelName); // throws: an unknown model
-  throw makeError(
-    'ERR_SENET_ARG_RANGE',
-    '--pretrained needs the name of a network, and --model says its weights already',
-  );
+  return { model };
 }
 
 /** The model that published weights belong to, or that they themselves say: a tag, a repository, a file. */
 async function modelOf(weights: string, place: WeightsPlace): Promise<Chosen> {
   const published = lazy.models.findPublished(weights);
   if (published !== undefined) return { model: published.model, weights: published.name };
+  // Of several networks: the file of that name, or an error that names them.
+  if (lazy.models.publishedAs(weights).length > 1) await lazy.weights.findWeights(weights, null, '--weights');
   const source = lazy.models.parseName(weights, '--weights') ?? ({ kind: 'file', file: weights } as const);
   if (source.kind !== 'file') return { model: weights };
   return { model: (await lazy.models.locateWeights(source, place, '--weights')).record.name, weights };

@@ -18,9 +18,10 @@ export function addModels(program: Command): void {
       '\nExamples:\n  $ senet-torch models --pretrained\n  $ senet-torch models seresnet50\n  $ senet-torch models --json',
     )
     .action((name: string | undefined, { json, pretrained }: { json?: boolean; pretrained?: boolean }) => {
-      const { listModels, modelRecord } = lazy.models;
+      const { listModels, modelRecord, parseName } = lazy.models;
       if (name !== undefined) {
-        const record = modelRecord(name as ModelName);
+        const meant = parseName(name, 'models');
+        const record = meant?.kind === 'model' ? meant.record : modelRecord(name as ModelName); // throws
         if (json === true) printJson(described(record));
         else printRecord(record);
         return;
@@ -72,10 +73,12 @@ function printRecord(record: ModelRecord): void {
     ['weights', weights.length === 0 ? 'none are published' : ''],
   ]);
   for (const published of weights) {
+    const { top5, testTop1 } = published;
+    const better = testTop1 === undefined ? '' : `, top-1 ${testTop1} %`;
     printLine();
     printTable([
       ['', published.name, published === weights[0] ? 'what --pretrained means' : ''],
-      ['', 'top-1', accuracyOf(published)],
+      ['', 'top-1', `${accuracyOf(published)}${top5 === undefined ? '' : `, top-5 ${top5} %`}`],
       ['', 'classes', String(published.numClasses ?? numClasses ?? '')],
       ['', 'size', sizeOf(published)],
       ['', 'from', sourceOf(published)],
@@ -83,7 +86,7 @@ function printRecord(record: ModelRecord): void {
       ['', 'images', geometryOf(published.preprocessing ?? record.preprocessing)],
       ...(published.testPreprocessing === undefined
         ? []
-        : [['', 'test size', `${geometryOf(published.testPreprocessing)} (--use-test-size)`]]),
+        : [['', 'test size', `${geometryOf(published.testPreprocessing)} (--use-test-size${better})`]]),
     ]);
   }
   if (weights.some(({ location }) => !('bundled' in location))) {

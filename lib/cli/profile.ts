@@ -5,6 +5,7 @@ import { makeError } from '../errors';
 import type { ModelName } from '../models/registry';
 import type { CompiledDType, CompiledPlan, CompiledProfile, ProfiledStep } from '../nn/compiled-model';
 import type { Module } from '../nn/module';
+import { printable } from '../printable';
 import { COMPILED_DTYPES } from '../tensor/dtype';
 import { lazy } from './lazy';
 import { count, percent, printJson, printLine, printTable } from './output';
@@ -31,7 +32,10 @@ export function addProfile(program: Command, interrupted: () => AbortSignal): vo
   const command = program
     .command('profile')
     .description('Compile a model, and print its steps with the time that each takes.')
-    .argument('<model>', 'the model (see `senet-torch models`)')
+    .argument(
+      '<model>',
+      'the model (see `senet-torch models`), hf-hub:REPOSITORY, local-dir:FOLDER or a file of weights',
+    )
     .option(
       '-w, --weights <file>',
       'a checkpoint, or the name of published weights; default: weights drawn at random, which take as long',
@@ -66,7 +70,7 @@ async function profile(name: string, options: ProfileCommandOptions, signal: Abo
     throw makeError('ERR_SENET_ARG_RANGE', '--svg and --explain exclude each other: a picture shows times');
   const { configure } = lazy.runtime;
   if (options.threads !== undefined) configure({ workers: 1, threadsPerWorker: options.threads });
-  const source = await makeSource(name as ModelName, options, signal);
+  const source = await makeSource(name, options, signal);
   const compiled = await source.eval().compile({ dtype: options.dtype, signal });
   source.dispose();
   try {
@@ -100,21 +104,25 @@ async function profile(name: string, options: ProfileCommandOptions, signal: Abo
 }
 
 async function makeSource(
-  name: ModelName,
-  { weights, inChannels, ...place }: Pick<ProfileCommandOptions, 'weights' | 'key' | 'prefix' | 'inChannels'>,
+  name: string,
+  { weights, inChannels, key, prefix }: ProfileCommandOptions,
   signal: AbortSignal,
 ): Promise<Module<unknown>> {
-  const { createModel, modelRecord } = lazy.models;
-  const record = modelRecord(name); // throws for an unknown name
+  const { createModel, locateWeights, modelRecord, parseName } = lazy.models;
+  const options = { progress: process.stderr.isTTY, signal, key, prefix };
   const given = inChannels === undefined ? {} : { inChannels };
-  if (weights === undefined) return createModel(name, { numClasses: record.numClasses ?? 1000, ...given });
-  const source = await lazy.weights.findWeights(weights, name, 'profile');
-  return lazy.pretrained.loadModel(
-    record,
-    source,
-    { progress: process.stderr.isTTY, signal, ...place },
-    given,
-  );
+  const meant = parseName(name, 'profile') ?? { kind: 'model', record: modelRecord(name as ModelName) }; // throws
+  if (meant.kind !== 'model') {
+    if (weights !== undefined)
+      throw makeError('ERR_SENET_ARG_RANGE', `profile: weights: '${printable(name)}' says them already`);
+    const { record, file } = await locateWeights(meant, options, 'profile');
+    return lazy.pretrained.loadModel(record, file, options, given);
+  }
+  const { record } = meant;
+  if (weights === undefined)
+    return createModel(record.name as ModelName, { numClasses: record.numClasses ?? 1000, ...given });
+  const source = await lazy.weights.findWeights(weights, record.name as ModelName, 'profile', options);
+  return lazy.pretrained.loadModel(record, source, options, given);
 }
 
 /** What a whole run amounts to. */

@@ -83,6 +83,12 @@ export async function fetchWeights(
   return file;
 }
 
+/** The path of a file of weights that `fetchWeights` would take as it is. @throws ERR_SENET_ARG_RANGE */
+export function cachedWeights(url: string): string | undefined {
+  const file = path.join(checkpointsFolder(), fileNameOf(parseUrl(url)));
+  return existsSync(file) ? file : undefined;
+}
+
 /**
  * Loads a state dict from a URL, as `torch.hub.load_state_dict_from_url`.
  *

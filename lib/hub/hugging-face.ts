@@ -3,12 +3,13 @@
  * the other's too. `blobs/ETAG` holds the bytes, `snapshots/COMMIT/FILE` is a link to them, `refs/REVISION` the commit that
  * a name stood for when it was last asked (huggingface.co/docs/hub/local-cache).
  */
+import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rename, symlink, unlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 
-import { fileError, makeError } from '../errors';
+import { fileError, isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
 import { describe } from '../tensor/options';
 import { askHead, downloadFile, type Head } from './download';
@@ -55,6 +56,15 @@ export function checkRepository(repository: string, where: string): string {
   );
 }
 
+/** @throws ERR_SENET_ARG_RANGE unless it can be a branch, a tag or a commit */
+export function checkRevision(revision: string, where: string): string {
+  if (/^\w[\w./-]*$/.test(revision) && !revision.includes('..') && revision.length <= 200) return revision;
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: expected a revision such as main, v1.0 or a commit, got ${describe(revision)}`,
+  );
+}
+
 /**
  * The path of a file of a repository, in the cache. What it was is asked for anew unless `HF_HUB_OFFLINE` or
  * `SENET_OFFLINE` is 1; if the hub is out of reach, what the cache has is taken.
@@ -70,9 +80,7 @@ export async function fetchFromHub(
 ): Promise<string> {
   const { revision = 'main', signal } = options;
   checkRepository(repository, 'fetchFromHub');
-  if (!/^[\w][\w./-]*$/.test(revision) || revision.includes('..')) {
-    throw makeError('ERR_SENET_ARG_RANGE', `fetchFromHub: expected a revision, got ${describe(revision)}`);
-  }
+  checkRevision(revision, 'fetchFromHub');
   const folder = path.join(hubFolder(), `models--${repository.replaceAll('/', '--')}`);
   const cached = await inCache(folder, file, revision);
   if (cached !== undefined && COMMIT.test(revision)) return cached;
@@ -89,7 +97,7 @@ export async function fetchFromHub(
   try {
     head = await askHead(url, { headers, signal });
   } catch (error) {
-    if (cached !== undefined && isUnreachable(error)) return cached;
+    if (cached !== undefined && isOutOfReach(error)) return cached;
     throw error;
   }
   const { etag, commit } = checkHead(head, url);
@@ -117,14 +125,15 @@ export async function fetchFromHub(
 
 /** What the cache has of a file at a revision. */
 async function inCache(folder: string, file: string, revision: string): Promise<string | undefined> {
-  const commit = COMMIT.test(revision)
-    ? revision
-    : await readFile(path.join(folder, 'refs', revision), 'utf8').then(
-        (text) => text.trim(),
-        () => '',
-      );
+  const commit = COMMIT.test(revision) ? revision : await readRef(folder, revision);
   const pointer = path.join(folder, 'snapshots', commit, file);
   return COMMIT.test(commit) && existsSync(pointer) ? pointer : undefined;
+}
+
+/** The commit that a revision last stood for; nothing if it was never asked for. */
+async function readRef(folder: string, revision: string): Promise<string> {
+  const text = await readFile(path.join(folder, 'refs', revision), 'utf8').catch(() => '');
+  return text.trim();
 }
 
 /** As huggingface_hub reads it. */
@@ -173,10 +182,18 @@ function refused(status: number, headers: Readonly<Record<string, string>>, url:
   );
 }
 
-/** No answer at all, or an overloaded server. */
-function isUnreachable(error: unknown): boolean {
-  const { code, details } = error as { code?: unknown; details?: { status?: number } };
-  return code === 'ERR_SENET_DOWNLOAD' && (details?.status === undefined || details.status >= 500);
+/** The status with which the hub refused a file; undefined of any other error. */
+export function refusedStatus(error: unknown): number | undefined {
+  return isSenetError(error) ? (error.details as { status?: number } | undefined)?.status : undefined;
+}
+
+/** No answer at all, an overloaded server, or no network allowed: what the cache has is as good as anything. */
+export function isOutOfReach(error: unknown): boolean {
+  if (!isSenetError(error)) return false;
+  const { code } = error;
+  return (
+    code === 'ERR_SENET_OFFLINE' || (code === 'ERR_SENET_DOWNLOAD' && (refusedStatus(error) ?? 500) >= 500)
+  );
 }
 
 async function link(blob: string, pointer: string): Promise<void> {
@@ -190,10 +207,11 @@ async function link(blob: string, pointer: string): Promise<void> {
   }
 }
 
+/** Only what is new: a cache that is shared may be for reading alone. */
 async function writeRef(folder: string, revision: string, commit: string): Promise<void> {
-  if (COMMIT.test(revision)) return;
   const file = path.join(folder, 'refs', revision);
-  const temporary = `${file}.${process.pid}`;
+  if (COMMIT.test(revision) || (await readRef(folder, revision)) === commit) return;
+  const temporary = `${file}.${randomBytes(6).toString('hex')}`;
   try {
     await mkdir(path.dirname(file), { recursive: true });
     await writeFile(temporary, commit);

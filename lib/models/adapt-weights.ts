@@ -51,7 +51,7 @@ export function adaptWeights(record: ModelRecord, state: StateDict, model: Class
 /** timm's adapt_input_conv: for one channel the sum, for others the three again and again, scaled to the same sum. */
 function adaptInputConv(weight: Tensor, channels: number, name: string): Tensor {
   const [, from = 0] = weight.shape;
-  if (channels === 1 && (from <= 3 || from % 3 === 0)) {
+  if (channels === 1 && from <= 3) {
     return ops.call('aten::sum.dim_IntList', weight, [1], true) as Tensor;
   }
   if (from !== 3) {

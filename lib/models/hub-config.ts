@@ -10,13 +10,15 @@ import { makeError } from '../errors';
 import { printable } from '../printable';
 import { describe } from '../tensor/options';
 import type { Preprocessing } from './preprocessing-record';
-import { timmPreprocessing } from './timm-weights';
+import { IMAGENET_LABELS, timmPreprocessing } from './timm-weights';
 
 /** What is taken from it. */
 export interface HubConfig {
   /** The name of the network. */
   readonly architecture: string;
   readonly labels?: readonly string[];
+  /** A file of `assets/labels`, where it says none and its tag is of weights for ImageNet's 1,000 classes. */
+  readonly labelsFile?: string;
   readonly preprocessing?: Preprocessing;
   /** For larger images, at which the network is better: timm's `use_test_size`. */
   readonly testPreprocessing?: Preprocessing;
@@ -30,7 +32,23 @@ const MAX_BYTES = 16 * 1024 * 1024;
  * @throws (rejects) ERR_SENET_CHECKPOINT_FORMAT, ERR_SENET_CHECKPOINT_UNSUPPORTED (a crop that is not made here)
  */
 export async function configBeside(weights: string): Promise<HubConfig | null> {
-  const file = path.join(path.dirname(weights), 'config.json');
+  const file = fileBeside(weights);
+  const config = await readConfig(file);
+  return config === null ? null : configOf(config, file);
+}
+
+/** The network that it names; null if there is none. */
+export async function architectureBeside(weights: string): Promise<string | null> {
+  return (await readConfig(fileBeside(weights)))?.architecture ?? null;
+}
+
+function fileBeside(weights: string): string {
+  return path.join(path.dirname(weights), 'config.json');
+}
+
+type Config = Fields & { readonly architecture: string };
+
+async function readConfig(file: string): Promise<Config | null> {
   const text = await readSmall(file);
   if (text === null) return null;
   let value: unknown;
@@ -40,7 +58,7 @@ export async function configBeside(weights: string): Promise<HubConfig | null> {
     return null; // of something else
   }
   const { architecture } = isPlainObject(value) ? value : {};
-  return typeof architecture === 'string' ? configOf(architecture, value as Fields, file) : null;
+  return typeof architecture === 'string' ? (value as Config) : null;
 }
 
 async function readSmall(file: string): Promise<string | null> {
@@ -58,15 +76,16 @@ async function readSmall(file: string): Promise<string | null> {
 
 type Fields = Readonly<Record<string, unknown>>;
 
-function configOf(architecture: string, config: Fields, file: string): HubConfig {
+function configOf(config: Config, file: string): HubConfig {
   // Files of earlier versions of timm have the fields of `pretrained_cfg` beside the others.
   const fields = isPlainObject(config.pretrained_cfg) ? (config.pretrained_cfg as Fields) : config;
   const label = printable(file, 1000);
   const size = sideOf(fields.input_size, label, 'input_size');
   const labels = labelsOf(config, fields);
   return {
-    architecture,
+    architecture: config.architecture,
     ...(labels === undefined ? {} : { labels }),
+    ...(labels === undefined && isOfImageNet(config, fields) ? { labelsFile: IMAGENET_LABELS } : {}),
     ...(size === undefined ? {} : preprocessings(fields, size, label)),
   };
 }
@@ -86,9 +105,7 @@ function preprocessings(
     throw makeError('ERR_SENET_CHECKPOINT_UNSUPPORTED', message);
   }
   const cropPct = partOf(fields.crop_pct, label, 'crop_pct') ?? 0.875;
-  const mean = threeOf(fields.mean, label, 'mean');
-  const std = threeOf(fields.std, label, 'std');
-  const values = { ...(mean === undefined ? {} : { mean }), ...(std === undefined ? {} : { std }) };
+  const values = pixelStatistics(fields, label);
   const usual = { ...timmPreprocessing(size, cropPct, interpolation), ...values };
   const testSize = sideOf(fields.test_input_size, label, 'test_input_size');
   if (testSize === undefined) return { preprocessing: usual };
@@ -112,6 +129,12 @@ function labelsOf(config: Fields, fields: Fields): string[] | undefined {
   return names.map(described);
 }
 
+/** Whether its classes are the 1,000 of ImageNet, by the tag under which timm publishes it. */
+function isOfImageNet(config: Fields, fields: Fields): boolean {
+  const { num_classes: classes = fields.num_classes ?? 1000 } = config;
+  return classes === 1000 && typeof fields.tag === 'string' && /(^|_)in1k(_|$)/.test(fields.tag);
+}
+
 function wrong(label: string, field: string, expected: string, value: unknown): Error {
   return makeError(
     'ERR_SENET_CHECKPOINT_FORMAT',
@@ -132,8 +155,32 @@ function partOf(value: unknown, label: string, field: string): number | undefine
   throw wrong(label, field, 'a part of 1', value);
 }
 
-function threeOf(value: unknown, label: string, field: string): readonly number[] | undefined {
+/** Three of each, or as many as a network of one channel has: its images are grey. */
+function pixelStatistics(fields: Fields, label: string): Partial<Preprocessing> {
+  const [channels] = Array.isArray(fields.input_size) ? (fields.input_size as unknown[]) : [];
+  const counts = channels === 1 ? [1, 3] : [3];
+  const mean = numbersOf(fields.mean, counts, label, 'mean');
+  const std = numbersOf(fields.std, mean === undefined ? [3] : [mean.length], label, 'std');
+  return {
+    ...(mean === undefined ? {} : { mean }),
+    ...(std === undefined ? {} : { std }),
+    ...(mean?.length === 1 ? { channels: 'grey' } : {}),
+  };
+}
+
+function numbersOf(
+  value: unknown,
+  counts: readonly number[],
+  label: string,
+  field: string,
+): readonly number[] | undefined {
   if (value === undefined || value === null) return undefined;
-  if (Array.isArray(value) && value.length === 3 && value.every(Number.isFinite)) return value as number[];
-  throw wrong(label, field, 'three numbers', value);
+  if (Array.isArray(value) && counts.includes(value.length) && value.every(Number.isFinite))
+    return value as number[];
+  throw wrong(
+    label,
+    field,
+    counts.map((count) => (count === 1 ? 'one number' : 'three numbers')).join(' or '),
+    value,
+  );
 }

@@ -10,7 +10,7 @@ import { inspectCheckpoint, type CheckpointReport, type WeightsNetwork } from '.
 import { makeError } from '../errors';
 import { printable } from '../printable';
 import type { WeightsPlace } from './from-weights';
-import { configBeside } from './hub-config';
+import { architectureBeside } from './hub-config';
 import { recognise, type Shapes } from './recognise';
 import type { ModelRecord } from './record';
 
@@ -86,8 +86,7 @@ async function decide(
   const named = (name: unknown): ModelRecord | undefined => candidates.find((record) => record.name === name);
   const told = named(metadata.model) ?? named(metadata.architecture);
   if (told !== undefined || file === null) return told;
-  const beside = await configBeside(file).catch(() => null);
-  return named(beside?.architecture) ?? (await publishedAs(candidates, file));
+  return named(await architectureBeside(file)) ?? (await publishedAs(candidates, file));
 }
 
 /** The one that has published weights with the file's hash. */

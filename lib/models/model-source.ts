@@ -7,9 +7,9 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 
 import { makeError } from '../errors';
-import { checkRepository } from '../hub/hugging-face';
+import { checkRepository, checkRevision } from '../hub/hugging-face';
 import { printable } from '../printable';
-import { configBeside } from './hub-config';
+import { architectureBeside } from './hub-config';
 import { fetchSnapshot } from './hub-snapshot';
 import { identifyFile } from './identify';
 import type { WeightsPlace } from './from-weights';
@@ -32,7 +32,14 @@ const FORMER_NAMES: Readonly<Record<string, string>> = {
   seresnext26tn_32x4d: 'seresnext26t_32x4d',
 };
 
+const SCHEME = /^(hf-hub|hf_hub|local-dir|local_dir):(.*)$/s;
+
 const FILE = /[/\\]|\.(safetensors|pth?|pkl|bin|ckpt|tar|zip)$/i;
+
+/** Whether a name is of a repository or a folder. */
+export function hasScheme(name: string): boolean {
+  return SCHEME.test(name);
+}
 
 /**
  * Takes a name apart; null if it means nothing of this.
@@ -40,12 +47,17 @@ const FILE = /[/\\]|\.(safetensors|pth?|pkl|bin|ckpt|tar|zip)$/i;
  * @throws ERR_SENET_ARG_RANGE for a tag that the network has not, or no repository
  */
 export function parseModel(records: readonly ModelRecord[], name: string, where: string): ModelSource | null {
-  const [, scheme, rest = ''] = /^(hf-hub|hf_hub|local-dir|local_dir):(.*)$/s.exec(name) ?? [];
+  const [, scheme, rest = ''] = SCHEME.exec(name) ?? [];
   if (scheme === 'hf-hub' || scheme === 'hf_hub') {
-    const [repository = '', revision = 'main'] = rest.split('@', 2);
+    const [repository = '', ...revisions] = rest.split('@');
+    const revision = revisions.length === 0 ? 'main' : checkRevision(revisions.join('@'), where);
     return { kind: 'hub', repository: checkRepository(repository, where), revision };
   }
-  if (scheme !== undefined) return { kind: 'folder', folder: rest };
+  if (scheme !== undefined) {
+    if (rest === '')
+      throw makeError('ERR_SENET_ARG_RANGE', `${where}: local-dir: expected a folder behind it`);
+    return { kind: 'folder', folder: rest };
+  }
   const known = Object.hasOwn(FORMER_NAMES, name) ? (FORMER_NAMES[name] as string) : name;
   const whole = records.find((record) => record.name === known);
   if (whole !== undefined) return { kind: 'model', record: whole, published: null };
@@ -55,7 +67,7 @@ export function parseModel(records: readonly ModelRecord[], name: string, where:
     const tag = known.slice(dot + 1);
     const published = record.weights.find((weights) => weights.name === tag);
     if (published !== undefined) return { kind: 'model', record, published };
-    if (!FILE.test(name) || !existsSync(name)) {
+    if (!FILE.test(name)) {
       const tags = record.weights.map((weights) => weights.name).join(', ') || 'none';
       throw makeError(
         'ERR_SENET_ARG_RANGE',
@@ -86,10 +98,10 @@ export async function locate(
     source.kind === 'hub'
       ? await fetchSnapshot(source.repository, source.revision, options)
       : inFolder(source.folder, where);
-  const architecture = (await configBeside(file))?.architecture;
+  const architecture = await architectureBeside(file);
   const record = records.find(({ name }) => name === architecture);
   if (record !== undefined) return { record, file };
-  if (architecture === undefined) return { record: await identifyFile(records, file, options, where), file };
+  if (architecture === null) return { record: await identifyFile(records, file, options, where), file };
   throw makeError(
     'ERR_SENET_UNKNOWN_MODEL',
     `${where}: config.json names the network '${printable(architecture)}', which the library does not have`,

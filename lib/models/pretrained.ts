@@ -5,8 +5,8 @@
 import path from 'node:path';
 
 import { isPlainObject } from '../brands';
-import { isSenetError, makeError } from '../errors';
-import { fetchWeights } from '../hub/hub';
+import { isSenetError, makeError, type AnySenetError } from '../errors';
+import { cachedWeights, fetchWeights } from '../hub/hub';
 import type { ProgressOption } from '../hub/progress';
 import { ASSETS } from '../package-root';
 import { checkBoolean, checkInteger, describe, hint } from '../tensor/options';
@@ -41,6 +41,8 @@ export const TRANSFER = {
   checkHash: orElse(true, boolean),
   signal,
 } satisfies Rules<TransferOptions>;
+
+const PLACE = { key: optional(string), prefix: optional(string) } satisfies Rules<WeightsPlace>;
 
 export type Transfer = Partial<Values<typeof TRANSFER>>;
 
@@ -83,11 +85,11 @@ export function publishedOf(
 }
 
 /** The file of labels that published weights bring; undefined where their own file says them. */
-export function labelsFileOf({ labels }: PublishedWeights): string | undefined {
+export function labelsFileOf({ labels }: Pick<PublishedWeights, 'labels'>): string | undefined {
   return labels === undefined ? undefined : path.join(ASSETS, 'labels', labels);
 }
 
-/** The path of weights, which are downloaded if need be. Errors: as `fetchWeights`. */
+/** The path of weights, which are downloaded if need be. Errors: as `fetchWeights` and `fetchFromHub`. */
 export async function toFile(
   source: PublishedWeights | string,
   { progress = true, checkHash = true, signal }: Transfer,
@@ -102,11 +104,28 @@ export async function toFile(
   try {
     return await fetchSnapshot(hub, 'main', { progress, signal });
   } catch (error) {
-    // The release has the same weights, and may be in torch.hub's cache.
-    const isOutOfReach =
-      isSenetError(error) && (error.code === 'ERR_SENET_DOWNLOAD' || error.code === 'ERR_SENET_OFFLINE');
-    if (url === undefined || !isOutOfReach) throw error;
-    return byUrl(url).catch(() => Promise.reject(error));
+    if (url === undefined || !isSenetError(error)) throw error;
+    return fromRelease(url, error, byUrl);
+  }
+}
+
+/** The release has the same weights as the hub that refused them; without a network only if they are there already. */
+async function fromRelease(
+  url: string,
+  refusal: AnySenetError,
+  byUrl: (url: string) => Promise<string>,
+): Promise<string> {
+  const { code, message, details } = refusal;
+  if (code !== 'ERR_SENET_DOWNLOAD' && code !== 'ERR_SENET_OFFLINE') throw refusal;
+  const cached = cachedWeights(url);
+  if (cached !== undefined) return cached;
+  if (code === 'ERR_SENET_OFFLINE') throw refusal;
+  try {
+    return await byUrl(url);
+  } catch (cause) {
+    if (!isSenetError(cause) || cause.code === 'ERR_SENET_ABORTED') throw cause;
+    const lines = [...message.split('\n'), `The release neither: ${cause.message}`];
+    throw makeError(code, lines, { cause, ...(details && { details }) });
   }
 }
 
@@ -185,13 +204,23 @@ function checkChannels(
   );
 }
 
+/**
+ * Whether some network has these options, before anything is fetched for one that is not known yet.
+ *
+ * @throws ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION
+ */
+export function checkFileOptions(records: readonly ModelRecord[], options: object, where: string): void {
+  const own = Object.fromEntries(records.flatMap((record) => Object.entries(ownRules(record))));
+  readOptions(options as Record<string, unknown>, { ...PLACE, ...own, ...TRANSFER }, where);
+}
+
 /** A network with the weights of a file, with options of its record's own function beside those of `load`. */
 export function loadFromFile(
   record: ModelRecord,
   file: string,
   options: object | undefined,
 ): Promise<ClassifyingModule> {
-  const rules = { key: optional(string), prefix: optional(string), ...ownRules(record), ...TRANSFER };
+  const rules = { ...PLACE, ...ownRules(record), ...TRANSFER };
   const read = readOptions(options as Record<string, unknown> | undefined, rules, record.name);
   const { key, prefix, progress, checkHash, signal, ...given } = read;
   return loadModel(record, file, { key, prefix, progress, checkHash, signal }, given);

@@ -27,6 +27,10 @@ export interface PublishedWeights {
   readonly top1: number | null;
   /** Side of the images at which it was measured. Default: the usual one. */
   readonly top1Size?: number;
+  /** The same in percent, of images with the right class among the first five. */
+  readonly top5?: number;
+  /** `top1` of images prepared by `testPreprocessing`. */
+  readonly testTop1?: number;
   /** Default: the model's. */
   readonly numClasses?: number;
   /** Default: the model's. */

@@ -14,8 +14,9 @@ import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
 import type { WeightsPlace } from './from-weights';
 import { identify } from './identify';
-import { locate, parseModel, type LocatedWeights, type ModelSource } from './model-source';
+import { hasScheme, locate, parseModel, type LocatedWeights, type ModelSource } from './model-source';
 import {
+  checkFileOptions,
   loadFromFile,
   makeOrLoad,
   wantsPretrained,
@@ -93,9 +94,14 @@ export function modelRecord(name: ModelName): ModelRecord {
 
 /** @internal Published weights by a name that only they have, or behind their model's: 'seresnet50.a1_in1k'. */
 export function findPublished(weights: string): PublishedWeights | undefined {
-  const all = allRecords().flatMap((record) => record.weights);
-  const named = all.filter(({ name, model }) => name === weights || `${model}.${name}` === weights);
+  const named = publishedAs(weights);
   return named.length === 1 ? named[0] : undefined;
+}
+
+/** @internal All that are meant by such a name. */
+export function publishedAs(weights: string): PublishedWeights[] {
+  const all = allRecords().flatMap((record) => record.weights);
+  return all.filter(({ name, model }) => name === weights || `${model}.${name}` === weights);
 }
 
 /** @internal What a name means; null if nothing. @throws ERR_SENET_ARG_RANGE, as `parseModel` */
@@ -144,14 +150,14 @@ export function createModel<Name extends ModelName>(
   name: Name | `${Name}.${string}`,
   options: PretrainedModelOptions<Name>,
 ): Promise<ModelOf<Name>>;
-export function createModel<Name extends ModelName>(
-  name: Name,
-  options?: ModelOptions<Name> & { pretrained?: false },
-): ModelOf<Name>;
 export function createModel(
   name: WeightsPath,
   options?: FileModelOptions,
 ): Promise<ClassifierModel<Tensor | InceptionOutputs>>;
+export function createModel<Name extends ModelName>(
+  name: Name | `${Name}.${string}`,
+  options?: ModelOptions<Name> & { pretrained?: false },
+): ModelOf<Name>;
 export function createModel<S extends string>(
   name: AnyText<S>,
   options?: FileModelOptions,
@@ -160,7 +166,7 @@ export function createModel(
   name: string,
   options?: object & { pretrained?: unknown },
 ): Module<unknown> | Promise<Module<unknown>> {
-  const isElsewhere = typeof name === 'string' && /^(hf|local)[-_](hub|dir):/.test(name);
+  const isElsewhere = typeof name === 'string' && hasScheme(name);
   return isElsewhere || wantsPretrained(options)
     ? Promise.resolve().then(() => makeNamed(name, options))
     : makeNamed(name, options);
@@ -174,13 +180,30 @@ function makeNamed(
   if (source === null) throw unknownModel(name, 'createModel');
   if (source.kind === 'model') {
     const { record, published } = source;
-    const isTag = published !== null && options?.pretrained === true;
-    return makeOrLoad(record, isTag ? { ...options, pretrained: published.name } : options);
+    return makeOrLoad(record, published === null ? options : optionsOfTag(published, options));
   }
   const { pretrained: _, ...given } = (options ?? {}) as FileModelOptions & { pretrained?: unknown };
+  // Of which network they are will be known when it is fetched.
+  checkFileOptions(allRecords(), given, 'createModel');
   return locateWeights(source, given, 'createModel').then(({ record, file }) =>
     loadFromFile(record, file, given),
   );
+}
+
+/** What options mean behind a name with a tag: `pretrained: true` the tag, and without weights its classes, as in timm. */
+function optionsOfTag(
+  { model, name, numClasses }: PublishedWeights,
+  options: (object & { pretrained?: unknown }) | undefined,
+): object {
+  const { pretrained } = options ?? {};
+  if (typeof pretrained === 'string' && pretrained !== name) {
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `createModel: pretrained: '${model}.${name}' says the weights already, got ${describe(pretrained)}`,
+    );
+  }
+  if (wantsPretrained(options)) return { ...options, pretrained: name };
+  return { ...(numClasses === undefined ? {} : { numClasses }), ...options };
 }
 
 /** A repository of the hub, a folder, or the path of a file of weights. */

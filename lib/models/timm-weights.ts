@@ -16,11 +16,16 @@ interface Tag {
   readonly test?: readonly [size: number, cropPct: number];
   /** Percent of ImageNet's validation images, at a size. */
   readonly top1: readonly (readonly [percent: number, size: number])[];
+  /** At the size of the first of them. */
+  readonly top5?: number;
   /** Default 1000. */
   readonly classes?: number;
   /** Default 'bicubic'. */
   readonly interpolation?: 'bilinear';
 }
+
+/** A file of `assets/labels`. */
+export const IMAGENET_LABELS = 'imagenet.json';
 
 const TIMM = 'https://github.com/rwightman/pytorch-image-models/releases/download';
 const CADENE = `${TIMM}/v0.1-cadene/`;
@@ -174,6 +179,7 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
       url: `${GLUON}gluon_senet154-70a1a3c0.pth`,
       eval: [224, 0.875],
       top1: [[81.258, 224]],
+      top5: 95.358,
     },
   ],
   seresnextaa101d_32x8d: [
@@ -208,7 +214,7 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
     },
   ],
   seresnextaa201d_32x8d: [
-    { tag: 'sw_in12k_ft_in1k_384', eval: [384, 1], top1: [[87.304, 384]] },
+    { tag: 'sw_in12k_ft_in1k_384', eval: [384, 1], top1: [[87.304, 384]], top5: 98.334 },
     { tag: 'sw_in12k', eval: [320, 0.95], test: [384, 1], top1: [], classes: 11821 },
   ],
   resnetrs50: [
@@ -411,6 +417,7 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
       url: `${WEIGHTS}legacy_senet154-e9eb9fe6.pth`,
       eval: [224, 0.875],
       top1: [[81.32, 224]],
+      top5: 95.502,
       interpolation: 'bilinear',
     },
   ],
@@ -427,8 +434,10 @@ export function timmPreprocessing(
 
 /** The published weights of a network of timm's, the usual one first; none of one that timm did not train. */
 export function timmWeights(name: string): readonly Omit<PublishedWeights, 'model'>[] {
-  return (TAGS[name] ?? []).map(({ tag, url, eval: usual, test, top1, classes = 1000, interpolation }) => {
+  return (TAGS[name] ?? []).map((row) => {
+    const { tag, url, eval: usual, test, top1, top5, classes = 1000, interpolation } = row;
     const [measured] = top1.filter(([, size]) => size === usual[0]).concat(top1);
+    const tested = top1.find(([, size]) => size === test?.[0]);
     const onHub = !name.startsWith('legacy_');
     return {
       name: tag,
@@ -439,7 +448,9 @@ export function timmWeights(name: string): readonly Omit<PublishedWeights, 'mode
       licence: 'Apache-2.0',
       top1: measured?.[0] ?? null,
       ...(measured === undefined ? {} : { top1Size: measured[1] }),
-      ...(classes === 1000 ? { labels: 'imagenet.json' } : { numClasses: classes }),
+      ...(top5 === undefined ? {} : { top5 }),
+      ...(tested === undefined ? {} : { testTop1: tested[0] }),
+      ...(classes === 1000 ? { labels: IMAGENET_LABELS } : { numClasses: classes }),
       preprocessing: timmPreprocessing(...usual, interpolation),
       ...(test === undefined ? {} : { testPreprocessing: timmPreprocessing(...test, interpolation) }),
     };

@@ -66,9 +66,9 @@ export interface ImageClassifierOptions {
    */
   preprocessing?: Partial<Preprocessing>;
   /**
-   * Channels of the network's input: 1 or 3, as images have them. Default: what the weights or the Module say, which
-   * another number contradicts (ERR_SENET_STATE_DICT for weights, ERR_SENET_ARG_RANGE for a Module). It tells something
-   * only of a Module whose forward is TypeScript.
+   * Channels of the network's input: 1 or 3, as images have them. Default: what the weights or the Module say. For another
+   * number the weights of timm's, Cadene's and pytorchcv's networks are adapted, as in timm; else it is a contradiction
+   * (ERR_SENET_STATE_DICT for weights, ERR_SENET_ARG_RANGE for a Module). A Module whose forward is TypeScript needs it.
    */
   inChannels?: number;
   /**

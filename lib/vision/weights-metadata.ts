@@ -48,7 +48,9 @@ export async function broughtBy({ state, published, file: path, model }: FoundWe
   };
   const beside = published === undefined ? await configBeside(path) : null;
   const config = beside?.architecture === model ? beside : null;
-  const labelsFile = published && labelsFileOf(published);
+  const labelsFile = labelsFileOf(
+    published ?? (config?.labelsFile === undefined ? {} : { labels: config.labelsFile }),
+  );
   const labels = read('labels') ?? (labelsFile === undefined ? config?.labels : await readLabels(labelsFile));
   const record = read('preprocessing');
   const preprocessing =

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { expect } from 'chai';
 import sharp from 'sharp';
 
-import { saveCheckpoint, se_resnet20, type CompiledPlan, type CompiledProfile } from '../../lib';
+import { save, saveCheckpoint, se_resnet20, type CompiledPlan, type CompiledProfile } from '../../lib';
 import { readIdx } from '../../lib/data/idx';
 import { HAS_FLOAT16 } from '../support/processor';
 import { Temporary } from '../support/temporary';
@@ -323,6 +323,26 @@ describe('senet-torch', () => {
       expect((await run(['profile', '--help'])).out).to.match(/--in-channels <n>/);
     });
 
+    it('takes what names a network elsewhere: a tag, a folder, a file', async () => {
+      const folder = temporary.path('folder');
+      mkdirSync(folder);
+      const file = path.join(folder, 'model.safetensors');
+      await save(se_resnet20({ inChannels: 1 }), file);
+      for (const [name, channels] of [
+        ['legacy_seresnet18.in1k', 3],
+        [`local-dir:${folder}`, 1],
+        [file, 1],
+      ] as const) {
+        const { out, err } = await run(['profile', name, '--explain', '--json']);
+        expect((JSON.parse(out) as CompiledPlan).steps[0]?.input[0], err).to.equal(channels);
+      }
+      const both = await run(['profile', file, '--weights', file]);
+      expect([both.code, both.err]).to.satisfy(
+        ([failed, words]: [number, string]) => failed === 2 && /says them already/.test(words),
+        both.err,
+      );
+    });
+
     it('with --top, only the slowest, and draws them', async () => {
       const file = temporary.path('profile.svg');
       writeFileSync(file, 'an older picture');
@@ -516,6 +536,7 @@ describe('senet-torch', () => {
     expect(one).to.contain('hf-hub:timm/seresnet50.a1_in1k').and.contain('288 bicubic, centre 288 x 288');
     const { out: record } = await run(['models', 'seresnet50', '--json']);
     expect(JSON.parse(record)).to.deep.equal(models.find(({ name }) => name === 'seresnet50'));
+    expect((await run(['models', 'gluon_senet154'])).out).to.match(/^network +senet154$/m);
     expect((await run(['models', 'seresnet5'])).err).to.contain('ERR_SENET_UNKNOWN_MODEL');
   });
 
@@ -559,6 +580,7 @@ describe('senet-torch', () => {
       [['classify', '--pretrained'], /--model/],
       [['classify', '--weights', path.join(FIXTURES, 'se_resnet20-zip.pt')], /--preprocessing: .*give size/],
       [['classify', '--weights', 'seresnet50.a9_in1k'], /published are a1_in1k/],
+      [['classify', '--weights', 'ra2_in1k'], /they are of seresnet50, .*NETWORK\.NAME/],
       [['classify', '--device', 'tpu'], /ERR_SENET_ARG_RANGE/],
       [['evaluate'], /missing required argument/],
       [['inspect'], /missing required argument/],

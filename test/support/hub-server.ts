@@ -19,6 +19,7 @@ export interface HubServer {
   readonly blobRequests: HubServer['requests'];
   /** repository/file -> bytes. */
   readonly files: Map<string, Buffer>;
+  /** What a name such as main stands for; a commit stands for itself. */
   commit: string;
   /** Answers with this status in place of a file's. */
   status: number;
@@ -61,7 +62,8 @@ export async function startHub(): Promise<HubServer> {
   });
   const [front, url] = await listen((request, response) => {
     note(hub.requests, request);
-    const [, repository = '', file = ''] = /^\/(.+)\/resolve\/[^/]+\/(.+)$/.exec(request.url ?? '') ?? [];
+    const [, repository = '', revision = '', file = ''] =
+      /^\/(.+)\/resolve\/([^/]+)\/(.+)$/.exec(request.url ?? '') ?? [];
     const bytes = hub.files.get(`${repository}/${file}`);
     if (hub.status !== 200 || bytes === undefined) {
       const status = hub.status === 200 ? 404 : hub.status;
@@ -69,7 +71,8 @@ export async function startHub(): Promise<HubServer> {
       return;
     }
     const etag = digest(bytes, bytes.length > LARGE ? 'sha256' : 'sha1');
-    const facts = { 'x-repo-commit': hub.commit, etag: `"${etag}"`, ...hub.headers };
+    const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : hub.commit;
+    const facts = { 'x-repo-commit': commit, etag: `"${etag}"`, ...hub.headers };
     if (bytes.length > LARGE) {
       response
         .writeHead(302, {

@@ -9,6 +9,7 @@ import {
   CifarSEBasicBlock,
   CifarSEPreActResNet,
   CifarSEResNet,
+  type ClassifierModel,
   type Classification,
   type CompiledDType,
   CompiledModel,
@@ -67,6 +68,7 @@ import {
   rand,
   randn,
   ReLU,
+  type ResNet,
   save,
   se_inception_v3,
   se_preactresnet20,
@@ -348,6 +350,12 @@ export async function modules(x: Tensor, signal: AbortSignal): Promise<void> {
   exactly<SEInception3>()(createModel('se_inception_v3', { numClasses: 3, recalibrate: 'input' }));
   exactly<Promise<SEResNet>>()(createModel('se_resnet18', { pretrained: 'imagenet', numClasses: 3 }));
   exactly<Promise<SEInception3>>()(createModel('se_inception_v3', { pretrained: true, auxLogits: false }));
+  exactly<ResNet>()(createModel('seresnet50.a1_in1k', { numClasses: 3 }));
+  exactly<Promise<ResNet>>()(createModel('seresnet50.a1_in1k', { pretrained: true }));
+  type Found = Promise<ClassifierModel<Tensor | InceptionOutputs>>;
+  exactly<Found>()(createModel('hf-hub:timm/seresnet50.a1_in1k', { numClasses: 3 }));
+  exactly<Found>()(createModel('local-dir:photos'));
+  exactly<Found>()(createModel('seresnet50.pth'));
   exactly<ModelName[]>()(listModels({ pretrained: true, match: 'se_resnet*' }));
   const record: ModelRecord = modelRecord('se_resnet50');
   exactly<readonly PublishedWeights[]>()(record.weights);

@@ -7,8 +7,11 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -29,10 +32,12 @@ import {
   trainFromSettings,
   type ClassifierModel,
   type ModelName,
+  type ProgressOption,
   type Tensor,
 } from '../../lib';
 import { fetchFromHub, hubFolder } from '../../lib/hub/hugging-face';
 import { adaptWeights } from '../../lib/models/adapt-weights';
+import { findWeights } from '../../lib/models/find-weights';
 import { allRecords, parseName } from '../../lib/models/registry';
 import { timmPreprocessing } from '../../lib/models/timm-weights';
 import { decodeImage } from '../../lib/vision/decode';
@@ -172,11 +177,43 @@ describe('published weights of timm', () => {
     });
     for (const bad of ['hf-hub:', 'hf-hub:a/b/c', 'hf-hub:../x', 'hf-hub:a b'])
       expectThrow(() => parseName(bad, 'x'), 'ERR_SENET_ARG_RANGE', /repository of the hub/);
+    for (const bad of ['hf-hub:a/b@', 'hf-hub:a/b@x@y', 'hf-hub:a/b@../x'])
+      expectThrow(() => parseName(bad, 'x'), 'ERR_SENET_ARG_RANGE', /x: expected a revision/);
+    expectThrow(() => parseName('local-dir:', 'x'), 'ERR_SENET_ARG_RANGE', /expected a folder/);
     expect(parseName('nothing', 'x')).to.equal(null);
-    // As in timm, a tag alone draws initial weights.
-    expect(
-      createModel('legacy_seresnet18.in1k' as ModelName, { initWeights: false } as never),
-    ).to.have.property('layer0');
+    // As in timm, a tag alone draws initial weights, for its classes.
+    expect(createModel('legacy_seresnet18.in1k', { initWeights: false })).to.have.property('layer0');
+    const large = createModel('seresnextaa101d_32x8d.sw_in12k', { initWeights: false });
+    expect(large.getClassifier()).to.include({ outFeatures: 11_821 });
+    large.dispose();
+  });
+
+  it('are not meant by a tag and another one beside it', async () => {
+    await expectRejection(
+      createModel('seresnet50.a1_in1k', { pretrained: 'ra2_in1k' }),
+      'ERR_SENET_ARG_RANGE',
+      /'seresnet50\.a1_in1k' says the weights already, got 'ra2_in1k'/,
+    );
+    await expectRejection(
+      findWeights('seresnet152d.ra2_in1k', 'seresnet50', 'x'),
+      'ERR_SENET_ARG_RANGE',
+      /they are of seresnet152d/,
+    );
+    await expectRejection(
+      findWeights('ra2_in1k', null, 'x'),
+      'ERR_SENET_ARG_RANGE',
+      /they are of seresnet50, seresnet152d,.*NETWORK\.NAME/,
+    );
+  });
+
+  it('for channels that timm does not adapt are refused', () => {
+    const six = createModel('seresnet18', { inChannels: 6, initWeights: false });
+    const one = createModel('seresnet18', { inChannels: 1, initWeights: false });
+    expectThrow(
+      () => adaptWeights(modelRecord('seresnet18'), six.stateDict(), one),
+      'ERR_SENET_STATE_DICT',
+      /weights for 6 channels cannot be adapted to 1/,
+    );
   });
 });
 
@@ -297,7 +334,110 @@ describe('the Hugging Face hub', function () {
       'ERR_SENET_CHECKPOINT_UNSUPPORTED',
       /crop_mode.*squash/,
     );
+    // Without images it does not matter.
+    expect((await createModel(`local-dir:${folder}`)).getClassifier()).to.include({ outFeatures: 3 });
     expect(hub.requests).to.deep.equal([]);
+  });
+
+  /** A data set of two classes. */
+  function makePhotos(): string {
+    const photo = path.join(__dirname, '..', 'fixtures', 'images', 'photo.jpg');
+    const data = temporary.path('photos');
+    for (const label of ['cats', 'dogs']) {
+      mkdirSync(path.join(data, label), { recursive: true });
+      for (let i = 0; i < 4; i++) copyFileSync(photo, path.join(data, label, `${i}.jpg`));
+    }
+    return data;
+  }
+
+  /** A folder with drawn weights of a small network. */
+  async function makeFolder(options: object, config: object): Promise<string> {
+    const folder = temporary.path('made');
+    mkdirSync(folder, { recursive: true });
+    await save(createModel('pytorchcv_seresnet20', options), path.join(folder, 'model.safetensors'));
+    writeFileSync(
+      path.join(folder, 'config.json'),
+      JSON.stringify({ architecture: 'pytorchcv_seresnet20', ...config }),
+    );
+    return `local-dir:${folder}`;
+  }
+
+  it("ImageNet's classes have its labels where the tag says so, and others their numbers", async () => {
+    for (const [tag, first] of [
+      ['a1_in1k', 'tench'],
+      ['sw_in12k_ft_in1k_288', 'tench'],
+      ['sw_in12k', '0'],
+    ] as const) {
+      const name = await makeFolder({ numClasses: 1000 }, { num_classes: 1000, pretrained_cfg: { tag } });
+      const classifier = await ImageClassifier.load(name);
+      expect(classifier.labels[0]).to.equal(first);
+      await classifier.dispose();
+    }
+  });
+
+  it('a network for grey images has the mean and the deviation of one channel', async () => {
+    const cfg = { input_size: [1, 28, 28], mean: [0.5], std: [0.25], crop_pct: 1 };
+    const name = await makeFolder({ numClasses: 3, inChannels: 1 }, { num_classes: 3, pretrained_cfg: cfg });
+    const classifier = await ImageClassifier.load(name);
+    const expected = { channels: 'grey', mean: [0.5], std: [0.25], size: 28, crop: [28, 28] };
+    expect(classifier.preprocessing).to.deep.include(expected);
+    await classifier.dispose();
+    const wrong = await makeFolder({ inChannels: 1 }, { pretrained_cfg: { ...cfg, std: [1, 1, 1] } });
+    await expectRejection(
+      ImageClassifier.load(wrong),
+      'ERR_SENET_CHECKPOINT_FORMAT',
+      /std: expected one number/,
+    );
+  });
+
+  it('options that no network has are refused before anything is fetched', async () => {
+    await publish('someone/tiny', 'pytorchcv_seresnet20');
+    await expectRejection(
+      Promise.resolve(createModel('hf-hub:someone/tiny', { ...quiet, num_classes: 3 } as never)),
+      'ERR_SENET_UNKNOWN_OPTION',
+      /did you mean 'numClasses'/,
+    );
+    expect(hub.requests).to.deep.equal([]);
+  });
+
+  it('weights are those of the commit whose config.json was read, and its name is written once', async () => {
+    await publish('someone/tiny', 'pytorchcv_seresnet20');
+    let asked = 0; // another commit with each question
+    Object.defineProperty(hub, 'commit', { get: () => (++asked).toString(16).padStart(40, '0') });
+    await createModel('hf-hub:someone/tiny', quiet);
+    const [commit, ...others] = readdirSync(cached('someone/tiny', 'snapshots'));
+    expect(others).to.deep.equal([]);
+    expect(readdirSync(cached('someone/tiny', 'snapshots', commit as string))).to.have.members([
+      'config.json',
+      'model.safetensors',
+    ]);
+    // A cache for reading alone serves: a commit that is known is not written anew.
+    Object.defineProperty(hub, 'commit', { value: commit });
+    const before = statSync(cached('someone/tiny', 'refs', 'main')).ino;
+    await createModel('hf-hub:someone/tiny', quiet);
+    expect(statSync(cached('someone/tiny', 'refs', 'main')).ino).to.equal(before);
+    // And several at once write it without disturbing each other.
+    Object.defineProperty(hub, 'commit', { value: 'e'.repeat(40) });
+    await Promise.all([1, 2, 3, 4].map(() => fetchFromHub('someone/tiny', 'config.json', quiet)));
+    expect(readdirSync(cached('someone/tiny', 'refs'))).to.deep.equal(['main']);
+  });
+
+  it('a pickle that Python fetched is used, offline and out of reach', async () => {
+    await publish('someone/tiny', 'pytorchcv_seresnet20');
+    const config = hub.files.get('someone/tiny/config.json') as Buffer;
+    const snapshot = cached('someone/tiny', 'snapshots', 'a'.repeat(40));
+    mkdirSync(snapshot, { recursive: true });
+    writeFileSync(path.join(snapshot, 'config.json'), config);
+    await save(createModel('pytorchcv_seresnet20', { numClasses: 3 }), path.join(snapshot, 'weights.pt'));
+    renameSync(path.join(snapshot, 'weights.pt'), path.join(snapshot, 'pytorch_model.bin'));
+    mkdirSync(cached('someone/tiny', 'refs'));
+    writeFileSync(cached('someone/tiny', 'refs', 'main'), 'a'.repeat(40));
+    process.env.HF_HUB_OFFLINE = '1';
+    expect((await createModel('hf-hub:someone/tiny', quiet)).getClassifier()).to.include({ outFeatures: 3 });
+    expect(hub.requests).to.deep.equal([]);
+    Reflect.deleteProperty(process.env, 'HF_HUB_OFFLINE');
+    process.env.HF_ENDPOINT = 'http://127.0.0.1:9';
+    expect((await createModel('hf-hub:someone/tiny', quiet)).getClassifier()).to.include({ outFeatures: 3 });
   });
 
   it('what Python fetched is used, and offline nothing is asked', async () => {
@@ -418,7 +558,7 @@ describe('the Hugging Face hub', function () {
       await expectRejection(
         createModel('seresnext26t_32x4d', { pretrained: true, ...quiet }),
         'ERR_SENET_DOWNLOAD',
-        /127\.0\.0\.1:9/,
+        /127\.0\.0\.1:9[^]*\nThe release neither: .*begins with 569cb627/,
       );
       const options = { pretrained: true, checkHash: false, ...quiet } as const;
       expect((await createModel('seresnext26t_32x4d', options)).getClassifier()).to.include({
@@ -433,22 +573,67 @@ describe('the Hugging Face hub', function () {
     }
   });
 
+  it('the release is not asked where the hub is forbidden, and stops when it is told to', async () => {
+    await publish(REPOSITORY, 'seresnext26t_32x4d');
+    const release = await startServer({
+      body: hub.files.get(`${REPOSITORY}/model.safetensors`) as Buffer,
+      slow: 5,
+    });
+    const load = (signal?: AbortSignal, progress: ProgressOption = false): Promise<unknown> =>
+      createModel('seresnext26t_32x4d', {
+        ...{ pretrained: true, checkHash: false, progress },
+        ...(signal === undefined ? {} : { signal }),
+      });
+    try {
+      process.env.SENET_WEIGHTS_MIRROR = release.url;
+      process.env.HF_HUB_OFFLINE = '1';
+      await expectRejection(load(), 'ERR_SENET_OFFLINE', /HF_HUB_OFFLINE/);
+      expect(release.requests).to.deep.equal([]);
+      Reflect.deleteProperty(process.env, 'HF_HUB_OFFLINE');
+      process.env.HF_ENDPOINT = 'http://127.0.0.1:9';
+      const controller = new AbortController();
+      await expectRejection(
+        load(controller.signal, () => controller.abort()),
+        'ERR_SENET_ABORTED',
+      );
+      release.behave({ slow: 0 });
+      await load();
+      // What lies there already is used.
+      process.env.HF_HUB_OFFLINE = '1';
+      const requests = release.requests.length;
+      await load();
+      expect(release.requests).to.have.length(requests);
+    } finally {
+      await release.close();
+    }
+  });
+
   it('a repository is fine-tuned by its name, and the checkpoint is of its network', async () => {
     await publish('someone/tiny', 'pytorchcv_seresnet20', {
       pretrained_cfg: { input_size: [3, 32, 32], crop_pct: 1 },
     });
-    const photo = path.join(__dirname, '..', 'fixtures', 'images', 'photo.jpg');
-    const data = temporary.path('photos');
-    for (const [label, count] of Object.entries({ cats: 4, dogs: 4 })) {
-      mkdirSync(path.join(data, label), { recursive: true });
-      for (let i = 0; i < count; i++) copyFileSync(photo, path.join(data, label, `${i}.jpg`));
-    }
+    const data = makePhotos();
     const output = temporary.path('run');
-    const options = { pretrained: true, epochs: 1, batchSize: 4, validation: 0.25, ...quiet };
-    await trainFromSettings({ data, model: 'hf-hub:someone/tiny', output, ...options });
+    const options = { epochs: 1, batchSize: 4, validation: 0.25, ...quiet };
+    const { settings } = await trainFromSettings({ data, model: 'hf-hub:someone/tiny', output, ...options });
+    expect(settings).to.include({ command: 'finetune', model: 'pytorchcv_seresnet20' });
     const { metadata, network } = await inspectCheckpoint(path.join(output, 'best.safetensors'));
     expect(metadata).to.include({ model: 'pytorchcv_seresnet20', labels: '["cats","dogs"]' });
     expect(network).to.include({ model: 'pytorchcv_seresnet20', numClasses: 2 });
+    // Training begins without weights, and so with what a network's name means alone.
+    const tag = { data, model: 'legacy_seresnet18.in1k', imageSize: 32, output: temporary.path('tag') };
+    const trained = await trainFromSettings({ ...tag, ...options });
+    expect(trained.settings).to.include({ command: 'train', model: 'legacy_seresnet18', weights: null });
+    for (const [given, words] of [
+      [{ command: 'train', model: 'hf-hub:someone/tiny' }, /train: 'hf-hub:someone\/tiny' is of weights/],
+      [{ model: 'seresnet50.a1_in1k', weights: 'ra2_in1k' }, /says the weights already/],
+      [{ model: 'hf-hub:someone/tiny', weights: 'x.pt' }, /says the weights already/],
+    ] as const)
+      await expectRejection(
+        trainFromSettings({ data, output: temporary.path('none'), ...given, ...options }),
+        'ERR_SENET_ARG_RANGE',
+        words,
+      );
   });
 
   it('Cadene’s networks come by URL, with their hash', async () => {
@@ -471,6 +656,17 @@ describe('the Hugging Face hub', function () {
         interpolation: 'bicubic',
       });
       await classifier.dispose();
+      // To fine-tune, a tag says the weights.
+      const run = {
+        data: makePhotos(),
+        output: temporary.path('run'),
+        epochs: 1,
+        batchSize: 4,
+        imageSize: 32,
+      };
+      const model = 'legacy_seresnet18.in1k';
+      const { settings } = await trainFromSettings({ ...run, command: 'finetune', model, ...quiet });
+      expect(settings).to.include({ model: 'legacy_seresnet18', weights: 'in1k' });
     } finally {
       await release.close();
     }

@@ -34,7 +34,7 @@ import { createShapedLike, createWithWeights, readWeights } from '../../lib/mode
 import { labelsFileOf, loadModel } from '../../lib/models/pretrained';
 import { defineModels, type ModelFamily, type PublishedWeights } from '../../lib/models/record';
 import { findWeights } from '../../lib/models/find-weights';
-import { IMAGENET } from '../../lib/models/preprocessing-record';
+import { IMAGENET, type Preprocessing } from '../../lib/models/preprocessing-record';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
 import { LIGHT_MODELS, zooNames } from '../support/models';
@@ -297,16 +297,31 @@ it('docs/models.md has every network of timm, Cadene and pytorchcv, with its par
   }
 });
 
-it('docs/models.md has every published tag, with its accuracy', () => {
+it('docs/models.md has every published tag, with its images, accuracies and source', () => {
   const page = readFileSync(path.join(__dirname, '..', '..', 'docs', 'models.md'), 'utf8');
-  const published = zooNames().flatMap((name) => modelRecord(name).weights);
-  for (const { model, name, top1, preprocessing } of published) {
-    const tags = page.slice(page.indexOf('| Network | Tag '));
-    const section = tags.slice(tags.indexOf(`| \`${model}\` `));
-    const row = section.split('\n').find((line) => line.includes(`| \`${name}\``)) ?? '';
-    expect(row, `${model}.${name}`).to.include(` ${top1 ?? '-'} |`);
-    expect(row).to.include(`| ${preprocessing?.crop?.[0] ?? ''} of ${String(preprocessing?.size)}`);
-  }
+  const images = (record: Preprocessing | undefined): string =>
+    record === undefined ? '-' : `${record.crop?.[0] ?? ''} of ${String(record.size)}`;
+  const row = (published: PublishedWeights, index: number): string => {
+    const { model, name, numClasses, preprocessing, testPreprocessing, location, licence } = published;
+    const { top1, top1Size, testTop1 } = published;
+    expect(licence).to.equal('Apache-2.0'); // as the page says of all
+    const cells = [
+      index === 0 ? `\`${model}\`` : '',
+      `\`${name}\`${numClasses === undefined ? '' : ` (${numClasses.toLocaleString('en')} classes)`}`,
+      images(preprocessing),
+      top1Size === preprocessing?.crop?.[0] ? String(top1) : '-',
+      images(testPreprocessing),
+      String(testTop1 ?? '-'),
+      [...('hub' in location ? ['the hub'] : []), ...('url' in location ? ['release'] : [])].join(', '),
+    ];
+    return `| ${cells.join(' | ')} |`;
+  };
+  const [, table = ''] = /\n\| Network \| Tag \|[^\n]*\n[^\n]*\n((?:\|[^\n]*\n)+)/.exec(page) ?? [];
+  const zoo = zooNames();
+  const expected = listModels()
+    .filter((name) => zoo.includes(name))
+    .flatMap((name) => modelRecord(name).weights.map(row));
+  expect(table.trimEnd().split('\n')).to.deep.equal(expected);
 });
 
 describe('listModels', () => {

@@ -8,7 +8,9 @@ import { channelsIn, createShapedLike, createWithWeights, readWeights } from '..
 import { publishedOf, toFile } from '../../models/pretrained';
 import { createModel, locateWeights, modelRecord, parseName, type ModelName } from '../../models/registry';
 import { findWeights } from '../../models/find-weights';
+import type { ModelSource } from '../../models/model-source';
 import type { Preprocessing } from '../../models/preprocessing-record';
+import type { ModelRecord } from '../../models/record';
 import type { Module } from '../../nn/module';
 import { printable } from '../../printable';
 import { manualSeed } from '../../tensor/runtime';
@@ -27,8 +29,7 @@ export interface RecipeNetwork {
 
 /** A new network, drawn from the seed. */
 export function newNetwork(given: TrainingOptions, classes: number, seed: number): RecipeNetwork {
-  const name = (given.model ?? 'se_resnet20') as ModelName;
-  const { options: known } = modelRecord(name);
+  const { name, options: known } = recordNamed(given.model ?? 'se_resnet20');
   const { reduction, inChannels } = given;
   if (reduction !== undefined && !known.includes('reduction'))
     throw makeError('ERR_SENET_UNKNOWN_OPTION', `trainFromSettings: reduction: ${name} has none to choose`);
@@ -38,7 +39,19 @@ export function newNetwork(given: TrainingOptions, classes: number, seed: number
   };
   manualSeed(seed);
   const wanted = { ...options, numClasses: classes } as Parameters<typeof createModel>[1];
-  return { model: createModel(name, wanted), name, options, weights: null };
+  const model = createModel(name as ModelName, wanted);
+  return { model, name: name as ModelName, options, weights: null };
+}
+
+/** Of a network's name, which may have a tag. @throws ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE */
+function recordNamed(model: string): ModelRecord {
+  const source = parseName(model, 'trainFromSettings: model');
+  if (source === null) return modelRecord(model as ModelName); // throws
+  if (source.kind === 'model') return source.record;
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `train: '${printable(model)}' is of weights, and training begins without: finetune begins with them`,
+  );
 }
 
 /** The network of the weights with a new head, drawn from the seed. */
@@ -102,20 +115,34 @@ function chooseWeights(given: TrainingOptions): Chosen {
       'ERR_SENET_ARG_RANGE',
       'trainFromSettings: { pretrained } and { weights } exclude each other',
     );
-  if (weights != null) return { model: (model ?? null) as ModelName | null, weights };
-  if (pretrained !== true)
-    throw makeError('ERR_SENET_ARG_MISSING', 'finetune: give { weights: FILE } or { pretrained }');
-  if (model === undefined)
+  if (model === undefined) {
+    if (weights != null) return { model: null, weights };
     throw makeError(
       'ERR_SENET_ARG_MISSING',
-      'trainFromSettings: { pretrained } needs { model }, such as se_resnet50',
+      pretrained === true
+        ? 'trainFromSettings: { pretrained } needs { model }, such as se_resnet50'
+        : 'finetune: give { weights: FILE } or { pretrained }',
     );
-  const where = 'trainFromSettings: pretrained';
+  }
+  const where = 'trainFromSettings: model';
   const source = parseName(model, where);
+  if (weights != null && saysWeights(source))
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `${where}: '${printable(model)}' says the weights already: leave { weights } out`,
+    );
   if (source !== null && source.kind !== 'model') return { model: null, weights: model };
   const record = source?.record ?? modelRecord(model as ModelName); // throws: an unknown model
-  const { name } = source?.published ?? publishedOf(record, true, where);
-  return { model: record.name as ModelName, weights: name };
+  const named = weights ?? source?.published?.name;
+  if (named === undefined && pretrained !== true)
+    throw makeError('ERR_SENET_ARG_MISSING', 'finetune: give { weights: FILE } or { pretrained }');
+  const usual = (): string => publishedOf(record, true, 'trainFromSettings: pretrained').name;
+  return { model: record.name as ModelName, weights: named ?? usual() };
+}
+
+/** Whether it names weights: a repository, a folder, a file, or a network with a tag. */
+function saysWeights(source: ModelSource | null): boolean {
+  return source !== null && (source.kind !== 'model' || source.published !== null);
 }
 
 /** The paths that the option `freeze` means. @throws ERR_SENET_ARG_RANGE for one that is none, or if nothing is left to train */

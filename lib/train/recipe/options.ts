@@ -104,7 +104,9 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     flags: '-m, --model <name>',
     kind: text,
     help: (command) =>
-      command === 'train' ? 'the model, one of `senet-torch models`' : 'the model that the weights belong to',
+      command === 'train'
+        ? 'the model, one of `senet-torch models`'
+        : 'the model that the weights belong to, or what says both: a tag (seresnet50.a1_in1k), hf-hub:REPOSITORY, local-dir:FOLDER',
     usual: (command) => (command === 'train' ? 'se_resnet20' : 'what the weights say'),
     report: ({ model, modelOptions }) => [
       ['model', [model, ...Object.entries(modelOptions).map((pair) => pair.join(' '))].join(', ')],

@@ -162,9 +162,15 @@ async function prepareResumed(
   return { settings, datasets, preprocessing, model };
 }
 
+/** A repository, a folder or a file says weights; a network with a tag begins without, as `createModel` has it. */
+function beginsWithWeights({ weights, pretrained, model }: TrainingOptions): boolean {
+  if (weights != null || pretrained === true) return true;
+  const source = typeof model === 'string' ? parseName(model, 'trainFromSettings: model') : null;
+  return source !== null && source.kind !== 'model';
+}
+
 async function prepareNew(given: TrainingOptions, signal: AbortSignal | undefined): Promise<Prepared> {
-  const command =
-    given.command ?? (given.weights != null || given.pretrained === true ? 'finetune' : 'train');
+  const command = given.command ?? (beginsWithWeights(given) ? 'finetune' : 'train');
   checkRecipe(given, command, WHERE);
   if (given.data === undefined)
     throw makeError('ERR_SENET_ARG_MISSING', `${command}: give the data, or { resume: CHECKPOINT }`);

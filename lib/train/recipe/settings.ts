@@ -88,11 +88,14 @@ export interface TrainingSettings extends OptimizerSettings, SchedulerSettings {
 
 /** Options of `trainFromSettings`: those of `senet-torch train` and `finetune`. Null is as left out. */
 export interface TrainingOptions extends Partial<OptimizerSettings>, Partial<SchedulerSettings> {
-  /** Default: as the run that is resumed; 'finetune' if there are `weights` or `pretrained`; else 'train'. */
+  /** Default: as the run that is resumed; 'finetune' if there are `weights` or `pretrained`, or `model` is a repository, a folder or a file; else 'train'. */
   command?: RecipeKind;
   /** A folder of images for each class (or with train and val), IDX files, or CIFAR-10 or -100 (folder or archive). */
   data?: string;
-  /** The model, one of `listModels()`. Default: 'se_resnet20'; to fine-tune, what the weights say. */
+  /**
+   * The model, one of `listModels()`; to fine-tune also what says the weights too: a name with a tag, a repository of the
+   * hub ('hf-hub:...'), a folder ('local-dir:...'), a file. Default: 'se_resnet20'; to fine-tune, what the weights say.
+   */
   model?: string;
   /** 'train': of the SE layers of the small models, from 1. Default 16. */
   reduction?: number;
