@@ -20,6 +20,9 @@ export const lazy = {
   get models() {
     return require('../models/registry') as typeof import('../models/registry');
   },
+  get sources() {
+    return require('../models/model-source') as typeof import('../models/model-source');
+  },
   get factories() {
     return require('../tensor/factories') as typeof import('../tensor/factories');
   },

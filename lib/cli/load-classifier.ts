@@ -97,20 +97,18 @@ async function chooseNetwork({ model, weights, pretrained, key, prefix }: Networ
     return model === undefined ? modelOf(weights, { key, prefix }) : { model, weights };
   if (model === undefined) return { model: 'se_resnet20', weights: 'fashion_mnist' };
   const source = lazy.models.parseName(model, '--model');
-  if (source === null) lazy.models.modelRecord(model as ModelName); // throws: an unknown model
-  if (source !== null && (source.kind !== 'model' || source.published !== null)) return { model };
+  if (lazy.sources.saysWeights(source)) return { model };
   throw makeError('ERR_SENET_ARG_MISSING', '--model needs --weights FILE or --pretrained');
 }
 
 /** What `--pretrained` means: nothing beside a repository, a folder or a file. @throws ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE */
 export function usualWeights(model: string): Chosen {
   const source = lazy.models.parseName(model, '--model');
-  if (source?.kind === 'model') {
+  if (source.kind === 'model') {
     const { record, published } = source;
     const { name } = published ?? lazy.pretrained.publishedOf(record, true, '--pretrained');
     return { model: record.name, weights: name };
   }
-  if (source === null) lazy.models.modelRecord(model as ModelName); // throws: an unknown model
   return { model };
 }
 
@@ -120,7 +118,9 @@ async function modelOf(weights: string, place: WeightsPlace): Promise<Chosen> {
   if (published !== undefined) return { model: published.model, weights: published.name };
   // Of several networks: the file of that name, or an error that names them.
   if (lazy.models.publishedAs(weights).length > 1) await lazy.weights.findWeights(weights, null, '--weights');
-  const source = lazy.models.parseName(weights, '--weights') ?? ({ kind: 'file', file: weights } as const);
+  const source =
+    lazy.sources.parseModel(lazy.models.allRecords(), weights, '--weights') ??
+    ({ kind: 'file', file: weights } as const);
   if (source.kind !== 'file') return { model: weights };
   return { model: (await lazy.models.locateWeights(source, place, '--weights')).record.name, weights };
 }

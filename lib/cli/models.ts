@@ -21,7 +21,7 @@ export function addModels(program: Command): void {
       const { listModels, modelRecord, parseName } = lazy.models;
       if (name !== undefined) {
         const meant = parseName(name, 'models');
-        const record = meant?.kind === 'model' ? meant.record : modelRecord(name as ModelName); // throws
+        const record = meant.kind === 'model' ? meant.record : modelRecord(name as ModelName); // throws
         if (json === true) printJson(described(record));
         else printRecord(record);
         return;

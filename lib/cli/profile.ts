@@ -108,10 +108,10 @@ async function makeSource(
   { weights, inChannels, key, prefix }: ProfileCommandOptions,
   signal: AbortSignal,
 ): Promise<Module<unknown>> {
-  const { createModel, locateWeights, modelRecord, parseName } = lazy.models;
+  const { createModel, locateWeights, parseName } = lazy.models;
   const options = { progress: process.stderr.isTTY, signal, key, prefix };
   const given = inChannels === undefined ? {} : { inChannels };
-  const meant = parseName(name, 'profile') ?? { kind: 'model', record: modelRecord(name as ModelName) }; // throws
+  const meant = parseName(name, 'profile');
   if (meant.kind !== 'model') {
     if (weights !== undefined)
       throw makeError('ERR_SENET_ARG_RANGE', `profile: weights: '${printable(name)}' says them already`);

@@ -36,6 +36,11 @@ const SCHEME = /^(hf-hub|hf_hub|local-dir|local_dir):(.*)$/s;
 
 const FILE = /[/\\]|\.(safetensors|pth?|pkl|bin|ckpt|tar|zip)$/i;
 
+/** Whether it says the weights too: a repository, a folder, a file, or a network with a tag. */
+export function saysWeights(source: ModelSource): boolean {
+  return source.kind !== 'model' || source.published !== null;
+}
+
 /** Whether a name is of a repository or a folder. */
 export function hasScheme(name: string): boolean {
   return SCHEME.test(name);

@@ -32,19 +32,22 @@ export interface Recognised {
 const UNCOUNTED = /(^|\.)(num_batches_tracked|n_averaged)$|_extra_state$/;
 
 /** A state dict is read in one step: no network has more entries, nor longer names, and hostile files may have any. */
-const MAX_ENTRIES = 5000;
-const MAX_NAME = 256;
-/** Where the marks are, in every spelling: the first block. So many keys are looked at. */
-const FIRST_BLOCK = /(layer1\.0|layers\.0\.0|stage1\.unit1|Mixed_5b)\./;
+const MAX_ENTRIES = 4000;
+const MAX_NAME = 128;
+/** Where the marks are, in every spelling: the first block. So many keys are looked at, */
+const FIRST_BLOCK = /(?<![^.])(layer1\.0|layers\.0\.0|stage1\.unit1|Mixed_5b)\./;
 const MAX_MARKED = 256;
+/** and before it so many words, of which the last may be the network's own: `features.stage1.unit1`. */
+const WORDS_BEFORE = 2;
 
 /** Of all networks those whose state dict this may be; null if it has no key that any of them is known by. */
 export function recognise(records: readonly ModelRecord[], shapes: Shapes): Recognised | null {
   if (shapes.size > MAX_ENTRIES) return null;
-  const marked: string[] = [];
+  const marked: Marked[] = [];
   for (const key of shapes.keys()) {
     if (key.length > MAX_NAME) return null;
-    if (marked.length < MAX_MARKED && FIRST_BLOCK.test(key)) marked.push(key);
+    const block = marked.length < MAX_MARKED ? FIRST_BLOCK.exec(key) : null;
+    if (block !== null) marked.push({ key, starts: startsOf(key, block.index) });
   }
   for (const family of familiesOf(records)) {
     const [{ framework, mark, keyMaps }] = family;
@@ -84,12 +87,26 @@ function familiesOf(records: readonly ModelRecord[]): Family[] {
   return [...families.values()];
 }
 
+/** A key of the first block, and where the network's own name for it may begin, the longest first. */
+interface Marked {
+  readonly key: string;
+  readonly starts: readonly number[];
+}
+
+/** Where the words begin from `WORDS_BEFORE` before `block` on. */
+function startsOf(key: string, block: number): number[] {
+  const starts = [block];
+  for (let start = block; start > 0 && starts.length <= WORDS_BEFORE; starts.unshift(start)) {
+    start = key.lastIndexOf('.', start - 2) + 1;
+  }
+  return starts;
+}
+
 /** What stands in front of the mark; undefined without it. */
-function prefixOf(keys: Iterable<string>, mark: RegExp, aliases: readonly KeyAlias[]): string | undefined {
-  for (const key of keys) {
-    for (let start = 0; start >= 0; start = key.indexOf('.', start) + 1 || -1) {
-      if (mark.test(respell(key.slice(start), aliases))) return key.slice(0, start);
-    }
+function prefixOf(marked: readonly Marked[], mark: RegExp, aliases: readonly KeyAlias[]): string | undefined {
+  for (const { key, starts } of marked) {
+    const start = starts.find((at) => mark.test(respell(key.slice(at), aliases)));
+    if (start !== undefined) return key.slice(0, start);
   }
   return undefined;
 }

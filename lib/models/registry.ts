@@ -104,9 +104,11 @@ export function publishedAs(weights: string): PublishedWeights[] {
   return all.filter(({ name, model }) => name === weights || `${model}.${name}` === weights);
 }
 
-/** @internal What a name means; null if nothing. @throws ERR_SENET_ARG_RANGE, as `parseModel` */
-export function parseName(name: string, where: string): ModelSource | null {
-  return parseModel(allRecords(), name, where);
+/** @internal What a name means. @throws ERR_SENET_UNKNOWN_MODEL, and ERR_SENET_ARG_RANGE as `parseModel` */
+export function parseName(name: string, where: string): ModelSource {
+  const source = parseModel(allRecords(), name, where);
+  if (source === null) throw unknownModel(name, where);
+  return source;
 }
 
 /** @internal A network and the file of its weights, of what is not named by a network. Errors: as `locate`. */
@@ -177,7 +179,6 @@ function makeNamed(
   options: (object & { pretrained?: unknown }) | undefined,
 ): Module<unknown> | Promise<Module<unknown>> {
   const source = parseName(checkString(name, 'createModel: name'), 'createModel');
-  if (source === null) throw unknownModel(name, 'createModel');
   if (source.kind === 'model') {
     const { record, published } = source;
     return makeOrLoad(record, published === null ? options : optionsOfTag(published, options));

@@ -12,8 +12,9 @@ import { familyOf } from '../models/classifier-model';
 import { channelsIn, createWithWeights, readWeights } from '../models/from-weights';
 import { toFile, TRANSFER } from '../models/pretrained';
 import type { ModelRecord } from '../models/record';
-import { locateWeights, modelRecord, parseName, type ModelName, type WeightsPath } from '../models/registry';
+import { locateWeights, parseName, type ModelName, type WeightsPath } from '../models/registry';
 import { findWeights } from '../models/find-weights';
+import { saysWeights } from '../models/model-source';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { Module } from '../nn/module';
 import { printable } from '../printable';
@@ -187,9 +188,7 @@ async function subjectOf(
     );
   }
   const source = parseName(model, WHERE);
-  if (source === null) return { subject: modelRecord(model as ModelName), weights }; // throws: an unknown name
-  const saysWeights = source.kind !== 'model' || source.published !== null;
-  if (saysWeights && weights !== undefined) {
+  if (saysWeights(source) && weights !== undefined) {
     throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: weights: '${printable(model)}' says them already`);
   }
   if (source.kind === 'model') return { subject: source.record, weights: weights ?? source.published?.name };

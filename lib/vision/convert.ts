@@ -129,7 +129,7 @@ async function checkAbsent(output: string): Promise<void> {
   if (exists) {
     throw makeError(
       'ERR_SENET_FILE',
-      `${WHERE}: ${printable(output, 1000)} exists; option overwrite replaces it`,
+      `${WHERE}: ${printable(output, 1000)} exists: { overwrite } replaces it`,
     );
   }
 }

@@ -275,6 +275,21 @@ const files: Record<string, () => Buffer | Promise<Buffer>> = {
     ),
 };
 
+/** Names as of networks, of so many words that where the network's own begins is far to seek. */
+for (const [count, length] of [
+  [5000, 256],
+  [4000, 128],
+] as const) {
+  files[`${count} names of words with ${length} characters`] = () => {
+    const entries = Array.from({ length: count }, (_, i) => {
+      const name =
+        `${String(i).padStart(5, '0')}${'.a'.repeat(length)}`.slice(0, length - 11) + '.layer1.0.x';
+      return `"${name}":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`;
+    });
+    return withHeader(Buffer.from(`{${entries.join()}}`), count);
+  };
+}
+
 /** Read, and not small. */
 const large: Record<string, () => Buffer | Promise<Buffer>> = {
   'a large storage': () => largeStorage(false),

@@ -180,7 +180,7 @@ describe('published weights of timm', () => {
     for (const bad of ['hf-hub:a/b@', 'hf-hub:a/b@x@y', 'hf-hub:a/b@../x'])
       expectThrow(() => parseName(bad, 'x'), 'ERR_SENET_ARG_RANGE', /x: expected a revision/);
     expectThrow(() => parseName('local-dir:', 'x'), 'ERR_SENET_ARG_RANGE', /expected a folder/);
-    expect(parseName('nothing', 'x')).to.equal(null);
+    expectThrow(() => parseName('nothing', 'x'), 'ERR_SENET_UNKNOWN_MODEL', /x: no model is named 'nothing'/);
     // As in timm, a tag alone draws initial weights, for its classes.
     expect(createModel('legacy_seresnet18.in1k', { initWeights: false })).to.have.property('layer0');
     const large = createModel('seresnextaa101d_32x8d.sw_in12k', { initWeights: false });

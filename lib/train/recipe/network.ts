@@ -8,7 +8,7 @@ import { channelsIn, createShapedLike, createWithWeights, readWeights } from '..
 import { publishedOf, toFile } from '../../models/pretrained';
 import { createModel, locateWeights, modelRecord, parseName, type ModelName } from '../../models/registry';
 import { findWeights } from '../../models/find-weights';
-import type { ModelSource } from '../../models/model-source';
+import { saysWeights } from '../../models/model-source';
 import type { Preprocessing } from '../../models/preprocessing-record';
 import type { ModelRecord } from '../../models/record';
 import type { Module } from '../../nn/module';
@@ -46,7 +46,6 @@ export function newNetwork(given: TrainingOptions, classes: number, seed: number
 /** Of a network's name, which may have a tag. @throws ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE */
 function recordNamed(model: string): ModelRecord {
   const source = parseName(model, 'trainFromSettings: model');
-  if (source === null) return modelRecord(model as ModelName); // throws
   if (source.kind === 'model') return source.record;
   throw makeError(
     'ERR_SENET_ARG_RANGE',
@@ -131,18 +130,13 @@ function chooseWeights(given: TrainingOptions): Chosen {
       'ERR_SENET_ARG_RANGE',
       `${where}: '${printable(model)}' says the weights already: leave { weights } out`,
     );
-  if (source !== null && source.kind !== 'model') return { model: null, weights: model };
-  const record = source?.record ?? modelRecord(model as ModelName); // throws: an unknown model
-  const named = weights ?? source?.published?.name;
+  if (source.kind !== 'model') return { model: null, weights: model };
+  const { record, published } = source;
+  const named = weights ?? published?.name;
   if (named === undefined && pretrained !== true)
     throw makeError('ERR_SENET_ARG_MISSING', 'finetune: give { weights: FILE } or { pretrained }');
   const usual = (): string => publishedOf(record, true, 'trainFromSettings: pretrained').name;
   return { model: record.name as ModelName, weights: named ?? usual() };
-}
-
-/** Whether it names weights: a repository, a folder, a file, or a network with a tag. */
-function saysWeights(source: ModelSource | null): boolean {
-  return source !== null && (source.kind !== 'model' || source.published !== null);
 }
 
 /** The paths that the option `freeze` means. @throws ERR_SENET_ARG_RANGE for one that is none, or if nothing is left to train */

@@ -11,7 +11,7 @@ import { save } from '../../checkpoint/save';
 import type { DataLoader } from '../../data/loader';
 import { makeError } from '../../errors';
 import { IMAGENET, PLAIN, type Preprocessing } from '../../models/preprocessing-record';
-import { modelRecord, parseName, type ModelName } from '../../models/registry';
+import { modelRecord, parseName } from '../../models/registry';
 import { binding } from '../../native';
 import { CrossEntropyLoss } from '../../nn/losses';
 import type { Module } from '../../nn/module';
@@ -165,8 +165,7 @@ async function prepareResumed(
 /** A repository, a folder or a file says weights; a network with a tag begins without, as `createModel` has it. */
 function beginsWithWeights({ weights, pretrained, model }: TrainingOptions): boolean {
   if (weights != null || pretrained === true) return true;
-  const source = typeof model === 'string' ? parseName(model, 'trainFromSettings: model') : null;
-  return source !== null && source.kind !== 'model';
+  return typeof model === 'string' && parseName(model, 'trainFromSettings: model').kind !== 'model';
 }
 
 async function prepareNew(given: TrainingOptions, signal: AbortSignal | undefined): Promise<Prepared> {
@@ -175,8 +174,7 @@ async function prepareNew(given: TrainingOptions, signal: AbortSignal | undefine
   if (given.data === undefined)
     throw makeError('ERR_SENET_ARG_MISSING', `${command}: give the data, or { resume: CHECKPOINT }`);
   // What was typed wrong is said before anything long begins.
-  if (given.model !== undefined && parseName(given.model, 'trainFromSettings: model') === null)
-    modelRecord(given.model as ModelName);
+  if (given.model !== undefined) parseName(given.model, 'trainFromSettings: model');
   const data = path.resolve(given.data);
   const seed = given.seed ?? 0;
   const dataset = given.dataset ?? (await detectDataset(given.data));
