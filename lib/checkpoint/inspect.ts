@@ -55,6 +55,8 @@ export interface WeightsNetwork {
   /** Null without a classifier. */
   readonly numClasses: number | null;
   readonly inChannels: number;
+  /** Of what its convolutions take: 2 of images, which the library has; null without the first of them. */
+  readonly spatialDims: number | null;
 }
 
 export interface CheckpointReport {

@@ -38,13 +38,16 @@ function knowsNetworks(): boolean {
 
 function networkRows({ network }: CheckpointReport): string[][] {
   if (network === null) return [['network', 'none that the library has, by its keys']];
-  const { model, candidates, family, framework, numClasses, inChannels } = network;
+  const { model, candidates, family, framework, numClasses, inChannels, spatialDims } = network;
   const name = model ?? (candidates.length === 0 ? 'none that the library has' : candidates.join(' or '));
   return [
     ['network', name],
     ['family', framework === family ? family : `${family}, with the keys of ${framework}`],
     ['classes', numClasses === null ? 'no classifier' : String(numClasses)],
     ['channels', `${inChannels} of the images`],
+    ...(spatialDims === null || spatialDims === 2
+      ? []
+      : [['convolutions', `${spatialDims}-D, which the library has not`]]),
   ];
 }
 

@@ -4,10 +4,11 @@
  */
 import { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
-import { respell } from '../nn/load-state-dict';
+import { keyAliasesOf, respell } from '../nn/load-state-dict';
+import { Module } from '../nn/module';
 import { ops } from '../tensor/ops';
 import type { Tensor } from '../tensor/tensor';
-import { aliasesOf, type ClassifyingModule, type ModelRecord } from './record';
+import type { ClassifyingModule, ModelRecord } from './record';
 
 /** A state dict for a network, and the tensors that were made for it; the others are the given ones. */
 export interface Adapted {
@@ -22,8 +23,9 @@ export interface Adapted {
  * @throws ERR_SENET_STATE_DICT for channels that timm does not adapt either: of weights that take neither 3 nor as many
  */
 export function adaptWeights(record: ModelRecord, state: StateDict, model: ClassifyingModule): Adapted {
-  const aliases = aliasesOf(record);
-  const own = new Map([...model.namedParameters()]);
+  const own = new Map(model.namedParameters());
+  const types = model.namedModules().map(([, module]) => Module.typeOf(module));
+  const aliases = keyAliasesOf(types, (key) => own.get(key)?.shape);
   const [classifier, stem] = [`${record.classifier}.`, `${record.stem}.weight`];
   const classes = own.get(`${classifier}weight`)?.shape[0];
   const channels = own.get(stem)?.shape[1] ?? record.inChannels;

@@ -1,13 +1,13 @@
 /** The base of the networks that classify images: their head by the place that their record gives it, as timm's. */
 import { makeError } from '../errors';
 import { Identity, Linear } from '../nn/layers';
-import { registerKeyAliases } from '../nn/load-state-dict';
+import { registerSpellings } from '../nn/load-state-dict';
 import type { Module } from '../nn/module';
 import { defineChildProperties, NativeModule } from '../nn/native-module';
 import { registerModuleClass } from '../nn/native-part';
 import { checkInteger, describe } from '../tensor/options';
 import type { Tensor } from '../tensor/tensor';
-import { aliasesOf, type ModelFamily } from './record';
+import type { ModelFamily } from './record';
 
 /**
  * A network whose last layer is a Linear. Its class says in `family` what is known of it (`registerModel`); its forward
@@ -85,6 +85,6 @@ export function registerModel(
   children: readonly string[] = [],
 ): void {
   registerModuleClass(type, modelClass);
-  registerKeyAliases(type, aliasesOf(modelClass.family));
+  registerSpellings(type, modelClass.family.keyMaps);
   defineChildProperties(modelClass, children);
 }

@@ -4,7 +4,7 @@
  */
 import { loadFor } from '../checkpoint/load';
 import type { StateDict } from '../checkpoint/state-dict';
-import { keyAliasesOf, ownName, respell, type KeyAlias } from '../nn/load-state-dict';
+import { keyAliasesOf, ownName, respell, type KeyAlias, type ShapeOf } from '../nn/load-state-dict';
 import { Module } from '../nn/module';
 import type { Tensor } from '../tensor/tensor';
 import { adaptWeights, type Adapted } from './adapt-weights';
@@ -31,8 +31,10 @@ export function readWeights(
     ...(signal === undefined ? {} : { signal }),
   };
   if (Module.isModule(model)) {
-    const aliases = keyAliasesOf(model.namedModules().map(([, module]) => Module.typeOf(module)));
-    return loadFor(file, options, { expected: () => new ModelNames(keysOf(model), aliases) });
+    const own = tensorsOf(model);
+    const types = model.namedModules().map(([, module]) => Module.typeOf(module));
+    const aliases = keyAliasesOf(types, (key) => own.get(key)?.shape);
+    return loadFor(file, options, { expected: () => new ModelNames(own, aliases) });
   }
   return loadFor(file, options, {
     anchor: `${model.classifier}.weight`,
@@ -43,7 +45,7 @@ export function readWeights(
 /** The names that a model knows, in every spelling. */
 class ModelNames {
   constructor(
-    private readonly names: ReadonlySet<string>,
+    private readonly names: { has(name: string): boolean },
     private readonly aliases: readonly KeyAlias[],
   ) {}
 
@@ -58,21 +60,21 @@ function namesOf(record: ModelRecord): ReadonlySet<string> {
   let names = namesByModel.get(record);
   if (names === undefined) {
     const model = create(record, { numClasses: record.numClasses ?? 1, initWeights: false });
-    names = keysOf(model);
+    names = new Set(tensorsOf(model).keys());
     model.dispose();
     namesByModel.set(record, names);
   }
   return names;
 }
 
-function keysOf(model: Module<unknown>): ReadonlySet<string> {
-  return new Set([...model.namedParameters(), ...model.namedBuffers()].map(([name]) => name));
+function tensorsOf(model: Module<unknown>): ReadonlyMap<string, Tensor> {
+  return new Map([...model.namedParameters(), ...model.namedBuffers()]);
 }
 
 /** Shapes by the model's own keys, whatever the spelling of the file. */
-function shapesIn(state: ReadonlyMap<string, Tensor>, aliases: readonly KeyAlias[]) {
+function shapesIn(state: ReadonlyMap<string, Tensor>, aliases: readonly KeyAlias[]): ShapeOf {
   let respelt: ReadonlyMap<string, Tensor> | undefined;
-  return (key: string): readonly number[] | undefined => {
+  return (key) => {
     const found = state.get(key);
     if (found !== undefined) return found.shape;
     respelt ??= new Map([...state].map(([name, tensor]) => [respell(name, aliases), tensor]));

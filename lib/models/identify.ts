@@ -1,10 +1,11 @@
 /**
  * Which network a file of weights is for: what its keys say (`recognise`), and where two networks have the same keys and
- * shapes, what its metadata, the `config.json` beside it or its hash says. Never a guess. Knows the records that it is
- * given, and not the registry; reads no weights.
+ * shapes, what its metadata, the `config.json` beside it or its hash says, that of its published name included. Never a
+ * guess. Knows the records that it is given, and not the registry; reads no weights.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
+import path from 'node:path';
 
 import { inspectCheckpoint, type CheckpointReport, type WeightsNetwork } from '../checkpoint/inspect';
 import { makeError } from '../errors';
@@ -22,15 +23,12 @@ export async function identify(
 ): Promise<WeightsNetwork | null> {
   const found = recognise(records, shapesOf(report));
   if (found === null) return null;
-  const { candidates, family, framework, numClasses, inChannels } = found;
+  const { candidates, prefix: _, ...said } = found;
   const chosen = candidates.length > 1 ? await decide(candidates, report, file) : candidates[0];
   return {
     model: chosen?.name ?? null,
     candidates: candidates.map(({ name }) => name),
-    family,
-    framework,
-    numClasses,
-    inChannels,
+    ...said,
   };
 }
 
@@ -61,10 +59,21 @@ function problemOf(found: WeightsNetwork | null): string {
   if (found === null) {
     return 'is of no network that the library has, by its keys; name the model that they are for';
   }
-  const { candidates, framework } = found;
-  return candidates.length === 0
+  const { candidates, framework, spatialDims } = found;
+  if (candidates.length > 0) {
+    return `has the keys and shapes of ${candidates.join(' and of ')}, which differ in strides and pools alone; name the one that it is`;
+  }
+  const problem = problemOfDims(spatialDims);
+  return problem === null
     ? `has keys as ${framework}, and those and the shapes are of no network that the library has; name the model that they are for`
-    : `has the keys and shapes of ${candidates.join(' and of ')}, which differ in strides and pools alone; name the one that it is`;
+    : `has keys as ${framework}, and ${problem}`;
+}
+
+/** What is said of a network for volumes or signals; null of one for images. */
+export function problemOfDims(spatialDims: number | null): string | null {
+  return spatialDims === null || spatialDims === 2
+    ? null
+    : `its convolutions are ${spatialDims}-D (kernels of ${spatialDims + 2} dimensions); the library has 2-D ones only`;
 }
 
 /** The state dict that `load` would give. */
@@ -86,7 +95,11 @@ async function decide(
   const named = (name: unknown): ModelRecord | undefined => candidates.find((record) => record.name === name);
   const told = named(metadata.model) ?? named(metadata.architecture);
   if (told !== undefined || file === null) return told;
-  return named(await architectureBeside(file)) ?? (await publishedAs(candidates, file));
+  return (
+    named(await architectureBeside(file)) ??
+    (await publishedAs(candidates, file)) ??
+    (await namedAsPublished(candidates, file))
+  );
 }
 
 /** The one that has published weights with the file's hash. */
@@ -96,9 +109,25 @@ async function publishedAs(
 ): Promise<ModelRecord | undefined> {
   const hashes = candidates.flatMap((record) => record.weights.map(({ sha256 }) => ({ record, sha256 })));
   if (hashes.length === 0) return undefined;
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
-  const digest = hash.digest('hex');
+  const digest = await digestOf(file, 'sha256');
   return hashes.find(({ sha256 }) => sha256 !== null && sha256.length >= 8 && digest.startsWith(sha256))
     ?.record;
+}
+
+/** The one that the file is called as it was published, if the hash in that name is the file's own. */
+async function namedAsPublished(
+  candidates: readonly ModelRecord[],
+  file: string,
+): Promise<ModelRecord | undefined> {
+  for (const record of candidates) {
+    const begins = record.publishedFile?.exec(path.basename(file))?.[1];
+    if (begins !== undefined) return (await digestOf(file, 'sha1')).startsWith(begins) ? record : undefined;
+  }
+  return undefined;
+}
+
+async function digestOf(file: string, algorithm: 'sha1' | 'sha256'): Promise<string> {
+  const hash = createHash(algorithm);
+  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
+  return hash.digest('hex');
 }

@@ -42,6 +42,36 @@ export const NVIDIA: KeyMap = {
   ],
 };
 
+/**
+ * pytorchcv/models/seresnext.py and senet.py: units numbered from 1, SE's convolutions as its SE-ResNets spell them
+ * (`pytorchcv-se-resnet.ts`). Of networks with groups only: these have their strides in the 3 x 3, as timm's, and of the
+ * others neither keys nor shapes say it.
+ */
+export const PYTORCHCV: KeyMap = {
+  framework: 'pytorchcv',
+  isOf: (shapeOf) => {
+    const [outputs = 0, inputsOfGroup = 0] = shapeOf('layer1.0.conv2.weight') ?? [];
+    return inputsOfGroup < outputs;
+  },
+  aliases: [
+    [/^features\.stage(\d)\.unit([1-9]\d?)\./, (_, stage, unit) => `layer${stage}.${Number(unit) - 1}.`],
+    [/^(layer\d\.\d+)\.body\.(conv\d)\.conv\./, '$1.$2.'],
+    [/^(layer\d\.\d+)\.body\.conv(\d)\.bn\./, '$1.bn$2.'],
+    [/^(layer\d\.\d+)\.se\.conv(\d)\./, '$1.se.fc$2.'],
+    [/^(layer\d\.\d+)\.identity_conv\.conv\./, '$1.downsample.0.'],
+    [/^(layer\d\.\d+)\.identity_conv\.bn\./, '$1.downsample.1.'],
+    [/^features\.init_block\.conv\.conv\./, 'conv1.'],
+    [/^features\.init_block\.conv\.bn\./, 'bn1.'],
+    [/^features\.init_block\.conv1\.conv\./, 'conv1.0.'],
+    [/^features\.init_block\.conv1\.bn\./, 'conv1.1.'],
+    [/^features\.init_block\.conv2\.conv\./, 'conv1.3.'],
+    [/^features\.init_block\.conv2\.bn\./, 'conv1.4.'],
+    [/^features\.init_block\.conv3\.conv\./, 'conv1.6.'],
+    [/^features\.init_block\.conv3\.bn\./, 'bn1.'],
+    [/^output\.(fc\.)?/, 'fc.'],
+  ],
+};
+
 /** monai/networks/nets/senet.py and blocks/squeeze_and_excitation.py in two dimensions: Cadene's networks. */
 export const MONAI: KeyMap = {
   framework: 'MONAI',

@@ -8,6 +8,7 @@ import type { Linear } from '../nn/layers';
 import { createNativeModule } from '../nn/native-module';
 import { boolean, integer, optional, orElse, readOptions, type Rules } from '../tensor/rules';
 import { ClassifierModel, registerModel } from './classifier-model';
+import { PYTORCHCV } from './key-maps';
 import { depths, INIT_OPTIONS, type InitOptions } from './options';
 import { CIFAR, IMAGENET, type Preprocessing } from './preprocessing-record';
 import { defineModels, type ModelFamily } from './record';
@@ -58,7 +59,7 @@ const FAMILY: ModelFamily = {
   classifier: 'output',
   auxiliaryClassifiers: [],
   preprocessing: IMAGENET,
-  framework: 'pytorchcv',
+  framework: PYTORCHCV.framework,
   mark: /^features\.stage1\.unit1\.se\.conv1\.weight$/,
   adaptsWeights: true,
   keyMaps: [],
@@ -122,14 +123,17 @@ const CONFIGURATIONS = {
 } as const satisfies Readonly<Record<string, Configuration>>;
 
 type Depth = keyof typeof CONFIGURATIONS extends `se${infer Name}` ? Name : never;
-type Name = `pytorchcv_se${'' | 'pre'}${Depth}`;
+type Name = `${typeof PREFIX}se${'' | 'pre'}${Depth}`;
 interface Row {
   readonly create: Create;
   readonly stem: string;
   readonly inputSize: number;
   readonly numClasses: number;
   readonly preprocessing: Preprocessing;
+  readonly publishedFile: RegExp;
 }
+
+const PREFIX = 'pytorchcv_';
 
 function row(name: string, configuration: Configuration): Row {
   const create: Create = (options) => {
@@ -148,6 +152,8 @@ function row(name: string, configuration: Configuration): Row {
     inputSize: isCifar ? 32 : 224,
     numClasses: isCifar ? 10 : 1000,
     preprocessing: isCifar ? CIFAR : IMAGENET,
+    // With the data set, if it is not ImageNet, and the error: seresnet50b-0539-0123abcd.pth.
+    publishedFile: new RegExp(`^${name.slice(PREFIX.length)}(?:_[a-z0-9]+)?-\\d{4}-([0-9a-f]{8})\\.pth$`),
   };
 }
 
@@ -156,7 +162,7 @@ export const PYTORCHCV_MODELS = defineModels(
   Object.fromEntries(
     [false, true].flatMap((preactivation) =>
       Object.entries(CONFIGURATIONS).map(([name, configuration]) => {
-        const full = `pytorchcv_se${preactivation ? 'pre' : ''}${name.slice(2)}`;
+        const full = `${PREFIX}se${preactivation ? 'pre' : ''}${name.slice(2)}`;
         return [full, row(full, { ...configuration, preactivation })];
       }),
     ),

@@ -7,7 +7,7 @@
 import { createHash } from 'node:crypto';
 
 import { respell, type KeyAlias } from '../nn/load-state-dict';
-import type { ModelRecord } from './record';
+import type { KeyMap, ModelRecord } from './record';
 import { SIGNATURES } from './signatures';
 
 /** Names and shapes of a state dict. */
@@ -26,6 +26,8 @@ export interface Recognised {
   /** Outputs of the classifier; null without one. */
   readonly numClasses: number | null;
   readonly inChannels: number;
+  /** Of what the convolutions take: 2 of images, as the library has them; null without the first of them. */
+  readonly spatialDims: number | null;
 }
 
 /** What is no weight, or may be missing. */
@@ -51,16 +53,18 @@ export function recognise(records: readonly ModelRecord[], shapes: Shapes): Reco
   }
   for (const family of familiesOf(records)) {
     const [{ framework, mark, keyMaps }] = family;
-    for (const spelling of [{ framework, aliases: [] }, ...keyMaps]) {
+    for (const spelling of [{ framework, aliases: [] } as KeyMap, ...keyMaps]) {
       const prefix = prefixOf(marked, mark, spelling.aliases);
       if (prefix === undefined) continue;
-      const own = inOwnSpelling(shapes, prefix, spelling.aliases);
-      const signature = signatureOf(family, own);
+      const entries = inOwnSpelling(shapes, prefix, spelling.aliases);
+      const own = new Map(entries);
+      if (spelling.isOf?.((key) => own.get(key)) === false) continue;
+      const signature = signatureOf(family, entries);
       const candidates = family.filter(({ name }) => SIGNATURES[name] === signature);
       const [{ classifier }] = family;
       const stem = family
         .map((record) => own.get(`${record.stem}.weight`))
-        .find((shape) => shape?.length === 4);
+        .find((shape) => shape !== undefined && shape.length >= 3 && shape.length <= 5);
       return {
         family: framework,
         framework: spelling.framework,
@@ -68,6 +72,7 @@ export function recognise(records: readonly ModelRecord[], shapes: Shapes): Reco
         candidates,
         numClasses: own.get(`${classifier}.weight`)?.[0] ?? null,
         inChannels: stem?.[1] ?? 0,
+        spatialDims: stem === undefined ? null : stem.length - 2,
       };
     }
   }
@@ -111,28 +116,26 @@ function prefixOf(marked: readonly Marked[], mark: RegExp, aliases: readonly Key
   return undefined;
 }
 
-/** Under the network's own names, 1 x 1 convolutions for matrices that stand for them. */
+/** Under the network's own names, two under one included; 1 x 1 convolutions for matrices that stand for them. */
 function inOwnSpelling(
   shapes: Shapes,
   prefix: string,
   aliases: readonly KeyAlias[],
-): Map<string, readonly number[]> {
-  const own = new Map<string, readonly number[]>();
-  for (const [key, shape] of shapes) {
+): [string, readonly number[]][] {
+  return [...shapes].map(([key, shape]) => {
     const name = key.startsWith(prefix) ? key.slice(prefix.length) : key;
     const respelt = respell(name, aliases);
     const isMatrix =
       respelt !== name && shape.length === 2 && /\.(se|se_module)\.fc\d\.weight$/.test(respelt);
-    own.set(respelt, isMatrix ? [...shape, 1, 1] : shape);
-  }
-  return own;
+    return [respelt, isMatrix ? [...shape, 1, 1] : shape];
+  });
 }
 
 /**
  * The digest of a state dict in a family's spelling, in which its classes, the images' channels and what options change
  * do not count.
  */
-export function signatureOf(family: Family, own: Shapes): string {
+export function signatureOf(family: Family, own: Iterable<readonly [string, readonly number[]]>): string {
   const [{ classifier, auxiliaryClassifiers, optionKeys }] = family;
   const heads = [classifier, ...auxiliaryClassifiers];
   const stems = family.map(({ stem }) => `${stem}.weight`);

@@ -4,7 +4,7 @@
  * the records. Knows no page, and reads no file.
  */
 import type { Identity, Linear } from '../nn/layers';
-import type { KeyAlias } from '../nn/load-state-dict';
+import type { KeyAlias, ShapeOf, Spelling } from '../nn/load-state-dict';
 import type { Module } from '../nn/module';
 import type { Preprocessing } from './preprocessing-record';
 
@@ -45,14 +45,13 @@ export interface PublishedWeights {
 
 /** What options are read from: the shapes of weights by the model's own keys, and the text that the file carries. */
 export interface WeightFacts {
-  readonly shapeOf: (key: string) => readonly number[] | undefined;
+  readonly shapeOf: ShapeOf;
   readonly metadata: ReadonlyMap<string, string>;
 }
 
 /** How a framework spells the keys of networks that this library has. */
-export interface KeyMap {
+export interface KeyMap extends Spelling {
   readonly framework: string;
-  readonly aliases: readonly KeyAlias[];
 }
 
 /** What the models of one class share. */
@@ -87,6 +86,8 @@ export interface ModelFamily {
   readonly adaptsWeights: boolean;
   /** How files of other frameworks spell its keys. */
   readonly keyMaps: readonly KeyMap[];
+  /** How a published file of it is called, where that says how the file's SHA-1 begins: its group. */
+  readonly publishedFile?: RegExp;
   /** Keys whose shapes follow from options, and keys that options leave out. Default: none. */
   readonly optionKeys?: { readonly shapes: RegExp; readonly names: RegExp };
   /** The options that weights of these shapes need, but for the classes and the channels. */
@@ -130,7 +131,7 @@ export function defineModels<Rows extends Readonly<Record<string, Row>>>(
   return Object.fromEntries(records) as ReturnType<typeof defineModels<Rows>>;
 }
 
-/** The other spellings of a class's keys. */
+/** The other spellings of the keys of some network of a class. */
 export function aliasesOf({ keyMaps }: Pick<ModelFamily, 'keyMaps'>): readonly KeyAlias[] {
   return keyMaps.flatMap(({ aliases }) => aliases);
 }

@@ -13,7 +13,7 @@ import type { Tensor } from '../tensor/tensor';
 import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
 import type { WeightsPlace } from './from-weights';
-import { identify } from './identify';
+import { identify, problemOfDims } from './identify';
 import { hasScheme, locate, parseModel, type LocatedWeights, type ModelSource } from './model-source';
 import {
   checkFileOptions,
@@ -125,9 +125,11 @@ identifyNetworks((report, file) => identify(allRecords(), report, file));
 /** What is said of a state dict that is another network's. */
 function describeForeign(given: Shapes, expected: Shapes): string | null {
   const found = recognise(allRecords(), given);
-  const names = found?.candidates.map(({ name }) => name) ?? [];
+  if (found === null) return null;
+  const names = found.candidates.map(({ name }) => name);
+  if (names.length === 0) return problemOfDims(found.spatialDims);
   const own = recognise(allRecords(), expected)?.candidates.map(({ name }) => name) ?? [];
-  if (found === null || names.length === 0 || names.some((name) => own.includes(name))) return null;
+  if (names.some((name) => own.includes(name))) return null;
   return `its keys and shapes are those of ${names.join(' or ')} (${found.framework}): make that network for it`;
 }
 describeNetworks(describeForeign);

@@ -1,7 +1,8 @@
 /**
  * timm's ResNets with channel attention: `seresnet*`, `seresnext*`, `seresnetaa*`, `senet154`, `resnetrs*` and
- * `ecaresnet*` (timm/models/resnet.py of pytorch-image-models); and NVIDIA's se-resnext101-32x4d (DeepLearningExamples),
- * which differs in the squeezed width. One class; a network is a row of its arguments.
+ * `ecaresnet*` (timm/models/resnet.py of pytorch-image-models); NVIDIA's se-resnext101-32x4d (DeepLearningExamples), which
+ * differs in the squeezed width; and pytorchcv's smaller SENets (pytorchcv/models/senet.py of imgclsmob), of 32 groups. One
+ * class; a network is a row of its arguments.
  */
 import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Linear, ReLU } from '../nn/layers';
@@ -9,7 +10,7 @@ import type { Module } from '../nn/module';
 import { createNativeModule } from '../nn/native-module';
 import { boolean, integer, number, oneOf, optional, orElse, readOptions, type Rules } from '../tensor/rules';
 import { ClassifierModel, registerModel } from './classifier-model';
-import { MMPRETRAIN, NVIDIA } from './key-maps';
+import { MMPRETRAIN, NVIDIA, PYTORCHCV } from './key-maps';
 import { depths, INIT_OPTIONS, type InitOptions } from './options';
 import { defineModels, type ModelFamily } from './record';
 import { timmPreprocessing, timmWeights } from './timm-weights';
@@ -18,7 +19,7 @@ import { timmPreprocessing, timmWeights } from './timm-weights';
 export interface ResNetModelOptions extends InitOptions {
   /** Default 1000. */
   numClasses?: number;
-  /** Of the dropout before the classifier, in training; 0 to 1. Default 0. */
+  /** Of the dropout before the classifier, in training; 0 to 1. Default 0, and 0.2 of pytorchcv's SENets. */
   dropRate?: number;
 }
 
@@ -58,7 +59,7 @@ export interface ResNetOptions extends ResNetModelOptions {
 
 const MODEL_OPTIONS = {
   numClasses: orElse(1000, integer(1)),
-  dropRate: orElse(0, number(0, 1)),
+  dropRate: optional(number(0, 1)),
   ...INIT_OPTIONS,
 } satisfies Rules<ResNetModelOptions>;
 
@@ -95,7 +96,7 @@ const RESNET: ModelFamily = {
   framework: 'timm',
   mark: /^layer1\.0\.se\.(fc1|conv)\.weight$/,
   adaptsWeights: true,
-  keyMaps: [MMPRETRAIN, NVIDIA],
+  keyMaps: [MMPRETRAIN, NVIDIA, PYTORCHCV],
   optionsFrom: () => ({}),
 };
 
@@ -118,8 +119,9 @@ export class ResNet extends ClassifierModel {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: ResNetOptions) {
-    const { rdChannels, ...rest } = readOptions(options, OPTIONS, 'ResNet');
-    super(createNativeModule('ResNet', rdChannels === undefined ? rest : { ...rest, rdChannels }));
+    const { rdChannels, dropRate = 0, ...rest } = readOptions(options, OPTIONS, 'ResNet');
+    const made = { ...rest, dropRate };
+    super(createNativeModule('ResNet', rdChannels === undefined ? made : { ...made, rdChannels }));
   }
 }
 registerModel('ResNet', ResNet, [
@@ -135,7 +137,7 @@ registerModel('ResNet', ResNet, [
   'fc',
 ]);
 
-type Configuration = Omit<ResNetOptions, keyof ResNetModelOptions>;
+type Configuration = Omit<ResNetOptions, keyof InitOptions | 'numClasses'>;
 type Create = (options?: ResNetModelOptions) => ResNet;
 interface Row {
   readonly create: Create;
@@ -145,8 +147,10 @@ interface Row {
 
 /** A network by its configuration; a deep stem's image goes to `conv1.0`. */
 function row(name: string, configuration: Configuration): Row {
-  const create: Create = (options) =>
-    new ResNet({ ...configuration, ...readOptions(options, MODEL_OPTIONS, name) });
+  const create: Create = (options) => {
+    const { dropRate = configuration.dropRate ?? 0, ...given } = readOptions(options, MODEL_OPTIONS, name);
+    return new ResNet({ ...configuration, ...given, dropRate });
+  };
   const stem = (configuration.stemType ?? '') === '' ? 'conv1' : 'conv1.0';
   return { create, stem, weights: timmWeights(name) };
 }
@@ -158,6 +162,8 @@ const X32X8D = { cardinality: 32, baseWidth: 8 } as const;
 const ANTI_ALIAS = { ...DEEP, antiAlias: true } as const;
 const RS = { ...DEEP, replaceStemPool: true, rdRatio: 0.25 } as const;
 const ECA = { attnLayer: 'eca' } as const;
+const SENET = { baseWidth: 4, stemType: 'deep', downKernelSize: 3, blockReduceFirst: 2 } as const;
+const SENET32 = { ...SENET, cardinality: 32, dropRate: 0.2, zeroInitLast: false } as const;
 
 const CONFIGURATIONS = {
   seresnet18: { block: 'BasicBlock', layers: [2, 2, 2, 2] },
@@ -176,14 +182,7 @@ const CONFIGURATIONS = {
   seresnext101_32x8d: { ...X32X8D, layers: [3, 4, 23, 3] },
   seresnext101d_32x8d: { ...DEEP, ...X32X8D, layers: [3, 4, 23, 3] },
   seresnext101_64x4d: { cardinality: 64, baseWidth: 4, layers: [3, 4, 23, 3] },
-  senet154: {
-    layers: [3, 8, 36, 3],
-    cardinality: 64,
-    baseWidth: 4,
-    stemType: 'deep',
-    downKernelSize: 3,
-    blockReduceFirst: 2,
-  },
+  senet154: { ...SENET, cardinality: 64, layers: [3, 8, 36, 3] },
   seresnetaa50d: { ...ANTI_ALIAS, layers: [3, 4, 6, 3] },
   seresnextaa101d_32x8d: { ...ANTI_ALIAS, ...X32X8D, layers: [3, 4, 23, 3] },
   seresnextaa201d_32x8d: { ...ANTI_ALIAS, ...X32X8D, stemWidth: 64, layers: [3, 24, 36, 4] },
@@ -200,6 +199,11 @@ const CONFIGURATIONS = {
   ecaresnet101d: { ...DEEP, ...ECA, layers: [3, 4, 23, 3] },
   ecaresnet269d: { ...DEEP, ...ECA, layers: [3, 30, 48, 8] },
   nvidia_seresnext101_32x4d: { ...X32X4D, layers: [3, 4, 23, 3], rdChannels: 16 },
+  pytorchcv_senet16: { ...SENET32, layers: [1, 1, 1, 1] },
+  pytorchcv_senet28: { ...SENET32, layers: [2, 2, 2, 2] },
+  pytorchcv_senet40: { ...SENET32, layers: [3, 3, 3, 3] },
+  pytorchcv_senet52: { ...SENET32, layers: [3, 4, 6, 3] },
+  pytorchcv_senet103: { ...SENET32, layers: [3, 4, 23, 3] },
 } as const satisfies Readonly<Record<string, Configuration>>;
 
 type Name = keyof typeof CONFIGURATIONS;

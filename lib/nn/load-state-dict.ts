@@ -57,19 +57,22 @@ export function matchStateDict(
     );
   }
   const expected = new Map(targets.map(({ path, tensor }) => [path, tensor]));
-  const aliases = keyAliasesOf(modules.map(({ type }) => type));
+  const types = modules.map(({ type }) => type);
+  const aliases = keyAliasesOf(types, (key) => expected.get(key)?.shape);
   const optional = optionalKeys(given, modules);
   const unexpectedKeys: string[] = [];
   const mismatchedKeys: MismatchedKey[] = [];
   const found = new Map<string, Tensor>();
+  const taken = new Set<string>();
   for (const [key, tensor] of given) {
     const name = ownName(expected, key, aliases);
     const target = expected.get(name);
-    // Of a key that is there in both spellings the other one is too many.
-    if (target === undefined || (name !== key && given.has(name))) {
+    // Of a key that is there in several spellings the others are too many.
+    if (target === undefined || (name !== key && (given.has(name) || taken.has(name)))) {
       unexpectedKeys.push(key);
       continue;
     }
+    taken.add(name);
     if (!Tensor.isTensor(tensor)) {
       throw makeError(
         'ERR_SENET_ARG_TYPE',
@@ -84,10 +87,7 @@ export function matchStateDict(
     } else if (!loadable(shapes.expected, shapes.actual)) mismatchedKeys.push({ key, ...shapes });
     else found.set(name, tensor);
   }
-  const mismatched = new Set(mismatchedKeys.map(({ key }) => ownName(expected, key, aliases)));
-  const missingKeys = [...expected.keys()].filter(
-    (key) => !found.has(key) && !mismatched.has(key) && !optional.has(key),
-  );
+  const missingKeys = [...expected.keys()].filter((key) => !taken.has(key) && !optional.has(key));
   if (mismatchedKeys.length > 0 || (strict && missingKeys.length + unexpectedKeys.length > 0)) {
     const hint = foreignHint(given, expected) ?? prefixHint([...given.keys()], expected);
     throw makeError('ERR_SENET_STATE_DICT', explain(missingKeys, unexpectedKeys, mismatchedKeys, hint), {
@@ -109,27 +109,42 @@ function optionalKeys(given: StateDict | Map<string, Tensor>, modules: readonly 
   return new Set(keys);
 }
 
-/** Another spelling of keys in files: what matches the first becomes the second, as `String.replace` does it. */
-export type KeyAlias = readonly [from: RegExp, to: string];
+/** What matches the first becomes the second, as `String.replace` does it. */
+export type KeyAlias = readonly [from: RegExp, to: string | ((found: string, ...groups: string[]) => string)];
 
-/** Type of a module -> the other spellings of its keys. Filled by the files that define the classes. */
-const aliasesByType = new Map<string, readonly KeyAlias[]>();
+/** The shapes of weights by the module's own keys. */
+export type ShapeOf = (key: string) => readonly number[] | undefined;
 
-/** Says how files spell the keys of modules of a type, and of what contains one. */
-export function registerKeyAliases(type: string, aliases: readonly KeyAlias[]): void {
-  aliasesByType.set(type, aliases);
+/** Another spelling of keys in files. */
+export interface Spelling {
+  readonly aliases: readonly KeyAlias[];
+  /** Of which networks, by the shapes of their weights. Default: of all that have the keys. */
+  readonly isOf?: (shapeOf: ShapeOf) => boolean;
 }
 
-/** The other spellings of keys that a module with parts of these types knows. */
-export function keyAliasesOf(types: Iterable<string>): readonly KeyAlias[] {
+/** Type of a module -> the other spellings of its keys. Filled by the files that define the classes. */
+const spellingsByType = new Map<string, readonly Spelling[]>();
+
+/** Says how files spell the keys of modules of a type, and of what contains one. */
+export function registerSpellings(type: string, spellings: readonly Spelling[]): void {
+  spellingsByType.set(type, spellings);
+}
+
+/** The other spellings of keys that a module with parts of these types, and weights of these shapes, knows. */
+export function keyAliasesOf(types: Iterable<string>, shapeOf: ShapeOf): readonly KeyAlias[] {
   const all = new Set<KeyAlias>();
-  for (const type of new Set(types)) for (const alias of aliasesByType.get(type) ?? []) all.add(alias);
+  for (const type of new Set(types)) {
+    for (const { aliases, isOf } of spellingsByType.get(type) ?? []) {
+      if (isOf?.(shapeOf) !== false) for (const alias of aliases) all.add(alias);
+    }
+  }
   return [...all];
 }
 
 /** The key in the model's own spelling. */
 export function respell(key: string, aliases: readonly KeyAlias[]): string {
-  return aliases.reduce((name, [from, to]) => name.replace(from, to), key);
+  // `replace` takes either, but is not typed so.
+  return aliases.reduce((name, [from, to]) => name.replace(from, to as string), key);
 }
 
 /** The name under which a model that has these names keeps what a file calls `key`. */

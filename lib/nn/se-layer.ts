@@ -2,7 +2,7 @@
 import { checkInteger } from '../tensor/options';
 import type { Sequential } from './containers';
 import type { AdaptiveAvgPool2d } from './layers';
-import { registerKeyAliases, type KeyAlias } from './load-state-dict';
+import { registerSpellings, type KeyAlias } from './load-state-dict';
 import { createNativeModule, defineChildProperties, NativeModule } from './native-module';
 import { registerModuleClass } from './native-part';
 
@@ -36,5 +36,5 @@ export class SELayer extends NativeModule {
   }
 }
 registerModuleClass('SELayer', SELayer);
-registerKeyAliases('SELayer', SE_LAYER_ALIASES);
+registerSpellings('SELayer', [{ aliases: SE_LAYER_ALIASES }]);
 defineChildProperties(SELayer, ['avg_pool', 'fc']);

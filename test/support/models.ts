@@ -31,11 +31,15 @@ export interface ZooKeys {
   readonly sha256: string;
 }
 
+const ZOO = path.join(__dirname, '..', 'fixtures', 'zoo');
+
+function readZoo<T>(name: string): T {
+  return JSON.parse(readFileSync(path.join(ZOO, name), 'utf8')) as T;
+}
+
 export function zooKeys(): ZooKeys[] {
-  const file = path.join(__dirname, '..', 'fixtures', 'zoo', 'keys.tsv');
-  const [, ...lines] = readFileSync(file, 'utf8').trimEnd().split('\n');
-  const others = readFileSync(path.join(path.dirname(file), 'pytorchcv.json'), 'utf8');
-  const { keys } = JSON.parse(others) as { keys: readonly Omit<ZooKeys, 'source'>[] };
+  const [, ...lines] = readFileSync(path.join(ZOO, 'keys.tsv'), 'utf8').trimEnd().split('\n');
+  const { keys } = readZoo<{ keys: readonly Omit<ZooKeys, 'source'>[] }>('pytorchcv.json');
   return [
     ...lines.map((line) => {
       const [source, name, entries, sha256] = line.split('\t') as [string, ModelName, string, string];
@@ -45,7 +49,8 @@ export function zooKeys(): ZooKeys[] {
   ];
 }
 
-/** timm's, Cadene's and pytorchcv's networks; and NVIDIA's, which `recognise.test.ts` has under NVIDIA's keys. */
+/** Those, and what `recognise.test.ts` has under other frameworks' keys. */
 export function zooNames(): ModelName[] {
-  return [...zooKeys().map(({ name }) => name), 'nvidia_seresnext101_32x4d'];
+  const { cases } = readZoo<{ cases: readonly { model: ModelName }[] }>('frameworks.json');
+  return [...new Set([...zooKeys().map(({ name }) => name), ...cases.map(({ model }) => model)])];
 }

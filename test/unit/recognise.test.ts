@@ -35,10 +35,17 @@ import { numbers, relativeError } from '../support/parity';
 import { Temporary } from '../support/temporary';
 import { drawn } from '../support/zoo-weights';
 
+/** Keys of blocks that differ in their number alone, which stands where # is. */
+interface Blocks {
+  readonly first: number;
+  readonly last: number;
+  readonly keys: string[];
+}
+
 interface Case {
   readonly framework: string;
   readonly model: ModelName;
-  readonly keys: string[];
+  readonly keys: (string | Blocks)[];
   readonly seed: number;
   readonly input: number[];
   readonly logits64: number[];
@@ -47,13 +54,25 @@ interface Case {
 const FIXTURE = path.join(__dirname, '..', 'fixtures', 'zoo', 'frameworks.json');
 const { cases } = JSON.parse(readFileSync(FIXTURE, 'utf8')) as { cases: Case[] };
 
+/** Names and shapes of a case's state dict, in order. */
+function entriesOf({ keys }: Case): [key: string, shape: number[]][] {
+  const lines = keys.flatMap((one) => {
+    if (typeof one === 'string') return [one];
+    const numbers = Array.from({ length: one.last - one.first + 1 }, (_, i) => String(one.first + i));
+    return numbers.flatMap((number) => one.keys.map((line) => line.replace('#', number)));
+  });
+  return lines.map((line) => {
+    const [key, sizes] = line.split(' ') as [string, string];
+    return [key, sizes === '' ? [] : sizes.split('x').map(Number)];
+  });
+}
+
 /** The state dict of a case under its framework's names, drawn by the rule of the fixtures. */
-function stateOf({ keys, seed }: Case): Map<string, Tensor> {
+function stateOf(entry: Case): Map<string, Tensor> {
   return new Map(
-    keys.map((line, index) => {
-      const [key, sizes] = line.split(' ') as [string, string];
-      manualSeed(seed * 1000 + index);
-      return [key, drawn(key, sizes === '' ? [] : sizes.split('x').map(Number))];
+    entriesOf(entry).map(([key, shape], index) => {
+      manualSeed(entry.seed * 1000 + index);
+      return [key, drawn(key, shape)];
     }),
   );
 }
@@ -117,6 +136,7 @@ describe('recognised weights', function () {
           framework: entry.framework,
           numClasses: 5,
           inChannels: 3,
+          spatialDims: 2,
         });
         const model = await createModel(file);
         model.eval().to('float64');
@@ -124,26 +144,33 @@ describe('recognised weights', function () {
         const output = (await model.forward(randn(entry.input).to('float64'))) as Tensor;
         expect(relativeError(numbers(output), entry.logits64)).to.be.at.most(1e-10);
         model.dispose();
-        // Named, and below DataParallel's prefix, head and all.
-        const wrapped = [...(await load(file))].map(([key, value]) => [`module.${key}`, value] as const);
-        await save(new Map(wrapped), file);
-        const classifier = await ImageClassifier.load(entry.model, { weights: file });
-        expect(classifier.labels).to.have.length(5);
-        await classifier.dispose();
       });
     });
 
-    it(`a key of ${entry.framework} too many, or too few, is an error that lists it`, () => {
+    it(`a key of ${entry.framework}'s ${entry.model} too many, or too few, is an error that lists it`, () => {
       tidy(() => {
-        const state = stateOf(entry);
+        const state = new Map(entriesOf(entry).map(([key, shape]) => [key, ones(shape)]));
         const model = createModel(entry.model, { numClasses: 5, initWeights: false });
         state.set('more.weight', ones([1]));
         expect(() => model.loadStateDict(state)).to.throw(/unexpected \(1\): more\.weight/);
         state.delete('more.weight');
-        const [some] = [...state.keys()].filter((key) => key.includes('layer') && key.endsWith('bias'));
+        const [some] = [...state.keys()].filter((key) => key.endsWith('bias'));
         state.delete(some as string);
         expect(() => model.loadStateDict(state)).to.throw(/missing \(1\): /);
         model.dispose();
+      });
+    });
+  }
+
+  for (const { framework } of cases.filter(({ framework }, i) => cases[i - 1]?.framework !== framework)) {
+    it(`${framework}'s keys load below DataParallel's prefix into the network that is named, head and all`, async () => {
+      const file = temporary.path('wrapped.pt');
+      const entry = cases.find((one) => one.framework === framework) as Case;
+      await tidy(async () => {
+        await save(new Map(entriesOf(entry).map(([key, shape]) => [`module.${key}`, ones(shape)])), file);
+        const classifier = await ImageClassifier.load(entry.model, { weights: file });
+        expect(classifier.labels).to.have.length(5);
+        await classifier.dispose();
       });
     });
   }
@@ -184,6 +211,79 @@ describe('recognised weights', function () {
     await save(state, file, { metadata: { architecture: 'seresnext101d_32x8d' } });
     expect((await inspectCheckpoint(file)).network).to.include({ model: 'seresnext101d_32x8d' });
     state.dispose();
+  });
+
+  it('pytorchcv’s published name tells two networks of one shape apart where its hash is the file’s', async () => {
+    const model = createModel('pytorchcv_seresnet50', { numClasses: 2, initWeights: false });
+    let file = temporary.path('weights.pth');
+    await save(model, file);
+    const hash = createHash('sha1').update(readFileSync(file)).digest('hex').slice(0, 8);
+    const other = hash.replace(/^./, (digit) => (digit === '0' ? '1' : '0'));
+    const calledAs = async (name: string) => {
+      renameSync(file, temporary.path(name));
+      file = temporary.path(name);
+      return (await inspectCheckpoint(file)).network?.model;
+    };
+    expect(await calledAs(`seresnet50-0575-${hash}.pth`)).to.equal('pytorchcv_seresnet50');
+    expect(await calledAs(`seresnet50b_cub-2772-${hash}.pth`)).to.equal('pytorchcv_seresnet50b');
+    for (const name of [
+      `seresnet50-0575-${other}.pth`,
+      `seresnet50-${hash}.pth`,
+      `my-seresnet50-0575-${hash}.pth`,
+      `sepreresnet50-0575-${hash}.pth`,
+      'seresnet50.pth',
+    ]) {
+      expect(await calledAs(name), name).to.equal(null);
+    }
+    await expectRejection(
+      Promise.resolve(createModel(file)),
+      'ERR_SENET_UNKNOWN_WEIGHTS',
+      /pytorchcv_seresnet50 and of pytorchcv_seresnet50b/,
+    );
+    // Of which timm's network of these shapes, with its strides elsewhere, is none.
+    await expectRejection(
+      ImageClassifier.load('seresnet50', { weights: file, labels: ['a', 'b', 'c'] }),
+      'ERR_SENET_STATE_DICT',
+      /those of pytorchcv_seresnet50 or pytorchcv_seresnet50b \(pytorchcv\)/,
+    );
+    model.dispose();
+  });
+
+  it('networks for volumes and signals are an error that says so', async () => {
+    const monai = cases.find(({ framework }) => framework === 'MONAI') as Case;
+    for (const [dims, file] of [
+      [3, temporary.path('volumes.pt')],
+      [1, temporary.path('signals.pt')],
+    ] as const) {
+      const state = entriesOf(monai)
+        .filter(([key]) => /^layer(0|1\.0)\./.test(key))
+        .map(([key, shape]) => {
+          const sizes = shape.length === 4 ? [...shape.slice(0, 2), ...shape.slice(-1)] : shape;
+          const kernel = shape.length === 4 ? Array<number>(dims - 1).fill(shape[3] as number) : [];
+          return [key, ones([...sizes, ...kernel])] as const;
+        });
+      await save(new Map(state), file);
+      const { network } = await inspectCheckpoint(file);
+      expect(network).to.deep.include({ model: null, framework: 'MONAI', inChannels: 3, spatialDims: dims });
+      const problem = new RegExp(`convolutions are ${dims}-D \\(kernels of ${dims + 2} dimensions\\)`);
+      await expectRejection(Promise.resolve(createModel(file)), 'ERR_SENET_UNKNOWN_WEIGHTS', problem);
+      await expectRejection(
+        ImageClassifier.load('legacy_seresnet50', { weights: file }),
+        'ERR_SENET_STATE_DICT',
+        problem,
+      );
+    }
+  });
+
+  it('of a key in the spellings of two frameworks one is too many', () => {
+    tidy(() => {
+      const [mmpretrain] = cases as [Case];
+      const state = new Map(entriesOf(mmpretrain).map(([key, shape]) => [key, ones(shape)]));
+      state.set('layers.0.0.conv1.weight', ones([64, 64, 1, 1]));
+      const model = createModel(mmpretrain.model, { numClasses: 5, initWeights: false });
+      expect(() => model.loadStateDict(state)).to.throw(/unexpected \(1\): layers\.0\.0\.conv1\.weight/);
+      model.dispose();
+    });
   });
 
   it('weights of another network are one error that names it', async () => {
