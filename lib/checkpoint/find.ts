@@ -29,6 +29,7 @@ export interface Wish {
 }
 
 export interface Names {
+  readonly size: number;
   has(name: string): boolean;
 }
 
@@ -206,7 +207,10 @@ function rank({ wrappers }: Candidate): number {
   return index < 0 ? USUAL_NAMES.length : index;
 }
 
-/** The prefix without which most names are the model's; of equals the first of the file that is no copy. */
+/**
+ * The prefix without which most names are the model's; of equals the first of the file that is no copy. None where fewer
+ * than half of the model's, or of the file's, are: what begins so is a part, in which some names are the model's by chance.
+ */
 function* fitOf(dict: Dict, expected: Names, budget: Budget): Sliced<Fit> {
   const matches = new Layers<string, number>();
   for (const [name, item] of dict) {
@@ -232,7 +236,8 @@ function* fitOf(dict: Dict, expected: Names, budget: Budget): Sliced<Fit> {
       copy = isCopy;
     }
   }
-  return best;
+  const isPart = best.matches < Math.min(expected.size, dict.size) / 2;
+  return isPart ? { ...best, prefix: '' } : best;
 }
 
 /** The tensors under names that begin with the prefix, and those that the model has without it. */

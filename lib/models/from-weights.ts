@@ -45,9 +45,13 @@ export function readWeights(
 /** The names that a model knows, in every spelling. */
 class ModelNames {
   constructor(
-    private readonly names: { has(name: string): boolean },
+    private readonly names: Pick<ReadonlyMap<string, unknown>, 'has' | 'size'>,
     private readonly aliases: readonly KeyAlias[],
   ) {}
+
+  get size(): number {
+    return this.names.size;
+  }
 
   has(name: string): boolean {
     return this.names.has(ownName(this.names, name, this.aliases));

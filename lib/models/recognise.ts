@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto';
 
-import { respell, type KeyAlias } from '../nn/load-state-dict';
+import { respell, type KeyAlias, type ShapeOf } from '../nn/load-state-dict';
 import type { KeyMap, ModelRecord } from './record';
 import { SIGNATURES } from './signatures';
 
@@ -56,9 +56,9 @@ export function recognise(records: readonly ModelRecord[], shapes: Shapes): Reco
     for (const spelling of [{ framework, aliases: [] } as KeyMap, ...keyMaps]) {
       const prefix = prefixOf(marked, mark, spelling.aliases);
       if (prefix === undefined) continue;
+      if (spelling.isOf?.(shapesOfBlock(marked, shapes, prefix, spelling.aliases)) === false) continue;
       const entries = inOwnSpelling(shapes, prefix, spelling.aliases);
       const own = new Map(entries);
-      if (spelling.isOf?.((key) => own.get(key)) === false) continue;
       const signature = signatureOf(family, entries);
       const candidates = family.filter(({ name }) => SIGNATURES[name] === signature);
       const [{ classifier }] = family;
@@ -116,6 +116,20 @@ function prefixOf(marked: readonly Marked[], mark: RegExp, aliases: readonly Key
   return undefined;
 }
 
+/** Shapes of the first block's weights under the network's own names. */
+function shapesOfBlock(
+  marked: readonly Marked[],
+  shapes: Shapes,
+  prefix: string,
+  aliases: readonly KeyAlias[],
+): ShapeOf {
+  return (name) => {
+    const isMeant = ({ key }: Marked) =>
+      key.startsWith(prefix) && respell(key.slice(prefix.length), aliases) === name;
+    return shapes.get(marked.find(isMeant)?.key ?? '');
+  };
+}
+
 /** Under the network's own names, two under one included; 1 x 1 convolutions for matrices that stand for them. */
 function inOwnSpelling(
   shapes: Shapes,
@@ -132,18 +146,17 @@ function inOwnSpelling(
 }
 
 /**
- * The digest of a state dict in a family's spelling, in which its classes, the images' channels and what options change
- * do not count.
+ * The digest of a state dict in a family's spelling, in which its classifiers, the images' channels and what options
+ * change do not count.
  */
 export function signatureOf(family: Family, own: Iterable<readonly [string, readonly number[]]>): string {
   const [{ classifier, auxiliaryClassifiers, optionKeys }] = family;
-  const heads = [classifier, ...auxiliaryClassifiers];
+  const heads = [classifier, ...auxiliaryClassifiers].flatMap((head) => [`${head}.weight`, `${head}.bias`]);
   const stems = family.map(({ stem }) => `${stem}.weight`);
   const lines: string[] = [];
   for (const [key, shape] of own) {
-    if (UNCOUNTED.test(key) || optionKeys?.names.test(key) === true) continue;
+    if (UNCOUNTED.test(key) || optionKeys?.names.test(key) === true || heads.includes(key)) continue;
     const sizes: (number | string)[] = [...shape];
-    if (heads.some((head) => key.startsWith(`${head}.`))) sizes[0] = 'classes';
     if (stems.includes(key) && shape.length === 4) sizes[1] = 'channels';
     lines.push(`${key} ${optionKeys?.shapes.test(key) === true ? '' : sizes.join('x')}\n`);
   }

@@ -118,7 +118,7 @@ export type ShapeOf = (key: string) => readonly number[] | undefined;
 /** Another spelling of keys in files. */
 export interface Spelling {
   readonly aliases: readonly KeyAlias[];
-  /** Of which networks, by the shapes of their weights. Default: of all that have the keys. */
+  /** Of which networks, by the shapes of weights of their first block. Default: of all that have the keys. */
   readonly isOf?: (shapeOf: ShapeOf) => boolean;
 }
 

@@ -304,6 +304,39 @@ describe('recognised weights', function () {
     state.dispose();
   });
 
+  it('also where little of it stays when it is looked for the names of the one that was asked for', async () => {
+    for (const entry of cases.filter(({ model }) => model.endsWith('seresnet50'))) {
+      const file = temporary.path('another.pt');
+      await save(new Map(entriesOf(entry).map(([key, shape]) => [key, ones(shape)])), file);
+      for (const name of [
+        'se_resnet50',
+        'seresnet50',
+        'legacy_seresnet50',
+        'pytorchcv_seresnet50',
+      ] as const) {
+        if (name === entry.model) continue;
+        await expectRejection(
+          ImageClassifier.load(name, { weights: file }),
+          'ERR_SENET_STATE_DICT',
+          new RegExp(`those of ${entry.model} \\(${entry.framework}\\)`),
+        );
+      }
+    }
+  });
+
+  it('without a classifier they are the network’s all the same', async () => {
+    const file = temporary.path('features.pt');
+    const state = createModel('seresnet18', { initWeights: false }).stateDict();
+    for (const key of ['fc.weight', 'fc.bias']) state.delete(key);
+    await save(state, file);
+    expect((await inspectCheckpoint(file)).network).to.include({ model: 'seresnet18', numClasses: null });
+    await expectRejection(
+      Promise.resolve(createModel(file)),
+      'ERR_SENET_STATE_DICT',
+      /missing \(2\): fc\.weight, fc\.bias/,
+    );
+  });
+
   it('what no network has is an error that says so', async () => {
     const file = temporary.path('other.pt');
     await save(new Map([['a.weight', ones([2])]]), file);
