@@ -38,7 +38,7 @@ const MAX_ENTRIES = 4000;
 const MAX_NAME = 128;
 /** Where the marks are, in every spelling: the first block. So many keys are looked at, */
 const FIRST_BLOCK = /(?<![^.])(layer1\.0|layers\.0\.0|stage1\.unit1|Mixed_5b)\./;
-const MAX_MARKED = 256;
+const MAX_MARKED = 64;
 /** and before it so many words, of which the last may be the network's own: `features.stage1.unit1`. */
 const WORDS_BEFORE = 2;
 

@@ -290,6 +290,17 @@ for (const [count, length] of [
   };
 }
 
+/** As many names as a network may have, in a spelling that takes the most to read. */
+files['names of words of another framework'] = () => {
+  const block = 'features.stage1.unit1.';
+  const first = [`${block}se.conv1.weight`, `${block}body.conv2.conv.weight`];
+  const others = Array.from({ length: 3998 }, (_, i) => `${block}body.${String(i).padStart(101, '0')}`);
+  const entries = [...first, ...others].map(
+    (name, i) => `"${name}":{"dtype":"U8","shape":[2,1],"data_offsets":[${2 * i},${2 * i + 2}]}`,
+  );
+  return withHeader(Buffer.from(`{${entries.join()}}`), 8000);
+};
+
 /** Read, and not small. */
 const large: Record<string, () => Buffer | Promise<Buffer>> = {
   'a large storage': () => largeStorage(false),
