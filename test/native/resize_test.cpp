@@ -38,7 +38,8 @@ at::Tensor filtered(const at::Tensor& rows, int64_t to, Filter filter) {
   const double scale = static_cast<double>(from) / static_cast<double>(to);
   const double stretch = std::max(1.0, scale);
   const double support = (filter == Filter::kBilinear ? 1 : 2) * stretch;
-  at::Tensor weights = at::zeros({from, to}, at::kDouble);
+  const at::Tensor weights = at::zeros({from, to}, at::kDouble);
+  auto elements = weights.accessor<double, 2>();
   for (int64_t i = 0; i < to; ++i) {
     const double centre = (static_cast<double>(i) + 0.5) * scale;
     const auto first = static_cast<int64_t>(std::max(0.0, centre - support + 0.5));
@@ -50,7 +51,7 @@ at::Tensor filtered(const at::Tensor& rows, int64_t to, Filter filter) {
     for (int64_t pixel = first; pixel < last; ++pixel) {
       const double share =
           weight_at(filter, (static_cast<double>(pixel) - centre + 0.5) * (1 / stretch)) / sum;
-      weights[pixel][i] = std::round(share * (1 << 22));
+      elements[pixel][i] = std::round(share * (1 << 22));
     }
   }
   const at::Tensor sums = at::matmul(rows.to(at::kDouble), weights).to(at::kLong) + (1 << 21);
@@ -140,13 +141,13 @@ TEST_CASE("resize: the definition's pixels, with and without vectors, of any str
     const at::Tensor expected = expected_pixels(drawn.images, to_height, to_width, filter)
                                     .slice(2, window.top, window.top + window.height)
                                     .slice(3, window.left, window.left + window.width);
+    const std::string how = filter == Filter::kBilinear ? ", bilinear" : ", bicubic";
     for (const Instructions instructions : {Instructions::kBest, Instructions::kPortable}) {
+      const std::string loops = instructions == Instructions::kPortable ? ", portable" : "";
       const at::Tensor actual = resize(drawn.images, to_height, to_width, window, filter, instructions);
       REQUIRE_MESSAGE(at::equal(actual, expected), channels, " x ", height, " x ", width, " to ", to_height,
                       " x ", to_width, ", ", window.height, " x ", window.width, " from ", window.top, " ",
-                      window.left, filter == Filter::kBilinear ? ", bilinear" : ", bicubic", ", strides ",
-                      text(drawn.images.strides()),
-                      instructions == Instructions::kPortable ? ", portable" : "");
+                      window.left, how, ", strides ", text(drawn.images.strides()), loops);
     }
   });
 }
@@ -161,7 +162,8 @@ TEST_CASE("resize: weights that are more than are held at a time") {
     for (const Instructions instructions : {Instructions::kBest, Instructions::kPortable}) {
       const at::Tensor actual =
           resize(images, height, width, {0, 0, height, width}, Filter::kBicubic, instructions);
-      REQUIRE_MESSAGE(at::equal(actual, expected), is_high ? "columns" : "rows");
+      const std::string where = is_high ? "columns" : "rows";
+      REQUIRE_MESSAGE(at::equal(actual, expected), where);
     }
   }
 }
