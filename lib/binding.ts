@@ -195,6 +195,19 @@ export interface NativeBinding {
   listOperators(): string[];
   operatorSchemas(name: string): string[];
 
+  // images
+  /**
+   * The part `window` of uint8 images, N x C x H x W on the CPU, that are resized to `size` to the bits of Pillow;
+   * `interpolation` is 'bilinear' or 'bicubic'.
+   */
+  resizeImages(
+    images: TensorHandle,
+    size: readonly [height: number, width: number],
+    window: readonly [top: number, left: number, height: number, width: number],
+    interpolation: string,
+  ): TensorHandle;
+  resizeImagesAsync(...args: Parameters<NativeBinding['resizeImages']>): number;
+
   // modules
   /** Modules among the options become parts of the new one. */
   createModule(type: string, options: { readonly [name: string]: ModuleOptionValue }): ModuleHandle;

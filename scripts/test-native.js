@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 'use strict';
-// `npm run test:native`: the C++ tests of native/inference (test/native), built and run under AddressSanitizer and
+// `npm run test:native`: the C++ tests (test/native), built and run under AddressSanitizer and
 // UndefinedBehaviorSanitizer. Arguments go to the test program: a part of a test's name runs only those, and options are
 // doctest's.
 const { spawnSync } = require('node:child_process');

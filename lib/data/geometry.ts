@@ -8,14 +8,14 @@ import { ops } from '../tensor/ops';
 import { checkInteger, describe } from '../tensor/options';
 import { boolean, nullOr, number, oneOf, orElse, readOptions, type Rule } from '../tensor/rules';
 import { Tensor } from '../tensor/tensor';
-import { resizedSize, roundHalfToEven } from '../vision/preprocessing';
+import { centreOf, resizedSize, roundHalfToEven } from '../vision/preprocessing';
+import { cut, resize, type Box } from '../vision/resize';
 import type { Random } from './random';
 import {
   bothSides,
   checkRandoms,
   probability,
   range,
-  run,
   size,
   sizesOf,
   type Size,
@@ -23,6 +23,7 @@ import {
   type TransformOptions,
 } from './transforms';
 
+export type { Box };
 export type Interpolation = 'bilinear' | 'bicubic';
 export type PaddingMode = 'constant' | 'edge' | 'reflect';
 
@@ -48,11 +49,11 @@ const padding: Rule<readonly [number, number, number, number]> = (value, what) =
 export interface ResizeOptions {
   /** A number resizes the short side to it and keeps the proportions; [height, width] stretches. */
   size: Size;
-  /** Default 'bilinear'. Both filter like Pillow's (antialiased). */
+  /** Default 'bilinear'. Both are antialiased. */
   interpolation?: Interpolation;
 }
 
-/** Resizes. uint8 images stay uint8, rounded as torchvision's native path. */
+/** Resizes: uint8 images to the pixels of torchvision's `Resize` of Pillow's images, floating ones to those of tensors. */
 export class Resize implements Transform {
   readonly size: Size;
   readonly interpolation: Interpolation;
@@ -70,7 +71,8 @@ export class Resize implements Transform {
     options?: TransformOptions,
   ): Promise<Tensor> {
     const [, , height, width] = sizesOf(images, 'Resize');
-    return resize(images, resizedSize(this.size, height, width), this.interpolation, options);
+    const wanted = { size: resizedSize(this.size, height, width), interpolation: this.interpolation };
+    return resize(images, wanted, options?.signal);
   }
 }
 
@@ -89,19 +91,10 @@ export class CenterCrop implements Transform {
   }
 
   forward(images: Tensor): Tensor {
-    const [cropHeight, cropWidth] = bothSides(this.size);
-    let [, , height, width] = sizesOf(images, 'CenterCrop');
-    let x = images;
-    if (height < cropHeight || width < cropWidth) {
-      const before = (missing: number): number => Math.floor(Math.max(0, missing) / 2);
-      const after = (missing: number): number => Math.floor((Math.max(0, missing) + 1) / 2);
-      const [rows, columns] = [cropHeight - height, cropWidth - width];
-      x = x.pad([before(columns), after(columns), before(rows), after(rows)]);
-      [, , height, width] = sizesOf(x, 'CenterCrop');
-    }
-    const top = roundHalfToEven((height - cropHeight) / 2);
-    const left = roundHalfToEven((width - cropWidth) / 2);
-    return cut(x, { top, left, height: cropHeight, width: cropWidth });
+    const [, , height, width] = sizesOf(images, 'CenterCrop');
+    const { box, padding } = centreOf([height, width], bothSides(this.size));
+    const x = cut(images, box);
+    return padding === null ? x : x.pad(padding);
   }
 }
 
@@ -147,14 +140,6 @@ export interface RandomCropOptions {
   fill?: number;
   /** Default 'constant'. */
   paddingMode?: PaddingMode;
-}
-
-/** A rectangle of an image. */
-export interface Box {
-  top: number;
-  left: number;
-  height: number;
-  width: number;
 }
 
 /** Cuts a rectangle of the given size at a random place. */
@@ -294,9 +279,7 @@ export class RandomResizedCrop implements Transform {
     const parts: Tensor[] = [];
     for (const [index, random] of checkRandoms(randoms, count, 'RandomResizedCrop').entries()) {
       const one = count === 1 ? images : images.slice(0, index, index + 1);
-      parts.push(
-        await resize(cut(one, this.draw(random, height, width)), [...this.size], this.interpolation, options),
-      );
+      parts.push(await resize(cut(one, this.draw(random, height, width)), this, options?.signal));
     }
     return parts.length === 1 ? (parts[0] as Tensor) : Tensor.cat(parts);
   }
@@ -325,13 +308,6 @@ export function drawPlace(
   return { top, left: random.integer(0, imageWidth - width + 1), height, width };
 }
 
-/** The part of every image that a box covers, as a view. */
-export function cut(images: Tensor, { top, left, height, width }: Box): Tensor {
-  const [, , fullHeight, fullWidth] = sizesOf(images, 'crop');
-  if (top === 0 && left === 0 && height === fullHeight && width === fullWidth) return images;
-  return images.slice(2, top, top + height).slice(3, left, left + width);
-}
-
 /** A box of each image, all of one size. */
 function cutEach(images: Tensor, boxes: readonly Box[]): Tensor {
   const [first] = boxes;
@@ -351,18 +327,6 @@ function cutEach(images: Tensor, boxes: readonly Box[]): Tensor {
     }
   }
   return tensor(to, { shape: [count, channels, first.height, first.width], dtype: images.dtype });
-}
-
-/** As torchvision's `resize` with antialiasing; the same tensor if the size is right. */
-async function resize(
-  images: Tensor,
-  size: readonly [height: number, width: number],
-  interpolation: Interpolation,
-  options: TransformOptions | undefined,
-): Promise<Tensor> {
-  const [, , height, width] = sizesOf(images, 'resize');
-  if (height === size[0] && width === size[1]) return images;
-  return run(options, `aten::_upsample_${interpolation}2d_aa`, images, [...size], false, null, null);
 }
 
 function pad(

@@ -1,8 +1,9 @@
 /**
  * The execution by LibTorch of the record that says how pixels become a model's input. The record travels with the
  * weights, as JSON in a safetensors file's metadata. Steps, in this order: grey, resize, centre crop, pad, / 255, - mean, / std,
- * repeated to three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`); resizing is by Pillow's
- * antialiased filters, up to the rounding of their weights. Which record that is, `preprocessing-options` says. Knows no file format and no model.
+ * repeated to three channels. Sizes and crop offsets round as torchvision's (`Resize`, `CenterCrop`), and pixels are those of
+ * torchvision's and timm's transforms of Pillow's images, to the bit. Which record that is, `preprocessing-options` says.
+ * Knows no file format and no model.
  */
 import { makeError } from '../errors';
 import type { Preprocessing } from '../models/preprocessing-record';
@@ -14,14 +15,13 @@ import { Tensor } from '../tensor/tensor';
 import { MAX_PIXELS } from './decode';
 import type { DecodedImage } from './encoded-image';
 import { inputChannels, L_WEIGHTS } from './preprocessing-options';
+import { INLINE_RESIZE_ELEMENTS, resize, type Box } from './resize';
 
 /**
  * Up to so many elements an operator runs here (well below a millisecond), beyond it as a job: a job may have to wait
  * for a forward.
  */
 export const INLINE_ELEMENTS = 2 ** 19;
-/** The same for resizing bytes, of which a thread does four in a nanosecond. */
-const INLINE_RESIZE_ELEMENTS = 2 ** 22;
 
 /**
  * The pixels of a decoded image as 1 x 3 x height x width, channels-last. A photograph that is too large to be resized
@@ -60,9 +60,10 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
         `expected at most ${MAX_PIXELS} pixels after resizing; ${width} x ${height} would become ${newWidth} x ${newHeight}`,
       );
     }
-    if (newHeight !== height || newWidth !== width)
-      x = await resize(x, [newHeight, newWidth], record.interpolation, signal);
-    if (record.crop !== null) x = centreCrop(x, record.crop);
+    const size = [newHeight, newWidth] as const;
+    const { box, padding } = centreOf(size, record.crop ?? size);
+    x = await resize(x, { size, interpolation: record.interpolation, window: box }, signal);
+    if (padding !== null) x = x.pad(padding);
     if (record.pad > 0)
       x = await callUnlessAborted(
         signal,
@@ -79,20 +80,6 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
   });
 }
 
-async function resize(
-  x: Tensor,
-  [newHeight, newWidth]: readonly [number, number],
-  interpolation: Preprocessing['interpolation'],
-  signal: AbortSignal | undefined,
-): Promise<Tensor> {
-  throwIfAborted(signal);
-  const [count, channels, height, width] = x.shape as [number, number, number, number];
-  const elements = count * channels * Math.max(height * width, newHeight * newWidth);
-  const name = `aten::_upsample_${interpolation}2d_aa`;
-  const given = [x, [newHeight, newWidth], false, null, null];
-  return (await callHereOrAsync({ elements, inline: INLINE_RESIZE_ELEMENTS }, name, ...given)) as Tensor;
-}
-
 /** Height and width after the resize step, as `torchvision.transforms.Resize` computes them. */
 export function resizedSize(size: Preprocessing['size'], height: number, width: number): [number, number] {
   if (size === null) return [height, width];
@@ -101,19 +88,25 @@ export function resizedSize(size: Preprocessing['size'], height: number, width: 
   return height <= width ? [size, long] : [long, size];
 }
 
-/** As `torchvision.transforms.CenterCrop`: pads first what is too small, then cuts. N x C x H x W, as a view if it can. */
-function centreCrop(x: Tensor, [cropHeight, cropWidth]: readonly [number, number]): Tensor {
-  const [, , height, width] = x.shape as [number, number, number, number];
-  const missingHeight = Math.max(0, cropHeight - height);
-  const missingWidth = Math.max(0, cropWidth - width);
-  if (missingHeight > 0 || missingWidth > 0) {
-    const before = (missing: number): number => Math.floor(missing / 2);
-    const after = (missing: number): number => Math.floor((missing + 1) / 2);
-    x = x.pad([before(missingWidth), after(missingWidth), before(missingHeight), after(missingHeight)]);
-  }
-  const top = roundHalfToEven((height + missingHeight - cropHeight) / 2);
-  const left = roundHalfToEven((width + missingWidth - cropWidth) / 2);
-  return x.slice(2, top, top + cropHeight).slice(3, left, left + cropWidth);
+/** What `torchvision.transforms.CenterCrop` keeps of an image, and the zeros around it (left, right, top, bottom) if it is too small. */
+export function centreOf(
+  [height, width]: readonly [number, number],
+  [cropHeight, cropWidth]: readonly [number, number],
+): { box: Box; padding: number[] | null } {
+  const rows = centreOfSide(height, cropHeight);
+  const columns = centreOfSide(width, cropWidth);
+  const box = { top: rows.start, left: columns.start, height: rows.length, width: columns.length };
+  const padding = [...columns.padding, ...rows.padding];
+  return { box, padding: padding.every((zeros) => zeros === 0) ? null : padding };
+}
+
+function centreOfSide(
+  side: number,
+  crop: number,
+): { start: number; length: number; padding: [before: number, after: number] } {
+  const missing = crop - side;
+  if (missing <= 0) return { start: roundHalfToEven(-missing / 2), length: crop, padding: [0, 0] };
+  return { start: 0, length: side, padding: [Math.floor(missing / 2), Math.floor((missing + 1) / 2)] };
 }
 
 /** Python's `round`. */

@@ -6,6 +6,7 @@
 #include "addon/compiled.h"
 #include "addon/environment.h"
 #include "addon/files.h"
+#include "addon/images.h"
 #include "addon/modules.h"
 #include "addon/operators.h"
 #include "addon/optimizers.h"
@@ -84,6 +85,9 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<call_operator_async>(exports, "callOperatorAsync");
   add<list_operators>(exports, "listOperators");
   add<operator_schemas>(exports, "operatorSchemas");
+
+  add<resize_images>(exports, "resizeImages");
+  add<resize_images_async>(exports, "resizeImagesAsync");
 
   add<create_module>(exports, "createModule");
   add<module_node>(exports, "moduleNode");

@@ -31,9 +31,10 @@ const NATIVE_INCLUDES = {
   graph: ['core'],
   nn: ['graph', 'core'],
   optim: ['core'],
+  vision: ['core'],
   models: ['nn', 'graph', 'core'],
   inference: ['nn', 'graph', 'core'],
-  addon: ['inference', 'models', 'optim', 'nn', 'graph', 'runtime', 'core'],
+  addon: ['inference', 'models', 'vision', 'optim', 'nn', 'graph', 'runtime', 'core'],
 };
 const NODE_HEADER = /^(napi|node_api|js_native_api|node|v8|uv)[\w-]*\.h$/;
 

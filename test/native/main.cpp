@@ -1,5 +1,5 @@
-// The C++ tests of native/inference and of the cache of memory: a doctest program, with all of its options.
-// An argument that is no option names a part of the names of the tests that are to run.
+// The C++ tests of native/inference, of resizing and of the cache of memory: a doctest program, with all of
+// its options. An argument that is no option names a part of the names of the tests that are to run.
 // scripts/test-native.js builds and runs it with sanitizers.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include "runtime/threads.h"
