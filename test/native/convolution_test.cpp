@@ -1,4 +1,5 @@
-// ElementKernels::convolution, and the packing of its weights, against at::conv2d in float64.
+// ElementKernels::convolution and group_convolution, and the packing of their weights, against at::conv2d in
+// float64.
 #include "support.h"
 
 #include "inference/cpu/packing.h"
@@ -35,6 +36,7 @@ struct Case {
   bool prefetch_output;
   Activation activation;
   int64_t carry_after = kCarryAfter;
+  int64_t groups = 1;  // more: group_convolution
 
   int64_t height() const {
     return (size[0] + 2 * padding[0] - window.height) / window.stride + 1;
@@ -43,14 +45,29 @@ struct Case {
     return (size[1] + 2 * padding[1] - window.width) / window.stride + 1;
   }
   int64_t products() const {
-    return in * window.height * window.width;
+    return inputs() * window.height * window.width;
+  }
+  // Of a group.
+  int64_t inputs() const {
+    return in / groups;
+  }
+  int64_t outputs() const {
+    return out / groups;
+  }
+  // The first input of the group of an output, or of the last.
+  int64_t first_input(int64_t channel) const {
+    return std::min(channel, out - 1) / outputs() * inputs();
+  }
+  bool has_taps_abreast() const {
+    return window.stride == 1 && window.width == kTapsAbreast;
   }
   std::string name() const {
     return text(in, " to ", out, " channels, input ", size[0], " x ", size[1], ", window ", window.height,
                 " x ", window.width, " stride ", window.stride, " padding ", padding[0], " ", padding[1],
-                whole_rows ? "" : ", sliced", has_scale ? ", scale" : "", has_residual ? ", residual" : "",
-                has_sums ? ", sums" : "", has_output ? "" : ", no output",
-                output_is_float ? ", float output" : "", ", carried after ", carry_after,
+                whole_rows ? "" : ", sliced", groups > 1 ? text(", ", groups, " groups") : "",
+                has_scale ? ", scale" : "", has_residual ? ", residual" : "", has_sums ? ", sums" : "",
+                has_output ? "" : ", no output", output_is_float ? ", float output" : "", ", carried after ",
+                carry_after,
                 activation == Activation::kRelu      ? ", relu"
                 : activation == Activation::kSigmoid ? ", sigmoid"
                                                      : "");
@@ -97,7 +114,7 @@ struct Operands {
   Operands(const Case& of, at::ScalarType dtype, Random& random) {
     const int64_t channels = padded(of.out);
     x = random.tensor({of.in, of.size[0], of.size[1]}, dtype);
-    weight = random.tensor({of.out, of.in, of.window.height, of.window.width}, dtype);
+    weight = random.tensor({of.out, of.inputs(), of.window.height, of.window.width}, dtype);
     bias = with_zeros(random.tensor({of.out}, at::kFloat), 0, channels);
     scale = random.tensor({channels}, at::kFloat);
     residual = random.tensor({channels, of.height(), of.width()}, dtype);
@@ -116,8 +133,9 @@ struct Operands {
   static at::Tensor linear(const Case& of, const at::Tensor& x, const at::Tensor& weight,
                            const at::Tensor& bias, const at::Tensor& scale, const at::Tensor& residual) {
     const int64_t channels = padded(of.out);
-    at::Tensor y = at::conv2d(x.unsqueeze(0), with_zeros(weight, 0, channels), bias,
-                              {of.window.stride, of.window.stride}, of.padding)[0];
+    at::Tensor y = at::conv2d(x.unsqueeze(0), weight, {}, {of.window.stride, of.window.stride}, of.padding,
+                              {1, 1}, of.groups)[0];
+    y = with_zeros(y, 0, channels) + bias.reshape({-1, 1, 1});
     if (of.has_scale) {
       y = y * scale.reshape({-1, 1, 1});
     }
@@ -133,7 +151,9 @@ class Convolution {
     const at::ScalarType dtype = variant.dtype();
     // Pixels are whole blocks; a whole row of the window may also have fewer channels, of an even number for
     // bfloat16.
-    int64_t pixel = padded(of.in);
+    const bool is_grouped = of.groups > 1;
+    const int64_t vector = vector_elements(variant);
+    int64_t pixel = is_grouped ? std::max(padded(of.in), vector) : padded(of.in);
     if (of.whole_rows && of.in < kChannelBlock && random.chance()) {
       pixel = variant.is_float ? of.in : (of.in + 1) / 2 * 2;
     }
@@ -150,7 +170,7 @@ class Convolution {
         taps_.push_back(y * input_->strides().row + x * input_->strides().column);
       }
     }
-    tap_length_ = of.whole_rows ? of.window.width * pixel : pixel;
+    tap_length_ = is_grouped ? of.inputs() : of.whole_rows ? of.window.width * pixel : pixel;
 
     residual_ = std::make_unique<Picture>(picture_shape(random), dtype, std::nan(""));
     residual_->view().copy_(operands.residual);
@@ -159,17 +179,46 @@ class Convolution {
     bias_ = operands.bias.to(at::kFloat);
     scale_ = operands.scale.to(at::kFloat);
 
-    panels_ = split_panels(of.out, variant.kernels->vector_channels, variant.kernels->max_vectors);
-    pixel_ = pixel;
-    weights_ = at::empty({packed_bytes(of.out, of.window.height * of.window.width, pixel, variant.is_float)},
-                         at::kByte);
-    pack_panels(operands.weight, pixel, variant, panels_, weights_.mutable_data_ptr<uint8_t>());
+    panels_ =
+        split_panels(of.out, variant.kernels->vector_channels, is_grouped ? 1 : variant.kernels->max_vectors);
+    pixel_ = is_grouped ? of.inputs() : pixel;
+    for (const int32_t vectors : panels_) {
+      packed_ += packed_bytes(vectors * variant.kernels->vector_channels, of.window.height * of.window.width,
+                              pixel_, variant.is_float);
+    }
+    weights_ = at::empty({packed_}, at::kByte);
+    pack_panels(operands.weight, pixel_, variant, panels_, weights_.mutable_data_ptr<uint8_t>());
+    if (is_grouped) {
+      const bool is_one_group = widest_slice(variant, of) == of.inputs() && of.has_taps_abreast();
+      const int64_t width = variant.kernels->vector_channels;
+      for (int64_t channel = 0; channel < channels_; ++channel) {
+        const int64_t first = of.first_input(channel / width * width);
+        first_inputs_.push_back(is_one_group ? first : std::min(first, pixel - vector));
+        if (!is_one_group) {
+          lanes_.push_back(static_cast<int32_t>((of.first_input(channel) - first_inputs_.back()) /
+                                                (variant.is_float ? 1 : 2)));
+        }
+      }
+    }
+  }
+
+  static int64_t vector_elements(const Variant& variant) {
+    return variant.kernels->vector_channels * (variant.is_float ? 1 : 2);
+  }
+  // Channels of the input that the outputs of one vector are made of, at most.
+  static int64_t widest_slice(const Variant& variant, const Case& of) {
+    int64_t widest = 0;
+    for (int64_t channel = 0; channel < of.out; channel += variant.kernels->vector_channels) {
+      const int64_t last = channel + variant.kernels->vector_channels - 1;
+      widest = std::max(widest, of.first_input(last) + of.inputs() - of.first_input(channel));
+    }
+    return widest;
   }
 
   // Computes the pixels between neighbouring cuts, one call for each and for each panel.
   void run(const std::vector<int64_t>& cuts) {
     ConvTask task{};
-    task.input = input_->at(case_.padding[0], case_.padding[1]);
+    task.taps_abreast = case_.has_taps_abreast() ? kTapsAbreast : 1;
     task.input_strides = {case_.window.stride * input_->strides().row,
                           case_.window.stride * input_->strides().column};
     task.taps = taps_.data();
@@ -196,7 +245,15 @@ class Convolution {
         task.sums = case_.has_sums ? sums_.mutable_data_ptr<double>() + channel : nullptr;
         task.residual = case_.has_residual ? residual_->at(0, 0, channel) : nullptr;
         task.output = case_.has_output ? output_->at(0, 0, channel) : nullptr;
-        variant_.element->convolution(task);
+        if (case_.groups == 1) {
+          task.input = input_->at(case_.padding[0], case_.padding[1]);
+          variant_.element->convolution(task);
+        } else {
+          task.input =
+              input_->at(case_.padding[0], case_.padding[1], first_inputs_[static_cast<size_t>(channel)]);
+          task.lanes = lanes_.empty() ? nullptr : lanes_.data() + channel;
+          variant_.element->group_convolution(task);
+        }
         channel += panel_channels;
         packed +=
             packed_bytes(panel_channels, case_.window.height * case_.window.width, pixel_, variant_.is_float);
@@ -232,6 +289,9 @@ class Convolution {
   std::vector<int64_t> taps_;
   int64_t tap_length_ = 0;
   int64_t pixel_ = 0;
+  int64_t packed_ = 0;
+  std::vector<int64_t> first_inputs_;  // of each channel's panel
+  std::vector<int32_t> lanes_;
   at::Tensor bias_;
   at::Tensor scale_;
   at::Tensor sums_;
@@ -336,6 +396,45 @@ void check_random(const Variant& variant) {
   });
 }
 
+// Every number of channels a group, in groups and windows that the kernel takes.
+void check_groups(const Variant& variant) {
+  const int64_t pair = variant.is_float ? 1 : 2;
+  for_each_drawn(24000, 160, [&](Random& random, int i) {
+    const int64_t inputs = (1 + i % 8) * pair;
+    const graph::Size2 size = random.of<graph::Size2>({{1, 1}, {1, 9}, {5, 3}, {4, 14}, {3, 31}, {7, 7}});
+    for (;;) {
+      const Window window = random.of<Window>(
+          {{3, 3, 1}, {3, 3, 1}, {3, 3, 2}, {1, 1, 1}, {1, 3, 1}, {3, 1, 1}, {5, 5, 2}, {7, 7, 1}});
+      const int64_t groups = random.between(2, 40);
+      const int64_t outputs = random.of<int64_t>({1, 2, 3, 4, 5, 6, 7, 8, 16, 24});
+      Case of = draw_case(random, inputs * groups, outputs * groups, size, window);
+      of.whole_rows = false;
+      of.groups = groups;
+      const int64_t slice = Convolution::widest_slice(variant, of);
+      if (slice <= Convolution::vector_elements(variant) || (slice == inputs && of.has_taps_abreast())) {
+        check_case(variant, of, random);
+        return;
+      }
+    }
+  });
+}
+
+// Every number of neighbours in a row up to a few blocks.
+void check_group_blocks(const Variant& variant) {
+  for_each_drawn(25000, 90, [&](Random& random, int i) {
+    const int64_t width = 1 + i % 30;
+    const int64_t outputs = std::vector<int64_t>{4, 8, 16}[static_cast<size_t>(i / 30)];
+    const Window window = {random.between(1, 3), random.chance(0.8) ? kTapsAbreast : 2, 1};
+    const int64_t groups = 48 / outputs;
+    Case of =
+        draw_case(random, groups * (outputs == 16 ? 2 : outputs), 48, {random.between(1, 3), width}, window);
+    of.padding = {1, 1};
+    of.whole_rows = false;
+    of.groups = groups;
+    check_case(variant, of, random);
+  });
+}
+
 // The error of the sums does not grow with the image: they are those of the very numbers that are written.
 void check_long_sums(const Variant& variant) {
   for_each_drawn(22000, 3, [&](Random& random, int i) {
@@ -374,9 +473,11 @@ void check_special(const Variant& variant) {
   Random random(13);
   for (const double value : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
     for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kSigmoid}) {
-      for (const bool output_is_float : {false, true}) {
-        Case of{16,   48,   {7, 5}, {3, 3, 1},       {1, 1}, true,      true,
-                true, true, true,   output_is_float, false,  activation};
+      for (const auto& [output_is_float, groups] : {std::pair{false, 1}, {true, 1}, {true, 8}}) {
+        Case of{groups == 1 ? 16 : 32, 48,    {7, 5},    {3, 3, 1}, {1, 1},
+                groups == 1,           true,  true,      true,      true,
+                output_is_float,       false, activation};
+        of.groups = groups;
         Operands operands(of, variant.dtype(), random);
         operands.x[random.between(0, 15)][3][2].fill_(value);
         operands.x[random.between(0, 15)][6][4].fill_(value);
@@ -426,6 +527,14 @@ TEST_CASE("convolution, blocks of every size") {
 
 TEST_CASE("convolution, drawn cases") {
   for_each_variant(check_random);
+}
+
+TEST_CASE("convolution, groups") {
+  for_each_variant(check_groups);
+}
+
+TEST_CASE("convolution, groups, blocks of every size") {
+  for_each_variant(check_group_blocks);
 }
 
 TEST_CASE("convolution, sums of large images") {

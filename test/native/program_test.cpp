@@ -132,6 +132,8 @@ std::vector<ModuleCase> module_cases() {
        5,
        {{1, 1}, {5, 3}}},
       {"grouped 4 to 4 channels", [=] { return grouped(64, 64, 16, 1); }, 64, {{1, 1}, {5, 7}}},
+      {"grouped 8 to 8 channels", [=] { return grouped(64, 64, 8, 1); }, 64, {{3, 17}}},
+      {"grouped 8 to 16 channels", [=] { return grouped(48, 96, 6, 1); }, 48, {{2, 7}}},
       {"grouped 8 to 8 channels, stride 2", [=] { return grouped(80, 80, 10, 2); }, 80, {{1, 2}, {9, 6}}},
       {"grouped 32 to 32 channels", [=] { return grouped(96, 96, 3, 1); }, 96, {{4, 3}}},
       {"grouped 5 to 3 channels", [=] { return grouped(35, 21, 7, 1); }, 35, {{1, 1}, {4, 3}}},

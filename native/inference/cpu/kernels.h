@@ -26,6 +26,9 @@ inline constexpr int64_t kCarryAfterOfVectors = 32;
 inline constexpr int64_t kCarryAfterOfFew = 8;
 inline constexpr int64_t kFewValues = 2048;
 
+/// Columns of a window that the kernel for groups walks together.
+inline constexpr int32_t kTapsAbreast = 3;
+
 enum class Activation : uint8_t { kNone, kRelu, kSigmoid };
 
 /// Elements from one row and one column to the next.
@@ -59,6 +62,12 @@ struct ConvTask {
   int64_t width;    // pixels of a row of the output
   int64_t first;
   int64_t last;
+
+  // For group_convolution alone.
+  const int32_t* lanes;  // of each channel of the panel, where in a tap's elements those of its group begin,
+                         // in the kernel's pairs for bfloat16; null: at the first
+  int32_t taps_abreast;  // kTapsAbreast, if as many taps in a row are as far apart as the windows of
+                         // neighbouring output pixels, else 1
 };
 
 /// Pixels [first, last) of one image, `channels` (a multiple of kChannelBlock) each:
@@ -170,6 +179,9 @@ struct WinogradOutputTask {
 /// The kernels for one element type.
 struct ElementKernels {
   void (*convolution)(const ConvTask&) noexcept;
+  // Of a panel of one vector, whose channels belong to several groups (`lanes`): `tap_length` elements of
+  // each are multiplied, and a vector of elements is read at each tap. Of one group: only with kTapsAbreast.
+  void (*group_convolution)(const ConvTask&) noexcept;
   void (*scale)(const ScaleTask&) noexcept;
   void (*pool)(const PoolTask&) noexcept;
   void (*load)(const LoadTask&) noexcept;

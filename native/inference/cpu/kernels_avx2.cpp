@@ -5,6 +5,8 @@
 #include <immintrin.h>
 #include <math.h>
 
+#include <type_traits>
+
 namespace senet::inference {
 namespace {
 
@@ -17,6 +19,8 @@ struct Avx2Float {
   static constexpr int kWidth = 8;
   static constexpr int kGroup = 1;
   static constexpr int kMaxVectors = 2;
+  static constexpr int kRowPixels = 10;
+  using Lanes = __m256i;
 
   // Of 16 registers: pixels x vectors for the sums, `vectors` for weights, one for the broadcast.
   static constexpr int block_pixels(int vectors) {
@@ -68,6 +72,18 @@ struct Avx2Float {
   }
   static Vector broadcast_group(const Element* from) {
     return _mm256_broadcast_ss(from);
+  }
+  static Vector load_groups(const Element* from) {
+    return _mm256_loadu_ps(from);
+  }
+  static Lanes load_lanes(const int32_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  static Lanes advance(Lanes lanes, int32_t by) {
+    return _mm256_add_epi32(lanes, _mm256_set1_epi32(by));
+  }
+  static Vector shuffle(Vector x, Lanes lanes) {
+    return _mm256_permutevar8x32_ps(x, lanes);
   }
   static Vector multiply_add(Vector weights, Vector window, Vector sum) {
     return _mm256_fmadd_ps(weights, window, sum);

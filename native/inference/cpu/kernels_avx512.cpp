@@ -5,6 +5,8 @@
 #include <immintrin.h>
 #include <math.h>
 
+#include <type_traits>
+
 namespace senet::inference {
 namespace {
 

@@ -8,6 +8,8 @@ struct Avx512Float {
   static constexpr int kWidth = 16;
   static constexpr int kGroup = 1;
   static constexpr int kMaxVectors = 4;
+  static constexpr int kRowPixels = 14;
+  using Lanes = __m512i;
 
   // Of 32 registers: pixels x vectors for the sums, `vectors` for weights, one for the broadcast.
   static constexpr int block_pixels(int vectors) {
@@ -62,6 +64,18 @@ struct Avx512Float {
   static Vector broadcast_group(const Element* from) {
     return _mm512_set1_ps(*from);
   }
+  static Vector load_groups(const Element* from) {
+    return _mm512_loadu_ps(from);
+  }
+  static Lanes load_lanes(const int32_t* from) {
+    return _mm512_loadu_si512(from);
+  }
+  static Lanes advance(Lanes lanes, int32_t by) {
+    return _mm512_add_epi32(lanes, _mm512_set1_epi32(by));
+  }
+  static Vector shuffle(Vector x, Lanes lanes) {
+    return _mm512_permutexvar_ps(lanes, x);
+  }
   static Vector multiply_add(Vector weights, Vector window, Vector sum) {
     return _mm512_fmadd_ps(weights, window, sum);
   }
@@ -93,6 +107,9 @@ struct Avx512Bfloat16 : Avx512Float {
     int32_t pair;
     __builtin_memcpy(&pair, from, sizeof(pair));
     return _mm512_castsi512_ps(_mm512_set1_epi32(pair));
+  }
+  static Vector load_groups(const Element* from) {
+    return _mm512_castsi512_ps(_mm512_loadu_si512(from));
   }
   static Vector multiply_add(Vector weights, Vector window, Vector sum) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(weights), reinterpret_cast<__m512bh>(window));

@@ -6,6 +6,8 @@
 #include <immintrin.h>
 #include <math.h>
 
+#include <type_traits>
+
 namespace senet::inference {
 namespace {
 

@@ -4,10 +4,14 @@
 //
 // An Isa has: Element; Vector (of floats); Doubles (as many bytes; the compiler's own arithmetic serves it);
 // kWidth (floats of a Vector); kGroup (elements that one multiply_add takes from the window: 1, or 2 for
-// bfloat16); block_pixels(vectors); zero, broadcast(float), load(float*), store(float*), load_elements,
-// store_elements, to_element(float), add, subtract, multiply, max, relu, multiply_add(weights, window, sum),
-// broadcast_group(Element*), and low(Vector) and high(Vector): the halves as Doubles; kMaxVectors is for the
-// table of kernels.
+// bfloat16); block_pixels(vectors) and kRowPixels; zero, broadcast(float), load(float*), store(float*),
+// load_elements, store_elements, to_element(float), add, subtract, multiply, max, relu, multiply_add(weights,
+// window, sum), broadcast_group(Element*), load_groups(Element*) (kWidth of them), Lanes (as many integers),
+// load_lanes(int32_t*), advance(Lanes, int), shuffle(Vector, Lanes), and low(Vector) and high(Vector): the
+// halves as Doubles; kMaxVectors is for the table of kernels.
+
+// Of what keeps a block's sums in registers only if it becomes part of its caller.
+#define SENET_INLINE inline __attribute__((always_inline))
 
 template <class Isa>
 inline const typename Isa::Element* element_at(const void* base, int64_t offset) {
@@ -69,93 +73,110 @@ struct Carried {
   Vector values[kRows][kVectors];
 };
 
-// One block of the output: kPixels x (kVectors vectors of channels), all of which stay in registers while the
-// window is walked once. Each step loads kVectors vectors of weights and one broadcast per pixel for kPixels
-// * kVectors multiply-adds, which keeps the two multipliers fed from the two load ports.
-template <class Isa, int kPixels, int kVectors>
-void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
+// Where a block's pixels begin that follow each other in the order of rows.
+template <class Isa, int kPixels>
+struct AnyPixels {
   using Element = typename Isa::Element;
-  using Vector = typename Isa::Vector;
+
+  SENET_INLINE AnyPixels(const ConvTask& task, int64_t row, int64_t column) {
+#pragma GCC unroll 16
+    for (int p = 0; p < kPixels; ++p) {
+      windows[p] =
+          element_at<Isa>(task.input, row * task.input_strides.row + column * task.input_strides.column);
+      outputs[p] = row * task.output_strides.row + column * task.output_strides.column;
+      residuals[p] = row * task.residual_strides.row + column * task.residual_strides.column;
+      if (++column == task.width) {
+        column = 0;
+        ++row;
+      }
+    }
+  }
+  SENET_INLINE const Element* window(int p) const {
+    return windows[p];
+  }
+  SENET_INLINE int64_t output(int p) const {
+    return outputs[p];
+  }
+  SENET_INLINE int64_t residual(int p) const {
+    return residuals[p];
+  }
+
   const Element* windows[kPixels];
   int64_t outputs[kPixels];
   int64_t residuals[kPixels];
-#pragma GCC unroll 16
-  for (int p = 0; p < kPixels; ++p) {
-    windows[p] =
-        element_at<Isa>(task.input, row * task.input_strides.row + column * task.input_strides.column);
-    outputs[p] = row * task.output_strides.row + column * task.output_strides.column;
-    residuals[p] = row * task.residual_strides.row + column * task.residual_strides.column;
-    if (++column == task.width) {
-      column = 0;
-      ++row;
-    }
+};
+
+// The same of neighbours in a row.
+template <class Isa>
+struct RowPixels {
+  using Element = typename Isa::Element;
+
+  SENET_INLINE RowPixels(const ConvTask& task, int64_t row, int64_t column)
+      : windows(
+            element_at<Isa>(task.input, row * task.input_strides.row + column * task.input_strides.column)),
+        outputs(row * task.output_strides.row + column * task.output_strides.column),
+        residuals(row * task.residual_strides.row + column * task.residual_strides.column),
+        columns{task.input_strides.column, task.output_strides.column, task.residual_strides.column} {}
+  SENET_INLINE const Element* window(int p) const {
+    return windows + p * columns[0];
+  }
+  SENET_INLINE int64_t output(int p) const {
+    return outputs + p * columns[1];
+  }
+  SENET_INLINE int64_t residual(int p) const {
+    return residuals + p * columns[2];
   }
 
-  // What the end will read and write comes into the cache while the products are computed.
+  const Element* windows;
+  int64_t outputs;
+  int64_t residuals;
+  int64_t columns[3];
+};
+
+// What the end of a block will read and write comes into the cache while the products are computed.
+template <class Isa, int kPixels, int kVectors, class Pixels>
+SENET_INLINE void prefetch_block(const ConvTask& task, const Pixels& pixels) {
+  using Element = typename Isa::Element;
+  if (task.residual != nullptr) {
 #pragma GCC unroll 16
-  for (int p = 0; p < kPixels; ++p) {
+    for (int p = 0; p < kPixels; ++p) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      const int64_t line = v * Isa::kWidth;
-      if (task.residual != nullptr) {
-        __builtin_prefetch(element_at<Isa>(task.residual, residuals[p] + line));
+      for (int v = 0; v < kVectors; ++v) {
+        __builtin_prefetch(element_at<Isa>(task.residual, pixels.residual(p) + v * Isa::kWidth));
       }
-      if (task.output != nullptr && task.prefetch_output) {
+    }
+  }
+  if (task.output != nullptr && task.prefetch_output) {
+#pragma GCC unroll 16
+    for (int p = 0; p < kPixels; ++p) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
         __builtin_prefetch(static_cast<const char*>(task.output) +
-                               (outputs[p] + line) * static_cast<int64_t>(sizeof(Element)),
+                               (pixels.output(p) + v * Isa::kWidth) * static_cast<int64_t>(sizeof(Element)),
                            1);
       }
     }
   }
+}
 
-  Vector sums[kPixels][kVectors];
+template <class Isa, int kPixels, int kVectors>
+SENET_INLINE void begin_block(const ConvTask& task, typename Isa::Vector (&sums)[kPixels][kVectors]) {
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
-    const Vector bias = Isa::load(task.bias + v * Isa::kWidth);
+    const typename Isa::Vector bias = Isa::load(task.bias + v * Isa::kWidth);
 #pragma GCC unroll 16
     for (int p = 0; p < kPixels; ++p) {
       sums[p][v] = bias;
     }
   }
-  const float* weights = static_cast<const float*>(task.weights);  // of groups of elements, 32 bits each
-  Carried<Isa, kPixels, kVectors> carried;
-  int64_t room = task.carry_after;
-  for (int64_t tap = 0; tap < task.tap_count; ++tap) {
-    const Element* x[kPixels];
-#pragma GCC unroll 16
-    for (int p = 0; p < kPixels; ++p) {
-      x[p] = windows[p] + task.taps[tap];
-    }
-    for (int64_t first = 0; first < task.tap_length;) {
-      if (room == 0) {
-        carried.take(sums);
-        room = task.carry_after;
-      }
-      const int64_t rest = (task.tap_length - first) / Isa::kGroup;
-      const int64_t steps = rest < room ? rest : room;
-      room -= steps;
-      const int64_t last = first + steps * Isa::kGroup;
-      for (int64_t k = first; k < last; k += Isa::kGroup) {
-        Vector w[kVectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) {
-          w[v] = Isa::load(weights + v * Isa::kWidth);
-        }
-        weights += kVectors * Isa::kWidth;
-#pragma GCC unroll 16
-        for (int p = 0; p < kPixels; ++p) {
-          const Vector element = Isa::broadcast_group(x[p] + k);
-#pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) {
-            sums[p][v] = Isa::multiply_add(w[v], element, sums[p][v]);
-          }
-        }
-      }
-      first = last;
-    }
-  }
-  carried.give(sums);
+}
 
+// From the sums of a block's products to its outputs.
+template <class Isa, int kPixels, int kVectors, class Pixels>
+SENET_INLINE void finish_block(const ConvTask& task, const Pixels& pixels,
+                               typename Isa::Vector (&sums)[kPixels][kVectors]) {
+  using Element = typename Isa::Element;
+  using Vector = typename Isa::Vector;
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     const int64_t at = v * Isa::kWidth;
@@ -170,7 +191,7 @@ void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
 #pragma GCC unroll 16
       for (int p = 0; p < kPixels; ++p) {
         sums[p][v] =
-            Isa::add(sums[p][v], Isa::load_elements(element_at<Isa>(task.residual, residuals[p] + at)));
+            Isa::add(sums[p][v], Isa::load_elements(element_at<Isa>(task.residual, pixels.residual(p) + at)));
       }
     }
     if (task.activation == Activation::kRelu) {
@@ -201,40 +222,159 @@ void convolve_block(const ConvTask& task, int64_t row, int64_t column) {
       if (task.output_is_float) {
 #pragma GCC unroll 16
         for (int p = 0; p < kPixels; ++p) {
-          Isa::store(static_cast<float*>(task.output) + outputs[p] + at, sums[p][v]);
+          Isa::store(static_cast<float*>(task.output) + pixels.output(p) + at, sums[p][v]);
         }
       } else {
 #pragma GCC unroll 16
         for (int p = 0; p < kPixels; ++p) {
-          Isa::store_elements(static_cast<Element*>(task.output) + outputs[p] + at, sums[p][v]);
+          Isa::store_elements(static_cast<Element*>(task.output) + pixels.output(p) + at, sums[p][v]);
         }
       }
     }
   }
 }
 
+// One block of the output: kPixels x (kVectors vectors of channels), all of which stay in registers while the
+// window is walked once. Each step loads kVectors vectors of weights and one broadcast per pixel for kPixels
+// * kVectors multiply-adds, which keeps the two multipliers fed from the two load ports.
+template <class Isa, int kVectors>
+struct WindowBlock {
+  template <int kPixels>
+  static void run(const ConvTask& task, int64_t row, int64_t column) {
+    using Element = typename Isa::Element;
+    using Vector = typename Isa::Vector;
+    const AnyPixels<Isa, kPixels> pixels(task, row, column);
+    prefetch_block<Isa, kPixels, kVectors>(task, pixels);
+    Vector sums[kPixels][kVectors];
+    begin_block<Isa>(task, sums);
+    const float* weights = static_cast<const float*>(task.weights);  // of groups of elements, 32 bits each
+    Carried<Isa, kPixels, kVectors> carried;
+    int64_t room = task.carry_after;
+    for (int64_t tap = 0; tap < task.tap_count; ++tap) {
+      const Element* x[kPixels];
+#pragma GCC unroll 16
+      for (int p = 0; p < kPixels; ++p) {
+        x[p] = pixels.window(p) + task.taps[tap];
+      }
+      for (int64_t first = 0; first < task.tap_length;) {
+        if (room == 0) {
+          carried.take(sums);
+          room = task.carry_after;
+        }
+        const int64_t rest = (task.tap_length - first) / Isa::kGroup;
+        const int64_t steps = rest < room ? rest : room;
+        room -= steps;
+        const int64_t last = first + steps * Isa::kGroup;
+        for (int64_t k = first; k < last; k += Isa::kGroup) {
+          Vector w[kVectors];
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) {
+            w[v] = Isa::load(weights + v * Isa::kWidth);
+          }
+          weights += kVectors * Isa::kWidth;
+#pragma GCC unroll 16
+          for (int p = 0; p < kPixels; ++p) {
+            const Vector element = Isa::broadcast_group(x[p] + k);
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; ++v) {
+              sums[p][v] = Isa::multiply_add(w[v], element, sums[p][v]);
+            }
+          }
+        }
+        first = last;
+      }
+    }
+    carried.give(sums);
+    finish_block<Isa>(task, pixels, sums);
+  }
+};
+
+// One block of the output where the panel is one vector with the outputs of one group or of several. Each of
+// these needs other channels of the input: a vector of the input is shuffled so that every lane has channel k
+// of its group. That takes one of the units that the products need, so a vector serves all taps of a row that
+// lie under it: the block is kPixels neighbours of a row, and kTaps are the window's columns.
+template <class Isa, int kTaps, bool kIsOneGroup>
+struct GroupBlock {
+  template <int kPixels>
+  static void run(const ConvTask& task, int64_t row, int64_t column) {
+    using Element = typename Isa::Element;
+    using Vector = typename Isa::Vector;
+    using Pixels = std::conditional_t<kTaps == 1, AnyPixels<Isa, kPixels>, RowPixels<Isa>>;
+    const Pixels pixels(task, row, column);
+    prefetch_block<Isa, kPixels, 1>(task, pixels);
+    Vector sums[kPixels][1];
+    begin_block<Isa>(task, sums);
+    typename Isa::Lanes first_lanes{};
+    if constexpr (!kIsOneGroup) {
+      first_lanes = Isa::load_lanes(task.lanes);
+    }
+    const float* weights = static_cast<const float*>(task.weights);  // of groups of elements, 32 bits each
+    const int64_t steps = task.tap_length / Isa::kGroup;
+    Carried<Isa, kPixels, 1> carried;
+    int64_t room = task.carry_after;
+    for (int64_t tap = 0; tap < task.tap_count; tap += kTaps) {
+      for (int64_t k = 0; k < steps; ++k) {
+        if (room < kTaps) {
+          carried.take(sums);
+          room = task.carry_after;
+        }
+        room -= kTaps;
+        Vector w[kTaps];
+#pragma GCC unroll 4
+        for (int t = 0; t < kTaps; ++t) {
+          w[t] = Isa::load(weights + (t * steps + k) * Isa::kWidth);
+        }
+        typename Isa::Lanes lanes{};
+        if constexpr (!kIsOneGroup) {
+          lanes = Isa::advance(first_lanes, static_cast<int32_t>(k));
+        }
+#pragma GCC unroll 20
+        for (int i = 0; i < kPixels + kTaps - 1; ++i) {
+          const Element* const x = pixels.window(i) + task.taps[tap];
+          Vector element;
+          if constexpr (kIsOneGroup) {
+            element = Isa::broadcast_group(x + k * Isa::kGroup);
+          } else {
+            element = Isa::shuffle(Isa::load_groups(x), lanes);
+          }
+#pragma GCC unroll 4
+          for (int t = 0; t < kTaps; ++t) {
+            const int p = i - t;
+            if (p >= 0 && p < kPixels) {
+              sums[p][0] = Isa::multiply_add(w[t], element, sums[p][0]);
+            }
+          }
+        }
+      }
+      weights += kTaps * steps * Isa::kWidth;
+    }
+    carried.give(sums);
+    finish_block<Isa>(task, pixels, sums);
+  }
+};
+
 // Runs the block of `pixels` pixels; kPixels counts down to it at compile time.
-template <class Isa, int kPixels, int kVectors>
-void convolve_pixels(const ConvTask& task, int64_t pixels, int64_t row, int64_t column) {
+template <class Block, int kPixels>
+void run_block(const ConvTask& task, int64_t pixels, int64_t row, int64_t column) {
   if constexpr (kPixels > 1) {
     if (pixels < kPixels) {
-      convolve_pixels<Isa, kPixels - 1, kVectors>(task, pixels, row, column);
+      run_block<Block, kPixels - 1>(task, pixels, row, column);
       return;
     }
   }
-  convolve_block<Isa, kPixels, kVectors>(task, row, column);
+  Block::template run<kPixels>(task, row, column);
 }
 
-template <class Isa, int kVectors>
-void convolve_vectors(const ConvTask& task) {
-  constexpr int64_t kMost = Isa::block_pixels(kVectors);
-  // Blocks of nearly equal size: a short one at the end would leave the multipliers idle.
-  const int64_t count = task.last - task.first;
+// Pixels [first, last) in blocks of nearly equal size: a short one at the end would leave the multipliers
+// idle.
+template <class Block, int kMost>
+void run_blocks(const ConvTask& task, int64_t first, int64_t last) {
+  const int64_t count = last - first;
   const int64_t blocks = (count + kMost - 1) / kMost;
-  int64_t pixel = task.first;
+  int64_t pixel = first;
   for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t end = task.first + count * (block + 1) / blocks;
-    convolve_pixels<Isa, kMost, kVectors>(task, end - pixel, pixel / task.width, pixel % task.width);
+    const int64_t end = first + count * (block + 1) / blocks;
+    run_block<Block, kMost>(task, end - pixel, pixel / task.width, pixel % task.width);
     pixel = end;
   }
 }
@@ -247,7 +387,29 @@ void convolve(const ConvTask& task) noexcept {
       return;
     }
   }
-  convolve_vectors<Isa, kVectors>(task);
+  run_blocks<WindowBlock<Isa, kVectors>, Isa::block_pixels(kVectors)>(task, task.first, task.last);
+}
+
+// A row's pixels at a time.
+template <class Block, int kMost>
+void run_rows(const ConvTask& task) {
+  for (int64_t pixel = task.first; pixel < task.last;) {
+    const int64_t row_end = (pixel / task.width + 1) * task.width;
+    const int64_t end = row_end < task.last ? row_end : task.last;
+    run_blocks<Block, kMost>(task, pixel, end);
+    pixel = end;
+  }
+}
+
+template <class Isa>
+void convolve_groups(const ConvTask& task) noexcept {
+  if (task.taps_abreast != kTapsAbreast) {
+    run_blocks<GroupBlock<Isa, 1, false>, Isa::block_pixels(1)>(task, task.first, task.last);
+  } else if (task.lanes != nullptr) {
+    run_rows<GroupBlock<Isa, kTapsAbreast, false>, Isa::kRowPixels>(task);
+  } else {
+    run_rows<GroupBlock<Isa, kTapsAbreast, true>, Isa::kRowPixels>(task);
+  }
 }
 
 // The next kPixels pixels from `row` and `column` on, which move behind them.
@@ -662,7 +824,7 @@ void multiply_add(const ProductTask& task) noexcept {
 
 template <class Isa>
 constexpr ElementKernels element_kernels() {
-  return {convolve<Isa>, scale<Isa>, pool<Isa>, load<Isa>, nullptr, nullptr, nullptr};
+  return {convolve<Isa>, convolve_groups<Isa>, scale<Isa>, pool<Isa>, load<Isa>, nullptr, nullptr, nullptr};
 }
 
 // Of an Isa whose elements are floats.

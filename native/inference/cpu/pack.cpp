@@ -222,27 +222,51 @@ class StepMaker {
     add_packings(std::move(packings), std::move(source.prepare));
   }
 
-  // Each panel reads the channels of the groups that its outputs belong to, with zeros for those of others'.
+  // Each panel reads the channels of the groups that its outputs belong to: where these are several, each
+  // output those of its own or, where the kernels cannot, all with zeros for those of others'.
   void add_grouped_panels(ConvolutionStep& step, const Part& part, int64_t pixel, bool is_float) {
     const Linearised linear = source_of(part, kernels_).linear;
-    const Grouping grouping = choose_grouping(part.node->groups, step.in_channels, linear.weight.size(0),
-                                              pixel, is_float ? 1 : 2, kernels_);
+    const int64_t groups = part.node->groups;
+    const int64_t pair = is_float ? 1 : 2;
+    const int64_t vector = kernels_.vector_channels * pair;  // elements
+    const int64_t inputs = linear.weight.size(1);            // of a group
+    const Grouping grouping =
+        choose_grouping(groups, step.in_channels, linear.weight.size(0), pixel, pair, kernels_);
+    const bool is_one_group = grouping.slice == inputs;
+    const bool has_vectors = grouping.panels.front().vectors == 1 && inputs % pair == 0;
+    const bool suits_groups = is_one_group ? step.stride[1] == 1 && step.kernel[1] == kTapsAbreast
+                                           : grouping.slice <= vector && vector <= pixel;
+    step.algorithm = has_vectors && suits_groups ? Algorithm::kGroups : Algorithm::kWindow;
+    step.groups = groups;
+    step.slice = step.algorithm == Algorithm::kGroups ? inputs : grouping.slice;
     const Place to = placed_.place(part.output);
     const int64_t window = step.kernel[0] * step.kernel[1];
     std::vector<Packing> packings;
     int64_t offset = packed_;
     for (const Grouping::Panel& panel : grouping.panels) {
       const int64_t width = panel.vectors * kernels_.vector_channels;
+      int64_t input_channel = panel.input_channel;
+      if (step.algorithm == Algorithm::kWindow) {
+        packings.push_back([=, slice = step.slice](uint8_t* weights) {
+          pack_panel(ungroup(linear, groups, panel.channel, width, input_channel, slice), 0, slice, is_float,
+                     width, weights + offset);
+        });
+      } else {
+        if (!is_one_group) {
+          input_channel = std::min(input_channel, pixel - vector);
+          for (int64_t i = panel.channel; i < panel.channel + width; ++i) {
+            const int64_t group = std::min(i, linear.weight.size(0) - 1) * groups / linear.weight.size(0);
+            step.lanes.push_back(static_cast<int32_t>((group * inputs - input_channel) / pair));
+          }
+        }
+        packings.push_back([=](uint8_t* weights) {
+          pack_panel(linear, panel.channel, inputs, is_float, width, weights + offset);
+        });
+      }
       step.panels.push_back({panel.vectors, part.activation, offset, panel.channel, to.buffer,
-                             to.channel + panel.channel, panel.input_channel});
-      packings.push_back([=, groups = part.node->groups, slice = grouping.slice](uint8_t* weights) {
-        pack_panel(ungroup(linear, groups, panel.channel, width, panel.input_channel, slice), 0, slice,
-                   is_float, width, weights + offset);
-      });
-      offset += packed_bytes(width, window, grouping.slice, is_float);
+                             to.channel + panel.channel, input_channel});
+      offset += packed_bytes(width, window, step.slice, is_float);
     }
-    step.slice = grouping.slice;
-    step.groups = part.node->groups;
     count_part(step, linear, offset - packed_);
     add_packings(std::move(packings), {});
   }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <tuple>
+#include <utility>
 
 namespace senet::inference {
 namespace {
@@ -30,13 +32,20 @@ struct Rows {
   }
 };
 
+// The first of a panel's output channels and how many of them there are: the padding may be a panel of its
+// own.
+std::pair<int64_t, int64_t> rows_of(const at::Tensor& weight, int64_t first, int64_t count) {
+  first = std::min(first, weight.size(0));
+  return {first, std::min(count, weight.size(0) - first)};
+}
+
 // Calls `body` with the output channels [first, first + count) as Rows, or as many as there are.
 template <typename Body>
 void with_rows(const Linearised& linear, int64_t first, int64_t count, const Body& body) {
   const at::Tensor& weight = linear.weight;
   const int64_t in_channels = weight.size(1);
   const int64_t window = weight.size(2) * weight.size(3);
-  count = std::min(count, weight.size(0) - first);
+  std::tie(first, count) = rows_of(weight, first, count);
   if (weight.scalar_type() == at::kFloat && weight.is_contiguous()) {
     const double* const scale =
         linear.scale.defined() ? linear.scale.const_data_ptr<double>() + first : nullptr;
@@ -182,8 +191,7 @@ Linearised ungroup(const Linearised& linear, int64_t groups, int64_t first, int6
   const at::Tensor& weight = linear.weight;
   const int64_t outputs = weight.size(0) / groups;  // of a group
   const int64_t own = weight.size(1);
-  first = std::min(first, weight.size(0));  // the padding may be a panel of its own
-  count = std::min(count, weight.size(0) - first);
+  std::tie(first, count) = rows_of(weight, first, count);
   const at::Tensor rows = linear.product(first, count, 0, own);
   at::Tensor dense = at::zeros({count, inputs, weight.size(2), weight.size(3)}, at::kDouble);
   for (int64_t o = 0; o < count; ++o) {

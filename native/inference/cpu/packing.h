@@ -25,7 +25,7 @@ int64_t packed_bytes(int64_t out_channels, int64_t window, int64_t pixel, bool i
 std::vector<int32_t> split_panels(int64_t channels, int32_t vector_channels, int32_t max_vectors);
 
 /// How the output channels of a grouped convolution are shared out to panels that each read `slice` channels
-/// of the input, from one on: those of the groups that its outputs belong to, and zeros for others'.
+/// of the input, from one on: those of the groups that its outputs belong to.
 struct Grouping {
   struct Panel {
     int32_t vectors;
@@ -46,8 +46,9 @@ Grouping choose_grouping(int64_t groups, int64_t in_channels, int64_t out_channe
 Linearised ungroup(const Linearised& linear, int64_t groups, int64_t first, int64_t count,
                    int64_t first_input, int64_t inputs);
 
-/// Packs one panel, the output channels from `first`, with the input's channels padded to `pixel` and the
-/// output's, where fewer than `channels` are left, to these. `to` has room for packed_bytes().
+/// Packs one panel, the output channels from `first`, with the input's channels (of a group, where there are
+/// several) padded to `pixel` and the output's, where fewer than `channels` are left, to these. `to` has room
+/// for packed_bytes().
 void pack_panel(const Linearised& linear, int64_t first, int64_t pixel, bool is_float, int64_t channels,
                 uint8_t* to);
 

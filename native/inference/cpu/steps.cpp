@@ -111,6 +111,7 @@ ConvTask begin_task(const ConvolutionStep& step, const Work& work, const Taps& t
   task.taps = taps.offsets.data();
   task.tap_count = taps.count;
   task.tap_length = taps.length;
+  task.taps_abreast = step.stride[1] == 1 && step.kernel[1] == kTapsAbreast ? kTapsAbreast : 1;
   task.carry_after = pixels == 1                                ? kCarryAfterOfVectors
                      : pixels * step.out_channels <= kFewValues ? kCarryAfterOfFew
                                                                 : kCarryAfter;
@@ -135,6 +136,8 @@ void convolve_image(const ConvolutionStep& step, const Work& work, int64_t image
   const int64_t first_element =
       (in.border[0] - step.padding[0]) * in.row + (in.border[1] - step.padding[1]) * in.pixel;
   const char* window = work.image(step.input, image) + first_element * in.element_bytes;
+  const auto convolution =
+      step.algorithm == Algorithm::kGroups ? step.kernels->group_convolution : step.kernels->convolution;
   const int64_t window_bytes = step.stride[0] * step.stride[1] * in.pixel * in.element_bytes;
   const int64_t chunk = std::clamp<int64_t>(kChunkBytes / window_bytes, 24, kChunkPixels);
   const int64_t chunks = (share.last - share.first + chunk - 1) / chunk;
@@ -150,12 +153,13 @@ void convolve_image(const ConvolutionStep& step, const Work& work, int64_t image
       task.activation = panel.activation;
       task.weights = packed + panel.weight_offset;
       task.bias = step.bias.data() + panel.channel;
+      task.lanes = step.lanes.empty() ? nullptr : step.lanes.data() + panel.channel;
       task.scale = image_scale == nullptr ? nullptr : image_scale + panel.channel;
       task.sums = image_sums == nullptr ? nullptr : image_sums + panel.channel;
       task.residual = step.residual == kNoBuffer ? nullptr : work.pixels(step.residual, image, panel.channel);
       task.output = step.store ? work.pixels(panel.output, image, panel.output_channel) : nullptr;
       task.output_strides = {images_are_rows ? elements_of_image(target) : target.row, target.pixel};
-      step.kernels->convolution(task);
+      convolution(task);
     }
   }
 }

@@ -186,6 +186,7 @@ struct Panel {
 /// How the sums of a convolution come about.
 enum class Algorithm {
   kWindow,    // of the products of the window
+  kGroups,    // of those of the window with each output's own group: ElementKernels::group_convolution
   kWinograd,  // winograd.h
 };
 
@@ -214,8 +215,9 @@ class ConvolutionStep : public Step {
   int64_t in_channels;
   int64_t out_channels = 0;
   int64_t groups = 1;
-  int64_t slice = 0;        // channels of the input that each panel reads; 0: all
-  int32_t vector_channels;  // of a panel's vector
+  int64_t slice = 0;           // channels of the input that each output of a panel is made of; 0: all
+  std::vector<int32_t> lanes;  // as `bias`, ConvTask::lanes; empty: null
+  int32_t vector_channels;     // of a panel's vector
   std::vector<Panel> panels;
   at::Tensor weights;        // packed, of the whole program
   int64_t packed_bytes = 0;  // of this step
