@@ -4,6 +4,7 @@
 #include "runtime/cuda_library.h"
 
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +12,7 @@
 #include <map>
 #include <mutex>
 #include <string_view>
+#include <vector>
 
 namespace senet::runtime {
 namespace {
@@ -71,6 +73,14 @@ bool answers(int index) {
   return status == kSuccess || status == kNotReady || (status >= kFirstOfCapture && status <= kLastOfCapture);
 }
 
+bool is_used(int index) {
+  try {
+    return at::detail::getCUDAHooks().hasPrimaryContext(static_cast<c10::DeviceIndex>(index));
+  } catch (const c10::Error&) {
+    return true;  // the driver does not tell: the question that follows will
+  }
+}
+
 struct Devices {
   std::vector<int> used;
   std::vector<int> silent;  // of those
@@ -84,7 +94,7 @@ Devices ask_devices() {
   int current = 0;
   const bool is_known = get_device != nullptr && get_device(&current) == kSuccess;
   for (int index = 0, count = cuda_device_count(); index < count; ++index) {
-    if (at::detail::getCUDAHooks().hasPrimaryContext(static_cast<c10::DeviceIndex>(index))) {
+    if (is_used(index)) {
       devices.used.push_back(index);
       if (!answers(index)) {
         devices.silent.push_back(index);

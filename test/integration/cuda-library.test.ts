@@ -189,12 +189,14 @@ describe("LibTorch's CUDA library", function () {
 
   it('memory of a device that is dropped is collected without a dispose', () => {
     const gigabytes = withTwoDevices(`
+      let most = 0;
       for (let i = 0; i < 3000; i++) {
         senet.empty([2 ** 18], { device: 'cuda' });
         await new Promise(setImmediate);
+        most = Math.max(most, senet.memory().deviceBytes);
       }
-      return senet.memory().deviceBytes / 2 ** 30;`);
-    expect(gigabytes).to.be.below(1.5);
+      return most / 2 ** 30;`);
+    expect(gigabytes).to.be.below(0.5); // untold, V8 lets more than 1 GB of them stay
   });
 
   const assertion = [
