@@ -107,6 +107,20 @@ export interface CudaState {
   /** The newest CUDA that the driver serves, and the one that LibTorch was built for: 1000 x major + 10 x minor, 0 if unknown. */
   readonly driver: number;
   readonly runtime: number;
+  /** Likewise, of NVRTC. */
+  readonly nvrtc: number;
+  /** 10000 x major + 100 x minor + patch, 0 if unknown. */
+  readonly cudnn: number;
+  /** What of the libraries for CUDA's compiled models is not there; empty if nothing, or without LibTorch's CUDA library. */
+  readonly missing: string;
+}
+
+/** What the driver tells of a device, without starting it. */
+export interface CudaDevice {
+  readonly name: string;
+  /** The compute capability: "9.0". */
+  readonly capability: string;
+  readonly totalBytes: number;
 }
 
 export type ModuleOptionValue =
@@ -134,6 +148,8 @@ export interface NativeBinding {
     bytes: number;
     cachedBytes: number;
     cacheLimit: number;
+    /** Of tensors on CUDA devices. */
+    deviceBytes: number;
     /** Blocks of memory that came from the system so far, not from the cache. */
     mappings: number;
     queued: number;
@@ -141,6 +157,11 @@ export interface NativeBinding {
   };
   cudaDeviceCount(): number;
   cudaState(): CudaState;
+  cudaDevice(index: number): CudaDevice;
+  cudaMemory(index: number): { allocated: number; reserved: number; free: number; total: number };
+  emptyCudaCache(): void;
+  /** A job that waits for the device. */
+  synchronizeCuda(index: number): number;
   /** cuDNN's flag: whether float32 convolutions on CUDA may use TensorFloat-32. */
   allowTF32(): boolean;
   setAllowTF32(allow: boolean): void;
@@ -168,6 +189,11 @@ export interface NativeBinding {
   copyBytes(data: Uint8Array, shape: readonly number[]): number;
   toTypedArray(t: TensorHandle): TypedArray;
   tensorInfo(t: TensorHandle): { shape: number[]; dtype: DType; device: Device };
+  /**
+   * The least and the greatest of the integers of a tensor on a device that are not `ignored`, if they came from here and
+   * were not changed since; else null. Never waits for the device.
+   */
+  knownRange(t: TensorHandle, ignored: number): [least: number | bigint, greatest: number | bigint] | null;
   requiresGrad(t: TensorHandle): boolean;
   setRequiresGrad(t: TensorHandle, value: boolean): void;
   grad(t: TensorHandle): TensorHandle | null;

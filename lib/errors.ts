@@ -104,6 +104,15 @@ export const ERROR_CODES = {
     meaning: 'Set-up failed: a tool is missing, or no source of LibTorch served; the message lists why.',
   },
   ERR_SENET_CUDA_UNAVAILABLE: { base: 'Error', meaning: 'A CUDA device was asked for and there is none.' },
+  ERR_SENET_CUDA: {
+    base: 'Error',
+    meaning: 'A library of CUDA failed (the runtime, the driver, cuDNN, cuBLAS); the message is its own.',
+  },
+  ERR_SENET_CUDA_LOST: {
+    base: 'Error',
+    meaning:
+      'A CUDA device no longer serves this process: a kernel failed on it, or the GPU did. Restart the process.',
+  },
   ERR_SENET_OUT_OF_MEMORY: { base: 'Error', meaning: 'LibTorch could not allocate memory.' },
   ERR_SENET_THREADS: {
     base: 'Error',

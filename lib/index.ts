@@ -13,7 +13,6 @@ export {
 export type { CompiledStep, Device, DType, MemoryFormat, TypedArray } from './binding';
 export {
   configure,
-  cuda,
   getRngState,
   manualSeed,
   memory,
@@ -22,6 +21,7 @@ export {
   type ConfigureOptions,
   type MemoryUsage,
 } from './tensor/runtime';
+export { cuda, type CudaMemory } from './tensor/cuda';
 export {
   arange,
   empty,

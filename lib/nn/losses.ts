@@ -3,6 +3,7 @@
  * that are classes) is checked before it runs: on a CUDA device a wrong one would end the process's use of it.
  */
 import { makeError } from '../errors';
+import { binding } from '../native';
 import { isFloating } from '../tensor/dtype';
 import { describe } from '../tensor/options';
 import { integer, number, oneOf, orElse, readOptions, signal, type Rule } from '../tensor/rules';
@@ -87,14 +88,17 @@ function checkClassShapes(input: Tensor, target: Tensor, where: string): number 
   return (shape.length === 1 ? shape[0] : shape[1]) as number;
 }
 
+/** Of labels that were copied to a device the ends are known; those that were computed there are waited for. */
 function checkLabels(target: Tensor, classes: number, ignored: number, where: string): void {
-  const labels = target.toTypedArray();
+  const ends = binding.knownRange(handleOf(target, where), ignored);
+  const labels = ends ?? target.toTypedArray();
   for (let i = 0; i < labels.length; i++) {
     const label = Number(labels[i]);
     if ((label >= 0 && label < classes) || label === ignored) continue;
+    const position = ends === null ? ` at position ${i}` : '';
     throw makeError(
       'ERR_SENET_LABELS',
-      `${where}: label ${label} at position ${i} is none of the ${classes} classes (0 to ${classes - 1})`,
+      `${where}: label ${label}${position} is none of the ${classes} classes (0 to ${classes - 1})`,
     );
   }
 }

@@ -1,10 +1,10 @@
 /**
- * The process-wide settings and facts: threads, seeds, memory, devices, versions.
+ * The process-wide settings and facts: threads, seeds, memory, versions.
  */
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { packageVersion } from '../package-root';
-import { checkBoolean, describe } from './options';
+import { describe } from './options';
 import { integer, orElse, readOptions } from './rules';
 import { handleOf, wrapTensor, type Tensor } from './tensor';
 
@@ -15,30 +15,6 @@ export const version: { readonly package: string; readonly libtorch: string; rea
     libtorch: binding.libtorchVersion,
     node: process.versions.node,
   });
-
-export const cuda = {
-  /** True if LibTorch's CUDA library, a driver and a device are there. */
-  isAvailable(): boolean {
-    return binding.cudaDeviceCount() > 0;
-  },
-  deviceCount(): number {
-    return binding.cudaDeviceCount();
-  },
-  /**
-   * Whether convolutions of float32 may round their factors to TensorFloat-32 (10 bits of mantissa) on CUDA devices that
-   * have it: several times as fast, and about 1e-3 off. Default true, as in PyTorch: it is
-   * `torch.backends.cudnn.allow_tf32`. Holds for the whole process and whatever runs after it was set; matrix products
-   * outside convolutions stay float32. A compiled model has its own (`compile({ allowTF32 })`).
-   *
-   * @throws ERR_SENET_ARG_TYPE when something else than a boolean is assigned
-   */
-  get allowTF32(): boolean {
-    return binding.allowTF32();
-  },
-  set allowTF32(allow: boolean) {
-    binding.setAllowTF32(checkBoolean(allow, 'cuda.allowTF32'));
-  },
-};
 
 export interface ConfigureOptions {
   /** Jobs that run at the same time, 1 to 256. Default 1. */
@@ -66,7 +42,7 @@ export function configure(options: ConfigureOptions): void {
 }
 
 /**
- * Seeds the process's CPU generator at the call, also for jobs that wait or run: one that was queued before and draws
+ * Seeds the process's generators, the CPU's and each CUDA device's, at the call, also for jobs that wait or run: one that was queued before and draws
  * (a forward with Dropout) draws from the new seed, and what follows draws after it. Await such jobs first; the draws
  * are then those after `torch.manual_seed(seed)`.
  *
@@ -121,10 +97,15 @@ export interface MemoryUsage {
    * 64 MiB and at most an eighth of the memory that the process is granted; 0 under `SENET_CACHING_ALLOCATOR=0`.
    */
   cacheLimit: number;
+  /**
+   * Bytes of memory of CUDA devices in use by tensors, modules and running jobs; `cuda.memory` tells more. NaN with a
+   * LibTorch before 2.9, which does not tell.
+   */
+  deviceBytes: number;
   jobs: { queued: number; running: number };
 }
 
 export function memory(): MemoryUsage {
-  const { tensors, bytes, cachedBytes, cacheLimit, queued, running } = binding.memory();
-  return { tensors, bytes, cachedBytes, cacheLimit, jobs: { queued, running } };
+  const { tensors, bytes, cachedBytes, cacheLimit, deviceBytes, queued, running } = binding.memory();
+  return { tensors, bytes, cachedBytes, cacheLimit, deviceBytes, jobs: { queued, running } };
 }

@@ -3,6 +3,7 @@
 #include "addon/wrap.h"
 #include "core/error.h"
 #include "core/names.h"
+#include "runtime/cuda_failure.h"
 #include "runtime/cuda_library.h"
 
 #include <atomic>
@@ -154,13 +155,19 @@ at::Device to_device(const Napi::Value& value) {
   if (!valid) {
     throw Error("ERR_SENET_ARG_RANGE", "expected a device ('cpu', 'cuda' or 'cuda:N'), got '" + name + "'");
   }
+  return cuda_device_at(index);
+}
+
+at::Device cuda_device_at(int64_t index) {
   const int count = runtime::cuda_device_count();
-  if (count == 0 || index >= count) {
+  if (count == 0 || index < -1 || index >= count) {
+    const std::string name = index < 0 ? "cuda" : "cuda:" + std::to_string(index);
     throw Error("ERR_SENET_CUDA_UNAVAILABLE",
                 "the device '" + name + "' is not available: " +
                     (count == 0 ? runtime::cuda_state().reason
                                 : "there are " + std::to_string(count) + " CUDA devices, from cuda:0 on"));
   }
+  runtime::check_not_lost(static_cast<int>(index));
   return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
 }
 
@@ -171,8 +178,9 @@ Napi::Value wrap_tensor(Environment& environment, at::Tensor tensor) {
   }
   auto box = std::make_unique<TensorBox>();
   // Only the sole owner of a storage reports it: views and a module's parameters would count it twice. What
-  // has a graph reports its own size always, for the activations that the graph keeps.
-  if (tensor.use_count() == 1 && tensor.has_storage() && tensor.device().is_cpu()) {
+  // has a graph reports its own size always, for the activations that the graph keeps. Memory of a device
+  // too: V8 knows of no other reason to collect the handles that hold it.
+  if (tensor.use_count() == 1 && tensor.has_storage()) {
     if (tensor.storage().use_count() == 1) {
       box->reported_bytes = static_cast<int64_t>(tensor.storage().nbytes());
     } else if (tensor.grad_fn() != nullptr) {
@@ -188,6 +196,14 @@ Napi::Value wrap_tensor(Environment& environment, at::Tensor tensor) {
 }
 
 const at::Tensor& to_tensor(const Napi::Value& value, const char* what) {
+  const at::Tensor& tensor = to_described_tensor(value, what);
+  if (tensor.is_cuda()) {
+    runtime::check_not_lost(tensor.get_device());
+  }
+  return tensor;
+}
+
+const at::Tensor& to_described_tensor(const Napi::Value& value, const char* what) {
   TensorBox* box = tensor_box(value);
   if (box == nullptr) {
     throw Error("ERR_SENET_ARG_TYPE",

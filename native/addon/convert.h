@@ -32,12 +32,18 @@ Napi::Array from_shape(Napi::Env env, at::IntArrayRef shape);
 /// 'cpu', 'cuda' or 'cuda:N'; throws ERR_SENET_ARG_RANGE, or ERR_SENET_CUDA_UNAVAILABLE if there is no such
 /// device.
 at::Device to_device(const Napi::Value& value);
+/// The CUDA device of this index, -1 for LibTorch's current one; throws as to_device(), and
+/// ERR_SENET_CUDA_LOST if it was lost.
+at::Device cuda_device_at(int64_t index);
 
 /// A new handle that owns the tensor; undefined tensors become null.
 /// Move what nobody else holds into it: only then V8 is told of its bytes.
 Napi::Value wrap_tensor(Environment& environment, at::Tensor tensor);
-/// The tensor of a handle; throws ERR_SENET_ARG_TYPE or ERR_SENET_DISPOSED.
+/// The tensor of a handle; throws ERR_SENET_ARG_TYPE, ERR_SENET_DISPOSED, or ERR_SENET_CUDA_LOST if its
+/// device was lost.
 const at::Tensor& to_tensor(const Napi::Value& value, const char* what);
+/// The same for what is known without the device: shape, dtype, device.
+const at::Tensor& to_described_tensor(const Napi::Value& value, const char* what);
 std::vector<at::Tensor> to_tensors(const Napi::Value& value, const char* what);
 bool is_tensor(const Napi::Value& value);
 /// Drops the handle's reference; later uses throw ERR_SENET_DISPOSED. Harmless when repeated.

@@ -1,6 +1,7 @@
 #include "addon/environment.h"
 
 #include "core/error.h"
+#include "runtime/cuda_failure.h"
 
 #include <c10/util/Exception.h>
 
@@ -40,9 +41,7 @@ Failure describe_foreign(const std::exception& error) {
   return {"ERR_SENET_LIBTORCH", error.what()};
 }
 
-}  // namespace
-
-Failure describe(std::exception_ptr exception) {
+Failure describe_any(const std::exception_ptr& exception) {
   try {
     std::rethrow_exception(exception);
   } catch (const Error& error) {
@@ -63,6 +62,18 @@ Failure describe(std::exception_ptr exception) {
   } catch (...) {
     return {"ERR_SENET_INTERNAL", "an unknown C++ exception"};
   }
+}
+
+}  // namespace
+
+Failure describe(std::exception_ptr exception) {
+  const Failure failure = describe_any(exception);
+  if (failure.code != "ERR_SENET_CUDA" &&
+      !(failure.code == "ERR_SENET_LIBTORCH" && runtime::is_cuda_message(failure.message))) {
+    return failure;
+  }
+  const runtime::CudaFailure cuda = runtime::cuda_failure(failure.message);
+  return {cuda.code, cuda.message};
 }
 
 Environment::Environment(Napi::Env env) : env_(env) {

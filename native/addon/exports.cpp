@@ -4,6 +4,7 @@
 #include <ATen/Context.h>
 
 #include "addon/compiled.h"
+#include "addon/cuda.h"
 #include "addon/environment.h"
 #include "addon/files.h"
 #include "addon/images.h"
@@ -60,6 +61,10 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<memory>(exports, "memory");
   add<cuda_device_count>(exports, "cudaDeviceCount");
   add<cuda_state>(exports, "cudaState");
+  add<cuda_device>(exports, "cudaDevice");
+  add<cuda_memory>(exports, "cudaMemory");
+  add<empty_cuda_cache>(exports, "emptyCudaCache");
+  add<synchronize_cuda>(exports, "synchronizeCuda");
   add<allow_tf32>(exports, "allowTF32");
   add<set_allow_tf32>(exports, "setAllowTF32");
   add<libtorch_config>(exports, "libtorchConfig");
@@ -73,6 +78,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<copy_bytes>(exports, "copyBytes");
   add<to_typed_array>(exports, "toTypedArray");
   add<tensor_info>(exports, "tensorInfo");
+  add<known_range>(exports, "knownRange");
   add<requires_grad>(exports, "requiresGrad");
   add<set_requires_grad>(exports, "setRequiresGrad");
   add<grad>(exports, "grad");

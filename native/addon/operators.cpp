@@ -1,6 +1,7 @@
 #include "addon/operators.h"
 
 #include "addon/convert.h"
+#include "addon/index_arguments.h"
 #include "addon/mode.h"
 #include "addon/refused_operators.h"
 #include "core/error.h"
@@ -390,9 +391,17 @@ class OutArguments {
   std::vector<std::pair<at::Tensor, at::Tensor>> pairs_;
 };
 
+at::Tensor first_tensor(const Stack& stack) {
+  return stack.empty() || !stack[0].isTensor() ? at::Tensor() : stack[0].toTensor();
+}
+
 void run(Call& call, Mode mode) {
   const ModeScope scope(mode);
   const OutArguments out(call, mode);
+  check_index_arguments(call.op, call.stack);
+  // Held only where it matters: LibTorch reuses what it owns alone.
+  const bool is_copy = call.op.schema().name() == "aten::to";
+  const at::Tensor source = is_copy ? first_tensor(call.stack) : at::Tensor();
   try {
     call.op.callBoxed(call.stack);
   } catch (const c10::Error&) {
@@ -402,6 +411,9 @@ void run(Call& call, Mode mode) {
     throw Error("ERR_SENET_LIBTORCH", error.what());
   }
   out.finish(call.stack);
+  if (source.defined()) {
+    note_indices(first_tensor(call.stack), source);
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/names.h"
 #include "runtime/allocator.h"
+#include "runtime/cuda_device.h"
 #include "runtime/cuda_library.h"
 #include "runtime/machine.h"
 
@@ -93,35 +94,11 @@ Napi::Value memory(Environment& environment, const Napi::CallbackInfo&) {
   facts.Set("bytes", static_cast<double>(counts.live_bytes));
   facts.Set("cachedBytes", static_cast<double>(counts.cached_bytes));
   facts.Set("cacheLimit", static_cast<double>(counts.limit));
+  facts.Set("deviceBytes", runtime::cuda_allocated_bytes());
   facts.Set("mappings", static_cast<double>(counts.mappings));
   facts.Set("queued", static_cast<double>(jobs.queued));
   facts.Set("running", static_cast<double>(jobs.running));
   return facts;
-}
-
-Napi::Value cuda_device_count(Environment& environment, const Napi::CallbackInfo&) {
-  return Napi::Number::New(environment.env(), runtime::cuda_device_count());
-}
-
-Napi::Value cuda_state(Environment& environment, const Napi::CallbackInfo&) {
-  const runtime::CudaState state = runtime::cuda_state();
-  auto facts = Napi::Object::New(environment.env());
-  facts.Set("library", state.library);
-  facts.Set("isSeen", state.is_seen);
-  facts.Set("devices", state.devices);
-  facts.Set("reason", state.reason);
-  facts.Set("driver", state.driver);
-  facts.Set("runtime", state.runtime);
-  return facts;
-}
-
-Napi::Value allow_tf32(Environment& environment, const Napi::CallbackInfo&) {
-  return Napi::Boolean::New(environment.env(), at::globalContext().allowTF32CuDNN());
-}
-
-Napi::Value set_allow_tf32(Environment& environment, const Napi::CallbackInfo& info) {
-  at::globalContext().setAllowTF32CuDNN(to_bool(info[0], "allowTF32"));
-  return environment.env().Undefined();
 }
 
 Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo&) {

@@ -1,4 +1,4 @@
-// The process-wide functions of the export table: threads, seeds, memory, devices, the end.
+// The process-wide functions of the export table: threads, seeds, memory, the end.
 #pragma once
 
 #include "addon/environment.h"
@@ -12,10 +12,6 @@ Napi::Value manual_seed(Environment& environment, const Napi::CallbackInfo& info
 Napi::Value generator_state(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value set_generator_state(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value memory(Environment& environment, const Napi::CallbackInfo& info);
-Napi::Value cuda_device_count(Environment& environment, const Napi::CallbackInfo& info);
-Napi::Value cuda_state(Environment& environment, const Napi::CallbackInfo& info);
-Napi::Value allow_tf32(Environment& environment, const Napi::CallbackInfo& info);
-Napi::Value set_allow_tf32(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value drain(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value cancel(Environment& environment, const Napi::CallbackInfo& info);

@@ -1,6 +1,7 @@
 #include "addon/tensors.h"
 
 #include "addon/convert.h"
+#include "addon/index_arguments.h"
 #include "addon/tensor_use.h"
 #include "core/error.h"
 #include "core/names.h"
@@ -109,7 +110,8 @@ Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo&
     }
   }
   if (!device.is_cpu()) {
-    tensor = tensor.to(device);
+    const at::Tensor source = std::exchange(tensor, tensor.to(device));
+    note_indices(tensor, source);
   }
   if (wants_grad) {
     tensor.set_requires_grad(true);
@@ -155,13 +157,24 @@ Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& i
 }
 
 Napi::Value tensor_info(Environment& environment, const Napi::CallbackInfo& info) {
-  const at::Tensor& tensor = to_tensor(info[0], "tensor");
+  const at::Tensor& tensor = to_described_tensor(info[0], "tensor");
   const Napi::Env env = environment.env();
   auto facts = Napi::Object::New(env);
   facts.Set("shape", from_shape(env, tensor.sizes()));
   facts.Set("dtype", dtype_name(tensor.scalar_type()));
   facts.Set("device", device_name(tensor.device()));
   return facts;
+}
+
+Napi::Value known_range(Environment& environment, const Napi::CallbackInfo& info) {
+  const auto range = known_range(to_tensor(info[0], "tensor"), to_int64(info[1], "ignored"));
+  if (!range.has_value()) {
+    return environment.env().Null();
+  }
+  auto ends = Napi::Array::New(environment.env(), 2);
+  ends.Set(0U, from_int64(environment.env(), range->first));
+  ends.Set(1U, from_int64(environment.env(), range->second));
+  return ends;
 }
 
 Napi::Value requires_grad(Environment& environment, const Napi::CallbackInfo& info) {

@@ -10,6 +10,7 @@ Napi::Value from_typed_array(Environment& environment, const Napi::CallbackInfo&
 Napi::Value copy_bytes(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value tensor_info(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value known_range(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value requires_grad(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value set_requires_grad(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value grad(Environment& environment, const Napi::CallbackInfo& info);

@@ -3,7 +3,6 @@
 #include <ATen/Context.h>
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
-#include <dlfcn.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -36,15 +35,8 @@ const CudaLibrary& cuda_library() {
   return *library;
 }
 
-// A function of the CUDA runtime that came with LibTorch's CUDA library; null if that has none to share.
-template <class Function>
-Function* find_in_runtime(const char* name) {
-  void* const handle = cuda_library().handle;
-  return handle == nullptr ? nullptr : reinterpret_cast<Function*>(dlsym(handle, name));
-}
-
 int version_by(const char* function) {
-  auto* const ask = find_in_runtime<int(int*)>(function);
+  auto* const ask = find_in_cuda_runtime<int(int*)>(function);
   int version = 0;
   return ask != nullptr && ask(&version) == kSuccess ? version : 0;
 }
@@ -69,7 +61,7 @@ std::string why_no_device(const CudaState& state) {
     const char* const error = dlerror();
     return std::string("there is no NVIDIA driver: ") + (error == nullptr ? "libcuda.so.1" : error);
   }
-  auto* const count_devices = find_in_runtime<int(int*)>("cudaGetDeviceCount");
+  auto* const count_devices = find_in_cuda_runtime<int(int*)>("cudaGetDeviceCount");
   if (count_devices == nullptr) {
     return "LibTorch sees no device";
   }
@@ -86,9 +78,7 @@ std::string why_no_device(const CudaState& state) {
   if (status == kSuccess || status == kNoDevice) {
     return "the NVIDIA driver finds no device";
   }
-  auto* const describe = find_in_runtime<const char*(int)>("cudaGetErrorString");
-  return "CUDA does not start: " +
-         (describe == nullptr ? "error " + std::to_string(status) : std::string(describe(status)));
+  return "CUDA does not start: " + cuda_error_text(status);
 }
 
 }  // namespace
@@ -105,6 +95,15 @@ std::string libtorch_folder() {
 
 void load_cuda_library() {
   cuda_library();
+}
+
+void* cuda_library_handle() {
+  return cuda_library().handle;
+}
+
+std::string cuda_error_text(int status) {
+  auto* const describe = find_in_cuda_runtime<const char*(int)>("cudaGetErrorString");
+  return describe == nullptr ? "error " + std::to_string(status) : describe(status);
 }
 
 CudaState cuda_state() {

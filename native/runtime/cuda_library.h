@@ -2,6 +2,8 @@
 // can be said of CUDA on this machine.
 #pragma once
 
+#include <dlfcn.h>
+
 #include <string>
 
 namespace senet::runtime {
@@ -13,6 +15,26 @@ std::string libtorch_folder();
 /// exists for ever, and much asks without saying so (at::show_config() does), so whatever here asks LibTorch
 /// anything calls this first.
 void load_cuda_library();
+
+/// Its handle of dlopen, which also finds what the CUDA libraries that it brought have; null without it.
+void* cuda_library_handle();
+
+/// A function of the CUDA runtime that came with LibTorch's CUDA library; null if that has none to share.
+template <class Function>
+Function* find_in_cuda_runtime(const char* name) {
+  void* const handle = cuda_library_handle();
+  return handle == nullptr ? nullptr : reinterpret_cast<Function*>(dlsym(handle, name));
+}
+
+/// A function of the NVIDIA driver's library; null without a driver.
+template <class Function>
+Function* find_in_cuda_driver(const char* name) {
+  void* const handle = dlopen("libcuda.so.1", RTLD_LAZY);
+  return handle == nullptr ? nullptr : reinterpret_cast<Function*>(dlsym(handle, name));
+}
+
+/// What the runtime says of a cudaError_t: "device-side assert triggered".
+std::string cuda_error_text(int status);
 
 struct CudaState {
   std::string library;  // path of libtorch_cuda; empty if it is not there or does not load

@@ -11,8 +11,8 @@ const { adviceFor, compiler, missingTools, versionOf } = require('./tools');
 
 const HELP = `usage: senet-torch doctor [--json]
 
-Prints what was found: versions, LibTorch and its folder, the CUDA library, devices, threads, the instruction set that
-LibTorch uses, Node, compiler. Exits with 1 if the native part is not ready.`;
+Prints what was found: versions, LibTorch and its folder, the CUDA library with cuDNN and NVRTC, the driver, devices,
+threads, the instruction set that LibTorch uses, Node, compiler; and why something is missing. Exits with 1 if the native part is not ready.`;
 
 /** Facts of the addon, or why it does not load. */
 function examineAddon() {
@@ -22,15 +22,26 @@ function examineAddon() {
     const { binding } = require('../../dist/native');
     const { folder, cpuCapability } = binding.libtorchConfig();
     const { workers, threadsPerWorker, availableThreads } = binding.configuration();
+    const cuda = binding.cudaState();
     return {
       loads: true,
       libtorch: { version: version.libtorch, folder },
-      cuda: binding.cudaState(),
+      cuda,
+      cudaDevices: Array.from({ length: cuda.devices }, (_, index) => examineDevice(binding, index)),
       threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
       isa: cpuCapability,
     };
   } catch (error) {
     return { loads: false, reason: error.message };
+  }
+}
+
+/** What the driver tells of a device, or why nobody tells. */
+function examineDevice(binding, index) {
+  try {
+    return binding.cudaDevice(index);
+  } catch (error) {
+    return { reason: error.message };
   }
 }
 
@@ -55,6 +66,7 @@ function examine() {
       source: last?.libtorch.source ?? null,
     },
     cache: { folder: cacheFolder(), present: existsSync(cacheFolder()) },
+    cudaCache: { folder: cacheFolder(true), present: existsSync(cacheFolder(true)) },
     present: present && {
       source: present.source,
       version: present.version,
@@ -65,9 +77,38 @@ function examine() {
   };
 }
 
-function cudaVersions({ driver, runtime }) {
-  const text = (version) => `CUDA ${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`;
-  return `${driver > 0 ? `serves ${text(driver)}` : 'none found'}; LibTorch was built for ${text(runtime)}`;
+/** "13.0" of 13000, as CUDA's libraries count. */
+function cudaVersion(number) {
+  return `${Math.floor(number / 1000)}.${Math.floor((number % 1000) / 10)}`;
+}
+
+function cudaRows({ cuda, cudaDevices }) {
+  const rows = [['CUDA library', cuda.library || 'not loaded']];
+  if (cuda.runtime > 0) {
+    const serves = cuda.driver > 0 ? `serves CUDA ${cudaVersion(cuda.driver)}` : 'none found';
+    rows.push(['CUDA driver', `${serves}; LibTorch was built for CUDA ${cudaVersion(cuda.runtime)}`]);
+  }
+  if (cuda.library !== '') {
+    const { cudnn, nvrtc, missing } = cuda;
+    rows.push(
+      [
+        'cuDNN',
+        cudnn > 0
+          ? `${Math.floor(cudnn / 10_000)}.${Math.floor((cudnn % 10_000) / 100)}.${cudnn % 100}`
+          : 'not found',
+      ],
+      ['NVRTC', nvrtc > 0 ? cudaVersion(nvrtc) : 'not found'],
+    );
+    if (missing !== '') rows.push(['CUDA lacks', missing]);
+  }
+  rows.push(['CUDA devices', `${cuda.devices}${cuda.reason && `: ${cuda.reason}`}`]);
+  cudaDevices.forEach(({ name, capability, totalBytes, reason }, index) => {
+    rows.push([
+      `cuda:${index}`,
+      reason ?? `${name}, compute capability ${capability}, ${(totalBytes / 2 ** 30).toFixed(1)} GiB`,
+    ]);
+  });
+  return rows;
 }
 
 function print(facts) {
@@ -81,6 +122,7 @@ function print(facts) {
     ['ninja', facts.ninja ?? 'not found (make serves)'],
     ['python3', facts.python ?? 'not found (only needed to fetch the wheel)'],
     ['LibTorch cache', `${facts.cache.folder}${facts.cache.present ? '' : ' (empty)'}`],
+    ...(facts.cudaCache.present ? [['with CUDA', facts.cudaCache.folder]] : []),
     [
       'native build',
       existsSync(facts.build.file)
@@ -91,9 +133,7 @@ function print(facts) {
   if (addon.loads) {
     rows.push(
       ['LibTorch', `${addon.libtorch.version} in ${addon.libtorch.folder}`],
-      ['CUDA library', addon.cuda.library || 'not loaded'],
-      ...(addon.cuda.runtime > 0 ? [['CUDA driver', cudaVersions(addon.cuda)]] : []),
-      ['CUDA devices', `${addon.cuda.devices}${addon.cuda.reason && `: ${addon.cuda.reason}`}`],
+      ...cudaRows(addon),
       [
         'threads',
         `${addon.threads.available} granted; ${addon.threads.workers} worker(s) with ${addon.threads.perWorker} each`,

@@ -14,7 +14,7 @@ const {
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { ADDON, build, isCurrent, lastBuild } = require('./build');
-const { cacheFolder, findLibtorch, LIBRARY, RUNGS, tryToLoad, VERSION } = require('./libtorch');
+const { cacheFolder, CUDA_LIBRARY, findLibtorch, LIBRARY, RUNGS, tryToLoad, VERSION } = require('./libtorch');
 const { withLock } = require('./lock');
 const { adviceFor, missingTools } = require('./tools');
 
@@ -23,6 +23,7 @@ const HELP = `usage: senet-torch setup [options]
 Finds LibTorch ${VERSION} and builds the native addon. Steps that are done are skipped.
 
 options:
+  --cuda           take a LibTorch with CUDA: it has NVIDIA's libraries with it, 4 GB on disk, and needs no CUDA toolkit
   --from RUNG      take LibTorch from one source only: ${RUNGS.join(', ')}
   --into-package   copy LibTorch's libraries into the package, so that its folder can be moved (a Docker stage)
   --force          build again
@@ -30,9 +31,10 @@ options:
 
 LibTorch is looked for in this order; the first that serves wins:
   env      the folder in the environment variable LIBTORCH
-  cache    what an earlier set-up fetched (${cacheFolder()})
+  cache    what an earlier set-up fetched (${cacheFolder()};
+           with --cuda ${path.basename(cacheFolder(true))} beside it)
   archive  LibTorch's official archive (SENET_LIBTORCH_URL and SENET_LIBTORCH_SHA256 name another)
-  wheel    the torch wheel from your pip index
+  wheel    the torch wheel from your pip index; with --cuda those of NVIDIA's libraries that it asks for, too
   python   the torch package of the active python3
   system   a libtorch installed by the system`;
 
@@ -77,16 +79,17 @@ function copyIntoPackage(libtorch, report) {
   rmSync(work, { recursive: true, force: true });
   mkdirSync(work, { recursive: true });
   const wanted =
-    /^(libtorch(_cpu|_cuda|_cuda_linalg|_global_deps|_nvshmem)?|libc10(_cuda)?|libcaffe2_nvrtc|libgomp.*|libcu.*|libnv.*)\.(so|dylib)/;
+    /^(libtorch(_cpu|_cuda|_cuda_linalg|_global_deps|_nvshmem)?|libc10(_cuda)?|libcaffe2_nvrtc|libgomp.*|libcu.*|libnv.*|libnccl.*)\.(so|dylib)/;
   for (const name of readdirSync(libtorch.lib).filter((file) => wanted.test(file))) {
     copyFileSync(path.join(libtorch.lib, name), path.join(work, name));
   }
   rmSync(PACKAGED, { recursive: true, force: true });
   renameSync(work, PACKAGED);
   // A LibTorch may need libraries that lie elsewhere (those of a CUDA wheel do): better said now than after the move.
-  const library = path.join(PACKAGED, LIBRARY);
   try {
-    tryToLoad(library);
+    for (const name of [LIBRARY, CUDA_LIBRARY]) {
+      if (existsSync(path.join(PACKAGED, name))) tryToLoad(path.join(PACKAGED, name));
+    }
   } catch (error) {
     rmSync(PACKAGED, { recursive: true, force: true });
     throw new Error(
@@ -99,13 +102,14 @@ function copyIntoPackage(libtorch, report) {
 /**
  * Makes the addon ready. Rejects with an Error whose message is meant for a person.
  *
- * @param options { from, intoPackage, force }
+ * @param options { from, cuda, intoPackage, force }
  */
-async function setUp({ from, intoPackage = false, force = false } = {}) {
+async function setUp({ from, cuda = false, intoPackage = false, force = false } = {}) {
   const last = lastBuild();
   const wish = process.env.LIBTORCH ? path.resolve(process.env.LIBTORCH) : undefined;
   const sameSource =
     last !== null &&
+    (!cuda || last.libtorch.cudaLibrary) &&
     (existsSync(last.libtorch.lib) || existsSync(path.join(PACKAGED, LIBRARY))) &&
     (wish === undefined || (existsSync(wish) && realpathSync(wish) === last.libtorch.root));
   const report = makeReport();
@@ -119,7 +123,7 @@ async function setUp({ from, intoPackage = false, force = false } = {}) {
 
   report.line('[3/4] Looking for LibTorch');
   const started = Date.now();
-  const libtorch = await findLibtorch(from, {
+  const steps = {
     trying: (rung) => report.update(`trying ${rung}`),
     refused: (rung, reason) => {
       report.close();
@@ -128,7 +132,8 @@ async function setUp({ from, intoPackage = false, force = false } = {}) {
     waiting: () => report.line('      another set-up is fetching LibTorch; waiting for it'),
     download: ({ bytes, total }) =>
       report.step(`${(bytes / 1e6).toFixed(0)}${total ? ` of ${(total / 1e6).toFixed(0)}` : ''} MB`),
-  });
+  };
+  const libtorch = await findLibtorch(from, steps, cuda);
   report.line(
     `      ${libtorch.source}: LibTorch ${libtorch.version} in ${libtorch.root} (${((Date.now() - started) / 1000).toFixed(1)} s)`,
   );
@@ -156,6 +161,7 @@ async function main() {
   const { values } = parseArgs({
     options: {
       from: { type: 'string' },
+      cuda: { type: 'boolean', default: false },
       'into-package': { type: 'boolean', default: false },
       force: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
@@ -165,7 +171,8 @@ async function main() {
     console.log(HELP);
     return;
   }
-  await setUp({ from: values.from, intoPackage: values['into-package'], force: values.force });
+  const { from, cuda, 'into-package': intoPackage, force } = values;
+  await setUp({ from, cuda, intoPackage, force });
   console.error(`Ready: ${ADDON}`);
 }
 

@@ -12,6 +12,7 @@ import {
   readFileSync,
   readlinkSync,
   renameSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -41,6 +42,7 @@ interface Ladder {
       waiting(): void;
       download(): void;
     },
+    cuda: boolean,
   ) => Promise<Found>;
   VERSION: string;
 }
@@ -48,6 +50,7 @@ const { findLibtorch, VERSION } = require('../../scripts/setup/libtorch') as Lad
 
 async function climb(
   from?: string,
+  cuda = false,
 ): Promise<{ found?: Found; error?: Error; refused: Record<string, string> }> {
   const refused: Record<string, string> = {};
   const report = {
@@ -59,7 +62,7 @@ async function climb(
     download: () => undefined,
   };
   try {
-    return { found: await findLibtorch(from, report), refused };
+    return { found: await findLibtorch(from, report, cuda), refused };
   } catch (error) {
     return { error: error as Error, refused };
   }
@@ -68,6 +71,9 @@ async function climb(
 describe('LibTorch ladder', () => {
   let temporary: Temporary;
   let library: Buffer;
+  // Needs the other, which lies beside it.
+  let cudaLibrary: Buffer;
+  let companion: Buffer;
 
   before(() => {
     const workshop = new Temporary();
@@ -75,6 +81,15 @@ describe('LibTorch ladder', () => {
     writeFileSync(source, 'extern "C" int senet_test_library() { return 1; }\n');
     execFileSync('g++', ['-shared', '-fPIC', '-o', workshop.path('lib.so'), source]);
     library = readFileSync(workshop.path('lib.so'));
+    const shared = ['-shared', '-fPIC', source];
+    execFileSync('g++', [...shared, '-o', workshop.path('libcompanion.so.1')]);
+    execFileSync('g++', [
+      ...shared,
+      ...['-o', workshop.path('cuda.so'), `-L${workshop.path()}`, '-Wl,--no-as-needed'],
+      ...['-l:libcompanion.so.1', '-Wl,-rpath,$ORIGIN'],
+    ]);
+    companion = readFileSync(workshop.path('libcompanion.so.1'));
+    cudaLibrary = readFileSync(workshop.path('cuda.so'));
     workshop.cleanUp();
   });
   beforeEach(() => {
@@ -94,7 +109,7 @@ describe('LibTorch ladder', () => {
   /** A folder that looks like LibTorch, with one thing changed. */
   function fake(
     name: string,
-    change: { version?: string; without?: string; library?: Buffer; c10?: Buffer } = {},
+    change: { version?: string; without?: string; library?: Buffer; c10?: Buffer; cuda?: boolean } = {},
   ): string {
     const root = temporary.path(name);
     const [major, minor, patch] = (change.version ?? VERSION).split('.');
@@ -104,6 +119,7 @@ describe('LibTorch ladder', () => {
       'include/torch/headeronly/version.h': `#define TORCH_VERSION_MAJOR ${major}\n#define TORCH_VERSION_MINOR ${minor}\n#define TORCH_VERSION_PATCH ${patch}\n`,
       'lib/libtorch_cpu.so': change.library ?? library,
       'lib/libc10.so': change.c10 ?? library,
+      ...(change.cuda && { 'lib/libtorch_cuda.so': cudaLibrary, 'lib/libcompanion.so.1': companion }),
     };
     for (const [file, content] of Object.entries(files)) {
       if (file === change.without) continue;
@@ -170,6 +186,21 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
     expect((await climb('env')).refused.env).to.contain('does not exist');
   });
 
+  it('--cuda takes only what has the CUDA library, and only if that loads', async () => {
+    const root = fake('libtorch', { cuda: true });
+    temporary.environment({ LIBTORCH: root });
+    expect((await climb('env', true)).found).to.include({ source: 'env', root, cudaLibrary: true });
+    rmSync(path.join(root, 'lib', 'libcompanion.so.1'));
+    expect((await climb('env', true)).refused.env).to.match(
+      /libtorch_cuda\.so does not load: .*libcompanion\.so\.1/,
+    );
+    expect((await climb('env')).found).to.include({ source: 'env', root });
+    temporary.environment({ LIBTORCH: fake('without') });
+    const { error, refused } = await climb('env', true);
+    expect(refused.env).to.contain('there is no libtorch_cuda.so in');
+    expect(error?.message).to.contain(`No source of LibTorch ${VERSION} with CUDA served`);
+  });
+
   it('reads from c10 which std::string LibTorch was compiled with', async () => {
     const throwing = (string: string): Buffer =>
       Buffer.concat([
@@ -214,6 +245,18 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
       expect((await climb()).found).to.include({ source: 'cache', version: VERSION });
       expect(server.requests).to.have.length(1);
       expect(homeFiles()).to.have.length(1);
+    });
+
+    it('one with CUDA has a folder of its own beside the other, and one without is refused', async () => {
+      await climb('archive');
+      expect((await climb('archive', true)).refused.archive).to.contain('there is no libtorch_cuda.so');
+      expect((await climb('cache', true)).refused.cache).to.match(/nothing was fetched to .*-cu130-/);
+      server.behave({ body: zipOf(fake('cuda/libtorch', { cuda: true })), etag: '"cuda"' });
+      const { found } = await climb('archive', true);
+      expect(found).to.include({ source: 'archive', cudaLibrary: true });
+      expect((await climb(undefined, true)).found).to.include({ source: 'cache', root: found?.root });
+      expect((await climb()).found).to.include({ source: 'cache', cudaLibrary: false });
+      expect(homeFiles()).to.have.length(2);
     });
 
     it('a wrong hash is refused and leaves nothing', async () => {
@@ -307,20 +350,25 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
   });
 
   describe('wheel', () => {
-    /** Wheels of these tags, the only ones that pip knows of. */
+    /** A wheel of what lies in `root`. */
+    function wheelOf(root: string, name: string, version: string, tag: string, needs: string[] = []): void {
+      const facts = [`Name: ${name}`, `Version: ${version}`, ...needs.map((one) => `Requires-Dist: ${one}`)];
+      const information = `
+    name = "${name}-${version}.dist-info/"
+    archive.writestr(name + "METADATA", ${JSON.stringify(['Metadata-Version: 2.1', ...facts, ''].join('\n'))})
+    archive.writestr(name + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: false\\nTag: py3-none-any\\n")
+    archive.writestr(name + "RECORD", "")`;
+      mkdirSync(temporary.path('wheels'), { recursive: true });
+      zipOf(root, information, temporary.path('wheels', `${name}-${version}-${tag}.whl`));
+    }
+
+    /** Wheels of torch of these tags, the only ones that pip knows of. */
     function offer(...tags: string[]): void {
       const root = temporary.path('wheel', 'torch');
       cpSync(fake('libtorch'), root, { recursive: true });
       writeFileSync(path.join(root, '__init__.py'), '');
-      const information = `
-    name = "torch-${VERSION}+cpu.dist-info/"
-    archive.writestr(name + "METADATA", "Metadata-Version: 2.1\\nName: torch\\nVersion: ${VERSION}+cpu\\n")
-    archive.writestr(name + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: false\\nTag: py3-none-any\\n")
-    archive.writestr(name + "RECORD", "")`;
-      mkdirSync(temporary.path('wheels'));
-      for (const tag of tags) {
-        zipOf(root, information, temporary.path('wheels', `torch-${VERSION}+cpu-${tag}.whl`));
-      }
+      mkdirSync(temporary.path('wheels'), { recursive: true });
+      for (const tag of tags) wheelOf(root, 'torch', `${VERSION}+cpu`, tag);
       temporary.environment({
         PIP_NO_INDEX: '1',
         PIP_FIND_LINKS: temporary.path('wheels'),
@@ -342,6 +390,38 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
         expect(readdirSync(temporary.path('home'))).to.have.length(1);
       });
     }
+
+    it('with CUDA serves with the libraries of NVIDIA that it asks for', async () => {
+      offer();
+      const root = temporary.path('cuda', 'torch');
+      cpSync(fake('libtorch', { cuda: true }), root, { recursive: true });
+      rmSync(path.join(root, 'lib', 'libcompanion.so.1'));
+      const needs = ['nvidia-toolkit==1.0; platform_system == "Linux"', 'triton~=3.8.0'];
+      wheelOf(root, 'torch', `${VERSION}+cu130`, 'cp311-cp311-manylinux_2_28_x86_64', needs);
+      expect((await climb('wheel', true)).refused.wheel).to.match(
+        /^pip has not all that torch-.*\.whl needs \(.*nvidia-toolkit==1\.0\)$/,
+      );
+      const libraries = temporary.path('toolkit', 'nvidia');
+      for (const [file, content] of [
+        ['cu13/lib/libcompanion.so.1', companion],
+        ['cu13/lib/libcompanion_static.a', 'not needed'],
+        ['cu13/include/companion.h', 'not needed'],
+      ] as const) {
+        mkdirSync(path.dirname(path.join(libraries, file)), { recursive: true });
+        writeFileSync(path.join(libraries, file), content);
+      }
+      wheelOf(libraries, 'nvidia_toolkit', '1.0', 'py3-none-manylinux2014_x86_64');
+      const { found, refused } = await climb('wheel', true);
+      expect(refused).to.deep.equal({});
+      expect(found).to.include({ source: 'wheel', version: VERSION, cudaLibrary: true });
+      expect(readdirSync(path.join(found?.root ?? '', 'lib')).sort()).to.deep.equal([
+        'libc10.so',
+        'libcompanion.so.1',
+        'libtorch_cpu.so',
+        'libtorch_cuda.so',
+      ]);
+      expect(readdirSync(temporary.path('home'))).to.have.length(1);
+    });
 
     it('says what pip said when there is none', async () => {
       offer();
@@ -389,7 +469,9 @@ describe('setup', () => {
 
   it('has help', () => {
     expect(setup(['--help'])).to.have.property('status', 0);
-    expect(setup(['--help']).said).to.contain('--into-package');
+    expect(setup(['--help']).said)
+      .to.contain('--into-package')
+      .and.contain('--cuda');
   });
 
   it('refuses an unknown option with exit code 2', () => {

@@ -1,11 +1,14 @@
 /**
- * However a process, a Worker or an environment ends while jobs run: the exit code is the one asked for, and no signal.
- * SENET_TEST_REPEAT repeats each scenario more often (default 3).
+ * However a process, a Worker or an environment ends while jobs or kernels run: the exit code is the one asked for, and
+ * no signal but the one sent. The work is done on SENET_TEST_DEVICE; SENET_TEST_REPEAT repeats each scenario more often
+ * (default 3).
  */
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 
 import { expect } from 'chai';
+
+import { unavailable } from '../support/device';
 
 const REPEAT = Number(process.env.SENET_TEST_REPEAT ?? 3);
 const SCENARIO = path.join(__dirname, 'scenario.js');
@@ -25,12 +28,17 @@ function run(mode: string): Promise<Ended> {
   });
 }
 
-const expected: [mode: string, code: number, stderr: RegExp][] = [
+const expected: [mode: string, end: number | NodeJS.Signals, stderr: RegExp][] = [
   ['natural end', 0, /^$/],
   ['natural end after an await', 0, /^$/],
   ['process.exit mid-job', 3, /^$/],
   ['process.exit at once', 3, /^$/],
   ['process.exitCode', 3, /^$/],
+  ['process.exit while kernels run', 3, /^$/],
+  ['natural end while kernels run', 0, /^$/],
+  ['SIGTERM mid-job', 'SIGTERM', /^$/],
+  ['SIGTERM mid-job, with a handler that exits', 3, /^$/],
+  ['worker.terminate while kernels run, then the main thread works on', 3, /^$/],
   ['uncaught throw mid-job', 1, /Error: thrown on purpose/],
   ['unhandled rejection mid-job', 1, /Error: rejected on purpose/],
   ['worker ends by itself', 0, /^$/],
@@ -54,12 +62,20 @@ const expected: [mode: string, code: number, stderr: RegExp][] = [
 
 describe(`the end of a process while jobs run, ${REPEAT} times each`, function () {
   this.timeout(600_000);
-  for (const [mode, code, stderr] of expected) {
+  before(function () {
+    const reason = unavailable();
+    if (reason !== undefined) {
+      console.log(`      skipped: ${reason}`);
+      this.skip();
+    }
+  });
+  for (const [mode, end, stderr] of expected) {
     it(mode, async () => {
       // One after the other: two OpenMP teams on the same cores spin against each other.
       for (let done = 0; done < REPEAT; done++) {
         const ended = await run(mode);
-        expect(ended, ended.stderr).to.include({ code, signal: null });
+        const [code, signal] = typeof end === 'number' ? [end, null] : [null, end];
+        expect(ended, ended.stderr).to.include({ code, signal });
         expect(ended.stderr).to.match(stderr);
       }
     });

@@ -4,19 +4,29 @@
 const { isMainThread, parentPort, Worker, workerData } = require('node:worker_threads');
 const { memory, randn, se_resnet18, se_resnet50 } = require('../../dist');
 
+const device = process.env.SENET_TEST_DEVICE ?? 'cpu';
+
 /** Three forwards: one runs, two are queued. */
 function startJobs() {
-  const model = se_resnet50({ numClasses: 10, initWeights: false });
-  const x = randn([2, 3, 64, 64]);
+  const model = se_resnet50({ numClasses: 10, initWeights: false }).to(device);
+  const x = randn([2, 3, 64, 64], { device });
   return [model.forward(x), model.forward(x), model.forward(x)];
 }
 
 /** Compiled forwards, a profile and one more compile: one runs, the others are queued. */
 async function startCompiledJobs() {
-  const model = se_resnet18({ numClasses: 10, initWeights: false });
+  const model = se_resnet18({ numClasses: 10, initWeights: false }).to(device);
   const compiled = await model.compile();
-  const x = randn([8, 3, 224, 224]);
+  const x = randn([8, 3, 224, 224], { device });
   return [compiled.forward(x), compiled.forward(x), compiled.profile(x), model.compile()];
+}
+
+/** Products that a GPU works at when the calls have long returned. */
+function startKernels() {
+  const size = device === 'cpu' ? 64 : 4096;
+  const w = randn([size, size], { device });
+  let x = w;
+  for (let i = 0; i < 50; i++) x = x.matmul(w);
 }
 
 function startWorker(mode) {
@@ -44,6 +54,27 @@ const main = {
   'process.exitCode': () => {
     startJobs();
     process.exitCode = 3;
+  },
+  'process.exit while kernels run': () => {
+    startKernels();
+    process.exit(3);
+  },
+  'natural end while kernels run': () => startKernels(),
+  'SIGTERM mid-job': () => {
+    startJobs();
+    startKernels();
+    midJob(() => process.kill(process.pid, 'SIGTERM'));
+  },
+  'SIGTERM mid-job, with a handler that exits': () => {
+    process.on('SIGTERM', () => process.exit(3));
+    startJobs();
+    startKernels();
+    midJob(() => process.kill(process.pid, 'SIGTERM'));
+  },
+  'worker.terminate while kernels run, then the main thread works on': () => {
+    const worker = startWorker('kernels');
+    worker.on('message', () => worker.terminate());
+    worker.on('exit', () => void Promise.all(startJobs()).then(() => (process.exitCode = 3)));
   },
   'uncaught throw mid-job': () => {
     startJobs();
@@ -108,7 +139,7 @@ const main = {
     process.exit(3);
   },
   'compiled: process.exit while it compiles': () => {
-    void se_resnet50({ initWeights: false }).compile();
+    void se_resnet50({ initWeights: false }).to(device).compile();
     midJob(() => process.exit(3));
   },
   'compiled: uncaught throw mid-job': async () => {
@@ -118,8 +149,8 @@ const main = {
     });
   },
   'compiled: disposed mid-job': async () => {
-    const compiled = await se_resnet18({ initWeights: false }).compile();
-    const job = compiled.forward(randn([8, 3, 224, 224]));
+    const compiled = await se_resnet18({ initWeights: false }).to(device).compile();
+    const job = compiled.forward(randn([8, 3, 224, 224], { device }));
     midJob(async () => {
       compiled.dispose();
       await job;
@@ -172,6 +203,7 @@ const inWorker = {
     }
   },
   jobs: () => startJobs(),
+  kernels: () => startKernels(),
   compiled: () => startCompiledJobs(),
   exit: () => {
     startJobs();

@@ -27,6 +27,7 @@ import {
   createScheduler,
   createTransform,
   cuda,
+  type CudaMemory,
   detectDataset,
   type Device,
   Dropout,
@@ -182,6 +183,10 @@ export function runtime(): void {
   exactly<string>()(version.node);
   exactly<boolean>()(cuda.isAvailable());
   exactly<number>()(cuda.deviceCount());
+  exactly<string>()(cuda.deviceName());
+  exactly<CudaMemory>()(cuda.memory(1));
+  exactly<Promise<void>>()(cuda.synchronize());
+  exactly<number>()(memory().deviceBytes);
   configure({ workers: 1, threadsPerWorker: 2 });
   configure({ workers: 1 });
   manualSeed(7);

@@ -5,10 +5,11 @@ import { inspect } from 'node:util';
 import { expect } from 'chai';
 import fc from 'fast-check';
 
+import { cuda } from '../../lib/tensor/cuda';
 import { arange, empty, full, ones, rand, randint, randn, tensor, zeros } from '../../lib/tensor/factories';
 import type { NestedArray } from '../../lib/tensor/nested-array';
 import { ops } from '../../lib/tensor/ops';
-import { cuda, manualSeed, memory, version } from '../../lib/tensor/runtime';
+import { manualSeed, memory, version } from '../../lib/tensor/runtime';
 import { noGrad } from '../../lib/tensor/scope';
 import { Tensor } from '../../lib/tensor/tensor';
 import { whileOccupied } from '../support/occupy';
