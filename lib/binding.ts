@@ -81,7 +81,10 @@ export type ModuleCall = readonly [path: string, input: readonly number[], outpu
 
 /** One step of a compiled model; shapes are channels x height x width, counts are for one image. */
 export interface CompiledStep {
-  /** Path of the module that the step computes ("layer1.0.conv3"), or of the first of several. */
+  /**
+   * Path of the module that the step computes ("layer1.0.conv3"), or of the first of several; 'input' and 'output' are those
+   * of the model.
+   */
   readonly name: string;
   /** 'convolution', 'scale', 'max_pool', ... */
   readonly operation: string;
@@ -93,6 +96,8 @@ export interface CompiledStep {
   /** Read and written. */
   readonly activationBytes: number;
   readonly multiplyAdds: number;
+  /** What computes it, where there is a choice: 'libtorch' where the processor's kernels have nothing for it. */
+  readonly kernel?: string;
 }
 
 /** What can be said of CUDA on this machine. */
@@ -305,6 +310,8 @@ export interface NativeBinding {
   ): TensorHandle;
   /** A job that gives a CompiledHandle of what was traced on the way to `output`. */
   compileTraced(output: TensorHandle, name: string, dtype: DType, allowTF32: boolean): number;
+  /** The back end that compiled models of this dtype get on this machine: 'cpu' (our kernels) or 'aten' (LibTorch's operators). */
+  backendFor(dtype: DType, device: Device): string;
   compiledInfo(c: CompiledHandle): {
     model: string;
     device: Device;

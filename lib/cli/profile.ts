@@ -156,6 +156,7 @@ const PLAN_RIGHT = [5, 6];
 function planCells({
   name,
   operation,
+  kernel,
   fused,
   input,
   output,
@@ -164,7 +165,7 @@ function planCells({
 }: CompiledPlan['steps'][number]): string[] {
   return [
     name,
-    operation,
+    kernel === undefined ? operation : `${operation} (${kernel})`,
     fused.join(', ') || '-',
     input.join(' x '),
     output.join(' x '),

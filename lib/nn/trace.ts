@@ -2,26 +2,27 @@
  * `compile()` of a module whose forward is TypeScript: the forward is called once with a value that has no numbers
  * (lib/tensor/tracing.ts), its native parts and its operators are noted, and what was noted is compiled.
  */
-import { AsyncLocalStorage } from 'node:async_hooks';
 import path from 'node:path';
 
-import { isError } from '../brands';
 import type { CompiledHandle, DType, ModuleHandle, TensorHandle } from '../binding';
 import { isSenetError, makeError } from '../errors';
 import { binding } from '../native';
 import { LIBRARY } from '../package-root';
 import { runJob } from '../tensor/jobs';
+import { describe } from '../tensor/options';
 import { noGrad, tidy, type Scope } from '../tensor/scope';
 import { Tensor, handleOf, wrapTensor, wrapUntracked } from '../tensor/tensor';
-import { isTraced, markTraced, whileTracing } from '../tensor/tracing';
+import { currentTrace, insideTrace, isTraced, markTraced, whileTracing, type Trace } from '../tensor/tracing';
 import type { TreeNode } from './module-tree';
 
-/** The module whose forward is being traced, inside it. */
-const roots = new AsyncLocalStorage<TreeNode>();
+/** The trace of a module's forward. */
+interface ForwardTrace extends Trace {
+  readonly root: TreeNode;
+}
 
 /** True inside a forward that is being traced: it is traced in evaluation mode. */
 export function isBeingTraced(): boolean {
-  return roots.getStore() !== undefined;
+  return currentTrace() !== undefined;
 }
 
 /** What a native module gives for a traced value; undefined for a Tensor, which it computes with. */
@@ -32,7 +33,11 @@ export function traceNative(
   scope: Scope | undefined,
 ): Tensor | undefined {
   if (!Tensor.isTensor(x) || !isTraced(handleOf(x, 'forward: x'))) return undefined;
-  const output = binding.traceModule(handle, handleOf(x, 'forward: x'), pathBelow(roots.getStore(), node));
+  const output = binding.traceModule(
+    handle,
+    handleOf(x, 'forward: x'),
+    pathBelow(currentTrace() as ForwardTrace | undefined, node),
+  );
   return wrapTensor(markTraced(output), scope);
 }
 
@@ -60,57 +65,65 @@ export async function compileTraced(
   if (channels === undefined) {
     throw makeError(
       'ERR_SENET_COMPILE',
-      `compile: ${node.type} has no native part that says how many channels it takes`,
+      `compile: ${node.type} cannot be compiled: none of its parts says how many channels its images have`,
     );
   }
   return whileTracing(() =>
     // Handles of values in between go with the tidy; the job holds the graph.
     tidy(async () => {
       const input = wrapUntracked(markTraced(binding.traceInput(channels)));
-      const output = await callForward(node, input);
-      const job = runJob(
-        () => binding.compileTraced(output, node.type, options.dtype, options.allowTF32),
-        signal,
-      );
-      input.dispose();
+      let job: Promise<unknown>;
+      try {
+        const output = await callForward(node, input);
+        job = runJob(
+          () => binding.compileTraced(output, node.type, options.dtype, options.allowTF32),
+          signal,
+        );
+      } finally {
+        input.dispose();
+      }
       return (await job) as CompiledHandle;
     }),
   );
 }
 
 async function callForward(node: TreeNode, input: Tensor): Promise<TensorHandle> {
+  const trace: ForwardTrace = { root: node };
+  let output: unknown;
   try {
-    const output: unknown = await roots.run(node, () => noGrad(() => node.module.forward(input)));
-    if (Tensor.isTensor(output) && isTraced(handleOf(output, 'output'))) return handleOf(output, 'output');
+    output = await insideTrace(trace, () => noGrad(() => node.module.forward(input)));
   } catch (error) {
-    throw withLine(node, error);
+    // One that the forward caught comes first: what it did then is not what it does with numbers.
+    throw withLine(node, trace.refusal ?? error);
   }
+  if (trace.refusal !== undefined) throw withLine(node, trace.refusal);
+  if (Tensor.isTensor(output) && isTraced(handleOf(output, 'output'))) return handleOf(output, 'output');
+  const given = Tensor.isTensor(output) ? 'a Tensor that does not come from its input' : describe(output);
   throw makeError(
     'ERR_SENET_COMPILE',
-    `compile: ${node.type} cannot be compiled: its forward gives something else than one tensor that comes from its input`,
+    `compile: ${node.type} cannot be compiled: expected its forward to give one Tensor that comes from its input, got ${given}${at(trace.latest)}`,
   );
 }
 
 /** What the library threw inside the forward says where in the user's file it was thrown; the user's own stays. */
 function withLine(node: TreeNode, error: unknown): unknown {
   if (!isSenetError(error)) return error;
-  const line = lineOf(error);
-  const at = line === undefined ? '' : ` (at ${line})`;
   const message = error.message.replace(/^(compile: )?/, `compile: ${node.type}: `);
-  return makeError(error.code, `${message}${at}`, { cause: error });
+  return makeError(error.code, `${message}${at(error)}`, { cause: error });
 }
 
-/** The innermost line of a stack that is not the library's. */
-function lineOf(error: unknown): string | undefined {
-  const frames = isError(error) ? (error.stack ?? '').split('\n').slice(1) : [];
+/** The innermost line of a stack that is not the library's, as the end of a message. */
+function at(thrown: { readonly stack?: string } | undefined): string {
+  const frames = thrown?.stack?.split('\n').slice(1) ?? [];
   const users = frames.find(
     (frame) => /:\d+:\d+\)?$/.test(frame) && !frame.includes(LIBRARY + path.sep) && !frame.includes('node:'),
   );
-  return users === undefined ? undefined : /\(?([^\s(]+:\d+:\d+)\)?$/.exec(users)?.[1];
+  const line = users === undefined ? undefined : /\(?([^\s(]+:\d+:\d+)\)?$/.exec(users)?.[1];
+  return line === undefined ? '' : ` (at ${line})`;
 }
 
-function pathBelow(root: TreeNode | undefined, node: TreeNode): string {
+function pathBelow(trace: ForwardTrace | undefined, node: TreeNode): string {
   const whole = node.path;
-  const above = root?.path ?? '';
+  const above = trace?.root.path ?? '';
   return above !== '' && whole.startsWith(`${above}.`) ? whole.slice(above.length + 1) : whole;
 }

@@ -6,6 +6,7 @@ import type { CompiledHandle, TensorHandle } from '../binding';
 import { makeError, ofThisCopy, type ErrorCode } from '../errors';
 import { binding, shared } from '../native';
 import { abortError, onAbort } from './abort';
+import { noteRefusal } from './tracing';
 
 interface Settler {
   resolve(value: unknown): void;
@@ -19,7 +20,7 @@ interface Settler {
 const pending = shared('pending', () => new Map<number, Settler>());
 
 binding.initialize(
-  (code, message) => makeError(code as ErrorCode, message.split('\n')),
+  (code, message) => noteRefusal(makeError(code as ErrorCode, message.split('\n'))),
   (job, error, value) => {
     const settler = pending.get(job);
     if (settler === undefined) {

@@ -86,8 +86,8 @@ export interface ImageClassifierOptions {
   device?: Device;
   /**
    * Of weights and activations. Default 'float32'. The network is a compiled copy (`Module.compile`) for float32,
-   * bfloat16, and float16 where the device computes with it; for float64, and for a Module whose forward is TypeScript,
-   * it is the plain module.
+   * bfloat16, and float16 where the device computes with it; for float64, and for a Module whose forward is TypeScript
+   * that cannot be traced, it is the plain module.
    */
   dtype?: DType;
   /** How concurrent `classify` calls share batches. */

@@ -60,7 +60,7 @@ export class ImageClassifier {
    * for), or from a Module. The number of classes, the input channels and
    * the reduction come from the shapes of the weights. A Module that is given is put into evaluation mode and moved to the device, and stays
    * the caller's to dispose. The classifier keeps a compiled copy of it, which later training does not change; for
-   * float64, and if its forward is TypeScript, it is converted and used itself.
+   * float64, and if its forward is TypeScript that cannot be traced (`Module.compile`), it is converted and used itself.
    *
    * @throws (rejects) ERR_SENET_UNKNOWN_MODEL, ERR_SENET_UNKNOWN_WEIGHTS, ERR_SENET_ARG_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (unknown
    *   weights, input channels that no image has), ERR_SENET_UNKNOWN_OPTION; ERR_SENET_DTYPE (not floating, or one that the device does not compute with);

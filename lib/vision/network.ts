@@ -5,7 +5,7 @@
 import type { Device, DType } from '../binding';
 import { makeError } from '../errors';
 import { ClassifierModel } from '../models/classifier-model';
-import type { CompiledDType } from '../nn/compiled-model';
+import type { CompiledDType, CompiledModel } from '../nn/compiled-model';
 import { Linear } from '../nn/layers';
 import { Module } from '../nn/module';
 import { COMPILED_DTYPES } from '../tensor/dtype';
@@ -43,7 +43,7 @@ export interface Network {
 
 /**
  * The network of a model in evaluation mode: a compiled copy, or the model itself for a dtype that is not compiled
- * (float64) and for a forward in TypeScript. What `owned` says is this network's to dispose.
+ * (float64) and for a forward in TypeScript that cannot be traced. What `owned` says is this network's to dispose.
  */
 export async function makeNetwork(
   model: Module<unknown>,
@@ -53,23 +53,42 @@ export async function makeNetwork(
   signal: AbortSignal | undefined,
 ): Promise<Network> {
   model.eval();
-  if (!COMPILED_DTYPES.includes(dtype as CompiledDType) || !Module.runsNatively(model)) {
+  const compiled = await compileFor(model, owned, dtype, device, signal);
+  if (compiled === undefined) {
     model.to({ dtype, device });
     return {
       forward: async (x) => (await model.forward(x.to({ dtype, device }))) as Tensor,
       dispose: () => owned && model.dispose(),
     };
   }
+  return {
+    forward: (x) => compiled.forward(x.to(device)),
+    dispose: () => compiled.dispose(),
+  };
+}
+
+/** A compiled copy, which is all that is left of an owned model; undefined where the model itself is to run. */
+async function compileFor(
+  model: Module<unknown>,
+  owned: boolean,
+  dtype: DType,
+  device: Device,
+  signal: AbortSignal | undefined,
+): Promise<CompiledModel | undefined> {
+  if (!COMPILED_DTYPES.includes(dtype as CompiledDType)) return undefined;
   model.to(device);
   const compiling = model.compile({
     dtype: dtype as CompiledDType,
     ...(signal === undefined ? {} : { signal }),
   });
-  // The job holds its weights until it has read them, and no longer.
+  const traced = !Module.runsNatively(model);
+  // The job holds its weights until it has read them, and no longer. Ours are native.
   if (owned) model.dispose();
-  const compiled = await compiling;
-  return {
-    forward: (x) => compiled.forward(x.to(device)),
-    dispose: () => compiled.dispose(),
-  };
+  try {
+    return await compiling;
+  } catch (error) {
+    // What a forward in TypeScript throws while it is traced, it need not throw for numbers.
+    if (!traced || signal?.aborted === true) throw error;
+    return undefined;
+  }
 }

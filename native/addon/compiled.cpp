@@ -5,6 +5,7 @@
 #include "addon/wrap.h"
 #include "core/error.h"
 #include "core/names.h"
+#include "inference/backend.h"
 #include "inference/compiled_model.h"
 
 #include <utility>
@@ -74,6 +75,11 @@ Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& i
   });
 }
 
+Napi::Value backend_for(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::ScalarType dtype = parse_dtype(to_string(info[0], "dtype"));
+  return Napi::String::New(environment.env(), inference::find_backend({to_device(info[1]), dtype}).name);
+}
+
 Napi::Value compiled_info(Environment& environment, const Napi::CallbackInfo& info) {
   const inference::CompiledModel& model = *to_compiled(info[0]);
   auto result = Napi::Object::New(environment.env());
@@ -123,6 +129,9 @@ Napi::Value compiled_explain(Environment& environment, const Napi::CallbackInfo&
     object.Set("weightBytes", static_cast<double>(step.weight_bytes));
     object.Set("activationBytes", static_cast<double>(step.activation_bytes));
     object.Set("multiplyAdds", static_cast<double>(step.multiply_adds));
+    if (!step.kernel.empty()) {
+      object.Set("kernel", step.kernel);
+    }
     steps.Set(next++, object);
   }
   return steps;

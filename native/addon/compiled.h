@@ -13,6 +13,8 @@ class CompiledModel;
 namespace senet::addon {
 
 Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info);
+/// dtype, device -> the name of the back end that serves compiled models of it here.
+Napi::Value backend_for(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value compiled_info(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value compiled_forward(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value compiled_explain(Environment& environment, const Napi::CallbackInfo& info);

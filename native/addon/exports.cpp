@@ -115,6 +115,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<average_into>(exports, "averageInto");
 
   add<compile_module>(exports, "compileModule");
+  add<backend_for>(exports, "backendFor");
   add<trace_input>(exports, "traceInput");
   add<trace_module>(exports, "traceModule");
   add<trace_operator>(exports, "traceOperator");

@@ -1,3 +1,5 @@
+// A tree of modules lives as long as one of its handles or jobs does, and changes only while no job uses it:
+// first that, behind it the functions of the export table.
 #include "addon/modules.h"
 
 #include "addon/convert.h"

@@ -1,3 +1,4 @@
+// In the order of a call: the operator by its name, arguments by its schema's types, the call, its results.
 #include "addon/operators.h"
 
 #include "addon/convert.h"

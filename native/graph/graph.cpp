@@ -71,6 +71,10 @@ class Backwards {
   ValueId value() const {
     return value_;
   }
+  // Of what was taken last.
+  const std::string& name() const {
+    return reader_->name;
+  }
 
   std::vector<const Node*> taken;  // in the order of the graph
 
@@ -86,10 +90,12 @@ bool take_squeeze_and_excite(Backwards& back, Excitation& found) {
     return false;
   }
   const std::optional<Linear> excite = back.take_linear();
+  found.excite_name = back.name();
   if (!excite || back.take<Relu>() == nullptr) {
     return false;
   }
   const std::optional<Linear> squeeze = back.take_linear();
+  found.squeeze_name = back.name();
   if (!squeeze || excite->weight.size(0) != squeeze->weight.size(1)) {
     return false;
   }
@@ -105,6 +111,7 @@ bool take_channel_kernel(Backwards& back, Excitation& found) {
     return false;
   }
   const auto* conv = back.take<Convolution1d>();
+  found.squeeze_name = back.name();
   if (conv == nullptr || conv->weight.numel() != conv->weight.size(2) || conv->bias.defined() ||
       conv->stride != 1 || conv->dilation != 1 || conv->weight.size(2) != 2 * conv->padding + 1 ||
       back.take<Unsqueeze>() == nullptr || back.take<Flatten>() == nullptr) {
@@ -120,7 +127,7 @@ std::optional<Excitation> find_excitation(const Uses& uses, const Node& scale) {
   if (!std::holds_alternative<Scale>(scale.operation)) {
     return std::nullopt;
   }
-  Excitation found{&scale, {}, scale.inputs[0], {}, {}, {}};
+  Excitation found{&scale, {}, scale.inputs[0], {}, {}, {}, {}, {}};
   Backwards back(uses, scale, scale.inputs[1]);
   const bool is_found = back.peek<Squeeze>() != nullptr ? take_channel_kernel(back, found)
                                                         : take_squeeze_and_excite(back, found);

@@ -65,6 +65,8 @@ struct Excitation {
   Linear squeeze;
   Linear excite;
   at::Tensor channel_kernel;  // [k], in place of both; else undefined
+  std::string squeeze_name;   // paths of the modules of `squeeze` (or the kernel), and of `excite`
+  std::string excite_name;
 };
 
 /// Those that end in `scale`, if they stand there and nobody else reads what is between.

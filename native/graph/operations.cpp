@@ -1,3 +1,4 @@
+// Three visitors of all operations: which shapes fit, which they give, and how LibTorch computes them.
 #include "graph/operations.h"
 
 #include "core/error.h"

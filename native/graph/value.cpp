@@ -134,6 +134,12 @@ Value Trace::record(Operation operation, const std::vector<Value>& inputs, const
       Value::Traced{this, std::make_shared<Slot>(Slot{id, shape}), {}, shape, first.options}));
 }
 
+bool Trace::is_input(const Value& value) const {
+  const ValueId id = value.traced_->slot->current;
+  return value.traced_->views.empty() &&
+         std::find(graph_.inputs.begin(), graph_.inputs.end(), id) != graph_.inputs.end();
+}
+
 Graph Trace::finish(const std::vector<Value>& outputs) {
   if (is_finished_) {
     throw Untraceable("its forward has ended: what was traced in it is of no use afterwards");

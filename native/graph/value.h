@@ -83,6 +83,8 @@ class Trace {
   /// An input of the graph. Without `options`, its dtype and device are anyone's.
   Value input(Shape shape, std::optional<at::TensorOptions> options = std::nullopt);
   Value record(Operation operation, const std::vector<Value>& inputs, const std::string& owner);
+  /// Whether a value is an input of the graph as it came.
+  bool is_input(const Value& value) const;
   Graph finish(const std::vector<Value>& outputs);
 
   /// While alive, nodes are named for `module`.

@@ -3,14 +3,21 @@
 #include "inference/aten/program.h"
 #include "inference/cpu/program.h"
 
+#include <algorithm>
+
 namespace senet::inference {
 
 const std::vector<Backend>& backends() {
   static const std::vector<Backend> rows = {
-      {serves_cpu_kernels, make_cpu_program},
-      {[](const Target&) { return true; }, make_aten_program},
+      {"cpu", serves_cpu_kernels, make_cpu_program},
+      {"aten", [](const Target&) { return true; }, make_aten_program},
   };
   return rows;
+}
+
+const Backend& find_backend(const Target& target) {
+  return *std::find_if(backends().begin(), backends().end(),
+                       [&](const Backend& row) { return row.serves(target); });
 }
 
 }  // namespace senet::inference

@@ -18,6 +18,7 @@ struct Target {
 };
 
 struct Backend {
+  const char* name;  // of its folder
   /// Whether it makes programs for this device and dtype, on this processor and in this environment.
   bool (*serves)(const Target& target);
   /// Packs what the plan's tensors hold; afterwards the program and the plan share nothing. Throws
@@ -27,5 +28,8 @@ struct Backend {
 
 /// In the order in which they are tried; the last serves every target.
 const std::vector<Backend>& backends();
+
+/// The first that serves this target.
+const Backend& find_backend(const Target& target);
 
 }  // namespace senet::inference

@@ -7,7 +7,6 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
 #include <utility>
 
 namespace senet::inference {
@@ -53,9 +52,7 @@ std::shared_ptr<const CompiledModel> CompiledModel::compile(const graph::Graph& 
   plan.input_size = input_size;
   const at::Device device = device_of(plan);
   const Target target{device, dtype, allow_tf32};
-  const auto backend = std::find_if(backends().begin(), backends().end(),
-                                    [&](const Backend& row) { return row.serves(target); });
-  std::unique_ptr<const Program> program = backend->make(plan, target);
+  std::unique_ptr<const Program> program = find_backend(target).make(plan, target);
   return std::shared_ptr<const CompiledModel>(
       new CompiledModel(std::move(name), dtype, device, plan, std::move(program)));
 }

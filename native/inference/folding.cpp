@@ -169,6 +169,8 @@ class Folding {
     node.excite_weight = found->excite.weight;
     node.excite_bias = found->excite.bias;
     node.channel_kernel = found->channel_kernel;
+    node.squeeze_name = found->squeeze_name;
+    node.excite_name = found->excite_name;
     add(std::move(node));
   }
 

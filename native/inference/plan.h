@@ -54,11 +54,13 @@ struct Node {
   bool ceil_mode = false;                           // of pools
   bool count_include_pad = true;                    // of an average pool
   int64_t groups = 1;
-  at::Tensor squeeze_weight = {};                      // [hidden, channels]
-  at::Tensor squeeze_bias = {};                        // [hidden]; may be undefined
-  at::Tensor excite_weight = {};                       // [channels, hidden]
-  at::Tensor excite_bias = {};                         // [channels]; may be undefined
-  at::Tensor channel_kernel = {};                      // [k], in place of squeeze and excite, of odd length
+  at::Tensor squeeze_weight = {};  // [hidden, channels]
+  at::Tensor squeeze_bias = {};    // [hidden]; may be undefined
+  at::Tensor excite_weight = {};   // [channels, hidden]
+  at::Tensor excite_bias = {};     // [channels]; may be undefined
+  at::Tensor channel_kernel = {};  // [k], in place of squeeze and excite, of odd length
+  std::string squeeze_name = {};   // paths of the modules of squeeze_weight (or channel_kernel)
+  std::string excite_name = {};    // and of excite_weight
   std::shared_ptr<const graph::Operation> other = {};  // of kOperator
 };
 

@@ -13,7 +13,7 @@ namespace senet::inference {
 
 /// A step of a program, for people.
 struct StepInfo {
-  std::string name;       // path of the module that it computes, or of the first of several
+  std::string name;  // path of the module that it computes, or of the first of several; "input", "output"
   std::string operation;  // "convolution", "scale", ...
   std::vector<std::string> fused =
       {};  // what else is computed in the same pass: "relu", "sums of layer1.0.se", ...
@@ -22,6 +22,7 @@ struct StepInfo {
   int64_t weight_bytes = 0;
   int64_t activation_bytes = 0;  // read and written, for one image
   int64_t multiply_adds = 0;     // for one image
+  std::string kernel = {};       // what computes it, where there is a choice and it was made
 };
 
 /// Seconds spent in each step of one run, in the order of the steps; with several threads, their mean.

@@ -1,3 +1,5 @@
+// Layer by layer: parameters with their draws, the forward, what it takes. Behind them, how each is made of
+// the options of TypeScript's constructor.
 #include "nn/layers.h"
 
 #include "nn/init.h"
@@ -8,15 +10,6 @@
 #include <utility>
 
 namespace senet::nn {
-namespace {
-
-// Whether a layer leaves the width of what passes through as it is. Flatten makes channels, height and width
-// one.
-bool keeps_width(const Module& layer, const Width& width) {
-  return width.input == 0 && width.output == 0 && dynamic_cast<const Flatten*>(&layer) == nullptr;
-}
-
-}  // namespace
 
 Conv2d::Conv2d(const Conv2dOptions& options) : Module("Conv2d"), options(options) {
   const at::Tensor data = new_parameter({options.out_channels, options.in_channels / options.groups,
@@ -79,6 +72,11 @@ void Conv1d::check_input(const Value& input) const {
 
 graph::Convolution1d Conv1d::operation() const {
   return {weight, bias, options.stride, options.padding, options.dilation, options.groups};
+}
+
+// Of sequences, not of images.
+Width Conv1d::width() const {
+  return {0, 0, /*changes=*/true};
 }
 
 std::shared_ptr<Conv2d> conv3x3(int64_t in_channels, int64_t out_channels, int64_t stride) {
@@ -209,6 +207,11 @@ void Flatten::check_input(const Value& input) const {
   graph::check_shapes(graph::Flatten{start, end}, {input.sizes()}, name());
 }
 
+// Channels, height and width become one.
+Width Flatten::width() const {
+  return {0, 0, /*changes=*/true};
+}
+
 Identity::Identity() : Module("Identity") {}
 
 Value Identity::compute(const Value& input) {
@@ -240,7 +243,8 @@ Value Sequential::compute(const Value& input) {
 
 void Sequential::check_input(const Value& input) const {
   Module::check_input(input);
-  if (!layers_.empty()) {
+  // A trace goes to the layer itself, which has a name.
+  if (!layers_.empty() && input.trace() == nullptr) {
     layers_.front()->check_input(input);
   }
 }
@@ -248,15 +252,14 @@ void Sequential::check_input(const Value& input) const {
 // Each layer is asked once: the question goes down the whole tree.
 Width Sequential::width() const {
   Width width;
-  bool is_first = true;
   for (const auto& layer : layers_) {
     const Width own = layer->width();
-    if (keeps_width(*layer, own)) {
+    if (own.is_kept()) {
       continue;
     }
-    if (is_first) {
+    if (!width.changes) {
       width.input = own.input;
-      is_first = false;
+      width.changes = true;
     }
     width.output = own.output;
   }
@@ -268,7 +271,7 @@ bool Sequential::begins_with(const Module& child) const {
     if (layer.get() == &child) {
       return true;
     }
-    if (!keeps_width(*layer, layer->width())) {
+    if (!layer->width().is_kept()) {
       return false;
     }
   }
@@ -280,7 +283,7 @@ bool Sequential::ends_with(const Module& child) const {
     if (layer->get() == &child) {
       return true;
     }
-    if (!keeps_width(**layer, (*layer)->width())) {
+    if (!(*layer)->width().is_kept()) {
       return false;
     }
   }

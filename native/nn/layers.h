@@ -59,6 +59,8 @@ class Conv1d : public Module {
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
 
+  Width width() const override;
+
   const Conv1dOptions options;
   at::Tensor weight;  // out x in / groups x kernel
   at::Tensor bias;    // undefined without bias
@@ -178,6 +180,7 @@ class Flatten : public Module {
   explicit Flatten(int64_t start = 1, int64_t end = -1);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
+  Width width() const override;
 
   const int64_t start;
   const int64_t end;

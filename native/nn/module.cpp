@@ -76,15 +76,16 @@ std::invoke_result_t<const Compute&> Module::call(const Value& input, const Comp
       return output;
     }
   };
-  check_input(input);
   if (graph::Trace* trace = input.trace()) {
     const graph::Trace::Scope scope(*trace, this);
     try {
+      check_traced_input(input);
       return compute();
     } catch (const graph::Untraceable& failure) {
       throw failure.of(name(), trace->path());
     }
   }
+  check_input(input);
   if (current_calls == nullptr) {
     return compute();
   }
@@ -213,6 +214,17 @@ void check_width(const Module& root, const Module& parent, const std::string& na
 
 void Module::check_image(const Value& input, int64_t channels) const {
   graph::check_image(input.sizes(), channels, name());
+}
+
+void Module::check_traced_input(const Value& input) const {
+  try {
+    check_input(input);
+  } catch (const Error& error) {
+    if (std::string(error.code()) != "ERR_SENET_SHAPE" || !input.trace()->is_input(input)) {
+      throw;
+    }
+    throw graph::Untraceable(std::string("it does not take the images of its model: ") + error.what());
+  }
 }
 
 void Module::check_traced(const Value& input, const char* name, const at::Tensor& tensor,

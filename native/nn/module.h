@@ -91,6 +91,12 @@ class RecordingScope {
 struct Width {
   int64_t input = 0;
   int64_t output = 0;
+  bool changes = false;  // the output's is another than the input's, though neither is known
+
+  /// Whether what passes through stays as wide as it is.
+  bool is_kept() const {
+    return input == 0 && output == 0 && !changes;
+  }
 };
 
 /// The images that a model was designed for.
@@ -170,6 +176,8 @@ class Module : public torch::nn::Module {
  private:
   template <class Compute>
   std::invoke_result_t<const Compute&> call(const Value& input, const Compute& compute);
+  // As check_input(). What the graph's own input does not fit was chosen by who traces, and cannot be traced.
+  void check_traced_input(const Value& input) const;
   const at::Tensor* first_parameter() const;
 
   std::map<std::string, std::function<bool(const std::shared_ptr<Module>&)>> members_;  // set a member

@@ -28,16 +28,17 @@ void add_paths(const Module& module, const std::string& path, graph::Trace& trac
 
 graph::Graph trace_evaluation(Module& module) {
   const int64_t channels = input_channels(module);
-  if (channels == 0) {
-    throw Error("ERR_SENET_COMPILE", "compile: " + module.name() +
-                                         " has no weights of its own; compile the model that it is part of");
-  }
   const TrainingSet nothing;
   const TrainingScope evaluation(nothing);
   graph::Trace trace;
   add_paths(module, "", trace);
-  const Value output =
-      module.forward(trace.input({graph::kUnknown, channels, graph::kUnknown, graph::kUnknown}));
+  const Value output = module.forward(trace.input(
+      {graph::kUnknown, channels == 0 ? graph::kUnknown : channels, graph::kUnknown, graph::kUnknown}));
+  if (channels == 0) {
+    throw graph::Untraceable(
+        "nothing in it says how many channels its images have; compile the model that it is part of")
+        .of(module.name(), "");
+  }
   return trace.finish({output});
 }
 

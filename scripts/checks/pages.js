@@ -7,8 +7,10 @@
 const { existsSync, readdirSync, readFileSync } = require('node:fs');
 const path = require('node:path');
 
-/** ```js is run (examplesOf); what these mark is for people. */
-const NOT_RUN = ['console', 'dockerfile', ''];
+/** ```js is run (examplesOf); what these mark is for people. What has no name may be anything. */
+const NOT_RUN = ['console', 'dockerfile', 'text'];
+/** A line as JavaScript has it, and nothing that is for people. */
+const JAVASCRIPT = /^ *(const|let|await|import|async function) |\brequire\('/m;
 
 /** Paths from `root`, the README first. */
 function pagesOf(root) {
@@ -85,8 +87,8 @@ function check(root) {
   const reached = new Set();
   for (const page of pages) {
     const text = readFileSync(path.join(root, page), 'utf8');
-    for (const { language, line } of parse(text).blocks) {
-      if (language !== 'js' && !NOT_RUN.includes(language))
+    for (const { language, line, code } of parse(text).blocks) {
+      if (language !== 'js' && (!NOT_RUN.includes(language) || JAVASCRIPT.test(code)))
         problems.push(
           `${page}:${line}: no test runs an example in '${language}'; what is run is called 'js'`,
         );

@@ -12,7 +12,8 @@ const { adviceFor, compiler, missingTools, versionOf } = require('./tools');
 const HELP = `usage: senet-torch doctor [--json]
 
 Prints what was found: versions, LibTorch and its folder, the CUDA library with cuDNN and NVRTC, the driver, devices,
-threads, the instruction set that LibTorch uses, Node, compiler; and why something is missing. Exits with 1 if the native part is not ready.`;
+threads, the instruction set that LibTorch uses, the back ends of compiled models, Node, compiler; and why something is
+missing. Exits with 1 if the native part is not ready.`;
 
 /** Facts of the addon, or why it does not load. */
 function examineAddon() {
@@ -30,6 +31,9 @@ function examineAddon() {
       cudaDevices: Array.from({ length: cuda.devices }, (_, index) => examineDevice(binding, index)),
       threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
       isa: cpuCapability,
+      compiled: Object.fromEntries(
+        ['float32', 'bfloat16', 'float16'].map((dtype) => [dtype, binding.backendFor(dtype, 'cpu')]),
+      ),
     };
   } catch (error) {
     return { loads: false, reason: error.message };
@@ -139,6 +143,12 @@ function print(facts) {
         `${addon.threads.available} granted; ${addon.threads.workers} worker(s) with ${addon.threads.perWorker} each`,
       ],
       ['instruction set', addon.isa],
+      [
+        'compiled models',
+        Object.entries(addon.compiled)
+          .map(([dtype, backend]) => `${dtype}: ${backend}`)
+          .join(', '),
+      ],
     );
   }
   if (facts.present !== null) {

@@ -162,6 +162,15 @@ describe('checks', function () {
           '```',
           '```ts',
           '```',
+          '```',
+          'src/',
+          '```',
+          '```text',
+          "const senet = require('senet-torch');",
+          '```',
+          '```text',
+          'src/',
+          '```',
         ].join('\n'),
       );
       const { status, stderr } = check('pages.js', copy);
@@ -171,9 +180,30 @@ describe('checks', function () {
         'docs/data.md:1: there is no docs/nowhere.md',
         'docs/data.md:2: docs/hidden.md has no heading for #twice-2',
         "docs/data.md:8: no test runs an example in 'ts'; what is run is called 'js'",
+        "docs/data.md:10: no test runs an example in ''; what is run is called 'js'",
+        "docs/data.md:13: no test runs an example in 'text'; what is run is called 'js'",
         'README.md does not lead to docs/hidden.md',
       ]);
       expect(status).to.equal(1);
+    });
+  });
+
+  describe('model-table', function () {
+    this.timeout(300_000); // makes every network
+
+    it('accepts this repository', () => {
+      expect(check('model-table.js')).to.include({ status: 0, stderr: '' });
+    });
+
+    it('notices another figure, and a network of which nothing is said', () => {
+      replace('docs/models.md', '28,088,024', '28,088,025');
+      replace('docs/models.md', '| `se_resnet34` | BasicBlock [3, 4, 6, 3] |', '| `se_resnet34` |  |');
+      const { status, stderr } = check('model-table.js', copy);
+      expect(status).to.equal(1);
+      expect(stderr.trim().split('\n')).to.deep.equal([
+        'docs/models.md: write what `se_resnet34` is into its row',
+        'docs/models.md: its table is not what the records say: run scripts/checks/model-table.js --write',
+      ]);
     });
   });
 

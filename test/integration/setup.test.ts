@@ -574,6 +574,7 @@ describe('setup', () => {
       'CUDA devices',
       'threads',
       'instruction set',
+      'compiled models',
       'Node',
       'compiler',
       'Ready.',
@@ -581,10 +582,17 @@ describe('setup', () => {
       expect(text.stdout).to.contain(word);
     }
     const facts = JSON.parse(execFileSync(process.execPath, [doctor, '--json'], { encoding: 'utf8' })) as {
-      addon: { loads: boolean; libtorch: { version: string }; threads: { available: number } };
+      addon: {
+        loads: boolean;
+        libtorch: { version: string };
+        threads: { available: number };
+        compiled: Record<string, string>;
+      };
     };
     expect(facts.addon.loads).to.equal(true);
     expect(facts.addon.libtorch.version).to.match(/^\d+\.\d+\.\d+$/);
     expect(facts.addon.threads.available).to.be.at.least(1);
+    expect(facts.addon.compiled.float32).to.be.oneOf(['cpu', 'aten']);
+    expect(facts.addon.compiled.float16).to.equal('aten');
   });
 });

@@ -27,6 +27,10 @@ import { expectSummary, numbers, relativeError, type Summary } from '../support/
 import { drawn } from '../support/zoo-weights';
 
 const FOLDER = path.join(__dirname, '..', 'fixtures', 'zoo');
+/** What docs/models.md says of them (`scripts/checks/model-table.js`). */
+const measured = JSON.parse(
+  readFileSync(path.join(__dirname, '..', '..', 'scripts', 'bench', 'networks.json'), 'utf8'),
+) as { networks: Record<ModelName, { billionMultiplyAdds: number }> };
 
 interface Case {
   readonly model: ModelName;
@@ -116,6 +120,24 @@ describe('public SE networks', function () {
       const text = state.map(([key, { shape }]) => `${key} ${shape.join('x')}\n`).join('');
       expect(state.length).to.equal(entries);
       expect(createHash('sha256').update(text).digest('hex')).to.equal(sha256);
+      model.dispose();
+    });
+  }
+
+  const timms = zooKeys().filter(({ source }) => source !== 'pytorchcv'); // which has no other layers
+  for (const name of new Set(timms.map(({ name: one }) => one))) {
+    it(`${name} compiles to kernels of ours alone, and its steps are modules`, async function () {
+      const model = createModel(name, { initWeights: false });
+      const compiled = await model.compile();
+      const { backend, multiplyAdds, steps } = compiled.explain();
+      compiled.dispose();
+      if (!backend.startsWith('avx')) this.skip();
+      const { billionMultiplyAdds } = measured.networks[name];
+      expect(billionMultiplyAdds, 'scripts/bench/networks.json').to.be.closeTo(multiplyAdds / 1e9, 0.0051);
+      expect(steps.filter(({ kernel }) => kernel !== undefined)).to.deep.equal([]);
+      const [first, ...inner] = steps.slice(0, -1).map(({ name: step }) => step);
+      expect([first, steps.at(-1)?.name]).to.deep.equal(['input', 'output']);
+      for (const step of inner) model.getSubmodule(step);
       model.dispose();
     });
   }

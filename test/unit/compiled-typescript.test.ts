@@ -43,6 +43,23 @@ class Net extends Module {
   }
 }
 
+function isPositive(x: Tensor): boolean {
+  try {
+    return Number(x.sum().item()) > 0;
+  } catch {
+    return false;
+  }
+}
+
+function checkSquare(x: Tensor): Tensor {
+  try {
+    if (x.shape[2] === x.shape[3]) return x;
+  } catch {
+    // as if it were none
+  }
+  throw new RangeError('not square');
+}
+
 describe('compiled TypeScript forwards', () => {
   const temporary = new Temporary();
   afterEach(() => temporary.cleanUp());
@@ -137,6 +154,9 @@ describe('compiled TypeScript forwards', () => {
       ['an unknown operator', (x) => ops.call('aten::roll', x, [1], [2]) as Tensor, /aten::roll/],
       ['a tensor from elsewhere', (x) => x.add(randn([1])), /'other' does not come from/],
       ['a factor for each pixel', (x) => x.mul(x), /aten::mul.*factor for each channel/],
+      ['numbers, where the forward catches it', (x) => (isPositive(x) ? x : x.relu()), /aten::sum/],
+      ['a size, where the forward then throws its own', (x) => checkSquare(x), /no size/],
+      ['its text', (x) => String(x) && x, /no numbers/],
     ];
     for (const [what, change, words] of cases) {
       it(what, async () => {
@@ -149,7 +169,8 @@ describe('compiled TypeScript forwards', () => {
         const net = new Bad();
         const error = await expectRejection(net.compile(), 'ERR_SENET_COMPILE', words);
         expect(error.message).to.match(/^compile: Bad: .*\(at .*compiled-typescript\.test\.ts:\d+:\d+\)$/);
-        net.dispose(); // not busy
+        net.to({ dtype: 'float64' }); // not busy
+        net.dispose();
       });
     }
 
@@ -160,7 +181,11 @@ describe('compiled TypeScript forwards', () => {
           return [await this.conv.forward(x)] as unknown as Tensor;
         }
       }
-      await expectRejection(new Pair().compile(), 'ERR_SENET_COMPILE', /something else than one tensor/);
+      await expectRejection(
+        new Pair().compile(),
+        'ERR_SENET_COMPILE',
+        /expected its forward to give one Tensor that comes from its input, got an array of length 1 \(at .*compiled-typescript\.test\.ts:\d+:\d+\)$/,
+      );
       class Failing extends Pair {
         override forward(): Promise<Tensor> {
           return Promise.reject(new RangeError('mine'));
@@ -181,7 +206,11 @@ describe('compiled TypeScript forwards', () => {
           return Promise.resolve(x);
         }
       }
-      await expectRejection(new Empty().compile(), 'ERR_SENET_COMPILE', /no native part/);
+      await expectRejection(
+        new Empty().compile(),
+        'ERR_SENET_COMPILE',
+        /compile: Empty cannot be compiled: none of its parts says how many channels/,
+      );
     });
 
     it('forward hooks, on it or on a part of it', async () => {

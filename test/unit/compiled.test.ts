@@ -11,6 +11,11 @@ import { expect } from 'chai';
 import {
   CifarSEBasicBlock,
   CompiledModel,
+  Conv1d,
+  Conv2d,
+  EcaModule,
+  Flatten,
+  Linear,
   configure,
   manualSeed,
   memory,
@@ -19,6 +24,7 @@ import {
   rand,
   randn,
   SELayer,
+  Sequential,
   se_inception_v3,
   se_resnet18,
   se_resnet20,
@@ -459,6 +465,38 @@ describe('compiled models', function () {
         await expectRejection(other.compile(), 'ERR_SENET_COMPILE', words);
         other.dispose();
       }
+    });
+
+    it('a layer that takes no image, or does not say how many channels, is refused by name', async () => {
+      const channels = 'nothing in it says how many channels its images have';
+      for (const [module, words] of [
+        [new EcaModule(8), `EcaModule cannot be compiled: ${channels}`],
+        [new Sequential(new EcaModule(8)), `Sequential cannot be compiled: ${channels}`],
+        [
+          new Conv1d(3, 8, 3),
+          'Conv1d cannot be compiled: it does not take the images of its model: Conv1d: ',
+        ],
+        [
+          new Sequential(new Conv1d(3, 8, 3), new Flatten(), new Linear(8, 2)),
+          "Conv1d ('0') cannot be compiled: it does not take the images of its model: Conv1d: expected",
+        ],
+      ] as const) {
+        const error = await expectRejection(module.compile(), 'ERR_SENET_COMPILE');
+        expect(error.message).to.contain(`compile: ${words}`);
+      }
+    });
+
+    it('what our kernels do not have is said to be by LibTorch', async function () {
+      const module = new Sequential(new Conv2d(3, 4, 3), new Conv2d(4, 4, 3, { dilation: 2 }));
+      const dilated = await module.compile();
+      const { backend, steps } = dilated.explain([32, 32]);
+      if (!backend.startsWith('avx')) this.skip();
+      expect(steps.map(({ name, operation, kernel }) => [name, operation, kernel])).to.deep.equal([
+        ['input', 'load', undefined],
+        ['0', 'convolution', undefined],
+        ['1', 'convolution', 'libtorch'],
+        ['output', 'store', undefined],
+      ]);
     });
 
     it('a part that takes no image, or has no weights, is refused by name', async () => {

@@ -247,13 +247,33 @@ describe('ImageClassifier', () => {
       model.dispose();
     });
 
-    it('takes a Module whose forward is TypeScript: it runs as it is', async () => {
+    it('takes a Module whose forward is TypeScript: compiled where it can be traced, else as it is', async () => {
       class Mirrored extends Module {
         network = se_resnet20({ reduction: 4 });
+        calls = 0;
         override async forward(x: Tensor): Promise<Tensor> {
+          this.calls++;
           return (await this.network.forward(x)).neg();
         }
       }
+      class Twice extends Mirrored {
+        override async forward(x: Tensor): Promise<Tensor> {
+          this.calls++;
+          const logits = await this.network.forward(x);
+          return logits.add(logits);
+        }
+      }
+      const twice = new Twice();
+      twice.network.loadStateDict(await load(BUNDLED));
+      const compiled = await ImageClassifier.load(twice, {
+        labels: bundled.labels,
+        preprocessing: bundled.preprocessing,
+      });
+      const [label] = await compiled.classify(images[0] ?? '');
+      expect(label?.label).to.equal((await bundled.classify(images[0] ?? ''))[0]?.label);
+      expect(twice.calls).to.equal(1);
+      await compiled.dispose();
+      twice.dispose();
       const model = new Mirrored();
       model.network.loadStateDict(await load(BUNDLED));
       const classifier = await ImageClassifier.load(model, {
@@ -264,6 +284,7 @@ describe('ImageClassifier', () => {
         (await of.classify(images[0] ?? '', { topK })).at(-1)?.label;
       // What was least likely is the most likely now.
       expect(await best(classifier, 1)).to.equal(await best(bundled, 10));
+      expect(model.calls).to.equal(2);
       await classifier.dispose();
       model.dispose();
     });

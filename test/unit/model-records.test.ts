@@ -34,10 +34,10 @@ import { createShapedLike, createWithWeights, readWeights } from '../../lib/mode
 import { labelsFileOf, loadModel } from '../../lib/models/pretrained';
 import { defineModels, type ModelFamily, type PublishedWeights } from '../../lib/models/record';
 import { findWeights } from '../../lib/models/find-weights';
-import { IMAGENET, type Preprocessing } from '../../lib/models/preprocessing-record';
+import { IMAGENET } from '../../lib/models/preprocessing-record';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
-import { LIGHT_MODELS, zooNames } from '../support/models';
+import { LIGHT_MODELS } from '../support/models';
 import { numbers, relativeError } from '../support/parity';
 import { Temporary } from '../support/temporary';
 
@@ -285,43 +285,13 @@ describe('createModel with pretrained', function () {
   });
 });
 
-it('docs/models.md has every network of timm, Cadene and pytorchcv, with its parameters', () => {
-  const page = readFileSync(path.join(__dirname, '..', '..', 'docs', 'models.md'), 'utf8');
-  for (const name of zooNames()) {
-    const model = createModel(name, { initWeights: false } as ModelOptions);
-    const count = model
-      .parameters()
-      .reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0);
-    expect(page, name).to.match(new RegExp(`\\| \`${name}\` \\|[^\n]*\\| ${count.toLocaleString('en')} \\|`));
-    model.dispose();
-  }
-});
-
-it('docs/models.md has every published tag, with its images, accuracies and source', () => {
-  const page = readFileSync(path.join(__dirname, '..', '..', 'docs', 'models.md'), 'utf8');
-  const images = (record: Preprocessing | undefined): string =>
-    record === undefined ? '-' : `${record.crop?.[0] ?? ''} of ${String(record.size)}`;
-  const row = (published: PublishedWeights, index: number): string => {
-    const { model, name, numClasses, preprocessing, testPreprocessing, location, licence } = published;
-    const { top1, top1Size, testTop1 } = published;
-    expect(licence).to.equal('Apache-2.0'); // as the page says of all
-    const cells = [
-      index === 0 ? `\`${model}\`` : '',
-      `\`${name}\`${numClasses === undefined ? '' : ` (${numClasses.toLocaleString('en')} classes)`}`,
-      images(preprocessing),
-      top1Size === preprocessing?.crop?.[0] ? String(top1) : '-',
-      images(testPreprocessing),
-      String(testTop1 ?? '-'),
-      [...('hub' in location ? ['the hub'] : []), ...('url' in location ? ['release'] : [])].join(', '),
-    ];
-    return `| ${cells.join(' | ')} |`;
-  };
-  const [, table = ''] = /\n\| Network \| Tag \|[^\n]*\n[^\n]*\n((?:\|[^\n]*\n)+)/.exec(page) ?? [];
-  const zoo = zooNames();
-  const expected = listModels()
-    .filter((name) => zoo.includes(name))
-    .flatMap((name) => modelRecord(name).weights.map(row));
-  expect(table.trimEnd().split('\n')).to.deep.equal(expected);
+it("timm's published weights have the licence that docs/models.md says", () => {
+  const tags = listModels()
+    .map((name) => modelRecord(name))
+    .filter(({ framework }) => framework.includes('timm'))
+    .flatMap(({ weights }) => weights);
+  expect(tags).to.have.length.above(40);
+  expect(tags.filter(({ licence }) => licence !== 'Apache-2.0')).to.deep.equal([]);
 });
 
 describe('listModels', () => {

@@ -122,11 +122,9 @@ describe('models: constructors and factories', function () {
   });
 
   it('the registry describes every model truly', () => {
-    expect(listModels()).to.have.length(98);
     for (const name of listModels()) {
       expect(isModelName(name)).to.equal(true);
-      const { numClasses, options, inputSize, classifier } = modelRecord(name);
-      expect(inputSize).to.be.oneOf([32, 224, 299]);
+      const { numClasses, options, classifier } = modelRecord(name);
       const values: Record<string, unknown> = {
         auxLogits: false,
         transformInput: true,

@@ -448,7 +448,7 @@ describe('compiling what users build', function () {
       /Flatten \('1'\).*neither images nor vectors/,
     ],
     ['a Linear layer alone', () => new Linear(4, 4), /Linear.*no image/],
-    ['nothing', () => new Sequential(), /no weights/],
+    ['nothing', () => new Sequential(), /nothing in it says how many channels/],
   ];
   for (const [what, make, words] of refused) {
     it(`refuses ${what} by name`, async () => {

@@ -247,14 +247,14 @@ class Fusing {
     const ValueId mean = add_mean(squeezed, node.name, add_vector("mean of ", plan_.channels(squeezed)));
     if (node.channel_kernel.defined()) {
       const ValueId gate = add_vector("scale ", plan_.channels(squeezed));
-      add({Unit::Kind::kChannelGate, node.name + ".conv", {mean}, gate, &node});
+      add({Unit::Kind::kChannelGate, node.squeeze_name, {mean}, gate, &node});
       return gate;
     }
     const ValueId hidden = add_vector("hidden of ", node.squeeze_weight.size(0));
     const ValueId scale = add_vector("scale ", node.excite_weight.size(0));
-    add_dense(node.name + ".fc.0", mean,
+    add_dense(node.squeeze_name, mean,
               {&node, hidden, Activation::kRelu, /*has_bias=*/true, Part::Weights::kSqueeze, through});
-    add_dense(node.name + ".fc.2", hidden,
+    add_dense(node.excite_name, hidden,
               {&node, scale, Activation::kSigmoid, /*has_bias=*/true, Part::Weights::kExcite});
     return scale;
   }

@@ -248,6 +248,7 @@ StepInfo OperatorStep::explain(const Layout& layout) const {
   info.input = shape(inputs.front().buffer);
   info.output = shape(output.buffer);
   info.weight_bytes = weight_bytes();
+  info.kernel = "libtorch";
   if (const auto* conv = std::get_if<graph::Convolution>(&operation)) {
     info.multiply_adds = conv->weight.numel() * info.output[1] * info.output[2];
   }

@@ -1,3 +1,5 @@
+// How steps do their work: what falls to one member of a team, and the tasks that the kernels get for it.
+// What is said of steps to people is in print.cpp, Winograd's convolutions are in winograd.cpp.
 #include "inference/cpu/steps.h"
 
 #include "inference/cpu/winograd.h"
