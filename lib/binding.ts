@@ -96,7 +96,10 @@ export interface CompiledStep {
   /** Read and written. */
   readonly activationBytes: number;
   readonly multiplyAdds: number;
-  /** What computes it, where there is a choice: 'libtorch' where the processor's kernels have nothing for it. */
+  /**
+   * What computes it, where there is a choice: 'libtorch' where our kernels have nothing for it. On CUDA, once a batch of
+   * images of this size was run: 'ours', 'libtorch', or 'cudnn' with how much of the step its plan does and which it is.
+   */
   readonly kernel?: string;
 }
 

@@ -31,8 +31,8 @@ export interface CompiledPlan {
   readonly dtype: CompiledDType;
   readonly device: Device;
   /**
-   * What the steps run on: 'avx512_bf16', 'avx512' and 'avx2' are this library's own kernels; 'onednn', 'cuda' and
-   * 'libtorch' are LibTorch's operators.
+   * What the steps run on: 'avx512_bf16', 'avx512' and 'avx2' are this library's own kernels, 'cuda-fused' its own and
+   * cuDNN's fused ones in a CUDA graph; 'onednn', 'cuda' and 'libtorch' are LibTorch's operators.
    */
   readonly backend: string;
   /** Height and width of the images that shapes and counts are for. */

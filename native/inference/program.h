@@ -43,7 +43,7 @@ class Program {
   /// Memory that the packed weights take.
   virtual int64_t weight_bytes() const = 0;
 
-  /// What the steps run on: "avx512_bf16", "avx512", "avx2", "onednn", "libtorch", "cuda".
+  /// What the steps run on: "avx512_bf16", "avx512", "avx2", "onednn", "libtorch", "cuda", "cuda-fused".
   virtual const char* backend() const = 0;
 };
 

@@ -33,7 +33,7 @@ const NATIVE_INCLUDES = {
   optim: ['core'],
   vision: ['core'],
   models: ['nn', 'graph', 'core'],
-  inference: ['nn', 'graph', 'core'],
+  inference: ['nn', 'graph', 'runtime', 'core'],
   addon: ['inference', 'models', 'vision', 'optim', 'nn', 'graph', 'runtime', 'core'],
 };
 const NODE_HEADER = /^(napi|node_api|js_native_api|node|v8|uv)[\w-]*\.h$/;

@@ -1,6 +1,7 @@
-// A compiled program of LibTorch's operators: for CUDA, and for processors that cpu/program.h has no
-// kernels for. Folded weights, channels-last activations; on the CPU oneDNN's prepacked convolutions with
-// ReLU as their post-operation, which makes 0 of a NaN (LibTorch's own ReLU keeps it).
+// A compiled program of LibTorch's operators: for processors that cpu/program.h and devices that
+// cuda/program.h have no kernels for. Folded weights, channels-last activations; on the CPU oneDNN's
+// prepacked convolutions with ReLU as their post-operation, which makes 0 of a NaN (LibTorch's own ReLU keeps
+// it).
 #pragma once
 
 #include "inference/backend.h"

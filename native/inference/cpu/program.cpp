@@ -1,6 +1,7 @@
 #include "inference/cpu/program.h"
 
 #include "core/error.h"
+#include "inference/arena.h"
 #include "inference/cpu/barrier.h"
 #include "inference/cpu/pack.h"
 
@@ -32,16 +33,6 @@ constexpr int64_t kAlignment = 64;
 int64_t align(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
-
-// Steps [first, last] in which a buffer is in use.
-struct Life {
-  int64_t first = -1;
-  int64_t last = -1;
-
-  bool meets(const Life& other) const {
-    return first <= other.last && other.first <= last;
-  }
-};
 
 // Steps [0, split) run image by image, the others on all images of a pass.
 struct Schedule {
@@ -205,9 +196,7 @@ class CpuProgram : public Program {
     for (size_t i = 0; i < steps_.size(); ++i) {
       const auto touch = [&](const std::vector<BufferId>& touched) {
         for (const BufferId buffer : touched) {
-          Life& life = lives[static_cast<size_t>(buffer)];
-          life.first = life.first < 0 ? static_cast<int64_t>(i) : life.first;
-          life.last = static_cast<int64_t>(i);
+          lives[static_cast<size_t>(buffer)].extend(static_cast<int64_t>(i));
         }
       };
       touch(steps_[i]->reads());
@@ -294,34 +283,19 @@ class CpuProgram : public Program {
     return split;
   }
 
-  // Gives every buffer of a region the lowest place that no buffer with a meeting life has; the region's
-  // size.
+  // Places the buffers of a region; its size.
   int64_t lay_out_region(Layout& layout, bool shared) const {
-    std::vector<size_t> placed;
-    int64_t total = 0;
+    std::vector<ArenaBlock> blocks(buffers_.size());
     for (size_t i = 0; i < buffers_.size(); ++i) {
-      BufferLayout& at = layout.buffers[i];
-      if (at.is_shared != shared || lives_[i].first < 0) {
-        continue;
+      if (layout.buffers[i].is_shared == shared) {
+        blocks[i] = {lives_[i], layout.buffers[i].image_bytes};
       }
-      std::vector<std::pair<int64_t, int64_t>> taken;
-      for (const size_t other : placed) {
-        if (lives_[other].meets(lives_[i])) {
-          const BufferLayout& there = layout.buffers[other];
-          taken.emplace_back(there.offset_bytes, there.offset_bytes + there.image_bytes);
-        }
+    }
+    const int64_t total = lay_out(blocks);
+    for (size_t i = 0; i < buffers_.size(); ++i) {
+      if (layout.buffers[i].is_shared == shared) {
+        layout.buffers[i].offset_bytes = blocks[i].offset;
       }
-      std::sort(taken.begin(), taken.end());
-      int64_t offset = 0;
-      for (const auto& [begin, end] : taken) {
-        if (offset + at.image_bytes <= begin) {
-          break;
-        }
-        offset = std::max(offset, end);
-      }
-      at.offset_bytes = offset;
-      total = std::max(total, offset + at.image_bytes);
-      placed.push_back(i);
     }
     return total;
   }

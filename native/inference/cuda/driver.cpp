@@ -20,8 +20,8 @@ Library open(const std::string& name) {
   return library;
 }
 
-// NVRTC looks for its builtins on the library path alone, where LibTorch's folder is not: they are loaded from where
-// it lies itself.
+// NVRTC looks for its builtins on the library path alone, where LibTorch's folder is not: they are loaded
+// from where it lies itself.
 void load_builtins(const Library& nvrtc) {
   void* const any = nvrtc.handle == nullptr ? nullptr : dlsym(nvrtc.handle, "nvrtcVersion");
   Dl_info info{};
@@ -69,7 +69,8 @@ class Finder {
   std::string& missing_;
 };
 
-[[noreturn]] void fail(const char* code, const char* library, int status, const char* what, const char* text) {
+[[noreturn]] void fail(const char* code, const char* library, int status, const char* what,
+                       const char* text) {
   throw Error(code, std::string(what) + ": " + (text == nullptr ? "unknown error" : text) + " (" + library +
                         " status " + std::to_string(status) + ')');
 }
@@ -78,6 +79,7 @@ class Finder {
 
 Driver find_functions(const Libraries& libraries) {
   Driver driver;
+  load_builtins(libraries.nvrtc);
 #define SENET_FIND(function, parameters) finder.find(#function, driver.function);
   {
     Finder finder(libraries.cudart, "libcudart", driver.missing);
@@ -117,7 +119,6 @@ const Driver& driver_of(const std::string& folder, void* libtorch_cuda) {
     libraries.cudnn.handle = libtorch_cuda;
     libraries.cuda = open("libcuda.so.1");
     libraries.nvrtc = open(folder + "/libcaffe2_nvrtc.so");  // LibTorch's own way to it
-    load_builtins(libraries.nvrtc);
     return new Driver(find_functions(libraries));
   }();
   return *driver;

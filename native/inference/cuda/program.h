@@ -1,0 +1,32 @@
+// Compiled programs for NVIDIA GPUs: cuDNN's fused convolutions and kernels of ours, captured as one CUDA
+// graph for each number and size of images.
+//
+// From the plan to the numbers:
+//
+// 1. Lower (lower.h): nodes become steps, weights are packed on the device. Happens once.
+//
+// 2. Make ready (sequence.h): for each number and size of images, values get their place in one piece of
+// memory, every convolution the fastest of cuDNN's plans (disk_cache.h keeps it for the next process), and
+// all steps become a graph. A few sequences are kept, those used last; a batch between two of the numbers
+// that are made is padded up.
+//
+// 3. A run enqueues three things on LibTorch's stream: the images into the sequence's memory, the graph, and
+// the results out of it. It does not wait for the device.
+//
+// The functions of NVIDIA's libraries are found at run time (driver.h), our kernels are compiled then
+// (kernels.h). What they do not serve is LibTorch's operator inside the same program, which is then not
+// captured.
+#pragma once
+
+#include "inference/backend.h"
+
+#include <memory>
+
+namespace senet::inference {
+
+/// A CUDA device of capability 8.0 or better, with all that driver.h looks for, unless SENET_COMPILE_KERNELS
+/// asks for libtorch.
+bool serves_cuda_kernels(const Target& target);
+std::unique_ptr<const Program> make_cuda_program(const Plan& plan, const Target& target);
+
+}  // namespace senet::inference
