@@ -23,14 +23,14 @@ export const lazy = {
   get sources() {
     return require('../models/model-source') as typeof import('../models/model-source');
   },
+  get openWeights() {
+    return require('../models/open-weights') as typeof import('../models/open-weights');
+  },
   get factories() {
     return require('../tensor/factories') as typeof import('../tensor/factories');
   },
   get training() {
     return require('./training') as typeof import('./training');
-  },
-  get pretrained() {
-    return require('../models/pretrained') as typeof import('../models/pretrained');
   },
   get weights() {
     return require('../models/find-weights') as typeof import('../models/find-weights');

@@ -31,14 +31,16 @@ import {
 } from '../../lib';
 import { ClassifierModel, registerModel } from '../../lib/models/classifier-model';
 import { createShapedLike, createWithWeights, readWeights } from '../../lib/models/from-weights';
-import { labelsFileOf, loadModel } from '../../lib/models/pretrained';
+import { labelsFileOf } from '../../lib/models/fetch-weights';
+import { loadModel } from '../../lib/models/open-weights';
 import { defineModels, type ModelFamily, type PublishedWeights } from '../../lib/models/record';
-import { findWeights } from '../../lib/models/find-weights';
+import { findPublished, findWeights } from '../../lib/models/registry';
 import { IMAGENET, type Preprocessing } from '../../lib/models/preprocessing-record';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
 import { LIGHT_MODELS, zooNames } from '../support/models';
 import { numbers, relativeError } from '../support/parity';
+import { boolean, integer } from '../../lib/tensor/rules';
 import { Temporary } from '../support/temporary';
 
 const ASSETS = path.join(__dirname, '..', '..', 'assets');
@@ -277,11 +279,11 @@ describe('createModel with pretrained', function () {
 
   it('an unknown name of weights says whose they are', async () => {
     await expectRejection(
-      findWeights('imagenet', 'se_resnet20', 'test'),
+      findWeights({ network: modelRecord('se_resnet20'), weights: 'imagenet' }, {}, 'test'),
       'ERR_SENET_ARG_RANGE',
       /test: no file and no published weights 'imagenet'; they are of se_resnet50/,
     );
-    expect(await findWeights('imagenet', null, 'test')).to.include({ model: 'se_resnet50' });
+    expect(findPublished('imagenet')).to.include({ model: 'se_resnet50' });
   });
 });
 
@@ -344,7 +346,7 @@ const TINY: ModelFamily = {
   anyInputSize: true,
   inChannels: 3,
   numClasses: 5,
-  options: ['numClasses', 'inChannels', 'initWeights', 'width'],
+  rules: { numClasses: integer(0), inChannels: integer(1), initWeights: boolean, width: integer(1) },
   toldOptions: [],
   stem: 'stem',
   classifier: 'head',
@@ -417,7 +419,7 @@ describe('a row that someone adds', () => {
     );
     const file = temporary.path('foreign.safetensors');
     await save(foreign, file);
-    const model = made(await loadModel(tiny, file, {}), Tiny);
+    const model = made(await loadModel([tiny], { network: tiny, weights: file }, {}, 'test'), Tiny);
     expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
     const x = randn([2, 1, 8, 8]);
     expect(numbers(await model.forward(x))).to.deep.equal(numbers(await original.forward(x)));
@@ -444,9 +446,12 @@ describe('a row that someone adds', () => {
     });
     try {
       const bad = weights('bad', '0123456789');
-      await expectRejection(loadModel(tiny, bad, { progress: false }), 'ERR_SENET_HASH');
+      await expectRejection(
+        loadModel([tiny], { network: tiny, weights: bad }, { progress: false }, 'test'),
+        'ERR_SENET_HASH',
+      );
       for (const good of [weights('whole', sha256), weights('begin', sha256.slice(0, 8))]) {
-        const model = await loadModel(tiny, good, { progress: false });
+        const model = await loadModel([tiny], { network: tiny, weights: good }, { progress: false }, 'test');
         expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
       }
     } finally {
@@ -484,7 +489,7 @@ describe("the article's spelling", () => {
     await save(spelt, file);
     const record = modelRecord('se_resnet20');
     const state = await readWeights(file, record, {}, undefined);
-    const model = createWithWeights(record, state);
+    const model = createWithWeights({ network: record, state });
     expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
     const given = await readWeights(file, original, {}, undefined);
     expect(given.has('layer1.0.se.fc1.0.weight')).to.equal(true);
