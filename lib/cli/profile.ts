@@ -90,7 +90,7 @@ async function profile(name: string, options: ProfileCommandOptions, signal: Abo
     if (options.json === true) printJson({ ...measured, ...rates, threads });
     else printProfile(name, measured, threads, options.top);
     if (options.svg !== undefined) {
-      const { writeAtomically } = lazy.save;
+      const { writeAtomically } = lazy.atomicFile;
       const picture = drawProfile(titleOf(name, measured), summaryOf(measured, threads), {
         steps: chooseSteps(measured.steps, options.top, ({ milliseconds }) => milliseconds),
         of: measured,

@@ -3,9 +3,8 @@
  * every caller: published ones by name, a repository of the hub, a folder or a path. Knows the records that it is given,
  * and not the registry; reads no weights.
  */
-import { constants, existsSync } from 'node:fs';
+import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
-import path from 'node:path';
 
 import { makeError } from '../errors';
 import { Module } from '../nn/module';
@@ -14,7 +13,7 @@ import { checkString, describe, hint } from '../tensor/options';
 import { toFile, type Transfer } from './fetch-weights';
 import type { WeightsPlace } from './from-weights';
 import { architectureBeside } from './hub-config';
-import { fetchSnapshot } from './hub-snapshot';
+import { configOf, fileOf } from './hub-snapshot';
 import { identifyFile } from './identify';
 import { parseScheme, saysWeights, type ModelSource, type WeightsSource } from './model-source';
 import type { ModelRecord, PublishedWeights } from './record';
@@ -159,28 +158,6 @@ function listOf(record: ModelRecord | null, names: readonly string[]): string {
   return names.length === 0 ? `${record.name} has no published weights` : `published are ${names.join(', ')}`;
 }
 
-async function fileOf(source: WeightsSource, options: Transfer, where: string): Promise<string> {
-  switch (source.kind) {
-    case 'file':
-      return source.file;
-    case 'hub':
-      return fetchSnapshot(source.repository, source.revision, options);
-    case 'folder':
-      return inFolder(source.folder, where);
-  }
-}
-
-function inFolder(folder: string, where: string): string {
-  const found = ['model.safetensors', 'pytorch_model.bin']
-    .map((name) => path.join(folder, name))
-    .find((file) => existsSync(file));
-  if (found !== undefined) return found;
-  throw makeError(
-    'ERR_SENET_FILE_NOT_FOUND',
-    `${where}: ${printable(folder, 1000)}: expected a folder with model.safetensors or pytorch_model.bin`,
-  );
-}
-
 /** The network that a file is for: of a repository and a folder what `config.json` says, else what the file does. */
 async function recordOf(
   records: readonly ModelRecord[],
@@ -190,11 +167,33 @@ async function recordOf(
   where: string,
 ): Promise<ModelRecord> {
   const architecture = kind === 'file' ? null : await architectureBeside(file);
-  if (architecture === null) return identifyFile(records, file, place, where);
+  return architecture === null
+    ? identifyFile(records, file, place, where)
+    : recordNamed(records, architecture, where);
+}
+
+/** What `config.json` names. */
+function recordNamed(records: readonly ModelRecord[], architecture: string, where: string): ModelRecord {
   const record = records.find(({ name }) => name === architecture);
   if (record !== undefined) return record;
   throw makeError(
     'ERR_SENET_UNKNOWN_MODEL',
     `${where}: config.json names the network '${printable(architecture)}', which the library does not have`,
   );
+}
+
+/** The network that a name is of; of a repository only its `config.json` is fetched, if that says it. Errors: as `findAmong`. */
+export async function networkAmong(
+  records: readonly ModelRecord[],
+  source: ModelSource,
+  options: Transfer & WeightsPlace,
+  where: string,
+): Promise<ModelRecord> {
+  if (source.kind === 'model') return source.record;
+  if (source.kind === 'hub') {
+    const architecture = await architectureBeside(await configOf(source, options));
+    if (architecture !== null) return recordNamed(records, architecture, where);
+  }
+  const wanted: WantedWeights = { network: null, weights: source };
+  return (await findAmong(records, wanted, options, where)).network;
 }

@@ -34,6 +34,8 @@ export interface PublishedWeights {
   readonly testTop1?: number;
   /** Default: the model's. */
   readonly numClasses?: number;
+  /** Of their tensors in float32. Default: as many as of the model with its usual classes. */
+  readonly bytes?: number;
   /** Default: the model's. */
   readonly inChannels?: number;
   /** A file of `assets/labels`. Default: what the metadata of the file of weights says. */

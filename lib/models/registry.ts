@@ -14,7 +14,13 @@ import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
 import type { WeightsPlace } from './from-weights';
 import { type Transfer } from './fetch-weights';
-import { findAmong, publishedAmong, type FoundWeights, type WantedWeights } from './find-weights';
+import {
+  findAmong,
+  networkAmong,
+  publishedAmong,
+  type FoundWeights,
+  type WantedWeights,
+} from './find-weights';
 import { identify, twinOf } from './identify';
 import { isOfWeights, parseModel, type ModelSource } from './model-source';
 import { loadModel, openAmong, type OpenedWeights } from './open-weights';
@@ -108,6 +114,15 @@ export function findWeights<Network extends ModelRecord | Module<unknown>>(
   where: string,
 ): Promise<FoundWeights<ModelRecord | Network>> {
   return findAmong(allRecords(), wanted, options, where);
+}
+
+/** @internal As `networkAmong` of all models. */
+export function networkNamed(
+  name: string,
+  options: Transfer & WeightsPlace,
+  where: string,
+): Promise<ModelRecord> {
+  return networkAmong(allRecords(), parseName(name, where), options, where);
 }
 
 /** @internal As `openAmong` of all models. */

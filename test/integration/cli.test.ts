@@ -6,7 +6,14 @@ import path from 'node:path';
 import { expect } from 'chai';
 import sharp from 'sharp';
 
-import { save, saveCheckpoint, se_resnet20, type CompiledPlan, type CompiledProfile } from '../../lib';
+import {
+  modelRecord,
+  save,
+  saveCheckpoint,
+  se_resnet20,
+  type CompiledPlan,
+  type CompiledProfile,
+} from '../../lib';
 import { readIdx } from '../../lib/data/idx';
 import { HAS_FLOAT16 } from '../support/processor';
 import { Temporary } from '../support/temporary';
@@ -523,10 +530,36 @@ describe('senet-torch', () => {
     });
   });
 
+  it('a folder stands where a network or a file does', async () => {
+    const folder = temporary.path('folder');
+    mkdirSync(folder);
+    await save(se_resnet20(), path.join(folder, 'model.safetensors'));
+    writeFileSync(path.join(folder, 'config.json'), JSON.stringify({ architecture: 'se_resnet20' }));
+    const name = `local-dir:${folder}`;
+    expect((await run(['models', name])).out).to.match(/^network +se_resnet20$/m);
+    expect((await run(['inspect', name])).out).to.match(/^network +se_resnet20$/m);
+    const converted = await run(['convert', name, temporary.path('converted.safetensors')]);
+    expect(converted.out).to.contain('se_resnet20, ');
+  });
+
   it('lists the models', async () => {
     const { code, out } = await run(['models', '--json']);
     expect(code).to.equal(0);
-    const models = JSON.parse(out) as { name: string; weights: string[]; tags: { top1: number | null }[] }[];
+    const models = JSON.parse(out) as {
+      name: string;
+      weights: string[];
+      bytes: number;
+      tags: { name: string; top1: number | null; bytes: number; numClasses?: number }[];
+    }[];
+    for (const { name, tags } of models)
+      for (const { name: tag, top1, bytes, numClasses } of tags) {
+        expect(bytes, `${name}.${tag}`).to.be.above(1e6);
+        expect(top1 === null, `${name}.${tag}`).to.equal(numClasses !== undefined); // of other classes than ImageNet's
+      }
+    expect(models.find(({ name }) => name === 'legacy_seresnet50')).to.deep.include({
+      ...{ bytes: 112_565_000, inChannels: 3, classifier: 'last_linear' },
+      preprocessing: modelRecord('legacy_seresnet50').preprocessing,
+    });
     expect(models.find(({ name }) => name === 'se_resnet50')?.weights).to.deep.equal(['imagenet']);
     const tags = models.flatMap(({ weights }) => weights.slice(1)).length;
     const { out: table } = await run(['models']);
@@ -536,6 +569,7 @@ describe('senet-torch', () => {
     expect(one).to.contain('hf-hub:timm/seresnet50.a1_in1k').and.contain('288 bicubic, centre 288 x 288');
     const { out: record } = await run(['models', 'seresnet50', '--json']);
     expect(JSON.parse(record)).to.deep.equal(models.find(({ name }) => name === 'seresnet50'));
+    expect((await run(['models', 'seresnextaa201d_32x8d'])).out).to.match(/^ +top-1 +- \(other classes\)$/m);
     expect((await run(['models', 'gluon_senet154'])).out).to.match(/^network +senet154$/m);
     expect((await run(['models', 'seresnet5'])).err).to.contain('ERR_SENET_UNKNOWN_MODEL');
   });

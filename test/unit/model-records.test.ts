@@ -326,6 +326,20 @@ it('docs/models.md has every published tag, with its images, accuracies and sour
   expect(table.trimEnd().split('\n')).to.deep.equal(expected);
 });
 
+it('weights of other classes say the bytes of their tensors', () => {
+  for (const name of listModels())
+    for (const { numClasses, bytes } of modelRecord(name).weights) {
+      expect(bytes === undefined).to.equal(numClasses === undefined);
+      if (numClasses === undefined) continue;
+      const model = make(name, { numClasses, initWeights: false });
+      const size = { float32: 4, int64: 8 };
+      const tensors = [...model.namedParameters(), ...model.namedBuffers()];
+      const total = tensors.reduce((sum, [, { numel, dtype }]) => sum + numel * size[dtype as 'int64'], 0);
+      expect(bytes, name).to.equal(total);
+      model.dispose();
+    }
+});
+
 describe('listModels', () => {
   it('chooses by published weights and by form', () => {
     const pretrained = listModels({ pretrained: true, match: 'se_*' });

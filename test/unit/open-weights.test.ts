@@ -11,6 +11,7 @@ import {
   convertWeights,
   createModel,
   ImageClassifier,
+  inspectCheckpoint,
   load,
   modelRecord,
   save,
@@ -124,6 +125,25 @@ describe('config.json beside weights', () => {
       /crop_mode: expected 'center'.*got 'squash'/,
     );
     expect(await preprocessingOf({ tag: 'mine' })).to.deep.equal(modelRecord(NAME).preprocessing);
+  });
+
+  it('says how images are prepared to fine-tune the network', async () => {
+    const half = [0.5, 0.5, 0.5];
+    const fields = { input_size: [3, 40, 40], crop_pct: 0.8, mean: half, std: half };
+    const folder = await folderOf(NAME, { pretrained_cfg: fields }, NAME);
+    const common = { data: photosIn(temporary.path('photos')), validation: null, epochs: 1, batchSize: 2 };
+    const prepared = { imageSize: 40, resize: 50, interpolation: 'bicubic', mean: half, std: half };
+    const output = temporary.path('finetuned');
+    const { settings } = await trainFromSettings({ ...common, output, model: `local-dir:${folder}` });
+    expect(settings).to.deep.include(prepared);
+    const { metadata } = await inspectCheckpoint(`${output}/last.safetensors`);
+    expect(JSON.parse(metadata.preprocessing as string)).to.deep.include({
+      ...{ size: 50, crop: [40, 40], interpolation: 'bicubic', mean: half, std: half },
+    });
+    const other = await trainFromSettings({
+      ...{ ...common, output, overwrite: true, model: `local-dir:${folder}`, imageSize: 32 },
+    });
+    expect(other.settings).to.deep.include({ ...prepared, imageSize: 32, resize: 40 });
   });
 
   it('gives the network its arguments, and refuses those that it has not', async () => {

@@ -32,7 +32,7 @@ const TRAINING_RULES = {
     ROWS.filter(([, row]) => row.commandLineOnly === undefined).map(([name]) => [name, RULES[name]]),
   ),
 };
-const OTHER_SETTINGS = anything(['command', 'data', 'modelOptions', 'classes']);
+const OTHER_SETTINGS = anything(['command', 'data', 'modelOptions', 'classes', 'resize', 'interpolation']);
 
 /** Of the record of a run, by name. */
 export const SETTING_RULES = { ...RULES, ...OTHER_SETTINGS };
