@@ -410,8 +410,8 @@ describe('senet-torch', () => {
         [['profile', 'se_resnet20', '--size', '0x32'], /HEIGHTxWIDTH/],
         [['profile', 'se_resnet20', '--size', '32x'], /HEIGHTxWIDTH/],
         [['profile', 'se_resnet20', '--dtype', 'float64'], /float32, bfloat16, float16/],
-        [['profile', 'se_resnet20', '--runs', '0'], /whole number/],
-        [['profile', 'se_resnet20', '--in-channels', '0'], /whole number/],
+        [['profile', 'se_resnet20', '--runs', '0'], /an integer of at least 1/],
+        [['profile', 'se_resnet20', '--in-channels', '0'], /an integer of at least 1/],
         [['profile', 'se_resnet20', '--runs', '10001', '--top', '1'], /runs.*10000.*ERR_SENET_ARG_RANGE/],
         [
           ['profile', 'se_resnet20', '--explain', '--svg', 'x.svg'],
@@ -607,7 +607,7 @@ describe('senet-torch', () => {
     const cases: [string[], RegExp][] = [
       [['clasify'], /unknown command 'clasify'[^]*classify/],
       [['classify', '--top', '3'], /unknown option '--top'/],
-      [['classify', '--top-k', '0'], /whole number/],
+      [['classify', '--top-k', '0'], /an integer of at least 1/],
       [['classify', '--model', 'se_resnet5'], /did you mean 'se_resnet50'.*ERR_SENET_UNKNOWN_MODEL/],
       [['classify', '--model', 'se_resnet18', '--pretrained'], /no published weights/],
       [['classify', '--model', 'se_resnet20'], /--weights FILE or --pretrained/],
