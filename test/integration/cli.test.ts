@@ -7,14 +7,17 @@ import { expect } from 'chai';
 import sharp from 'sharp';
 
 import {
+  createModel,
   modelRecord,
   save,
   saveCheckpoint,
   se_resnet20,
   type CompiledPlan,
   type CompiledProfile,
+  type TrainedRun,
 } from '../../lib';
 import { readIdx } from '../../lib/data/idx';
+import { startHub } from '../support/hub-server';
 import { HAS_FLOAT16 } from '../support/processor';
 import { Temporary } from '../support/temporary';
 
@@ -528,6 +531,36 @@ describe('senet-torch', () => {
       });
       expect([code, err]).to.deep.equal([0, '']);
     });
+  });
+
+  it('fine-tunes a published network, as docs/models.md has it', async () => {
+    const hub = await startHub();
+    const [network, tag] = ['seresnext50_32x4d', 'racm_in1k'] as const;
+    const repository = `timm/${network}.${tag}`;
+    const model = createModel(network, { initWeights: false });
+    await save(model, temporary.path('published.safetensors'));
+    model.dispose();
+    hub.files.set(`${repository}/model.safetensors`, readFileSync(temporary.path('published.safetensors')));
+    hub.files.set(`${repository}/config.json`, Buffer.from(JSON.stringify({ architecture: network })));
+    const photos = temporary.path('photos');
+    for (const name of ['bag', 'shoe']) {
+      mkdirSync(path.join(photos, name), { recursive: true });
+      cpSync(SANDAL, path.join(photos, name, '0.png'));
+    }
+    const page = readFileSync(path.join(ROOT, 'docs', 'models.md'), 'utf8');
+    const [, command = ''] = /npx senet-torch (finetune photos .*)/.exec(page) ?? [];
+    const output = temporary.path('fine-tuned');
+    const short = ['--epochs', '1', '--image-size', '32', '--validation', 'none', '--output', output];
+    const { code, out, err } = await run(
+      [...command.split(' ').map((word) => (word === 'photos' ? photos : word)), ...short, '--json'],
+      { environment: { HF_ENDPOINT: hub.url, HF_HOME: temporary.path('hub') } },
+    );
+    await hub.close();
+    expect(code, err).to.equal(0);
+    const { settings } = JSON.parse(out) as TrainedRun;
+    expect(settings).to.deep.include({ model: network, weights: tag, classes: ['bag', 'shoe'] });
+    expect(settings.freeze).to.include('layer4').and.not.include('fc');
+    expect(readdirSync(output)).to.include('last.safetensors');
   });
 
   it('a folder stands where a network or a file does', async () => {
