@@ -4,10 +4,10 @@
  */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 
+import { isSenetError } from '../errors';
 import { helpOf } from '../train/recipe/option-checks';
 import { OPTION_GROUPS, OPTION_ROWS, type OptionName, type OptionRow } from '../train/recipe/options';
 import type { RecipeKind, TrainingOptions } from '../train/recipe/settings';
-import { isSenetError } from '../errors';
 import { integer, type ValueKind } from '../train/recipe/value-kinds';
 
 /** What was typed, and the recipe whose command it was typed to. */

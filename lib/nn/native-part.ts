@@ -45,13 +45,17 @@ export class NativePart {
 
   /** The facts, with the one wrapper of each child: call it once. */
   read(): NativeFacts {
-    const { type, version, width, parameters, buffers, children } = binding.moduleNode(this.handle);
+    const { handle } = this;
+    const { type, version, parameters, buffers, children } = binding.moduleNode(handle);
     const own = (kind: OwnTensor['kind'], all: typeof parameters): OwnTensor[] =>
       all.map(([name, handle]) => ({ name, kind, persistent: true, tensor: wrapUntracked(handle) }));
     return {
       type,
       version,
-      width,
+      // Asked for anew: of a module whose first or last child was replaced it is another one.
+      get width() {
+        return binding.moduleNode(handle).width;
+      },
       tensors: [...own('parameter', parameters), ...own('buffer', buffers)],
       children: new Map(
         children.map(([name, childType, handle]) => [

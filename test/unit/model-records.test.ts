@@ -74,6 +74,13 @@ for (const name of listModels()) {
       expect(stem.inChannels).to.equal(record.inChannels);
       for (const head of record.auxiliaryClassifiers)
         expect(made(model.getSubmodule(head), Linear).outFeatures).to.equal(4);
+      // C++ has it that the network begins and ends there: both may be replaced by others of another width.
+      const { outChannels, weight, bias } = stem;
+      const kernelSize = [weight.shape[2] as number, weight.shape[3] as number] as const;
+      expect(ClassifierModel.widthOf(model)).to.deep.equal([record.inChannels, 4]);
+      model.replaceModule(record.stem, new Conv2d(5, outChannels, kernelSize, { bias: bias !== null }));
+      model.resetClassifier(9);
+      expect(ClassifierModel.widthOf(model)).to.deep.equal([5, 9]);
       expect(record.options).to.include.members(['numClasses', 'inChannels', 'initWeights']);
       expect(record.options).to.include.members([...record.toldOptions]);
       if (record.numClasses === null) return;
@@ -129,6 +136,7 @@ for (const name of listModels()) {
       expect(eager.shape).to.deep.equal([2, 7]);
       const compiled = await model.compile();
       expect(relativeError(await compiled.forward(x), numbers(eager))).to.be.below(1e-4);
+      expect(compiled.explain().inputSize).to.deep.equal([record.inputSize, record.inputSize]);
       compiled.dispose();
       model.dispose();
     });
