@@ -43,19 +43,20 @@ export class NativePart {
     readonly adopted: ReadonlyMap<string, AnyModule>,
   ) {}
 
+  /** Channels in and out, which are others once the first or the last child was replaced. */
+  readWidth(): NativeFacts['width'] {
+    return binding.moduleNode(this.handle).width;
+  }
+
   /** The facts, with the one wrapper of each child: call it once. */
   read(): NativeFacts {
-    const { handle } = this;
-    const { type, version, parameters, buffers, children } = binding.moduleNode(handle);
+    const { type, version, width, parameters, buffers, children } = binding.moduleNode(this.handle);
     const own = (kind: OwnTensor['kind'], all: typeof parameters): OwnTensor[] =>
       all.map(([name, handle]) => ({ name, kind, persistent: true, tensor: wrapUntracked(handle) }));
     return {
       type,
       version,
-      // Asked for anew: of a module whose first or last child was replaced it is another one.
-      get width() {
-        return binding.moduleNode(handle).width;
-      },
+      width,
       tensors: [...own('parameter', parameters), ...own('buffer', buffers)],
       children: new Map(
         children.map(([name, childType, handle]) => [
