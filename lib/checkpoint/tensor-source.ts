@@ -7,7 +7,7 @@ import { handleOf, type Tensor } from '../tensor/tensor';
 import { ITEM_SIZE, contiguousStride, countElements } from './tensor-record';
 
 /** Bytes copied out of LibTorch at a time on the JavaScript thread: about a millisecond. */
-export const PIECE_BYTES = 1024 * 1024;
+const PIECE_BYTES = 1024 * 1024;
 
 /** Where a tensor lies and what of it is to be written. */
 export interface SavedTensor {

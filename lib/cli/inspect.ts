@@ -10,16 +10,22 @@ import { lazy } from './lazy';
 import { addPlaceOptions } from './training-options';
 import { count, printJson, printLine, printTable } from './output';
 
-export function addInspect(program: Command): void {
+export function addInspect(program: Command, interrupted: () => AbortSignal): void {
   const command = program
     .command('inspect')
     .description('Print the keys, shapes, dtypes and metadata of a checkpoint. Safe on files from anywhere.')
-    .argument('<file>', 'a file of torch.save (zip or legacy), torch.jit.save or safetensors');
+    .argument(
+      '<file>',
+      'a file of torch.save (zip or legacy), torch.jit.save or safetensors; hf-hub:REPOSITORY or local-dir:FOLDER',
+    );
   addPlaceOptions(command)
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  $ senet-torch inspect model.pt')
-    .action(async (file: string, { json, ...place }: InspectOptions & { json?: boolean }) => {
+    .action(async (name: string, { json, ...place }: InspectOptions & { json?: boolean }) => {
       const { inspectCheckpoint } = lazy.checkpoint;
+      const source = lazy.sources.parseSource(name, 'inspect');
+      const transfer = { progress: process.stderr.isTTY, signal: interrupted() };
+      const file = await lazy.snapshots.fileOf(source, transfer, 'inspect');
       const isNamed = knowsNetworks();
       const report = await inspectCheckpoint(file, place);
       if (json === true) printJson(report);

@@ -23,14 +23,17 @@ export const lazy = {
   get sources() {
     return require('../models/model-source') as typeof import('../models/model-source');
   },
+  get snapshots() {
+    return require('../models/hub-snapshot') as typeof import('../models/hub-snapshot');
+  },
+  get openWeights() {
+    return require('../models/open-weights') as typeof import('../models/open-weights');
+  },
   get factories() {
     return require('../tensor/factories') as typeof import('../tensor/factories');
   },
   get training() {
     return require('./training') as typeof import('./training');
-  },
-  get pretrained() {
-    return require('../models/pretrained') as typeof import('../models/pretrained');
   },
   get weights() {
     return require('../models/find-weights') as typeof import('../models/find-weights');
@@ -41,8 +44,8 @@ export const lazy = {
   get native() {
     return require('../native') as typeof import('../native');
   },
-  get save() {
-    return require('../checkpoint/save') as typeof import('../checkpoint/save');
+  get atomicFile() {
+    return require('../checkpoint/atomic-file') as typeof import('../checkpoint/atomic-file');
   },
   get checkpoint() {
     return require('../checkpoint/inspect') as typeof import('../checkpoint/inspect');

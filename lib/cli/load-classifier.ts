@@ -8,6 +8,7 @@ import type { Command } from 'commander';
 
 import type { Device } from '../binding';
 import { makeError } from '../errors';
+import type { WantedWeights } from '../models/find-weights';
 import type { WeightsPlace } from '../models/from-weights';
 import type { Preprocessing } from '../models/preprocessing-record';
 import type { ModelName } from '../models/registry';
@@ -102,11 +103,11 @@ async function chooseNetwork({ model, weights, pretrained, key, prefix }: Networ
 }
 
 /** What `--pretrained` means: nothing beside a repository, a folder or a file. @throws ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE */
-export function usualWeights(model: string): Chosen {
+function usualWeights(model: string): Chosen {
   const source = lazy.models.parseName(model, '--model');
   if (source.kind === 'model') {
     const { record, published } = source;
-    const { name } = published ?? lazy.pretrained.publishedOf(record, true, '--pretrained');
+    const { name } = published ?? lazy.weights.publishedOf(record, true, '--pretrained');
     return { model: record.name, weights: name };
   }
   return { model };
@@ -117,12 +118,11 @@ async function modelOf(weights: string, place: WeightsPlace): Promise<Chosen> {
   const published = lazy.models.findPublished(weights);
   if (published !== undefined) return { model: published.model, weights: published.name };
   // Of several networks: the file of that name, or an error that names them.
-  if (lazy.models.publishedAs(weights).length > 1) await lazy.weights.findWeights(weights, null, '--weights');
-  const source =
-    lazy.sources.parseModel(lazy.models.allRecords(), weights, '--weights') ??
-    ({ kind: 'file', file: weights } as const);
-  if (source.kind !== 'file') return { model: weights };
-  return { model: (await lazy.models.locateWeights(source, place, '--weights')).record.name, weights };
+  const source = lazy.sources.parseModel(lazy.models.allRecords(), weights, '--weights');
+  if (source !== null && source.kind !== 'file') return { model: weights };
+  const wanted: WantedWeights = { network: null, weights };
+  const { network } = await lazy.models.findWeights(wanted, place, '--weights');
+  return { model: network.name, weights };
 }
 
 async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {

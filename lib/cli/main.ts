@@ -52,9 +52,9 @@ export async function main(args: readonly string[]): Promise<void> {
   addEvaluate(program, interruptSignal);
   addTrain(program, interruptSignal);
   addFinetune(program, interruptSignal);
-  addModels(program);
+  addModels(program, interruptSignal);
   addProfile(program, interruptSignal);
-  addInspect(program);
+  addInspect(program, interruptSignal);
   addConvert(program, interruptSignal);
   addScripts(program);
   let running: Command = program;

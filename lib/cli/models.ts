@@ -2,46 +2,71 @@
 import type { Command } from 'commander';
 
 import type { PublishedWeights, ModelRecord } from '../models/record';
-import type { ModelName } from '../models/registry';
 import { lazy } from './lazy';
 import { printJson, printLine, printTable } from './output';
 
-export function addModels(program: Command): void {
+export function addModels(program: Command, interrupted: () => AbortSignal): void {
   program
     .command('models')
     .description('List the networks and their published weights, or print what is known of one.')
-    .argument('[name]', 'a network, such as seresnet50')
+    .argument(
+      '[name]',
+      'a network, such as seresnet50, or what is of one: hf-hub:REPOSITORY, local-dir:FOLDER, a file of weights',
+    )
     .option('--pretrained', 'only those with published weights')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
       '\nExamples:\n  $ senet-torch models --pretrained\n  $ senet-torch models seresnet50\n  $ senet-torch models --json',
     )
-    .action((name: string | undefined, { json, pretrained }: { json?: boolean; pretrained?: boolean }) => {
-      const { listModels, modelRecord, parseName } = lazy.models;
-      if (name !== undefined) {
-        const meant = parseName(name, 'models');
-        const record = meant.kind === 'model' ? meant.record : modelRecord(name as ModelName); // throws
-        if (json === true) printJson(described(record));
-        else printRecord(record);
-        return;
-      }
-      const records = listModels(pretrained === true ? { pretrained } : {}).map((model) =>
-        modelRecord(model),
-      );
-      if (json === true) printJson(records.map(described));
-      else printRecords(records);
-    });
+    .action(
+      async (name: string | undefined, { json, pretrained }: { json?: boolean; pretrained?: boolean }) => {
+        const { listModels, modelRecord, networkNamed } = lazy.models;
+        if (name !== undefined) {
+          const transfer = { progress: process.stderr.isTTY, signal: interrupted() };
+          const record = await networkNamed(name, transfer, 'models');
+          if (json === true) printJson(described(record));
+          else printRecord(record);
+          return;
+        }
+        const records = listModels(pretrained === true ? { pretrained } : {}).map((model) =>
+          modelRecord(model),
+        );
+        if (json === true) printJson(records.map(described));
+        else printRecords(records);
+      },
+    );
 }
 
 /** A record in plain values; `weights` are the names, and `tags` what is known of each. */
 function described(record: ModelRecord): object {
-  const { name, framework, inputSize, anyInputSize, numClasses, options, weights } = record;
+  const { name, framework, inputSize, anyInputSize, inChannels, numClasses, classifier, preprocessing } =
+    record;
+  const { options, weights } = record;
   return {
-    ...{ name, framework, inputSize, anyInputSize, numClasses, options },
+    ...{
+      name,
+      framework,
+      inputSize,
+      anyInputSize,
+      inChannels,
+      numClasses,
+      classifier,
+      preprocessing,
+      options,
+    },
+    bytes: lazy.signatures.STATE_BYTES[name],
     weights: weights.map((published) => published.name),
-    tags: weights.map(({ model: _, ...published }) => ({ ...published, source: sourceOf(published) })),
+    tags: weights.map((published) => {
+      const { model: _, ...known } = published;
+      return { ...known, bytes: bytesOf(published), source: sourceOf(published) };
+    }),
   };
+}
+
+/** Of their tensors in float32. */
+function bytesOf({ model, bytes }: PublishedWeights): number {
+  return bytes ?? (lazy.signatures.STATE_BYTES[model] as number);
 }
 
 function printRecords(records: readonly ModelRecord[]): void {
@@ -98,15 +123,13 @@ function printRecord(record: ModelRecord): void {
   }
 }
 
-function accuracyOf({ top1, top1Size }: PublishedWeights): string {
-  if (top1 === null) return '-';
+function accuracyOf({ top1, top1Size, numClasses }: PublishedWeights): string {
+  if (top1 === null) return numClasses === undefined ? '-' : '- (other classes)';
   return top1Size === undefined ? `${top1} %` : `${top1} % at ${top1Size}`;
 }
 
-/** Of a file of them in float32; unknown where they have other classes than the network usually has. */
-function sizeOf({ model, numClasses }: PublishedWeights): string {
-  const bytes = lazy.signatures.STATE_BYTES[model];
-  if (bytes === undefined || numClasses !== undefined) return '-';
+function sizeOf(published: PublishedWeights): string {
+  const bytes = bytesOf(published);
   return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 }
 

@@ -5,7 +5,6 @@ import { makeError } from '../errors';
 import type { ModelName } from '../models/registry';
 import type { CompiledDType, CompiledPlan, CompiledProfile, ProfiledStep } from '../nn/compiled-model';
 import type { Module } from '../nn/module';
-import { printable } from '../printable';
 import { COMPILED_DTYPES } from '../tensor/dtype';
 import { lazy } from './lazy';
 import { count, percent, printJson, printLine, printTable } from './output';
@@ -91,7 +90,7 @@ async function profile(name: string, options: ProfileCommandOptions, signal: Abo
     if (options.json === true) printJson({ ...measured, ...rates, threads });
     else printProfile(name, measured, threads, options.top);
     if (options.svg !== undefined) {
-      const { writeAtomically } = lazy.save;
+      const { writeAtomically } = lazy.atomicFile;
       const picture = drawProfile(titleOf(name, measured), summaryOf(measured, threads), {
         steps: chooseSteps(measured.steps, options.top, ({ milliseconds }) => milliseconds),
         of: measured,
@@ -108,21 +107,18 @@ async function makeSource(
   { weights, inChannels, key, prefix }: ProfileCommandOptions,
   signal: AbortSignal,
 ): Promise<Module<unknown>> {
-  const { createModel, locateWeights, parseName } = lazy.models;
+  const { allRecords, createModel, parseName } = lazy.models;
   const options = { progress: process.stderr.isTTY, signal, key, prefix };
   const given = inChannels === undefined ? {} : { inChannels };
   const meant = parseName(name, 'profile');
-  if (meant.kind !== 'model') {
-    if (weights !== undefined)
-      throw makeError('ERR_SENET_ARG_RANGE', `profile: weights: '${printable(name)}' says them already`);
-    const { record, file } = await locateWeights(meant, options, 'profile');
-    return lazy.pretrained.loadModel(record, file, options, given);
+  // Speed is the same whatever the weights: a tag alone needs none.
+  if (meant.kind === 'model' && weights === undefined) {
+    const { name: model, numClasses } = meant.record;
+    return createModel(model as ModelName, { numClasses: numClasses ?? 1000, ...given });
   }
-  const { record } = meant;
-  if (weights === undefined)
-    return createModel(record.name as ModelName, { numClasses: record.numClasses ?? 1000, ...given });
-  const source = await lazy.weights.findWeights(weights, record.name as ModelName, 'profile', options);
-  return lazy.pretrained.loadModel(record, source, options, given);
+  const { wantedWeights } = lazy.weights;
+  const wanted = wantedWeights(meant, { weights }, 'profile');
+  return lazy.openWeights.loadModel(allRecords(), wanted, options, 'profile', given);
 }
 
 /** What a whole run amounts to. */

@@ -4,6 +4,7 @@
  */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 
+import { isSenetError } from '../errors';
 import { helpOf } from '../train/recipe/option-checks';
 import { OPTION_GROUPS, OPTION_ROWS, type OptionName, type OptionRow } from '../train/recipe/options';
 import type { RecipeKind, TrainingOptions } from '../train/recipe/settings';
@@ -43,11 +44,15 @@ function optionOf(row: OptionRow, recipe: RecipeKind): Option {
 }
 
 /** How commander reads values of a kind. */
-function parserOf({ read, fits, words, typedWords = words }: ValueKind): (text: string) => unknown {
+function parserOf({ read, rule, words }: ValueKind): (text: string) => unknown {
   return (text) => {
     const value = read === undefined ? text : read(text);
-    if (fits(value)) return value;
-    throw new InvalidArgumentError(`Expected ${typedWords}.`);
+    try {
+      return rule(value, text);
+    } catch (error) {
+      if (!isSenetError(error)) throw error;
+      throw new InvalidArgumentError(words === undefined ? error.message : `Expected ${words}.`);
+    }
   };
 }
 

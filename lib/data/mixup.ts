@@ -1,7 +1,7 @@
 /** `Mixup` of batches, as torchvision's `v2.MixUp` (Zhang and others, https://arxiv.org/abs/1710.09412). */
 import { makeError } from '../errors';
 import { ops } from '../tensor/ops';
-import { integer, number, orElse, readOptions } from '../tensor/rules';
+import { above, integer, orElse, readOptions } from '../tensor/rules';
 import { tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 import type { Batch, BatchTransform } from './loader';
@@ -22,7 +22,7 @@ export class Mixup implements BatchTransform {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: MixupOptions) {
-    const rules = { alpha: orElse(1, number(Number.MIN_VALUE, 1e6)), numClasses: integer(1) };
+    const rules = { alpha: orElse(1, above(0, 1e6)), numClasses: integer(1) };
     const { alpha, numClasses } = readOptions(options, rules, 'Mixup');
     this.alpha = alpha;
     this.numClasses = numClasses;

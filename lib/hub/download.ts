@@ -15,7 +15,7 @@ import type { Dispatcher, Response } from 'undici';
 import { isAggregateError, isError } from '../brands';
 import { isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
-import { anySignal, untilAborted } from '../tensor/abort';
+import { anySignal, throwIfAborted, untilAborted } from '../tensor/abort';
 import { tryLock, type HeldLock } from './lock';
 import { PartialFile } from './partial';
 import { makeProgress, type ProgressOption, type ProgressReporter } from './progress';
@@ -376,12 +376,6 @@ function innermostReason(error: unknown): string {
   return code === undefined || current.message.includes(code)
     ? current.message
     : `${current.message} (${code})`;
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted === true) {
-    throw makeError('ERR_SENET_ABORTED', 'The download was aborted', { cause: signal.reason });
-  }
 }
 
 function fileError(file: string, cause: unknown): Error {

@@ -3,12 +3,12 @@
  * the other's too. `blobs/ETAG` holds the bytes, `snapshots/COMMIT/FILE` is a link to them, `refs/REVISION` the commit that
  * a name stood for when it was last asked (huggingface.co/docs/hub/local-cache).
  */
-import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rename, symlink, unlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, symlink } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 
+import { writeAtomically } from '../checkpoint/atomic-file';
 import { fileError, isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
 import { describe } from '../tensor/options';
@@ -211,13 +211,8 @@ async function link(blob: string, pointer: string): Promise<void> {
 async function writeRef(folder: string, revision: string, commit: string): Promise<void> {
   const file = path.join(folder, 'refs', revision);
   if (COMMIT.test(revision) || (await readRef(folder, revision)) === commit) return;
-  const temporary = `${file}.${randomBytes(6).toString('hex')}`;
-  try {
-    await mkdir(path.dirname(file), { recursive: true });
-    await writeFile(temporary, commit);
-    await rename(temporary, file);
-  } catch (error) {
-    await unlink(temporary).catch(() => undefined);
+  await mkdir(path.dirname(file), { recursive: true }).catch((error: unknown) => {
     throw fileError(file, error);
-  }
+  });
+  await writeAtomically(file, (sink) => sink.write(Buffer.from(commit)), 'fetchFromHub');
 }

@@ -28,7 +28,7 @@ const CIFAR_SE_RESNET: ModelFamily = {
   anyInputSize: true,
   inChannels: 3,
   numClasses: 10,
-  options: Object.keys(OPTIONS),
+  rules: OPTIONS,
   toldOptions: [],
   stem: 'conv1',
   classifier: 'fc',

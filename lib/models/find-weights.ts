@@ -1,63 +1,199 @@
-/** What a user calls weights: the name of published ones, a repository of the hub, or a path. Asks the registry. */
+/**
+ * From what a user calls a network and its weights to the network's record and the file of the weights, in one way for
+ * every caller: published ones by name, a repository of the hub, a folder or a path. Knows the records that it is given,
+ * and not the registry; reads no weights.
+ */
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 
 import { makeError } from '../errors';
+import { Module } from '../nn/module';
 import { printable } from '../printable';
-import { checkString, hint } from '../tensor/options';
-import type { PublishedWeights } from './record';
-import type { Transfer } from './pretrained';
-import { hasScheme } from './model-source';
-import {
-  allRecords,
-  findPublished,
-  locateWeights,
-  modelRecord,
-  parseName,
-  publishedAs,
-  type ModelName,
-} from './registry';
+import { checkString, describe, hint } from '../tensor/options';
+import { toFile, type Transfer } from './fetch-weights';
+import type { WeightsPlace } from './from-weights';
+import { architectureBeside } from './hub-config';
+import { configOf, fileOf } from './hub-snapshot';
+import { identifyFile } from './identify';
+import { parseScheme, saysWeights, type ModelSource, type WeightsSource } from './model-source';
+import type { ModelRecord, PublishedWeights } from './record';
+
+/** Which weights are meant, and of which network. */
+export interface WantedWeights<Network extends ModelRecord | Module<unknown> = ModelRecord> {
+  /** A record, or a Module that there is; null where the weights say it. */
+  readonly network: Network | null;
+  /** What published ones or a file are called, or what that means. */
+  readonly weights: string | PublishedWeights | WeightsSource;
+}
+
+/** Their file. */
+export interface FoundWeights<Network extends ModelRecord | Module<unknown> = ModelRecord> {
+  readonly network: Network;
+  /** Of published ones. */
+  readonly published: PublishedWeights | undefined;
+  readonly file: string;
+}
 
 /**
- * Published weights of a model, or of any (null), or a path: the one that is given, or that of a hub's file or a folder's.
+ * What a network's name, taken apart, and the weights beside it mean together; `pretrained` the usual ones.
  *
- * @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (neither a file nor a name, with the names that there are)
+ * @throws ERR_SENET_ARG_RANGE where they say two things; ERR_SENET_ARG_MISSING where nothing says the weights
  */
-export async function findWeights(
-  weights: string,
-  model: ModelName | null,
+export function wantedWeights(
+  model: ModelSource | null,
+  { weights, pretrained = false }: { weights?: string | null | undefined; pretrained?: boolean | undefined },
   where: string,
-  transfer: Transfer = {},
-): Promise<PublishedWeights | string> {
+): WantedWeights {
+  const given = weights ?? null;
+  if (given !== null && pretrained)
+    throw makeError('ERR_SENET_ARG_RANGE', `${where}: { pretrained } and { weights } exclude each other`);
+  if (given !== null && model !== null && saysWeights(model)) {
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `${where}: weights: the model says the weights already: leave { weights } out`,
+    );
+  }
+  if (model === null) {
+    if (given !== null) return { network: null, weights: given };
+    throw makeError(
+      'ERR_SENET_ARG_MISSING',
+      `${where}: ${pretrained ? '{ pretrained } needs { model }, such as se_resnet50' : 'give { weights: FILE } or { pretrained }'}`,
+    );
+  }
+  if (model.kind !== 'model') return { network: null, weights: model };
+  const { record, published } = model;
+  const usual = pretrained ? publishedOf(record, true, `${where}: pretrained`) : null;
+  const wanted = given ?? published ?? usual;
+  if (wanted !== null) return { network: record, weights: wanted };
+  const names = record.weights.map(({ name }) => `'${name}'`).join(', ');
+  throw makeError(
+    'ERR_SENET_ARG_MISSING',
+    `${where}: weights: expected a path or a name (${record.name}: ${names === '' ? 'there are no published ones' : `published: ${names}`})`,
+  );
+}
+
+/**
+ * The published weights that a name means; true means the usual ones.
+ *
+ * @throws ERR_SENET_ARG_RANGE, naming those that there are
+ */
+export function publishedOf(
+  { name: model, weights }: ModelRecord,
+  wanted: true | string,
+  where: string,
+): PublishedWeights {
+  const found = wanted === true ? weights[0] : weights.find(({ name }) => name === wanted);
+  if (found !== undefined) return found;
+  if (weights.length === 0)
+    throw makeError('ERR_SENET_ARG_RANGE', `${where}: ${model} has no published weights`);
+  const names = weights.map(({ name }) => name);
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: ${model} has no published weights ${describe(wanted)}${hint(String(wanted), names)} (published are ${names.join(', ')})`,
+  );
+}
+
+/** All that are meant by a name of their own, or behind their model's: 'seresnet50.a1_in1k'. */
+export function publishedAmong(records: readonly ModelRecord[], weights: string): PublishedWeights[] {
+  const all = records.flatMap((record) => record.weights);
+  return all.filter(({ name, model }) => name === weights || `${model}.${name}` === weights);
+}
+
+/**
+ * The file of the weights, fetched if need be, and the network that they are for.
+ *
+ * @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (neither a file nor a name, with the names that there are),
+ *   ERR_SENET_FILE_NOT_FOUND, ERR_SENET_UNKNOWN_MODEL, and as `toFile`, `fetchFromHub` and `identifyFile`
+ */
+export async function findAmong<Network extends ModelRecord | Module<unknown>>(
+  records: readonly ModelRecord[],
+  { network, weights }: WantedWeights<Network>,
+  options: Transfer & WeightsPlace,
+  where: string,
+): Promise<FoundWeights<ModelRecord | Network>> {
+  const subject: ModelRecord | Module<unknown> | null = network;
+  const record = Module.isModule(subject) ? null : subject;
+  const meant = typeof weights === 'string' ? await meaningOf(records, weights, record, where) : weights;
+  if ('location' in meant) {
+    const own = network ?? (records.find(({ name }) => name === meant.model) as ModelRecord);
+    return { network: own, published: meant, file: await toFile(meant, options) };
+  }
+  const file = await fileOf(meant, options, where);
+  const own = network ?? (await recordOf(records, meant, file, options, where));
+  return { network: own, published: undefined, file };
+}
+
+/** What a user calls weights. */
+async function meaningOf(
+  records: readonly ModelRecord[],
+  weights: string,
+  record: ModelRecord | null,
+  where: string,
+): Promise<PublishedWeights | WeightsSource> {
   checkString(weights, `${where}: weights`);
-  const source = hasScheme(weights) ? parseName(weights, where) : null;
-  if (source !== null && source.kind !== 'model') return (await locateWeights(source, transfer, where)).file;
-  const published =
-    model === null ? allRecords().flatMap((record) => record.weights) : modelRecord(model).weights;
-  const named =
-    model === null
-      ? findPublished(weights)
-      : published.find(({ name }) => name === weights || `${model}.${name}` === weights);
-  if (named !== undefined) return named;
-  const elsewhere = publishedAs(weights);
+  const source = parseScheme(weights, where);
+  if (source !== null) return source;
+  const elsewhere = publishedAmong(records, weights);
+  const own = record === null ? elsewhere : elsewhere.filter(({ model }) => model === record.name);
+  const [named, ...others] = own;
+  if (named !== undefined && others.length === 0) return named;
   // A path, whether it exists or not.
-  if (elsewhere.length === 0 && /[/\\.]/.test(weights)) return weights;
+  if (elsewhere.length === 0 && /[/\\.]/.test(weights)) return { kind: 'file', file: weights };
   const exists = await access(weights, constants.F_OK).then(
     () => true,
     () => false,
   );
-  if (exists) return weights;
-  const names = published.map(({ name }) => name);
-  const owners = elsewhere.map((one) => one.model);
+  if (exists) return { kind: 'file', file: weights };
+  const names = (record === null ? records : [record]).flatMap((one) => one.weights.map(({ name }) => name));
+  const owners = elsewhere.map(({ model }) => model);
   const meant = owners.length === 0 ? hint(weights, names) : `; they are of ${owners.join(', ')}`;
-  const list = listOf(model, names);
   throw makeError(
     'ERR_SENET_ARG_RANGE',
-    `${where}: no file and no published weights '${printable(weights)}'${meant} (${list})`,
+    `${where}: no file and no published weights '${printable(weights)}'${meant} (${listOf(record, names)})`,
   );
 }
 
-function listOf(model: ModelName | null, names: readonly string[]): string {
-  if (model === null) return 'give one as NETWORK.NAME';
-  return names.length === 0 ? `${model} has no published weights` : `published are ${names.join(', ')}`;
+function listOf(record: ModelRecord | null, names: readonly string[]): string {
+  if (record === null) return 'give one as NETWORK.NAME';
+  return names.length === 0 ? `${record.name} has no published weights` : `published are ${names.join(', ')}`;
+}
+
+/** The network that a file is for: of a repository and a folder what `config.json` says, else what the file does. */
+async function recordOf(
+  records: readonly ModelRecord[],
+  { kind }: WeightsSource,
+  file: string,
+  place: WeightsPlace,
+  where: string,
+): Promise<ModelRecord> {
+  const architecture = kind === 'file' ? null : await architectureBeside(file);
+  return architecture === null
+    ? identifyFile(records, file, place, where)
+    : recordNamed(records, architecture, where);
+}
+
+/** What `config.json` names. */
+function recordNamed(records: readonly ModelRecord[], architecture: string, where: string): ModelRecord {
+  const record = records.find(({ name }) => name === architecture);
+  if (record !== undefined) return record;
+  throw makeError(
+    'ERR_SENET_UNKNOWN_MODEL',
+    `${where}: config.json names the network '${printable(architecture)}', which the library does not have`,
+  );
+}
+
+/** The network that a name is of; of a repository only its `config.json` is fetched, if that says it. Errors: as `findAmong`. */
+export async function networkAmong(
+  records: readonly ModelRecord[],
+  source: ModelSource,
+  options: Transfer & WeightsPlace,
+  where: string,
+): Promise<ModelRecord> {
+  if (source.kind === 'model') return source.record;
+  if (source.kind === 'hub') {
+    const architecture = await architectureBeside(await configOf(source, options));
+    if (architecture !== null) return recordNamed(records, architecture, where);
+  }
+  const wanted: WantedWeights = { network: null, weights: source };
+  return (await findAmong(records, wanted, options, where)).network;
 }

@@ -18,6 +18,14 @@ export interface WeightsPlace {
   prefix?: string | undefined;
 }
 
+/** Weights that were read, and the network that they are for. */
+export interface ReadWeights<Network extends ModelRecord | Module<unknown> = ModelRecord> {
+  readonly network: Network;
+  readonly state: StateDict;
+  /** Options of the network that stand beside the weights, in `config.json`. */
+  readonly options?: Readonly<Record<string, unknown>>;
+}
+
 /** The state dict of a file that fits the model best. Errors: as `load`. */
 export function readWeights(
   file: string,
@@ -86,8 +94,13 @@ function shapesIn(state: ReadonlyMap<string, Tensor>, aliases: readonly KeyAlias
   };
 }
 
-/** Channels of the images that these weights are for, by the shape of the first convolution; the usual ones without it. */
-export function channelsIn(record: ModelRecord, state: StateDict): number {
+/** Channels of the images that these weights are for: those of the options, else of the first convolution, else the usual. */
+export function channelsIn({ network, state, options = {} }: ReadWeights): number {
+  const { inChannels } = options;
+  return typeof inChannels === 'number' ? inChannels : channelsOfStem(network, state);
+}
+
+function channelsOfStem(record: ModelRecord, state: StateDict): number {
   const shape = shapesIn(state, aliasesOf(record))(`${record.stem}.weight`);
   return shape?.length === 4 && shape[1] !== 0 ? (shape[1] as number) : record.inChannels;
 }
@@ -101,11 +114,15 @@ export function createShapedLike(
   const shapeOf = shapesIn(state, aliasesOf(record));
   return create(record, {
     numClasses: shapeOf(`${record.classifier}.weight`)?.[0] ?? record.numClasses ?? 1,
-    inChannels: channelsIn(record, state),
+    inChannels: channelsOfStem(record, state),
     initWeights: false,
     ...record.optionsFrom({ shapeOf, metadata: state.fileMetadata }),
-    ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
+    ...definedOf(given),
   });
+}
+
+function definedOf(given: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
 
 /**
@@ -115,12 +132,11 @@ export function createShapedLike(
  * @throws as the model's own function; ERR_SENET_STATE_DICT
  */
 export function createWithWeights(
-  record: ModelRecord,
-  state: StateDict,
+  { network: record, state, options }: ReadWeights,
   given?: Readonly<Record<string, unknown>>,
   { assign = true }: { assign?: boolean } = {},
 ): ClassifyingModule {
-  const model = createShapedLike(record, state, given);
+  const model = createShapedLike(record, state, { ...options, ...definedOf(given) });
   let adapted: Adapted | undefined;
   try {
     if (record.adaptsWeights) adapted = adaptWeights(record, state, model);

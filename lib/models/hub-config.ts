@@ -10,12 +10,18 @@ import { makeError } from '../errors';
 import { printable } from '../printable';
 import { describe } from '../tensor/options';
 import type { Preprocessing } from './preprocessing-record';
+import type { ModelRecord } from './record';
 import { IMAGENET_LABELS, timmPreprocessing } from './timm-weights';
 
 /** What is taken from it. */
 export interface HubConfig {
-  /** The name of the network. */
-  readonly architecture: string;
+  /** Of the network, from timm's `model_args`. */
+  readonly options: Readonly<Record<string, number>>;
+  /** What a classifier needs beside: checked when it is asked for, since a network alone needs none of it. */
+  readonly bring: () => BroughtByHub;
+}
+
+export interface BroughtByHub {
   readonly labels?: readonly string[];
   /** A file of `assets/labels`, where it says none and its tag is of weights for ImageNet's 1,000 classes. */
   readonly labelsFile?: string;
@@ -26,27 +32,22 @@ export interface HubConfig {
 
 const MAX_BYTES = 16 * 1024 * 1024;
 
-/**
- * Of the folder of a file of weights; null if there is none, or one that is not timm's.
- *
- * @throws (rejects) ERR_SENET_CHECKPOINT_FORMAT, ERR_SENET_CHECKPOINT_UNSUPPORTED (a crop that is not made here)
- */
-export async function configBeside(weights: string): Promise<HubConfig | null> {
-  const file = fileBeside(weights);
-  const config = await readConfig(file);
-  return config === null ? null : configOf(config, file);
+/** The network that the file beside weights names; null if there is no such file. */
+export async function architectureBeside(weights: string): Promise<string | null> {
+  return (await readConfigBeside(weights))?.architecture ?? null;
 }
 
-/** The network that it names; null if there is none. */
-export async function architectureBeside(weights: string): Promise<string | null> {
-  return (await readConfig(fileBeside(weights)))?.architecture ?? null;
+/** Of the folder of a file of weights, unchecked; null if there is none, or one that is not timm's. */
+export async function readConfigBeside(weights: string): Promise<Config | null> {
+  return readConfig(fileBeside(weights));
 }
 
 function fileBeside(weights: string): string {
   return path.join(path.dirname(weights), 'config.json');
 }
 
-type Config = Fields & { readonly architecture: string };
+/** As it stands. */
+export type Config = Fields & { readonly architecture: string };
 
 async function readConfig(file: string): Promise<Config | null> {
   const text = await readSmall(file);
@@ -76,26 +77,67 @@ async function readSmall(file: string): Promise<string | null> {
 
 type Fields = Readonly<Record<string, unknown>>;
 
-function configOf(config: Config, file: string): HubConfig {
+/**
+ * What a file says of the network that it names.
+ *
+ * @param weights the file that it lies beside
+ * @throws ERR_SENET_CHECKPOINT_FORMAT; ERR_SENET_CHECKPOINT_UNSUPPORTED for an argument that the network has not here, and
+ *   `bring` for a crop or an interpolation
+ */
+export function configFor(record: ModelRecord, config: Config, weights: string): HubConfig {
   // Files of earlier versions of timm have the fields of `pretrained_cfg` beside the others.
   const fields = isPlainObject(config.pretrained_cfg) ? (config.pretrained_cfg as Fields) : config;
-  const label = printable(file, 1000);
-  const size = sideOf(fields.input_size, label, 'input_size');
-  const labels = labelsOf(config, fields);
+  const label = printable(fileBeside(weights), 1000);
   return {
-    architecture: config.architecture,
-    ...(labels === undefined ? {} : { labels }),
-    ...(labels === undefined && isOfImageNet(config, fields) ? { labelsFile: IMAGENET_LABELS } : {}),
-    ...(size === undefined ? {} : preprocessings(fields, size, label)),
+    options: optionsOf(record, config.model_args, label),
+    bring: () => {
+      const labels = labelsOf(config, fields);
+      return {
+        ...(labels === undefined ? {} : { labels }),
+        ...(labels === undefined && isOfImageNet(config, fields) ? { labelsFile: IMAGENET_LABELS } : {}),
+        ...preprocessings(record, fields, label),
+      };
+    },
   };
 }
 
+/** Of timm's arguments those that a network here has, and what it calls them. */
+const MODEL_ARGS: Readonly<Record<string, string>> = {
+  in_chans: 'inChannels',
+  num_classes: 'numClasses',
+  drop_rate: 'dropRate',
+};
+
+function optionsOf(record: ModelRecord, args: unknown, label: string): Readonly<Record<string, number>> {
+  if (args === undefined || args === null) return {};
+  if (!isPlainObject(args)) throw wrong(label, 'model_args', 'an object', args);
+  const entries = Object.entries(args as Fields).map(([name, value]) => {
+    const option = Object.hasOwn(MODEL_ARGS, name) ? (MODEL_ARGS[name] as string) : '';
+    if (!record.options.includes(option)) {
+      const known = Object.entries(MODEL_ARGS).filter(([, own]) => record.options.includes(own));
+      throw makeError(
+        'ERR_SENET_CHECKPOINT_UNSUPPORTED',
+        `${label}: model_args: '${printable(name)}' is no argument that ${record.name} has here (known are ${known.map(([one]) => one).join(', ')})`,
+      );
+    }
+    if (typeof value !== 'number') throw wrong(label, `model_args: ${name}`, 'a number', value);
+    return [option, value] as const;
+  });
+  return Object.fromEntries(entries);
+}
+
+/** The fields that say how images become the input: without any of them the network's usual way is meant. */
+const IMAGE_FIELDS = ['input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode'];
+
 function preprocessings(
+  { inputSize }: ModelRecord,
   fields: Fields,
-  size: number,
   label: string,
-): Pick<HubConfig, 'preprocessing' | 'testPreprocessing'> {
-  const { crop_mode: mode = 'center', interpolation = 'bicubic' } = fields;
+): Pick<BroughtByHub, 'preprocessing' | 'testPreprocessing'> {
+  if (IMAGE_FIELDS.every((name) => fields[name] == null)) return {};
+  const size = sideOf(fields.input_size, label, 'input_size') ?? inputSize;
+  const mode = fields.crop_mode ?? 'center';
+  const interpolation = fields.interpolation ?? 'bicubic';
   if (mode !== 'center') {
     const message = `${label}: crop_mode: expected 'center', the only one that is made here, got ${describe(mode)}`;
     throw makeError('ERR_SENET_CHECKPOINT_UNSUPPORTED', message);

@@ -14,6 +14,7 @@ import type { WeightsPlace } from './from-weights';
 import { architectureBeside } from './hub-config';
 import { recognise, type Shapes } from './recognise';
 import type { ModelRecord } from './record';
+import { SIGNATURES } from './signatures';
 
 /** What an inspected file's state dict is of; null if no network of the library is known by any of its keys. */
 export async function identify(
@@ -93,13 +94,32 @@ async function decide(
   file: string | null,
 ): Promise<ModelRecord | undefined> {
   const named = (name: unknown): ModelRecord | undefined => candidates.find((record) => record.name === name);
-  const told = named(metadata.model) ?? named(metadata.architecture);
+  const told = NAMED_UNDER.map((key) => named(metadata[key])).find((record) => record !== undefined);
   if (told !== undefined || file === null) return told;
   return (
     named(await architectureBeside(file)) ??
     (await publishedAs(candidates, file)) ??
     (await namedAsPublished(candidates, file))
   );
+}
+
+/** Under what a file's metadata names the network that it is for. */
+const NAMED_UNDER = ['model', 'architecture'] as const;
+
+/**
+ * What is wrong with weights for the network `name`, by what their file's metadata and `config.json` say; null if nothing
+ * is: they name it, none that is known, or one of other keys and shapes, which do not fit anyway.
+ */
+export function twinOf(
+  name: string,
+  metadata: ReadonlyMap<string, string>,
+  architecture: string | null = null,
+): string | null {
+  const isTwin = (told: string | null | undefined): boolean =>
+    told != null && told !== name && SIGNATURES[told] !== undefined && SIGNATURES[told] === SIGNATURES[name];
+  const twin = [...NAMED_UNDER.map((key) => metadata.get(key)), architecture].find(isTwin);
+  if (twin == null) return null;
+  return `says that it is of ${twin}, which has the keys and shapes of ${name} and differs in strides and pools: make that network for it`;
 }
 
 /** The one that has published weights with the file's hash. */

@@ -53,7 +53,7 @@ const FAMILY: ModelFamily = {
   anyInputSize: true,
   inChannels: 3,
   numClasses: 1000,
-  options: Object.keys(MODEL_OPTIONS),
+  rules: MODEL_OPTIONS,
   toldOptions: [],
   stem: 'features.init_block.conv.conv',
   classifier: 'output',

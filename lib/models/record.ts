@@ -6,6 +6,7 @@
 import type { Identity, Linear } from '../nn/layers';
 import type { KeyAlias, ShapeOf, Spelling } from '../nn/load-state-dict';
 import type { Module } from '../nn/module';
+import type { Rules } from '../tensor/rules';
 import type { Preprocessing } from './preprocessing-record';
 
 /** Weights that a record offers by name. */
@@ -33,6 +34,8 @@ export interface PublishedWeights {
   readonly testTop1?: number;
   /** Default: the model's. */
   readonly numClasses?: number;
+  /** Of their tensors in float32. Default: as many as of the model with its usual classes. */
+  readonly bytes?: number;
   /** Default: the model's. */
   readonly inChannels?: number;
   /** A file of `assets/labels`. Default: what the metadata of the file of weights says. */
@@ -64,8 +67,8 @@ export interface ModelFamily {
   readonly inChannels: number;
   /** The default of `numClasses`; null if it is required. */
   readonly numClasses: number | null;
-  /** The options of its factory: `numClasses`, `inChannels` and `initWeights` are everyone's. */
-  readonly options: readonly string[];
+  /** @internal The options of its factory: `numClasses`, `inChannels` and `initWeights` are everyone's. */
+  readonly rules: Rules<Record<string, unknown>>;
   /** Those of them that shapes do not tell: the metadata of a file does, under the same name. */
   readonly toldOptions: readonly string[];
   /** Path of the convolution that takes the image. */
@@ -105,6 +108,8 @@ type Create = (...args: never[]) => ClassifyingModule;
 /** What the library knows of a model. */
 export interface ModelRecord<Factory extends Create = Create> extends ModelFamily {
   readonly name: string;
+  /** The names of the options of its factory. */
+  readonly options: readonly string[];
   /** Makes one, with initial weights. */
   readonly create: Factory;
   /** The first is what `pretrained: true` means. */
@@ -119,16 +124,36 @@ interface Row extends Partial<Differing> {
   readonly weights?: readonly Omit<PublishedWeights, 'model'>[];
 }
 
+const records = new WeakMap<object, ModelRecord>();
+
+/** The record that a network was made by; undefined of one that its class or a function of its own made. */
+export function recordBehind(model: Module<unknown>): ModelRecord | undefined {
+  return records.get(model);
+}
+
 /** The records of a page: what all share, and a row for each name. */
 export function defineModels<Rows extends Readonly<Record<string, Row>>>(
   family: ModelFamily,
   rows: Rows,
 ): { readonly [Name in keyof Rows]: ModelRecord<Rows[Name]['create']> } {
-  const records = Object.entries(rows).map(([name, row]) => {
+  const made = Object.entries(rows).map(([name, row]) => {
     const weights = (row.weights ?? []).map((entry) => Object.freeze({ ...entry, model: name }));
-    return [name, Object.freeze({ ...family, ...row, name, weights: Object.freeze(weights) })];
+    const create: Create = (...args) => {
+      const model = row.create(...args);
+      records.set(model, record);
+      return model;
+    };
+    const record: ModelRecord = Object.freeze({
+      ...family,
+      ...row,
+      create,
+      name,
+      options: Object.freeze(Object.keys({ ...family, ...row }.rules)),
+      weights: Object.freeze(weights),
+    });
+    return [name, record] as const;
   });
-  return Object.fromEntries(records) as ReturnType<typeof defineModels<Rows>>;
+  return Object.fromEntries(made) as unknown as ReturnType<typeof defineModels<Rows>>;
 }
 
 /** The other spellings of the keys of some network of a class. */

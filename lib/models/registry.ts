@@ -13,19 +13,21 @@ import type { Tensor } from '../tensor/tensor';
 import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
 import type { WeightsPlace } from './from-weights';
-import { identify, problemOfDims } from './identify';
-import { hasScheme, locate, parseModel, type LocatedWeights, type ModelSource } from './model-source';
+import { type Transfer } from './fetch-weights';
 import {
-  checkFileOptions,
-  loadFromFile,
-  makeOrLoad,
-  wantsPretrained,
-  type PretrainedOptions,
-  type Transfer,
-} from './pretrained';
+  findAmong,
+  networkAmong,
+  publishedAmong,
+  type FoundWeights,
+  type WantedWeights,
+} from './find-weights';
+import { identify, problemOfDims, twinOf } from './identify';
+import { isOfWeights, parseModel, type ModelSource } from './model-source';
+import { loadModel, openAmong, type OpenedWeights } from './open-weights';
+import { makeOrLoad, readFileOptions, wantsPretrained, type PretrainedOptions } from './pretrained';
 import { PYTORCHCV_MODELS } from './pytorchcv-se-resnet';
 import { recognise, type Shapes } from './recognise';
-import type { ModelRecord, PublishedWeights } from './record';
+import { recordBehind, type ModelRecord, type PublishedWeights } from './record';
 import { INCEPTION_MODELS, type InceptionOutputs } from './se-inception-v3';
 import { SE_RESNET_MODELS } from './se-resnet';
 import { SENET_MODELS } from './timm-legacy-senet';
@@ -92,18 +94,6 @@ export function modelRecord(name: ModelName): ModelRecord {
   return recordOf(name, 'modelRecord');
 }
 
-/** @internal Published weights by a name that only they have, or behind their model's: 'seresnet50.a1_in1k'. */
-export function findPublished(weights: string): PublishedWeights | undefined {
-  const named = publishedAs(weights);
-  return named.length === 1 ? named[0] : undefined;
-}
-
-/** @internal All that are meant by such a name. */
-export function publishedAs(weights: string): PublishedWeights[] {
-  const all = allRecords().flatMap((record) => record.weights);
-  return all.filter(({ name, model }) => name === weights || `${model}.${name}` === weights);
-}
-
 /** @internal What a name means. @throws ERR_SENET_UNKNOWN_MODEL, and ERR_SENET_ARG_RANGE as `parseModel` */
 export function parseName(name: string, where: string): ModelSource {
   const source = parseModel(allRecords(), name, where);
@@ -111,13 +101,37 @@ export function parseName(name: string, where: string): ModelSource {
   return source;
 }
 
-/** @internal A network and the file of its weights, of what is not named by a network. Errors: as `locate`. */
-export function locateWeights(
-  source: Exclude<ModelSource, { kind: 'model' }>,
+/** @internal Published weights by a name that only they have, or behind their model's: 'seresnet50.a1_in1k'. */
+export function findPublished(weights: string): PublishedWeights | undefined {
+  const named = publishedAmong(allRecords(), weights);
+  return named.length === 1 ? named[0] : undefined;
+}
+
+/** @internal As `findAmong` of all models. */
+export function findWeights<Network extends ModelRecord | Module<unknown>>(
+  wanted: WantedWeights<Network>,
   options: Transfer & WeightsPlace,
   where: string,
-): Promise<LocatedWeights> {
-  return locate(allRecords(), source, options, where);
+): Promise<FoundWeights<ModelRecord | Network>> {
+  return findAmong(allRecords(), wanted, options, where);
+}
+
+/** @internal As `networkAmong` of all models. */
+export function networkNamed(
+  name: string,
+  options: Transfer & WeightsPlace,
+  where: string,
+): Promise<ModelRecord> {
+  return networkAmong(allRecords(), parseName(name, where), options, where);
+}
+
+/** @internal As `openAmong` of all models. */
+export function openWeights<Network extends ModelRecord | Module<unknown>>(
+  wanted: WantedWeights<Network>,
+  options: Transfer & WeightsPlace,
+  where: string,
+): Promise<OpenedWeights<ModelRecord | Network>> {
+  return openAmong(allRecords(), wanted, options, where);
 }
 
 identifyNetworks((report, file) => identify(allRecords(), report, file));
@@ -132,7 +146,13 @@ function describeForeign(given: Shapes, expected: Shapes): string | null {
   if (names.some((name) => own.includes(name))) return null;
   return `its keys and shapes are those of ${names.join(' or ')} (${found.framework}): make that network for it`;
 }
-describeNetworks(describeForeign);
+describeNetworks({
+  foreign: describeForeign,
+  twin: (module, metadata) => {
+    const own = recordBehind(module as Module<unknown>);
+    return own === undefined ? null : twinOf(own.name, metadata);
+  },
+});
 
 /**
  * Makes a model by name, with the options of the function of that name. With `pretrained` it is the promise of one with
@@ -170,8 +190,7 @@ export function createModel(
   name: string,
   options?: object & { pretrained?: unknown },
 ): Module<unknown> | Promise<Module<unknown>> {
-  const isElsewhere = typeof name === 'string' && hasScheme(name);
-  return isElsewhere || wantsPretrained(options)
+  return (typeof name === 'string' && isOfWeights(allRecords(), name)) || wantsPretrained(options)
     ? Promise.resolve().then(() => makeNamed(name, options))
     : makeNamed(name, options);
 }
@@ -185,12 +204,10 @@ function makeNamed(
     const { record, published } = source;
     return makeOrLoad(record, published === null ? options : optionsOfTag(published, options));
   }
-  const { pretrained: _, ...given } = (options ?? {}) as FileModelOptions & { pretrained?: unknown };
+  const { pretrained: _, ...rest } = (options ?? {}) as FileModelOptions & { pretrained?: unknown };
   // Of which network they are will be known when it is fetched.
-  checkFileOptions(allRecords(), given, 'createModel');
-  return locateWeights(source, given, 'createModel').then(({ record, file }) =>
-    loadFromFile(record, file, given),
-  );
+  const [own, given] = readFileOptions(allRecords(), rest, 'createModel');
+  return loadModel(allRecords(), { network: null, weights: source }, own, 'createModel', given);
 }
 
 /** What options mean behind a name with a tag: `pretrained: true` the tag, and without weights its classes, as in timm. */

@@ -53,7 +53,7 @@ const SE_INCEPTION: ModelFamily = {
   anyInputSize: false,
   inChannels: 3,
   numClasses: null,
-  options: Object.keys(OPTIONS),
+  rules: OPTIONS,
   toldOptions: ['recalibrate', 'transformInput'],
   stem: 'model.Conv2d_1a_3x3.conv',
   classifier: 'model.fc',

@@ -28,7 +28,7 @@ const SE_RESNET: ModelFamily = {
   anyInputSize: true,
   inChannels: 3,
   numClasses: 1000,
-  options: Object.keys(OPTIONS),
+  rules: OPTIONS,
   toldOptions: [],
   stem: 'conv1',
   classifier: 'fc',

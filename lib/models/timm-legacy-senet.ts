@@ -65,7 +65,7 @@ const SENET: ModelFamily = {
   anyInputSize: true,
   inChannels: 3,
   numClasses: 1000,
-  options: Object.keys(MODEL_OPTIONS),
+  rules: MODEL_OPTIONS,
   toldOptions: [],
   stem: 'layer0.conv1',
   classifier: 'last_linear',

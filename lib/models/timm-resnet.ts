@@ -87,7 +87,7 @@ const RESNET: ModelFamily = {
   anyInputSize: true,
   inChannels: 3,
   numClasses: 1000,
-  options: Object.keys(MODEL_OPTIONS),
+  rules: MODEL_OPTIONS,
   toldOptions: [],
   stem: 'conv1',
   classifier: 'fc',

@@ -20,6 +20,8 @@ interface Tag {
   readonly top5?: number;
   /** Default 1000. */
   readonly classes?: number;
+  /** Of the tensors, where there are other classes. */
+  readonly bytes?: number;
   /** Default 'bicubic'. */
   readonly interpolation?: 'bilinear';
 }
@@ -202,7 +204,7 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
         [84.58, 288],
       ],
     },
-    { tag: 'sw_in12k', eval: [224, 0.95], test: [288, 1], top1: [], classes: 11821 },
+    { tag: 'sw_in12k', eval: [224, 0.95], test: [288, 1], top1: [], classes: 11821, bytes: 463_854_916 },
     {
       tag: 'sw_in12k_ft_in1k',
       eval: [224, 0.875],
@@ -215,7 +217,7 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
   ],
   seresnextaa201d_32x8d: [
     { tag: 'sw_in12k_ft_in1k_384', eval: [384, 1], top1: [[87.304, 384]], top5: 98.334 },
-    { tag: 'sw_in12k', eval: [320, 0.95], test: [384, 1], top1: [], classes: 11821 },
+    { tag: 'sw_in12k', eval: [320, 0.95], test: [384, 1], top1: [], classes: 11821, bytes: 687_697_652 },
   ],
   resnetrs50: [
     {
@@ -286,7 +288,10 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
       url: `${WEIGHTS}ecaresnet26t_ra2-46609757.pth`,
       eval: [256, 0.875],
       test: [320, 0.95],
-      top1: [],
+      top1: [
+        [78.894, 256],
+        [79.9, 320],
+      ],
     },
   ],
   ecaresnet50t: [
@@ -295,28 +300,40 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
       url: `${WEIGHTS}ecaresnet50t_ra2-f7ac63c4.pth`,
       eval: [256, 0.875],
       test: [320, 0.95],
-      top1: [],
+      top1: [
+        [81.45, 256],
+        [82.37, 320],
+      ],
     },
     {
       tag: 'a1_in1k',
       url: `${RSB}ecaresnet50t_a1_0-99bd76a8.pth`,
       eval: [224, 0.95],
       test: [288, 1],
-      top1: [],
+      top1: [
+        [81.282, 224],
+        [82.11, 288],
+      ],
     },
     {
       tag: 'a2_in1k',
       url: `${RSB}ecaresnet50t_a2_0-b1c7b745.pth`,
       eval: [224, 0.95],
       test: [288, 1],
-      top1: [],
+      top1: [
+        [80.884, 224],
+        [81.682, 288],
+      ],
     },
     {
       tag: 'a3_in1k',
       url: `${RSB}ecaresnet50t_a3_0-8cc311f1.pth`,
       eval: [160, 0.95],
       test: [224, 0.95],
-      top1: [],
+      top1: [
+        [77.786, 160],
+        [79.548, 224],
+      ],
     },
   ],
   ecaresnet50d: [
@@ -325,7 +342,10 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
       url: `${TRESNET}ecaresnet50d-93c81e3b.pth`,
       eval: [224, 0.875],
       test: [288, 0.95],
-      top1: [],
+      top1: [
+        [80.634, 224],
+        [81.648, 288],
+      ],
     },
   ],
   ecaresnet101d: [
@@ -334,7 +354,10 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
       url: `${TRESNET}ecaresnet101d-153dad65.pth`,
       eval: [224, 0.875],
       test: [288, 0.95],
-      top1: [],
+      top1: [
+        [82.18, 224],
+        [83.006, 288],
+      ],
     },
   ],
   ecaresnet269d: [
@@ -343,7 +366,10 @@ const TAGS: Readonly<Record<string, readonly Tag[]>> = {
       url: `${WEIGHTS}ecaresnet269d_320_ra2-7baa55cb.pth`,
       eval: [320, 0.95],
       test: [352, 1],
-      top1: [],
+      top1: [
+        [84.724, 320],
+        [84.968, 352],
+      ],
     },
   ],
   legacy_seresnet18: [
@@ -435,7 +461,7 @@ export function timmPreprocessing(
 /** The published weights of a network of timm's, the usual one first; none of one that timm did not train. */
 export function timmWeights(name: string): readonly Omit<PublishedWeights, 'model'>[] {
   return (TAGS[name] ?? []).map((row) => {
-    const { tag, url, eval: usual, test, top1, top5, classes = 1000, interpolation } = row;
+    const { tag, url, eval: usual, test, top1, top5, classes = 1000, bytes, interpolation } = row;
     const [measured] = top1.filter(([, size]) => size === usual[0]).concat(top1);
     const tested = top1.find(([, size]) => size === test?.[0]);
     const onHub = !name.startsWith('legacy_');
@@ -451,6 +477,7 @@ export function timmWeights(name: string): readonly Omit<PublishedWeights, 'mode
       ...(top5 === undefined ? {} : { top5 }),
       ...(tested === undefined ? {} : { testTop1: tested[0] }),
       ...(classes === 1000 ? { labels: IMAGENET_LABELS } : { numClasses: classes }),
+      ...(bytes === undefined ? {} : { bytes }),
       preprocessing: timmPreprocessing(...usual, interpolation),
       ...(test === undefined ? {} : { testPreprocessing: timmPreprocessing(...test, interpolation) }),
     };

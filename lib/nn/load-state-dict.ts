@@ -168,12 +168,27 @@ function isMatrixOf(expected: readonly number[], actual: readonly number[]): boo
 
 type Shapes = ReadonlyMap<string, readonly number[]>;
 
-/** Says whose keys these are, if they are another network's; those that know the networks say how. */
-let describeForeign: (given: Shapes, expected: Shapes) => string | null = () => null;
+/** What is known of networks. */
+interface NetworkKnowledge {
+  /** Says whose keys these are, if they are another network's. */
+  foreign(given: Shapes, expected: Shapes): string | null;
+  /** What is wrong with weights whose file's metadata names another network with the module's keys and shapes. */
+  twin(module: object, metadata: ReadonlyMap<string, string>): string | null;
+}
 
-/** Lets errors name the network that a state dict is for. */
-export function describeNetworks(describer: typeof describeForeign): void {
-  describeForeign = describer;
+let networks: NetworkKnowledge = { foreign: () => null, twin: () => null };
+
+/** Tells which networks state dicts are for. */
+export function describeNetworks(knowledge: NetworkKnowledge): void {
+  networks = knowledge;
+}
+
+/** @throws ERR_SENET_STATE_DICT for weights whose file says that they are of another network with these keys and shapes */
+export function refuseTwin(given: StateDict | Map<string, Tensor>, module: object): void {
+  if (!(given instanceof StateDict)) return;
+  const problem = networks.twin(module, given.fileMetadata);
+  if (problem !== null)
+    throw makeError('ERR_SENET_STATE_DICT', `loadStateDict: the file of the state dict ${problem}`);
 }
 
 function foreignHint(
@@ -182,7 +197,7 @@ function foreignHint(
 ): string | null {
   const shapes = (state: ReadonlyMap<string, unknown>): Shapes =>
     new Map([...state].flatMap(([key, value]) => (Tensor.isTensor(value) ? [[key, value.shape]] : [])));
-  return describeForeign(shapes(given), shapes(expected));
+  return networks.foreign(shapes(given), shapes(expected));
 }
 
 /** What the keys have in common, where that may be why they do not fit. */

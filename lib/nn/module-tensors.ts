@@ -6,7 +6,7 @@ import { binding } from '../native';
 import { isFloating } from '../tensor/dtype';
 import { checkString } from '../tensor/options';
 import { callOperator, handleOf, wrapUntracked, type Tensor } from '../tensor/tensor';
-import { matchStateDict, type LoadStateDictResult } from './load-state-dict';
+import { matchStateDict, refuseTwin, type LoadStateDictResult } from './load-state-dict';
 import { checkName, join, type TreeNode } from './module-tree';
 import type { OwnTensor } from './native-part';
 
@@ -76,6 +76,7 @@ export function loadInto(
       .map((entry) => [entry.name, entry]),
   );
   const targets = [...own.values()].map(({ name, tensor }) => ({ path: name, tensor }));
+  refuseTwin(stateDict, node.module);
   const { names, tensors, result } = matchStateDict(stateDict, targets, modules, strict);
   const pairs = names.map((name, index) => {
     const target = own.get(name) as OwnTensor;

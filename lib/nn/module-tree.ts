@@ -219,12 +219,21 @@ export class TreeNode {
     if (child.native) {
       binding.replaceModule(this.handle as ModuleHandle, name, node.handle as ModuleHandle);
       this.readFacts().children.set(name, node.module);
+      this.#renewWidth();
     } else {
       (this.module as unknown as Record<string, unknown>)[name] = node.module;
     }
     old.#parent = undefined;
     node.#parent = this;
     return old;
+  }
+
+  /** Of this module and those that it is a part of, after a child was replaced. */
+  #renewWidth(): void {
+    if (this.#native === undefined) return;
+    if (this.#facts !== undefined) this.#facts = { ...this.#facts, width: this.#native.readWidth() };
+    const parent = this.#currentParent();
+    if (parent !== undefined) parent.#renewWidth();
   }
 
   // --- places ---

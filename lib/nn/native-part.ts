@@ -43,6 +43,11 @@ export class NativePart {
     readonly adopted: ReadonlyMap<string, AnyModule>,
   ) {}
 
+  /** Channels in and out, which are others once the first or the last child was replaced. */
+  readWidth(): NativeFacts['width'] {
+    return binding.moduleNode(this.handle).width;
+  }
+
   /** The facts, with the one wrapper of each child: call it once. */
   read(): NativeFacts {
     const { type, version, width, parameters, buffers, children } = binding.moduleNode(this.handle);

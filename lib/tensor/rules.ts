@@ -116,6 +116,17 @@ export const number =
   (given, what) =>
     checkNumber(given, what, minimum, maximum);
 
+/** A number above a bound that is none of them. */
+export const above =
+  (minimum: number, maximum?: number): Rule<number> =>
+  (given, what) => {
+    const words = `a number above ${minimum}${maximum === undefined ? '' : ` to ${maximum}`}`;
+    const code = typeof given === 'number' ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE';
+    const fits = (value: unknown): boolean =>
+      Number.isFinite(value) && (value as number) > minimum && (value as number) <= (maximum ?? Infinity);
+    return matching<number>(words, fits, code)(given, what);
+  };
+
 export const boolean: Rule<boolean> = checkBoolean;
 export const string: Rule<string> = checkString;
 /** May be left out. */

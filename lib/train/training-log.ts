@@ -4,7 +4,7 @@
  */
 import { open, readFile, type FileHandle } from 'node:fs/promises';
 
-import { writeAtomically } from '../checkpoint/save';
+import { writeAtomically } from '../checkpoint/atomic-file';
 import { fileError } from '../errors';
 import { printable } from '../printable';
 

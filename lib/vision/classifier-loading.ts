@@ -1,23 +1,20 @@
 /**
  * What an ImageClassifier is made of, found and made: from a model's name and weights, or a Module, to a network that is
- * ready, with labels and preprocessing for it. In this order: which file is meant (`models/find-weights`,
- * `models/pretrained`), its tensors and the model of their shape (`models/from-weights`), what else it brings
- * (`weights-metadata`), and what runs the model (`network`).
+ * ready, with labels and preprocessing for it. In this order: the weights that are meant (`models/open-weights`), the model
+ * of their shape (`models/from-weights`), what else they bring (`weights-metadata`), and what runs the model (`network`).
  */
 import type { Device, DType } from '../binding';
-import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import type { ProgressOption } from '../hub/progress';
 import { familyOf } from '../models/classifier-model';
-import { channelsIn, createWithWeights, readWeights } from '../models/from-weights';
-import { toFile, TRANSFER } from '../models/pretrained';
+import { TRANSFER } from '../models/fetch-weights';
+import { wantedWeights } from '../models/find-weights';
+import { channelsIn, createWithWeights } from '../models/from-weights';
+import type { OpenedWeights } from '../models/open-weights';
 import type { ModelRecord } from '../models/record';
-import { locateWeights, parseName, type ModelName, type WeightsPath } from '../models/registry';
-import { findWeights } from '../models/find-weights';
-import { saysWeights } from '../models/model-source';
+import { openWeights, parseName, type ModelName, type WeightsPath } from '../models/registry';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { Module } from '../nn/module';
-import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
 import { describe } from '../tensor/options';
@@ -38,7 +35,7 @@ import { BATCHING, type BatchingOptions } from './image-batches';
 import { readLabels } from './labels';
 import { channelsOf, checkImageChannels, countClasses, makeNetwork, type Network } from './network';
 import { chooseRecord } from './preprocessing-options';
-import { broughtBy, type Brought, type FoundWeights } from './weights-metadata';
+import { broughtBy, type Brought } from './weights-metadata';
 
 export interface ImageClassifierOptions {
   /**
@@ -147,17 +144,17 @@ export async function loadParts(
   const given = readOptions(options, OPTIONS, WHERE);
   const { dtype, device, shrinkOnLoad, batching, signal } = given;
   throwIfAborted(signal);
-  const { subject, weights } = await subjectOf(model, given);
-  const found = await readGiven(subject, { ...given, weights });
-  const state = found?.state;
+  const opened = await openFor(model, given);
+  const state = opened?.state;
   try {
-    const brought: Brought = found === undefined ? {} : await broughtBy(found);
-    const channels = channelsFor(subject, state, given);
+    const subject = opened?.network ?? (model as Module<unknown>);
+    const brought: Brought = opened === null ? {} : await broughtBy(opened);
+    const channels = channelsFor(subject, opened, given);
     const preprocessing = preprocessingFor(subject, brought, channels, given);
     const labels = given.labels === undefined ? brought.labels : await readLabels(given.labels);
     const made = Module.isModule(subject)
       ? subject
-      : createWithWeights(subject, state as StateDict, { inChannels: channels });
+      : createWithWeights(opened as OpenedWeights, { inChannels: channels });
     const owned = made !== subject;
     try {
       if (!owned && state !== undefined) made.loadStateDict(state);
@@ -174,57 +171,31 @@ export async function loadParts(
   }
 }
 
-/** What is meant, and its weights: of a tag, a repository of the hub, a folder or a file the network that they are for. */
-async function subjectOf(
-  model: unknown,
-  given: Given,
-): Promise<{ subject: Subject; weights: string | undefined }> {
+/** The weights that are meant, with the network that they are for; null of a Module that is given none. */
+async function openFor(model: unknown, given: Given): Promise<OpenedWeights<Subject> | null> {
   const { weights } = given;
-  if (Module.isModule(model)) return { subject: model, weights };
+  if (Module.isModule(model)) {
+    if (weights === undefined) return null;
+    return openWeights({ network: model, weights }, given, WHERE);
+  }
   if (typeof model !== 'string') {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
       `${WHERE}: expected a model's name or a Module, or the path of weights, got ${describe(model)}`,
     );
   }
-  const source = parseName(model, WHERE);
-  if (saysWeights(source) && weights !== undefined) {
-    throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: weights: '${printable(model)}' says them already`);
-  }
-  if (source.kind === 'model') return { subject: source.record, weights: weights ?? source.published?.name };
-  const { record, file } = await locateWeights(source, given, WHERE);
-  return { subject: record, weights: file };
-}
-
-/** The weights that are given, which a Module needs not. */
-async function readGiven(subject: Subject, given: Given): Promise<FoundWeights | undefined> {
-  const record = Module.isModule(subject) ? null : subject;
-  if (given.weights === undefined) {
-    if (record === null) return undefined;
-    const published = record.weights.map(({ name }) => `'${name}'`);
-    const names =
-      published.length === 0 ? 'there are no published ones' : `published: ${published.join(', ')}`;
-    throw makeError(
-      'ERR_SENET_ARG_MISSING',
-      `${WHERE}: weights: expected a path or a name (${record.name}: ${names})`,
-    );
-  }
-  const source = await findWeights(
-    given.weights,
-    record === null ? null : (record.name as ModelName),
-    WHERE,
-    given,
-  );
-  const file = await toFile(source, given);
-  const state = await readWeights(file, subject, given, given.signal);
-  return { state, published: typeof source === 'object' ? source : undefined, file, model: record?.name };
+  return openWeights(wantedWeights(parseName(model, WHERE), { weights }, WHERE), given, WHERE);
 }
 
 /** Channels of the images, which a Module whose forward is TypeScript does not say; 0 is unknown. */
-function channelsFor(subject: Subject, state: StateDict | undefined, { inChannels: told }: Given): number {
+function channelsFor(
+  subject: Subject,
+  opened: OpenedWeights<Subject> | null,
+  { inChannels: told }: Given,
+): number {
   const channels = Module.isModule(subject)
     ? channelsOfModule(subject, told)
-    : (told ?? channelsIn(subject, state as StateDict));
+    : (told ?? channelsIn(opened as OpenedWeights));
   if (channels !== 0) checkImageChannels(channels, `${WHERE}: inChannels`);
   return channels;
 }

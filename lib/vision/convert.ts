@@ -7,8 +7,9 @@ import path from 'node:path';
 
 import { save } from '../checkpoint/save';
 import { makeError } from '../errors';
-import { createWithWeights, readWeights } from '../models/from-weights';
-import { locateWeights, modelRecord, type ModelName } from '../models/registry';
+import { createWithWeights } from '../models/from-weights';
+import { modelRecord, openWeights, type ModelName } from '../models/registry';
+import { parseSource } from '../models/model-source';
 import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
@@ -64,7 +65,7 @@ const RULES = {
  * metadata name the model, labels and preprocessing, so that `ImageClassifier.load` needs nothing else. The dtypes stay;
  * `num_batches_tracked` is added where the file has none. No key is left over, in the file or in the network.
  *
- * @param file any file that `load` reads
+ * @param file any file that `load` reads; also a repository of the hub ('hf-hub:...') or a folder ('local-dir:...')
  * @param output a path that ends in `.safetensors`
  * @throws (rejects) ERR_SENET_UNKNOWN_WEIGHTS, ERR_SENET_UNKNOWN_MODEL, ERR_SENET_STATE_DICT, ERR_SENET_LABELS,
  *   ERR_SENET_FILE (it exists; it cannot be written), ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE,
@@ -85,16 +86,20 @@ export async function convertWeights(
   }
   throwIfAborted(given.signal);
   if (!given.overwrite) await checkAbsent(output);
-  const record =
-    given.model === undefined
-      ? (await locateWeights({ kind: 'file', file }, given, WHERE)).record
-      : modelRecord(given.model as ModelName);
-  const state = await readWeights(file, record, given, given.signal);
+  const opened = await openWeights(
+    {
+      network: given.model === undefined ? null : modelRecord(given.model as ModelName),
+      weights: parseSource(file, WHERE),
+    },
+    given,
+    WHERE,
+  );
+  const { network: record, state } = opened;
   try {
-    const brought = await broughtBy({ state, published: undefined, file, model: record.name });
+    const brought = await broughtBy(opened);
     const labels = given.labels === undefined ? brought.labels : await readLabels(given.labels);
     const preprocessing = brought.preprocessing ?? record.preprocessing;
-    const model = createWithWeights(record, state);
+    const model = createWithWeights(opened);
     try {
       const { outFeatures: numClasses = 0 } = model.getClassifier() as { outFeatures?: number };
       if (labels !== undefined && labels.length !== numClasses) {

@@ -2,12 +2,10 @@
  * What weights bring beside their tensors: labels and preprocessing, from their file's metadata, their record or the hub's
  * `config.json` beside them.
  */
-import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
-import { configBeside } from '../models/hub-config';
+import { labelsFileOf } from '../models/fetch-weights';
+import type { OpenedWeights } from '../models/open-weights';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
-import { labelsFileOf } from '../models/pretrained';
-import type { PublishedWeights } from '../models/record';
 import { printable } from '../printable';
 import { describe } from '../tensor/options';
 import { checkLabels, readLabels } from './labels';
@@ -20,18 +18,13 @@ export interface Brought {
   readonly testPreprocessing?: Preprocessing;
 }
 
-/** Weights that were given and read. */
-export interface FoundWeights {
-  readonly state: StateDict;
-  /** Of published ones. */
-  readonly published: PublishedWeights | undefined;
-  readonly file: string;
-  /** The network that they are for; what `config.json` says of another does not count. */
-  readonly model: string | undefined;
-}
-
 /** Labels and preprocessing that come with the weights. */
-export async function broughtBy({ state, published, file: path, model }: FoundWeights): Promise<Brought> {
+export async function broughtBy({
+  state,
+  published,
+  config: beside,
+  file: path,
+}: Pick<OpenedWeights, 'state' | 'published' | 'config' | 'file'>): Promise<Brought> {
   const file = printable(path, 1000);
   const read = (name: string): unknown => {
     const text = state.fileMetadata.get(name);
@@ -46,8 +39,7 @@ export async function broughtBy({ state, published, file: path, model }: FoundWe
       );
     }
   };
-  const beside = published === undefined ? await configBeside(path) : null;
-  const config = beside?.architecture === model ? beside : null;
+  const config = beside?.bring();
   const labelsFile = labelsFileOf(
     published ?? (config?.labelsFile === undefined ? {} : { labels: config.labelsFile }),
   );

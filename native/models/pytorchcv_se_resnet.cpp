@@ -249,7 +249,7 @@ Value PytorchcvSEResNet::compute(const Value& input) {
 
 void PytorchcvSEResNet::check_input(const Value& input) const {
   nn::Module::check_input(input);
-  check_image(input, options.in_channels);
+  check_image(input, width().input);
 }
 
 nn::InputSize PytorchcvSEResNet::input_size() const {
@@ -257,7 +257,7 @@ nn::InputSize PytorchcvSEResNet::input_size() const {
 }
 
 nn::Width PytorchcvSEResNet::width() const {
-  return {options.in_channels, output->out_features};
+  return {features->width().input, output->out_features};
 }
 
 bool PytorchcvSEResNet::begins_with(const nn::Module& child) const {

@@ -164,7 +164,7 @@ Value LegacySENet::compute(const Value& input) {
 
 void LegacySENet::check_input(const Value& input) const {
   nn::Module::check_input(input);
-  check_image(input, options.in_channels);
+  check_image(input, width().input);
 }
 
 nn::InputSize LegacySENet::input_size() const {
@@ -172,7 +172,7 @@ nn::InputSize LegacySENet::input_size() const {
 }
 
 nn::Width LegacySENet::width() const {
-  return {options.in_channels, last_linear->out_features};
+  return {layer0->width().input, last_linear->out_features};
 }
 
 bool LegacySENet::begins_with(const nn::Module& child) const {

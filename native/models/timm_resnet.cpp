@@ -225,7 +225,7 @@ Value TimmResNet::compute(const Value& input) {
 
 void TimmResNet::check_input(const Value& input) const {
   nn::Module::check_input(input);
-  check_image(input, options.in_channels);
+  check_image(input, width().input);
 }
 
 nn::InputSize TimmResNet::input_size() const {
@@ -233,7 +233,7 @@ nn::InputSize TimmResNet::input_size() const {
 }
 
 nn::Width TimmResNet::width() const {
-  return {options.in_channels, fc->out_features};
+  return {conv1->width().input, fc->out_features};
 }
 
 bool TimmResNet::begins_with(const nn::Module& child) const {

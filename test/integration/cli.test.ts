@@ -6,8 +6,18 @@ import path from 'node:path';
 import { expect } from 'chai';
 import sharp from 'sharp';
 
-import { save, saveCheckpoint, se_resnet20, type CompiledPlan, type CompiledProfile } from '../../lib';
+import {
+  createModel,
+  modelRecord,
+  save,
+  saveCheckpoint,
+  se_resnet20,
+  type CompiledPlan,
+  type CompiledProfile,
+  type TrainedRun,
+} from '../../lib';
 import { readIdx } from '../../lib/data/idx';
+import { startHub } from '../support/hub-server';
 import { HAS_FLOAT16 } from '../support/processor';
 import { Temporary } from '../support/temporary';
 
@@ -403,8 +413,8 @@ describe('senet-torch', () => {
         [['profile', 'se_resnet20', '--size', '0x32'], /HEIGHTxWIDTH/],
         [['profile', 'se_resnet20', '--size', '32x'], /HEIGHTxWIDTH/],
         [['profile', 'se_resnet20', '--dtype', 'float64'], /float32, bfloat16, float16/],
-        [['profile', 'se_resnet20', '--runs', '0'], /whole number/],
-        [['profile', 'se_resnet20', '--in-channels', '0'], /whole number/],
+        [['profile', 'se_resnet20', '--runs', '0'], /an integer of at least 1/],
+        [['profile', 'se_resnet20', '--in-channels', '0'], /an integer of at least 1/],
         [['profile', 'se_resnet20', '--runs', '10001', '--top', '1'], /runs.*10000.*ERR_SENET_ARG_RANGE/],
         [
           ['profile', 'se_resnet20', '--explain', '--svg', 'x.svg'],
@@ -523,10 +533,66 @@ describe('senet-torch', () => {
     });
   });
 
+  it('fine-tunes a published network, as docs/models.md has it', async () => {
+    const hub = await startHub();
+    const [network, tag] = ['seresnext50_32x4d', 'racm_in1k'] as const;
+    const repository = `timm/${network}.${tag}`;
+    const model = createModel(network, { initWeights: false });
+    await save(model, temporary.path('published.safetensors'));
+    model.dispose();
+    hub.files.set(`${repository}/model.safetensors`, readFileSync(temporary.path('published.safetensors')));
+    hub.files.set(`${repository}/config.json`, Buffer.from(JSON.stringify({ architecture: network })));
+    const photos = temporary.path('photos');
+    for (const name of ['bag', 'shoe']) {
+      mkdirSync(path.join(photos, name), { recursive: true });
+      cpSync(SANDAL, path.join(photos, name, '0.png'));
+    }
+    const page = readFileSync(path.join(ROOT, 'docs', 'models.md'), 'utf8');
+    const [, command = ''] = /npx senet-torch (finetune photos .*)/.exec(page) ?? [];
+    const output = temporary.path('fine-tuned');
+    const short = ['--epochs', '1', '--image-size', '32', '--validation', 'none', '--output', output];
+    const { code, out, err } = await run(
+      [...command.split(' ').map((word) => (word === 'photos' ? photos : word)), ...short, '--json'],
+      { environment: { HF_ENDPOINT: hub.url, HF_HOME: temporary.path('hub') } },
+    );
+    await hub.close();
+    expect(code, err).to.equal(0);
+    const { settings } = JSON.parse(out) as TrainedRun;
+    expect(settings).to.deep.include({ model: network, weights: tag, classes: ['bag', 'shoe'] });
+    expect(settings.freeze).to.include('layer4').and.not.include('fc');
+    expect(readdirSync(output)).to.include('last.safetensors');
+  });
+
+  it('a folder stands where a network or a file does', async () => {
+    const folder = temporary.path('folder');
+    mkdirSync(folder);
+    await save(se_resnet20(), path.join(folder, 'model.safetensors'));
+    writeFileSync(path.join(folder, 'config.json'), JSON.stringify({ architecture: 'se_resnet20' }));
+    const name = `local-dir:${folder}`;
+    expect((await run(['models', name])).out).to.match(/^network +se_resnet20$/m);
+    expect((await run(['inspect', name])).out).to.match(/^network +se_resnet20$/m);
+    const converted = await run(['convert', name, temporary.path('converted.safetensors')]);
+    expect(converted.out).to.contain('se_resnet20, ');
+  });
+
   it('lists the models', async () => {
     const { code, out } = await run(['models', '--json']);
     expect(code).to.equal(0);
-    const models = JSON.parse(out) as { name: string; weights: string[]; tags: { top1: number | null }[] }[];
+    const models = JSON.parse(out) as {
+      name: string;
+      weights: string[];
+      bytes: number;
+      tags: { name: string; top1: number | null; bytes: number; numClasses?: number }[];
+    }[];
+    for (const { name, tags } of models)
+      for (const { name: tag, top1, bytes, numClasses } of tags) {
+        expect(bytes, `${name}.${tag}`).to.be.above(1e6);
+        expect(top1 === null, `${name}.${tag}`).to.equal(numClasses !== undefined); // of other classes than ImageNet's
+      }
+    expect(models.find(({ name }) => name === 'legacy_seresnet50')).to.deep.include({
+      ...{ bytes: 112_565_000, inChannels: 3, classifier: 'last_linear' },
+      preprocessing: modelRecord('legacy_seresnet50').preprocessing,
+    });
     expect(models.find(({ name }) => name === 'se_resnet50')?.weights).to.deep.equal(['imagenet']);
     const tags = models.flatMap(({ weights }) => weights.slice(1)).length;
     const { out: table } = await run(['models']);
@@ -536,6 +602,7 @@ describe('senet-torch', () => {
     expect(one).to.contain('hf-hub:timm/seresnet50.a1_in1k').and.contain('288 bicubic, centre 288 x 288');
     const { out: record } = await run(['models', 'seresnet50', '--json']);
     expect(JSON.parse(record)).to.deep.equal(models.find(({ name }) => name === 'seresnet50'));
+    expect((await run(['models', 'seresnextaa201d_32x8d'])).out).to.match(/^ +top-1 +- \(other classes\)$/m);
     expect((await run(['models', 'gluon_senet154'])).out).to.match(/^network +senet154$/m);
     expect((await run(['models', 'seresnet5'])).err).to.contain('ERR_SENET_UNKNOWN_MODEL');
   });
@@ -573,7 +640,7 @@ describe('senet-torch', () => {
     const cases: [string[], RegExp][] = [
       [['clasify'], /unknown command 'clasify'[^]*classify/],
       [['classify', '--top', '3'], /unknown option '--top'/],
-      [['classify', '--top-k', '0'], /whole number/],
+      [['classify', '--top-k', '0'], /an integer of at least 1/],
       [['classify', '--model', 'se_resnet5'], /did you mean 'se_resnet50'.*ERR_SENET_UNKNOWN_MODEL/],
       [['classify', '--model', 'se_resnet18', '--pretrained'], /no published weights/],
       [['classify', '--model', 'se_resnet20'], /--weights FILE or --pretrained/],

@@ -27,7 +27,7 @@ const NETWORKS = [
   ['pytorchcv_sepreresnet10', 64],
 ] as const;
 
-async function numbers(tensor: Tensor): Promise<Float64Array> {
+function numbers(tensor: Tensor): Float64Array {
   return tensor.to({ device: 'cpu', dtype: 'float64' }).toTypedArray() as Float64Array;
 }
 
@@ -68,13 +68,13 @@ describe('compiled models on a GPU', function () {
       const network = networkOf(name).to(device);
       const x = randn([3, 3, side, side]).to(device);
       const wide = networkOf(name).to({ device, dtype: 'float64' });
-      const expected = await numbers((await wide.forward(x.to('float64'))) as Tensor);
+      const expected = numbers(await wide.forward(x.to('float64')));
       const said: string[] = [];
       for (const dtype of ['float32', 'float16', 'bfloat16'] as CompiledDType[]) {
         const eager = networkOf(name).to({ device, dtype, memoryFormat: 'channels_last' });
-        const usual = distance(await numbers((await eager.forward(x.to(dtype))) as Tensor), expected);
+        const usual = distance(numbers(await eager.forward(x.to(dtype))), expected);
         const compiled = await network.compile({ dtype });
-        const actual = distance(await numbers(await compiled.forward(x)), expected);
+        const actual = distance(numbers(await compiled.forward(x)), expected);
         const plan = compiled.explain([side, side]);
         const others = plan.steps.filter(({ kernel }) => kernel === 'libtorch').map((step) => step.name);
         said.push(
@@ -82,7 +82,7 @@ describe('compiled models on a GPU', function () {
         );
         expect(plan.backend).to.equal('cuda-fused');
         expect(actual, dtype).to.be.below(dtype === 'float32' ? 1e-5 : 2.5 * usual);
-        const alone = await numbers(await compiled.forward(x.slice(0, 1, 2)));
+        const alone = numbers(await compiled.forward(x.slice(0, 1, 2)));
         expect(distance(alone, expected.slice(10, 20)), dtype).to.be.below(
           dtype === 'float32' ? 1e-5 : 4 * usual,
         );
@@ -103,10 +103,8 @@ describe('compiled models on a GPU', function () {
       [7, 33, 31],
     ] as const) {
       const x = randn([n, w, 3, h]).permute([0, 2, 3, 1]).to(device);
-      const expected = await numbers((await network.forward(x)) as Tensor);
-      expect(distance(await numbers(await compiled.forward(x)), expected), `${n} of ${h} x ${w}`).to.be.below(
-        1e-3,
-      );
+      const expected = numbers(await network.forward(x));
+      expect(distance(numbers(await compiled.forward(x)), expected), `${n} of ${h} x ${w}`).to.be.below(1e-3);
     }
     for (const each of [network, compiled]) each.dispose();
   });
@@ -116,10 +114,10 @@ describe('compiled models on a GPU', function () {
     const compiled = await network.compile({ dtype: 'float16' });
     const inputs = Array.from({ length: 8 }, (_, i) => randn([1 + (i % 3), 3, 64, 64]).to(device));
     const first = [];
-    for (const x of inputs) first.push(await numbers(await compiled.forward(x)));
+    for (const x of inputs) first.push(numbers(await compiled.forward(x)));
     for (let round = 0; round < 5; round++) {
       const outputs = await Promise.all(inputs.map((x) => compiled.forward(x)));
-      for (const [i, output] of outputs.entries()) expect(await numbers(output)).to.deep.equal(first[i]);
+      for (const [i, output] of outputs.entries()) expect(numbers(output)).to.deep.equal(first[i]);
     }
     for (const each of [network, compiled]) each.dispose();
   });
@@ -129,7 +127,7 @@ describe('compiled models on a GPU', function () {
     const compiled = await network.compile({ dtype: 'float16' });
     const x = randn([2, 3, 32, 32]);
     x.select(0, 0).fill_(NaN);
-    const output = await numbers(await compiled.forward(x.to(device)));
+    const output = numbers(await compiled.forward(x.to(device)));
     expect([...output.slice(0, 10)].every(Number.isNaN)).to.equal(true);
     expect([...output.slice(10)].some(Number.isNaN)).to.equal(false);
     for (const each of [network, compiled]) each.dispose();
@@ -153,10 +151,10 @@ describe('compiled models on a GPU', function () {
     const network = networkOf('se_resnet50').to(device);
     const compiled = await network.compile({ dtype: 'float16' });
     const x = randn([64, 3, 64, 64]).to(device);
-    const expected = await numbers(await compiled.forward(x));
+    const expected = numbers(await compiled.forward(x));
     const flying = [compiled.forward(x), compiled.forward(x)];
     compiled.dispose();
-    for (const output of await Promise.all(flying)) expect(await numbers(output)).to.deep.equal(expected);
+    for (const output of await Promise.all(flying)) expect(numbers(output)).to.deep.equal(expected);
     network.dispose();
   });
 });

@@ -158,7 +158,7 @@ describe('trainFromSettings', function () {
       [{ data, mean: [0.5] }, 'ERR_SENET_ARG_MISSING', /\{ mean \} and \{ std \} belong together/],
       [{ data, command: 'finetune' }, 'ERR_SENET_ARG_MISSING', /\{ weights: FILE \} or \{ pretrained \}/],
       [{ data, weights: 'x.pt', reduction: 4 }, 'ERR_SENET_UNKNOWN_OPTION', /reduction: an option of train/],
-      [{ data, epochs: 0 }, 'ERR_SENET_ARG_RANGE', /^trainFromSettings: epochs: expected a whole number/],
+      [{ data, epochs: 0 }, 'ERR_SENET_ARG_RANGE', /^trainFromSettings: epochs: expected an integer/],
       [{ data, onStart: 3 }, 'ERR_SENET_ARG_TYPE', /onStart: expected a function/],
     ] as const)
       await expectRejection(trainFromSettings(options as TrainingOptions), code, words);

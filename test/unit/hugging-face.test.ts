@@ -37,8 +37,7 @@ import {
 } from '../../lib';
 import { fetchFromHub, hubFolder } from '../../lib/hub/hugging-face';
 import { adaptWeights } from '../../lib/models/adapt-weights';
-import { findWeights } from '../../lib/models/find-weights';
-import { allRecords, parseName } from '../../lib/models/registry';
+import { allRecords, findWeights, parseName } from '../../lib/models/registry';
 import { timmPreprocessing } from '../../lib/models/timm-weights';
 import { decodeImage } from '../../lib/vision/decode';
 import { preprocess, toPixels } from '../../lib/vision/preprocessing';
@@ -192,12 +191,12 @@ describe('published weights of timm', () => {
       /'seresnet50\.a1_in1k' says the weights already, got 'ra2_in1k'/,
     );
     await expectRejection(
-      findWeights('seresnet152d.ra2_in1k', 'seresnet50', 'x'),
+      findWeights({ network: modelRecord('seresnet50'), weights: 'seresnet152d.ra2_in1k' }, {}, 'x'),
       'ERR_SENET_ARG_RANGE',
       /they are of seresnet152d/,
     );
     await expectRejection(
-      findWeights('ra2_in1k', null, 'x'),
+      findWeights({ network: null, weights: 'ra2_in1k' }, {}, 'x'),
       'ERR_SENET_ARG_RANGE',
       /they are of seresnet50, seresnet152d,.*NETWORK\.NAME/,
     );

@@ -31,14 +31,16 @@ import {
 } from '../../lib';
 import { ClassifierModel, registerModel } from '../../lib/models/classifier-model';
 import { createShapedLike, createWithWeights, readWeights } from '../../lib/models/from-weights';
-import { labelsFileOf, loadModel } from '../../lib/models/pretrained';
+import { labelsFileOf } from '../../lib/models/fetch-weights';
+import { loadModel } from '../../lib/models/open-weights';
 import { defineModels, type ModelFamily, type PublishedWeights } from '../../lib/models/record';
-import { findWeights } from '../../lib/models/find-weights';
+import { findPublished, findWeights } from '../../lib/models/registry';
 import { IMAGENET } from '../../lib/models/preprocessing-record';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
 import { LIGHT_MODELS } from '../support/models';
 import { numbers, relativeError } from '../support/parity';
+import { boolean, integer } from '../../lib/tensor/rules';
 import { Temporary } from '../support/temporary';
 
 const ASSETS = path.join(__dirname, '..', '..', 'assets');
@@ -72,6 +74,13 @@ for (const name of listModels()) {
       expect(stem.inChannels).to.equal(record.inChannels);
       for (const head of record.auxiliaryClassifiers)
         expect(made(model.getSubmodule(head), Linear).outFeatures).to.equal(4);
+      // C++ has it that the network begins and ends there: both may be replaced by others of another width.
+      const { outChannels, weight, bias } = stem;
+      const kernelSize = [weight.shape[2] as number, weight.shape[3] as number] as const;
+      expect(ClassifierModel.widthOf(model)).to.deep.equal([record.inChannels, 4]);
+      model.replaceModule(record.stem, new Conv2d(5, outChannels, kernelSize, { bias: bias !== null }));
+      model.resetClassifier(9);
+      expect(ClassifierModel.widthOf(model)).to.deep.equal([5, 9]);
       expect(record.options).to.include.members(['numClasses', 'inChannels', 'initWeights']);
       expect(record.options).to.include.members([...record.toldOptions]);
       if (record.numClasses === null) return;
@@ -127,6 +136,7 @@ for (const name of listModels()) {
       expect(eager.shape).to.deep.equal([2, 7]);
       const compiled = await model.compile();
       expect(relativeError(await compiled.forward(x), numbers(eager))).to.be.below(1e-4);
+      expect(compiled.explain().inputSize).to.deep.equal([record.inputSize, record.inputSize]);
       compiled.dispose();
       model.dispose();
     });
@@ -277,11 +287,11 @@ describe('createModel with pretrained', function () {
 
   it('an unknown name of weights says whose they are', async () => {
     await expectRejection(
-      findWeights('imagenet', 'se_resnet20', 'test'),
+      findWeights({ network: modelRecord('se_resnet20'), weights: 'imagenet' }, {}, 'test'),
       'ERR_SENET_ARG_RANGE',
       /test: no file and no published weights 'imagenet'; they are of se_resnet50/,
     );
-    expect(await findWeights('imagenet', null, 'test')).to.include({ model: 'se_resnet50' });
+    expect(findPublished('imagenet')).to.include({ model: 'se_resnet50' });
   });
 });
 
@@ -292,6 +302,20 @@ it("timm's published weights have the licence that docs/models.md says", () => {
     .flatMap(({ weights }) => weights);
   expect(tags).to.have.length.above(40);
   expect(tags.filter(({ licence }) => licence !== 'Apache-2.0')).to.deep.equal([]);
+});
+
+it('weights of other classes say the bytes of their tensors', () => {
+  for (const name of listModels())
+    for (const { numClasses, bytes } of modelRecord(name).weights) {
+      expect(bytes === undefined).to.equal(numClasses === undefined);
+      if (numClasses === undefined) continue;
+      const model = make(name, { numClasses, initWeights: false });
+      const size = { float32: 4, int64: 8 };
+      const tensors = [...model.namedParameters(), ...model.namedBuffers()];
+      const total = tensors.reduce((sum, [, { numel, dtype }]) => sum + numel * size[dtype as 'int64'], 0);
+      expect(bytes, name).to.equal(total);
+      model.dispose();
+    }
 });
 
 describe('listModels', () => {
@@ -314,7 +338,7 @@ const TINY: ModelFamily = {
   anyInputSize: true,
   inChannels: 3,
   numClasses: 5,
-  options: ['numClasses', 'inChannels', 'initWeights', 'width'],
+  rules: { numClasses: integer(0), inChannels: integer(1), initWeights: boolean, width: integer(1) },
   toldOptions: [],
   stem: 'stem',
   classifier: 'head',
@@ -387,7 +411,7 @@ describe('a row that someone adds', () => {
     );
     const file = temporary.path('foreign.safetensors');
     await save(foreign, file);
-    const model = made(await loadModel(tiny, file, {}), Tiny);
+    const model = made(await loadModel([tiny], { network: tiny, weights: file }, {}, 'test'), Tiny);
     expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
     const x = randn([2, 1, 8, 8]);
     expect(numbers(await model.forward(x))).to.deep.equal(numbers(await original.forward(x)));
@@ -414,9 +438,12 @@ describe('a row that someone adds', () => {
     });
     try {
       const bad = weights('bad', '0123456789');
-      await expectRejection(loadModel(tiny, bad, { progress: false }), 'ERR_SENET_HASH');
+      await expectRejection(
+        loadModel([tiny], { network: tiny, weights: bad }, { progress: false }, 'test'),
+        'ERR_SENET_HASH',
+      );
       for (const good of [weights('whole', sha256), weights('begin', sha256.slice(0, 8))]) {
-        const model = await loadModel(tiny, good, { progress: false });
+        const model = await loadModel([tiny], { network: tiny, weights: good }, { progress: false }, 'test');
         expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
       }
     } finally {
@@ -454,7 +481,7 @@ describe("the article's spelling", () => {
     await save(spelt, file);
     const record = modelRecord('se_resnet20');
     const state = await readWeights(file, record, {}, undefined);
-    const model = createWithWeights(record, state);
+    const model = createWithWeights({ network: record, state });
     expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
     const given = await readWeights(file, original, {}, undefined);
     expect(given.has('layer1.0.se.fc1.0.weight')).to.equal(true);

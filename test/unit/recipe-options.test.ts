@@ -12,6 +12,7 @@ import {
 } from '../../lib/train/recipe/option-checks';
 import { OPTION_ROWS, type OptionName } from '../../lib/train/recipe/options';
 import type { TrainingOptions, TrainingSettings } from '../../lib/train/recipe/settings';
+import { flag as FLAG } from '../../lib/train/recipe/value-kinds';
 import { expectThrow } from '../support/errors';
 
 const NAMES = Object.keys(OPTION_ROWS) as OptionName[];
@@ -61,9 +62,10 @@ describe('the options of a recipe', () => {
     for (const name of NAMES) {
       const { kind } = OPTION_ROWS[name];
       const flag = flagOf(name);
-      const text = TYPED[name] ?? (kind.type === 'number' ? '1' : 'some');
-      const args = kind.type === 'boolean' ? [flag] : [flag, text];
-      const value = kind.type === 'boolean' ? !flag.startsWith('--no-') : kind.type === 'number' ? 1 : text;
+      const isNumber = kind.read?.('1') === 1;
+      const text = TYPED[name] ?? (isNumber ? '1' : 'some');
+      const args = kind === FLAG ? [flag] : [flag, text];
+      const value = kind === FLAG ? !flag.startsWith('--no-') : isNumber ? 1 : text;
       expect(parse(recipeOf(name), args), name).to.deep.equal({
         command: recipeOf(name),
         [name]: READ[name] ?? value,
@@ -75,14 +77,26 @@ describe('the options of a recipe', () => {
     });
   });
 
+  it('a wrong value is said as of any other function', () => {
+    expectThrow(
+      () => checkTrainingOptions({ epochs: 0 }, 'here'),
+      'ERR_SENET_ARG_RANGE',
+      /^here: epochs: expected an integer at least 1, got 0$/,
+    );
+    expectThrow(
+      () => checkTrainingOptions({ optimizer: 'adam' as 'sgd' }, 'here'),
+      'ERR_SENET_ARG_RANGE',
+      /^here: optimizer: expected one of 'sgd', 'adamw', got 'adam'$/,
+    );
+  });
+
   it('a wrong value names the flag where it was typed, and the option in the library', () => {
     for (const name of LIBRARY) {
       const { kind, late } = OPTION_ROWS[name];
-      const wrong = kind.type === 'string' ? 7 : 'wrong';
-      const given = { [name]: kind.type === 'share or path' ? {} : wrong };
+      const isOfFew = kind.choices !== undefined || name === 'inChannels';
       expectThrow(
-        () => checkTrainingOptions(given, 'here'),
-        'ERR_SENET_ARG_TYPE',
+        () => checkTrainingOptions({ [name]: {} }, 'here'),
+        isOfFew ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE',
         new RegExp(`^here: ${name}: expected `),
       );
       if ((kind.read === undefined && kind.choices === undefined) || late === true || name === 'freeze')

@@ -4,11 +4,9 @@ import path from 'node:path';
 import { StateDict } from '../../checkpoint/state-dict';
 import { makeError } from '../../errors';
 import { ClassifierModel, familyOf } from '../../models/classifier-model';
-import { channelsIn, createShapedLike, createWithWeights, readWeights } from '../../models/from-weights';
-import { publishedOf, toFile } from '../../models/pretrained';
-import { createModel, locateWeights, modelRecord, parseName, type ModelName } from '../../models/registry';
-import { findWeights } from '../../models/find-weights';
-import { saysWeights } from '../../models/model-source';
+import { wantedWeights } from '../../models/find-weights';
+import { channelsIn, createShapedLike, createWithWeights } from '../../models/from-weights';
+import { createModel, modelRecord, openWeights, parseName, type ModelName } from '../../models/registry';
 import type { Preprocessing } from '../../models/preprocessing-record';
 import type { ModelRecord } from '../../models/record';
 import type { Module } from '../../nn/module';
@@ -17,6 +15,8 @@ import { manualSeed } from '../../tensor/runtime';
 import { checkImageChannels } from '../../vision/network';
 import { broughtBy } from '../../vision/weights-metadata';
 import type { TrainingOptions, TrainingSettings } from './settings';
+
+const WHERE = 'trainFromSettings';
 
 export interface RecipeNetwork {
   readonly model: Module<unknown>;
@@ -60,18 +60,15 @@ export async function networkFromWeights(
   seed: number,
   signal: AbortSignal | undefined,
 ): Promise<RecipeNetwork> {
-  const { weights: chosen, model: named } = chooseWeights(given);
   const transfer = { checkHash: given.checkHash ?? true, progress: given.progress ?? true, signal };
-  const source = await findWeights(chosen, named, 'finetune', transfer);
-  const file = await toFile(source, transfer);
-  const published = typeof source === 'object' ? source : undefined;
-  const name = (named ?? published?.model ?? (await modelOfFile(file, given))) as ModelName;
-  const record = modelRecord(name);
-  const state = await readWeights(file, record, given, signal);
+  const named = given.model === undefined ? null : parseName(given.model, `${WHERE}: model`);
+  const { key, prefix } = given;
+  const opened = await openWeights(wantedWeights(named, given, WHERE), { ...transfer, key, prefix }, WHERE);
+  const { network: record, state, file, published } = opened;
   try {
-    const { preprocessing } = await broughtBy({ state, published, file, model: name });
-    const inChannels = checkImageChannels(channelsIn(record, state), printable(file, 1000));
-    const model = createWithWeights(record, state, { inChannels }, { assign: false });
+    const { preprocessing } = await broughtBy(opened);
+    const inChannels = checkImageChannels(channelsIn(opened), printable(file, 1000));
+    const model = createWithWeights(opened, { inChannels }, { assign: false });
     try {
       manualSeed(seed);
       model.resetClassifier(classes);
@@ -79,64 +76,25 @@ export async function networkFromWeights(
       model.dispose();
       throw error;
     }
-    const options: Record<string, string | number> = inChannels === record.inChannels ? {} : { inChannels };
+    const { numClasses: _, inChannels: __, ...others } = opened.options ?? {};
+    const options: Record<string, string | number> = {
+      ...others,
+      ...(inChannels === record.inChannels ? {} : { inChannels }),
+    };
     for (const key of record.toldOptions) {
       const value = state.fileMetadata.get(key);
       if (value !== undefined) options[key] = value;
     }
     return {
       model,
-      name,
+      name: record.name as ModelName,
       options,
-      weights: typeof source === 'string' ? path.resolve(file) : source.name,
+      weights: published?.name ?? path.resolve(file),
       preprocessing,
     };
   } finally {
     state.dispose();
   }
-}
-
-/** The network that a file is for. Errors: as `locateWeights`. */
-async function modelOfFile(file: string, { key, prefix }: TrainingOptions): Promise<string> {
-  return (await locateWeights({ kind: 'file', file }, { key, prefix }, 'finetune')).record.name;
-}
-
-interface Chosen {
-  /** Null where the weights say it. */
-  readonly model: ModelName | null;
-  readonly weights: string;
-}
-
-function chooseWeights(given: TrainingOptions): Chosen {
-  const { weights, pretrained, model } = given;
-  if (weights != null && pretrained === true)
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      'trainFromSettings: { pretrained } and { weights } exclude each other',
-    );
-  if (model === undefined) {
-    if (weights != null) return { model: null, weights };
-    throw makeError(
-      'ERR_SENET_ARG_MISSING',
-      pretrained === true
-        ? 'trainFromSettings: { pretrained } needs { model }, such as se_resnet50'
-        : 'finetune: give { weights: FILE } or { pretrained }',
-    );
-  }
-  const where = 'trainFromSettings: model';
-  const source = parseName(model, where);
-  if (weights != null && saysWeights(source))
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      `${where}: '${printable(model)}' says the weights already: leave { weights } out`,
-    );
-  if (source.kind !== 'model') return { model: null, weights: model };
-  const { record, published } = source;
-  const named = weights ?? published?.name;
-  if (named === undefined && pretrained !== true)
-    throw makeError('ERR_SENET_ARG_MISSING', 'finetune: give { weights: FILE } or { pretrained }');
-  const usual = (): string => publishedOf(record, true, 'trainFromSettings: pretrained').name;
-  return { model: record.name as ModelName, weights: named ?? usual() };
 }
 
 /** The paths that the option `freeze` means. @throws ERR_SENET_ARG_RANGE for one that is none, or if nothing is left to train */
@@ -174,11 +132,13 @@ export function freeze(model: Module<unknown>, parts: readonly string[]): void {
 
 /** The network of a run that goes on, with the shapes and options of its checkpoint; without its weights. */
 export function networkOfCheckpoint(settings: TrainingSettings, saved: StateDict): Module<unknown> {
-  const options = Object.entries(settings.modelOptions).map(
-    ([name, value]) => [name, String(value)] as const,
-  );
+  const record = modelRecord(settings.model as ModelName);
+  const entries = Object.entries(settings.modelOptions);
+  const isTold = ([name]: readonly [string, unknown]): boolean => record.toldOptions.includes(name);
+  const told = entries.filter(isTold).map(([name, value]) => [name, String(value)] as const);
   return createShapedLike(
-    modelRecord(settings.model as ModelName),
-    new StateDict(saved, saved.metadata, new Map(options)),
+    record,
+    new StateDict(saved, saved.metadata, new Map(told)),
+    Object.fromEntries(entries.filter((entry) => !isTold(entry))),
   );
 }

@@ -3,8 +3,7 @@
  * report's table. Loads nothing native.
  */
 import { makeError } from '../../errors';
-import { describe } from '../../tensor/options';
-import { readOptions, required, unchecked, type Rule } from '../../tensor/rules';
+import { nullOr, optional, readOptions, required, unchecked, type Rule } from '../../tensor/rules';
 import {
   OPTION_ROWS,
   type Callback,
@@ -32,27 +31,15 @@ const TRAINING_RULES = {
     ROWS.filter(([, row]) => row.commandLineOnly === undefined).map(([name]) => [name, RULES[name]]),
   ),
 };
-const OTHER_SETTINGS = anything(['command', 'data', 'modelOptions', 'classes']);
+const OTHER_SETTINGS = anything(['command', 'data', 'modelOptions', 'classes', 'resize', 'interpolation']);
 
 /** Of the record of a run, by name. */
 export const SETTING_RULES = { ...RULES, ...OTHER_SETTINGS };
 const SETTING_NAMES = anything(Object.keys(SETTING_RULES));
 
 /** What a row takes; undefined is an option that was left out. */
-function ruleOf({ kind: { type, words, fits }, nullable }: OptionRow): Rule<unknown> {
-  return (value, what) => {
-    if (value === undefined || (value === null && nullable === true) || fits(value)) return value;
-    const typed =
-      type === 'array'
-        ? Array.isArray(value)
-        : type === 'share or path'
-          ? ['string', 'number'].includes(typeof value)
-          : typeof value === type;
-    throw makeError(
-      typed ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE',
-      `${what}: expected ${words}, got ${describe(value)}`,
-    );
-  };
+function ruleOf({ kind: { rule }, nullable }: OptionRow): Rule<unknown> {
+  return optional(nullable === true ? nullOr(rule) : rule);
 }
 
 /** What `--help` says of an option, its default included. */

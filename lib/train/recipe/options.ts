@@ -224,7 +224,7 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     flags: '--image-size <n>',
     kind: integer(1),
     help: "height and width of the network's input",
-    usual: "32 for small images, else the model's",
+    usual: "32 for small images, else what the weights are for, else the model's",
     default: (_, { smallSize, model }) =>
       smallSize !== null && model.anyInputSize ? Math.max(32, smallSize) : model.inputSize,
     report: ({ imageSize }) => [['image size', `${imageSize} x ${imageSize}`]],
@@ -233,7 +233,7 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     flags: '--mean <numbers>',
     kind: channelNumbers,
     help: 'per channel, of pixels from 0 to 1',
-    usual: "ImageNet's for folders, else measured",
+    usual: "the weights', ImageNet's for folders, else measured",
     report: ({ mean, std }) => [['mean, deviation', `${mean.join(', ')}; ${std.join(', ')}`]],
   },
   std: { flags: '--std <numbers>', kind: channelNumbers, help: 'the same of the standard deviation' },

@@ -2,7 +2,7 @@
 import os from 'node:os';
 import path from 'node:path';
 
-import { writeAtomically } from '../../checkpoint/save';
+import { writeAtomically } from '../../checkpoint/atomic-file';
 import { Subset, type Dataset } from '../../data/dataset';
 import { ImageFolder } from '../../data/image-folder';
 import type { Preprocessing } from '../../models/preprocessing-record';

@@ -40,7 +40,7 @@ import {
 } from './option-checks';
 import { MISTAKES, writeReport } from './run-report';
 import type { StartedRun, TrainingOptions, TrainingSettings } from './settings';
-import { channelsFor, measurePixels, testPreprocessing } from './transforms';
+import { channelsFor, measurePixels, resizingOf, sideOf, testPreprocessing } from './transforms';
 
 const WHERE = 'trainFromSettings';
 const DEFAULT_OUTPUT = 'training';
@@ -191,8 +191,12 @@ async function prepareNew(given: TrainingOptions, signal: AbortSignal | undefine
     model.to(given.device ?? 'cpu');
     const inChannels = channelsOf(model);
     const smallSize = datasets.shape?.[1] ?? null;
-    const chosen = withDefaults(given, { command, smallSize, model: modelRecord(network.name) });
-    const pixels = await pixelStatistics(given, datasets, inChannels, network.preprocessing);
+    const { inputSize, anyInputSize, preprocessing: own } = modelRecord(network.name);
+    const usual = network.preprocessing ?? own;
+    const side = (anyInputSize && usual !== null ? sideOf(usual) : null) ?? inputSize;
+    const chosen = withDefaults(given, { command, smallSize, model: { inputSize: side, anyInputSize } });
+    const { mean, std } = await pixelStatistics(given, datasets, inChannels, network.preprocessing);
+    const pixels = { mean, std, ...(datasets.shape === null ? resizingOf(usual, chosen.imageSize) : {}) };
     const preprocessing = checkPreprocessing(
       testPreprocessing(datasets.shape, chosen.imageSize, inChannels, pixels),
       PLAIN,
@@ -205,8 +209,7 @@ async function prepareNew(given: TrainingOptions, signal: AbortSignal | undefine
       dataset,
       labels: given.labels == null ? null : path.resolve(given.labels),
       validation: datasets.chosenValidation,
-      mean: pixels.mean,
-      std: pixels.std,
+      ...pixels,
       model: network.name,
       modelOptions: network.options,
       weights: network.weights,
@@ -237,7 +240,7 @@ async function pixelStatistics(
   // Weights expect the statistics that they were trained with; grey ones do not fit colour images.
   const kind = channelsFor(shape, inChannels);
   if (brought?.channels === kind) return brought;
-  if (shape === null) return recordFor(IMAGENET, inChannels);
+  if (shape === null) return recordFor(brought?.channels === 'rgb' ? brought : IMAGENET, inChannels);
   return measurePixels(train, kind);
 }
 

@@ -62,6 +62,10 @@ export interface TrainingSettings extends OptimizerSettings, SchedulerSettings {
   readonly validation: string | number | null;
   readonly limit: number | null;
   readonly imageSize: number;
+  /** Of the images of a folder, the short side before the crop; undefined of others and in the record of an earlier version. */
+  readonly resize?: number;
+  /** Of the images of a folder; undefined as `resize`. */
+  readonly interpolation?: 'bilinear' | 'bicubic';
   readonly mean: readonly number[];
   readonly std: readonly number[];
   readonly augment: readonly Augmentation[];
@@ -128,7 +132,7 @@ export interface TrainingOptions extends Partial<OptimizerSettings>, Partial<Sch
   validation?: string | number | null;
   /** Only the first so many images of a random order, from 1. Default: all. */
   limit?: number | null;
-  /** Height and width of the network's input, in pixels, from 1. Default: 32 for small images, else the model's. */
+  /** Height and width of the network's input, in pixels, from 1. Default: 32 for small images, else the weights', else the model's. */
   imageSize?: number;
   /** One number or three, of pixels from 0 to 1. Default: the weights', ImageNet's for folders, else measured. */
   mean?: readonly number[];

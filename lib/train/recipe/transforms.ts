@@ -22,13 +22,29 @@ import { orElse, readOptions, type Rule } from '../../tensor/rules';
 import { toGrey } from '../../vision/preprocessing';
 import { checkPreprocessing } from '../../vision/preprocessing-options';
 import { SETTING_RULES } from './option-checks';
-import type { Augmentation } from './settings';
+import type { Augmentation, TrainingSettings } from './settings';
 
 /** Channels, height and width that all images of a data set have; null where they differ. */
 type ImageShape = readonly [channels: number, height: number, width: number] | null;
 
 /** torchvision resizes to 256 for a centre of 224. */
 const RESIZE_SHARE = 256 / 224;
+
+/** How images of a folder are resized. */
+export type Resizing = Pick<TrainingSettings, 'resize' | 'interpolation'>;
+
+/** Side of the square images that a record makes; null if it makes others. */
+export function sideOf({ size, crop, pad }: Preprocessing): number | null {
+  const made = crop ?? size;
+  return typeof made === 'object' && made !== null && made[0] === made[1] ? made[0] + 2 * pad : null;
+}
+
+/** As the network is used to, of which `usual` is the record: the same part of an image, by the same interpolation. */
+export function resizingOf(usual: Preprocessing | null, imageSize: number): Required<Resizing> {
+  const { size = null, crop = null, interpolation = 'bilinear' } = usual ?? {};
+  const share = typeof size === 'number' && crop !== null ? size / Math.min(...crop) : RESIZE_SHARE;
+  return { resize: Math.round(imageSize * share), interpolation };
+}
 
 /** What images become for a network of one channel or three. */
 export function channelsFor(shape: ImageShape, inChannels: number): Preprocessing['channels'] {
@@ -41,12 +57,12 @@ export function testPreprocessing(
   shape: ImageShape,
   imageSize: number,
   inChannels: number,
-  { mean, std }: Pick<Preprocessing, 'mean' | 'std'>,
+  { mean, std, ...resizing }: Pick<TrainingSettings, 'mean' | 'std'> & Resizing,
 ): Preprocessing {
   const base = { ...PLAIN, channels: channelsFor(shape, inChannels), mean, std };
   if (shape === null) {
-    const size = Math.round(imageSize * RESIZE_SHARE);
-    return { ...base, size, crop: [imageSize, imageSize] };
+    const { resize: size, interpolation } = { ...resizingOf(null, imageSize), ...resizing };
+    return { ...base, size, crop: [imageSize, imageSize], interpolation };
   }
   const [, height, width] = shape;
   const pad =

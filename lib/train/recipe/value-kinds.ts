@@ -1,102 +1,101 @@
-/** The kinds of values that options of a recipe take: what fits, how it is read from typed text, and what messages call it. */
+/**
+ * The kinds of values that options of a recipe take: the rule of a value, and how it is typed on the command line. Loads
+ * nothing native.
+ */
+import * as rules from '../../tensor/rules';
+import type { Rule } from '../../tensor/rules';
 import { AUGMENTATIONS } from './settings';
 
 /** What values an option takes. */
 export interface ValueKind {
-  readonly type: 'string' | 'number' | 'boolean' | 'array' | 'share or path';
-  /** What messages say that they expected. */
-  readonly words: string;
-  /** The same where it is typed; default: `words`. */
-  readonly typedWords?: string;
-  readonly choices?: readonly string[];
-  readonly fits: (value: unknown) => boolean;
+  readonly rule: Rule<unknown>;
   /** From what was typed. Default: the text. */
   readonly read?: (text: string) => unknown;
+  /** What the command line says that it expected; of choices it lists them. */
+  readonly words?: string;
+  readonly choices?: readonly string[];
 }
 
-export const text: ValueKind = {
-  type: 'string',
-  words: 'a string',
-  fits: (value) => typeof value === 'string',
-};
+/** ERR_SENET_ARG_TYPE for what is of another type altogether, ERR_SENET_ARG_RANGE for other values. */
+const some =
+  (words: string, isTyped: (value: unknown) => boolean, fits: (value: unknown) => boolean): Rule<unknown> =>
+  (given, what) =>
+    rules.matching(
+      words,
+      (value) => isTyped(value) && fits(value),
+      isTyped(given) ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE',
+    )(given, what);
 
-export const flag: ValueKind = {
-  type: 'boolean',
-  words: 'a boolean',
-  fits: (value) => typeof value === 'boolean',
-};
+const arrayOf = (words: string, fits: (value: readonly unknown[]) => boolean): Rule<unknown> =>
+  some(words, Array.isArray, (value) => fits(value as readonly unknown[]));
+
+export const text: ValueKind = { rule: rules.string };
+
+export const flag: ValueKind = { rule: rules.boolean };
 
 export function integer(low: 0 | 1): ValueKind {
   return {
-    type: 'number',
-    words: `a whole number of at least ${low}`,
-    fits: (value) => Number.isSafeInteger(value) && (value as number) >= low,
+    rule: rules.integer(low),
+    words: `an integer of at least ${low}`,
     read: (typed) => (/^\d+$/.test(typed) ? Number(typed) : NaN),
   };
 }
 
 export function number(low: number, high: number, bound: 'from' | 'above' = 'from'): ValueKind {
+  const most = high === Infinity ? undefined : high;
   return {
-    type: 'number',
-    words: `a number ${bound} ${low}${high === Infinity ? '' : ` to ${high}`}`,
-    fits: (value) =>
-      Number.isFinite(value) &&
-      (value as number) <= high &&
-      (bound === 'from' ? (value as number) >= low : (value as number) > low),
+    rule: bound === 'from' ? rules.number(low, most) : rules.above(low, most),
+    words: `a number ${bound} ${low}${most === undefined ? '' : ` to ${most}`}`,
     read: (typed) => (typed.trim() === '' ? NaN : Number(typed)),
   };
 }
 
 export function choice(choices: readonly string[]): ValueKind {
-  return {
-    type: 'string',
-    words: `one of ${choices.join(', ')}`,
-    choices,
-    fits: (value) => choices.includes(value as string),
-  };
+  return { rule: rules.oneOf(choices), choices };
 }
 
+const CHANNELS = '1 (grey images) or 3 (colour)';
 export const imageChannels: ValueKind = {
-  type: 'number',
-  words: '1 (grey images) or 3 (colour)',
-  fits: (value) => value === 1 || value === 3,
+  rule: rules.oneOf([1, 3], CHANNELS),
+  words: CHANNELS,
   read: (typed) => (/^[13]$/.test(typed) ? Number(typed) : NaN),
 };
 
 export const channelNumbers: ValueKind = {
-  type: 'array',
-  words: 'an array of one finite number, or three',
-  typedWords: 'one number, or three with commas',
-  fits: (value) =>
-    Array.isArray(value) && (value.length === 1 || value.length === 3) && value.every(Number.isFinite),
+  rule: arrayOf(
+    'an array of one finite number, or three',
+    (values) => (values.length === 1 || values.length === 3) && values.every(Number.isFinite),
+  ),
+  words: 'one number, or three with commas',
   read: (typed) => typed.split(',').map(Number),
 };
 
 export const augmentations: ValueKind = {
-  type: 'array',
-  words: `an array of some of ${AUGMENTATIONS.join(', ')}`,
-  typedWords: `none, or some of ${AUGMENTATIONS.join(', ')}`,
-  fits: (value) => Array.isArray(value) && value.every((name) => AUGMENTATIONS.includes(name as 'flip')),
+  rule: arrayOf(`an array of some of ${AUGMENTATIONS.join(', ')}`, (values) =>
+    values.every((name) => AUGMENTATIONS.includes(name as 'flip')),
+  ),
+  words: `none, or some of ${AUGMENTATIONS.join(', ')}`,
   read: (typed) => (typed === 'none' ? [] : typed.split(',')),
 };
 
 export const modelParts: ValueKind = {
-  type: 'array',
-  words: 'an array of names',
-  fits: (value) => Array.isArray(value) && value.every((name) => typeof name === 'string'),
+  rule: rules.names,
   read: (typed) => (typed === 'none' ? [] : typed.split(',').map((part) => part.trim())),
 };
 
 export const shareOrPath: ValueKind = {
-  type: 'share or path',
-  words: 'a path, a share between 0 and 1, or none',
-  fits: (value) =>
-    value === null ||
-    (typeof value === 'string' && value !== '') ||
-    (typeof value === 'number' && value > 0 && value < 1),
+  rule: some(
+    'a path, a share between 0 and 1, or none',
+    (value) => value === null || ['string', 'number'].includes(typeof value),
+    (value) => value === null || (typeof value === 'string' ? value !== '' : between(value as number)),
+  ),
   read: (typed) => {
     if (typed === 'none' || typed === '0') return null;
     const share = Number(typed);
     return typed.trim() === '' || Number.isNaN(share) ? typed : share;
   },
 };
+
+function between(share: number): boolean {
+  return share > 0 && share < 1;
+}
