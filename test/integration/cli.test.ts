@@ -348,7 +348,7 @@ describe('senet-torch', () => {
       }
       const both = await run(['profile', file, '--weights', file]);
       expect([both.code, both.err]).to.satisfy(
-        ([failed, words]: [number, string]) => failed === 2 && /says them already/.test(words),
+        ([failed, words]: [number, string]) => failed === 2 && /says the weights already/.test(words),
         both.err,
       );
     });
