@@ -19,19 +19,26 @@ interface Settler {
  */
 const pending = shared('pending', () => new Map<number, Settler>());
 
-binding.initialize(
-  (code, message) => noteRefusal(makeError(code as ErrorCode, message.split('\n'))),
-  (job, error, value) => {
-    const settler = pending.get(job);
-    if (settler === undefined) {
-      discard(value); // aborted: the job ended unseen, and nobody else could free what it made
-      return;
-    }
-    pending.delete(job);
-    if (error === null) settler.resolve(value);
-    else settler.reject(error);
-  },
-);
+/**
+ * An error of the addon. Its stack begins where the addon was called: this copy of the library makes the errors of all
+ * that are loaded, and its own files are none of the others'.
+ */
+function errorOfAddon(code: string, message: string): Error {
+  const error = makeError(code as ErrorCode, message.split('\n'));
+  Error.captureStackTrace(error, errorOfAddon);
+  return noteRefusal(error);
+}
+
+binding.initialize(errorOfAddon, (job, error, value) => {
+  const settler = pending.get(job);
+  if (settler === undefined) {
+    discard(value); // aborted: the job ended unseen, and nobody else could free what it made
+    return;
+  }
+  pending.delete(job);
+  if (error === null) settler.resolve(value);
+  else settler.reject(error);
+});
 
 /** Frees the tensors, or the compiled model, of a result that nobody takes. */
 function discard(value: unknown): void {

@@ -334,7 +334,7 @@ describe('senet-torch', () => {
     });
 
     it('takes what names a network elsewhere: a tag, a folder, a file', async () => {
-      const folder = temporary.path('folder');
+      const folder = temporary.path('network');
       mkdirSync(folder);
       const file = path.join(folder, 'model.safetensors');
       await save(se_resnet20({ inChannels: 1 }), file);
