@@ -225,7 +225,7 @@ function main() {
         attempt(`PyTorch ${engine}`, () =>
           runJson(
             python.python,
-            [path.join(__dirname, 'engines', 'cuda.py'), JSON.stringify({ ...job, engine })],
+            [path.join(__dirname, 'engines', 'pytorch_cuda.py'), JSON.stringify({ ...job, engine })],
             {
               TORCHINDUCTOR_CACHE_DIR: path.join(folder, 'inductor'),
             },

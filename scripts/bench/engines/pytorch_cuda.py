@@ -1,6 +1,6 @@
 """PyTorch's side of `npm run bench:cuda`: times one engine for one model, and prints one line of JSON.
 
-cuda.py JOB    JOB is the JSON that cuda.js makes. Weights are drawn: times do not depend on them.
+pytorch_cuda.py JOB    JOB is the JSON that cuda.js makes. Weights are drawn: times do not depend on them.
 """
 import json
 import statistics
