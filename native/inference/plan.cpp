@@ -168,6 +168,15 @@ std::vector<Size2> infer_sizes(const Plan& plan, Size2 input) {
   return sizes;
 }
 
+bool may_come_first(const Node& excitation, const Node& convolution) {
+  const graph::Window& window = convolution.window;
+  const bool is_linear = convolution.operation == Operation::kConvolution && !convolution.relu &&
+                         convolution.groups == 1 && window.kernel == Size2{1, 1} &&
+                         window.stride == Size2{1, 1} && window.padding == Size2{0, 0};
+  return is_linear && excitation.operation == Operation::kSqueezeExcite &&
+         !excitation.channel_kernel.defined() && excitation.inputs.front() == convolution.output;
+}
+
 const char* operation_name(const Node& node) {
   switch (node.operation) {
     case Operation::kConvolution:

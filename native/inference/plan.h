@@ -110,6 +110,11 @@ Plan without_tensors(const Plan& plan);
 /// fit, and for an image that is larger than any memory.
 std::vector<Size2> infer_sizes(const Plan& plan, Size2 input);
 
+/// Whether a node's factors may be computed before the convolution that it scales and reads first: a linear 1
+/// x 1 convolution's mean is that of its input through its weights. Whether others read the convolution too
+/// is for the caller to ask.
+bool may_come_first(const Node& excitation, const Node& convolution);
+
 const char* operation_name(const Node& node);
 
 }  // namespace senet::inference

@@ -142,7 +142,7 @@ describe('compiled models on a GPU', function () {
       operation: 'convolution',
       fused: ['factors of layer1.0.se', 'residual', 'relu'],
     });
-    expect(last?.kernel).to.match(/^(cudnn|ours) /);
+    expect(last?.kernel).to.match(/^(ours \d+ rows|cudnn bias engine )/); // never cuDNN's own factors: sequence.cpp says why
     for (const step of steps) expect(step.milliseconds, step.name).to.be.above(0);
     for (const each of [network, compiled]) each.dispose();
   });

@@ -15,6 +15,7 @@
 #include <fstream>
 #include <random>
 #include <string>
+#include <thread>
 
 namespace senet::test {
 namespace {
@@ -256,6 +257,27 @@ TEST_CASE("cuda sequence: every call fails once, and nothing is lost or given ba
     expect_clean();
   }
   CHECK(refused > calls / 4);
+}
+
+TEST_CASE("cuda sequence: programs that share handles make their plans one after the other") {
+  for (int round = 0; round < 20; ++round) {
+    fake_device().clear();
+    {
+      FakeMachine fake;
+      const std::vector<CudnnHandle> one{fake.planners.front()};  // no threads but those of the callers
+      const Machine machine{fake_driver(), fake.kernels, 0,   132,        Type::kHalf,
+                            false,         fake.handle,  one, fake.cache, 4};
+      const std::vector<Pair> sizes(3, Pair{7, 5});
+      const Steps steps = bottleneck();
+      std::vector<std::unique_ptr<const Sequence>> made(2);
+      std::thread other([&] { made[1] = make_sequence(machine, fake.host, steps, sizes, 2); });
+      made[0] = make_sequence(machine, fake.host, steps, sizes, 1);
+      other.join();
+      auto& planners = fake_device().planners;
+      REQUIRE(planners.size() > 2);
+      CHECK(std::unique(planners.begin(), planners.end()) - planners.begin() == 2);
+    }
+  }
 }
 
 TEST_CASE("arena: blocks that live together never overlap, and memory is shared") {

@@ -13,6 +13,7 @@ std::mutex mutex;
 
 // cuDNN's numbers of the attributes that are read.
 constexpr int kHeuristicsResults = 202;
+constexpr int kGraphHandle = 800;
 constexpr int kConfigEngine = 300;
 constexpr int kPlanWorkspaceSize = 402;
 constexpr int kPlanJson = 405;
@@ -194,9 +195,13 @@ Driver make_driver() {
     use(descriptor, "cudnnBackendFinalize");
     return 0;
   };
-  driver.cudnnBackendSetAttribute = [](CudnnDescriptor descriptor, int, int, int64_t, const void*) -> int {
+  driver.cudnnBackendSetAttribute = [](CudnnDescriptor descriptor, int attribute, int, int64_t,
+                                       const void*) -> int {
     SENET_CALL("cudnnBackendSetAttribute")
     use(descriptor, "cudnnBackendSetAttribute");
+    if (attribute == kGraphHandle) {
+      fake_device().planners.push_back(std::this_thread::get_id());
+    }
     return 0;
   };
   driver.cudnnBackendGetAttribute = [](CudnnDescriptor descriptor, int attribute, int, int64_t requested,

@@ -6,6 +6,7 @@
 
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace senet::test {
@@ -18,7 +19,8 @@ struct FakeDevice {
   std::set<void*> alive;         // streams, events, graphs, handles, descriptors
   std::string wrong;  // what was given back twice, used dead, or done in a capture that must not be
   bool is_capturing = false;
-  int plans = 3;  // that cuDNN has for a convolution
+  std::vector<std::thread::id> planners;  // the threads that described a graph to cuDNN, in order
+  int plans = 3;                          // that cuDNN has for a convolution
 
   void clear(int fail = -1) {
     *this = FakeDevice();

@@ -128,9 +128,7 @@ class Fusing {
   // had from the mean of its input, summed as that was made.
   const Node* excitation_of(const Node& node) const {
     const Node* reader = only_reader(node.output);
-    if (reader == nullptr || reader->operation != Operation::kSqueezeExcite ||
-        reader->inputs.front() != node.output || reader->channel_kernel.defined() || !is_pointwise(node) ||
-        node.relu || node.window.stride != Size2{1, 1}) {
+    if (reader == nullptr || !has_kernel(node) || !may_come_first(*reader, node)) {
       return nullptr;
     }
     const Node* before = producers_[index(node.inputs.front())];

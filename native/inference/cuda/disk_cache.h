@@ -26,7 +26,4 @@ class DiskCache {
   std::string folder_;
 };
 
-/// FNV-1a of 64 bits, as 16 digits.
-std::string fingerprint(const std::string& text);
-
 }  // namespace senet::inference::cuda

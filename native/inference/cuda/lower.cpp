@@ -93,14 +93,7 @@ class Lowering {
   const Node* excitation_of(const Node& node) const {
     const auto& readers = readers_[index(node.output)];
     const bool is_read_once = readers.size() == 1 && node.output != plan_.output;
-    const Node* reader = is_read_once ? readers.front() : nullptr;
-    const bool is_linear = node.operation == Operation::kConvolution && !node.relu && node.groups == 1 &&
-                           node.window.kernel == Size2{1, 1} && node.window.padding == Size2{0, 0} &&
-                           node.window.stride == Size2{1, 1};
-    return is_linear && reader != nullptr && reader->operation == Operation::kSqueezeExcite &&
-                   reader->inputs.front() == node.output && !reader->channel_kernel.defined()
-               ? reader
-               : nullptr;
+    return is_read_once && may_come_first(*readers.front(), node) ? readers.front() : nullptr;
   }
 
   // Images get channels of zeros up to what matrix units take, if only convolutions of all channels read

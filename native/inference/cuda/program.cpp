@@ -185,9 +185,8 @@ class CudaProgram : public Program, private Host {
       const std::vector<int64_t> of = shape(id);
       return of[0] * of[1] * of[2] * bytes_of(type_);
     };
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto known = std::find_if(sequences_.begin(), sequences_.end(),
-                                    [&](const Known& sequence) { return sequence.size == size; });
+    const std::lock_guard<std::mutex> lock(kernels_mutex_);
+    const auto known = kernels_.find(size);
     std::vector<StepInfo> result;
     for (size_t i = 0; i < steps.steps.size(); ++i) {
       const Step& step = steps.steps[i];
@@ -205,8 +204,8 @@ class CudaProgram : public Program, private Host {
         info.multiply_adds = info.output[0] * info.output[1] * info.output[2] * info.input[0] / step.groups *
                              step.kernel[0] * step.kernel[1];
       }
-      if (known != sequences_.end()) {
-        info.kernel = known->sequence->kernel_of(i);
+      if (known != kernels_.end()) {
+        info.kernel = known->second[i];
       }
       result.push_back(std::move(info));
     }
@@ -255,7 +254,21 @@ class CudaProgram : public Program, private Host {
       const bool is_over = kept > 0 && (kept >= kSequences || bytes > kSequenceBytes);
       it = is_over ? sequences_.erase(it) : std::next(it);
     }
+    note_kernels();
     return *sequences_.front().sequence;
+  }
+
+  // explain() must not wait for a sequence that is being made.
+  void note_kernels() const {
+    std::map<Size2, std::vector<std::string>> kernels;
+    for (const Known& known : sequences_) {
+      std::vector<std::string>& of_size = kernels[known.size];
+      for (size_t i = 0; of_size.size() < lowered_.steps.steps.size(); ++i) {
+        of_size.push_back(known.sequence->kernel_of(i));
+      }
+    }
+    const std::lock_guard<std::mutex> lock(kernels_mutex_);
+    kernels_ = std::move(kernels);
   }
 
   void write_images(const at::Tensor& images, const Sequence& sequence) const {
@@ -330,8 +343,10 @@ class CudaProgram : public Program, private Host {
   const Lowered lowered_;
   const std::vector<CudnnHandle>& planners_;
   const Machine machine_;
-  mutable std::mutex mutex_;
+  mutable std::mutex mutex_;            // of one run, and of the sequences
   mutable std::list<Known> sequences_;  // the latest first
+  mutable std::mutex kernels_mutex_;
+  mutable std::map<Size2, std::vector<std::string>> kernels_;  // of each size, those of its latest sequence
 };
 
 }  // namespace

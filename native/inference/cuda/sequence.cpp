@@ -353,8 +353,12 @@ class CapturedSequence : public Sequence {
     return result.empty() && !remembered.empty() ? find_candidates(handle, step, "") : result;
   }
 
-  // Plans take a second each to make where cuDNN compiles them: by as many threads as there are handles.
+  // Plans take a second each to make where cuDNN compiles them: by as many threads as there are handles. One
+  // sequence at a time in the process: handles are of one thread, programs share them, and a measurement
+  // wants the device.
   void choose_plans() {
+    static auto* const one_at_a_time = new std::mutex;
+    const std::lock_guard<std::mutex> alone(*one_at_a_time);
     std::map<std::string, size_t> first_of;  // the same convolution has the same plan
     std::vector<size_t> unique;
     for (size_t i = 0; i < steps_.steps.size(); ++i) {

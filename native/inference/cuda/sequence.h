@@ -38,7 +38,7 @@ struct Machine {
   Type type;
   bool allow_tf32;
   CudnnHandle handle;                        // runs; of one thread at a time
-  const std::vector<CudnnHandle>& planners;  // make plans, a thread each
+  const std::vector<CudnnHandle>& planners;  // of all programs of the device: make plans, a thread each
   const DiskCache& cache;                    // of plans
   int measured_plans;                        // for each convolution, at most
 };
