@@ -5,6 +5,7 @@
 
 #include "graph/operations.h"
 #include "inference/cpu/pack.h"
+#include "inference/cuda/lower.h"
 #include "nn/layers.h"
 #include "nn/residual_blocks.h"
 #include "nn/se_layer.h"
@@ -156,6 +157,41 @@ TEST_CASE("fuse, a linear layer") {
                "mean 0: sums of 0 -> %1\n"
                "convolution 2 1 x 1: %1 -> %2\n"
                "store output: %2 ->\n");
+}
+
+// Lowering packs weights where it is told to: the processor will do.
+std::string lowered_for_cuda(const std::shared_ptr<nn::Module>& module) {
+  return to_string(cuda::lower(plan_of(module), cuda::Type::kHalf, at::kCPU).steps);
+}
+
+TEST_CASE("lower for CUDA, a bottleneck") {
+  // As on the processor: the excitation before the convolution that it scales, from the mean of its input.
+  expect_lines(lowered_for_cuda(bottleneck()),
+               "convolution conv1: %0 -> %1; relu\n"
+               "convolution conv2: %1 -> %2; relu\n"
+               "convolution downsample.0: %0 -> %5\n"
+               "mean se: %2 -> means of se\n"
+               "excite se: means of se -> factors of se\n"
+               "convolution conv3: %2 -> %4; factors of se, residual, relu\n");
+}
+
+TEST_CASE("lower for CUDA, branches, and an excitation behind a 3 x 3 convolution") {
+  expect_lines(lowered_for_cuda(std::make_shared<Branches>(16)),
+               "convolution short: %0 -> %1\n"
+               "convolution long_1: %0 -> %2; relu\n"
+               "convolution long_2: %2 -> %3; relu\n"
+               "average_pool pool: %0 -> %4\n"
+               "convolution pooled: %4 -> %5; relu\n"
+               "concatenate: %1 %5 %3 -> %6\n");
+  expect_lines(lowered_for_cuda(head()),
+               "max_pool 0: %0 -> %1\n"
+               "convolution 1: %1 -> %2\n"
+               "mean 2: %2 -> means of 2\n"
+               "excite 2: means of 2 -> factors of 2\n"
+               "pointwise 2: %2 -> %3; factors of 2, relu\n"
+               "mean 4: %3 -> means of 4\n"
+               "global_average_pool 4: means of 4 -> %4\n"
+               "convolution 6: %4 -> %5\n");
 }
 
 TEST_CASE("place, a bottleneck") {

@@ -39,7 +39,7 @@ std::vector<std::string> extras_of(const Steps& steps, const Step& step) {
 std::string to_string(const Steps& steps) {
   std::string text;
   for (const Step& step : steps.steps) {
-    text += std::string(operation_name(step)) + ' ' + step.name + ':';
+    text += operation_name(step) + (step.name.empty() ? "" : ' ' + step.name) + ':';
     for (const Id input : step.inputs) {
       text += ' ' + steps.value(input).name;
     }
