@@ -73,7 +73,13 @@ export interface ModuleNode {
   readonly width: readonly [number, number];
   readonly parameters: readonly (readonly [string, TensorHandle])[];
   readonly buffers: readonly (readonly [string, TensorHandle])[];
-  readonly children: readonly (readonly [name: string, type: string, ModuleHandle])[];
+  /** `headFeatures`: of a head the values of one image that it is given, else 0. */
+  readonly children: readonly (readonly [
+    name: string,
+    type: string,
+    handle: ModuleHandle,
+    headFeatures: number,
+  ])[];
 }
 
 /** Shapes of one call of a module's forward; the path is relative to the module whose forward was recorded. */

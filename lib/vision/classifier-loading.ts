@@ -6,7 +6,7 @@
 import type { Device, DType } from '../binding';
 import { makeError } from '../errors';
 import type { ProgressOption } from '../hub/progress';
-import { familyOf } from '../models/classifier-model';
+import { ClassifierModel, familyOf } from '../models/classifier-model';
 import { TRANSFER } from '../models/fetch-weights';
 import { wantedWeights } from '../models/find-weights';
 import { channelsIn, createWithWeights } from '../models/from-weights';
@@ -14,6 +14,7 @@ import type { OpenedWeights } from '../models/open-weights';
 import type { ModelRecord } from '../models/record';
 import { openWeights, parseName, type ModelName, type WeightsPath } from '../models/registry';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
+import { Identity } from '../nn/layers';
 import { Module } from '../nn/module';
 import { throwIfAborted } from '../tensor/abort';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
@@ -232,8 +233,14 @@ function preprocessingFor(
   return chooseRecord(given, base ?? PLAIN, channels, `${WHERE}: preprocessing`);
 }
 
-/** As many as the model has classes, where it says how many: by default their numbers. */
+/** As many as the model has classes, where it says how many: by default their numbers. @throws ERR_SENET_LABELS */
 function labelsFor(model: Module<unknown>, given: readonly string[] | undefined): readonly string[] {
+  if (model instanceof ClassifierModel && model.getClassifier() instanceof Identity) {
+    throw makeError(
+      'ERR_SENET_LABELS',
+      `${WHERE}: the model has no classifier and gives ${model.numFeatures} features: it classifies after resetClassifier(numClasses) and training`,
+    );
+  }
   const classes = countClasses(model);
   const labels = given ?? Array.from({ length: classes ?? 0 }, (_, index) => String(index));
   if (classes !== undefined && labels.length !== classes) {

@@ -293,10 +293,11 @@ Napi::Value module_node(Environment& environment, const Napi::CallbackInfo& info
     if (child == nullptr) {
       throw Error("ERR_SENET_INTERNAL", "the child '" + item.key() + "' is no senet module");
     }
-    auto entry = Napi::Array::New(env, 3);
+    auto entry = Napi::Array::New(env, 4);
     entry.Set(0u, item.key());
     entry.Set(1u, child->name());
     entry.Set(2u, wrap_module(env, node.tree, child, 0));
+    entry.Set(3u, static_cast<double>(module.head_features(item.key())));
     children.Set(next++, entry);
   }
   auto facts = Napi::Object::New(env);

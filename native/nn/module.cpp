@@ -153,6 +153,10 @@ bool Module::ends_with(const Module&) const {
   return false;
 }
 
+bool Module::may_be_head() const {
+  return false;
+}
+
 std::shared_ptr<Module> Module::find_child(const std::string& name) const {
   const auto children = named_children();
   const auto* child = children.find(name);
@@ -171,13 +175,26 @@ std::shared_ptr<Module> Module::replace_child(const std::string& name, std::shar
   }
   const Module& given = *replacement;
   const Module& kept = *old;
-  if (typeid(given) != typeid(kept) || !member->second(replacement)) {
-    throw Error("ERR_SENET_ARG_TYPE", "'" + name + "' of " + this->name() +
-                                          " takes a module of its own type, " + old->name() + ", got " +
-                                          replacement->name());
+  const bool is_head = head_features(name) != 0;
+  const bool fits = is_head ? given.may_be_head() : typeid(given) == typeid(kept);
+  if (!fits || !member->second(replacement)) {
+    const std::string expected =
+        is_head ? "an Identity, a Sequential or a Linear" : "a module of its own type, " + old->name();
+    throw Error("ERR_SENET_ARG_TYPE",
+                "'" + name + "' of " + this->name() + " takes " + expected + ", got " + replacement->name());
   }
   replace_module(name, std::move(replacement));
   return old;
+}
+
+int64_t Module::head_features(const std::string& name) const {
+  const auto found = head_features_.find(name);
+  return found == head_features_.end() ? 0 : found->second;
+}
+
+int64_t Module::head_width(const std::string& name) const {
+  const Width width = find_child(name)->width();
+  return width.is_kept() ? head_features(name) : width.output;
 }
 
 void check_width(const Module& root, const Module& parent, const std::string& name,
@@ -185,7 +202,9 @@ void check_width(const Module& root, const Module& parent, const std::string& na
   const std::shared_ptr<Module> old = parent.find_child(name);
   std::vector<const Module*> chain;
   const Module& given = replacement;
-  if (old == nullptr || typeid(*old) != typeid(given) || !find_chain(root, *old, chain)) {
+  const int64_t features = parent.head_features(name);
+  const bool fits = old != nullptr && (features == 0 ? typeid(*old) == typeid(given) : given.may_be_head());
+  if (!fits || !find_chain(root, *old, chain)) {
     return;  // replace_child says what is wrong
   }
   bool at_begin = true;
@@ -194,7 +213,7 @@ void check_width(const Module& root, const Module& parent, const std::string& na
     at_begin = at_begin && chain[i]->begins_with(*chain[i + 1]);
     at_end = at_end && chain[i]->ends_with(*chain[i + 1]);
   }
-  const Width before = old->width();
+  const Width before = features == 0 ? old->width() : Width{features, old->width().output};
   const Width now = replacement.width();
   const auto check = [&](int64_t expected, int64_t actual, const char* verb) {
     if (expected != 0 && actual != 0 && expected != actual) {

@@ -17,6 +17,7 @@ import {
   type TrainedRun,
 } from '../../lib';
 import { readIdx } from '../../lib/data/idx';
+import { CLI, DIST } from '../support/built';
 import { startHub } from '../support/hub-server';
 import { HAS_FLOAT16 } from '../support/processor';
 import { Temporary } from '../support/temporary';
@@ -31,7 +32,6 @@ const recorded = JSON.parse(
 ) as {
   predictions: number[];
 };
-const TSX = require.resolve('tsx/cjs');
 
 interface Outcome {
   code: number | null;
@@ -48,7 +48,8 @@ interface Settings {
 }
 
 function run(args: readonly string[], settings: Settings = {}): Promise<Outcome> {
-  return runNode([path.join(settings.root ?? ROOT, 'lib', 'cli', 'main.ts'), ...args], settings);
+  const main = settings.root === undefined ? CLI : path.join(settings.root, 'dist', 'cli', 'main.js');
+  return runNode([main, ...args], settings);
 }
 
 function runNode(
@@ -56,7 +57,7 @@ function runNode(
   { environment = {}, closed = false }: Settings = {},
 ): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--require', TSX, ...args], {
+    const child = spawn(process.execPath, args, {
       cwd: ROOT,
       env: { ...process.env, ...environment },
     });
@@ -205,8 +206,8 @@ describe('senet-torch', () => {
       const script = temporary.path('interrupted.js');
       writeFileSync(
         script,
-        `const { main } = require(${JSON.stringify(path.join(ROOT, 'lib', 'cli', 'main.ts'))});
-         const { memory } = require(${JSON.stringify(path.join(ROOT, 'lib', 'index.ts'))});
+        `const { main } = require(${JSON.stringify(CLI)});
+         const { memory } = require(${JSON.stringify(DIST)});
          const timer = setInterval(() => {
            if (memory().jobs.running === 0 || process.listenerCount('SIGINT') === 0) return;
            clearInterval(timer);
@@ -427,8 +428,8 @@ describe('senet-torch', () => {
       const script = temporary.path('interrupted-profile.js');
       writeFileSync(
         script,
-        `const { main } = require(${JSON.stringify(path.join(ROOT, 'lib', 'cli', 'main.ts'))});
-         const { memory } = require(${JSON.stringify(path.join(ROOT, 'lib', 'index.ts'))});
+        `const { main } = require(${JSON.stringify(CLI)});
+         const { memory } = require(${JSON.stringify(DIST)});
          const timer = setInterval(() => {
            if (memory().jobs.running === 0 || process.listenerCount('SIGINT') === 0) return;
            clearInterval(timer);
@@ -663,7 +664,7 @@ describe('senet-torch', () => {
   it('helps and inspects without a native build, and says what to type', async () => {
     const root = temporary.path('unbuilt');
     mkdirSync(root);
-    for (const name of ['lib', 'assets', 'scripts', 'package.json', 'tsconfig.json', 'CMakeLists.txt']) {
+    for (const name of ['dist', 'assets', 'scripts', 'package.json', 'tsconfig.json', 'CMakeLists.txt']) {
       cpSync(path.join(ROOT, name), path.join(root, name), { recursive: true });
     }
     symlinkSync(path.join(ROOT, 'node_modules'), path.join(root, 'node_modules'));
