@@ -1,6 +1,7 @@
 /** The public surface of senet-torch, and nothing else. */
 export {
   ERROR_CODES,
+  httpStatusOf,
   isSenetError,
   SenetError,
   SenetRangeError,
@@ -197,13 +198,13 @@ export { loadStateDictFromUrl, type FetchWeightsOptions } from './hub/hub';
 export type { ProgressOption, TransferProgress } from './hub/progress';
 
 export { convertWeights, type ConvertOptions, type Converted } from './vision/convert';
-export { ImageClassifier, type ClassifyOptions } from './vision/image-classifier';
+export { ImageClassifier, type ClassifyOptions, type PredictOptions } from './vision/image-classifier';
 export type { ImageClassifierOptions } from './vision/classifier-loading';
 export type { BatchingOptions } from './vision/image-batches';
-export type { Classification } from './vision/ranking';
+export type { Classification, Prediction } from './vision/ranking';
 export type { ImageFileSource } from './vision/image-source';
 export type { ImageSource } from './vision/image-work';
-export type { QueueState } from './vision/pipeline';
+export type { ItemTimes, QueueState } from './vision/pipeline';
 export type { Preprocessing } from './models/preprocessing-record';
 export type { InitOptions } from './models/options';
 
@@ -295,3 +296,12 @@ export type {
   TrainingOptions,
   TrainingSettings,
 } from './train/recipe/settings';
+
+export { createInferenceHandler, type InferenceHandler } from './serve/handler';
+export type { InferenceHandlerOptions, UrlOptions } from './serve/options';
+export type { InferenceRequest, InferenceResponse } from './serve/exchange';
+export type { AccessRecord } from './serve/access-record';
+export type { ModelLoader, ModelState, ModelStatus } from './serve/model-table';
+export type { RoutePattern } from './serve/router';
+export type { Next } from './serve/faces';
+export type { Labels, MetricFamily, Sample as MetricSample } from './serve/instruments';

@@ -8,6 +8,9 @@ export const lazy = {
   get classifier() {
     return require('../vision/image-classifier') as typeof import('../vision/image-classifier');
   },
+  get handler() {
+    return require('../serve/handler') as typeof import('../serve/handler');
+  },
   get bundledImages() {
     return require('../vision/bundled-images') as typeof import('../vision/bundled-images');
   },

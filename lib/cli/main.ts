@@ -15,12 +15,14 @@ import { addModels } from './models';
 import { EXIT_USAGE, exitCodeOf, interruptSignal, printError, printNote } from './output';
 import { addProfile } from './profile';
 import { addScripts } from './scripts';
+import { addServe } from './serve';
 import { addTrain } from './train';
 
 /** For those who start this in their own process: what may stand first. */
 export const COMMANDS: readonly string[] = [
   'classify',
   'evaluate',
+  'serve',
   'train',
   'finetune',
   'models',
@@ -50,6 +52,7 @@ export async function main(args: readonly string[]): Promise<void> {
     );
   addClassify(program, interruptSignal);
   addEvaluate(program, interruptSignal);
+  addServe(program, interruptSignal);
   addTrain(program, interruptSignal);
   addFinetune(program, interruptSignal);
   addModels(program, interruptSignal);

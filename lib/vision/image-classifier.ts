@@ -9,25 +9,33 @@ import type { AnyText, ModelName, WeightsPath } from '../models/registry';
 import type { Module } from '../nn/module';
 import { throwIfAborted, untilAborted } from '../tensor/abort';
 import { describe } from '../tensor/options';
-import { integer, orElse, readOptions, signal, type Rules } from '../tensor/rules';
+import { fn, integer, optional, orElse, readOptions, signal, type Rules, type Values } from '../tensor/rules';
 import { detached, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { loadParts, type ClassifierParts, type ImageClassifierOptions } from './classifier-loading';
 import { imagePipeline } from './image-batches';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
 import type { Network } from './network';
-import type { Pipeline, QueueState } from './pipeline';
+import type { ItemTimes, Pipeline, QueueState } from './pipeline';
 import { preprocess } from './preprocessing';
-import { nanError, rank, type Classification } from './ranking';
+import { nanError, rank, type Classification, type Prediction, type Wanted } from './ranking';
 
 export interface ClassifyOptions {
   /** How many labels, best first; clamped to the number of classes. Default 5. */
   topK?: number;
   /** Rejects at once with ERR_SENET_ABORTED when it aborts. */
   signal?: AbortSignal;
+  /** Called before the answer, with what each image took, in order. `classifyBatch` never calls it. */
+  onTimes?: (times: readonly ItemTimes[]) => void;
 }
 
-const CLASSIFY = { topK: orElse(5, integer(1)), signal } satisfies Rules<ClassifyOptions>;
+const PREDICT = {
+  signal,
+  onTimes: optional(fn<(times: readonly ItemTimes[]) => void>()),
+} satisfies Rules<PredictOptions>;
+const CLASSIFY = { topK: orElse(5, integer(1)), ...PREDICT } satisfies Rules<ClassifyOptions>;
+
+export type PredictOptions = Omit<ClassifyOptions, 'topK'>;
 
 /**
  * Classifies images.
@@ -43,7 +51,7 @@ export class ImageClassifier {
   readonly preprocessing: Preprocessing;
   readonly #network: Network;
   readonly #shrinkOnLoad: boolean;
-  readonly #pipeline: Pipeline<ImageWork, Classification[]>;
+  readonly #pipeline: Pipeline<ImageWork, Classification[] | Prediction>;
   readonly #running = new Set<Promise<unknown>>();
   #disposed = false;
 
@@ -52,7 +60,7 @@ export class ImageClassifier {
     this.labels = labels;
     this.preprocessing = preprocessing;
     this.#shrinkOnLoad = shrinkOnLoad;
-    this.#pipeline = imagePipeline(batching, (input, topK) => this.#classify(input, topK));
+    this.#pipeline = imagePipeline(batching, (input, wanted) => this.#classify(input, wanted));
   }
 
   /**
@@ -90,16 +98,42 @@ export class ImageClassifier {
     images: ImageSource | readonly ImageSource[],
     options?: ClassifyOptions,
   ): Promise<Classification[] | Classification[][]> {
-    const { topK, signal } = this.#check(options, 'classify');
+    const { topK, ...rest } = this.#check(options, CLASSIFY, 'classify');
+    return this.#run(images, topK, rest) as Promise<Classification[] | Classification[][]>;
+  }
+
+  /**
+   * What the network says of an image, class by class, or of several: as `classify`, in the same batches, without the
+   * choice of the best.
+   *
+   * @throws (rejects) as `classify`
+   */
+  predict(image: ImageSource, options?: PredictOptions): Promise<Prediction>;
+  predict(images: readonly ImageSource[], options?: PredictOptions): Promise<Prediction[]>;
+  async predict(
+    images: ImageSource | readonly ImageSource[],
+    options?: PredictOptions,
+  ): Promise<Prediction | Prediction[]> {
+    const given = this.#check(options, PREDICT, 'predict');
+    return this.#run(images, 'all', given) as Promise<Prediction | Prediction[]>;
+  }
+
+  async #run(
+    images: ImageSource | readonly ImageSource[],
+    wanted: Wanted,
+    { signal, onTimes }: Values<typeof PREDICT>,
+  ): Promise<unknown> {
     const many = Array.isArray(images);
     const sources = many ? (images as readonly ImageSource[]) : [images as ImageSource];
     for (const [index, source] of sources.entries())
       checkSource(source, this.preprocessing, many ? `images[${index}]` : 'image');
     const works = sources.map(
-      (source) => new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, topK),
+      (source) => new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, wanted),
     );
-    const results = await this.#track(this.#pipeline.run(works, signal));
-    return many ? results : (results[0] as Classification[]);
+    const times: ItemTimes[] | undefined = onTimes && [];
+    const results = await this.#track(this.#pipeline.run(works, signal, times));
+    if (times !== undefined) onTimes?.(times);
+    return many ? results : results[0];
   }
 
   /**
@@ -117,7 +151,7 @@ export class ImageClassifier {
    * @throws (rejects) as `classify`
    */
   async classifyBatch(pixels: Tensor, options?: ClassifyOptions): Promise<Classification[][]> {
-    const { topK, signal } = this.#check(options, 'classifyBatch');
+    const { topK, signal } = this.#check(options, CLASSIFY, 'classifyBatch');
     if (!Tensor.isTensor(pixels)) {
       throw makeError('ERR_SENET_ARG_TYPE', `classifyBatch: expected a Tensor, got ${describe(pixels)}`);
     }
@@ -155,12 +189,13 @@ export class ImageClassifier {
     return this.dispose();
   }
 
-  #check(
-    options: ClassifyOptions | undefined,
+  #check<const R extends Rules<PredictOptions>>(
+    options: PredictOptions | undefined,
+    rules: R,
     where: string,
-  ): { topK: number; signal: AbortSignal | undefined } {
-    const checked = readOptions(options, CLASSIFY, where);
-    throwIfAborted(checked.signal);
+  ): Values<R> {
+    const checked = readOptions(options, rules, where);
+    throwIfAborted(checked.signal as AbortSignal | undefined);
     if (this.#disposed) throw makeError('ERR_SENET_DISPOSED', `${where}: the classifier was disposed`);
     return checked;
   }
@@ -173,7 +208,10 @@ export class ImageClassifier {
     return running;
   }
 
-  async #classify(input: Tensor, topK: readonly number[]): Promise<(Classification[] | null)[]> {
-    return rank(await this.#network.forward(input), this.labels, topK);
+  async #classify(
+    input: Tensor,
+    wanted: readonly Wanted[],
+  ): Promise<(Classification[] | Prediction | null)[]> {
+    return rank(await this.#network.forward(input), this.labels, wanted);
   }
 }

@@ -14,6 +14,7 @@ import { IMAGE_SOURCES, isImageFileSource, type ImageFileSource } from './image-
 import type { Work } from './pipeline';
 import { preprocess, resizedSize, toPixels } from './preprocessing';
 import { inputChannels } from './preprocessing-options';
+import type { Wanted } from './ranking';
 
 /**
  * An image file (its path, a `file:` or `data:` URL, its bytes, a Blob), or a tensor: uint8 C x H x W with C 1 or 3
@@ -55,8 +56,8 @@ export function checkSource(
 
 export class ImageWork implements Work {
   readonly encoded: boolean;
-  /** Labels that are wanted. */
-  readonly topK: number;
+  /** Of the answer. */
+  readonly wanted: Wanted;
   readonly #record: Preprocessing;
   readonly #shrinkOnLoad: boolean;
   /** Until it is decoded. */
@@ -67,9 +68,9 @@ export class ImageWork implements Work {
   readonly #owned = new Set<Disposable>();
 
   /** @param source - that `checkSource` has passed; a tensor may be disposed from here on */
-  constructor(source: ImageSource, record: Preprocessing, shrinkOnLoad: boolean, topK: number) {
+  constructor(source: ImageSource, record: Preprocessing, shrinkOnLoad: boolean, wanted: Wanted) {
     this.encoded = !Tensor.isTensor(source);
-    this.topK = topK;
+    this.wanted = wanted;
     this.#record = record;
     this.#shrinkOnLoad = shrinkOnLoad;
     if (!Tensor.isTensor(source)) this.#source = source;

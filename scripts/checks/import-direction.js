@@ -22,7 +22,9 @@ const TYPESCRIPT_LAYERS = [
   ['vision', 'optim'],
   ['data'],
   ['train'],
+  ['serve'],
   ['index', 'cli'],
+  ['fastify', 'grpc'],
 ];
 // Folder -> the folders that it may include.
 const NATIVE_INCLUDES = {

@@ -1,0 +1,209 @@
+/** The Fastify application of `serve`, from its start until it is drained. */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import type { AddressInfo, Socket } from 'node:net';
+import { availableParallelism } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import type * as fastifyModule from 'fastify';
+import type { FastifyInstance, FastifyServerOptions } from 'fastify';
+
+import { fileError, makeError } from '../errors';
+import { errorResponse, headerOf } from '../serve/exchange';
+import { makeFastifyPlugin } from '../serve/fastify-plugin';
+import { requirePeer } from '../serve/peer';
+import { onAbort } from '../tensor/abort';
+import { lazy } from './lazy';
+import { printNote } from './output';
+import type { ServeConfig } from './serve-config';
+import { loadModels } from './serve-models';
+
+const PURPOSE = 'senet-torch serve';
+/** Longer than a request may take: what is late is answered by us. */
+const SLACK = 5_000;
+const MAX_HEADER_BYTES = 16 * 1024;
+
+export interface RunningServer {
+  /** 'http://127.0.0.1:8080' */
+  readonly address: string;
+  /** When it has answered everything after the signal. */
+  readonly closed: Promise<void>;
+}
+
+/** Starts a server, which drains and closes when the signal aborts. */
+export async function startServer(config: ServeConfig, signal: AbortSignal): Promise<RunningServer> {
+  const { fastify } = requirePeer<typeof fastifyModule>('fastify', PURPOSE);
+  const threads = config.threads ?? Math.max(1, Math.floor(availableParallelism() / config.workers));
+  lazy.runtime.configure({ threadsPerWorker: threads });
+  const app = fastify(await applicationOptions(config)) as unknown as FastifyInstance;
+  const { models, repository } = await loadModels(config, signal);
+  const { createInferenceHandler } = lazy.handler;
+  const { maxBody, maxImages, timeout, allowUrls } = config;
+  const handler = createInferenceHandler(models, {
+    ...{ repository, timeout, urls: allowUrls },
+    ...(maxBody === undefined ? {} : { maxBody }),
+    ...(maxImages === undefined ? {} : { maxImages }),
+  });
+  try {
+    answerInOurWords(app);
+    await addGuards(app, config);
+    await app.register(makeFastifyPlugin(createInferenceHandler), { handler });
+    await app.listen({ port: config.port, host: config.host });
+  } catch (error) {
+    await app.close();
+    await handler.close();
+    throw listenError(error, config);
+  }
+  const closed = new Promise<void>((resolve, reject) => {
+    const close = async (): Promise<void> => {
+      handler.drain();
+      // Whoever sends requests here learns that it is not ready before it takes no more.
+      await delay(config.drainDelay);
+      await app.close();
+      await handler.close();
+    };
+    const begin = (): void => void close().then(resolve, reject);
+    if (signal.aborted) begin();
+    else onAbort(signal, begin);
+  });
+  return { address: addressOf(app, config), closed };
+}
+
+async function applicationOptions({
+  tlsCert,
+  tlsKey,
+  log,
+  timeout,
+}: ServeConfig): Promise<FastifyServerOptions & { https?: object }> {
+  const https =
+    tlsCert === undefined || tlsKey === undefined
+      ? {}
+      : { https: { cert: await readPem(tlsCert, '--tls-cert'), key: await readPem(tlsKey, '--tls-key') } };
+  return {
+    ...https,
+    logger: log === 'silent' ? false : { level: log },
+    // Not what a client says of itself, which could be the same for all.
+    requestIdHeader: false,
+    genReqId: requestIds(),
+    requestTimeout: timeout + SLACK,
+    keepAliveTimeout: 72_000,
+    forceCloseConnections: 'idle',
+    http: { maxHeaderSize: MAX_HEADER_BYTES },
+    clientErrorHandler: answerBrokenRequest,
+    routerOptions: { ignoreTrailingSlash: true },
+  } as unknown as FastifyServerOptions;
+}
+
+function requestIds(): () => string {
+  let last = 0;
+  return () => `${process.pid}-${++last}`;
+}
+
+async function readPem(file: string, option: string): Promise<Buffer> {
+  try {
+    return await readFile(file);
+  } catch (cause) {
+    throw fileError(`${option} ${file}`, cause);
+  }
+}
+
+/** What Fastify itself says no to, in the form of our errors. */
+function answerInOurWords(app: FastifyInstance): void {
+  app.setNotFoundHandler((request, reply) => {
+    const known = ['GET', 'POST'].filter((method) =>
+      app.hasRoute({ url: request.url.split('?')[0] ?? '', method: method }),
+    );
+    const error =
+      known.length === 0
+        ? makeError('ERR_SENET_NO_ROUTE', `there is nothing at ${request.url}`)
+        : makeError('ERR_SENET_METHOD', `expected ${known.join(', ')} at ${request.url}`, {
+            details: { allow: known.join(', ') },
+          });
+    const { status, headers, body } = errorResponse(error);
+    return reply.code(status).headers(headers).send(Buffer.from(body));
+  });
+  app.setErrorHandler((error, request, reply) => {
+    const { statusCode = 500, message } = error as { statusCode?: number; message: string };
+    const coded =
+      statusCode === 429
+        ? makeError('ERR_SENET_RATE_LIMIT', message)
+        : statusCode < 500
+          ? makeError('ERR_SENET_REQUEST', message)
+          : error;
+    const { status, headers, body } = errorResponse(coded);
+    if (status === 500) request.log.error({ err: error }, 'the request failed');
+    return reply.code(status).headers(headers).send(Buffer.from(body));
+  });
+}
+
+/** Before there is a request: headers that are too large, or none of HTTP. */
+function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || socket.destroyed || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const status =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? '431 Request Header Fields Too Large'
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? '408 Request Timeout'
+        : '400 Bad Request';
+  const code = status.startsWith('408') ? 'ERR_SENET_REQUEST_TIMEOUT' : 'ERR_SENET_REQUEST';
+  const body = JSON.stringify({ error: `the request is none of HTTP: ${error.code ?? ''}`, code });
+  socket.end(
+    `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+}
+
+async function addGuards(app: FastifyInstance, { apiKey, cors, rateLimit }: ServeConfig): Promise<void> {
+  if (cors.length > 0) {
+    const plugin = requirePeer<{ default: Parameters<FastifyInstance['register']>[0] }>(
+      ...(['@fastify/cors', `${PURPOSE} --cors`] as const),
+    );
+    await app.register(plugin.default, { origin: cors.includes('*') ? '*' : [...cors] });
+  }
+  if (rateLimit !== undefined) {
+    const plugin = requirePeer<{ default: Parameters<FastifyInstance['register']>[0] }>(
+      ...(['@fastify/rate-limit', `${PURPOSE} --rate-limit`] as const),
+    );
+    await app.register(plugin.default, { max: rateLimit, timeWindow: 60_000, allowList: isProbe });
+  }
+  if (apiKey.length === 0) return;
+  const known = apiKey.map(digest);
+  app.addHook('onRequest', async (request, reply) => {
+    if (isProbe(request)) return;
+    const bearer = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1];
+    const given = digest(bearer ?? headerOf(request, 'x-api-key') ?? '');
+    // All are compared, each in the same time.
+    const right = known.filter((key) => timingSafeEqual(key, given)).length > 0;
+    if (right) return;
+    const error = makeError(
+      'ERR_SENET_UNAUTHORIZED',
+      'expected a key: Authorization: Bearer KEY, or x-api-key: KEY',
+    );
+    const { status, headers, body } = errorResponse(error);
+    await reply.code(status).headers(headers).send(Buffer.from(body));
+  });
+}
+
+/** Whoever runs the server asks so whether it is well, without a key, and often; the pages tell nothing of it. */
+function isProbe({ method, url }: { method: string; url: string }): boolean {
+  return method === 'OPTIONS' || /^\/(v2\/health\/(live|ready)|docs|openapi\.json)?(\?|$)/.test(url);
+}
+
+function digest(key: string): Buffer {
+  return createHash('sha256').update(key).digest();
+}
+
+function addressOf(app: FastifyInstance, { tlsCert, host }: ServeConfig): string {
+  const { port } = app.server.address() as AddressInfo;
+  return `${tlsCert === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+function listenError(error: unknown, { host, port }: ServeConfig): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === 'EADDRINUSE') printNote(`another server listens on ${host}:${port}: give another --port`);
+  return code === 'EADDRINUSE' || code === 'EACCES' || code === 'EADDRNOTAVAIL'
+    ? makeError('ERR_SENET_ARG_RANGE', `${host}:${port}: ${(error as Error).message}`, { cause: error })
+    : error;
+}
