@@ -3,6 +3,7 @@
  * Native code reports a code and a message and never names a class; the class is looked up here.
  * The table of codes in `docs/errors.md` is generated from `ERROR_CODES` (`scripts/checks/error-table.js`).
  */
+import { isError } from './brands';
 import { printableLine } from './printable';
 
 /** A message that quotes lists goes no further. */
@@ -175,7 +176,8 @@ export const ERROR_CODES = {
   },
   ERR_SENET_LOCKED: {
     base: 'Error',
-    meaning: 'Another process is downloading the same file and did not finish in time.',
+    meaning:
+      'Another process is writing the same file (a download, the answers to many images) and did not finish in time.',
   },
   // images and data
   ERR_SENET_IMAGE: { base: 'Error', meaning: 'The bytes are no image that can be decoded.' },
@@ -202,7 +204,13 @@ export const ERROR_CODES = {
   },
   ERR_SENET_RESUME: {
     base: 'Error',
-    meaning: 'A checkpoint is of another training run (model, data set, options) than the one to be resumed.',
+    meaning:
+      'What an earlier run left is of another run than the one to be resumed: a training checkpoint (model, data set, options), an output of rows (images, network, columns).',
+  },
+  // packages
+  ERR_SENET_PEER_MISSING: {
+    base: 'Error',
+    meaning: 'A package that is installed only by who needs it is missing; the message says what to type.',
   },
 } as const satisfies Record<string, CodeEntry>;
 
@@ -292,6 +300,14 @@ for (const { prototype } of CLASSES) Object.defineProperty(prototype, BRAND, { v
 /** True for every error of this library, whichever of the three classes it has. */
 export function isSenetError(error: unknown): error is AnySenetError {
   return typeof error === 'object' && error !== null && BRAND in error;
+}
+
+/** How a program reads an error. */
+export function errorRecord(error: unknown): { code: ErrorCode | null; message: string } {
+  return {
+    code: isSenetError(error) ? error.code : null,
+    message: isError(error) ? error.message : String(error),
+  };
 }
 
 /**

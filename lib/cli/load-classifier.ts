@@ -60,7 +60,11 @@ export function addNetworkOptions(command: Command): Command {
 }
 
 /** The bundled network, unless the options say otherwise. */
-export async function loadClassifier(options: NetworkOptions, signal: AbortSignal): Promise<ImageClassifier> {
+export async function loadClassifier(
+  options: NetworkOptions,
+  signal: AbortSignal,
+  maxBatch?: number,
+): Promise<ImageClassifier> {
   const { model, weights } = await chooseNetwork(options);
   const { ImageClassifier } = lazy.classifier;
   const given: ImageClassifierOptions = {
@@ -69,6 +73,7 @@ export async function loadClassifier(options: NetworkOptions, signal: AbortSigna
     checkHash: options.checkHash,
     device: options.device as Device,
     progress: process.stderr.isTTY,
+    ...(maxBatch === undefined ? {} : { batching: { maxBatch, maxQueue: 4 * maxBatch + 1024 } }),
     ...(options.key === undefined ? {} : { key: options.key }),
     ...(options.prefix === undefined ? {} : { prefix: options.prefix }),
     ...(options.useTestSize === true ? { useTestSize: true } : {}),

@@ -14,13 +14,14 @@ const ROOT = path.resolve(process.argv[2] ?? path.join(__dirname, '..', '..'));
 const TYPESCRIPT_LAYERS = [
   ['brands', 'printable', 'package-root'],
   ['binding', 'errors'],
-  ['native'],
+  ['native', 'peer'],
   ['tensor'],
   ['checkpoint'],
   ['hub', 'nn'],
   ['models'],
   ['vision', 'optim'],
   ['data'],
+  ['bulk'],
   ['train'],
   ['index', 'cli'],
 ];
