@@ -34,7 +34,7 @@ export class Relay<Item, Result> {
     const result = this.#results.at(0);
     if (result !== undefined) {
       const value = await untilAborted(result, signal);
-      this.#results.shift();
+      void this.#results.shift();
       this.#wake?.();
       return value;
     }

@@ -5,7 +5,7 @@ import { percent } from './words';
 
 const WIDTH = 560;
 const LEFT = 58;
-const RIGHT = 14;
+const RIGHT = 26;
 const TOP = 16;
 /** Of the two plots, and what is between and below them. */
 const PLOT = 240;

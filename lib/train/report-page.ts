@@ -122,6 +122,7 @@ figure { margin: 0; }
 .legend li::before { content: ''; display: inline-block; width: 16px; border-top: 3px solid; margin-right: 6px;
   vertical-align: middle; }
 .legend .series-1::before { border-color: var(--series-1); } .legend .series-2::before { border-color: var(--series-2); }
+.chart .reliability { max-width: 640px; }
 .reliability .bar { fill: var(--series-1); opacity: 0.75; } .reliability .gap { fill: var(--series-2); opacity: 0.55; }
 .reliability .counts { fill: var(--quiet); opacity: 0.6; }
 .reliability .ideal { stroke: var(--text); stroke-width: 1.2; stroke-dasharray: 5 4; }
