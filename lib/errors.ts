@@ -3,6 +3,7 @@
  * Native code reports a code and a message and never names a class; the class is looked up here.
  * The table of codes in `docs/errors.md` is generated from `ERROR_CODES` (`scripts/checks/error-table.js`).
  */
+import { isError } from './brands';
 import { printableLine } from './printable';
 
 /** A message that quotes lists goes no further. */
@@ -247,7 +248,8 @@ export const ERROR_CODES = {
   ERR_SENET_LOCKED: {
     base: 'Error',
     status: 503,
-    meaning: 'Another process is downloading the same file and did not finish in time.',
+    meaning:
+      'Another process is writing the same file (a download, the answers to many images) and did not finish in time.',
   },
   // images and data
   ERR_SENET_IMAGE: { base: 'Error', status: 400, meaning: 'The bytes are no image that can be decoded.' },
@@ -283,7 +285,8 @@ export const ERROR_CODES = {
   ERR_SENET_RESUME: {
     base: 'Error',
     status: 409,
-    meaning: 'A checkpoint is of another training run (model, data set, options) than the one to be resumed.',
+    meaning:
+      'What an earlier run left is of another run than the one to be resumed: a training checkpoint (model, data set, options), an output of rows (images, network, columns).',
   },
   // serving
   ERR_SENET_REQUEST: {
@@ -432,6 +435,14 @@ for (const { prototype } of CLASSES) Object.defineProperty(prototype, BRAND, { v
 /** True for every error of this library, whichever of the three classes it has. */
 export function isSenetError(error: unknown): error is AnySenetError {
   return typeof error === 'object' && error !== null && BRAND in error;
+}
+
+/** How a program reads an error. */
+export function errorRecord(error: unknown): { code: ErrorCode | null; message: string } {
+  return {
+    code: isSenetError(error) ? error.code : null,
+    message: isError(error) ? error.message : String(error),
+  };
 }
 
 /**

@@ -263,6 +263,23 @@ export { ColorJitter, type ColorJitterOptions, type JitterDraw, type JitterRange
 export { RandomErasing, type RandomErasingOptions } from './data/random-erasing';
 export { Mixup, type MixupOptions } from './data/mixup';
 
+export { classifyMany, type ClassifyManyOptions, type ImageRow } from './bulk/classify-many';
+export {
+  classifyToFile,
+  type ClassifyToFileOptions,
+  type ManyProgress,
+  type ManyReport,
+} from './bulk/classify-to-file';
+export { listImages, type ImageListing, type ListImagesOptions } from './bulk/list-images';
+export type {
+  ManyImages,
+  NamedImage,
+  SelectableImages,
+  SelectedImage,
+  Selection,
+  Shard,
+} from './bulk/image-list';
+
 export {
   Trainer,
   type BatchLoader,

@@ -14,6 +14,19 @@ export const lazy = {
   get bundledImages() {
     return require('../vision/bundled-images') as typeof import('../vision/bundled-images');
   },
+  get bulk() {
+    return {
+      get list() {
+        return require('../bulk/list-images') as typeof import('../bulk/list-images');
+      },
+      get classifyMany() {
+        return require('../bulk/classify-many') as typeof import('../bulk/classify-many');
+      },
+      get classifyToFile() {
+        return require('../bulk/classify-to-file') as typeof import('../bulk/classify-to-file');
+      },
+    };
+  },
   get signatures() {
     return require('../models/signatures') as typeof import('../models/signatures');
   },
@@ -34,6 +47,13 @@ export const lazy = {
   },
   get factories() {
     return require('../tensor/factories') as typeof import('../tensor/factories');
+  },
+  get evaluation() {
+    return {
+      ...(require('../train/evaluation-data') as typeof import('../train/evaluation-data')),
+      ...(require('../train/classifier-evaluation') as typeof import('../train/classifier-evaluation')),
+      ...(require('../train/classifier-report') as typeof import('../train/classifier-report')),
+    };
   },
   get training() {
     return require('./training') as typeof import('./training');

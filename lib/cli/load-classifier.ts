@@ -95,6 +95,11 @@ interface Chosen {
   readonly weights?: string;
 }
 
+/** For whoever has many images in flight, `size` of which go through the network together; undefined is the usual size. */
+export function batchesOf(size: number | undefined): ImageClassifierOptions {
+  return size === undefined ? {} : { batching: { maxBatch: size, maxQueue: 4 * size + 1024 } };
+}
+
 /** The model and weights that the options mean. */
 export async function chooseNetwork({
   model,

@@ -11,7 +11,7 @@ import type { FastifyInstance, FastifyServerOptions } from 'fastify';
 import { fileError, makeError } from '../errors';
 import { errorResponse, headerOf } from '../serve/exchange';
 import { makeFastifyPlugin } from '../serve/fastify-plugin';
-import { requirePeer } from '../serve/peer';
+import { requirePeer } from '../peer';
 import { onAbort } from '../tensor/abort';
 import { lazy } from './lazy';
 import { printNote } from './output';

@@ -18,7 +18,7 @@ export type ImageFileSource = string | URL | Uint8Array | ArrayBuffer | Blob;
 export const IMAGE_SOURCES = 'a path, a file: or data: URL, a Uint8Array, an ArrayBuffer, a Blob';
 
 /** Length of an image file at most. */
-const MAX_FILE_BYTES = 512 * 1024 * 1024;
+export const MAX_FILE_BYTES = 512 * 1024 * 1024;
 
 export function isImageFileSource(source: unknown): source is ImageFileSource {
   return (

@@ -1,12 +1,12 @@
 /** Packages that only those install who need what they are for. */
-import { isError } from '../brands';
-import { makeError } from '../errors';
+import { isError } from './brands';
+import { makeError } from './errors';
 
 /**
  * @param purpose - what needs it, for the message: 'senet-torch serve'
  * @throws ERR_SENET_PEER_MISSING
  */
-// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- what the package is, only the caller knows
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- what the caller knows it to be
 export function requirePeer<T>(name: string, purpose: string): T {
   try {
     // eslint-disable-next-line @typescript-eslint/no-require-imports -- there or not
