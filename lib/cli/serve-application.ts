@@ -17,7 +17,7 @@ import { watchFolder } from '../serve/watch-folder';
 import { onAbort } from '../tensor/abort';
 import { lazy } from './lazy';
 import { printNote } from './output';
-import { joinWorkers } from './serve-bus';
+import { joinWorkers, leaveWorkers } from './serve-bus';
 import type { ServeConfig } from './serve-config';
 import { fileLoader, loadModels } from './serve-models';
 
@@ -74,6 +74,7 @@ export async function startServer(config: ServeConfig, signal: AbortSignal): Pro
       await app.close();
       await handler.close();
       await watching;
+      leaveWorkers();
     };
     const begin = (): void => void close().then(resolve, reject);
     if (signal.aborted) begin();
@@ -178,9 +179,11 @@ function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void
         : '400 Bad Request';
   const code = status.startsWith('408') ? 'ERR_SENET_REQUEST_TIMEOUT' : 'ERR_SENET_REQUEST';
   const body = JSON.stringify({ error: `the request is none of HTTP: ${error.code ?? ''}`, code });
-  socket.end(
+  socket.write(
     `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   );
+  // Nobody reads on here: what waits for the other end to close would wait for ever.
+  socket.destroySoon();
 }
 
 async function addGuards(app: FastifyInstance, { apiKey, cors, rateLimit }: ServeConfig): Promise<void> {

@@ -26,6 +26,11 @@ type Message =
 const PATIENCE = 1_000;
 const CHANGE = /^\/v2\/repository\/models\/([^/?]+)\/(load|unload)/;
 
+/** Nothing is to be heard any more: the process may end. */
+export function leaveWorkers(): void {
+  if (process.connected) process.disconnect();
+}
+
 /** Joins this process to the others: `/metrics` is then answered here, for all of them. */
 export function joinWorkers(app: FastifyInstance, handler: InferenceHandler, workers: number): void {
   const me = cluster.worker?.id ?? 0;
