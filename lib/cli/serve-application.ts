@@ -12,15 +12,20 @@ import { fileError, makeError } from '../errors';
 import { errorResponse, headerOf } from '../serve/exchange';
 import { makeFastifyPlugin } from '../serve/fastify-plugin';
 import { requirePeer } from '../peer';
+import type { InferenceHandler } from '../serve/handler';
+import { watchFolder } from '../serve/watch-folder';
 import { onAbort } from '../tensor/abort';
 import { lazy } from './lazy';
 import { printNote } from './output';
+import { joinWorkers, leaveWorkers } from './serve-bus';
 import type { ServeConfig } from './serve-config';
-import { loadModels } from './serve-models';
+import { fileLoader, loadModels } from './serve-models';
 
 const PURPOSE = 'senet-torch serve';
 /** Longer than a request may take: what is late is answered by us. */
 const SLACK = 5_000;
+/** Milliseconds between two looks at a folder; a file that comes is loaded after the second one that finds it the same. */
+const WATCH_INTERVAL = 1_000;
 const MAX_HEADER_BYTES = 16 * 1024;
 
 export interface RunningServer {
@@ -40,33 +45,57 @@ export async function startServer(config: ServeConfig, signal: AbortSignal): Pro
   const { createInferenceHandler } = lazy.handler;
   const { maxBody, maxImages, timeout, allowUrls } = config;
   const handler = createInferenceHandler(models, {
-    ...{ repository, timeout, urls: allowUrls },
+    ...{ repository, timeout, urls: allowUrls, metrics: config.workers === 1 },
     ...(maxBody === undefined ? {} : { maxBody }),
     ...(maxImages === undefined ? {} : { maxImages }),
   });
+  const stopped = new AbortController();
+  let watching: Promise<void> | undefined;
   try {
     answerInOurWords(app);
     await addGuards(app, config);
     await app.register(makeFastifyPlugin(createInferenceHandler), { handler });
+    if (config.workers > 1) joinWorkers(app, handler, config.workers);
+    if (config.watch !== undefined)
+      ({ ended: watching } = await watch(config.watch, app, handler, config, stopped.signal));
     await app.listen({ port: config.port, host: config.host });
   } catch (error) {
+    stopped.abort();
     await app.close();
     await handler.close();
     throw listenError(error, config);
   }
   const closed = new Promise<void>((resolve, reject) => {
     const close = async (): Promise<void> => {
+      stopped.abort();
       handler.drain();
       // Whoever sends requests here learns that it is not ready before it takes no more.
       await delay(config.drainDelay);
       await app.close();
       await handler.close();
+      await watching;
+      leaveWorkers();
     };
     const begin = (): void => void close().then(resolve, reject);
     if (signal.aborted) begin();
     else onAbort(signal, begin);
   });
   return { address: addressOf(app, config), closed };
+}
+
+/** Loads what the folder holds, and goes on to look at it. */
+async function watch(
+  folder: string,
+  app: FastifyInstance,
+  handler: InferenceHandler,
+  { options }: ServeConfig,
+  signal: AbortSignal,
+): Promise<{ readonly ended: Promise<void> }> {
+  return watchFolder(folder, handler, {
+    ...{ signal, interval: WATCH_INTERVAL, loaderOf: (file) => fileLoader(options, file) },
+    onChange: (what, model, file) => app.log.info({ model, file }, `the model was ${what}`),
+    onError: (error, file) => app.log.error({ err: error, file }, 'the model could not be loaded'),
+  });
 }
 
 async function applicationOptions({
@@ -150,9 +179,11 @@ function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void
         : '400 Bad Request';
   const code = status.startsWith('408') ? 'ERR_SENET_REQUEST_TIMEOUT' : 'ERR_SENET_REQUEST';
   const body = JSON.stringify({ error: `the request is none of HTTP: ${error.code ?? ''}`, code });
-  socket.end(
+  socket.write(
     `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   );
+  // Nobody reads on here: what waits for the other end to close would wait for ever.
+  socket.destroySoon();
 }
 
 async function addGuards(app: FastifyInstance, { apiKey, cors, rateLimit }: ServeConfig): Promise<void> {

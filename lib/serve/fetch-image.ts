@@ -47,15 +47,19 @@ const PRIVATE_NETWORKS: readonly (readonly [address: string, prefix: number])[] 
   ['3fff::', 20],
 ];
 
-const privateNetworks = new BlockList();
-for (const [address, prefix] of PRIVATE_NETWORKS)
-  privateNetworks.addSubnet(address, prefix, address.includes(':') ? 'ipv6' : 'ipv4');
+/** One for each family: a list compares addresses of both, the one as part of the other. */
+const privateNetworks = { ipv4: new BlockList(), ipv6: new BlockList() };
+for (const [address, prefix] of PRIVATE_NETWORKS) {
+  const family = address.includes(':') ? 'ipv6' : 'ipv4';
+  privateNetworks[family].addSubnet(address, prefix, family);
+}
 
 /** True of every address that is not one of the public internet. */
 export function isPrivateAddress(address: string): boolean {
-  const family = isIP(address);
-  if (family === 0) return true;
-  return privateNetworks.check(address, family === 6 ? 'ipv6' : 'ipv4');
+  const version = isIP(address);
+  if (version === 0) return true;
+  const family = version === 6 ? 'ipv6' : 'ipv4';
+  return privateNetworks[family].check(address, family);
 }
 
 /**

@@ -4,6 +4,9 @@
  * years.
  */
 
+/** Prometheus' own type of its text. */
+export const EXPOSITION_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+
 export type Labels = Readonly<Record<string, string>>;
 
 /** One series' value now: its name may have an ending that the family's has not ('_bucket', '_sum', '_count'). */

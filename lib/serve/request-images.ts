@@ -140,7 +140,7 @@ export function fromBase64(text: string, what: string): Buffer {
   for (const candidate of [digits, digits.replace(/\s+/g, '')]) {
     const bytes = Buffer.from(candidate, 'base64'); // leaves out what is none of its digits
     const length = candidate.length - (candidate.endsWith('==') ? 2 : candidate.endsWith('=') ? 1 : 0);
-    if (bytes.length === Math.floor((length * 3) / 4)) return bytes;
+    if (length % 4 !== 1 && bytes.length === Math.floor((length * 3) / 4)) return bytes;
   }
   throw makeError('ERR_SENET_REQUEST', `${what}: expected base64`);
 }

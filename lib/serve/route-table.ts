@@ -1,15 +1,11 @@
 /** Every path of a server, and which option says whether it is there. */
 import type { Call, Route } from './call';
 import { classifyRoute, explainRoute } from './classify-routes';
-import { bytesResponse } from './exchange';
+import { bytesResponse, jsonResponse, type InferenceResponse } from './exchange';
 import { docsPage, frontPage } from './pages';
 import { openApi } from './open-api';
-import { jsonResponse } from './exchange';
 import { PROTOCOL_ROUTES } from './protocol/routes';
-import { expositionText } from './instruments';
-
-/** Prometheus' own type of its text. */
-const EXPOSITION_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+import { EXPOSITION_TYPE, expositionText } from './instruments';
 
 export interface OptionalRoute extends Route {
   /** The option without which it is not there. */
@@ -26,7 +22,7 @@ export const ROUTES: readonly OptionalRoute[] = [
   { method: 'GET', path: '/docs', only: 'docs', run: docsPage },
 ];
 
-function metrics({ server }: Call): ReturnType<typeof bytesResponse> {
+function metrics({ server }: Call): InferenceResponse {
   const { models, ready, bodies } = server;
   const text = expositionText(server.metrics.families(models, ready, bodies.used));
   return bytesResponse(Buffer.from(text), EXPOSITION_TYPE);
