@@ -19,9 +19,11 @@ const TYPESCRIPT_LAYERS = [
   ['checkpoint'],
   ['hub', 'nn'],
   ['models'],
+  ['explain'],
   ['vision', 'optim'],
   ['data'],
   ['train'],
+  ['serve'],
   ['index', 'cli'],
 ];
 // Folder -> the folders that it may include.
