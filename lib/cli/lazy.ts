@@ -8,6 +8,12 @@ export const lazy = {
   get classifier() {
     return require('../vision/image-classifier') as typeof import('../vision/image-classifier');
   },
+  get classExcitations() {
+    return require('../vision/class-excitations') as typeof import('../vision/class-excitations');
+  },
+  get imageFolder() {
+    return require('../data/image-folder') as typeof import('../data/image-folder');
+  },
   get bundledImages() {
     return require('../vision/bundled-images') as typeof import('../vision/bundled-images');
   },

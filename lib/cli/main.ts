@@ -9,6 +9,8 @@ import { packageVersion } from '../package-root';
 import { addClassify } from './classify';
 import { addConvert } from './convert';
 import { addEvaluate } from './evaluate';
+import { addExcitations } from './excitations';
+import { addExplain } from './explain';
 import { addFinetune } from './finetune';
 import { addInspect } from './inspect';
 import { addModels } from './models';
@@ -21,6 +23,8 @@ import { addTrain } from './train';
 export const COMMANDS: readonly string[] = [
   'classify',
   'evaluate',
+  'explain',
+  'excitations',
   'train',
   'finetune',
   'models',
@@ -50,6 +54,8 @@ export async function main(args: readonly string[]): Promise<void> {
     );
   addClassify(program, interruptSignal);
   addEvaluate(program, interruptSignal);
+  addExplain(program, interruptSignal);
+  addExcitations(program, interruptSignal);
   addTrain(program, interruptSignal);
   addFinetune(program, interruptSignal);
   addModels(program, interruptSignal);
