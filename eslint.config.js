@@ -36,7 +36,12 @@ module.exports = tseslint.config(
   },
   ...tseslint.configs.strictTypeChecked,
   {
-    languageOptions: { parserOptions: { project: './tsconfig.check.json', tsconfigRootDir: __dirname } },
+    languageOptions: {
+      parserOptions: {
+        project: ['./tsconfig.check.json', './lib/serve/page/tsconfig.json'],
+        tsconfigRootDir: __dirname,
+      },
+    },
     rules: {
       '@typescript-eslint/restrict-template-expressions': [
         'error',
@@ -69,6 +74,11 @@ module.exports = tseslint.config(
         },
       ],
     },
+  },
+  {
+    // Runs in browsers.
+    files: ['lib/serve/page/*.ts'],
+    rules: { 'no-restricted-globals': 'off', 'no-restricted-syntax': 'off' },
   },
   {
     files: ['test/**/*.ts'],

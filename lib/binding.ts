@@ -216,6 +216,11 @@ export interface NativeBinding {
   clearGrads(tensors: readonly TensorHandle[]): void;
   disposeTensor(t: TensorHandle): void;
   backward(t: TensorHandle, gradient: TensorHandle | null): number;
+  /**
+   * A job that gives the gradients of one element with respect to tensors of its graph, null for those that it does not
+   * depend on; no other tensor's gradient changes.
+   */
+  gradients(output: TensorHandle, inputs: readonly TensorHandle[], retainGraph: boolean): number;
 
   // operators
   callOperator(
@@ -253,8 +258,19 @@ export interface NativeBinding {
   createModule(type: string, options: { readonly [name: string]: ModuleOptionValue }): ModuleHandle;
   moduleNode(m: ModuleHandle): ModuleNode;
   moduleForward(m: ModuleHandle, x: TensorHandle, gradMode: boolean, autocast: boolean): number;
-  /** A job: forward in evaluation mode without a graph, and every call of a module in it, inner ones first. */
-  moduleRecord(m: ModuleHandle, x: TensorHandle): number;
+  /**
+   * A job: forward in evaluation mode, with every call of a module in it, inner ones first, and what the modules at
+   * `outputs` gave in their last call (null for one that was not called). A module of `replacements` gives that tensor
+   * instead, with as many elements; where it is NaN, what was computed. Paths are relative to `m`.
+   */
+  moduleRecord(
+    m: ModuleHandle,
+    x: TensorHandle,
+    gradMode: boolean,
+    autocast: boolean,
+    outputs: readonly string[],
+    replacements: readonly (readonly [path: string, TensorHandle])[],
+  ): number;
   /** Puts `replacement`, which is part of no other module, where the child `name` is; that one is then free. */
   replaceModule(parent: ModuleHandle, name: string, replacement: ModuleHandle): void;
   setTraining(m: ModuleHandle, training: boolean): void;

@@ -145,6 +145,18 @@ export type { KeyMap, ModelRecord, PublishedWeights } from './models/record';
 export type { PretrainedOptions } from './models/pretrained';
 export type { ClassifierModel } from './models/classifier-model';
 
+export {
+  classActivationMap,
+  resizeMap,
+  type CamMethod,
+  type ClassActivationMap,
+  type ClassActivationMapOptions,
+} from './explain/class-activation-map';
+export { excitations, gatedForward, type ExcitationOptions } from './explain/excitations';
+export type { GateChange, GateChanges } from './explain/gate-changes';
+export { ablateChannels, type AblateChannelsOptions, type ChannelImportance } from './explain/ablation';
+export type { ClassExcitations, GateStatistics, LayerStatistics } from './explain/class-statistics';
+
 export { load, loadCheckpoint, type LoadCheckpointOptions, type LoadOptions } from './checkpoint/load';
 export { NumpyArray } from './checkpoint/numpy-values';
 export { save, saveCheckpoint, type HasStateDict, type SaveOptions } from './checkpoint/save';
@@ -202,6 +214,23 @@ export { ImageClassifier, type ClassifyOptions, type PredictOptions } from './vi
 export type { ImageClassifierOptions } from './vision/classifier-loading';
 export type { BatchingOptions } from './vision/image-batches';
 export type { Classification, Prediction } from './vision/ranking';
+export type { ExplainOptions } from './vision/explain-input';
+export type {
+  ChannelActivation,
+  ChannelJson,
+  Explanation,
+  ExplanationJson,
+  LayerExcitation,
+  LayerExcitationJson,
+  Picture,
+  PictureJson,
+  Plane,
+} from './vision/explanation';
+export {
+  classExcitations,
+  type ClassExcitationsOptions,
+  type LabelledImage,
+} from './vision/class-excitations';
 export type { ImageFileSource } from './vision/image-source';
 export type { ImageSource } from './vision/image-work';
 export type { ItemTimes, QueueState } from './vision/pipeline';

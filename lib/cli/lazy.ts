@@ -11,6 +11,12 @@ export const lazy = {
   get handler() {
     return require('../serve/handler') as typeof import('../serve/handler');
   },
+  get classExcitations() {
+    return require('../vision/class-excitations') as typeof import('../vision/class-excitations');
+  },
+  get imageFolder() {
+    return require('../data/image-folder') as typeof import('../data/image-folder');
+  },
   get bundledImages() {
     return require('../vision/bundled-images') as typeof import('../vision/bundled-images');
   },

@@ -9,6 +9,8 @@ import { packageVersion } from '../package-root';
 import { addClassify } from './classify';
 import { addConvert } from './convert';
 import { addEvaluate } from './evaluate';
+import { addExcitations } from './excitations';
+import { addExplain } from './explain';
 import { addFinetune } from './finetune';
 import { addInspect } from './inspect';
 import { addModels } from './models';
@@ -23,6 +25,8 @@ export const COMMANDS: readonly string[] = [
   'classify',
   'evaluate',
   'serve',
+  'explain',
+  'excitations',
   'train',
   'finetune',
   'models',
@@ -53,6 +57,8 @@ export async function main(args: readonly string[]): Promise<void> {
   addClassify(program, interruptSignal);
   addEvaluate(program, interruptSignal);
   addServe(program, interruptSignal);
+  addExplain(program, interruptSignal);
+  addExcitations(program, interruptSignal);
   addTrain(program, interruptSignal);
   addFinetune(program, interruptSignal);
   addModels(program, interruptSignal);

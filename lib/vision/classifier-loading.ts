@@ -32,6 +32,7 @@ import {
   type Values,
 } from '../tensor/rules';
 import { loadDecoder } from './decode';
+import { checkUnchanged, EagerNetwork, fileIdentity } from './eager-network';
 import { BATCHING, type BatchingOptions } from './image-batches';
 import { readLabels } from './labels';
 import { channelsOf, checkImageChannels, countClasses, makeNetwork, type Network } from './network';
@@ -101,6 +102,8 @@ export interface ImageClassifierOptions {
 /** What an ImageClassifier is made of. */
 export interface ClassifierParts {
   readonly network: Network;
+  /** The plain module, for `explain`. */
+  readonly eager: EagerNetwork;
   /** In the order of the model's outputs; none if it does not say how many it has. */
   readonly labels: readonly string[];
   readonly preprocessing: Preprocessing;
@@ -162,7 +165,12 @@ export async function loadParts(
       const finalLabels = labelsFor(made, labels);
       // The network is made on the executor's threads, meanwhile this one loads the decoder.
       const [network] = await Promise.all([makeNetwork(made, owned, dtype, device, signal), loadDecoder()]);
-      return { network, labels: finalLabels, preprocessing, shrinkOnLoad, batching };
+      const plain = owned ? network.module : made;
+      const eager =
+        plain === undefined
+          ? await remaking(opened as OpenedWeights, { model, given, channels })
+          : new EagerNetwork(() => Promise.resolve(plain), false);
+      return { network, eager, labels: finalLabels, preprocessing, shrinkOnLoad, batching };
     } catch (error) {
       if (owned) made.dispose();
       throw error;
@@ -170,6 +178,32 @@ export async function loadParts(
   } finally {
     state?.dispose();
   }
+}
+
+/** The module that a compiled copy was made of, to be made once more of the same weights. */
+async function remaking(
+  { file, published }: OpenedWeights,
+  {
+    model,
+    given,
+    channels,
+  }: { model: ModelName | WeightsPath | Module<unknown>; given: Given; channels: number },
+): Promise<EagerNetwork> {
+  // What is published is checked by its name, wherever it lies by then.
+  const identity = published === undefined ? await fileIdentity(file).catch(() => '') : undefined;
+  // The call that wants it has a signal of its own, and leaves alone.
+  const again: Given = { ...given, signal: undefined, progress: false };
+  const make = async (): Promise<Module<unknown>> => {
+    if (identity !== undefined) await checkUnchanged(file, identity);
+    const opened = (await openFor(model, again)) as OpenedWeights;
+    try {
+      const made = createWithWeights(opened, { inChannels: channels }).eval();
+      return made.to({ dtype: 'float32', device: given.device });
+    } finally {
+      opened.state.dispose();
+    }
+  };
+  return new EagerNetwork(make, true);
 }
 
 /** The weights that are meant, with the network that they are for; null of a Module that is given none. */

@@ -4,15 +4,24 @@
  * `preprocessing`), `image-batches` and `pipeline` (with which others, and when), `network` and `ranking`.
  */
 import { makeError } from '../errors';
+import {
+  ABLATE_CHANNELS,
+  ablateWith,
+  type AblateChannelsOptions,
+  type ChannelImportance,
+} from '../explain/ablation';
 import type { Preprocessing } from '../models/preprocessing-record';
 import type { AnyText, ModelName, WeightsPath } from '../models/registry';
 import type { Module } from '../nn/module';
 import { throwIfAborted, untilAborted } from '../tensor/abort';
-import { describe } from '../tensor/options';
+import { checkString, describe } from '../tensor/options';
 import { fn, integer, optional, orElse, readOptions, signal, type Rules, type Values } from '../tensor/rules';
 import { detached, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { loadParts, type ClassifierParts, type ImageClassifierOptions } from './classifier-loading';
+import { EXPLAIN, type ExplainOptions } from './explain-input';
+import { Explainer } from './explaining';
+import type { Explanation } from './explanation';
 import { imagePipeline } from './image-batches';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
 import type { Network } from './network';
@@ -52,15 +61,18 @@ export class ImageClassifier {
   readonly #network: Network;
   readonly #shrinkOnLoad: boolean;
   readonly #pipeline: Pipeline<ImageWork, Classification[] | Prediction>;
+  readonly #explainer: Explainer;
   readonly #running = new Set<Promise<unknown>>();
   #disposed = false;
 
-  private constructor({ network, labels, preprocessing, shrinkOnLoad, batching }: ClassifierParts) {
+  private constructor(parts: ClassifierParts) {
+    const { network, labels, preprocessing, shrinkOnLoad, batching } = parts;
     this.#network = network;
     this.labels = labels;
     this.preprocessing = preprocessing;
     this.#shrinkOnLoad = shrinkOnLoad;
     this.#pipeline = imagePipeline(batching, (input, wanted) => this.#classify(input, wanted));
+    this.#explainer = new Explainer(parts.eager, parts, batching);
   }
 
   /**
@@ -177,11 +189,52 @@ export class ImageClassifier {
     return results as Classification[][];
   }
 
+  /**
+   * Explains what the network sees in an image: its labels, a map of where it saw a class, and the gates of its SE layers.
+   *
+   * It looks into the plain module, in evaluation mode. A Module that was given to `load` is looked into itself, as it is
+   * now: later training shows, and other weights than those of the compiled copy that classifies. Of weights that `load` read,
+   * the first call reads them again and makes the module, in float32 whatever `dtype` is; `dispose` frees it. A file that
+   * was changed since is refused. Images are explained one at a time, beside those that are classified, off the event
+   * loop; at most `batching.maxQueue` wait.
+   *
+   * @throws (rejects) as `classify`; ERR_SENET_ARG_RANGE for a layer that is not there, is not called or gives no
+   *   N x C x h x w, for a class that is not there, and for gates of no SE layer; ERR_SENET_AUTOGRAD for a layer that the scores do
+   *   not depend on; ERR_SENET_FILE_CHANGED, and what `load` rejects with for weights that cannot be read again
+   */
+  async explain(image: ImageSource, options?: ExplainOptions): Promise<Explanation> {
+    const checked = readOptions(options, EXPLAIN, 'explain');
+    this.#checkOpen(checked.signal, 'explain');
+    checkSource(image, this.preprocessing, 'image', 'explain');
+    return this.#track(this.#explainer.explain(image, checked));
+  }
+
+  /**
+   * What each channel of one SE layer is worth for an image: how much less probable its class is without it
+   * (`ablateChannels`). Of the plain module, and in turn with `explain`.
+   *
+   * @param layer path of the SE layer ("layer4.2.se")
+   * @throws (rejects) as `explain` and `ablateChannels`
+   */
+  async ablate(
+    image: ImageSource,
+    layer: string,
+    options?: AblateChannelsOptions,
+  ): Promise<ChannelImportance> {
+    const checked = readOptions(options, ABLATE_CHANNELS, 'ablate');
+    checkString(layer, 'ablate: layer');
+    this.#checkOpen(checked.signal, 'ablate');
+    checkSource(image, this.preprocessing, 'image', 'ablate');
+    return this.#track(
+      this.#explainer.run(image, checked.signal, (model, x) => ablateWith(model, x, layer, checked)),
+    );
+  }
+
   /** Refuses new calls, waits for those that run or wait, and frees the network (a Module that was given stays). */
   async dispose(): Promise<void> {
     const first = !this.#disposed;
     this.#disposed = true;
-    await Promise.allSettled([this.#pipeline.close(), ...this.#running]);
+    await Promise.allSettled([this.#pipeline.close(), this.#explainer.close(), ...this.#running]);
     if (first) this.#network.dispose();
   }
 
@@ -195,9 +248,13 @@ export class ImageClassifier {
     where: string,
   ): Values<R> {
     const checked = readOptions(options, rules, where);
-    throwIfAborted(checked.signal as AbortSignal | undefined);
-    if (this.#disposed) throw makeError('ERR_SENET_DISPOSED', `${where}: the classifier was disposed`);
+    this.#checkOpen(checked.signal as AbortSignal | undefined, where);
     return checked;
+  }
+
+  #checkOpen(signal: AbortSignal | undefined, where: string): void {
+    throwIfAborted(signal);
+    if (this.#disposed) throw makeError('ERR_SENET_DISPOSED', `${where}: the classifier was disposed`);
   }
 
   /** `dispose` waits for it. */

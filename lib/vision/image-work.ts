@@ -27,12 +27,13 @@ export function checkSource(
   source: unknown,
   record: Preprocessing,
   place: string,
+  where = 'classify',
 ): asserts source is ImageSource {
   if (isImageFileSource(source)) return;
   if (!Tensor.isTensor(source)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
-      `classify: ${place}: expected ${IMAGE_SOURCES} or a Tensor, got ${describe(source)}`,
+      `${where}: ${place}: expected ${IMAGE_SOURCES} or a Tensor, got ${describe(source)}`,
     );
   }
   const { shape, dtype } = source;
@@ -41,7 +42,7 @@ export function checkSource(
   if (!preprocessed && dtype !== 'uint8') {
     throw makeError(
       'ERR_SENET_DTYPE',
-      `classify: ${place}: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`,
+      `${where}: ${place}: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`,
     );
   }
   const widths = preprocessed ? [inputChannels(record)] : [3, 1];
@@ -49,7 +50,7 @@ export function checkSource(
   if (shape.length !== 3 || shape.includes(0) || !widths.includes(channels)) {
     throw makeError(
       'ERR_SENET_SHAPE',
-      `classify: ${place}: expected an image tensor of channels x height x width, ${expected}, got [${shape.join(', ')}]`,
+      `${where}: ${place}: expected an image tensor of channels x height x width, ${expected}, got [${shape.join(', ')}]`,
     );
   }
 }

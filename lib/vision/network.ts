@@ -36,6 +36,8 @@ export function countClasses(model: Module<unknown>): number | undefined {
 
 /** What gives the logits of a batch. */
 export interface Network {
+  /** What runs, unless it is a compiled copy. */
+  readonly module?: Module<unknown>;
   /** @param x - float32, N x channels x height x width, on the CPU */
   forward(x: Tensor): Promise<Tensor>;
   dispose(): void;
@@ -57,6 +59,7 @@ export async function makeNetwork(
   if (compiled === undefined) {
     model.to({ dtype, device });
     return {
+      module: model,
       forward: async (x) => (await model.forward(x.to({ dtype, device }))) as Tensor,
       dispose: () => owned && model.dispose(),
     };

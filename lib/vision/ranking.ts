@@ -29,6 +29,16 @@ export type Wanted = number | 'all';
 export function rank(
   logits: Tensor,
   labels: readonly string[],
+  wanted: readonly number[],
+): (Classification[] | null)[];
+export function rank(
+  logits: Tensor,
+  labels: readonly string[],
+  wanted: readonly Wanted[],
+): (Classification[] | Prediction | null)[];
+export function rank(
+  logits: Tensor,
+  labels: readonly string[],
   wanted: readonly Wanted[],
 ): (Classification[] | Prediction | null)[] {
   const [count, classes] = logits.shape;

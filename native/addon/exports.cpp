@@ -86,6 +86,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<clear_grads>(exports, "clearGrads");
   add<dispose_tensor_handle>(exports, "disposeTensor");
   add<backward>(exports, "backward");
+  add<gradients>(exports, "gradients");
 
   add<call_operator>(exports, "callOperator");
   add<call_operator_async>(exports, "callOperatorAsync");

@@ -4,6 +4,9 @@
 #include "core/names.h"
 
 #include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/isnan.h>
+#include <ATen/ops/where.h>
 
 #include <type_traits>
 #include <typeinfo>
@@ -14,7 +17,7 @@ namespace {
 
 thread_local const TrainingSet* current_training_set = nullptr;
 thread_local bool skip_init = false;
-thread_local std::vector<ModuleCall>* current_calls = nullptr;
+thread_local Recording* current_recording = nullptr;
 
 // The modules from `from` down to `to`, which are the first and the last.
 bool find_chain(const Module& from, const Module& to, std::vector<const Module*>& chain) {
@@ -54,22 +57,45 @@ bool SkipInitScope::active() {
   return skip_init;
 }
 
-RecordingScope::RecordingScope(std::vector<ModuleCall>& calls)
-    : previous_(std::exchange(current_calls, &calls)) {}
+at::Tensor Recording::pass(const Module& module, at::Tensor output) {
+  const auto replacement = replacements.find(&module);
+  if (replacement != replacements.end()) {
+    const at::Tensor& given = replacement->second;
+    if (given.numel() != output.numel()) {
+      throw Error("ERR_SENET_SHAPE", module.name() + ": its output has " + std::to_string(output.numel()) +
+                                         " elements, what should replace it " +
+                                         std::to_string(given.numel()));
+    }
+    const at::Tensor instead = given.to(output.options()).reshape(output.sizes());
+    output = at::where(instead.isnan(), output, instead);
+  }
+  const auto kept = outputs.find(&module);
+  if (kept != outputs.end()) {
+    if (at::GradMode::is_enabled() && !output.requires_grad()) {
+      output = output.detach().requires_grad_();
+    }
+    kept->second = output;
+    output = output.clone();  // what follows may change it in place
+  }
+  return output;
+}
+
+RecordingScope::RecordingScope(Recording& recording)
+    : previous_(std::exchange(current_recording, &recording)) {}
 
 RecordingScope::~RecordingScope() {
-  current_calls = previous_;
+  current_recording = previous_;
 }
 
 bool RecordingScope::active() {
-  return current_calls != nullptr;
+  return current_recording != nullptr;
 }
 
 Module::Module(std::string type_name) : torch::nn::Module(std::move(type_name)) {}
 
 template <class Compute>
 std::invoke_result_t<const Compute&> Module::call(const Value& input, const Compute& compute) {
-  const auto logits_of = [](const auto& output) -> const Value& {
+  const auto logits_of = [](auto& output) -> Value& {
     if constexpr (std::is_same_v<std::decay_t<decltype(output)>, Output>) {
       return output.logits;
     } else {
@@ -86,12 +112,14 @@ std::invoke_result_t<const Compute&> Module::call(const Value& input, const Comp
     }
   }
   check_input(input);
-  if (current_calls == nullptr) {
+  if (current_recording == nullptr) {
     return compute();
   }
   std::vector<int64_t> shape = input.sizes().vec();  // of the input as it comes
   auto output = compute();
-  current_calls->push_back({this, std::move(shape), logits_of(output).sizes().vec()});
+  Value& logits = logits_of(output);
+  logits = current_recording->pass(*this, logits.tensor());
+  current_recording->calls.push_back({this, std::move(shape), logits.sizes().vec()});
   return output;
 }
 

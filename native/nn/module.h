@@ -72,10 +72,23 @@ struct ModuleCall {
   std::vector<int64_t> output;  // of the logits, where there are two outputs
 };
 
-/// While alive, every forward that this thread finishes is noted in `calls`, a child's before its parent's.
+/// What is noted of a forward, and what parts of it give in place of what they compute.
+struct Recording {
+  std::vector<ModuleCall> calls;  // a child's before its parent's
+  /// Of the modules that are keys: what the last call of each gave, as it was before anything changed it in
+  /// place. Where gradients are recorded it has a graph, though no parameter in front of it may want one.
+  std::unordered_map<const Module*, at::Tensor> outputs;
+  /// What modules give instead, as many elements as they give; a NaN leaves what was computed.
+  std::unordered_map<const Module*, at::Tensor> replacements;
+
+  /// What the forward goes on with where `module` gave `output`. Throws ERR_SENET_SHAPE.
+  at::Tensor pass(const Module& module, at::Tensor output);
+};
+
+/// While alive, every forward that this thread finishes is noted in `recording`.
 class RecordingScope {
  public:
-  explicit RecordingScope(std::vector<ModuleCall>& calls);
+  explicit RecordingScope(Recording& recording);
   ~RecordingScope();
   RecordingScope(const RecordingScope&) = delete;
   RecordingScope& operator=(const RecordingScope&) = delete;
@@ -83,7 +96,7 @@ class RecordingScope {
   static bool active();
 
  private:
-  std::vector<ModuleCall>* previous_;
+  Recording* previous_;
 };
 
 /// How wide a module's input and output are: the channels of images, the features of vectors. 0 is any width,

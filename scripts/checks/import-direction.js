@@ -19,6 +19,7 @@ const TYPESCRIPT_LAYERS = [
   ['checkpoint'],
   ['hub', 'nn'],
   ['models'],
+  ['explain'],
   ['vision', 'optim'],
   ['data'],
   ['bulk'],

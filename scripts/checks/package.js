@@ -21,6 +21,7 @@ const REQUIRED = [
   'dist/index.js',
   'dist/index.d.ts',
   'dist/cli/main.js',
+  'dist/serve/page.html',
   'native/addon/exports.cpp',
   'scripts/setup/setup.js',
   'scripts/setup/doctor.js',

@@ -3,9 +3,15 @@
  * package.test.ts against the packed package. Each `@ts-expect-error` is a call that must not compile.
  */
 import {
+  ablateChannels,
   AdaptiveAvgPool2d,
   arange,
   BatchNorm2d,
+  type ChannelImportance,
+  classActivationMap,
+  type ClassActivationMap,
+  type ClassExcitations,
+  classExcitations,
   CifarSEBasicBlock,
   CifarSEPreActResNet,
   CifarSEResNet,
@@ -35,8 +41,11 @@ import {
   empty,
   ERROR_CODES,
   type ErrorCode,
+  excitations,
+  type Explanation,
   Flatten,
   full,
+  gatedForward,
   type HookHandle,
   type Identity,
   ImageClassifier,
@@ -146,6 +155,7 @@ import {
   RandomHorizontalFlip,
   RandomResizedCrop,
   randomSplit,
+  resizeMap,
   Resize,
   Subset,
   ToTensor,
@@ -684,6 +694,32 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   new StepLR(optimizer, {});
   // @ts-expect-error no such reduction
   new MSELoss({ reduction: 'average' });
+}
+
+export async function explaining(model: Module, classifier: ImageClassifier, x: Tensor): Promise<void> {
+  const { signal } = new AbortController();
+  const gates = { 'layer4.2.se': 'mean', 'layer1.0.se': 0, 'layer1.1.se': [1, null] } as const;
+  exactly<Map<string, Tensor>>()(await excitations(model, x, { gates, signal }));
+  exactly<Promise<Tensor>>()(gatedForward(model, x, { gates }));
+  exactly<ClassActivationMap>()(
+    await classActivationMap(model, x, { method: 'gradcam++', layer: 'layer4.2', target: [1, 2], signal }),
+  );
+  exactly<Promise<Tensor>>()(resizeMap(x, [224, 224]));
+  exactly<ChannelImportance>()(await ablateChannels(model, x, 'layer4.2.se', { channels: [1], value: 0 }));
+  const explanation = await classifier.explain('a.png', { cam: 'scorecam', target: 3, excitations: true });
+  exactly<Explanation>()(explanation);
+  exactly<Float32Array | undefined>()(explanation.map?.data as Float32Array | undefined);
+  exactly<ChannelImportance>()(await classifier.ablate('a.png', 'layer4.2.se'));
+  exactly<ClassExcitations>()(
+    await classExcitations(classifier, [{ image: 'a.png', label: 0 }], { classes: ['a'] }),
+  );
+
+  // @ts-expect-error no such method
+  await classActivationMap(model, x, { method: 'cam' });
+  // @ts-expect-error no such change
+  await gatedForward(model, x, { gates: { se: 'most' } });
+  // @ts-expect-error required
+  await classExcitations(classifier, []);
 }
 
 export async function recipes(model: Module): Promise<void> {
