@@ -52,7 +52,8 @@ export function imagePipeline(
 ): Pipeline<ImageWork, Classification[]> {
   return new Pipeline({
     ...batching,
-    decoders: concurrentDecodes(),
+    // A processor is busy with one while the next comes.
+    decoders: binding.configuration().availableThreads + 1,
     budget: pixelBudget,
     lanes: () => binding.configuration().workers,
     run: (works) => detached(null, () => tidy(() => runBatch(works, classify))),
@@ -75,13 +76,4 @@ async function runBatch(
     works.map(({ topK }) => topK),
   );
   return results.map((labels) => labels ?? nanError('classify: image'));
-}
-
-/**
- * Images that one classifier decodes at the same time. Each occupies a thread of libuv's pool: one stays free for files
- * and names.
- */
-function concurrentDecodes(): number {
-  const pool = Number(process.env.UV_THREADPOOL_SIZE) || 4;
-  return Math.max(1, Math.min(binding.configuration().availableThreads, pool - 1));
 }

@@ -111,7 +111,8 @@ Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo&)
 
 Napi::Value drain(Environment& environment, const Napi::CallbackInfo& info) {
   const int64_t exit_code = to_int64(info[0], "exitCode");
-  if (!runtime::Executor::instance().drain(kDrainLimit)) {
+  const bool is_idle = runtime::Executor::decoders().drain(kDrainLimit);
+  if (!runtime::Executor::instance().drain(kDrainLimit) || !is_idle) {
     // A job still uses LibTorch, whose statics exit() would destroy under it.
     std::fflush(nullptr);
     _exit(static_cast<int>(exit_code));
