@@ -28,6 +28,7 @@ module.exports = tseslint.config(
       'node_modules',
       'scripts',
       'test/lifetime/scenario.js',
+      'test/fuzz/images-scenario.js',
       'test/runtimes',
       'eslint.config.js',
       'test/fixtures',

@@ -89,7 +89,10 @@ export function normalisationTable(record: Preprocessing): Promise<Float32Array>
   if (table === undefined) {
     table = detached(null, () =>
       tidy(async () => {
-        const values = tensor(Uint8Array.from({ length: 256 }, (_, value) => value), { shape: [1, 1, 1, 256] });
+        const values = tensor(
+          Uint8Array.from({ length: 256 }, (_, value) => value),
+          { shape: [1, 1, 1, 256] },
+        );
         const pixels = values.expand([-1, record.channels === 'rgb' ? 3 : 1, -1, -1]);
         return (await normalise(pixels, record)).contiguous().toTypedArray() as Float32Array;
       }),

@@ -58,8 +58,8 @@ struct Preparation {
       return std::nullopt;
     }
     vision::Picture picture = reader->picture();
-    const auto is_shrunk = [this](int64_t side, int64_t whole) { return side == (whole + shrink - 1) / shrink; };
-    if (!is_shrunk(picture.width, width) || !is_shrunk(picture.height, height)) {
+    // libvips leaves out a last column and row that are not whole.
+    if (picture.width != width / shrink || picture.height != height / shrink) {
       return std::nullopt;
     }
     if (orientation != 0) {
@@ -103,9 +103,8 @@ vision::Placement to_placement(const Napi::Value& value) {
     throw Error("ERR_SENET_ARG_RANGE",
                 "placement: expected 10 numbers, got " + std::to_string(numbers.size()));
   }
-  return {numbers[0], numbers[1], {numbers[2], numbers[3], numbers[4], numbers[5]},
-          numbers[6], numbers[7], numbers[8],
-          numbers[9]};
+  return {numbers[0], numbers[1], {numbers[2], numbers[3], numbers[4], numbers[5]}, numbers[6], numbers[7],
+          numbers[8], numbers[9]};
 }
 
 int to_one_of(const Napi::Value& value, const char* what, int64_t least, int64_t most) {

@@ -1,8 +1,8 @@
 // The threads that run forwards, backwards and file reads: never the JavaScript thread, never libuv's pool.
 //
-// Two per process, shared by every environment (the main thread and each Worker): one for all of these, and one whose
-// threads decode images beside them. They are leaked on purpose: their threads outlive LibTorch's statics at exit
-// otherwise. Jobs hold no JavaScript and never wait for it.
+// Two per process, shared by every environment (the main thread and each Worker): one for all of these, and
+// one whose threads decode images beside them. They are leaked on purpose: their threads outlive LibTorch's
+// statics at exit otherwise. Jobs hold no JavaScript and never wait for it.
 #pragma once
 
 #include <atomic>

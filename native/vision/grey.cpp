@@ -27,9 +27,9 @@ void to_grey_portable(const uint8_t* from, int64_t channels, int64_t pixels, uin
 /// Eight pixels: green counts half with red and half with blue, since its weight exceeds 16 bits.
 template <int kChannels>
 SENET_AVX2 inline __m256i eight_greys(const uint8_t* from, __m256i red_green, __m256i green_blue) {
-  const __m256i bytes = _mm256_inserti128_si256(
-      _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))),
-      _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 4 * kChannels)), 1);
+  const __m256i bytes =
+      _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))),
+                              _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 4 * kChannels)), 1);
   static_assert(kGreen % 2 == 0);
   const __m256i sum = _mm256_add_epi32(
       _mm256_madd_epi16(_mm256_shuffle_epi8(bytes, red_green), _mm256_set1_epi32(kGreen / 2 << 16 | kRed)),
@@ -37,7 +37,8 @@ SENET_AVX2 inline __m256i eight_greys(const uint8_t* from, __m256i red_green, __
   return _mm256_srli_epi32(_mm256_add_epi32(sum, _mm256_set1_epi32(kHalf)), 16);
 }
 
-/// How many pixels, from the first on, it did: it reads 16 bytes from every fourth pixel on, and none beyond the last.
+/// How many pixels, from the first on, it did: it reads 16 bytes from every fourth pixel on, and none beyond
+/// the last.
 template <int kChannels>
 SENET_AVX2 int64_t to_grey_avx2(const uint8_t* from, int64_t pixels, uint8_t* to) {
   alignas(32) std::array<int8_t, 32> first;

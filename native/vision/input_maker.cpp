@@ -25,12 +25,12 @@ void check(const InputPlan& plan, const Picture& picture) {
   const Placement& place = plan.placements[picture.is_turned() ? 1 : 0];
   const bool is_picture = is_side(picture.width) && is_side(picture.height) && picture.bands >= 1 &&
                           picture.bands <= 4 && picture.orientation >= 1 && picture.orientation <= 8;
-  const bool is_placed =
-      is_side(place.height) && is_side(place.width) && is_side(place.input_height) &&
-      is_side(place.input_width) && is_within(place.window.top, place.window.height, place.height) &&
-      is_within(place.window.left, place.window.width, place.width) &&
-      is_within(place.top, place.window.height, place.input_height) &&
-      is_within(place.left, place.window.width, place.input_width);
+  const bool is_placed = is_side(place.height) && is_side(place.width) && is_side(place.input_height) &&
+                         is_side(place.input_width) &&
+                         is_within(place.window.top, place.window.height, place.height) &&
+                         is_within(place.window.left, place.window.width, place.width) &&
+                         is_within(place.top, place.window.height, place.input_height) &&
+                         is_within(place.left, place.window.width, place.input_width);
   const size_t values = plan.table.size();
   if (!is_picture || !is_placed || (values != 256 && values != 768) || (plan.is_grey && values != 256) ||
       (!plan.is_grey && values != 768)) {
@@ -61,12 +61,12 @@ InputMaker::InputMaker(InputPlan plan, const Picture& picture, Instructions inst
     return Direction{from, to, is_flipped ? to - begin - length : begin, length, is_flipped};
   };
   const Rectangle& window = place.window;
-  const Direction down = is_turned ? direction(picture.height, place.width, window.left, window.width, is_flipped_down_)
-                                   : direction(picture.height, place.height, window.top, window.height,
-                                               is_flipped_down_);
-  const Direction along = is_turned
-                              ? direction(picture.width, place.height, window.top, window.height, is_flipped_along_)
-                              : direction(picture.width, place.width, window.left, window.width, is_flipped_along_);
+  const Direction down =
+      is_turned ? direction(picture.height, place.width, window.left, window.width, is_flipped_down_)
+                : direction(picture.height, place.height, window.top, window.height, is_flipped_down_);
+  const Direction along =
+      is_turned ? direction(picture.width, place.height, window.top, window.height, is_flipped_along_)
+                : direction(picture.width, place.width, window.left, window.width, is_flipped_along_);
   // Pillow filters an upright picture along its rows first, if it is not very high.
   const int64_t upright_height = is_turned ? picture.width : picture.height;
   const int64_t upright_width = is_turned ? picture.height : picture.width;
@@ -104,8 +104,9 @@ at::Tensor InputMaker::finish() const {
   const int64_t planes = plan_.channels();
   at::Tensor input = at::empty(
       {1, planes, place.input_height, place.input_width},
-      at::TensorOptions().dtype(at::kFloat).memory_format(planes == 3 ? at::MemoryFormat::ChannelsLast
-                                                                      : at::MemoryFormat::Contiguous));
+      at::TensorOptions()
+          .dtype(at::kFloat)
+          .memory_format(planes == 3 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous));
   float* const to = input.mutable_data_ptr<float>();
   const float* const table = plan_.table.data();
   const Rectangle& window = place.window;

@@ -1,5 +1,5 @@
-// From the rows of a picture, as a decoder gives them, to a network's input: grey where that is wanted, resized,
-// turned upright, cut or padded, and each value by a table. Knows no decoder.
+// From the rows of a picture, as a decoder gives them, to a network's input: grey where that is wanted,
+// resized, turned upright, cut or padded, and each value by a table. Knows no decoder.
 #pragma once
 
 #include "vision/row_resizer.h"
@@ -32,8 +32,8 @@ struct Picture {
 struct Placement {
   int64_t height;  // to which it is resized
   int64_t width;
-  Rectangle window;      // of that, what the input shows
-  int64_t top;           // where in the input
+  Rectangle window;  // of that, what the input shows
+  int64_t top;       // where in the input
   int64_t left;
   int64_t input_height;
   int64_t input_width;
@@ -44,7 +44,8 @@ struct InputPlan {
   std::array<Placement, 2> placements;
   Filter filter;
   bool is_grey;
-  /// What becomes of each of the 256 values of each of the input's channels, 1 or 3. Around the window are zeros.
+  /// What becomes of each of the 256 values of each of the input's channels, 1 or 3. Around the window are
+  /// zeros.
   std::vector<float> table;
 
   int64_t channels() const {

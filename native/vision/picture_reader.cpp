@@ -21,7 +21,8 @@ struct VipsRect {
   int width;
   int height;
 };
-/// The head of the public structure, which accessors of libvips are macros on; check_region() looks whether it is so.
+/// The head of the public structure, which accessors of libvips are macros on; check_region() looks whether
+/// it is so.
 struct VipsRegion {
   struct {
     void* type;
@@ -133,7 +134,8 @@ bool check_region(const Libvips& vips) {
   VipsRegion* const region = vips.region_new(image);
   const auto shows = [&](const VipsRect& part) {
     return vips.region_prepare(region, &part) == 0 && region->image == image &&
-           region->line == kWidth * kBands && region->valid.left <= part.left && region->valid.top <= part.top &&
+           region->line == kWidth * kBands && region->valid.left <= part.left &&
+           region->valid.top <= part.top &&
            region->valid.left + region->valid.width >= part.left + part.width &&
            region->valid.top + region->valid.height >= part.top + part.height &&
            region->data + (part.top - region->valid.top) * region->line +
@@ -230,7 +232,8 @@ class VipsReader final : public PictureReader {
   bool read_rows(VipsRegion& region, InputMaker& maker) const {
     for (int64_t row = 0; row < picture_.height; row += strip_) {
       const int64_t count = std::min(strip_, picture_.height - row);
-      const VipsRect part{0, static_cast<int>(row), static_cast<int>(picture_.width), static_cast<int>(count)};
+      const VipsRect part{0, static_cast<int>(row), static_cast<int>(picture_.width),
+                          static_cast<int>(count)};
       if (vips_.region_prepare(&region, &part) != 0) {
         return false;
       }
@@ -258,12 +261,13 @@ std::unique_ptr<PictureReader> PictureReader::open(const uint8_t* bytes, size_t 
   VipsImage* image = nullptr;
   const bool is_jpeg = format == PictureFormat::kJpeg;
   constexpr void* kEnd = nullptr;
-  const int status = is_jpeg && shrink > 1 ? vips->jpegload_buffer(data, length, &image, "access", kAccessSequential,
-                                                                   "fail_on", kFailOnError, "shrink", shrink, kEnd)
-                     : is_jpeg ? vips->jpegload_buffer(data, length, &image, "access", kAccessSequential, "fail_on",
-                                                       kFailOnError, kEnd)
-                               : vips->pngload_buffer(data, length, &image, "access", kAccessSequential, "fail_on",
-                                                      kFailOnError, kEnd);
+  const int status = is_jpeg && shrink > 1
+                         ? vips->jpegload_buffer(data, length, &image, "access", kAccessSequential, "fail_on",
+                                                 kFailOnError, "shrink", shrink, kEnd)
+                     : is_jpeg ? vips->jpegload_buffer(data, length, &image, "access", kAccessSequential,
+                                                       "fail_on", kFailOnError, kEnd)
+                               : vips->pngload_buffer(data, length, &image, "access", kAccessSequential,
+                                                      "fail_on", kFailOnError, kEnd);
   if (status != 0) {
     vips->error_clear();
     vips->thread_shutdown();

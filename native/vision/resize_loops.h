@@ -1,5 +1,5 @@
-// The loops of a resize: rows filtered along, rows filtered down, for the instructions that the processor has. All give
-// the same bytes.
+// The loops of a resize: rows filtered along, rows filtered down, for the instructions that the processor
+// has. All give the same bytes.
 #pragma once
 
 #include "vision/resize_weights.h"

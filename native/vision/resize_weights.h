@@ -1,5 +1,5 @@
-// The weights of an antialiased resize, in fixed point, as Pillow computes them (resize.h says which). Knows no
-// pixels.
+// The weights of an antialiased resize, in fixed point, as Pillow computes them (resize.h says which). Knows
+// no pixels.
 #pragma once
 
 #include "vision/resize.h"

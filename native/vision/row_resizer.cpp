@@ -34,9 +34,8 @@ RowResizer::RowResizer(const Direction& down, const Direction& along, int64_t ch
       held_row_((how_.is_down_first ? along.from : along.length) * channels) {
   result_.resize(static_cast<size_t>(down.length * along.length * channels));
   // Twice what is needed: then what is kept moves once for as many rows as come.
-  most_held_ = how_.down.axis().changes()
-                   ? std::min(lines_.count, 2 * (how_.down.axis().most_taps() + kTogether))
-                   : 0;
+  most_held_ =
+      how_.down.axis().changes() ? std::min(lines_.count, 2 * (how_.down.axis().most_taps() + kTogether)) : 0;
   held_.resize(static_cast<size_t>(most_held_ * held_row_));
   if (how_.is_down_first) {
     between_.resize(static_cast<size_t>(kTogether * held_row_));

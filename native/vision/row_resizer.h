@@ -1,5 +1,5 @@
-// The same resize as resize.h's for a picture that comes row by row, from the top: the whole of it is never there.
-// Of what came it holds the rows that are still needed, filtered along where that is the first pass.
+// The same resize as resize.h's for a picture that comes row by row, from the top: the whole of it is never
+// there. Of what came it holds the rows that are still needed, filtered along where that is the first pass.
 #pragma once
 
 #include "vision/resize_passes.h"
@@ -9,7 +9,8 @@
 
 namespace senet::vision {
 
-/// One direction of a picture as it comes: `from` pixels become `to`, of which [begin, begin + length) are wanted.
+/// One direction of a picture as it comes: `from` pixels become `to`, of which [begin, begin + length) are
+/// wanted.
 struct Direction {
   int64_t from;
   int64_t to;
@@ -21,10 +22,10 @@ struct Direction {
 
 class RowResizer {
  public:
-  /// `channels` 1, 3 or 4, interleaved. `is_down_first`: which pass is the first, which shows in the rounding between
-  /// them.
-  RowResizer(const Direction& down, const Direction& along, int64_t channels, Filter filter, bool is_down_first,
-             Instructions instructions = Instructions::kBest);
+  /// `channels` 1, 3 or 4, interleaved. `is_down_first`: which pass is the first, which shows in the rounding
+  /// between them.
+  RowResizer(const Direction& down, const Direction& along, int64_t channels, Filter filter,
+             bool is_down_first, Instructions instructions = Instructions::kBest);
 
   /// Whether so many weights are held at a time: without that, rows cannot come one after the other.
   bool is_possible() const;

@@ -66,7 +66,10 @@ async function measure(file) {
   const { signal } = new AbortController();
   const prepare = async () => {
     const work = new ImageWork(bytes, IMAGENET, options.shrink, 1);
-    await work.decode(async () => {}, () => {});
+    await work.decode(
+      async () => {},
+      () => {},
+    );
     await work.preprocess(async () => {}, signal);
     return work;
   };

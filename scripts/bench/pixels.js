@@ -178,14 +178,19 @@ async function main() {
     const photographs = {
       'JPEG, 640 x 480': await makePhotograph(640, 480),
       'JPEG, 1920 x 1080': await makePhotograph(1920, 1080),
-      'PNG, 64 x 64': await sharp(await makePhotograph(64, 64)).png().toBuffer(),
+      'PNG, 64 x 64': await sharp(await makePhotograph(64, 64))
+        .png()
+        .toBuffer(),
     };
     const many = Number(options.callers);
     const cases = Object.keys(photographs).flatMap((name) => [
       { name, callers: many },
       ...(name.endsWith('480') ? [{ name, callers: 1 }] : []),
     ]);
-    const runs = cases.map((one) => ({ ...one, rates: Object.fromEntries(engines.map((name) => [name, []])) }));
+    const runs = cases.map((one) => ({
+      ...one,
+      rates: Object.fromEntries(engines.map((name) => [name, []])),
+    }));
     for (let round = 0; round < Number(options.rounds); round++) {
       for (const { name, callers, rates } of runs) {
         for (const engine of engines)

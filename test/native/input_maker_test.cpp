@@ -1,6 +1,7 @@
-// From rows to a network's input, against the same steps one after the other on the whole picture: grey by its formula,
-// upright by LibTorch, resized by resize() (resize_test.cpp holds that against its definition), padded, looked up. Rows
-// come in drawn portions, each in memory that ends with its last pixel, so that a read beyond is seen.
+// From rows to a network's input, against the same steps one after the other on the whole picture: grey by
+// its formula, upright by LibTorch, resized by resize() (resize_test.cpp holds that against its definition),
+// padded, looked up. Rows come in drawn portions, each in memory that ends with its last pixel, so that a
+// read beyond is seen.
 #include "support.h"
 
 #include "vision/grey.h"
@@ -102,7 +103,8 @@ at::Tensor expected_input(const at::Tensor& pixels, const Picture& picture, cons
 void push_in_portions(Random& random, InputMaker& maker, const at::Tensor& pixels) {
   const int64_t row = pixels.size(1) * pixels.size(2);
   for (int64_t first = 0; first < pixels.size(0);) {
-    const int64_t count = std::min(pixels.size(0) - first, random.of<int64_t>({1, 8, 16, random.between(1, 40)}));
+    const int64_t count =
+        std::min(pixels.size(0) - first, random.of<int64_t>({1, 8, 16, random.between(1, 40)}));
     const int64_t pitch = row + (random.chance(0.3) ? random.between(1, 9) : 0);
     std::vector<uint8_t> portion(static_cast<size_t>((count - 1) * pitch + row));
     for (int64_t i = 0; i < count; ++i) {
@@ -117,7 +119,8 @@ void push_in_portions(Random& random, InputMaker& maker, const at::Tensor& pixel
 TEST_CASE("input maker: rows one after the other give what the whole picture gives, however it is turned") {
   for_each_drawn(9100, 500, [](Random& random, int) {
     const auto draw_side = [&] {
-      return random.of<int64_t>({1, 2, random.between(3, 40), random.between(20, 90), random.between(90, 300)});
+      return random.of<int64_t>(
+          {1, 2, random.between(3, 40), random.between(20, 90), random.between(90, 300)});
     };
     Picture picture{draw_side(), draw_side(), random.between(1, 4), static_cast<int>(random.between(1, 8))};
     if (random.chance(0.1)) {  // where Pillow begins with the columns
@@ -154,7 +157,8 @@ TEST_CASE("input maker: rows one after the other give what the whole picture giv
                       ", orientation ", picture.orientation, ", to ", place.height, " x ", place.width, ", ",
                       place.window.height, " x ", place.window.width, " from ", place.window.top, " ",
                       place.window.left, plan.is_grey ? ", grey" : "", loops);
-      CHECK(actual.is_contiguous(plan.is_grey ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast));
+      CHECK(
+          actual.is_contiguous(plan.is_grey ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast));
     }
   });
 }
@@ -175,8 +179,8 @@ TEST_CASE("grey: Pillow's formula for every colour's corners and all greys") {
   for (int red = 0; red < 256; red += 5) {
     for (int green = 0; green < 256; green += 5) {
       for (int blue = 0; blue < 256; blue += 17) {
-        colours.insert(colours.end(), {static_cast<uint8_t>(red), static_cast<uint8_t>(green),
-                                       static_cast<uint8_t>(blue)});
+        colours.insert(colours.end(),
+                       {static_cast<uint8_t>(red), static_cast<uint8_t>(green), static_cast<uint8_t>(blue)});
       }
     }
   }

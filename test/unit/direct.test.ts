@@ -36,7 +36,14 @@ const RECORDS: readonly Preprocessing[] = [
   { ...IMAGENET, size: [9, 60], crop: [20, 40], interpolation: 'bicubic' },
   { ...IMAGENET, size: 17, crop: null, pad: 3 },
   { ...PLAIN, size: 28, crop: [28, 28], channels: 'grey', mean: [0.2], std: [0.4] },
-  { ...PLAIN, size: [28, 20], channels: 'grey-repeated', mean: [0.286], std: [0.353], interpolation: 'bicubic' },
+  {
+    ...PLAIN,
+    size: [28, 20],
+    channels: 'grey-repeated',
+    mean: [0.286],
+    std: [0.353],
+    interpolation: 'bicubic',
+  },
 ];
 
 const enough = (): Promise<void> => Promise.resolve();
@@ -61,7 +68,9 @@ async function isSame(bytes: Buffer, record: Preprocessing): Promise<boolean> {
 }
 
 describe('prepareDirectly', () => {
-  const files = readdirSync(IMAGES).filter((name) => /\.(jpg|png)$/.test(name) && !name.startsWith('resized'));
+  const files = readdirSync(IMAGES).filter(
+    (name) => /\.(jpg|png)$/.test(name) && !name.startsWith('resized'),
+  );
   /** CMYK and 16 bits have other pixels; the turn of an XMP packet is left to the other way. */
   const others = /cmyk|16\.png|^xmp.*\.jpg$/;
 
@@ -99,7 +108,7 @@ describe('prepareDirectly', () => {
     await fc.assert(
       fc.asyncProperty(coding, async (drawn) => {
         const { width, height, bands, seed, format, orientation, record, ...how } = drawn;
-        const channels = bands as 1 | 2 | 3 | 4;
+        const channels = bands;
         const noise = await sharp({
           create: { width, height, channels: 3, noise: { type: 'gaussian', mean: seed % 256, sigma: 60 } },
         } as never)
@@ -111,7 +120,11 @@ describe('prepareDirectly', () => {
         const image = sharp(pixels, { raw: { width, height, channels } }).withMetadata({ orientation });
         const bytes = await (
           format === 'jpeg'
-            ? image.jpeg({ quality: how.quality, progressive: how.progressive, chromaSubsampling: how.chromaSubsampling })
+            ? image.jpeg({
+                quality: how.quality,
+                progressive: how.progressive,
+                chromaSubsampling: how.chromaSubsampling,
+              })
             : image.png({ progressive: how.progressive, palette: how.palette && channels >= 3 })
         ).toBuffer();
         expect(await isSame(bytes, record)).to.equal(true);
@@ -143,7 +156,9 @@ describe('prepareDirectly', () => {
       expect(near?.shape).to.deep.equal(exact?.shape);
       const values = exact?.toTypedArray() as Float32Array;
       const others = near?.toTypedArray() as Float32Array;
-      return values.reduce((sum, value, i) => sum + Math.abs(value - (others[i] as number)), 0) / values.length;
+      return (
+        values.reduce((sum, value, i) => sum + Math.abs(value - (others[i] as number)), 0) / values.length
+      );
     };
     for (const orientation of [1, 6]) {
       const large = sharp(PHOTO).resize(1001, 715).withMetadata({ orientation });
@@ -227,7 +242,8 @@ describe('the frame of an image', () => {
   it('is none of what is cut off, wherever, or changed', async () => {
     const bytes = await jpeg();
     const scan = bytes.indexOf(Buffer.from([0xff, 0xda]));
-    for (let length = 0; length < scan + 4; length++) expect(jpegFrame(bytes.subarray(0, length))).to.equal(undefined);
+    for (let length = 0; length < scan + 4; length++)
+      expect(jpegFrame(bytes.subarray(0, length))).to.equal(undefined);
     fc.assert(
       fc.property(fc.nat(scan + 12), fc.nat(255), (at, value) => {
         const changed = Buffer.from(bytes);
