@@ -29,6 +29,7 @@ module.exports = tseslint.config(
       'scripts',
       'test/lifetime/scenario.js',
       'test/support/interrupt.js',
+      'test/fuzz/images-scenario.js',
       'test/runtimes',
       'eslint.config.js',
       'test/fixtures',

@@ -140,6 +140,14 @@ export interface CudaDevice {
 export type ModuleOptionValue =
   number | boolean | string | readonly number[] | ModuleHandle | readonly ModuleHandle[] | null;
 
+/** What becomes of an image: its size when it is resized, the part of that which is kept, its place in the input, the input. */
+export type NativePlacement = readonly [
+  ...size: [height: number, width: number],
+  ...window: [top: number, left: number, height: number, width: number],
+  ...place: [top: number, left: number],
+  ...input: [height: number, width: number],
+];
+
 export interface NativeBinding {
   /** Of the LibTorch that was met at load. When it differs from the next, nothing else is exported. */
   readonly libtorchVersion: string;
@@ -252,6 +260,27 @@ export interface NativeBinding {
     interpolation: string,
   ): TensorHandle;
   resizeImagesAsync(...args: Parameters<NativeBinding['resizeImages']>): number;
+  /** Whether `prepareImage` finds a decoder in this process: sharp must have been loaded. */
+  canPrepareImages(): boolean;
+  /**
+   * A job on the decoders' threads: the bytes of an image, which must not change, to a network's input, 1 x C x H x W of
+   * float32; null for an image that is not read here, damaged ones among them.
+   */
+  prepareImage(
+    bytes: Uint8Array,
+    format: 'jpeg' | 'png',
+    size: readonly [height: number, width: number],
+    /** Both sides are divided by 2 so often while a JPEG is decoded, 0 to 3. */
+    halvings: number,
+    /** 1 to 8, or 0 for what a JPEG's EXIF says. */
+    orientation: number,
+    upright: NativePlacement,
+    turned: NativePlacement,
+    interpolation: string,
+    grey: boolean,
+    /** C x 256: what the values of each channel become. */
+    table: Float32Array,
+  ): number;
 
   // modules
   /** Modules among the options become parts of the new one. */

@@ -52,7 +52,8 @@ export function imagePipeline(
 ): Pipeline<ImageWork, Classification[] | Prediction> {
   return new Pipeline({
     ...batching,
-    decoders: concurrentDecodes(),
+    // A processor is busy with one while the next comes.
+    decoders: binding.configuration().availableThreads + 1,
     budget: pixelBudget,
     lanes: () => binding.configuration().workers,
     run: (works) => detached(null, () => tidy(() => runBatch(works, classify))),
@@ -75,13 +76,4 @@ async function runBatch(
     works.map(({ wanted }) => wanted),
   );
   return results.map((result) => result ?? nanError('classify: image'));
-}
-
-/**
- * Images that one classifier decodes at the same time. Each occupies a thread of libuv's pool: one stays free for files
- * and names.
- */
-function concurrentDecodes(): number {
-  const pool = Number(process.env.UV_THREADPOOL_SIZE) || 4;
-  return Math.max(1, Math.min(binding.configuration().availableThreads, pool - 1));
 }

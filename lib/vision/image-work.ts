@@ -9,9 +9,11 @@ import { describe } from '../tensor/options';
 import { detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import type { Hold } from './byte-budget';
-import { openImage } from './decode';
-import { IMAGE_SOURCES, isImageFileSource, type ImageFileSource } from './image-source';
+import { openBytes } from './decode';
+import { prepareDirectly } from './direct';
+import { IMAGE_SOURCES, isImageFileSource, labelOf, readBytes, type ImageFileSource } from './image-source';
 import type { Work } from './pipeline';
+import { Places } from './places';
 import { preprocess, resizedSize, toPixels } from './preprocessing';
 import { inputChannels } from './preprocessing-options';
 import type { Wanted } from './ranking';
@@ -55,6 +57,9 @@ export function checkSource(
   }
 }
 
+/** Images whole at a time: each occupies a thread of libuv's pool, of which one stays free for files and names. */
+const wholes = new Places(Math.max(1, (Number(process.env.UV_THREADPOOL_SIZE) || 4) - 1));
+
 export class ImageWork implements Work {
   readonly encoded: boolean;
   /** Of the answer. */
@@ -65,6 +70,8 @@ export class ImageWork implements Work {
   #source: ImageFileSource | undefined;
   /** 1 x C x H x W: pixels, or what is preprocessed already; then the network's input, float32. */
   #x: Tensor | undefined;
+  /** Whether decoding made the network's input at once. */
+  #ready = false;
   /** Tensors of this work, outside of any caller's scope: they wait for a batch. */
   readonly #owned = new Set<Disposable>();
 
@@ -88,18 +95,30 @@ export class ImageWork implements Work {
     return this.#x as Tensor;
   }
 
-  async decode(reserve: Hold['reserve']): Promise<void> {
-    const { size } = this.#record;
-    const wanted = (height: number, width: number): [number, number] => resizedSize(size, height, width);
+  async decode(reserve: Hold['reserve'], restart: Hold['restart']): Promise<void> {
+    const record = this.#record;
     const source = this.#source as ImageFileSource;
-    const image = await openImage(source, this.#shrinkOnLoad ? wanted : undefined);
+    const bytes = await readBytes(source);
+    const input = await detached(this.#owned, () =>
+      prepareDirectly(bytes, { record, shrinkOnLoad: this.#shrinkOnLoad, reserve }),
+    );
+    this.#ready = input !== undefined;
+    if (input === undefined) restart();
+    this.#x = input ?? (await wholes.run(() => this.#decodeWhole(bytes, labelOf(source), reserve)));
+    this.#source = undefined;
+  }
+
+  async #decodeWhole(bytes: Buffer, label: string, reserve: Hold['reserve']): Promise<Tensor> {
+    const wanted = (height: number, width: number): [number, number] =>
+      resizedSize(this.#record.size, height, width);
+    const image = await openBytes(bytes, label, this.#shrinkOnLoad ? wanted : undefined);
     await reserve(image.pixelBytes);
     const decoded = await image.decode();
-    this.#source = undefined;
-    this.#x = await detached(this.#owned, () => toPixels(decoded));
+    return detached(this.#owned, () => toPixels(decoded));
   }
 
   async preprocess(reserve: Hold['reserve'], signal: AbortSignal): Promise<void> {
+    if (this.#ready) return;
     const x = this.input;
     const pixels = !isFloating(x.dtype);
     if (pixels && !this.encoded) await reserve(x.numel);

@@ -21,8 +21,8 @@ import type { ByteBudget, Hold } from './byte-budget';
 export interface Work {
   /** Whether it needs `decode`, and so one of the decoders. */
   readonly encoded: boolean;
-  /** From the source to pixels; reserves their bytes before it makes them. */
-  decode(reserve: Hold['reserve']): Promise<void>;
+  /** From the source to pixels, or to the input; reserves the bytes that this takes before it makes them. */
+  decode(reserve: Hold['reserve'], restart: Hold['restart']): Promise<void>;
   /** From pixels to an input that is ready; may end early once the signal has aborted. Then the bytes are given back. */
   preprocess(reserve: Hold['reserve'], signal: AbortSignal): Promise<void>;
   /** What is ready runs together with others of the same key only. */
@@ -290,7 +290,7 @@ export class Pipeline<W extends Work, Result> {
     let failure: Error | undefined;
     try {
       if (work.encoded) {
-        await work.decode(hold.reserve);
+        await work.decode(hold.reserve, hold.restart);
         this.#move(item, 'preprocessing');
         this.#examine();
       }

@@ -104,7 +104,8 @@ Napi::Error Environment::make_error(const Failure& failure) {
                                              Napi::String::New(env_, failure.message)}));
 }
 
-int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Company company) {
+int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Company company,
+                            runtime::Executor& executor) {
   const int64_t id = next_id_++;
   auto deliver = std::make_shared<Deliver>();
   auto job = std::make_shared<runtime::Job>(
@@ -118,11 +119,11 @@ int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Co
         napi_call_threadsafe_function(mailbox->wake, nullptr, napi_tsfn_nonblocking);
       },
       company);
-  runtime::Executor::instance().submit(job);
+  executor.submit(job);
   if (pending_.empty()) {
     napi_ref_threadsafe_function(env_, mailbox_->wake);
   }
-  pending_.emplace(id, Pending{std::move(job), std::move(deliver), libtorch_code});
+  pending_.emplace(id, Pending{std::move(job), &executor, std::move(deliver), libtorch_code});
   return id;
 }
 
@@ -139,7 +140,7 @@ void Environment::forget(int64_t id) {
 
 bool Environment::cancel(int64_t id) {
   const auto found = pending_.find(id);
-  if (found == pending_.end() || !runtime::Executor::instance().cancel(found->second.job)) {
+  if (found == pending_.end() || !found->second.executor->cancel(found->second.job)) {
     return false;
   }
   forget(id);
@@ -160,7 +161,7 @@ Napi::Value Environment::wait(int64_t id) {
     throw Error("ERR_SENET_INTERNAL", "no such job");
   }
   const Pending pending = found->second;
-  runtime::Executor::instance().wait(pending.job);
+  pending.executor->wait(pending.job);
   forget(id);
   if (pending.job->failure()) {
     throw make_error(failure_of(pending));
@@ -224,6 +225,7 @@ void Environment::on_close(void* self) {
     wake = std::exchange(environment->mailbox_->wake, nullptr);
   }
   runtime::Executor::instance().abandon(environment);
+  runtime::Executor::decoders().abandon(environment);
   napi_release_threadsafe_function(wake, napi_tsfn_abort);
   environment->pending_.clear();
 }

@@ -55,7 +55,8 @@ class Environment {
   /// Queues work and returns the job's number; `settle` is called with it in a macrotask of its own. A
   /// failure whose code is ERR_SENET_LIBTORCH is reported with `libtorch_code` instead if one is given.
   int64_t submit(JobWork work, const char* libtorch_code = nullptr,
-                 runtime::Company company = runtime::Company::kShared);
+                 runtime::Company company = runtime::Company::kShared,
+                 runtime::Executor& executor = runtime::Executor::instance());
   /// Keeps a value from being collected while a job that was submitted may read its memory.
   void keep(int64_t id, Napi::ObjectReference value);
   /// True if the job had not started: it never will, and will not settle.
@@ -73,6 +74,7 @@ class Environment {
   };
   struct Pending {
     std::shared_ptr<runtime::Job> job;
+    runtime::Executor* executor;
     std::shared_ptr<Deliver> deliver;
     const char* libtorch_code;
     std::shared_ptr<Napi::ObjectReference> kept = nullptr;

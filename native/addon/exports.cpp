@@ -95,6 +95,8 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
 
   add<resize_images>(exports, "resizeImages");
   add<resize_images_async>(exports, "resizeImagesAsync");
+  add<can_prepare_images>(exports, "canPrepareImages");
+  add<prepare_image>(exports, "prepareImage");
 
   add<create_module>(exports, "createModule");
   add<module_node>(exports, "moduleNode");

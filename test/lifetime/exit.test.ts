@@ -56,6 +56,11 @@ const expected: [mode: string, end: number | NodeJS.Signals, stderr: RegExp][] =
   ['compiled: uncaught throw mid-job', 1, /Error: thrown on purpose/],
   ['compiled: disposed mid-job', 3, /^$/],
   ['compiled: worker.terminate mid-job, then the main thread works on', 3, /^$/],
+  ['images: natural end', 0, /^$/],
+  ['images: process.exit while some are decoded', 3, /^$/],
+  ['images: uncaught throw while some are decoded', 1, /Error: thrown on purpose/],
+  ['images: SIGTERM while some are decoded', 'SIGTERM', /^$/],
+  ['images: worker.terminate while some are decoded, then the main thread works on', 3, /^$/],
   ['forwardSync at exit is refused', 3, /^$/],
   ['module reset', 3, /^$/],
 ];

@@ -29,6 +29,18 @@ function startKernels() {
   for (let i = 0; i < 50; i++) x = x.matmul(w);
 }
 
+/** Large pictures, of which each decoder has one. */
+async function startImages() {
+  const sharp = require('sharp');
+  const { ImageClassifier } = require('../../dist');
+  const create = { width: 4000, height: 3000, channels: 3, background: 'orange' };
+  const [classifier, photograph] = await Promise.all([
+    ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist' }),
+    sharp({ create }).jpeg().toBuffer(),
+  ]);
+  return Array.from({ length: 8 }, () => classifier.classify(photograph));
+}
+
 function startWorker(mode) {
   return new Worker(__filename, { workerData: mode });
 }
@@ -167,6 +179,29 @@ const main = {
       process.exitCode = 3;
     });
   },
+  'images: natural end': () => startImages(),
+  'images: process.exit while some are decoded': async () => {
+    await startImages();
+    midJob(() => process.exit(3));
+  },
+  'images: uncaught throw while some are decoded': async () => {
+    await startImages();
+    midJob(() => {
+      throw new Error('thrown on purpose');
+    });
+  },
+  'images: SIGTERM while some are decoded': async () => {
+    await startImages();
+    midJob(() => process.kill(process.pid, 'SIGTERM'));
+  },
+  'images: worker.terminate while some are decoded, then the main thread works on': () => {
+    const worker = startWorker('images');
+    worker.on('message', () => midJob(() => worker.terminate()));
+    worker.on('exit', async () => {
+      await Promise.all(await startImages());
+      process.exitCode = 3;
+    });
+  },
   'forwardSync at exit is refused': () => {
     const { SELayer, zeros } = require('../../dist');
     const layer = new SELayer(16);
@@ -205,6 +240,8 @@ const inWorker = {
   jobs: () => startJobs(),
   kernels: () => startKernels(),
   compiled: () => startCompiledJobs(),
+  // Resolves when they have begun, not when they are answered.
+  images: async () => void (await startImages()).forEach((answer) => answer.catch(() => undefined)),
   exit: () => {
     startJobs();
     midJob(() => process.exit(0));
