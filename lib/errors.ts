@@ -207,6 +207,11 @@ export const ERROR_CODES = {
     meaning:
       'What an earlier run left is of another run than the one to be resumed: a training checkpoint (model, data set, options), an output of rows (images, network, columns).',
   },
+  // queues
+  ERR_SENET_QUEUE: {
+    base: 'Error',
+    meaning: 'A queue of jobs: its server is not reached, or a job failed; the message says which.',
+  },
   // packages
   ERR_SENET_PEER_MISSING: {
     base: 'Error',

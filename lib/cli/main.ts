@@ -16,6 +16,7 @@ import { EXIT_USAGE, exitCodeOf, interruptSignal, printError, printNote } from '
 import { addProfile } from './profile';
 import { addScripts } from './scripts';
 import { addTrain } from './train';
+import { addEnqueue, addWorker } from './worker';
 
 /** For those who start this in their own process: what may stand first. */
 export const COMMANDS: readonly string[] = [
@@ -25,6 +26,8 @@ export const COMMANDS: readonly string[] = [
   'finetune',
   'models',
   'profile',
+  'worker',
+  'enqueue',
   'doctor',
   'setup',
   'inspect',
@@ -54,6 +57,8 @@ export async function main(args: readonly string[]): Promise<void> {
   addFinetune(program, interruptSignal);
   addModels(program, interruptSignal);
   addProfile(program, interruptSignal);
+  addWorker(program, interruptSignal);
+  addEnqueue(program, interruptSignal);
   addInspect(program, interruptSignal);
   addConvert(program, interruptSignal);
   addScripts(program);
