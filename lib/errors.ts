@@ -342,6 +342,13 @@ export const ERROR_CODES = {
     status: 504,
     meaning: 'A server has given a request up that took longer than its limit.',
   },
+  // queues
+  ERR_SENET_QUEUE: {
+    base: 'Error',
+    status: 503,
+    meaning: 'A queue of jobs: its server is not reached, or a job failed; the message says which.',
+  },
+  // packages
   ERR_SENET_PEER_MISSING: {
     base: 'Error',
     status: 500,

@@ -120,8 +120,7 @@ function printEvaluation(evaluation: ClassifierEvaluation, report: string | unde
   ]);
   printLine();
   printTable(byClass(evaluation), [1, 2]);
-  for (const { message, code } of failed.slice(0, 20))
-    printNote(`error: ${message} [${code ?? ''}]`);
+  for (const { message, code } of failed.slice(0, 20)) printNote(`error: ${message} [${code ?? ''}]`);
   if (failed.length > 0) printNote(`${count(failed.length, 'image')} could not be read`);
   if (report !== undefined) printLines(['', `report: ${report}`]);
 }

@@ -28,6 +28,12 @@ export const lazy = {
       get classifyMany() {
         return require('../bulk/classify-many') as typeof import('../bulk/classify-many');
       },
+      get enqueue() {
+        return require('../bulk/enqueue') as typeof import('../bulk/enqueue');
+      },
+      get queueWorker() {
+        return require('../bulk/queue-worker') as typeof import('../bulk/queue-worker');
+      },
       get classifyToFile() {
         return require('../bulk/classify-to-file') as typeof import('../bulk/classify-to-file');
       },

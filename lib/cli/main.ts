@@ -19,6 +19,7 @@ import { addProfile } from './profile';
 import { addScripts } from './scripts';
 import { addServe } from './serve';
 import { addTrain } from './train';
+import { addEnqueue, addWorker } from './worker';
 
 /** For those who start this in their own process: what may stand first. */
 export const COMMANDS: readonly string[] = [
@@ -31,6 +32,8 @@ export const COMMANDS: readonly string[] = [
   'finetune',
   'models',
   'profile',
+  'worker',
+  'enqueue',
   'doctor',
   'setup',
   'inspect',
@@ -63,6 +66,8 @@ export async function main(args: readonly string[]): Promise<void> {
   addFinetune(program, interruptSignal);
   addModels(program, interruptSignal);
   addProfile(program, interruptSignal);
+  addWorker(program, interruptSignal);
+  addEnqueue(program, interruptSignal);
   addInspect(program, interruptSignal);
   addConvert(program, interruptSignal);
   addScripts(program);
