@@ -8,7 +8,7 @@ import type { QueueWorker } from '../bulk/queue-worker';
 import { fileError } from '../errors';
 import { onAbort } from '../tensor/abort';
 import { lazy } from './lazy';
-import { addNetworkOptions, loadClassifier, type NetworkOptions } from './load-classifier';
+import { addNetworkOptions, batchesOf, loadClassifier, type NetworkOptions } from './load-classifier';
 import { count, EXIT_INTERRUPTED, printError, printJson, printLine, printNote } from './output';
 import { atLeastOne } from './training-options';
 
@@ -92,7 +92,7 @@ async function work(options: WorkerOptions, signal: AbortSignal): Promise<void> 
   await mkdir(output, { recursive: true }).catch((cause: unknown) => {
     throw fileError(output, cause);
   });
-  const classifier = await loadClassifier(options, signal, options.batchSize);
+  const classifier = await loadClassifier(options, signal, batchesOf(options.batchSize));
   let server: Server | undefined;
   try {
     const given = {

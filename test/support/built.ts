@@ -6,7 +6,6 @@ import path from 'node:path';
 
 const ROOT = path.join(__dirname, '..', '..');
 
- 
 (require('../../scripts/bootstrap') as { compile: () => void }).compile();
 
 /** For `require` in a child process. */

@@ -164,7 +164,7 @@ for (const name of listModels()) {
       const head = model.getClassifier() as Linear;
       expect(head.training).to.equal(false);
       const logits = (await model.forward(x)) as Tensor;
-      expect(relativeError((await head.forward(features)), numbers(logits))).to.be.below(1e-6);
+      expect(relativeError(await head.forward(features), numbers(logits))).to.be.below(1e-6);
       model.dispose();
     });
 

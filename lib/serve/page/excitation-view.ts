@@ -25,7 +25,11 @@ export function excitationView(
   const layers = explanation.excitations ?? [];
   const chosen = layers.find(({ path }) => path === state.layer) ?? layers.at(-1);
   if (chosen === undefined)
-    return section('excitations', 'Excitations', el('p', {}, 'This network has no squeeze-and-excitation layer.'));
+    return section(
+      'excitations',
+      'Excitations',
+      el('p', {}, 'This network has no squeeze-and-excitation layer.'),
+    );
   const bar = scaleBar('viridis');
   bar.setAttribute('aria-hidden', 'true');
   return section(
