@@ -21,7 +21,8 @@ type Update = (state: Partial<FigureState>) => void;
 const IN_ARTICLE = ['SE_2_3', 'SE_3_4', 'SE_4_6', 'SE_5_1', 'SE_5_2', 'SE_5_3'];
 /** Channels that the article draws of each layer. */
 const FEW = 50;
-const BARS = 24;
+/** Pixels of a bar with its number. */
+const BAR_WIDTH = 38;
 /** Apart by colour and by dash, so that neither is needed alone. */
 const COLOURS = [
   '#3b8fd9',
@@ -167,7 +168,7 @@ function importance(
   const bars = values
     .map((value, channel) => ({ channel: String(channel), value }))
     .sort((left, right) => right.value - left.value)
-    .slice(0, BARS);
+    .slice(0, Math.floor(plotWidth(960) / BAR_WIDTH));
   const plot = Plot.plot({
     ...{ width: plotWidth(960), height: 240, marginLeft: 55 },
     x: { label: 'channel', domain: bars.map(({ channel }) => channel) },

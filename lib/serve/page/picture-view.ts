@@ -53,7 +53,7 @@ export function labelsView({ name, explanation, before }: Shown): HTMLElement {
       el(
         'div',
         {},
-        el('ol', { className: 'labels' }, ...rows),
+        el('ol', { className: changed ? 'labels changed' : 'labels' }, ...rows),
         el('p', { className: 'quiet' }, `Network and map took ${milliseconds.toFixed(0)} ms.`),
         csvButton('labels', () => [
           ['label', 'index', 'score'],
