@@ -152,11 +152,12 @@ const SKETCH = { columns: 32, rows: 16 };
 
 /** A map in characters. */
 function sketchOf({ width, height, data }: NonNullable<Explanation['map']>): string[] {
+  const most = data.reduce((greatest, value) => Math.max(greatest, value), 0) || 1;
   return Array.from({ length: SKETCH.rows }, (_, row) =>
     Array.from({ length: SKETCH.columns }, (_unused, column) => {
       const y = Math.floor(((row + 0.5) * height) / SKETCH.rows);
       const x = Math.floor(((column + 0.5) * width) / SKETCH.columns);
-      const value = data[y * width + x] as number;
+      const value = (data[y * width + x] as number) / most;
       return SHADES[Math.min(SHADES.length - 1, Math.floor(value * SHADES.length))];
     }).join(''),
   );

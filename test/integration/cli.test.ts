@@ -613,6 +613,8 @@ describe('senet-torch', () => {
     for (const command of [
       'classify',
       'evaluate',
+      'explain',
+      'excitations',
       'train',
       'finetune',
       'models',
@@ -623,7 +625,9 @@ describe('senet-torch', () => {
     ])
       expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
     const helps = await Promise.all(
-      ['classify', 'evaluate', 'models', 'profile', 'inspect'].map((command) => run([command, '--help'])),
+      ['classify', 'evaluate', 'explain', 'excitations', 'models', 'profile', 'inspect'].map((command) =>
+        run([command, '--help']),
+      ),
     );
     for (const help of helps) {
       expect(help.code).to.equal(0);

@@ -49,6 +49,8 @@ const expected: [mode: string, end: number | NodeJS.Signals, stderr: RegExp][] =
   ['worker.terminate while it loads the addon', 3, /^$/],
   ['two workers and the main thread', 0, /^$/],
   ['process.exit while a worker has jobs', 3, /^$/],
+  ['explaining: process.exit mid-job', 3, /^$/],
+  ['explaining: process.exit after the first', 3, /^$/],
   ['compiled: natural end', 0, /^$/],
   ['compiled: process.exit mid-job', 3, /^$/],
   ['compiled: process.exit at once', 3, /^$/],

@@ -2,7 +2,7 @@
 // One way for a process to end while jobs run: `node scenario.js MODE`. exit.test.ts looks at how it ended. Runs on dist,
 // since loading TypeScript would take longer than the scenario.
 const { isMainThread, parentPort, Worker, workerData } = require('node:worker_threads');
-const { memory, randn, se_resnet18, se_resnet50 } = require('../../dist');
+const { classActivationMap, excitations, memory, randn, se_resnet18, se_resnet50 } = require('../../dist');
 
 const device = process.env.SENET_TEST_DEVICE ?? 'cpu';
 
@@ -19,6 +19,14 @@ async function startCompiledJobs() {
   const compiled = await model.compile();
   const x = randn([8, 3, 224, 224], { device });
   return [compiled.forward(x), compiled.forward(x), compiled.profile(x), model.compile()];
+}
+
+/** Forwards whose parts are looked at, and gradients of them. */
+function startExplaining() {
+  const model = se_resnet18({ numClasses: 10 }).to(device);
+  const x = randn([2, 3, 64, 64], { device });
+  const maps = ['gradcam', 'scorecam'].map((method) => classActivationMap(model, x, { method }));
+  return [...maps, excitations(model, x)];
 }
 
 /** Products that a GPU works at when the calls have long returned. */
@@ -61,6 +69,14 @@ const main = {
   },
   'process.exit at once': () => {
     startJobs();
+    process.exit(3);
+  },
+  'explaining: process.exit mid-job': () => {
+    startExplaining();
+    midJob(() => process.exit(3));
+  },
+  'explaining: process.exit after the first': async () => {
+    await startExplaining()[0];
     process.exit(3);
   },
   'process.exitCode': () => {

@@ -708,7 +708,7 @@ export async function explaining(model: Module, classifier: ImageClassifier, x: 
   exactly<ChannelImportance>()(await ablateChannels(model, x, 'layer4.2.se', { channels: [1], value: 0 }));
   const explanation = await classifier.explain('a.png', { cam: 'scorecam', target: 3, excitations: true });
   exactly<Explanation>()(explanation);
-  exactly<Float32Array | undefined>()(explanation.map?.data as Float32Array | undefined);
+  exactly<Float32Array | undefined>()(explanation.map?.data);
   exactly<ChannelImportance>()(await classifier.ablate('a.png', 'layer4.2.se'));
   exactly<ClassExcitations>()(
     await classExcitations(classifier, [{ image: 'a.png', label: 0 }], { classes: ['a'] }),

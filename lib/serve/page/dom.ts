@@ -93,6 +93,11 @@ export function complain(text: string): void {
   at('problem').textContent = text;
 }
 
+/** How wide a plot may be, in pixels: its letters are not scaled. */
+export function plotWidth(most: number): number {
+  return Math.max(280, Math.min(most, document.documentElement.clientWidth - 70));
+}
+
 export function percent(share: number): string {
   return `${(100 * share).toFixed(share > 0 && share < 0.001 ? 3 : 1)} %`;
 }

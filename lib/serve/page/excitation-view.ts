@@ -2,18 +2,21 @@
 import * as Plot from '@observablehq/plot';
 
 import type { ChannelJson, LayerExcitationJson } from '../../vision/explanation';
-import { button, checkbox, choice, el, percent, section } from './dom';
+import { button, checkbox, choice, el, percent, plotWidth, section } from './dom';
 import { gridOf, paintGrid, scaleBar } from './pixels';
 import { csvButton, plotButtons, saveCanvas } from './save';
 import type { Change, Shown, Subject } from './source';
 
 export interface ExcitationState {
   readonly sorted: boolean;
+  /** Colours from the least gate of each layer to its greatest, instead of from 0 to 1. */
+  readonly stretched: boolean;
   /** Path of the layer that is looked at. */
   readonly layer: string | null;
   readonly gates: Readonly<Record<string, Change>>;
 }
 
+type Look = Pick<ExcitationState, 'sorted' | 'stretched'>;
 type Update = (state: Partial<ExcitationState>) => void;
 
 export function excitationView(
@@ -44,12 +47,17 @@ export function excitationView(
       'div',
       { className: 'controls' },
       checkbox('Sorted, the strongest first', state.sorted, (sorted) => update({ sorted })),
-      el('span', { className: 'scale' }, '0', bar, '1'),
-      button(
-        'Save PNG',
-        () => saveCanvas('excitations.png', wholeMap(layers, state.sorted)),
-        'png excitations',
+      checkbox("Colours from each layer's least to its most", state.stretched, (stretched) =>
+        update({ stretched }),
       ),
+      el(
+        'span',
+        { className: 'scale' },
+        state.stretched ? 'least' : '0',
+        bar,
+        state.stretched ? 'most' : '1',
+      ),
+      button('Save PNG', () => saveCanvas('excitations.png', wholeMap(layers, state)), 'png excitations'),
       csvButton('excitations', () => [
         ['layer', 'channel', 'gate'],
         ...layers.flatMap(({ path, gates }) => gates.map((gate, channel) => [path, channel, gate])),
@@ -68,11 +76,11 @@ export function excitationView(
 function rowOf(
   layer: LayerExcitationJson,
   isChosen: boolean,
-  { sorted }: ExcitationState,
+  look: ExcitationState,
   update: Update,
 ): HTMLElement {
   const { path, gates } = layer;
-  const canvas = paintGrid({ width: gates.length, height: 1, data: orderOf(gates, sorted) }, 'viridis');
+  const canvas = paintGrid({ width: gates.length, height: 1, data: cellsOf(gates, look) }, 'viridis');
   canvas.setAttribute('aria-hidden', 'true');
   const row = el(
     'button',
@@ -93,12 +101,15 @@ function describe({ path, gates }: LayerExcitationJson): string {
   return `${path}: ${gates.length} channels, from ${least.toFixed(2)} to ${most.toFixed(2)}, mean ${mean.toFixed(2)}`;
 }
 
-function orderOf(gates: readonly number[], sorted: boolean): readonly number[] {
-  return sorted ? [...gates].sort((left, right) => right - left) : gates;
+function cellsOf(gates: readonly number[], { sorted, stretched }: Look): readonly number[] {
+  const ordered = sorted ? [...gates].sort((left, right) => right - left) : gates;
+  if (!stretched) return ordered;
+  const [least, most] = [Math.min(...gates), Math.max(...gates)];
+  return ordered.map((gate) => (gate - least) / (most - least || 1));
 }
 
 /** All layers below each other, each as wide as the widest. */
-function wholeMap(layers: readonly LayerExcitationJson[], sorted: boolean): HTMLCanvasElement {
+function wholeMap(layers: readonly LayerExcitationJson[], look: Look): HTMLCanvasElement {
   const rowHeight = 14;
   const canvas = document.createElement('canvas');
   canvas.width = 1024;
@@ -107,7 +118,7 @@ function wholeMap(layers: readonly LayerExcitationJson[], sorted: boolean): HTML
   if (context === null) return canvas;
   context.imageSmoothingEnabled = false;
   for (const [row, { gates }] of layers.entries()) {
-    const painted = paintGrid({ width: gates.length, height: 1, data: orderOf(gates, sorted) }, 'viridis');
+    const painted = paintGrid({ width: gates.length, height: 1, data: cellsOf(gates, look) }, 'viridis');
     context.drawImage(painted, 0, row * rowHeight, canvas.width, rowHeight - 1);
   }
   return canvas;
@@ -121,13 +132,16 @@ function layerView(
 ): HTMLElement {
   const { path, gates, strongest, weakest } = layer;
   const plot = Plot.plot({
-    ...{ width: 560, height: 180, marginLeft: 50 },
+    ...{ width: plotWidth(560), height: 180, marginLeft: 50 },
     x: { domain: [0, 1], label: 'gate' },
     y: { label: 'channels', grid: true },
     ariaLabel: `How many channels of ${path} have which gate`,
     marks: [
       Plot.rectY(gates, {
-        ...Plot.binX<Plot.RectYOptions>({ y: 'count' }, { x: (gate: number) => gate, thresholds: 40 }),
+        ...Plot.binX<Plot.RectYOptions>(
+          { y: 'count' },
+          { x: (gate: number) => gate, domain: [0, 1], thresholds: 40 },
+        ),
         fill: 'var(--bar, #2f7fd0)',
       }),
       Plot.ruleY([0]),
@@ -181,9 +195,9 @@ function channelView(
       ? choice(
           `Channel ${channel}`,
           [
-            ['', 'computed'],
-            ['0', 'set to 0'],
-            ['1', 'set to 1'],
+            ['', 'as is'],
+            ['0', '0'],
+            ['1', '1'],
           ],
           now === null ? '' : (String(now) as '0' | '1'),
           set,

@@ -2,12 +2,14 @@
 import * as Plot from '@observablehq/plot';
 
 import type { ClassExcitationsJson } from '../page-data';
-import { checkbox, choice, el, section } from './dom';
+import { checkbox, choice, el, plotWidth, section } from './dom';
 import { csvButton, plotButtons } from './save';
 
 export interface FigureState {
   readonly every: boolean;
   readonly band: boolean;
+  /** Whether the axis shows only the gates that there are, instead of 0 to 1. */
+  readonly fitted: boolean;
   readonly layer: string | null;
   readonly by: 'selectivity' | 'ablation';
 }
@@ -19,19 +21,20 @@ type Update = (state: Partial<FigureState>) => void;
 const IN_ARTICLE = ['SE_2_3', 'SE_3_4', 'SE_4_6', 'SE_5_1', 'SE_5_2', 'SE_5_3'];
 /** Channels that the article draws of each layer. */
 const FEW = 50;
-const BARS = 24;
+/** Pixels of a bar with its number. */
+const BAR_WIDTH = 38;
 /** Apart by colour and by dash, so that neither is needed alone. */
 const COLOURS = [
-  '#1f77b4',
-  '#d62728',
-  '#2ca02c',
-  '#9467bd',
-  '#ff7f0e',
-  '#8c564b',
-  '#17becf',
-  '#e377c2',
-  '#bcbd22',
-  '#7f7f7f',
+  '#3b8fd9',
+  '#e4572e',
+  '#2fa66a',
+  '#a97be0',
+  '#d08b12',
+  '#9c6b4f',
+  '#1ca3b6',
+  '#df6bb5',
+  '#8f9a14',
+  '#868c95',
 ];
 const DASHES = ['', '6 3', '2 2', '8 3 2 3', '12 4', '1 3'];
 
@@ -52,6 +55,7 @@ export function figureView(figure: ClassExcitationsJson, state: FigureState, upd
       { className: 'controls' },
       checkbox(`All channels (else ${FEW}, evenly spread)`, state.every, (every) => update({ every })),
       checkbox('Standard deviation', state.band, (band) => update({ band })),
+      checkbox('Fit the axis', state.fitted, (fitted) => update({ fitted })),
       csvButton('excitations-by-class', () => tableOf(figure)),
     ),
     legendOf(figure),
@@ -94,7 +98,11 @@ function legendOf({ classes }: ClassExcitationsJson): HTMLElement {
   );
 }
 
-function curves(figure: ClassExcitationsJson, layer: Layer, { every, band }: FigureState): HTMLElement {
+function curves(
+  figure: ClassExcitationsJson,
+  layer: Layer,
+  { every, band, fitted }: FigureState,
+): HTMLElement {
   const { channels, path, name, all, classes } = layer;
   const step = every || channels <= FEW ? 1 : channels / FEW;
   const picked = Array.from({ length: Math.min(channels, Math.ceil(channels / step)) }, (_, index) =>
@@ -127,9 +135,9 @@ function curves(figure: ClassExcitationsJson, layer: Layer, { every, band }: Fig
     ];
   });
   const plot = Plot.plot({
-    ...{ width: 960, height: 220, marginLeft: 45 },
+    ...{ width: plotWidth(960), height: 220, marginLeft: 45 },
     x: { label: 'channel' },
-    y: { domain: [0, 1], label: 'gate', grid: true },
+    y: { ...(fitted ? { nice: true, zero: false } : { domain: [0, 1] }), label: 'gate', grid: true },
     ariaLabel: `Mean gates of ${title} by class`,
     marks: [
       ...marks,
@@ -160,9 +168,9 @@ function importance(
   const bars = values
     .map((value, channel) => ({ channel: String(channel), value }))
     .sort((left, right) => right.value - left.value)
-    .slice(0, BARS);
+    .slice(0, Math.floor(plotWidth(960) / BAR_WIDTH));
   const plot = Plot.plot({
-    ...{ width: 960, height: 240, marginLeft: 55 },
+    ...{ width: plotWidth(960), height: 240, marginLeft: 55 },
     x: { label: 'channel', domain: bars.map(({ channel }) => channel) },
     y: { label: unit, grid: true },
     ariaLabel: `The ${bars.length} channels of ${layer.path} that matter most by ${unit}`,

@@ -36,9 +36,9 @@ const data = readData();
 const state: State = {
   subjects: data?.images.map((image) => new StoredImage(image)) ?? [],
   ...{ current: null, shown: null, request: FIRST, opacity: 0.5 },
-  excitation: { sorted: true, layer: null },
+  excitation: { sorted: true, stretched: false, layer: null },
   figure: data?.figure ?? null,
-  figureState: { every: false, band: true, layer: null, by: 'selectivity' },
+  figureState: { every: false, band: true, fitted: false, layer: null, by: 'selectivity' },
   ...{ models: [], model: data?.model ?? '' },
 };
 let running: AbortController | undefined;
@@ -215,8 +215,23 @@ function listenForDrops(): void {
   });
 }
 
+/** Plots are as wide as the window lets them. */
+function redrawWhenResized(): void {
+  let width = document.documentElement.clientWidth;
+  let timer = 0;
+  addEventListener('resize', () => {
+    window.clearTimeout(timer);
+    timer = window.setTimeout(() => {
+      if (document.documentElement.clientWidth === width) return; // a phone's bars came or went
+      width = document.documentElement.clientWidth;
+      draw();
+    }, 200);
+  });
+}
+
 async function start(): Promise<void> {
   listenForDrops();
+  redrawWhenResized();
   if (data !== null) {
     const { model, version, images } = data;
     document.title = `What ${model} attends to`;

@@ -18,7 +18,9 @@ export function labelsView({ name, explanation, before }: Shown): HTMLElement {
   const changed = before !== labels;
   const rows = labels.map(({ label, index, score }) => {
     const was = earlier.get(index);
-    const difference = changed && was !== undefined ? ` (was ${percent(was)})` : '';
+    const earlierScore = !changed
+      ? null
+      : el('span', { className: 'number quiet' }, was === undefined ? '' : `was ${percent(was)}`);
     const width = `${(100 * score).toFixed(2)}%`;
     return el(
       'li',
@@ -29,7 +31,8 @@ export function labelsView({ name, explanation, before }: Shown): HTMLElement {
         { className: 'bar', set: { 'aria-hidden': 'true' } },
         el('span', { style: `width:${width}` as never }),
       ),
-      el('span', { className: 'number' }, `${percent(score)}${difference}`),
+      el('span', { className: 'number' }, percent(score)),
+      earlierScore,
     );
   });
   const canvas = overlay(input, null, 0);
@@ -50,7 +53,7 @@ export function labelsView({ name, explanation, before }: Shown): HTMLElement {
       el(
         'div',
         {},
-        el('ol', { className: 'labels' }, ...rows),
+        el('ol', { className: changed ? 'labels changed' : 'labels' }, ...rows),
         el('p', { className: 'quiet' }, `Network and map took ${milliseconds.toFixed(0)} ms.`),
         csvButton('labels', () => [
           ['label', 'index', 'score'],
