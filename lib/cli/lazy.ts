@@ -8,6 +8,9 @@ export const lazy = {
   get classifier() {
     return require('../vision/image-classifier') as typeof import('../vision/image-classifier');
   },
+  get watchedFolder() {
+    return require('../serve/watch-folder') as typeof import('../serve/watch-folder');
+  },
   get handler() {
     return require('../serve/handler') as typeof import('../serve/handler');
   },

@@ -13,7 +13,6 @@ import { errorResponse, headerOf } from '../serve/exchange';
 import { makeFastifyPlugin } from '../serve/fastify-plugin';
 import { requirePeer } from '../peer';
 import type { InferenceHandler } from '../serve/handler';
-import { watchFolder } from '../serve/watch-folder';
 import { onAbort } from '../tensor/abort';
 import { lazy } from './lazy';
 import { printNote } from './output';
@@ -91,7 +90,7 @@ async function watch(
   { options }: ServeConfig,
   signal: AbortSignal,
 ): Promise<{ readonly ended: Promise<void> }> {
-  return watchFolder(folder, handler, {
+  return lazy.watchedFolder.watchFolder(folder, handler, {
     ...{ signal, interval: WATCH_INTERVAL, loaderOf: (file) => fileLoader(options, file) },
     onChange: (what, model, file) => app.log.info({ model, file }, `the model was ${what}`),
     onError: (error, file) => app.log.error({ err: error, file }, 'the model could not be loaded'),

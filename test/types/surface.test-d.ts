@@ -27,6 +27,7 @@ import {
   consumePrefixInStateDictIfPresent,
   Conv2d,
   createDatasets,
+  createInferenceHandler,
   createLoaders,
   createModel,
   createOptimizer,
@@ -47,9 +48,12 @@ import {
   full,
   gatedForward,
   type HookHandle,
+  httpStatusOf,
   type Identity,
   ImageClassifier,
   type InceptionOutputs,
+  type InferenceHandler,
+  type InferenceResponse,
   isSenetError,
   L1Loss,
   Linear,
@@ -530,6 +534,15 @@ export async function files(x: Tensor, signal: AbortSignal): Promise<void> {
   exactly<Classification[]>()(await classifier.classify(new Uint8Array()));
   exactly<Classification[]>()(await classifier.classify(x));
   exactly<Classification[][]>()(await classifier.classify(['image.png', new Uint8Array(), x]));
+  exactly<Float32Array>()((await classifier.predict(x, { onTimes: ([one]) => one?.network })).logits);
+  // @ts-expect-error nothing is chosen
+  await classifier.predict(x, { topK: 3 });
+  const handler = createInferenceHandler({ net: classifier }, { maxBody: 1000, urls: { hosts: ['a.org'] } });
+  exactly<InferenceHandler>()(handler);
+  exactly<InferenceResponse>()(await handler.handle({ method: 'GET', url: '/v2', headers: {} }));
+  exactly<number>()(httpStatusOf(new Error()));
+  // @ts-expect-error no such option
+  createInferenceHandler({}, { maxbody: 1000 });
   const [first] = await classifier.classify(x);
   if (first) console.log(first.label.length, first.index + first.score);
   exactly<Promise<void>>()(classifier.dispose());
