@@ -320,6 +320,13 @@ export {
   type TrainingProgress,
   type TrainingResult,
 } from './train/trainer';
+export {
+  evaluateClassifier,
+  type ClassifierEvaluation,
+  type ClassifierMistake,
+  type EvaluateClassifierOptions,
+} from './train/classifier-evaluation';
+export type { Calibration, CalibrationBin } from './train/calibration';
 export { readTrainingCheckpoint, type TrainingCheckpoint } from './train/training-checkpoint';
 export type { EpochRecord, StepRecord, TrainingHistory, ValidationRecord } from './train/history';
 export type { Criterion } from './train/step';

@@ -3,6 +3,7 @@
  * what a job is. The engine keeps the jobs, hands each out at least once, and takes those back whose worker died.
  */
 import { createHash } from 'node:crypto';
+import { clearTimeout, setTimeout } from 'node:timers';
 
 import type * as Bull from 'bullmq';
 import type * as IoRedis from 'ioredis';

@@ -1,4 +1,5 @@
 /** `senet-torch classify` of many images: what was typed goes to the library, its progress and its end are printed. */
+import { once } from 'node:events';
 import { stat } from 'node:fs/promises';
 
 import type { ImageRow } from '../bulk/classify-many';
@@ -31,6 +32,7 @@ export interface ClassifyOptions extends NetworkOptions {
   shard?: string;
   batchSize?: number;
   overwrite?: boolean;
+  allowBadImages?: boolean;
 }
 
 /** Labels of each image, where there are several. */
@@ -49,7 +51,8 @@ export async function classifyMany(
   options: ClassifyOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const { output = OUTPUT, recursive = false, shard, overwrite = false, batchSize } = options;
+  const { output = OUTPUT, recursive = false, overwrite = false, batchSize } = options;
+  const shard = options.shard === undefined ? undefined : shardOf(options.shard, process.env);
   if (files.length === 0)
     throw makeError('ERR_SENET_ARG_MISSING', 'classify: give a folder, a glob, an archive, or - for a list');
   if (output === OUTPUT && (overwrite || shard !== undefined))
@@ -60,11 +63,12 @@ export async function classifyMany(
   // As many again while a batch runs, and some for an image that takes longer than its neighbours.
   const inFlight = Math.max(64, 4 * (batchSize ?? 16));
   const topK = options.topK ?? TOP_K_TABLE;
+  let bad: boolean;
   try {
     if (output === OUTPUT)
-      await toTerminal(classifier, list, { topK, inFlight, signal }, options.json === true);
+      bad = await toTerminal(classifier, list, { topK, inFlight, signal }, options.json === true);
     else
-      await toFile(classifier, list, output, {
+      bad = await toFile(classifier, list, output, {
         ...{
           topK,
           inFlight,
@@ -78,6 +82,7 @@ export async function classifyMany(
   } finally {
     await classifier.dispose();
   }
+  if (bad && options.allowBadImages !== true) process.exitCode = EXIT_FAILURE;
 }
 
 interface Common {
@@ -86,27 +91,32 @@ interface Common {
   readonly signal: AbortSignal;
 }
 
-/** A line for each image as soon as it is known: what comes last may be hours away. */
+/** A line for each image as soon as it is known: what comes last may be hours away. True if one was bad. */
 async function toTerminal(
   classifier: ImageClassifier,
   list: ImageListing,
   common: Common,
   json: boolean,
-): Promise<void> {
+): Promise<boolean> {
+  let bad = false;
   for await (const row of lazy.bulk.classifyMany.classifyMany(classifier, list, common)) {
-    if (row.error !== null) process.exitCode = EXIT_FAILURE;
+    if (row.error !== null) bad = true;
     if (json) process.stdout.write(`${printableJson(JSON.stringify(jsonRow(row)))}\n`);
     else if (row.error !== null) printError(row.error);
     else printLine(cellsOf(row).join('  '));
+    // A reader that is slower must not fill the memory.
+    if (process.stdout.writableNeedDrain) await once(process.stdout, 'drain');
   }
+  return bad;
 }
 
+/** True if a row has an error. */
 async function toFile(
   classifier: ImageClassifier,
   list: ImageListing,
   output: string,
   { json, ...options }: Common & { json: boolean; overwrite: boolean; network: string; shard?: string },
-): Promise<void> {
+): Promise<boolean> {
   const display = new ManyDisplay();
   let last: ManyProgress | undefined;
   // Beside the work: nobody waits for it, and what it meets the listing meets.
@@ -120,7 +130,7 @@ async function toFile(
     const leftOut = Object.fromEntries(list.leftOut);
     if (json) printJson({ ...report, leftOut });
     else printReport(report, leftOut);
-    if (Object.keys(report.failed).length > 0) process.exitCode = EXIT_FAILURE;
+    return Object.keys(report.failed).length > 0;
   } catch (error) {
     display.stop();
     if (!options.signal.aborted || !(isSenetError(error) && error.code === 'ERR_SENET_ABORTED')) throw error;
@@ -128,6 +138,7 @@ async function toFile(
       `interrupted: ${output} has ${last === undefined ? 'what was done' : `the first ${count(last.done, 'row')}`}. The same command goes on after it`,
     );
     process.exitCode = EXIT_INTERRUPTED;
+    return false;
   }
 }
 
@@ -147,6 +158,19 @@ function printReport(report: ManyReport, leftOut: Readonly<Record<string, number
   );
   const kinds = Object.entries(leftOut).map(([kind, number]) => `${kind} ${number.toLocaleString('en')}`);
   if (kinds.length > 0) printLine(`left out: ${kinds.join(', ')}`);
+}
+
+/** '/8' is the part that a scheduler has given this process: Kubernetes' indices begin with 0, Slurm's where one says. */
+function shardOf(typed: string, environment: NodeJS.ProcessEnv): string {
+  if (!typed.startsWith('/')) return typed;
+  const { JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID, SLURM_ARRAY_TASK_MIN = '0' } = environment;
+  const task = SLURM_ARRAY_TASK_ID && Number(SLURM_ARRAY_TASK_ID) - Number(SLURM_ARRAY_TASK_MIN);
+  const index = JOB_COMPLETION_INDEX ?? task;
+  if (index !== undefined && index !== '') return `${Number(index) + 1}${typed}`;
+  throw makeError(
+    'ERR_SENET_ARG_MISSING',
+    `--shard ${typed}: expected JOB_COMPLETION_INDEX (Kubernetes) or SLURM_ARRAY_TASK_ID in the environment, or a part such as 3${typed}`,
+  );
 }
 
 /** Which network it is, so that other weights under the same name are told apart. */

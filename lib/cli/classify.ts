@@ -38,7 +38,11 @@ export function addClassify(program: Command, interrupted: () => AbortSignal): v
       'write a row for each image: .jsonl, .csv, or .parquet (a folder of parts). What is there stays: the same command goes on after an interruption',
     )
     .option('--overwrite', 'throw away what is there')
-    .option('--shard <part>', 'the third of eight parts of the list: 3/8')
+    .option(
+      '--shard <part>',
+      'the third of eight parts of the list: 3/8; /8 is the part of this index of a Kubernetes Job, or task of a Slurm array',
+    )
+    .option('--allow-bad-images', 'exit with 0 though images could not be read; their rows say so')
     .option('-b, --batch-size <n>', 'images that go through the network together (default: 16)', atLeastOne)
     .addHelpText(
       'after',

@@ -142,11 +142,13 @@ function serveMetrics(worker: QueueWorker, port: number, host: string): Promise<
         );
         return;
       case '/v2/health/live':
-        return answer(200, 'application/json', '{"live":true}');
+        answer(200, 'application/json', '{"live":true}');
+        return;
       case '/v2/health/ready':
-        return answer(worker.ready ? 200 : 503, 'application/json', JSON.stringify({ ready: worker.ready }));
+        answer(worker.ready ? 200 : 503, 'application/json', JSON.stringify({ ready: worker.ready }));
+        return;
       default:
-        return answer(404, 'text/plain', 'not found');
+        answer(404, 'text/plain', 'not found');
     }
   });
   return new Promise((resolve, reject) => {

@@ -56,8 +56,9 @@ export function matchClasses(classes: readonly string[], labels: readonly string
 }
 
 function plain(name: string): string {
+  // Folders cannot be called "T-shirt/top".
   return name
     .toLowerCase()
-    .replace(/[\s_-]+/g, ' ')
+    .replace(/[^\p{L}\p{N}]+/gu, ' ')
     .trim();
 }

@@ -142,6 +142,40 @@ describe('senet-torch', () => {
       expect(given.out).to.match(/^ {2}5 +95/m);
     });
 
+    it('writes rows of many, of folders, globs and lists, and says by its exit code whether all are good', async () => {
+      const folder = temporary.path('many');
+      mkdirSync(path.join(folder, 'sub'), { recursive: true });
+      for (const name of ['b.png', 'a.png', 'sub/c.png']) cpSync(SANDAL, path.join(folder, name));
+      const output = temporary.path('many.jsonl');
+      const first = await run(['classify', '-r', folder, '-o', output, '--top-k', '1']);
+      expect([first.code, first.err]).to.deep.equal([0, '']);
+      expect(first.out).to.match(/many\.jsonl: 3 rows, none with an error\n3 images in .* images\/s/);
+      const rows = readFileSync(output, 'utf8').trimEnd().split('\n');
+      expect(rows.map((row) => (JSON.parse(row) as { file: string }).file)).to.deep.equal(
+        ['a.png', 'b.png', 'sub/c.png'].map((name) => path.join(folder, name)),
+      );
+      writeFileSync(path.join(folder, 'sub', 'd.png'), 'damaged');
+      const again = await run(['classify', '-r', folder, '-o', output, '--top-k', '1', '--json']);
+      expect(again.code).to.equal(1);
+      expect(JSON.parse(again.out)).to.deep.include({ rows: 4, earlier: 3, failed: { ERR_SENET_IMAGE: 1 } });
+      const other = await run(['classify', '-r', folder, '-o', output, '--top-k', '2']);
+      expect([other.code, other.out]).to.deep.equal([1, '']);
+      expect(other.err).to.match(/--top-k 1, .* 2; --overwrite throws/);
+      const lines = await run(['classify', '--json', path.join(folder, '*.png')]);
+      expect(
+        lines.out
+          .trimEnd()
+          .split('\n')
+          .map((line) => (JSON.parse(line) as { index: number }).index),
+      ).to.deep.equal([0, 1]);
+      await expectUsageErrors([
+        [['classify', '-r', '-o', output], /a folder, a glob/],
+        [['classify', '-r', folder, '--shard', '1/2'], /--shard needs --output/],
+        [['classify', '-r', folder, '-o', output, '--shard', '3/2'], /--shard.*from 1 to 2/],
+        [['classify', '-r', folder, '-o', 'rows.xls'], /\.parquet/],
+      ]);
+    });
+
     it('says where to put published weights when there is no network', async () => {
       const environment = { SENET_OFFLINE: '1', TORCH_HOME: temporary.path('torch-home') };
       const { code, out, err } = await run(['classify', '--model', 'se_resnet50', '--pretrained', SANDAL], {
@@ -181,6 +215,23 @@ describe('senet-torch', () => {
       expect([code, err]).to.deep.equal([0, `Evaluating ${images} with the labels ${labels}\n`]);
       expect(out).to.match(/^20 of 20 images right \(100\.00 %\)/);
       expect(out).to.match(/^Ankle boot +1 of 1 +100\.00 %$/m);
+    });
+
+    it('writes a page about class folders', async () => {
+      const folder = temporary.path('classes');
+      for (const name of ['sandal', 'Ankle_Boot']) mkdirSync(path.join(folder, name), { recursive: true });
+      cpSync(SANDAL, path.join(folder, 'sandal', '1.png'));
+      cpSync(
+        path.join(ROOT, 'assets', 'images', '00-ankle-boot.png'),
+        path.join(folder, 'Ankle_Boot', '1.png'),
+      );
+      const report = temporary.path('report.html');
+      const { code, out } = await run(['evaluate', folder, '--report', report]);
+      expect(code).to.equal(0);
+      expect(out)
+        .to.match(/^2 of 2 images right/)
+        .and.match(/expected calibration error/);
+      expect(readFileSync(report, 'utf8')).to.include('se_resnet20 on classes').and.include('reliability');
     });
 
     it('says what is wrong with the data', async () => {
@@ -622,10 +673,12 @@ describe('senet-torch', () => {
       'doctor',
       'setup',
       'inspect',
+      'worker',
+      'enqueue',
     ])
       expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
     const helps = await Promise.all(
-      ['classify', 'evaluate', 'explain', 'excitations', 'models', 'profile', 'inspect'].map((command) =>
+      ['classify', 'evaluate', 'explain', 'excitations', 'models', 'profile', 'inspect', 'worker', 'enqueue'].map((command) =>
         run([command, '--help']),
       ),
     );
