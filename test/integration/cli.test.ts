@@ -678,9 +678,17 @@ describe('senet-torch', () => {
     ])
       expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
     const helps = await Promise.all(
-      ['classify', 'evaluate', 'explain', 'excitations', 'models', 'profile', 'inspect', 'worker', 'enqueue'].map((command) =>
-        run([command, '--help']),
-      ),
+      [
+        'classify',
+        'evaluate',
+        'explain',
+        'excitations',
+        'models',
+        'profile',
+        'inspect',
+        'worker',
+        'enqueue',
+      ].map((command) => run([command, '--help'])),
     );
     for (const help of helps) {
       expect(help.code).to.equal(0);
