@@ -8,6 +8,9 @@ export const lazy = {
   get classifier() {
     return require('../vision/image-classifier') as typeof import('../vision/image-classifier');
   },
+  get grpcService() {
+    return require('../serve/grpc-service') as typeof import('../serve/grpc-service');
+  },
   get watchedFolder() {
     return require('../serve/watch-folder') as typeof import('../serve/watch-folder');
   },

@@ -11,6 +11,7 @@ import type { FastifyInstance, FastifyServerOptions } from 'fastify';
 import { fileError, makeError } from '../errors';
 import { errorResponse, headerOf } from '../serve/exchange';
 import { makeFastifyPlugin } from '../serve/fastify-plugin';
+import type { GrpcServer } from '../serve/grpc-service';
 import { requirePeer } from '../peer';
 import type { InferenceHandler } from '../serve/handler';
 import { onAbort } from '../tensor/abort';
@@ -50,6 +51,7 @@ export async function startServer(config: ServeConfig, signal: AbortSignal): Pro
   });
   const stopped = new AbortController();
   let watching: Promise<void> | undefined;
+  let grpcServer: GrpcServer | undefined;
   try {
     answerInOurWords(app);
     await addGuards(app, config);
@@ -58,6 +60,7 @@ export async function startServer(config: ServeConfig, signal: AbortSignal): Pro
     if (config.watch !== undefined)
       ({ ended: watching } = await watch(config.watch, app, handler, config, stopped.signal));
     await app.listen({ port: config.port, host: config.host });
+    grpcServer = await startGrpc(config, handler);
   } catch (error) {
     stopped.abort();
     await app.close();
@@ -70,7 +73,7 @@ export async function startServer(config: ServeConfig, signal: AbortSignal): Pro
       handler.drain();
       // Whoever sends requests here learns that it is not ready before it takes no more.
       await delay(config.drainDelay);
-      await app.close();
+      await Promise.all([app.close(), grpcServer?.close()]);
       await handler.close();
       await watching;
       leaveWorkers();
@@ -199,14 +202,10 @@ async function addGuards(app: FastifyInstance, { apiKey, cors, rateLimit }: Serv
     await app.register(plugin.default, { max: rateLimit, timeWindow: 60_000, allowList: isProbe });
   }
   if (apiKey.length === 0) return;
-  const known = apiKey.map(digest);
+  const allowed = keyCheck(apiKey);
   app.addHook('onRequest', async (request, reply) => {
     if (isProbe(request)) return;
-    const bearer = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1];
-    const given = digest(bearer ?? headerOf(request, 'x-api-key') ?? '');
-    // All are compared, each in the same time.
-    const right = known.filter((key) => timingSafeEqual(key, given)).length > 0;
-    if (right) return;
+    if (allowed(request.headers)) return;
     const error = makeError(
       'ERR_SENET_UNAUTHORIZED',
       'expected a key: Authorization: Bearer KEY, or x-api-key: KEY',
@@ -214,6 +213,35 @@ async function addGuards(app: FastifyInstance, { apiKey, cors, rateLimit }: Serv
     const { status, headers, body } = errorResponse(error);
     await reply.code(status).headers(headers).send(Buffer.from(body));
   });
+}
+
+/** Whether headers have one of the keys. */
+function keyCheck(
+  keys: readonly string[],
+): (headers: Readonly<Record<string, string | readonly string[] | undefined>>) => boolean {
+  const known = keys.map(digest);
+  return (headers) => {
+    const bearer = /^Bearer (.+)$/i.exec(headerOf({ headers }, 'authorization') ?? '')?.[1];
+    const given = digest(bearer ?? headerOf({ headers }, 'x-api-key') ?? '');
+    // All are compared, each in the same time.
+    return known.filter((key) => timingSafeEqual(key, given)).length > 0;
+  };
+}
+
+async function startGrpc(config: ServeConfig, handler: InferenceHandler): Promise<GrpcServer | undefined> {
+  const { grpcPort, host, tlsCert, tlsKey, apiKey, maxBody } = config;
+  if (grpcPort === undefined) return undefined;
+  const tls =
+    tlsCert === undefined || tlsKey === undefined
+      ? {}
+      : { tls: { cert: await readPem(tlsCert, '--tls-cert'), key: await readPem(tlsKey, '--tls-key') } };
+  const server = await lazy.grpcService.startGrpcServer(handler, {
+    ...{ host, port: grpcPort, ...tls },
+    ...(apiKey.length === 0 ? {} : { authorize: keyCheck(apiKey) }),
+    ...(maxBody === undefined ? {} : { maxMessage: maxBody }),
+  });
+  printNote(`gRPC on port ${server.port}`);
+  return server;
 }
 
 /** Whoever runs the server asks so whether it is well, without a key, and often; the pages tell nothing of it. */

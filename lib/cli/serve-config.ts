@@ -57,6 +57,7 @@ const CONFIG = {
   ),
   port: orElse(8080, integer(0, MAX_PORT)),
   host: orElse('127.0.0.1', string),
+  grpcPort: optional(integer(0, MAX_PORT)),
   workers: orElse(1, integer(1, 256)),
   threads: optional(integer(1, 256)),
   watch: optional(string),

@@ -7,6 +7,7 @@ export interface ServeOptions extends NetworkOptions {
   watch?: string;
   port?: number;
   host?: string;
+  grpcPort?: number;
   workers?: number;
   threads?: number;
   dtype?: string;

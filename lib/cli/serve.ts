@@ -40,6 +40,11 @@ export function addServe(program: Command, interrupted: () => AbortSignal): void
     .optionsGroup('The server:')
     .option('-p, --port <n>', 'default: 8080; 0 is any that is free', port)
     .option('--host <address>', "default: '127.0.0.1'; '0.0.0.0' is every address of the machine")
+    .option(
+      '--grpc-port <n>',
+      'also serve the Open Inference Protocol over gRPC there. Needs @grpc/grpc-js, @grpc/proto-loader, @grpc/reflection and grpc-health-check',
+      port,
+    )
     .option('--workers <n>', 'processes behind the port, each with its share of the processors', atLeastOne)
     .option(
       '--threads <n>',
@@ -105,7 +110,7 @@ function natural(text: string): number {
 function port(text: string): number {
   const value = natural(text);
   if (value <= 65_535) return value;
-  throw makeError('ERR_SENET_ARG_RANGE', `--port: expected at most 65535, got ${value}`);
+  throw makeError('ERR_SENET_ARG_RANGE', `expected a port of at most 65535, got ${value}`);
 }
 
 async function serve(options: ServeOptions, signal: AbortSignal): Promise<void> {
