@@ -166,7 +166,7 @@ describe('the page', function () {
     await second?.click();
     await waitFor(page, '#labels', 'Bag');
     expect(await text(page, '#excitations')).to.match(/need the network: run senet-torch serve/);
-    await page.$eval('#excitations details', (details) => ((details).open = true));
+    await page.$eval('#excitations details', (details) => (details.open = true));
     expect(await page.$$('#excitations tbody tr')).to.have.length(9);
     await choose(page, 'By', 'ablation');
     expect(await text(page, '#figure')).to.match(/over 2 images/);
@@ -330,7 +330,7 @@ describe('the page', function () {
       await waitFor(page, '#map figcaption', 'LayerCAM');
       await choose(page, 'Layer', 'layer2.2');
       await waitFor(page, '#map figcaption', 'layer2.2');
-      await page.$eval('#excitations details', (details) => ((details).open = true));
+      await page.$eval('#excitations details', (details) => (details.open = true));
       await choose(page, 'layer3.2.se', '0');
       await waitFor(page, '#labels', 'was ');
       expect(asked.at(-1)).to.deep.include({
