@@ -300,7 +300,7 @@ export {
   type ManyReport,
 } from './bulk/classify-to-file';
 export { enqueueImages, type Enqueued, type EnqueueOptions } from './bulk/enqueue';
-export type { ImagesJob, JobResult } from './bulk/queue';
+export type { ImagesJob, JobResult } from './bulk/queue-job';
 export { startQueueWorker, type QueueWorker, type QueueWorkerOptions } from './bulk/queue-worker';
 export { listImages, type ImageListing, type ListImagesOptions } from './bulk/list-images';
 export type {

@@ -13,16 +13,8 @@ import {
   type Rules,
 } from '../tensor/rules';
 import { checkImages, selectImages, type ManyImages } from './image-list';
-import {
-  bullmq,
-  connect,
-  digestOf,
-  JOB_NAME,
-  MOST_OF_JOB,
-  QUEUE_NAME,
-  type ImagesJob,
-  type JobsQueue,
-} from './queue';
+import { bullmq, connect, JOB_NAME, QUEUE_NAME, type JobsQueue } from './queue';
+import { digestOf, MOST_OF_JOB, type ImagesJob } from './queue-job';
 
 export interface EnqueueOptions {
   /** Name of the queue. Default 'senet-torch'. */

@@ -13,7 +13,7 @@ import type { ImageClassifier } from '../vision/image-classifier';
 import { Tally } from './answers';
 import { answersTo } from './classify-many';
 import { selectImages, type NamedImage } from './image-list';
-import { digestOf, type ImagesJob, type JobResult } from './queue';
+import { digestOf, type ImagesJob, type JobResult } from './queue-job';
 import { jsonRow } from './text-formats';
 
 export interface JobPartOptions {

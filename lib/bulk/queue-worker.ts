@@ -26,16 +26,8 @@ import {
 import type { ImageClassifier } from '../vision/image-classifier';
 import { checkClassifier, MANY } from './classify-many';
 import { answerJob } from './job-part';
-import {
-  bullmq,
-  checkJob,
-  connect,
-  QUEUE_NAME,
-  type JobResult,
-  type JobsQueue,
-  type QueueJob,
-  type Server,
-} from './queue';
+import { bullmq, connect, QUEUE_NAME, type JobsQueue, type QueueJob, type Server } from './queue';
+import { checkJob, type JobResult } from './queue-job';
 import { WorkerMetrics } from './worker-metrics';
 
 export interface QueueWorkerOptions {
@@ -64,6 +56,24 @@ export interface QueueWorkerOptions {
   onError?: (error: Error) => void;
   /** Takes no further job and waits for those that run, as `close`. */
   signal?: AbortSignal;
+}
+
+/** A worker that `startQueueWorker` has started. */
+export interface QueueWorker {
+  /** Whether it takes jobs: it is connected, and nobody has told it to end. */
+  readonly ready: boolean;
+  /** What was done and what waits, in Prometheus' text. */
+  metrics(): Promise<string>;
+  /**
+   * Settles when the queue has no job that waits or runs, on any worker: what failed for good is not waited for.
+   *
+   * @throws (rejects) ERR_SENET_ABORTED when the worker is closed before
+   */
+  untilEmpty(): Promise<void>;
+  /** Takes no further job, and settles when those that run have ended and their parts are written. */
+  close(): Promise<void>;
+  /** Ends what runs without its answers; the queue gives the jobs to others. */
+  abandon(): Promise<void>;
 }
 
 const RULES = {
@@ -108,7 +118,7 @@ export async function startQueueWorker(
   const { Queue, Worker } = bullmq();
   const server = await connect(queue, where);
   const jobs: JobsQueue = new Queue(checked.name, { connection: server.connection });
-  return new QueueWorker({ ...checked, classifier, root, output, server, jobs, Worker });
+  return new RunningWorker({ ...checked, classifier, root, output, server, jobs, Worker });
 }
 
 async function folderOf(place: string, what: string): Promise<string> {
@@ -129,8 +139,8 @@ type Started = ReturnType<typeof readOptions<QueueWorkerOptions, typeof RULES>> 
   readonly Worker: typeof Worker;
 };
 
-/** A worker that `startQueueWorker` has started. */
-export class QueueWorker {
+/** Not exported: its types are those of BullMQ, which not everybody has. */
+class RunningWorker implements QueueWorker {
   readonly #options: Started;
   readonly #worker: Worker;
   readonly #metrics = new WorkerMetrics();
@@ -138,7 +148,6 @@ export class QueueWorker {
   readonly #stop = new AbortController();
   #closing: Promise<void> | undefined;
 
-  /** Made by `startQueueWorker`. */
   constructor(options: Started) {
     this.#options = options;
     const { name, concurrency, server, lockSeconds, maxDeaths, signal } = options;
@@ -161,22 +170,15 @@ export class QueueWorker {
     if (signal?.aborted === true) void this.close();
   }
 
-  /** Whether it takes jobs: it is connected, and nobody has told it to end. */
   get ready(): boolean {
     return this.#closing === undefined && this.#options.server.watch.status === 'ready';
   }
 
-  /** What was done and what waits, in Prometheus' text. */
   async metrics(): Promise<string> {
     const counts = this.ready ? await this.#options.jobs.getJobCounts().catch(() => ({})) : {};
     return this.#metrics.text(counts, this.ready);
   }
 
-  /**
-   * Settles when the queue has no job that waits or runs, on any worker: what failed for good is not waited for.
-   *
-   * @throws (rejects) ERR_SENET_ABORTED when the worker is closed before
-   */
   async untilEmpty(): Promise<void> {
     const { jobs } = this.#options;
     for (;;) {
@@ -188,12 +190,10 @@ export class QueueWorker {
     }
   }
 
-  /** Takes no further job, and settles when those that run have ended and their parts are written. */
   close(): Promise<void> {
     return (this.#closing ??= this.#close());
   }
 
-  /** Ends what runs without its answers; the queue gives the jobs to others after `lockSeconds`. */
   async abandon(): Promise<void> {
     this.#stop.abort(new Error('the worker was told to end'));
     await this.close();

@@ -153,14 +153,15 @@ describe('the packed package', function () {
         'Adam AdamW autocast BCEWithLogitsLoss clipGradNorm_ CosineAnnealingLR CrossEntropyLoss ExponentialLR ' +
         'ExponentialMovingAverage getRngState LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
         'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint trainFromSettings createDatasets ' +
-        'createLoaders createOptimizer createScheduler createTransform detectDataset';
+        'evaluateClassifier createLoaders createOptimizer createScheduler createTransform detectDataset';
       const layers =
         'AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv1d Conv2d Dropout Flatten Identity Linear MaxPool2d ModuleList ReLU ' +
         'Sequential Sigmoid';
       const explaining =
         'ablateChannels classActivationMap classExcitations excitations gatedForward resizeMap';
+      const bulk = 'classifyMany classifyToFile enqueueImages listImages startQueueWorker';
       expect(names.split(' ')).to.have.members(
-        `${training} ${layers} ${classes} ${functions} ${data} ${explaining}`.split(' '),
+        `${bulk} ${training} ${layers} ${classes} ${functions} ${data} ${explaining}`.split(' '),
       );
     });
 

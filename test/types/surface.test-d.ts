@@ -15,6 +15,18 @@ import {
   CifarSEBasicBlock,
   CifarSEPreActResNet,
   CifarSEResNet,
+  classifyMany,
+  classifyToFile,
+  type ClassifierEvaluation,
+  type Enqueued,
+  enqueueImages,
+  evaluateClassifier,
+  type ImageListing,
+  type ImageRow,
+  listImages,
+  type ManyReport,
+  type QueueWorker,
+  startQueueWorker,
   type ClassifierModel,
   type Classification,
   type CompiledDType,
@@ -758,6 +770,31 @@ export async function recipes(model: Module): Promise<void> {
   await trainFromSettings({ data: 'photos', batch_size: 8 });
   // @ts-expect-error no such augmentation
   createTransform({}, { augment: ['rotate'] });
+}
+
+export async function many(classifier: ImageClassifier, signal: AbortSignal): Promise<void> {
+  const list = listImages(['photos', '-'], { recursive: true, signal });
+  exactly<ImageListing>()(list);
+  for await (const row of classifyMany(classifier, list, { topK: 3, inFlight: 8, signal })) {
+    exactly<ImageRow>()(row);
+    if (row.labels !== null) exactly<readonly Classification[]>()(row.labels);
+  }
+  classifyMany(classifier, ['a.png', new Uint8Array(3), { file: 'b', image: () => new Uint8Array(3) }]);
+  const report = await classifyToFile(classifier, list, 'rows.csv', { shard: '3/8', overwrite: true });
+  exactly<ManyReport>()(report);
+  exactly<Promise<Enqueued>>()(enqueueImages('redis://localhost', list, { jobSize: 100 }));
+  const worker = await startQueueWorker(classifier, 'redis://localhost', { output: 'answers' });
+  exactly<QueueWorker>()(worker);
+  await worker.close();
+  const evaluation = await evaluateClassifier(classifier, await ImageFolder.open('photos'));
+  exactly<ClassifierEvaluation>()(evaluation);
+
+  // @ts-expect-error no such option
+  listImages('photos', { deep: true });
+  // @ts-expect-error required
+  await startQueueWorker(classifier, 'redis://localhost', {});
+  // @ts-expect-error no list
+  classifyMany(classifier, 7);
 }
 
 export function errors(error: unknown): ErrorCode | undefined {
