@@ -11,7 +11,14 @@ import { Tensor } from '../tensor/tensor';
 import type { Hold } from './byte-budget';
 import { openBytes } from './decode';
 import { prepareDirectly } from './direct';
-import { borrowBytes, IMAGE_SOURCES, isImageFileSource, labelOf, readBytes, type ImageFileSource } from './image-source';
+import {
+  borrowBytes,
+  IMAGE_SOURCES,
+  isImageFileSource,
+  labelOf,
+  readBytes,
+  type ImageFileSource,
+} from './image-source';
 import type { Work } from './pipeline';
 import { Places } from './places';
 import { preprocess, resizedSize, toPixels } from './preprocessing';

@@ -139,7 +139,12 @@ describe('prepareDirectly', () => {
     const reserved = async (bytes: Buffer): Promise<number> => {
       let sum = 0;
       const reserve = (count: number): Promise<void> => Promise.resolve(void (sum += count));
-      const input = await prepareDirectly(bytes, { record: IMAGENET, shrinkOnLoad: false, borrowed: false, reserve });
+      const input = await prepareDirectly(bytes, {
+        record: IMAGENET,
+        shrinkOnLoad: false,
+        borrowed: false,
+        reserve,
+      });
       expect(input).to.not.equal(undefined);
       return sum;
     };
@@ -225,7 +230,7 @@ describe('ImageWork', () => {
       await turn();
       const view = given instanceof Uint8Array ? given : new Uint8Array(given);
       view.fill(0);
-      structuredClone(view, { transfer: [view.buffer] });
+      structuredClone(view, { transfer: [view.buffer as ArrayBuffer] });
       await decoded;
       expect(work.input.toTypedArray()).to.deep.equal(expected.toTypedArray());
       work.dispose();
