@@ -263,7 +263,7 @@ export interface NativeBinding {
   /** Whether `prepareImage` finds a decoder in this process: sharp must have been loaded. */
   canPrepareImages(): boolean;
   /**
-   * A job on the decoders' threads: the bytes of an image, which must not change, to a network's input, 1 x C x H x W of
+   * A job on the decoders' threads: the bytes of an image to a network's input, 1 x C x H x W of
    * float32; null for an image that is not read here, damaged ones among them.
    */
   prepareImage(
@@ -280,6 +280,8 @@ export interface NativeBinding {
     grey: boolean,
     /** C x 256: what the values of each channel become. */
     table: Float32Array,
+    /** Whether somebody may change the bytes: they are copied before this returns. */
+    borrowed: boolean,
   ): number;
 
   // modules

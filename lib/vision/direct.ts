@@ -30,6 +30,8 @@ export interface DirectOptions {
   readonly record: Preprocessing;
   /** Lets a JPEG be shrunk by libjpeg where it is much larger than the record wants it: not Pillow's pixels. */
   readonly shrinkOnLoad: boolean;
+  /** Whether the bytes are somebody else's, who may change them once this has rejected or resolved, or before. */
+  readonly borrowed: boolean;
   /** Waits for memory before anything is decoded. */
   readonly reserve: Hold['reserve'];
 }
@@ -37,12 +39,11 @@ export interface DirectOptions {
 /**
  * The network's input, 1 x C x height x width, float32; undefined, soon, for an image that is not prepared in this way.
  *
- * @param bytes - nobody changes them
  * @throws (rejects) what `reserve` rejects with; ERR_SENET_THREADS, ERR_SENET_OUT_OF_MEMORY, ERR_SENET_CLOSING
  */
 export async function prepareDirectly(
   bytes: Buffer,
-  { record, shrinkOnLoad, reserve }: DirectOptions,
+  { record, shrinkOnLoad, borrowed, reserve }: DirectOptions,
 ): Promise<Tensor | undefined> {
   const format = formatOf(bytes);
   if (format !== 'jpeg' && format !== 'png') return undefined;
@@ -59,7 +60,7 @@ export async function prepareDirectly(
       ...([bytes, format, [height, width], halvings] as const),
       format === 'jpeg' ? 0 : uprightness(pngOrientation(bytes)),
       ...([placement(record, height, width), placement(record, width, height)] as const),
-      ...([record.interpolation, record.channels !== 'rgb', table] as const),
+      ...([record.interpolation, record.channels !== 'rgb', table, borrowed] as const),
     );
   const handle = (await decoding.together(() => runJob(submit))) as TensorHandle | null;
   if (handle === null) return undefined;

@@ -56,9 +56,20 @@ export async function readBytes(source: ImageFileSource): Promise<Buffer> {
   }
   if (isUrl(source)) return readUrl(source.href, label);
   if (isBlob(source)) return readBlob(source, label);
+  return Buffer.from(borrowBytes(source) as Buffer);
+}
+
+/**
+ * The caller's own bytes, if that is what he gave: not copied, so that they may change at every turn.
+ *
+ * @throws ERR_SENET_BUFFER
+ */
+export function borrowBytes(source: ImageFileSource): Buffer | undefined {
+  if (!types.isUint8Array(source) && !types.isAnyArrayBuffer(source)) return undefined;
+  const label = labelOf(source);
   const bytes = types.isUint8Array(source) ? source : viewOf(source, label);
   checkBuffer(bytes, label);
-  return Buffer.from(bytes);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** A detached buffer allows no view. */

@@ -11,7 +11,14 @@ import { Tensor } from '../tensor/tensor';
 import type { Hold } from './byte-budget';
 import { openBytes } from './decode';
 import { prepareDirectly } from './direct';
-import { IMAGE_SOURCES, isImageFileSource, labelOf, readBytes, type ImageFileSource } from './image-source';
+import {
+  borrowBytes,
+  IMAGE_SOURCES,
+  isImageFileSource,
+  labelOf,
+  readBytes,
+  type ImageFileSource,
+} from './image-source';
 import type { Work } from './pipeline';
 import { Places } from './places';
 import { preprocess, resizedSize, toPixels } from './preprocessing';
@@ -98,13 +105,20 @@ export class ImageWork implements Work {
   async decode(reserve: Hold['reserve'], restart: Hold['restart']): Promise<void> {
     const record = this.#record;
     const source = this.#source as ImageFileSource;
-    const bytes = await readBytes(source);
+    const own = borrowBytes(source);
+    const borrowed = own !== undefined;
+    const bytes = own ?? (await readBytes(source));
     const input = await detached(this.#owned, () =>
-      prepareDirectly(bytes, { record, shrinkOnLoad: this.#shrinkOnLoad, reserve }),
+      prepareDirectly(bytes, { record, shrinkOnLoad: this.#shrinkOnLoad, borrowed, reserve }),
     );
     this.#ready = input !== undefined;
     if (input === undefined) restart();
-    this.#x = input ?? (await wholes.run(() => this.#decodeWhole(bytes, labelOf(source), reserve)));
+    this.#x =
+      input ??
+      (await wholes.run(async () => {
+        const kept = borrowed ? await readBytes(source) : bytes;
+        return this.#decodeWhole(kept, labelOf(source), reserve);
+      }));
     this.#source = undefined;
   }
 

@@ -6,6 +6,9 @@
 #include "vision/picture_reader.h"
 #include "vision/resize.h"
 
+#include <ATen/ops/empty.h>
+
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,7 +45,8 @@ Call to_call(const Napi::CallbackInfo& info) {
 
 /// An image file and what is to become of it.
 struct Preparation {
-  const uint8_t* bytes;  // of an array that is kept
+  const uint8_t* bytes;  // of an array that is kept, or of `copy`
+  at::Tensor copy;
   size_t length;
   vision::PictureFormat format;
   int64_t width;  // as TypeScript found them
@@ -132,7 +136,6 @@ Napi::Value can_prepare_images(Environment& environment, const Napi::CallbackInf
 
 Napi::Value prepare_image(Environment& environment, const Napi::CallbackInfo& info) {
   Preparation preparation{};
-  preparation.bytes = bytes_of(info[0], preparation.length);
   preparation.format = to_format(to_string(info[1], "format"));
   const std::vector<int64_t> size = to_int64_array(info[2], "size");
   if (size.size() != 2) {
@@ -146,7 +149,20 @@ Napi::Value prepare_image(Environment& environment, const Napi::CallbackInfo& in
   preparation.plan.filter = vision::parse_filter(to_string(info[7], "interpolation"));
   preparation.plan.is_grey = to_bool(info[8], "grey");
   preparation.plan.table = to_table(info[9]);
-  Napi::ObjectReference kept = Napi::Persistent(info[0].As<Napi::Object>());
+  const bool is_borrowed = to_bool(info[10], "borrowed");
+  // The last: a getter of another argument might have moved them.
+  preparation.bytes = bytes_of(info[0], preparation.length);
+  if (is_borrowed && preparation.length > 0) {
+    // Into memory that was in use before: new pages cost more than the copy.
+    preparation.copy = at::empty({static_cast<int64_t>(preparation.length)}, at::kByte);
+    auto* const copy = preparation.copy.mutable_data_ptr<uint8_t>();
+    std::memcpy(copy, preparation.bytes, preparation.length);
+    preparation.bytes = copy;
+  }
+  Napi::ObjectReference kept;
+  if (!is_borrowed) {
+    kept = Napi::Persistent(info[0].As<Napi::Object>());
+  }
   const int64_t job = environment.submit(
       [preparation = std::move(preparation)]() -> Deliver {
         std::optional<at::Tensor> input = preparation.run();
@@ -155,7 +171,9 @@ Napi::Value prepare_image(Environment& environment, const Napi::CallbackInfo& in
         };
       },
       nullptr, runtime::Company::kShared, runtime::Executor::decoders());
-  environment.keep(job, std::move(kept));
+  if (!is_borrowed) {
+    environment.keep(job, std::move(kept));
+  }
   return Napi::Number::New(environment.env(), static_cast<double>(job));
 }
 

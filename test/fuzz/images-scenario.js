@@ -69,7 +69,7 @@ async function main() {
   for (let run = 0; run < count; run++) {
     const bytes = damage(files[run % files.length]);
     const reserve = async () => {};
-    const options = { record: RECORD, shrinkOnLoad: false, reserve };
+    const options = { record: RECORD, shrinkOnLoad: false, borrowed: run % 2 === 0, reserve };
     const shrinking = { ...options, shrinkOnLoad: true, record: { ...RECORD, size: 7, crop: null } };
     const [direct, whole] = await Promise.all([
       outcomeOf(() => prepareDirectly(bytes, options)),

@@ -4,6 +4,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 
 import { expect } from 'chai';
 import fc from 'fast-check';
@@ -49,7 +50,7 @@ const RECORDS: readonly Preprocessing[] = [
 const enough = (): Promise<void> => Promise.resolve();
 
 function direct(bytes: Buffer, record: Preprocessing, shrinkOnLoad = false): Promise<Tensor | undefined> {
-  return prepareDirectly(bytes, { record, shrinkOnLoad, reserve: enough });
+  return prepareDirectly(bytes, { record, shrinkOnLoad, borrowed: false, reserve: enough });
 }
 
 function whole(bytes: Buffer, record: Preprocessing): Promise<Tensor> {
@@ -138,7 +139,12 @@ describe('prepareDirectly', () => {
     const reserved = async (bytes: Buffer): Promise<number> => {
       let sum = 0;
       const reserve = (count: number): Promise<void> => Promise.resolve(void (sum += count));
-      const input = await prepareDirectly(bytes, { record: IMAGENET, shrinkOnLoad: false, reserve });
+      const input = await prepareDirectly(bytes, {
+        record: IMAGENET,
+        shrinkOnLoad: false,
+        borrowed: false,
+        reserve,
+      });
       expect(input).to.not.equal(undefined);
       return sum;
     };
@@ -214,16 +220,29 @@ describe('ImageWork', () => {
     work.dispose();
   });
 
-  it('takes the bytes as they are when it begins', async () => {
-    const bytes = await sharp(PHOTO).jpeg().toBuffer();
-    const copy = new Uint8Array(bytes);
-    const work = new ImageWork(copy, IMAGENET, false, 1);
-    const decoded = work.decode(enough, () => undefined);
-    copy.fill(0);
-    structuredClone(copy, { transfer: [copy.buffer] });
-    await decoded;
+  it('copies the bytes when its turn comes: what becomes of them then changes nothing', async () => {
+    const bytes = await sharp(PHOTO).resize(1600, 1200).jpeg().toBuffer();
     const expected = await whole(bytes, IMAGENET);
-    expect(work.input.toTypedArray()).to.deep.equal(expected.toTypedArray());
+    for (const make of [(): Uint8Array => new Uint8Array(bytes), () => new Uint8Array(bytes).buffer]) {
+      const given = make();
+      const work = new ImageWork(given, IMAGENET, false, 1);
+      const decoded = work.decode(enough, () => undefined);
+      await turn();
+      const view = given instanceof Uint8Array ? given : new Uint8Array(given);
+      view.fill(0);
+      structuredClone(view, { transfer: [view.buffer as ArrayBuffer] });
+      await decoded;
+      expect(work.input.toTypedArray()).to.deep.equal(expected.toTypedArray());
+      work.dispose();
+    }
+  });
+
+  it('refuses bytes that are gone before its turn comes', async () => {
+    const given = new Uint8Array(readFileSync(PHOTO));
+    const work = new ImageWork(given, IMAGENET, false, 1);
+    const decoded = work.decode(enough, () => undefined);
+    structuredClone(given, { transfer: [given.buffer] });
+    await expectRejection(decoded, 'ERR_SENET_BUFFER');
     work.dispose();
   });
 });
