@@ -101,7 +101,7 @@ function readRequest(call: Call): ReturnType<typeof readImages> {
   return readImages(call.request, call.query, call.body, call.server.settings, call.signal);
 }
 
-/** Tensors and typed arrays as nested arrays: what JSON has of them is nothing. */
+/** Tensors and typed arrays as nested arrays, which JSON has nothing of; what says itself what its JSON is, as that. */
 function plain(value: unknown): unknown {
   if (Tensor.isTensor(value)) {
     const array = value.toArray();
@@ -112,6 +112,8 @@ function plain(value: unknown): unknown {
   if (typedArrayKind(value) !== undefined) return Array.from(value as Float32Array);
   if (Array.isArray(value)) return value.map(plain);
   if (typeof value !== 'object' || value === null) return value;
+  const { toJSON } = value as { toJSON?: () => unknown };
+  if (typeof toJSON === 'function') return plain(toJSON.call(value));
   return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, plain(one)]));
 }
 

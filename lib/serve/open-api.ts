@@ -194,10 +194,15 @@ const inferBody: Json = {
 };
 
 const change = (verb: 'load' | 'unload'): Json => ({
-  post: operation(`${verb}Model`, 'Repository', `${verb} a model that the operator listed`, {
-    parameters: [MODEL],
-    responses: { 200: answer('Done.', object({ name: text, [verb]: bool })) },
-  }),
+  post: operation(
+    `${verb}Model`,
+    'Repository',
+    `${verb === 'load' ? 'Load' : 'Unload'} a model that the operator listed`,
+    {
+      parameters: [MODEL],
+      responses: { 200: answer('Done.', object({ name: text, [verb]: bool })) },
+    },
+  ),
 });
 
 let document: Json | undefined;

@@ -106,12 +106,13 @@ export class ImageClassifier {
    */
   classify(image: ImageSource, options?: ClassifyOptions): Promise<Classification[]>;
   classify(images: readonly ImageSource[], options?: ClassifyOptions): Promise<Classification[][]>;
-  async classify(
+  classify(
     images: ImageSource | readonly ImageSource[],
     options?: ClassifyOptions,
   ): Promise<Classification[] | Classification[][]> {
-    const { topK, ...rest } = this.#check(options, CLASSIFY, 'classify');
-    return this.#run(images, topK, rest) as Promise<Classification[] | Classification[][]>;
+    return this.#run(images, () => this.#check(options, CLASSIFY, 'classify')) as Promise<
+      Classification[] | Classification[][]
+    >;
   }
 
   /**
@@ -122,19 +123,21 @@ export class ImageClassifier {
    */
   predict(image: ImageSource, options?: PredictOptions): Promise<Prediction>;
   predict(images: readonly ImageSource[], options?: PredictOptions): Promise<Prediction[]>;
-  async predict(
+  predict(
     images: ImageSource | readonly ImageSource[],
     options?: PredictOptions,
   ): Promise<Prediction | Prediction[]> {
-    const given = this.#check(options, PREDICT, 'predict');
-    return this.#run(images, 'all', given) as Promise<Prediction | Prediction[]>;
+    return this.#run(images, () => ({ ...this.#check(options, PREDICT, 'predict'), topK: 'all' })) as Promise<
+      Prediction | Prediction[]
+    >;
   }
 
+  /** One function of classify and predict that rejects, and one turn between a batch and its callers. */
   async #run(
     images: ImageSource | readonly ImageSource[],
-    wanted: Wanted,
-    { signal, onTimes }: Values<typeof PREDICT>,
+    check: () => Values<typeof PREDICT> & { topK: Wanted },
   ): Promise<unknown> {
+    const { topK: wanted, signal, onTimes } = check();
     const many = Array.isArray(images);
     const sources = many ? (images as readonly ImageSource[]) : [images as ImageSource];
     for (const [index, source] of sources.entries())

@@ -100,7 +100,7 @@ describe('POST /classify', () => {
     const explain = async (image: Uint8Array, options: object): Promise<unknown> => {
       asked.push(Buffer.from(image).equals(BAG), options);
       await Promise.resolve();
-      return { layer: 'layer3.2', map: new Float32Array([0, 0.5]) };
+      return { toJSON: () => ({ layer: 'layer3.2', map: new Float32Array([0, 0.5]) }) };
     };
     const explaining = createInferenceHandler({ net: Object.assign(own, { explain }) });
     const { json } = await ask(explaining, 'POST', '/explain', {
