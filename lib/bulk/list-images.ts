@@ -76,9 +76,13 @@ export function listImages(paths: string | readonly string[], options?: ListImag
   return new ImageListing(names, recursive, input, signal);
 }
 
-/** Whether a name is surely that of several images: a glob, an archive, a list. */
+/**
+ * Whether a name is surely that of several images: a glob, an archive, a list. Brackets alone are rather of a file that is
+ * not there.
+ */
 export function namesMany(name: string): boolean {
-  return name === INPUT || isArchive(name) || (!existsSync(name) && globOf(name) !== null);
+  if (name === INPUT || isArchive(name)) return true;
+  return /[*?{]/.test(name) && !existsSync(name) && globOf(name) !== null;
 }
 
 /** What `listImages` gives: images in an order, each read only when it is asked for. */
