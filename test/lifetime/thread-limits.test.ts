@@ -7,7 +7,8 @@ import { expect } from 'chai';
 import { loadInRealm } from '../support/realm';
 
 const ROOT = path.join(__dirname, '..', '..');
-const BOOT = path.join(ROOT, 'assets', 'images', '00-ankle-boot.png');
+/** Of a format that sharp alone decodes. */
+const WEBP = path.join(ROOT, 'test', 'fixtures', 'images', 'lossy.webp');
 
 /** A command that runs with at most so many threads, those of this user's other processes not counted. */
 function limited(threads: number): string[] | undefined {
@@ -75,7 +76,7 @@ describe('threads that cannot be made', function () {
       sharp: Object.assign(decoder, { cache: () => undefined, concurrency: () => 1 }),
     });
     const classifier = await library.ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist' });
-    const error = await classifier.classify(BOOT).then(
+    const error = await classifier.classify(WEBP).then(
       () => undefined,
       (reason: unknown) => reason,
     );
