@@ -32,8 +32,10 @@ export function adaptWeights(record: ModelRecord, state: StateDict, model: Class
   const made: Tensor[] = [];
   const entries: [string, Tensor][] = [];
   let hasClassifier = false;
+  let isForeign = true;
   for (const [key, tensor] of state) {
     const name = respell(key, aliases);
+    isForeign &&= name !== stem;
     const isHead = name.startsWith(classifier);
     if (isHead && tensor.shape[0] !== classes) continue;
     hasClassifier ||= isHead;
@@ -43,7 +45,8 @@ export function adaptWeights(record: ModelRecord, state: StateDict, model: Class
       entries.push([key, adapted]);
     } else entries.push([key, tensor]);
   }
-  if (!hasClassifier) {
+  // Another network's weights are refused as they are.
+  if (!hasClassifier && !isForeign) {
     model.resetClassifier(classes ?? 0);
     for (const [name, parameter] of model.getClassifier().namedParameters()) {
       entries.push([`${classifier}${name}`, parameter]);
