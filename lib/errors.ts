@@ -327,11 +327,6 @@ export const ERROR_CODES = {
     status: 429,
     meaning: 'This client has sent as many requests as the server allows for now.',
   },
-  ERR_SENET_EXPLAIN: {
-    base: 'Error',
-    status: 501,
-    meaning: 'This classifier does not explain its answers.',
-  },
   ERR_SENET_NOT_READY: {
     base: 'Error',
     status: 503,

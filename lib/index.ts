@@ -360,4 +360,4 @@ export type { AccessRecord } from './serve/access-record';
 export type { ModelLoader, ModelState, ModelStatus } from './serve/model-table';
 export type { RoutePattern } from './serve/router';
 export type { Next } from './serve/faces';
-export type { Labels, MetricFamily, Sample as MetricSample } from './serve/instruments';
+export type { Labels, MetricFamily, Sample as MetricSample } from './instruments';

@@ -9,7 +9,7 @@ import type { FastifyInstance } from 'fastify';
 
 import { bytesResponse } from '../serve/exchange';
 import type { InferenceHandler } from '../serve/handler';
-import { EXPOSITION_TYPE, expositionText, mergeFamilies, type MetricFamily } from '../serve/instruments';
+import { EXPOSITION_TYPE, expositionText, mergeFamilies, type MetricFamily } from '../instruments';
 
 type Message =
   | { readonly kind: 'metrics'; readonly from: number; readonly question: number }

@@ -5,6 +5,7 @@ import { createServer, type Server } from 'node:http';
 import { InvalidArgumentError, type Command } from 'commander';
 
 import type { QueueWorker } from '../bulk/queue-worker';
+import { EXPOSITION_TYPE } from '../instruments';
 import { fileError } from '../errors';
 import { onAbort } from '../tensor/abort';
 import { lazy } from './lazy';
@@ -137,7 +138,7 @@ function serveMetrics(worker: QueueWorker, port: number, host: string): Promise<
     switch (request.url) {
       case '/metrics':
         worker.metrics().then(
-          (text) => answer(200, 'text/plain; version=0.0.4', text),
+          (text) => answer(200, EXPOSITION_TYPE, text),
           () => answer(500, 'text/plain', ''),
         );
         return;

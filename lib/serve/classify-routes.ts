@@ -1,11 +1,10 @@
 /** `POST /classify` and `POST /explain`: labels with scores, and why, for people and for programs of their own. */
 import { performance } from 'node:perf_hooks';
 
-import { isError, isUint8Array, typedArrayKind } from '../brands';
+import { isError } from '../brands';
 import { httpStatusOf, isSenetError, makeError } from '../errors';
 import { readOptions } from '../tensor/rules';
-import { Tensor } from '../tensor/tensor';
-import type { ImageClassifier } from '../vision/image-classifier';
+import type { ExplanationJson } from '../vision/explanation';
 import type { ItemTimes } from '../vision/pipeline';
 import type { Classification } from '../vision/ranking';
 import { admit, observe, type Call } from './call';
@@ -14,15 +13,10 @@ import type { ServedModel } from './model-table';
 import { IMAGE_PARAMETERS } from './options';
 import { readImages, type RequestImage } from './request-images';
 
-/** What `ImageClassifier.explain` takes and gives is its own: what a request says goes through, the answer as JSON. */
-interface Explaining {
-  explain?: (image: Uint8Array, options: Readonly<Record<string, unknown>>) => Promise<unknown>;
-}
-
 interface Answer {
   readonly labels: readonly Classification[];
   readonly times: object;
-  readonly explanation?: unknown;
+  readonly explanation?: ExplanationJson;
 }
 
 export async function classifyRoute(call: Call): Promise<InferenceResponse> {
@@ -61,8 +55,9 @@ async function classifyOne(
   const { signal } = call;
   const labels = await model.classifier.classify(bytes, { ...options, signal, onTimes });
   observe(call, model, times);
-  const explanation = explain ? { explanation: await explainWith(model, bytes, { signal }) } : {};
-  return { labels, times: rounded(times[0]), ...explanation };
+  const answer = { labels, times: rounded(times[0]) };
+  if (!explain) return answer;
+  return { ...answer, explanation: (await model.classifier.explain(bytes, { signal })).toJSON() };
 }
 
 /** `explain` of a classifier, with what the request says beside its image. */
@@ -78,43 +73,17 @@ export async function explainRoute(call: Call): Promise<InferenceResponse> {
     'explain',
   );
   const model = call.server.models.find(checked.model, checked.version);
-  const explanation = await explainWith(model, image.bytes, { ...options, signal: call.signal });
+  // The classifier looks at what the request says.
+  const explanation = await model.classifier.explain(image.bytes, { ...options, signal: call.signal });
   return jsonResponse({
     ...{ model: model.name, version: model.version },
-    ...(explanation as object),
+    ...explanation.toJSON(),
     times: { total: since(begun) },
   });
 }
 
-async function explainWith(
-  { name, classifier }: ServedModel,
-  bytes: Uint8Array,
-  options: Readonly<Record<string, unknown>>,
-): Promise<unknown> {
-  const explaining: ImageClassifier & Explaining = classifier;
-  if (typeof explaining.explain !== 'function')
-    throw makeError('ERR_SENET_EXPLAIN', `the classifier of ${name} explains nothing`);
-  return plain(await explaining.explain(bytes, options));
-}
-
 function readRequest(call: Call): ReturnType<typeof readImages> {
   return readImages(call.request, call.query, call.body, call.server.settings, call.signal);
-}
-
-/** Tensors and typed arrays as nested arrays, which JSON has nothing of; what says itself what its JSON is, as that. */
-function plain(value: unknown): unknown {
-  if (Tensor.isTensor(value)) {
-    const array = value.toArray();
-    value.dispose();
-    return array;
-  }
-  if (isUint8Array(value)) return Buffer.from(value).toString('base64');
-  if (typedArrayKind(value) !== undefined) return Array.from(value as Float32Array);
-  if (Array.isArray(value)) return value.map(plain);
-  if (typeof value !== 'object' || value === null) return value;
-  const { toJSON } = value as { toJSON?: () => unknown };
-  if (typeof toJSON === 'function') return plain(toJSON.call(value));
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, plain(one)]));
 }
 
 function errorOf(error: unknown): { code: string | null; status: number; message: string } {

@@ -15,7 +15,7 @@ import { BodyMemory, BodyReader } from './body';
 import type { Call, Route, ServerState } from './call';
 import { errorResponse, type InferenceRequest, type InferenceResponse } from './exchange';
 import { answerNode, answerWeb, type Next } from './faces';
-import { expositionText, type MetricFamily } from './instruments';
+import { expositionText, type MetricFamily } from '../instruments';
 import { Metrics } from './metrics';
 import { ModelTable, parseModelKey, type ModelLoader, type ModelStatus } from './model-table';
 import { readHandlerOptions, type HandlerSettings, type InferenceHandlerOptions } from './options';

@@ -1,7 +1,7 @@
 /** What a server counts and times, and what of it and of the library's memory is read at `/metrics`. */
 import { memory } from '../tensor/runtime';
 import type { ItemTimes } from '../vision/pipeline';
-import { Counter, gauge, Histogram, type MetricFamily } from './instruments';
+import { Counter, gauge, Histogram, type MetricFamily } from '../instruments';
 import type { AccessRecord } from './access-record';
 import type { ModelTable, ServedModel } from './model-table';
 

@@ -5,7 +5,7 @@ import { bytesResponse, jsonResponse, type InferenceResponse } from './exchange'
 import { docsPage, frontPage } from './pages';
 import { openApi } from './open-api';
 import { PROTOCOL_ROUTES } from './protocol/routes';
-import { EXPOSITION_TYPE, expositionText } from './instruments';
+import { EXPOSITION_TYPE, expositionText } from '../instruments';
 
 export interface OptionalRoute extends Route {
   /** The option without which it is not there. */

@@ -12,7 +12,7 @@ const ROOT = path.resolve(process.argv[2] ?? path.join(__dirname, '..', '..'));
 // From low to high: a folder imports only from lower layers (and from itself). Folders of one layer do not know each
 // other.
 const TYPESCRIPT_LAYERS = [
-  ['brands', 'printable', 'package-root'],
+  ['brands', 'instruments', 'printable', 'package-root'],
   ['binding', 'errors'],
   ['native', 'peer'],
   ['tensor'],

@@ -6,7 +6,7 @@ import { expect } from 'chai';
 
 import { createInferenceHandler, memory, se_resnet20, type ImageClassifier } from '../../lib';
 import { ImageClassifier as Classifier } from '../../lib';
-import { expositionText, mergeFamilies } from '../../lib/serve/instruments';
+import { expositionText, mergeFamilies } from '../../lib/instruments';
 import { expectRejection } from '../support/errors';
 import { ask, BAG, loadBundled, SANDAL } from '../support/serving';
 
