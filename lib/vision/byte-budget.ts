@@ -109,3 +109,6 @@ export class ByteBudget {
     }
   }
 }
+
+/** Of all classifiers of this thread, whether they classify or explain. */
+export const classifierPixels = new ByteBudget(PIXEL_BYTES);

@@ -5,16 +5,13 @@
 import type { Module } from '../nn/module';
 import { detached, tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
-import { ByteBudget, PIXEL_BYTES } from './byte-budget';
+import { classifierPixels } from './byte-budget';
 import type { EagerNetwork } from './eager-network';
 import { explainInput, type CheckedExplainOptions, type ExplainedNetwork } from './explain-input';
 import type { Explanation } from './explanation';
 import type { BatchingOptions } from './image-batches';
 import { ImageWork, type ImageSource } from './image-work';
 import { Pipeline } from './pipeline';
-
-/** Of all classifiers of this thread. */
-const pixelBudget = new ByteBudget(PIXEL_BYTES);
 
 /** What is done with an image that is the network's input, in a `tidy`. */
 type Task<Result> = (model: Module<unknown>, x: Tensor) => Promise<Result>;
@@ -41,7 +38,7 @@ export class Explainer {
     this.#facts = facts;
     this.#pipeline = new Pipeline({
       ...{ maxBatch: 1, delay: 0, maxQueue, decoders: 1 },
-      budget: pixelBudget,
+      budget: classifierPixels,
       lanes: () => 1,
       run: ([work]) => detached(null, () => tidy(() => this.#run(work as ExplainWork))),
     });

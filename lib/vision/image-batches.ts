@@ -7,7 +7,7 @@ import { callHereOrAsync } from '../tensor/ops';
 import { integer, orElse, type Rules } from '../tensor/rules';
 import { detached, tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
-import { ByteBudget, PIXEL_BYTES } from './byte-budget';
+import { classifierPixels } from './byte-budget';
 import type { ImageWork } from './image-work';
 import { Pipeline } from './pipeline';
 import { INLINE_ELEMENTS } from './preprocessing';
@@ -37,9 +37,6 @@ export const BATCHING = {
   maxQueue: orElse(1024, integer(1, 1_000_000)),
 } satisfies Rules<BatchingOptions>;
 
-/** Of all classifiers of this thread. */
-const pixelBudget = new ByteBudget(PIXEL_BYTES);
-
 /** What `wanted` says of each image of a batch; null where its scores are NaN. */
 export type ClassifyInput = (
   input: Tensor,
@@ -54,7 +51,7 @@ export function imagePipeline(
     ...batching,
     // A processor is busy with one while the next comes.
     decoders: binding.configuration().availableThreads + 1,
-    budget: pixelBudget,
+    budget: classifierPixels,
     lanes: () => binding.configuration().workers,
     run: (works) => detached(null, () => tidy(() => runBatch(works, classify))),
   });
