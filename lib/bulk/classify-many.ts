@@ -4,11 +4,11 @@
  */
 import { setTimeout } from 'node:timers/promises';
 
-import { isSenetError, makeError, type AnySenetError, type ErrorCode } from '../errors';
+import { isSenetError, type AnySenetError, type ErrorCode } from '../errors';
 import { anySignal, throwIfAborted } from '../tensor/abort';
-import { describe } from '../tensor/options';
 import { integer, orElse, readOptions, signal, type Rules } from '../tensor/rules';
 import { ByteBudget, PIXEL_BYTES } from '../vision/byte-budget';
+import { checkClassifier } from '../vision/check-classifier';
 import type { ImageClassifier } from '../vision/image-classifier';
 import type { Classification } from '../vision/ranking';
 import { checkImages, selectImages, type ManyImages, type SelectedImage } from './image-list';
@@ -73,18 +73,9 @@ export async function* classifyMany(
 ): AsyncGenerator<ImageRow, void, undefined> {
   const where = 'classifyMany';
   const checked = readOptions(options, MANY, where);
-  checkClassifier(classifier, where);
+  checkClassifier(classifier, `${where}: classifier`);
   checkImages(images, where);
   yield* answersTo(classifier, selectImages(images, {}), checked);
-}
-
-/** @throws ERR_SENET_ARG_TYPE */
-export function checkClassifier(classifier: unknown, where: string): asserts classifier is ImageClassifier {
-  if (typeof (classifier as Partial<ImageClassifier> | null | undefined)?.classify === 'function') return;
-  throw makeError(
-    'ERR_SENET_ARG_TYPE',
-    `${where}: classifier: expected an ImageClassifier, got ${describe(classifier)}`,
-  );
 }
 
 export interface AnswerOptions {

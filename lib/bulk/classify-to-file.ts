@@ -13,9 +13,10 @@ import { printable } from '../printable';
 import { anySignal, throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
 import { boolean, fn, optional, orElse, readOptions, string, type Rules } from '../tensor/rules';
+import { checkClassifier } from '../vision/check-classifier';
 import type { ImageClassifier } from '../vision/image-classifier';
 import { Tally, type RowSink } from './answers';
-import { answersTo, checkClassifier, MANY, type ClassifyManyOptions } from './classify-many';
+import { answersTo, MANY, type ClassifyManyOptions } from './classify-many';
 import { checkImages, selectImages, type ManyImages, type SelectedImage, type Shard } from './image-list';
 import { ImageListing } from './list-images';
 import { RunRecord } from './run-record';
@@ -97,7 +98,7 @@ export async function classifyToFile(
 ): Promise<ManyReport> {
   const where = 'classifyToFile';
   const checked = readOptions(options, RULES, where);
-  checkClassifier(classifier, where);
+  checkClassifier(classifier, `${where}: classifier`);
   checkImages(images, where);
   checkString(output, `${where}: output`);
   const { topK, shard, overwrite, network, signal } = checked;

@@ -23,8 +23,9 @@ import {
   string,
   type Rules,
 } from '../tensor/rules';
+import { checkClassifier } from '../vision/check-classifier';
 import type { ImageClassifier } from '../vision/image-classifier';
-import { checkClassifier, MANY } from './classify-many';
+import { MANY } from './classify-many';
 import { answerJob } from './job-part';
 import { bullmq, connect, QUEUE_NAME, type JobsQueue, type QueueJob, type Server } from './queue';
 import { checkJob, type JobResult } from './queue-job';
@@ -110,7 +111,7 @@ export async function startQueueWorker(
 ): Promise<QueueWorker> {
   const where = 'startQueueWorker';
   const checked = readOptions(options, RULES, where);
-  checkClassifier(classifier, where);
+  checkClassifier(classifier, `${where}: classifier`);
   checkString(queue, `${where}: queue`);
   throwIfAborted(checked.signal);
   const root = await folderOf(checked.root, `${where}: root`);

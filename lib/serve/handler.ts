@@ -9,6 +9,7 @@ import { clearTimeout, setTimeout } from 'node:timers';
 import { isSenetError, makeError } from '../errors';
 import { anySignal, untilAborted } from '../tensor/abort';
 import { describe } from '../tensor/options';
+import { checkClassifier } from '../vision/check-classifier';
 import type { ImageClassifier } from '../vision/image-classifier';
 import type { AccessRecord } from './access-record';
 import { BodyMemory, BodyReader } from './body';
@@ -134,13 +135,6 @@ function tableOf(
     table.putWarm(key, checkClassifier(classifier, `createInferenceHandler: ${key}`));
   for (const [key, loader] of Object.entries(repository)) table.list(key, loader);
   return table;
-}
-
-/** By what it can do: another copy of the library has another class. */
-function checkClassifier(given: unknown, where: string): ImageClassifier {
-  const { classify, predict } = (given ?? {}) as Partial<ImageClassifier>;
-  if (typeof classify === 'function' && typeof predict === 'function') return given as ImageClassifier;
-  throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an ImageClassifier, got ${describe(given)}`);
 }
 
 /** Where nothing is found: one label for whatever is asked for. */

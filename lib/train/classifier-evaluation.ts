@@ -4,7 +4,7 @@
  */
 import { performance } from 'node:perf_hooks';
 
-import { classifyMany, checkClassifier } from '../bulk/classify-many';
+import { classifyMany } from '../bulk/classify-many';
 import type { NamedImage } from '../bulk/image-list';
 import { Subset, type Dataset, type Sample } from '../data/dataset';
 import { ImageFolder, type ImageFile } from '../data/image-folder';
@@ -13,6 +13,7 @@ import { errorRecord, makeError } from '../errors';
 import { throwIfAborted } from '../tensor/abort';
 import { describe } from '../tensor/options';
 import { fn, integer, optional, orElse, readOptions, signal, type Rules } from '../tensor/rules';
+import { checkClassifier } from '../vision/check-classifier';
 import type { ImageClassifier } from '../vision/image-classifier';
 import type { Classification } from '../vision/ranking';
 import { CalibrationCounter, type Calibration } from './calibration';
@@ -94,7 +95,7 @@ export async function evaluateClassifier(
 ): Promise<ClassifierEvaluation> {
   const where = 'evaluateClassifier';
   const checked = readOptions(options, RULES, where);
-  checkClassifier(classifier, where);
+  checkClassifier(classifier, `${where}: classifier`);
   if (typeof (dataset as Partial<Dataset> | null | undefined)?.get !== 'function')
     throw makeError('ERR_SENET_ARG_TYPE', `${where}: dataset: expected a data set, got ${describe(dataset)}`);
   const began = performance.now();
