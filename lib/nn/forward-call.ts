@@ -11,7 +11,7 @@ import { binding } from '../native';
 import { throwIfAborted, untilAborted } from '../tensor/abort';
 import { runJob, runJobSync } from '../tensor/jobs';
 import { boolean, optional, readOptions, signal } from '../tensor/rules';
-import { autocastEnabled, currentScope, gradEnabled, noGrad, type Scope } from '../tensor/scope';
+import { autocastDType, currentScope, gradEnabled, noGrad, type Scope } from '../tensor/scope';
 import { handleOf, Tensor, wrapTensor } from '../tensor/tensor';
 import type { TreeNode } from './module-tree';
 import { forwardOf, type Forward } from './native-part';
@@ -108,7 +108,7 @@ async function callTypeScript(
 
 function submit(node: TreeNode, handle: ModuleHandle, x: Tensor, grad: boolean | undefined): number {
   const input = handleOf(x, 'forward: x');
-  return binding.moduleForward(handle, input, recordsGraph(node, grad), autocastEnabled());
+  return binding.moduleForward(handle, input, recordsGraph(node, grad), autocastDType());
 }
 
 function recordsGraph(node: TreeNode, grad: boolean | undefined): boolean {

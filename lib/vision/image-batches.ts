@@ -46,20 +46,22 @@ export type ClassifyInput = (
   topK: readonly number[],
 ) => Promise<readonly (Classification[] | null)[]>;
 
+/** @param deviceLanes - batches that a device computes at once; 0: as many run as the executor has workers */
 export function imagePipeline(
   batching: Required<BatchingOptions>,
+  deviceLanes: number,
   classify: ClassifyInput,
 ): Pipeline<ImageWork, Classification[]> {
   return new Pipeline({
     ...batching,
     decoders: concurrentDecodes(),
     budget: pixelBudget,
-    lanes: () => binding.configuration().workers,
+    lanes: () => deviceLanes || binding.configuration().workers,
     run: (works) => detached(null, () => tidy(() => runBatch(works, classify))),
   });
 }
 
-/** Inputs of one shape. */
+/** Inputs of one shape and dtype. */
 async function runBatch(
   works: readonly ImageWork[],
   classify: ClassifyInput,

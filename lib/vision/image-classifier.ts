@@ -17,7 +17,7 @@ import { imagePipeline } from './image-batches';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
 import type { Network } from './network';
 import type { Pipeline, QueueState } from './pipeline';
-import { preprocess } from './preprocessing';
+import { preprocess, shapePixels } from './preprocessing';
 import { nanError, rank, type Classification } from './ranking';
 
 export interface ClassifyOptions {
@@ -52,7 +52,7 @@ export class ImageClassifier {
     this.labels = labels;
     this.preprocessing = preprocessing;
     this.#shrinkOnLoad = shrinkOnLoad;
-    this.#pipeline = imagePipeline(batching, (input, topK) => this.#classify(input, topK));
+    this.#pipeline = imagePipeline(batching, network.lanes, (input, topK) => this.#classify(input, topK));
   }
 
   /**
@@ -96,7 +96,8 @@ export class ImageClassifier {
     for (const [index, source] of sources.entries())
       checkSource(source, this.preprocessing, many ? `images[${index}]` : 'image');
     const works = sources.map(
-      (source) => new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, topK),
+      (source) =>
+        new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, topK, this.#network.takesPixels),
     );
     const results = await this.#track(this.#pipeline.run(works, signal));
     return many ? results : (results[0] as Classification[]);
@@ -133,7 +134,8 @@ export class ImageClassifier {
     const running = detached(null, () =>
       tidy(async () => {
         const own = pixels.detach(); // the caller may dispose his, and his scope may end
-        const x = await preprocess(own, this.preprocessing, signal);
+        const prepare = this.#network.takesPixels ? shapePixels : preprocess;
+        const x = await prepare(own, this.preprocessing, signal);
         return this.#classify(x, new Array<number>(shape[0] as number).fill(topK));
       }),
     );
