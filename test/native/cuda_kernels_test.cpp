@@ -3,6 +3,7 @@
 // what is kept on disk, and, where there is an NVRTC, that it takes the text for every architecture.
 #include "core/error.h"
 #include "cuda_host.h"
+#include "inference/cuda/disk_cache.h"
 #include "inference/cuda/kernels.h"
 #include "support.h"
 
@@ -14,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -858,6 +860,39 @@ TEST_CASE("cuda kernels: what is damaged on disk is compiled anew and mended") {
     REQUIRE(fake.compilations == 1);
   }
   REQUIRE(folder.files().size() == 2);  // nothing is left of the writing
+}
+
+TEST_CASE("cuda kernels: what nobody used for a month is dropped, and nothing else") {
+  const Driver driver = fake_driver();
+  const Folder folder;
+  const auto long_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(24 * 40);
+  cuda::compile_kernels(driver, 90, Type::kHalf, folder.path());
+  cuda::compile_kernels(driver, 80, Type::kHalf, folder.path());
+  for (const char* name : {"plans-old", "plans-new", "plans-used", "of-somebody"}) {
+    std::filesystem::create_directories(folder.path() / name);
+    write_to(folder.path() / name / "0123456789abcdef", "plan");
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    if (entry.path().filename() != "plans-new") {
+      std::filesystem::last_write_time(entry.path(), long_ago);
+    }
+  }
+  cuda::compile_kernels(driver, 90, Type::kHalf, folder.path());  // which finds it, and so uses it
+  REQUIRE(fake.compilations == 2);
+  cuda::drop_unused(folder.path(), "plans-used");
+  cuda::drop_unused(folder.path(), "plans-used");
+  std::vector<std::string> left;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    left.push_back(entry.path().filename().string().substr(0, 5));
+  }
+  std::sort(left.begin(), left.end());
+  REQUIRE(left.size() == 4);
+  REQUIRE(std::count(left.begin(), left.end(), "plans") == 2);  // the new ones and those in use
+  REQUIRE(std::filesystem::exists(folder.path() / "of-somebody" / "0123456789abcdef"));
+  cuda::compile_kernels(driver, 90, Type::kHalf, folder.path());
+  REQUIRE(fake.compilations == 2);
+  cuda::drop_unused(folder.path() / "nowhere", "");
+  cuda::drop_unused("", "");
 }
 
 TEST_CASE("cuda kernels: a folder that cannot be written is no error") {
