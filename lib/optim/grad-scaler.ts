@@ -102,7 +102,7 @@ export class GradScaler {
    */
   scale<T extends Tensor | readonly Tensor[]>(outputs: T): T {
     const list: unknown[] = Array.isArray(outputs) ? outputs : [outputs];
-    for (const [i, output] of list.entries()) handleOf(output as Tensor, `GradScaler.scale: outputs[${i}]`);
+    for (const [i, output] of list.entries()) handleOf(output, `GradScaler.scale: outputs[${i}]`);
     if (!this.#enabled || list.length === 0) return outputs;
     this.#checkIdle('scale');
     const [first] = list as Tensor[];

@@ -30,8 +30,8 @@ export class StepReadings {
     return this.#steps.length;
   }
 
-  /** Numbers of a step that was computed. With none outstanding they are read, and checked, before this settles. */
-  async add(loss: Tensor, right: Tensor, step: Step): Promise<void> {
+  /** Numbers of a step that was computed. With none outstanding they are read, and checked, at once. */
+  add(loss: Tensor, right: Tensor, step: Step): void {
     if (this.#ahead === 0) {
       const value = Number(loss.item());
       step.check(value);

@@ -156,7 +156,7 @@ export class Trainer {
       ['optimiser', optimizer, checkpoint.optimizer],
       ['scheduler', scheduler, checkpoint.scheduler],
       ['moving average', ema, checkpoint.average],
-      ['gradient scaler', this.#scaler as Part | undefined, checkpoint.scaler],
+      ['gradient scaler', this.#scaler, checkpoint.scaler],
       ['data loader', train as Part, checkpoint.loader],
       ['random generator', { stateDict: getRngState, loadStateDict: setRngState }, checkpoint.generator],
     ]);
@@ -305,7 +305,7 @@ export class Trainer {
     const truth = labels.dtype === 'int64' ? target : target.argmax(1); // mixed labels are probabilities
     const right = logits.detach().argmax(1).eq(truth).sum();
     const epoch = this.#position.epoch + 1;
-    await this.#readings.add(loss, right, {
+    this.#readings.add(loss, right, {
       images: x.shape[0] as number,
       check: (value) => {
         if (Number.isFinite(value)) return;
