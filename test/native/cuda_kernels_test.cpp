@@ -997,12 +997,12 @@ TEST_CASE("cuda kernels: none spills, and as many blocks fit a multiprocessor as
           ++kernels;
         }
         INFO(kernel, " of sm_", architecture, ", ", type.name, ": ", line);
-        CHECK(number_at(line, " ", " bytes stack frame") <= 0);
-        CHECK(number_at(line, " ", " bytes spill stores") <= 0);
-        CHECK(number_at(line, "Used ", " registers") <= kMostRegisters);
-        CHECK(number_at(line, ", ", " bytes smem") <= kMostSharedBytes);
+        REQUIRE(number_at(line, " ", " bytes stack frame") <= 0);
+        REQUIRE(number_at(line, " ", " bytes spill stores") <= 0);
+        REQUIRE(number_at(line, "Used ", " registers") <= kMostRegisters);
+        REQUIRE(number_at(line, ", ", " bytes smem") <= kMostSharedBytes);
       }
-      CHECK(kernels == static_cast<int>(type.kernel_count));
+      REQUIRE(kernels == static_cast<int>(type.kernel_count));
     }
   }
 }
