@@ -28,6 +28,8 @@ module.exports = tseslint.config(
       'node_modules',
       'scripts',
       'test/lifetime/scenario.js',
+      'test/support/interrupt.js',
+      'test/fuzz/images-scenario.js',
       'test/runtimes',
       'eslint.config.js',
       'test/fixtures',
@@ -35,7 +37,12 @@ module.exports = tseslint.config(
   },
   ...tseslint.configs.strictTypeChecked,
   {
-    languageOptions: { parserOptions: { project: './tsconfig.check.json', tsconfigRootDir: __dirname } },
+    languageOptions: {
+      parserOptions: {
+        project: ['./tsconfig.check.json', './lib/serve/page/tsconfig.json'],
+        tsconfigRootDir: __dirname,
+      },
+    },
     rules: {
       '@typescript-eslint/restrict-template-expressions': [
         'error',
@@ -68,6 +75,11 @@ module.exports = tseslint.config(
         },
       ],
     },
+  },
+  {
+    // Runs in browsers.
+    files: ['lib/serve/page/*.ts'],
+    rules: { 'no-restricted-globals': 'off', 'no-restricted-syntax': 'off' },
   },
   {
     files: ['test/**/*.ts'],

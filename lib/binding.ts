@@ -76,7 +76,13 @@ export interface ModuleNode {
   readonly width: readonly [number, number];
   readonly parameters: readonly (readonly [string, TensorHandle])[];
   readonly buffers: readonly (readonly [string, TensorHandle])[];
-  readonly children: readonly (readonly [name: string, type: string, ModuleHandle])[];
+  /** `headFeatures`: of a head the values of one image that it is given, else 0. */
+  readonly children: readonly (readonly [
+    name: string,
+    type: string,
+    handle: ModuleHandle,
+    headFeatures: number,
+  ])[];
 }
 
 /** Shapes of one call of a module's forward; the path is relative to the module whose forward was recorded. */
@@ -136,6 +142,14 @@ export interface CudaDevice {
 
 export type ModuleOptionValue =
   number | boolean | string | readonly number[] | ModuleHandle | readonly ModuleHandle[] | null;
+
+/** What becomes of an image: its size when it is resized, the part of that which is kept, its place in the input, the input. */
+export type NativePlacement = readonly [
+  ...size: [height: number, width: number],
+  ...window: [top: number, left: number, height: number, width: number],
+  ...place: [top: number, left: number],
+  ...input: [height: number, width: number],
+];
 
 export interface NativeBinding {
   /** Of the LibTorch that was met at load. When it differs from the next, nothing else is exported. */
@@ -215,6 +229,11 @@ export interface NativeBinding {
   clearGrads(tensors: readonly TensorHandle[]): void;
   disposeTensor(t: TensorHandle): void;
   backward(t: TensorHandle, gradient: TensorHandle | null): number;
+  /**
+   * A job that gives the gradients of one element with respect to tensors of its graph, null for those that it does not
+   * depend on; no other tensor's gradient changes.
+   */
+  gradients(output: TensorHandle, inputs: readonly TensorHandle[], retainGraph: boolean): number;
 
   // operators
   callOperator(
@@ -246,14 +265,48 @@ export interface NativeBinding {
     interpolation: string,
   ): TensorHandle;
   resizeImagesAsync(...args: Parameters<NativeBinding['resizeImages']>): number;
+  /** Whether `prepareImage` finds a decoder in this process: sharp must have been loaded. */
+  canPrepareImages(): boolean;
+  /**
+   * A job on the decoders' threads: the bytes of an image to a network's input, 1 x C x H x W of
+   * float32; null for an image that is not read here, damaged ones among them.
+   */
+  prepareImage(
+    bytes: Uint8Array,
+    format: 'jpeg' | 'png',
+    size: readonly [height: number, width: number],
+    /** Both sides are divided by 2 so often while a JPEG is decoded, 0 to 3. */
+    halvings: number,
+    /** 1 to 8, or 0 for what a JPEG's EXIF says. */
+    orientation: number,
+    upright: NativePlacement,
+    turned: NativePlacement,
+    interpolation: string,
+    grey: boolean,
+    /** C x 256: what the values of each channel become. */
+    table: Float32Array,
+    /** Whether somebody may change the bytes: they are copied before this returns. */
+    borrowed: boolean,
+  ): number;
 
   // modules
   /** Modules among the options become parts of the new one. */
   createModule(type: string, options: { readonly [name: string]: ModuleOptionValue }): ModuleHandle;
   moduleNode(m: ModuleHandle): ModuleNode;
   moduleForward(m: ModuleHandle, x: TensorHandle, gradMode: boolean, autocast: AutocastDType | null): number;
-  /** A job: forward in evaluation mode without a graph, and every call of a module in it, inner ones first. */
-  moduleRecord(m: ModuleHandle, x: TensorHandle): number;
+  /**
+   * A job: forward in evaluation mode, with every call of a module in it, inner ones first, and what the modules at
+   * `outputs` gave in their last call (null for one that was not called). A module of `replacements` gives that tensor
+   * instead, with as many elements; where it is NaN, what was computed. Paths are relative to `m`.
+   */
+  moduleRecord(
+    m: ModuleHandle,
+    x: TensorHandle,
+    gradMode: boolean,
+    autocast: AutocastDType | null,
+    outputs: readonly string[],
+    replacements: readonly (readonly [path: string, TensorHandle])[],
+  ): number;
   /** Puts `replacement`, which is part of no other module, where the child `name` is; that one is then free. */
   replaceModule(parent: ModuleHandle, name: string, replacement: ModuleHandle): void;
   setTraining(m: ModuleHandle, training: boolean): void;

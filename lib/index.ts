@@ -1,6 +1,7 @@
 /** The public surface of senet-torch, and nothing else. */
 export {
   ERROR_CODES,
+  httpStatusOf,
   isSenetError,
   SenetError,
   SenetRangeError,
@@ -145,6 +146,18 @@ export type { KeyMap, ModelRecord, PublishedWeights } from './models/record';
 export type { PretrainedOptions } from './models/pretrained';
 export type { ClassifierModel } from './models/classifier-model';
 
+export {
+  classActivationMap,
+  resizeMap,
+  type CamMethod,
+  type ClassActivationMap,
+  type ClassActivationMapOptions,
+} from './explain/class-activation-map';
+export { excitations, gatedForward, type ExcitationOptions } from './explain/excitations';
+export type { GateChange, GateChanges } from './explain/gate-changes';
+export { ablateChannels, type AblateChannelsOptions, type ChannelImportance } from './explain/ablation';
+export type { ClassExcitations, GateStatistics, LayerStatistics } from './explain/class-statistics';
+
 export { load, loadCheckpoint, type LoadCheckpointOptions, type LoadOptions } from './checkpoint/load';
 export { NumpyArray } from './checkpoint/numpy-values';
 export { save, saveCheckpoint, type HasStateDict, type SaveOptions } from './checkpoint/save';
@@ -199,13 +212,30 @@ export { loadStateDictFromUrl, type FetchWeightsOptions } from './hub/hub';
 export type { ProgressOption, TransferProgress } from './hub/progress';
 
 export { convertWeights, type ConvertOptions, type Converted } from './vision/convert';
-export { ImageClassifier, type ClassifyOptions } from './vision/image-classifier';
+export { ImageClassifier, type ClassifyOptions, type PredictOptions } from './vision/image-classifier';
 export type { ImageClassifierOptions } from './vision/classifier-loading';
 export type { BatchingOptions } from './vision/image-batches';
-export type { Classification } from './vision/ranking';
+export type { Classification, Prediction } from './vision/ranking';
+export type { ExplainOptions } from './vision/explain-input';
+export type {
+  ChannelActivation,
+  ChannelJson,
+  Explanation,
+  ExplanationJson,
+  LayerExcitation,
+  LayerExcitationJson,
+  Picture,
+  PictureJson,
+  Plane,
+} from './vision/explanation';
+export {
+  classExcitations,
+  type ClassExcitationsOptions,
+  type LabelledImage,
+} from './vision/class-excitations';
 export type { ImageFileSource } from './vision/image-source';
 export type { ImageSource } from './vision/image-work';
-export type { QueueState } from './vision/pipeline';
+export type { ItemTimes, QueueState } from './vision/pipeline';
 export type { Preprocessing } from './models/preprocessing-record';
 export type { InitOptions } from './models/options';
 
@@ -264,6 +294,26 @@ export { ColorJitter, type ColorJitterOptions, type JitterDraw, type JitterRange
 export { RandomErasing, type RandomErasingOptions } from './data/random-erasing';
 export { Mixup, type MixupOptions } from './data/mixup';
 
+export { classifyMany, type ClassifyManyOptions, type ImageRow } from './bulk/classify-many';
+export {
+  classifyToFile,
+  type ClassifyToFileOptions,
+  type ManyProgress,
+  type ManyReport,
+} from './bulk/classify-to-file';
+export { enqueueImages, type Enqueued, type EnqueueOptions } from './bulk/enqueue';
+export type { ImagesJob, JobResult } from './bulk/queue-job';
+export { startQueueWorker, type QueueWorker, type QueueWorkerOptions } from './bulk/queue-worker';
+export { listImages, type ImageListing, type ListImagesOptions } from './bulk/list-images';
+export type {
+  ManyImages,
+  NamedImage,
+  SelectableImages,
+  SelectedImage,
+  Selection,
+  Shard,
+} from './bulk/image-list';
+
 export {
   Trainer,
   type BatchLoader,
@@ -272,6 +322,13 @@ export {
   type TrainingProgress,
   type TrainingResult,
 } from './train/trainer';
+export {
+  evaluateClassifier,
+  type ClassifierEvaluation,
+  type ClassifierMistake,
+  type EvaluateClassifierOptions,
+} from './train/classifier-evaluation';
+export type { Calibration, CalibrationBin } from './train/calibration';
 export { readTrainingCheckpoint, type TrainingCheckpoint } from './train/training-checkpoint';
 export type { EpochRecord, StepRecord, TrainingHistory, ValidationRecord } from './train/history';
 export type { Criterion } from './train/step';
@@ -297,3 +354,12 @@ export type {
   TrainingOptions,
   TrainingSettings,
 } from './train/recipe/settings';
+
+export { createInferenceHandler, type InferenceHandler } from './serve/handler';
+export type { InferenceHandlerOptions, UrlOptions } from './serve/options';
+export type { InferenceRequest, InferenceResponse } from './serve/exchange';
+export type { AccessRecord } from './serve/access-record';
+export type { ModelLoader, ModelState, ModelStatus } from './serve/model-table';
+export type { RoutePattern } from './serve/router';
+export type { Next } from './serve/faces';
+export type { Labels, MetricFamily, Sample as MetricSample } from './serve/instruments';

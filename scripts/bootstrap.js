@@ -76,6 +76,11 @@ function bootstrap() {
     () => run('npm', ['ci', '--no-audit', '--no-fund'], 'Is the npm registry within reach?'),
     installedByHand,
   );
+  compile();
+}
+
+/** lib/ to dist/, where that is older. */
+function compile() {
   step(
     '[2/4] Compiling TypeScript',
     'dist/.senet-stamp',
@@ -89,4 +94,4 @@ function bootstrap() {
   );
 }
 
-module.exports = { bootstrap, ROOT };
+module.exports = { bootstrap, compile, ROOT };

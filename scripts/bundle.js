@@ -4,6 +4,7 @@
 const { rmSync, writeFileSync } = require('node:fs');
 const path = require('node:path');
 const { buildSync } = require('esbuild');
+const { makePage } = require('./page');
 
 const ROOT = path.join(__dirname, '..');
 
@@ -27,3 +28,5 @@ const named = [...classes].reduce(
 );
 writeFileSync(file, named);
 rmSync(`${file}.map`, { force: true }); // of what the compiler had put there
+
+makePage();

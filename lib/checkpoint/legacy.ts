@@ -6,7 +6,8 @@
 import { printable } from '../printable';
 import { inSlices, type Budget, type Sliced } from './budget';
 import { COST, MAX_PICKLE_BYTES } from './limits';
-import { EndOfPickle, readPickle } from './pickle';
+import { readPickle } from './pickle';
+import { EndOfPickle } from './pickle-input';
 import { checkpointError } from './problems';
 import { readSpans, type ByteSource } from './source';
 import { ITEM_SIZE, StorageRecord } from './tensor-record';

@@ -16,16 +16,13 @@
  */
 import { TextDecoder } from 'node:util';
 import { isSet } from '../brands';
-import { printable } from '../printable';
 import { copyPieces, inSlices, type Budget, type Sliced } from './budget';
 import { Collisions } from './collisions';
 import {
   COST,
   MAX_COLLISIONS,
   MAX_ELEMENTS,
-  MAX_INTEGER_DIGITS,
   MAX_ITEMS,
-  MAX_LINE_BYTES,
   MAX_MEMO_INDEX,
   MAX_PICKLE_OPCODES,
   MAX_TEXT_BYTES,
@@ -33,6 +30,7 @@ import {
   SLICE_STEPS,
 } from './limits';
 import { Pages } from './pages';
+import { decodeUtf8, PickleInput, unescape } from './pickle-input';
 import { checkpointError } from './problems';
 import { Dict, GlobalName, LongText, Tuple, UnknownObject, kindOf, type Value } from './values';
 
@@ -56,14 +54,6 @@ export interface PickleHost {
   build(target: Value, state: Value, at: number, making: Making): void;
   /** The storage that a persistent id names. */
   findPersistent(id: Value, at: number): Value;
-}
-
-/** The bytes end inside the pickle. The caller knows whether the file goes on. */
-export class EndOfPickle extends Error {
-  /** @param needed - how many bytes the array would have to hold, at least */
-  constructor(readonly needed: number) {
-    super('the bytes end inside a pickle');
-  }
 }
 
 export interface ReadPickle {
@@ -94,12 +84,8 @@ export function readPickle(source: PickleSource, start = 0): Promise<ReadPickle>
   return inSlices(source.budget, new PickleReader(source, start).run());
 }
 
-class PickleReader implements Making {
-  private readonly buffer: Buffer;
+class PickleReader extends PickleInput implements Making {
   private readonly host: PickleHost;
-  private readonly budget: Budget;
-  private readonly label: string;
-  private readonly base: number;
   private readonly maxText: number;
   /** What an opcode has left to do before the next one: more than a slice, where the file says so. */
   private pending: Sliced<void> | null = null;
@@ -109,24 +95,14 @@ class PickleReader implements Making {
   private floor = 0;
   private readonly memo = new Pages<Value>();
   private memoized = 0;
-  private position: number;
-  private opcodeAt: number;
   private readonly collisions = new Collisions((bytes) => {
     this.charge(bytes);
   });
 
-  constructor(
-    { bytes, host, budget, label, base = 0, maxText = MAX_TEXT_BYTES }: PickleSource,
-    start: number,
-  ) {
-    this.buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.host = host;
-    this.budget = budget;
-    this.label = label;
-    this.base = base;
-    this.maxText = maxText;
-    this.position = start;
-    this.opcodeAt = start;
+  constructor(source: PickleSource, start: number) {
+    super(source, start);
+    this.host = source.host;
+    this.maxText = source.maxText ?? MAX_TEXT_BYTES;
   }
 
   *run(): Sliced<ReadPickle> {
@@ -145,10 +121,6 @@ class PickleReader implements Making {
       }
     }
     throw this.limit(`a pickle of more than ${MAX_PICKLE_OPCODES} opcodes`);
-  }
-
-  charge(bytes: number): void {
-    this.budget.charge(bytes, this.here());
   }
 
   fill<T extends Value[] | Set<Value> | Dict>(target: T, items: Iterable<Value>): T {
@@ -485,50 +457,7 @@ class PickleReader implements Making {
     }
   }
 
-  // ---- bytes ----
-
-  private here(): number {
-    return this.base + this.opcodeAt;
-  }
-
-  private format(message: string): Error {
-    return checkpointError(
-      'ERR_SENET_CHECKPOINT_FORMAT',
-      this.label,
-      `damaged pickle: ${message}`,
-      this.here(),
-    );
-  }
-
-  private limit(message: string): Error {
-    return checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, message, this.here());
-  }
-
-  private need(count: number): void {
-    if (count > this.buffer.length - this.position) throw new EndOfPickle(this.position + count);
-  }
-
-  /** Skips `count` bytes that must be there and gives the index of the first. */
-  private take(count: number): number {
-    this.need(count);
-    const at = this.position;
-    this.position += count;
-    return at;
-  }
-
-  private byte(): number {
-    return this.buffer[this.take(1)] as number;
-  }
-
-  private uint32(): number {
-    return this.buffer.readUInt32LE(this.take(4));
-  }
-
-  /** A 64-bit length; beyond 2**53 it is certainly more than there is. */
-  private length64(): number {
-    const at = this.take(8);
-    return this.buffer.readUInt32LE(at + 4) * 2 ** 32 + this.buffer.readUInt32LE(at);
-  }
+  // ---- globals and texts ----
 
   /** A global in text: two lines. */
   private global(): GlobalName {
@@ -536,18 +465,6 @@ class PickleReader implements Making {
     const name = this.line('utf8');
     this.charge(COST.object + 2 * (module.length + name.length));
     return this.host.findGlobal(module, name, this.here());
-  }
-
-  private line(encoding: 'utf8' | 'latin1'): string {
-    const limit = Math.min(this.buffer.length, this.position + MAX_LINE_BYTES);
-    const end = this.buffer.subarray(this.position, limit).indexOf(0x0a);
-    if (end < 0) {
-      if (limit === this.buffer.length) throw new EndOfPickle(limit + 1);
-      throw this.limit(`a line of more than ${MAX_LINE_BYTES} bytes`);
-    }
-    const at = this.take(end + 1);
-    this.charge(COST.string + 2 * end);
-    return this.buffer.toString(encoding, at, at + end);
   }
 
   private unicode(length: number): void {
@@ -627,45 +544,6 @@ class PickleReader implements Making {
     const copy = new Uint8Array(length);
     yield* copyPieces(copy, this.buffer.subarray(at, at + length));
     this.stack.push(copy);
-  }
-
-  // ---- numbers ----
-
-  private long(length: number): number | bigint {
-    this.need(length);
-    if (length > MAX_INTEGER_DIGITS) throw this.limit(`an integer of ${length} bytes`);
-    this.charge(COST.number + length);
-    const at = this.take(length);
-    if (length === 0) return 0;
-    if (length <= 6) return this.buffer.readIntLE(at, length);
-    const hex = Buffer.from(this.buffer.subarray(at, at + length))
-      .reverse()
-      .toString('hex');
-    return narrow(BigInt.asIntN(length * 8, BigInt(`0x${hex}`)));
-  }
-
-  private textInteger(mayBeBoolean: boolean): Value {
-    const line = this.line('latin1').trim();
-    if (mayBeBoolean && (line === '00' || line === '01')) return line === '01';
-    if (line.length > MAX_INTEGER_DIGITS) throw this.limit(`an integer of ${line.length} digits`);
-    if (!/^[+-]?\d+L?$/.test(line)) throw this.format(`'${printable(line, 40)}' where an integer belongs`);
-    return narrow(BigInt(line.replace(/[+L]/g, '')));
-  }
-
-  private textIndex(): number {
-    const line = this.line('latin1');
-    if (!/^\d{1,10}$/.test(line)) throw this.format(`'${printable(line, 40)}' where a memo index belongs`);
-    return Number(line);
-  }
-
-  private textFloat(): number {
-    const line = this.line('latin1').trim();
-    const special = /^([+-]?)(inf|infinity|nan)$/i.exec(line);
-    if (special) return /n/i.test(special[2]?.[0] ?? '') ? NaN : special[1] === '-' ? -Infinity : Infinity;
-    if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(line)) {
-      throw this.format(`'${printable(line, 40)}' where a number belongs`);
-    }
-    return Number(line);
   }
 
   // ---- the stack ----
@@ -798,35 +676,4 @@ export function isHashable(key: Value, depth: number): boolean {
     return depth < 2 && key.items.length <= 16 && key.items.every((item) => isHashable(item, depth + 1));
   }
   return !(Array.isArray(key) || key instanceof Dict || isSet(key));
-}
-
-const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-
-function decodeUtf8(bytes: Uint8Array): string | null {
-  try {
-    return strictUtf8.decode(bytes);
-  } catch {
-    return null;
-  }
-}
-
-function narrow(value: bigint): number | bigint {
-  const number = Number(value);
-  return Number.isSafeInteger(number) ? number : value;
-}
-
-/** The escapes of Python's `repr` and `raw-unicode-escape`. */
-function unescape(text: string): string {
-  return text.replace(
-    /\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(00[01][0-9a-f]{5})|([0-7]{1,3})|([\s\S]))/gi,
-    (whole, x?: string, u?: string, long?: string, octal?: string, other?: string) => {
-      const hex = x ?? u ?? long;
-      if (hex !== undefined) {
-        const code = parseInt(hex, 16);
-        return code <= 0x10ffff ? String.fromCodePoint(code) : whole;
-      }
-      if (octal !== undefined) return String.fromCharCode(parseInt(octal, 8) & 0xff);
-      return { n: '\n', r: '\r', t: '\t', '\\': '\\', "'": "'", '"': '"' }[other ?? ''] ?? whole;
-    },
-  );
 }

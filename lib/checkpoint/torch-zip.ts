@@ -16,7 +16,8 @@ import {
   MAX_LINE_BYTES,
   MAX_PICKLE_BYTES,
 } from './limits';
-import { EndOfPickle, readPickle } from './pickle';
+import { readPickle } from './pickle';
+import { EndOfPickle } from './pickle-input';
 import { checkpointError } from './problems';
 import type { ByteSource } from './source';
 import { StorageRecord, TensorRecord } from './tensor-record';

@@ -1,20 +1,31 @@
-/** `senet-torch evaluate`: accuracy of a network on a data set of IDX files. */
-import { stat } from 'node:fs/promises';
-import { performance } from 'node:perf_hooks';
+/** `senet-torch evaluate`: what share of a data set a network gets right, what it confuses, how sure it is. */
+import path from 'node:path';
 
 import { SingleBar } from 'cli-progress';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 
-import { makeError } from '../errors';
-import { findIdxFiles, readIdxDataset } from '../data/idx';
+import type { ClassifierEvaluation } from '../train/classifier-evaluation';
+import { DATASET_KINDS, type DatasetKind } from '../train/recipe/settings';
+import type { Fact } from '../train/report-page';
 import { lazy } from './lazy';
-import { addNetworkOptions, loadClassifier, type NetworkOptions } from './load-classifier';
-import { count, percent, printJson, printLine, printNote, printTable } from './output';
+import { addNetworkOptions, batchesOf, loadClassifier, type NetworkOptions } from './load-classifier';
+import {
+  count,
+  EXIT_FAILURE,
+  percent,
+  printJson,
+  printLine,
+  printLines,
+  printNote,
+  printTable,
+} from './output';
 import { atLeastOne } from './training-options';
 
 interface EvaluateOptions extends NetworkOptions {
   limit?: number;
   batchSize: number;
+  dataset?: DatasetKind;
+  report?: string;
   json?: boolean;
 }
 
@@ -22,114 +33,103 @@ export function addEvaluate(program: Command, interrupted: () => AbortSignal): v
   const command = program
     .command('evaluate')
     .description(
-      'Print how many images of a data set a network gets right. IDX files (MNIST and its relatives), gzip or not.',
+      'Print what share of a data set a network gets right, by class, and whether its scores are to be trusted.',
     )
-    .argument('<images>', 'the file of images, or a folder with both files')
-    .argument('[labels]', 'the file of labels');
+    .argument(
+      '<data>',
+      'a folder with a folder of images for each class (or with train, val and test), IDX files (a folder, or the file of images), or CIFAR-10 or -100 (folder or archive)',
+    )
+    .argument('[labels]', 'of IDX files: the file of labels');
   addNetworkOptions(command)
-    .option('-n, --limit <n>', 'only the first N images', atLeastOne)
+    .addOption(
+      new Option('--dataset <kind>', 'what <data> is; default: what its names say').choices(DATASET_KINDS),
+    )
+    .option('-n, --limit <n>', 'only N images: the first, of folders evenly spread', atLeastOne)
     .option('-b, --batch-size <n>', 'images that go through the network together', atLeastOne, 100)
+    .option('--report <file>', 'write a page: confusion matrix, reliability diagram, worst mistakes')
     .option('--json', 'print JSON, with the prediction for each image')
     .addHelpText(
       'after',
-      '\nExamples:\n  $ senet-torch evaluate /usr/share/datasets/fashion-mnist\n  $ senet-torch evaluate t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz --limit 500',
+      '\nExamples:\n  $ senet-torch evaluate photos --weights training/best.safetensors --report report.html\n  $ senet-torch evaluate cifar-10-binary.tar.gz --weights cifar.safetensors\n  $ senet-torch evaluate t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz --limit 500',
     )
-    .action((images: string, labels: string | undefined, options: EvaluateOptions) =>
-      evaluate(images, labels, options, interrupted()),
+    .action((data: string, labels: string | undefined, options: EvaluateOptions) =>
+      evaluate(data, labels, options, interrupted()),
     );
 }
 
 async function evaluate(
-  images: string,
+  data: string,
   labels: string | undefined,
   options: EvaluateOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const files = await findFiles(images, labels);
-  if (labels === undefined) printNote(`Evaluating ${files.images} with the labels ${files.labels}`);
-  const data = await readIdxDataset(files.images, files.labels);
-  const classifier = await loadClassifier(options, signal);
-  const total = Math.min(options.limit ?? data.count, data.count);
-  const classes = classifier.labels;
-  const largest = data.labels.subarray(0, total).reduce((most, label) => Math.max(most, label), 0);
-  if (classes.length > 0 && largest >= classes.length) {
-    throw makeError(
-      'ERR_SENET_LABELS',
-      `the data has the label ${largest} and the network ${count(classes.length, 'class')}`,
-    );
-  }
-  const { tensor } = lazy.factories;
-  const bar = process.stderr.isTTY
-    ? new SingleBar({
-        format: '{bar} {value} of {total} images, {right} right, {eta_formatted} left',
-        stream: process.stderr,
-        clearOnComplete: true,
-      })
-    : undefined;
-  bar?.start(total, 0, { right: 0 });
-  const predictions: number[] = [];
-  let right = 0;
-  const began = performance.now();
+  const { dataset: kind, limit, batchSize, report, json } = options;
+  const { openEvaluationData, evaluateClassifier, writeClassifierReport } = lazy.evaluation;
+  const { dataset, from } = await openEvaluationData(data, { labels, dataset: kind, limit });
+  if (labels === undefined) printNote(`Evaluating ${from}`);
+  const classifier = await loadClassifier(options, signal, batchesOf(batchSize));
+  const bar = process.stderr.isTTY ? progressBar(dataset.length) : undefined;
+  let evaluation: ClassifierEvaluation;
   try {
-    const pixelsOfOne = data.height * data.width;
-    for (let start = 0; start < total; start += options.batchSize) {
-      const end = Math.min(start + options.batchSize, total);
-      const pixels = tensor(data.images.subarray(start * pixelsOfOne, end * pixelsOfOne), {
-        shape: [end - start, 1, data.height, data.width],
-      });
-      const results = await classifier.classifyBatch(pixels, { topK: 1, signal });
-      pixels.dispose();
-      for (const [best] of results) {
-        const prediction = best?.index ?? -1;
-        if (prediction === data.labels[predictions.length]) right++;
-        predictions.push(prediction);
-      }
-      bar?.update(end, { right });
-    }
+    evaluation = await evaluateClassifier(classifier, dataset, {
+      ...{ batchSize, signal, mistakes: report === undefined ? 0 : 24 },
+      onProgress: (done, right) => bar?.update(done, { right }),
+    });
   } finally {
     bar?.stop();
     await classifier.dispose();
   }
-  const seconds = (performance.now() - began) / 1000;
-  const accuracy = total === 0 ? 0 : right / total;
-  if (options.json === true) {
-    printJson({ total, correct: right, accuracy, seconds, predictions });
-    return;
+  if (report !== undefined) {
+    const title = `${options.model ?? options.weights ?? 'se_resnet20'} on ${path.basename(path.resolve(data))}`;
+    const settings: Fact[] = [['images', from], ...settingsOf(options)];
+    await writeClassifierReport(report, { title, evaluation, dataset, settings });
   }
-  printLine(
-    `${right.toLocaleString('en')} of ${count(total, 'image')} right (${percent(accuracy)}), ${seconds.toFixed(1)} s`,
+  if (json === true) printJson(recordOf(evaluation));
+  else printEvaluation(evaluation, report);
+  if (evaluation.failed.length > 0) process.exitCode = EXIT_FAILURE;
+}
+
+function progressBar(total: number): SingleBar {
+  const bar = new SingleBar({
+    format: '{bar} {value} of {total} images, {right} right, {eta_formatted} left',
+    stream: process.stderr,
+    clearOnComplete: true,
+  });
+  bar.start(total, 0, { right: 0 });
+  return bar;
+}
+
+function settingsOf({ model, weights, pretrained, preprocessing, labels, device }: EvaluateOptions): Fact[] {
+  const given = { model, weights, pretrained, preprocessing, labels, device };
+  return Object.entries(given).flatMap(([name, value]) =>
+    value === undefined ? [] : [[name, String(value)] as const],
   );
+}
+
+function recordOf(evaluation: ClassifierEvaluation): object {
+  const { count: total, correct, top1, top5, seconds, predictions, mistakes: _, ...rest } = evaluation;
+  return { total, correct, accuracy: top1, top5, seconds, predictions, ...rest };
+}
+
+function printEvaluation(evaluation: ClassifierEvaluation, report: string | undefined): void {
+  const { count: total, correct, top1, top5, classes, calibration, failed, seconds } = evaluation;
+  printLines([
+    `${correct.toLocaleString('en')} of ${count(total, 'image')} right (${percent(top1)}), ${seconds.toFixed(1)} s`,
+    ...(classes.length > 5 ? [`${percent(top5)} among the best five`] : []),
+    `scores and shares of right answers are ${percent(calibration.ece)} apart (expected calibration error), at most ${percent(calibration.mce)}`,
+  ]);
   printLine();
-  printTable(byClass(classes, data.labels, predictions), [1, 2]);
+  printTable(byClass(evaluation), [1, 2]);
+  for (const { message, code } of failed.slice(0, 20)) printNote(`error: ${message} [${code ?? ''}]`);
+  if (failed.length > 0) printNote(`${count(failed.length, 'image')} could not be read`);
+  if (report !== undefined) printLines(['', `report: ${report}`]);
 }
 
-function byClass(classes: readonly string[], labels: Uint8Array, predictions: readonly number[]): string[][] {
-  const tally = new Map<number, { total: number; right: number }>();
-  for (const [index, prediction] of predictions.entries()) {
-    const label = labels[index] as number;
-    const entry = tally.get(label) ?? { total: 0, right: 0 };
-    tally.set(label, { total: entry.total + 1, right: entry.right + (prediction === label ? 1 : 0) });
-  }
-  return [...tally.entries()]
-    .sort(([left], [right]) => left - right)
-    .map(([label, { total, right }]) => [
-      classes[label] ?? String(label),
-      `${right} of ${total}`,
-      percent(right / total),
-    ]);
-}
-
-async function findFiles(
-  images: string,
-  labels: string | undefined,
-): Promise<{ images: string; labels: string }> {
-  if (labels !== undefined) return { images, labels };
-  const folder = await stat(images).then(
-    (stats) => stats.isDirectory(),
-    () => false,
-  );
-  if (folder) return findIdxFiles(images);
-  const exists = await stat(images).catch(() => undefined);
-  if (exists === undefined) throw makeError('ERR_SENET_FILE_NOT_FOUND', `${images}: no such file or folder`);
-  throw makeError('ERR_SENET_ARG_MISSING', 'evaluate: give the file of labels too, or a folder with both');
+/** Of the classes that the data has. */
+function byClass({ classes, confusion }: ClassifierEvaluation): string[][] {
+  return confusion.flatMap((row, label) => {
+    const total = row.reduce((sum, images) => sum + images, 0);
+    const right = row[label] ?? 0;
+    return total === 0 ? [] : [[classes[label] ?? '', `${right} of ${total}`, percent(right / total)]];
+  });
 }

@@ -8,8 +8,42 @@ export const lazy = {
   get classifier() {
     return require('../vision/image-classifier') as typeof import('../vision/image-classifier');
   },
+  get grpcService() {
+    return require('../serve/grpc-service') as typeof import('../serve/grpc-service');
+  },
+  get watchedFolder() {
+    return require('../serve/watch-folder') as typeof import('../serve/watch-folder');
+  },
+  get handler() {
+    return require('../serve/handler') as typeof import('../serve/handler');
+  },
+  get classExcitations() {
+    return require('../vision/class-excitations') as typeof import('../vision/class-excitations');
+  },
+  get imageFolder() {
+    return require('../data/image-folder') as typeof import('../data/image-folder');
+  },
   get bundledImages() {
     return require('../vision/bundled-images') as typeof import('../vision/bundled-images');
+  },
+  get bulk() {
+    return {
+      get list() {
+        return require('../bulk/list-images') as typeof import('../bulk/list-images');
+      },
+      get classifyMany() {
+        return require('../bulk/classify-many') as typeof import('../bulk/classify-many');
+      },
+      get enqueue() {
+        return require('../bulk/enqueue') as typeof import('../bulk/enqueue');
+      },
+      get queueWorker() {
+        return require('../bulk/queue-worker') as typeof import('../bulk/queue-worker');
+      },
+      get classifyToFile() {
+        return require('../bulk/classify-to-file') as typeof import('../bulk/classify-to-file');
+      },
+    };
   },
   get signatures() {
     return require('../models/signatures') as typeof import('../models/signatures');
@@ -31,6 +65,13 @@ export const lazy = {
   },
   get factories() {
     return require('../tensor/factories') as typeof import('../tensor/factories');
+  },
+  get evaluation() {
+    return {
+      ...(require('../train/evaluation-data') as typeof import('../train/evaluation-data')),
+      ...(require('../train/classifier-evaluation') as typeof import('../train/classifier-evaluation')),
+      ...(require('../train/classifier-report') as typeof import('../train/classifier-report')),
+    };
   },
   get training() {
     return require('./training') as typeof import('./training');

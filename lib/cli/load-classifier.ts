@@ -1,5 +1,5 @@
 /**
- * The options that choose a network, shared by `classify` and `evaluate`, and what they mean. Loads the native build
+ * The options that choose a network, shared by `classify`, `evaluate` and `serve`, and what they mean. Loads the native build
  * only when a network is loaded.
  */
 import { readFile } from 'node:fs/promises';
@@ -59,11 +59,20 @@ export function addNetworkOptions(command: Command): Command {
     .option('--device <device>', "'cpu', 'cuda' or 'cuda:N'", 'cpu');
 }
 
-/** The bundled network, unless the options say otherwise. */
-export async function loadClassifier(options: NetworkOptions, signal: AbortSignal): Promise<ImageClassifier> {
+/**
+ * The bundled network, unless the options say otherwise.
+ *
+ * @param more - what else `ImageClassifier.load` is told
+ */
+export async function loadClassifier(
+  options: NetworkOptions,
+  signal: AbortSignal,
+  more: ImageClassifierOptions = {},
+): Promise<ImageClassifier> {
   const { model, weights } = await chooseNetwork(options);
   const { ImageClassifier } = lazy.classifier;
   const given: ImageClassifierOptions = {
+    ...more,
     ...(weights === undefined ? {} : { weights }),
     signal,
     checkHash: options.checkHash,
@@ -86,7 +95,19 @@ interface Chosen {
   readonly weights?: string;
 }
 
-async function chooseNetwork({ model, weights, pretrained, key, prefix }: NetworkOptions): Promise<Chosen> {
+/** For whoever has many images in flight, `size` of which go through the network together; undefined is the usual size. */
+export function batchesOf(size: number | undefined): ImageClassifierOptions {
+  return size === undefined ? {} : { batching: { maxBatch: size, maxQueue: 4 * size + 1024 } };
+}
+
+/** The model and weights that the options mean. */
+export async function chooseNetwork({
+  model,
+  weights,
+  pretrained,
+  key,
+  prefix,
+}: NetworkOptions): Promise<Chosen> {
   if (pretrained === true) {
     if (weights !== undefined)
       throw makeError('ERR_SENET_ARG_RANGE', '--pretrained and --weights exclude each other');

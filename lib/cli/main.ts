@@ -9,22 +9,31 @@ import { packageVersion } from '../package-root';
 import { addClassify } from './classify';
 import { addConvert } from './convert';
 import { addEvaluate } from './evaluate';
+import { addExcitations } from './excitations';
+import { addExplain } from './explain';
 import { addFinetune } from './finetune';
 import { addInspect } from './inspect';
 import { addModels } from './models';
 import { EXIT_USAGE, exitCodeOf, interruptSignal, printError, printNote } from './output';
 import { addProfile } from './profile';
 import { addScripts } from './scripts';
+import { addServe } from './serve';
 import { addTrain } from './train';
+import { addEnqueue, addWorker } from './worker';
 
 /** For those who start this in their own process: what may stand first. */
 export const COMMANDS: readonly string[] = [
   'classify',
   'evaluate',
+  'serve',
+  'explain',
+  'excitations',
   'train',
   'finetune',
   'models',
   'profile',
+  'worker',
+  'enqueue',
   'doctor',
   'setup',
   'inspect',
@@ -50,10 +59,15 @@ export async function main(args: readonly string[]): Promise<void> {
     );
   addClassify(program, interruptSignal);
   addEvaluate(program, interruptSignal);
+  addServe(program, interruptSignal);
+  addExplain(program, interruptSignal);
+  addExcitations(program, interruptSignal);
   addTrain(program, interruptSignal);
   addFinetune(program, interruptSignal);
   addModels(program, interruptSignal);
   addProfile(program, interruptSignal);
+  addWorker(program, interruptSignal);
+  addEnqueue(program, interruptSignal);
   addInspect(program, interruptSignal);
   addConvert(program, interruptSignal);
   addScripts(program);

@@ -53,6 +53,7 @@ export function tableLines(
   });
 }
 
+export { errorRecord } from '../errors';
 export { count, percent } from '../train/words';
 
 /**
@@ -64,7 +65,9 @@ export function inOptionNames(message: string, options: readonly { name: string;
     /(?:^[A-Za-z]\w*: (?=\{ ))?\{ (\w+)(?:: ([^{}]*))? \}/g,
     (text, name: string, value?: string) => {
       const flag = options.find((option) => option.name === name)?.flag;
-      return flag === undefined ? text : `${flag}${value === undefined ? '' : ` ${value}`}`;
+      return flag === undefined
+        ? text
+        : `${flag}${value === undefined || value === 'true' ? '' : ` ${value}`}`;
     },
   );
   return options.reduce(
@@ -85,14 +88,6 @@ export function printError(error: unknown, options: readonly { name: string; fla
   const message = inOptionNames(isError(error) ? error.message : String(error), options);
   const code = isSenetError(error) ? ` [${error.code}]` : '';
   printNote(...`error: ${message}${code}`.split('\n'));
-}
-
-/** How a program reads an error. */
-export function errorRecord(error: unknown): { code: string | null; message: string } {
-  return {
-    code: isSenetError(error) ? error.code : null,
-    message: isError(error) ? error.message : String(error),
-  };
 }
 
 /** 2 for what the user typed, 130 for Ctrl-C, 1 for the rest. */

@@ -6,7 +6,7 @@ import { performance } from 'node:perf_hooks';
 import { SingleBar } from 'cli-progress';
 
 import type { TrainingProgress } from '../train/trainer';
-import { duration, significant } from '../train/report';
+import { duration, significant } from '../train/report-page';
 import { percent, printNote } from './output';
 
 /** Without a terminal: seconds between two lines within an epoch. */

@@ -9,7 +9,7 @@ import { configure } from '../tensor/runtime';
 import { RUN_FILES, type RunFile } from '../train/recipe/folder';
 import { trainFromSettings, type TrainedRun } from '../train/recipe/run';
 import type { StartedRun } from '../train/recipe/settings';
-import { duration } from '../train/report';
+import { duration } from '../train/report-page';
 import {
   count,
   EXIT_INTERRUPTED,

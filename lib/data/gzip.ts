@@ -20,16 +20,15 @@ export async function beginsAsGzip(file: string): Promise<boolean> {
   }
 }
 
-/**
- * Gives the (unpacked) bytes of a file to `take`, piece by piece; what that throws ends the reading and is thrown here.
- * (`stream.pipeline` would say "The operation was aborted" instead.)
- */
-export async function readPieces(
-  file: string,
-  packed: boolean,
-  take: (piece: Buffer) => void,
-  signal?: AbortSignal,
-): Promise<void> {
+/** A piece of what a file unpacks to. */
+export interface Piece {
+  readonly piece: Buffer;
+  /** Bytes of the file that have been read so far. */
+  readonly read: number;
+}
+
+/** The (unpacked) bytes of a file, piece by piece; who leaves early closes it. */
+export async function* piecesOf(file: string, packed: boolean, signal?: AbortSignal): AsyncGenerator<Piece> {
   const source = createReadStream(file, {
     highWaterMark: CHUNK,
     ...(signal === undefined ? {} : { signal }),
@@ -40,9 +39,23 @@ export async function readPieces(
     source.pipe(gunzip);
   }
   try {
-    for await (const piece of (gunzip ?? source) as AsyncIterable<Buffer>) take(piece);
+    for await (const piece of (gunzip ?? source) as AsyncIterable<Buffer>)
+      yield { piece, read: source.bytesRead };
   } finally {
     source.destroy();
     gunzip?.destroy();
   }
+}
+
+/**
+ * Gives the (unpacked) bytes of a file to `take`, piece by piece; what that throws ends the reading and is thrown here.
+ * (`stream.pipeline` would say "The operation was aborted" instead.)
+ */
+export async function readPieces(
+  file: string,
+  packed: boolean,
+  take: (piece: Buffer) => void,
+  signal?: AbortSignal,
+): Promise<void> {
+  for await (const { piece } of piecesOf(file, packed, signal)) take(piece);
 }

@@ -11,6 +11,7 @@ import { throwIfAborted } from '../tensor/abort';
 import { checkInteger, checkString, describe } from '../tensor/options';
 import { boolean, oneOf, optional, orElse, readOptions, type Rule } from '../tensor/rules';
 import { openImage } from '../vision/decode';
+import { endingOf, IMAGE_ENDINGS } from '../vision/image-endings';
 import { toPixels } from '../vision/preprocessing';
 import type { Dataset, GetOptions, Sample } from './dataset';
 import { findSplitFolders } from './splits';
@@ -39,12 +40,6 @@ export interface ImageFile {
   readonly label: number;
 }
 
-/** Endings of what decodes: torchvision's, and three more. */
-const EXTENSIONS = [
-  ...['.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp'],
-  ...['.avif', '.gif', '.pbm'],
-];
-
 const SPLITS = ['train', 'validation', 'test', 'none'] as const;
 
 const names: Rule<readonly string[]> = (value, what) => {
@@ -56,7 +51,7 @@ const names: Rule<readonly string[]> = (value, what) => {
 };
 
 const OPEN_RULES = {
-  extensions: orElse(EXTENSIONS, names),
+  extensions: orElse(IMAGE_ENDINGS, names),
   classes: optional(names),
   allowEmpty: orElse(false, boolean),
   split: optional(oneOf(SPLITS)),
@@ -248,10 +243,6 @@ class Finder {
   #leaveOut(kind: string, count = 1): void {
     if (count > 0) this.leftOut.set(kind, (this.leftOut.get(kind) ?? 0) + count);
   }
-}
-
-function endingOf(name: string): string {
-  return path.extname(name).toLowerCase() || 'no ending';
 }
 
 /** What is in a folder, sorted. */

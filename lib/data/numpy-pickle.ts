@@ -5,7 +5,8 @@
  */
 import { Budget } from '../checkpoint/budget';
 import { MAX_HEAP_BYTES } from '../checkpoint/limits';
-import { EndOfPickle, readPickle, type PickleHost } from '../checkpoint/pickle';
+import { readPickle, type PickleHost } from '../checkpoint/pickle';
+import { EndOfPickle } from '../checkpoint/pickle-input';
 import { checkpointError } from '../checkpoint/problems';
 import { Dict, GlobalName, kindOf, LongText, Tuple, type Value } from '../checkpoint/values';
 import { isUint8Array } from '../brands';

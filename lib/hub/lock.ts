@@ -1,13 +1,15 @@
 /**
  * One process at a time (downloads here, set-up in scripts/setup): a file beside the one that is made, created exclusively and touched while it is held. A process
  * that died leaves one that is touched no more. How long ago that was is told by the folder's own clock, the times of
- * its files: the clock of this machine may jump, and that of a file server may be another.
+ * its files: the clock of this machine may jump, and that of a file server may be another. The file says whose it is, so
+ * that on the same machine nobody waits for the dead.
  */
 import { randomBytes } from 'node:crypto';
-import { link, lstat, open, rename, rm, unlink, type FileHandle } from 'node:fs/promises';
+import { link, lstat, open, readFile, rename, rm, unlink, type FileHandle } from 'node:fs/promises';
 import { clearInterval, setInterval } from 'node:timers';
 
 import { makeError } from '../errors';
+import { hasDied, ownIdentity } from './process-identity';
 
 const STALE_MS = 15_000;
 const TOUCH_MS = 2_000;
@@ -19,7 +21,7 @@ export interface HeldLock {
 }
 
 /**
- * Null while another process holds it; one that was not touched for `staleMs` is taken over. Rejects with the system's
+ * Null while another process holds it; one that was not touched for `staleMs`, or whose holder died, is taken over. Rejects with the system's
  * errors.
  */
 export async function tryLock(file: string, staleMs = STALE_MS): Promise<HeldLock | null> {
@@ -29,22 +31,27 @@ export async function tryLock(file: string, staleMs = STALE_MS): Promise<HeldLoc
       if ((error as NodeJS.ErrnoException).code === 'EEXIST') return null;
       throw error;
     });
-    if (handle !== null) return hold(file, place, handle);
+    if (handle !== null) return hold(file, place, handle, (await ownIdentity()) ?? 'unknown');
     if (!(await removeStale(place, staleMs))) return null;
   }
   return null;
 }
 
-function hold(file: string, place: string, handle: FileHandle): HeldLock {
+async function hold(file: string, place: string, handle: FileHandle, identity: string): Promise<HeldLock> {
   const lost = new AbortController();
   const isOurs = async (): Promise<boolean> => {
     const [held, there] = await Promise.all([handle.stat({ bigint: true }), lstat(place, { bigint: true })]);
     return held.ino === there.ino && held.dev === there.dev;
   };
   const touch = async (): Promise<void> => {
-    await handle.write('.', 0);
+    await handle.write(identity, 0);
     if (!(await isOurs())) throw new Error('another process took it over');
   };
+  await handle.write(identity, 0).catch(async (error: unknown) => {
+    await handle.close();
+    await unlink(place);
+    throw error;
+  });
   const timer = setInterval(() => {
     touch().catch((cause: unknown) => {
       clearInterval(timer);
@@ -68,12 +75,12 @@ function hold(file: string, place: string, handle: FileHandle): HeldLock {
   };
 }
 
-/** Removes a lock that is touched no more; true if there is none any longer. */
+/** Removes a lock that is touched no more, or whose holder died; true if there is none any longer. */
 async function removeStale(place: string, staleMs: number): Promise<boolean> {
   const seen = await lstat(place, { bigint: true }).catch(() => null);
   if (seen === null) return true;
   const age = (await folderTime(place)) - seen.mtimeMs;
-  if (age < staleMs) return false;
+  if (age < staleMs && !(await hasDied(await readFile(place, 'utf8').catch(() => '')))) return false;
   // Moved first: between the look and the removal another may have done the same and locked anew.
   const aside = `${place}.${randomBytes(8).toString('hex')}`;
   await rename(place, aside).catch((error: unknown) => {

@@ -31,11 +31,13 @@ export function adaptWeights(record: ModelRecord, state: StateDict, model: Class
   const channels = own.get(stem)?.shape[1] ?? record.inChannels;
   const made: Tensor[] = [];
   const entries: [string, Tensor][] = [];
-  let hasClassifier = true;
+  let hasClassifier = false;
   for (const [key, tensor] of state) {
     const name = respell(key, aliases);
-    if (name.startsWith(classifier) && tensor.shape[0] !== classes) hasClassifier = false;
-    else if (name === stem && tensor.shape[1] !== channels) {
+    const isHead = name.startsWith(classifier);
+    if (isHead && tensor.shape[0] !== classes) continue;
+    hasClassifier ||= isHead;
+    if (name === stem && tensor.shape[1] !== channels) {
       const adapted = adaptInputConv(tensor, channels, record.name);
       made.push(adapted);
       entries.push([key, adapted]);

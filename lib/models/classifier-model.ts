@@ -2,7 +2,7 @@
 import { makeError } from '../errors';
 import { Identity, Linear } from '../nn/layers';
 import { registerSpellings } from '../nn/load-state-dict';
-import type { Module } from '../nn/module';
+import { Module } from '../nn/module';
 import { defineChildProperties, NativeModule } from '../nn/native-module';
 import { registerModuleClass } from '../nn/native-part';
 import { checkInteger, describe } from '../tensor/options';
@@ -36,36 +36,58 @@ export abstract class ClassifierModel<Out = Tensor> extends NativeModule<Out> {
   }
 
   /**
-   * Gives the network a fresh head for other classes, as timm's `reset_classifier`: a Linear as wide as the old one, with
+   * Values of one image that the classifier is given, timm's `num_features`: what `forward` gives after
+   * `resetClassifier(0)`.
+   *
+   * @throws ERR_SENET_ARG_TYPE where a network whose forward is TypeScript has another classifier than a Linear
+   */
+  get numFeatures(): number {
+    return featuresOf(this, (familyOf(this) as ModelFamily).classifier);
+  }
+
+  /**
+   * Gives the network a fresh head for other classes, as timm's `reset_classifier`: a Linear on the same features, with
    * PyTorch's initial draw, dtype, device and mode of the old one; auxiliary heads too. The other weights and the order
    * of the keys stay. An optimiser that was made before holds the old head's parameters, which it would train in vain:
    * make a new one.
    *
-   * @param numClasses outputs of the head, from 0; 0 puts an Identity there, so that `forward` gives the features: in a
-   *   network whose forward is TypeScript
-   * @throws ERR_SENET_ARG_TYPE (also for 0 in a native network, which has room for a Linear only), ERR_SENET_ARG_RANGE;
-   *   ERR_SENET_BUSY
+   * @param numClasses outputs of the head, from 0; 0 puts an Identity there, so that `forward` gives the features,
+   *   N x numFeatures
+   * @throws ERR_SENET_ARG_TYPE, also as `numFeatures`; ERR_SENET_ARG_RANGE; ERR_SENET_BUSY
    */
   resetClassifier(numClasses: number): void {
     checkInteger(numClasses, 'resetClassifier: numClasses', 0);
     const heads = ClassifierModel.headsOf(this).map((path) => [path, this.getSubmodule(path)] as const);
-    const fresh = heads.map(([path, old]) => [path, freshHead(old, path, numClasses)] as const);
+    const fresh = heads.map(([path, old]) => [path, freshHead(this, old, path, numClasses)] as const);
     for (const [path, head] of fresh) this.replaceModule(path, head);
   }
 }
 
-/** @throws ERR_SENET_ARG_TYPE for a head whose width is not known any more */
-function freshHead(old: Module<unknown>, path: string, numClasses: number): Linear | Identity {
-  if (numClasses === 0) return new Identity();
-  if (!(old instanceof Linear)) {
-    throw makeError(
-      'ERR_SENET_ARG_TYPE',
-      `resetClassifier: '${path}': expected a Linear, whose width the new one takes over, got ${describe(old)}; use replaceModule`,
-    );
-  }
-  const { dtype, device } = old.weight;
-  const head = new Linear(old.inFeatures, numClasses, { bias: old.bias !== null });
-  return head.to({ dtype, device }).train(old.training);
+function freshHead(
+  model: Module<unknown>,
+  old: Module<unknown>,
+  path: string,
+  numClasses: number,
+): Linear | Identity {
+  if (numClasses === 0) return new Identity().train(old.training);
+  const bias = !(old instanceof Linear) || old.bias !== null;
+  const head = new Linear(featuresOf(model, path), numClasses, { bias });
+  const [like = head.weight] = [...old.parameters(), ...model.parameters()];
+  return head.to({ dtype: like.dtype, device: like.device }).train(old.training);
+}
+
+/** What the head at `path` is given: a native network knows it, another one has it from its Linear. */
+function featuresOf(model: Module<unknown>, path: string): number {
+  const dot = path.lastIndexOf('.');
+  const parent = model.getSubmodule(path.slice(0, Math.max(dot, 0)));
+  const known = Module.headFeaturesOf(parent, path.slice(dot + 1));
+  if (known !== undefined) return known;
+  const head = model.getSubmodule(path);
+  if (head instanceof Linear) return head.inFeatures;
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `'${path}': expected a Linear, whose width the features have, got ${describe(head)}; use replaceModule`,
+  );
 }
 
 /** What is known of the class of a module; undefined for one that is none of these networks. */

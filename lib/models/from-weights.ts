@@ -113,12 +113,17 @@ export function createShapedLike(
 ): ClassifyingModule {
   const shapeOf = shapesIn(state, aliasesOf(record));
   return create(record, {
-    numClasses: shapeOf(`${record.classifier}.weight`)?.[0] ?? record.numClasses ?? 1,
+    numClasses: shapeOf(`${record.classifier}.weight`)?.[0] ?? classesWithout(record),
     inChannels: channelsOfStem(record, state),
     initWeights: false,
     ...record.optionsFrom({ shapeOf, metadata: state.fileMetadata }),
     ...definedOf(given),
   });
+}
+
+/** Of weights without a classifier: timm's networks then give features, others refuse what lacks a key. */
+function classesWithout({ adaptsWeights, numClasses }: ModelRecord): number {
+  return adaptsWeights ? 0 : (numClasses ?? 1);
 }
 
 function definedOf(given: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> {

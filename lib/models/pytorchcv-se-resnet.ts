@@ -39,12 +39,12 @@ const OPTIONS = {
   bottleneck: orElse(false, boolean),
   conv1Stride: orElse(false, boolean),
   preactivation: orElse(false, boolean),
-  numClasses: optional(integer(1)),
+  numClasses: optional(integer(0)),
   ...INIT_OPTIONS,
 } satisfies Rules<PytorchcvSEResNetOptions>;
 
 const MODEL_OPTIONS = {
-  numClasses: optional(integer(1)),
+  numClasses: optional(integer(0)),
   ...INIT_OPTIONS,
 } satisfies Rules<PytorchcvModelOptions>;
 

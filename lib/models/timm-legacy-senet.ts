@@ -43,7 +43,7 @@ export interface SENetOptions extends SENetModelOptions {
 }
 
 const MODEL_OPTIONS = {
-  numClasses: orElse(1000, integer(1)),
+  numClasses: orElse(1000, integer(0)),
   dropRate: orElse(0.2, number(0, 1)),
   ...INIT_OPTIONS,
 } satisfies Rules<SENetModelOptions>;

@@ -58,7 +58,7 @@ export interface ResNetOptions extends ResNetModelOptions {
 }
 
 const MODEL_OPTIONS = {
-  numClasses: orElse(1000, integer(1)),
+  numClasses: orElse(1000, integer(0)),
   dropRate: optional(number(0, 1)),
   ...INIT_OPTIONS,
 } satisfies Rules<ResNetModelOptions>;

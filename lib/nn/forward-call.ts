@@ -15,7 +15,7 @@ import { autocastDType, currentScope, gradEnabled, noGrad, type Scope } from '..
 import { handleOf, Tensor, wrapTensor } from '../tensor/tensor';
 import type { TreeNode } from './module-tree';
 import { forwardOf, type Forward } from './native-part';
-import { currentRecorder } from './recorder';
+import { currentRecorder, type Recorder, type WatchBelow } from './recorder';
 import { traceNative } from './trace';
 
 export interface ForwardOptions {
@@ -33,6 +33,7 @@ const FORWARD = { grad: optional(boolean), signal };
 interface Recorded {
   readonly output: TensorHandle;
   readonly calls: readonly (readonly [string, readonly number[], readonly number[]])[];
+  readonly outputs: readonly (TensorHandle | null)[];
 }
 
 /** Whether the forward of a user's module that is under way records a graph: what it calls does as it does. */
@@ -52,26 +53,45 @@ export async function callNative(node: TreeNode, inputs: readonly unknown[]): Pr
   const recorder = currentRecorder();
   // Where a TypeScript forward calls this one by `super`, the hooks are for the outer.
   const finish = node.hasNativeForward && node.hooks.any ? node.hooks.begin() : undefined;
-  let output: unknown;
-  if (recorder === undefined) {
-    output = toOutput(await runJob(() => submit(node, handle, x, grad), abort), scope);
-  } else {
-    const job = runJob(() => binding.moduleRecord(handle, handleOf(x, 'forward: x')), abort);
-    const recorded = (await job) as Recorded;
-    for (const [path, , shape] of recorded.calls) recorder.note(node.descendant(path).module, [shape]);
-    output = wrapTensor(recorded.output, scope);
-  }
-  return finish === undefined ? output : await finish(node.module, inputs, output);
+  const toRecorded = recorder === undefined ? undefined : beginRecording(node, recorder);
+  const value = await runJob(() => submit(node, handle, x, grad), abort);
+  const output = toRecorded === undefined ? toOutput(value, scope) : toRecorded(value, scope);
+  if (finish === undefined) return output;
+  const finished = await finish(node.module, inputs, output);
+  return recorder === undefined ? finished : recorder.pass(node.module, finished);
+}
+
+/** What tells the recorder what a native forward gave, and gives it: the module may be disposed by then. */
+function beginRecording(
+  node: TreeNode,
+  recorder: Recorder,
+): (value: unknown, scope: Scope | undefined) => Tensor {
+  const parts = new Map(node.walk());
+  const kept = nativelyWatched(node, recorder).filter(({ keep }) => keep);
+  return (value, scope) => {
+    const { output, calls, outputs } = value as Recorded;
+    for (const [path, , shape] of calls) recorder.note((parts.get(path) as TreeNode).module, [shape]);
+    for (const [index, { module }] of kept.entries()) {
+      const handle = outputs[index] ?? null;
+      if (handle !== null) recorder.keep(module, wrapTensor(handle, scope));
+    }
+    return wrapTensor(output, scope);
+  };
+}
+
+/** What C++ watches; a module with hooks is watched behind them. */
+function nativelyWatched(node: TreeNode, recorder: Recorder): readonly WatchBelow[] {
+  return recorder.watchedBelow(node.path).filter(({ relative }) => relative !== '' || node.runsNatively);
 }
 
 /** As `callNative`, blocking the calling thread until it is done. @throws as `Module.forwardSync` */
 export function callNativeSync(node: TreeNode, x: Tensor, options: ForwardOptions | undefined): unknown {
   const { grad } = readOptions(options, { grad: FORWARD.grad }, 'forwardSync');
   const handle = node.requireNative('forwardSync', 'block until it is done: call forward');
-  return toOutput(
-    runJobSync(() => submit(node, handle, x, grad)),
-    currentScope(),
-  );
+  const recorder = currentRecorder();
+  const toRecorded = recorder === undefined ? undefined : beginRecording(node, recorder);
+  const value = runJobSync(() => submit(node, handle, x, grad));
+  return toRecorded === undefined ? toOutput(value, currentScope()) : toRecorded(value, currentScope());
 }
 
 /** Stands before the forward of a module, if it is TypeScript. */
@@ -102,17 +122,30 @@ async function callTypeScript(
     const result = recording.run(records, () => (records ? run() : noGrad(run)));
     const output = await finish(node.module, inputs, await untilAborted(result, abort));
     recorder?.note(node.module, shapesOf(output));
-    return output;
+    return recorder === undefined ? output : recorder.pass(node.module, output);
   });
 }
 
 function submit(node: TreeNode, handle: ModuleHandle, x: Tensor, grad: boolean | undefined): number {
   const input = handleOf(x, 'forward: x');
-  return binding.moduleForward(handle, input, recordsGraph(node, grad), autocastDType());
+  const mode = [recordsGraph(node, grad), autocastDType()] as const;
+  const recorder = currentRecorder();
+  if (recorder === undefined) return binding.moduleForward(handle, input, ...mode);
+  const watched = nativelyWatched(node, recorder);
+  return binding.moduleRecord(
+    handle,
+    input,
+    ...mode,
+    watched.filter(({ keep }) => keep).map(({ relative }) => relative),
+    watched.flatMap(({ relative, replacement }) =>
+      replacement === undefined ? [] : [[relative, handleOf(replacement, 'replacement')] as const],
+    ),
+  );
 }
 
 function recordsGraph(node: TreeNode, grad: boolean | undefined): boolean {
-  return grad ?? ((recording.getStore() ?? node.module.training) && gradEnabled());
+  const usual = currentRecorder()?.gradients ?? node.module.training;
+  return grad ?? ((recording.getStore() ?? usual) && gradEnabled());
 }
 
 /** The library's own options, if a forward's last argument has them. */

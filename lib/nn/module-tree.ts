@@ -88,6 +88,7 @@ export class TreeNode {
       width: [0, 0],
       tensors: [],
       children: new Map(),
+      headFeatures: new Map(),
     };
     for (const child of this.#facts.children.values()) nodeOf(child).#parent = this;
     return this.#facts;

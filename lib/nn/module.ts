@@ -95,6 +95,12 @@ export abstract class Module<Out = Tensor> {
     return module.#node.readFacts().width;
   }
 
+  /** @internal Features that a head of a native module is given, whatever stands there; undefined for another child. */
+  static headFeaturesOf(module: Module<unknown>, name: string): number | undefined {
+    module.#node.checkOpen();
+    return module.#node.readFacts().headFeatures.get(name);
+  }
+
   /** @internal A module's own tensor, or null. */
   static ownTensor(module: Module<unknown>, name: string): Tensor | null {
     module.#node.checkOpen();
@@ -330,7 +336,8 @@ export abstract class Module<Out = Tensor> {
    * Optimisers made before hold the old parameters, as in PyTorch.
    *
    * In a native module the new one must be native, of the same type, and as wide as the old one; only the beginning and
-   * the end of the whole are free (`fc` may have other outputs, the first convolution other input channels).
+   * the end of the whole are free (`fc` may have other outputs, the first convolution other input channels). A network's
+   * head may be a Linear, an Identity or a Sequential: `new Sequential(new Dropout(), new Linear(2048, 5))`.
    *
    * @returns the module that was there, which is part of nothing now
    * @throws ERR_SENET_ARG_RANGE (no such path, or a fixed part), ERR_SENET_ARG_TYPE (another type), ERR_SENET_SHAPE

@@ -34,6 +34,8 @@ export interface NativeFacts {
   readonly width: readonly [number, number];
   readonly tensors: readonly OwnTensor[];
   readonly children: Map<string, AnyModule>;
+  /** Of the children that make a network's classes of its features: how many features that are. */
+  readonly headFeatures: ReadonlyMap<string, number>;
 }
 
 /** The native part of a module, with the wrappers of the modules that become its children when it is made. */
@@ -63,6 +65,9 @@ export class NativePart {
           name,
           this.adopted.get(name) ?? wrap(childType, handle),
         ]),
+      ),
+      headFeatures: new Map(
+        children.filter(([, , , features]) => features > 0).map(([name, , , features]) => [name, features]),
       ),
     };
   }

@@ -99,7 +99,7 @@ export function autocast<T>(fn: () => T, options?: AutocastOptions): T {
 }
 
 /** Runs `fn` in the present scope with another mode. */
-function runInMode<T>(fn: () => T, mode: { grad?: boolean; autocast?: AutocastDType | null }): T {
+export function runInMode<T>(fn: () => T, mode: { grad?: boolean; autocast?: AutocastDType | null }): T {
   if (typeof fn !== 'function')
     throw makeError('ERR_SENET_ARG_TYPE', `expected a function, got ${describe(fn)}`);
   const outer = storage.getStore();

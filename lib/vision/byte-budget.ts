@@ -16,6 +16,8 @@ export interface Hold {
    * @throws (rejects) ERR_SENET_ABORTED, and then nothing more is held
    */
   readonly reserve: (bytes: number) => Promise<void>;
+  /** Gives everything back, before another way to the same end: whoever reserves then waits again. */
+  readonly restart: () => void;
   /** Gives everything back. */
   readonly release: () => void;
 }
@@ -56,6 +58,12 @@ export class ByteBudget {
         }
         await first;
         add(bytes);
+      },
+      restart: () => {
+        this.#used -= held;
+        held = 0;
+        first = undefined;
+        this.#examine();
       },
       release: () => {
         released = true;

@@ -6,7 +6,7 @@
 import type { Device, DType } from '../binding';
 import { makeError } from '../errors';
 import type { ProgressOption } from '../hub/progress';
-import { familyOf } from '../models/classifier-model';
+import { ClassifierModel, familyOf } from '../models/classifier-model';
 import { TRANSFER } from '../models/fetch-weights';
 import { wantedWeights } from '../models/find-weights';
 import { channelsIn, createWithWeights } from '../models/from-weights';
@@ -14,6 +14,7 @@ import type { OpenedWeights } from '../models/open-weights';
 import type { ModelRecord } from '../models/record';
 import { openWeights, parseName, type ModelName, type WeightsPath } from '../models/registry';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
+import { Identity } from '../nn/layers';
 import { Module } from '../nn/module';
 import { throwIfAborted } from '../tensor/abort';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
@@ -31,6 +32,7 @@ import {
   type Values,
 } from '../tensor/rules';
 import { loadDecoder } from './decode';
+import { checkUnchanged, EagerNetwork, fileIdentity } from './eager-network';
 import { BATCHING, type BatchingOptions } from './image-batches';
 import { readLabels } from './labels';
 import { channelsOf, checkImageChannels, countClasses, makeNetwork, type Network } from './network';
@@ -100,6 +102,8 @@ export interface ImageClassifierOptions {
 /** What an ImageClassifier is made of. */
 export interface ClassifierParts {
   readonly network: Network;
+  /** The plain module, for `explain`. */
+  readonly eager: EagerNetwork;
   /** In the order of the model's outputs; none if it does not say how many it has. */
   readonly labels: readonly string[];
   readonly preprocessing: Preprocessing;
@@ -162,7 +166,12 @@ export async function loadParts(
       // The network is made on the executor's threads, meanwhile this one loads the decoder.
       const making = makeNetwork(made, owned, dtype, device, preprocessing, signal);
       const [network] = await Promise.all([making, loadDecoder()]);
-      return { network, labels: finalLabels, preprocessing, shrinkOnLoad, batching };
+      const plain = owned ? network.module : made;
+      const eager =
+        plain === undefined
+          ? await remaking(opened as OpenedWeights, { model, given, channels })
+          : new EagerNetwork(() => Promise.resolve(plain), false);
+      return { network, eager, labels: finalLabels, preprocessing, shrinkOnLoad, batching };
     } catch (error) {
       if (owned) made.dispose();
       throw error;
@@ -170,6 +179,32 @@ export async function loadParts(
   } finally {
     state?.dispose();
   }
+}
+
+/** The module that a compiled copy was made of, to be made once more of the same weights. */
+async function remaking(
+  { file, published }: OpenedWeights,
+  {
+    model,
+    given,
+    channels,
+  }: { model: ModelName | WeightsPath | Module<unknown>; given: Given; channels: number },
+): Promise<EagerNetwork> {
+  // What is published is checked by its name, wherever it lies by then.
+  const identity = published === undefined ? await fileIdentity(file).catch(() => '') : undefined;
+  // The call that wants it has a signal of its own, and leaves alone.
+  const again: Given = { ...given, signal: undefined, progress: false };
+  const make = async (): Promise<Module<unknown>> => {
+    if (identity !== undefined) await checkUnchanged(file, identity);
+    const opened = (await openFor(model, again)) as OpenedWeights;
+    try {
+      const made = createWithWeights(opened, { inChannels: channels }).eval();
+      return made.to({ dtype: 'float32', device: given.device });
+    } finally {
+      opened.state.dispose();
+    }
+  };
+  return new EagerNetwork(make, true);
 }
 
 /** The weights that are meant, with the network that they are for; null of a Module that is given none. */
@@ -233,8 +268,14 @@ function preprocessingFor(
   return chooseRecord(given, base ?? PLAIN, channels, `${WHERE}: preprocessing`);
 }
 
-/** As many as the model has classes, where it says how many: by default their numbers. */
+/** As many as the model has classes, where it says how many: by default their numbers. @throws ERR_SENET_LABELS */
 function labelsFor(model: Module<unknown>, given: readonly string[] | undefined): readonly string[] {
+  if (model instanceof ClassifierModel && model.getClassifier() instanceof Identity) {
+    throw makeError(
+      'ERR_SENET_LABELS',
+      `${WHERE}: the model has no classifier and gives ${model.numFeatures} features: it classifies after resetClassifier(numClasses) and training`,
+    );
+  }
   const classes = countClasses(model);
   const labels = given ?? Array.from({ length: classes ?? 0 }, (_, index) => String(index));
   if (classes !== undefined && labels.length !== classes) {

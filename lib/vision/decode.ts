@@ -65,8 +65,15 @@ export async function decodeImage(source: ImageFileSource, wantedSize?: WantedSi
  *   shared or resizable), ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (another URL), ERR_SENET_THREADS
  */
 export async function openImage(source: ImageFileSource, wantedSize?: WantedSize): Promise<EncodedImage> {
-  const bytes = await readBytes(source);
-  const label = labelOf(source);
+  return openBytes(await readBytes(source), labelOf(source), wantedSize);
+}
+
+/** `openImage` of bytes that were read, and nobody changes; `label` is how messages name them. */
+export async function openBytes(
+  bytes: Buffer,
+  label: string,
+  wantedSize?: WantedSize,
+): Promise<EncodedImage> {
   if (bytes.length === 0) {
     throw makeError('ERR_SENET_IMAGE_SIZE', `${label}: expected an image, found no bytes`);
   }
@@ -166,7 +173,8 @@ interface SharpOptions {
   readonly orientationOf: (metadata: sharp.Metadata) => number | undefined;
 }
 
-const decoding = new Alone();
+/** Whatever libvips does. */
+export const decoding = new Alone();
 
 /** What fails is done once more alone, so that the reason is its own. Nobody waits for memory meanwhile. */
 async function attempt<T>(work: () => Promise<T>): Promise<T> {
@@ -262,7 +270,7 @@ function reasonOf({ message }: Error): string {
 }
 
 /** By the first bytes. sharp alone would also render SVG, which is a program rather than a picture. */
-function formatOf(bytes: Buffer): Format | undefined {
+export function formatOf(bytes: Buffer): Format | undefined {
   const head = bytes.subarray(0, 64).toString('latin1');
   if (head.startsWith('\xff\xd8\xff')) return 'jpeg';
   if (head.startsWith('\x89PNG\r\n\x1a\n')) return 'png';

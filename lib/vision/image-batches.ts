@@ -11,7 +11,7 @@ import { ByteBudget, PIXEL_BYTES } from './byte-budget';
 import type { ImageWork } from './image-work';
 import { Pipeline } from './pipeline';
 import { INLINE_ELEMENTS } from './preprocessing';
-import { nanError, type Classification } from './ranking';
+import { nanError, type Classification, type Prediction, type Wanted } from './ranking';
 
 export interface BatchingOptions {
   /** Images that go through the network together, 1 to 1,024. Default 16. */
@@ -40,21 +40,22 @@ export const BATCHING = {
 /** Of all classifiers of this thread. */
 const pixelBudget = new ByteBudget(PIXEL_BYTES);
 
-/** The best labels of each image of a batch, as many as `topK` says for that image; null where its scores are NaN. */
+/** What `wanted` says of each image of a batch; null where its scores are NaN. */
 export type ClassifyInput = (
   input: Tensor,
-  topK: readonly number[],
-) => Promise<readonly (Classification[] | null)[]>;
+  wanted: readonly Wanted[],
+) => Promise<readonly (Classification[] | Prediction | null)[]>;
 
 /** @param deviceLanes - batches that a device computes at once; 0: as many run as the executor has workers */
 export function imagePipeline(
   batching: Required<BatchingOptions>,
   deviceLanes: number,
   classify: ClassifyInput,
-): Pipeline<ImageWork, Classification[]> {
+): Pipeline<ImageWork, Classification[] | Prediction> {
   return new Pipeline({
     ...batching,
-    decoders: concurrentDecodes(),
+    // A processor is busy with one while the next comes.
+    decoders: binding.configuration().availableThreads + 1,
     budget: pixelBudget,
     lanes: () => deviceLanes || binding.configuration().workers,
     run: (works) => detached(null, () => tidy(() => runBatch(works, classify))),
@@ -65,7 +66,7 @@ export function imagePipeline(
 async function runBatch(
   works: readonly ImageWork[],
   classify: ClassifyInput,
-): Promise<(Classification[] | Error)[]> {
+): Promise<(Classification[] | Prediction | Error)[]> {
   const inputs = works.map(({ input }) => input);
   const elements = inputs.reduce((sum, input) => sum + input.numel, 0);
   const batch =
@@ -74,16 +75,7 @@ async function runBatch(
       : ((await callHereOrAsync({ elements, inline: INLINE_ELEMENTS }, 'aten::cat', inputs, 0)) as Tensor);
   const results = await classify(
     batch,
-    works.map(({ topK }) => topK),
+    works.map(({ wanted }) => wanted),
   );
-  return results.map((labels) => labels ?? nanError('classify: image'));
-}
-
-/**
- * Images that one classifier decodes at the same time. Each occupies a thread of libuv's pool: one stays free for files
- * and names.
- */
-function concurrentDecodes(): number {
-  const pool = Number(process.env.UV_THREADPOOL_SIZE) || 4;
-  return Math.max(1, Math.min(binding.configuration().availableThreads, pool - 1));
+  return results.map((result) => result ?? nanError('classify: image'));
 }

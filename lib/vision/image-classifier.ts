@@ -4,30 +4,47 @@
  * `preprocessing`), `image-batches` and `pipeline` (with which others, and when), `network` and `ranking`.
  */
 import { makeError } from '../errors';
+import {
+  ABLATE_CHANNELS,
+  ablateWith,
+  type AblateChannelsOptions,
+  type ChannelImportance,
+} from '../explain/ablation';
 import type { Preprocessing } from '../models/preprocessing-record';
 import type { AnyText, ModelName, WeightsPath } from '../models/registry';
 import type { Module } from '../nn/module';
 import { throwIfAborted, untilAborted } from '../tensor/abort';
-import { describe } from '../tensor/options';
-import { integer, orElse, readOptions, signal, type Rules } from '../tensor/rules';
+import { checkString, describe } from '../tensor/options';
+import { fn, integer, optional, orElse, readOptions, signal, type Rules, type Values } from '../tensor/rules';
 import { detached, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { loadParts, type ClassifierParts, type ImageClassifierOptions } from './classifier-loading';
+import { EXPLAIN, type ExplainOptions } from './explain-input';
+import { Explainer } from './explaining';
+import type { Explanation } from './explanation';
 import { imagePipeline } from './image-batches';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
 import type { Network } from './network';
-import type { Pipeline, QueueState } from './pipeline';
+import type { ItemTimes, Pipeline, QueueState } from './pipeline';
 import { preprocess, shapePixels } from './preprocessing';
-import { nanError, rank, type Classification } from './ranking';
+import { nanError, rank, type Classification, type Prediction, type Wanted } from './ranking';
 
 export interface ClassifyOptions {
   /** How many labels, best first; clamped to the number of classes. Default 5. */
   topK?: number;
   /** Rejects at once with ERR_SENET_ABORTED when it aborts. */
   signal?: AbortSignal;
+  /** Called before the answer, with what each image took, in order. `classifyBatch` never calls it. */
+  onTimes?: (times: readonly ItemTimes[]) => void;
 }
 
-const CLASSIFY = { topK: orElse(5, integer(1)), signal } satisfies Rules<ClassifyOptions>;
+const PREDICT = {
+  signal,
+  onTimes: optional(fn<(times: readonly ItemTimes[]) => void>()),
+} satisfies Rules<PredictOptions>;
+const CLASSIFY = { topK: orElse(5, integer(1)), ...PREDICT } satisfies Rules<ClassifyOptions>;
+
+export type PredictOptions = Omit<ClassifyOptions, 'topK'>;
 
 /**
  * Classifies images.
@@ -43,16 +60,19 @@ export class ImageClassifier {
   readonly preprocessing: Preprocessing;
   readonly #network: Network;
   readonly #shrinkOnLoad: boolean;
-  readonly #pipeline: Pipeline<ImageWork, Classification[]>;
+  readonly #pipeline: Pipeline<ImageWork, Classification[] | Prediction>;
+  readonly #explainer: Explainer;
   readonly #running = new Set<Promise<unknown>>();
   #disposed = false;
 
-  private constructor({ network, labels, preprocessing, shrinkOnLoad, batching }: ClassifierParts) {
+  private constructor(parts: ClassifierParts) {
+    const { network, labels, preprocessing, shrinkOnLoad, batching } = parts;
     this.#network = network;
     this.labels = labels;
     this.preprocessing = preprocessing;
     this.#shrinkOnLoad = shrinkOnLoad;
-    this.#pipeline = imagePipeline(batching, network.lanes, (input, topK) => this.#classify(input, topK));
+    this.#pipeline = imagePipeline(batching, network.lanes, (input, wanted) => this.#classify(input, wanted));
+    this.#explainer = new Explainer(parts.eager, parts, batching);
   }
 
   /**
@@ -86,21 +106,50 @@ export class ImageClassifier {
    */
   classify(image: ImageSource, options?: ClassifyOptions): Promise<Classification[]>;
   classify(images: readonly ImageSource[], options?: ClassifyOptions): Promise<Classification[][]>;
-  async classify(
+  classify(
     images: ImageSource | readonly ImageSource[],
     options?: ClassifyOptions,
   ): Promise<Classification[] | Classification[][]> {
-    const { topK, signal } = this.#check(options, 'classify');
+    return this.#run(images, () => this.#check(options, CLASSIFY, 'classify')) as Promise<
+      Classification[] | Classification[][]
+    >;
+  }
+
+  /**
+   * What the network says of an image, class by class, or of several: as `classify`, in the same batches, without the
+   * choice of the best.
+   *
+   * @throws (rejects) as `classify`
+   */
+  predict(image: ImageSource, options?: PredictOptions): Promise<Prediction>;
+  predict(images: readonly ImageSource[], options?: PredictOptions): Promise<Prediction[]>;
+  predict(
+    images: ImageSource | readonly ImageSource[],
+    options?: PredictOptions,
+  ): Promise<Prediction | Prediction[]> {
+    return this.#run(images, () => ({ ...this.#check(options, PREDICT, 'predict'), topK: 'all' })) as Promise<
+      Prediction | Prediction[]
+    >;
+  }
+
+  /** One function of classify and predict that rejects, and one turn between a batch and its callers. */
+  async #run(
+    images: ImageSource | readonly ImageSource[],
+    check: () => Values<typeof PREDICT> & { topK: Wanted },
+  ): Promise<unknown> {
+    const { topK: wanted, signal, onTimes } = check();
     const many = Array.isArray(images);
     const sources = many ? (images as readonly ImageSource[]) : [images as ImageSource];
     for (const [index, source] of sources.entries())
       checkSource(source, this.preprocessing, many ? `images[${index}]` : 'image');
     const works = sources.map(
       (source) =>
-        new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, topK, this.#network.takesPixels),
+        new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, wanted, this.#network.takesPixels),
     );
-    const results = await this.#track(this.#pipeline.run(works, signal));
-    return many ? results : (results[0] as Classification[]);
+    const times: ItemTimes[] | undefined = onTimes && [];
+    const results = await this.#track(this.#pipeline.run(works, signal, times));
+    if (times !== undefined) onTimes?.(times);
+    return many ? results : results[0];
   }
 
   /**
@@ -118,7 +167,7 @@ export class ImageClassifier {
    * @throws (rejects) as `classify`
    */
   async classifyBatch(pixels: Tensor, options?: ClassifyOptions): Promise<Classification[][]> {
-    const { topK, signal } = this.#check(options, 'classifyBatch');
+    const { topK, signal } = this.#check(options, CLASSIFY, 'classifyBatch');
     if (!Tensor.isTensor(pixels)) {
       throw makeError('ERR_SENET_ARG_TYPE', `classifyBatch: expected a Tensor, got ${describe(pixels)}`);
     }
@@ -145,11 +194,52 @@ export class ImageClassifier {
     return results as Classification[][];
   }
 
+  /**
+   * Explains what the network sees in an image: its labels, a map of where it saw a class, and the gates of its SE layers.
+   *
+   * It looks into the plain module, in evaluation mode. A Module that was given to `load` is looked into itself, as it is
+   * now: later training shows, and other weights than those of the compiled copy that classifies. Of weights that `load` read,
+   * the first call reads them again and makes the module, in float32 whatever `dtype` is; `dispose` frees it. A file that
+   * was changed since is refused. Images are explained one at a time, beside those that are classified, off the event
+   * loop; at most `batching.maxQueue` wait.
+   *
+   * @throws (rejects) as `classify`; ERR_SENET_ARG_RANGE for a layer that is not there, is not called or gives no
+   *   N x C x h x w, for a class that is not there, and for gates of no SE layer; ERR_SENET_AUTOGRAD for a layer that the scores do
+   *   not depend on; ERR_SENET_FILE_CHANGED, and what `load` rejects with for weights that cannot be read again
+   */
+  async explain(image: ImageSource, options?: ExplainOptions): Promise<Explanation> {
+    const checked = readOptions(options, EXPLAIN, 'explain');
+    this.#checkOpen(checked.signal, 'explain');
+    checkSource(image, this.preprocessing, 'image', 'explain');
+    return this.#track(this.#explainer.explain(image, checked));
+  }
+
+  /**
+   * What each channel of one SE layer is worth for an image: how much less probable its class is without it
+   * (`ablateChannels`). Of the plain module, and in turn with `explain`.
+   *
+   * @param layer path of the SE layer ("layer4.2.se")
+   * @throws (rejects) as `explain` and `ablateChannels`
+   */
+  async ablate(
+    image: ImageSource,
+    layer: string,
+    options?: AblateChannelsOptions,
+  ): Promise<ChannelImportance> {
+    const checked = readOptions(options, ABLATE_CHANNELS, 'ablate');
+    checkString(layer, 'ablate: layer');
+    this.#checkOpen(checked.signal, 'ablate');
+    checkSource(image, this.preprocessing, 'image', 'ablate');
+    return this.#track(
+      this.#explainer.run(image, checked.signal, (model, x) => ablateWith(model, x, layer, checked)),
+    );
+  }
+
   /** Refuses new calls, waits for those that run or wait, and frees the network (a Module that was given stays). */
   async dispose(): Promise<void> {
     const first = !this.#disposed;
     this.#disposed = true;
-    await Promise.allSettled([this.#pipeline.close(), ...this.#running]);
+    await Promise.allSettled([this.#pipeline.close(), this.#explainer.close(), ...this.#running]);
     if (first) this.#network.dispose();
   }
 
@@ -157,14 +247,19 @@ export class ImageClassifier {
     return this.dispose();
   }
 
-  #check(
-    options: ClassifyOptions | undefined,
+  #check<const R extends Rules<PredictOptions>>(
+    options: PredictOptions | undefined,
+    rules: R,
     where: string,
-  ): { topK: number; signal: AbortSignal | undefined } {
-    const checked = readOptions(options, CLASSIFY, where);
-    throwIfAborted(checked.signal);
-    if (this.#disposed) throw makeError('ERR_SENET_DISPOSED', `${where}: the classifier was disposed`);
+  ): Values<R> {
+    const checked = readOptions(options, rules, where);
+    this.#checkOpen(checked.signal as AbortSignal | undefined, where);
     return checked;
+  }
+
+  #checkOpen(signal: AbortSignal | undefined, where: string): void {
+    throwIfAborted(signal);
+    if (this.#disposed) throw makeError('ERR_SENET_DISPOSED', `${where}: the classifier was disposed`);
   }
 
   /** `dispose` waits for it. */
@@ -175,7 +270,10 @@ export class ImageClassifier {
     return running;
   }
 
-  async #classify(input: Tensor, topK: readonly number[]): Promise<(Classification[] | null)[]> {
-    return rank(await this.#network.forward(input), this.labels, topK);
+  async #classify(
+    input: Tensor,
+    wanted: readonly Wanted[],
+  ): Promise<(Classification[] | Prediction | null)[]> {
+    return rank(await this.#network.forward(input), this.labels, wanted);
   }
 }

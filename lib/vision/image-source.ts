@@ -18,7 +18,7 @@ export type ImageFileSource = string | URL | Uint8Array | ArrayBuffer | Blob;
 export const IMAGE_SOURCES = 'a path, a file: or data: URL, a Uint8Array, an ArrayBuffer, a Blob';
 
 /** Length of an image file at most. */
-const MAX_FILE_BYTES = 512 * 1024 * 1024;
+export const MAX_FILE_BYTES = 512 * 1024 * 1024;
 
 export function isImageFileSource(source: unknown): source is ImageFileSource {
   return (
@@ -56,9 +56,20 @@ export async function readBytes(source: ImageFileSource): Promise<Buffer> {
   }
   if (isUrl(source)) return readUrl(source.href, label);
   if (isBlob(source)) return readBlob(source, label);
+  return Buffer.from(borrowBytes(source) as Buffer);
+}
+
+/**
+ * The caller's own bytes, if that is what he gave: not copied, so that they may change at every turn.
+ *
+ * @throws ERR_SENET_BUFFER
+ */
+export function borrowBytes(source: ImageFileSource): Buffer | undefined {
+  if (!types.isUint8Array(source) && !types.isAnyArrayBuffer(source)) return undefined;
+  const label = labelOf(source);
   const bytes = types.isUint8Array(source) ? source : viewOf(source, label);
   checkBuffer(bytes, label);
-  return Buffer.from(bytes);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** A detached buffer allows no view. */

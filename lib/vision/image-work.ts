@@ -9,11 +9,21 @@ import { describe } from '../tensor/options';
 import { detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import type { Hold } from './byte-budget';
-import { openImage } from './decode';
-import { IMAGE_SOURCES, isImageFileSource, type ImageFileSource } from './image-source';
+import { openBytes } from './decode';
+import { prepareDirectly } from './direct';
+import {
+  borrowBytes,
+  IMAGE_SOURCES,
+  isImageFileSource,
+  labelOf,
+  readBytes,
+  type ImageFileSource,
+} from './image-source';
 import type { Work } from './pipeline';
+import { Places } from './places';
 import { preprocess, resizedSize, shapePixels, toPixels } from './preprocessing';
 import { inputChannels } from './preprocessing-options';
+import type { Wanted } from './ranking';
 
 /**
  * An image file (its path, a `file:` or `data:` URL, its bytes, a Blob), or a tensor: uint8 C x H x W with C 1 or 3
@@ -26,12 +36,13 @@ export function checkSource(
   source: unknown,
   record: Preprocessing,
   place: string,
+  where = 'classify',
 ): asserts source is ImageSource {
   if (isImageFileSource(source)) return;
   if (!Tensor.isTensor(source)) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
-      `classify: ${place}: expected ${IMAGE_SOURCES} or a Tensor, got ${describe(source)}`,
+      `${where}: ${place}: expected ${IMAGE_SOURCES} or a Tensor, got ${describe(source)}`,
     );
   }
   const { shape, dtype } = source;
@@ -40,7 +51,7 @@ export function checkSource(
   if (!preprocessed && dtype !== 'uint8') {
     throw makeError(
       'ERR_SENET_DTYPE',
-      `classify: ${place}: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`,
+      `${where}: ${place}: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`,
     );
   }
   const widths = preprocessed ? [inputChannels(record)] : [3, 1];
@@ -48,15 +59,18 @@ export function checkSource(
   if (shape.length !== 3 || shape.includes(0) || !widths.includes(channels)) {
     throw makeError(
       'ERR_SENET_SHAPE',
-      `classify: ${place}: expected an image tensor of channels x height x width, ${expected}, got [${shape.join(', ')}]`,
+      `${where}: ${place}: expected an image tensor of channels x height x width, ${expected}, got [${shape.join(', ')}]`,
     );
   }
 }
 
+/** Images whole at a time: each occupies a thread of libuv's pool, of which one stays free for files and names. */
+const wholes = new Places(Math.max(1, (Number(process.env.UV_THREADPOOL_SIZE) || 4) - 1));
+
 export class ImageWork implements Work {
   readonly encoded: boolean;
-  /** Labels that are wanted. */
-  readonly topK: number;
+  /** Of the answer. */
+  readonly wanted: Wanted;
   readonly #record: Preprocessing;
   readonly #shrinkOnLoad: boolean;
   readonly #asPixels: boolean;
@@ -64,6 +78,8 @@ export class ImageWork implements Work {
   #source: ImageFileSource | undefined;
   /** 1 x C x H x W: pixels, or what is preprocessed already; then the network's input. */
   #x: Tensor | undefined;
+  /** Whether decoding made the network's input at once. */
+  #ready = false;
   /** Tensors of this work, outside of any caller's scope: they wait for a batch. */
   readonly #owned = new Set<Disposable>();
 
@@ -75,11 +91,11 @@ export class ImageWork implements Work {
     source: ImageSource,
     record: Preprocessing,
     shrinkOnLoad: boolean,
-    topK: number,
+    wanted: Wanted,
     asPixels: boolean,
   ) {
     this.encoded = !Tensor.isTensor(source);
-    this.topK = topK;
+    this.wanted = wanted;
     this.#record = record;
     this.#shrinkOnLoad = shrinkOnLoad;
     this.#asPixels = asPixels;
@@ -97,18 +113,40 @@ export class ImageWork implements Work {
     return this.#x as Tensor;
   }
 
-  async decode(reserve: Hold['reserve']): Promise<void> {
-    const { size } = this.#record;
-    const wanted = (height: number, width: number): [number, number] => resizedSize(size, height, width);
+  async decode(reserve: Hold['reserve'], restart: Hold['restart']): Promise<void> {
+    const record = this.#record;
     const source = this.#source as ImageFileSource;
-    const image = await openImage(source, this.#shrinkOnLoad ? wanted : undefined);
+    const own = borrowBytes(source);
+    const borrowed = own !== undefined;
+    const bytes = own ?? (await readBytes(source));
+    // A device that takes pixels normalises them itself.
+    const input = this.#asPixels
+      ? undefined
+      : await detached(this.#owned, () =>
+          prepareDirectly(bytes, { record, shrinkOnLoad: this.#shrinkOnLoad, borrowed, reserve }),
+        );
+    this.#ready = input !== undefined;
+    if (input === undefined) restart();
+    this.#x =
+      input ??
+      (await wholes.run(async () => {
+        const kept = borrowed ? await readBytes(source) : bytes;
+        return this.#decodeWhole(kept, labelOf(source), reserve);
+      }));
+    this.#source = undefined;
+  }
+
+  async #decodeWhole(bytes: Buffer, label: string, reserve: Hold['reserve']): Promise<Tensor> {
+    const wanted = (height: number, width: number): [number, number] =>
+      resizedSize(this.#record.size, height, width);
+    const image = await openBytes(bytes, label, this.#shrinkOnLoad ? wanted : undefined);
     await reserve(image.pixelBytes);
     const decoded = await image.decode();
-    this.#source = undefined;
-    this.#x = await detached(this.#owned, () => toPixels(decoded));
+    return detached(this.#owned, () => toPixels(decoded));
   }
 
   async preprocess(reserve: Hold['reserve'], signal: AbortSignal): Promise<void> {
+    if (this.#ready) return;
     const x = this.input;
     const pixels = !isFloating(x.dtype);
     if (pixels && !this.encoded) await reserve(x.numel);

@@ -38,6 +38,8 @@ export function countClasses(model: Module<unknown>): number | undefined {
 
 /** What gives the logits of a batch. */
 export interface Network {
+  /** What runs, unless it is a compiled copy. */
+  readonly module?: Module<unknown>;
   /** Whether `forward` also takes pixels as `shapePixels` makes them, and does the rest of their preprocessing itself. */
   readonly takesPixels: boolean;
   /** Batches that a device computes at once; 0: they run on the executor's threads. */
@@ -67,6 +69,7 @@ export async function makeNetwork(
   if (compiled === undefined) {
     model.to({ dtype, device });
     return {
+      module: model,
       takesPixels: false,
       lanes: 0,
       forward: async (x) => (await model.forward(x.to({ dtype, device }))) as Tensor,

@@ -21,8 +21,8 @@ import type { ByteBudget, Hold } from './byte-budget';
 export interface Work {
   /** Whether it needs `decode`, and so one of the decoders. */
   readonly encoded: boolean;
-  /** From the source to pixels; reserves their bytes before it makes them. */
-  decode(reserve: Hold['reserve']): Promise<void>;
+  /** From the source to pixels, or to the input; reserves the bytes that this takes before it makes them. */
+  decode(reserve: Hold['reserve'], restart: Hold['restart']): Promise<void>;
   /** From pixels to an input that is ready; may end early once the signal has aborted. Then the bytes are given back. */
   preprocess(reserve: Hold['reserve'], signal: AbortSignal): Promise<void>;
   /** What is ready runs together with others of the same key only. */
@@ -66,6 +66,23 @@ export interface QueueState {
 
 type State = 'queued' | 'decoding' | 'preprocessing' | 'ready' | 'running';
 
+/** What one item took on its way to an answer, in milliseconds. */
+export interface ItemTimes {
+  /** Accepted, and not yet taken up. */
+  readonly queue: number;
+  /** From the source to pixels; 0 for what needs no decoding. */
+  readonly decode: number;
+  readonly preprocess: number;
+  /** Ready, until its batch began. */
+  readonly wait: number;
+  /** Its batch in the network, until the answer. */
+  readonly network: number;
+  /** Items of its batch, itself among them. */
+  readonly batch: number;
+  /** In its batch, from 0. */
+  readonly place: number;
+}
+
 interface Item<W extends Work, Result> {
   readonly work: W;
   readonly call: Call<W, Result>;
@@ -76,12 +93,16 @@ interface Item<W extends Work, Result> {
   state: State;
   /** When it has waited long enough for company. */
   dueAt: number;
+  /** When it came into each state, if its caller wants to know. */
+  readonly since: Partial<Record<State, number>> | undefined;
 }
 
 /** One caller with his works, of which some are items at a time. */
 interface Call<W extends Work, Result> {
   readonly works: readonly W[];
   readonly results: Result[];
+  /** Where its caller wants the times of the results. */
+  readonly times: ItemTimes[] | undefined;
   /** Works that became items. */
   taken: number;
   readonly items: Set<Item<W, Result>>;
@@ -128,9 +149,10 @@ export class Pipeline<W extends Work, Result> {
    * Results of all works, in order; at most two batches of them are items at a time. The first failure is the call's, and
    * takes up no further work. The works are the pipeline's from here on, also if it refuses them.
    *
+   * @param times - is given the times of each result, by the time that they are there
    * @throws (rejects) ERR_SENET_QUEUE_FULL; ERR_SENET_ABORTED, at once when the signal aborts
    */
-  run(works: readonly W[], signal?: AbortSignal): Promise<Result[]> {
+  run(works: readonly W[], signal?: AbortSignal, times?: ItemTimes[]): Promise<Result[]> {
     return new Promise((resolve, reject) => {
       const places = Math.min(works.length, this.#two, this.#options.maxQueue);
       const refusal = this.#refusal(places, signal);
@@ -148,7 +170,7 @@ export class Pipeline<W extends Work, Result> {
         else reject(error);
       };
       const call: Call<W, Result> = {
-        ...{ works, results, taken: 0, items: new Set(), controller, left: false, settle },
+        ...{ works, results, times, taken: 0, items: new Set(), controller, left: false, settle },
       };
       for (let place = 0; place < places; place++) this.#take(call);
       if (places === 0) this.#leave(call);
@@ -182,6 +204,7 @@ export class Pipeline<W extends Work, Result> {
     const work = call.works[index] as W;
     const item: Item<W, Result> = {
       ...{ work, call, index, number: this.#admitted++, state: 'queued', dueAt: 0 },
+      since: call.times && { queued: performance.now() },
     };
     call.items.add(item);
     this.#live.add(item);
@@ -195,6 +218,7 @@ export class Pipeline<W extends Work, Result> {
   #move(item: Item<W, Result>, state: State): void {
     this.#setOf(item).delete(item);
     item.state = state;
+    if (item.since !== undefined) item.since[state] = performance.now();
     this.#setOf(item).add(item);
   }
 
@@ -266,7 +290,7 @@ export class Pipeline<W extends Work, Result> {
     let failure: Error | undefined;
     try {
       if (work.encoded) {
-        await work.decode(hold.reserve);
+        await work.decode(hold.reserve, hold.restart);
         this.#move(item, 'preprocessing');
         this.#examine();
       }
@@ -343,7 +367,24 @@ export class Pipeline<W extends Work, Result> {
       outcomes = batch.map(() => error);
     }
     this.#batches.delete(batch);
-    batch.forEach((item, place) => this.#end(item, outcomes[place]));
+    batch.forEach((item, place) => {
+      if (item.since !== undefined && item.call.times !== undefined)
+        item.call.times[item.index] = timesOf(item.since, batch.length, place);
+      this.#end(item, outcomes[place]);
+    });
     this.#examine();
   }
+}
+
+/** Of an item whose batch has just run. */
+function timesOf(since: Partial<Record<State, number>>, batch: number, place: number): ItemTimes {
+  const { queued = 0, decoding, preprocessing = 0, ready = 0, running = 0 } = since;
+  return {
+    queue: (decoding ?? preprocessing) - queued,
+    decode: decoding === undefined ? 0 : preprocessing - decoding,
+    preprocess: ready - preprocessing,
+    wait: running - ready,
+    network: performance.now() - running,
+    ...{ batch, place },
+  };
 }

@@ -10,7 +10,7 @@ import type { Preprocessing } from '../models/preprocessing-record';
 import { empty, tensor, tensorOfBytes } from '../tensor/factories';
 import { throwIfAborted } from '../tensor/abort';
 import { callHereOrAsync } from '../tensor/ops';
-import { tidy } from '../tensor/scope';
+import { detached, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { MAX_PIXELS } from './decode';
 import type { DecodedImage } from './encoded-image';
@@ -50,12 +50,8 @@ export async function toPixels({ data, height, width }: DecodedImage, signal?: A
  */
 export function preprocess(pixels: Tensor, record: Preprocessing, signal?: AbortSignal): Promise<Tensor> {
   return tidy(async () => {
-    let { x } = await shape(pixels, record, signal);
-    x = await callUnlessAborted(signal, 'aten::to.dtype', x, 'float32');
-    x = await callUnlessAborted(signal, 'aten::div.Scalar', x, 255);
-    x = await callUnlessAborted(signal, 'aten::sub.Tensor', x, perChannel(record.mean));
-    x = await callUnlessAborted(signal, 'aten::div.Tensor', x, perChannel(record.std));
-    return x.expand([-1, inputChannels(record), -1, -1]);
+    const { x } = await shape(pixels, record, signal);
+    return (await normalise(x, record, signal)).expand([-1, inputChannels(record), -1, -1]);
   });
 }
 
@@ -83,15 +79,13 @@ function shape(
     let x = pixels;
     if (record.channels !== 'rgb' && x.shape[1] === 3) x = await toGrey(x, signal);
     const [, , height, width] = x.shape as [number, number, number, number];
-    const [newHeight, newWidth] = resizedSize(record.size, height, width);
-    if (newHeight * newWidth > MAX_PIXELS) {
+    const { size, box, padding } = placementOf(record, height, width);
+    if (size[0] * size[1] > MAX_PIXELS) {
       throw makeError(
         'ERR_SENET_IMAGE_SIZE',
-        `expected at most ${MAX_PIXELS} pixels after resizing; ${width} x ${height} would become ${newWidth} x ${newHeight}`,
+        `expected at most ${MAX_PIXELS} pixels after resizing; ${width} x ${height} would become ${size[1]} x ${size[0]}`,
       );
     }
-    const size = [newHeight, newWidth] as const;
-    const { box, padding } = centreOf(size, record.crop ?? size);
     x = await resize(x, { size, interpolation: record.interpolation, window: box }, signal);
     if (padding !== null) x = x.pad(padding);
     if (record.pad > 0)
@@ -102,9 +96,47 @@ function shape(
         new Array<number>(4).fill(record.pad),
         0,
       );
-    const isPart = newHeight === height && newWidth === width && box.height * box.width < height * width;
+    const isPart = size[0] === height && size[1] === width && box.height * box.width < height * width;
     return { x, isPart };
   });
+}
+
+async function normalise(pixels: Tensor, record: Preprocessing, signal?: AbortSignal): Promise<Tensor> {
+  let x = await callUnlessAborted(signal, 'aten::to.dtype', pixels, 'float32');
+  x = await callUnlessAborted(signal, 'aten::div.Scalar', x, 255);
+  x = await callUnlessAborted(signal, 'aten::sub.Tensor', x, perChannel(record.mean));
+  return callUnlessAborted(signal, 'aten::div.Tensor', x, perChannel(record.std));
+}
+
+const tables = new WeakMap<Preprocessing, Promise<Float32Array>>();
+
+/** What normalising makes of the 256 values of each channel that is resized: 3 x 256 for 'rgb', else 256. */
+export function normalisationTable(record: Preprocessing): Promise<Float32Array> {
+  let table = tables.get(record);
+  if (table === undefined) {
+    table = detached(null, () =>
+      tidy(async () => {
+        const values = tensor(
+          Uint8Array.from({ length: 256 }, (_, value) => value),
+          { shape: [1, 1, 1, 256] },
+        );
+        const pixels = values.expand([-1, record.channels === 'rgb' ? 3 : 1, -1, -1]);
+        return (await normalise(pixels, record)).contiguous().toTypedArray() as Float32Array;
+      }),
+    );
+    tables.set(record, table);
+  }
+  return table;
+}
+
+/** The size that an image is resized to, the part of that which is kept, and the zeros around it as `centreOf` gives them. */
+export function placementOf(
+  record: Preprocessing,
+  height: number,
+  width: number,
+): { size: readonly [height: number, width: number]; box: Box; padding: number[] | null } {
+  const size = resizedSize(record.size, height, width);
+  return { size, ...centreOf(size, record.crop ?? size) };
 }
 
 /** Height and width after the resize step, as `torchvision.transforms.Resize` computes them. */

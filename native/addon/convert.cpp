@@ -240,6 +240,14 @@ const TracedValue* to_traced(const Napi::Value& value) {
   return box == nullptr ? nullptr : box->traced.get();
 }
 
+Napi::Array wrap_tensors(Environment& environment, std::vector<at::Tensor> tensors) {
+  auto array = Napi::Array::New(environment.env(), tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    array.Set(static_cast<uint32_t>(i), wrap_tensor(environment, std::move(tensors[i])));
+  }
+  return array;
+}
+
 std::vector<at::Tensor> to_tensors(const Napi::Value& value, const char* what) {
   if (!value.IsArray()) {
     throw Error("ERR_SENET_ARG_TYPE",

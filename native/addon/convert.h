@@ -41,6 +41,8 @@ at::Device cuda_device_at(int64_t index);
 /// A new handle that owns the tensor; undefined tensors become null.
 /// Move what nobody else holds into it: only then V8 is told of its bytes.
 Napi::Value wrap_tensor(Environment& environment, at::Tensor tensor);
+/// An array of handles, with null for those that are undefined.
+Napi::Array wrap_tensors(Environment& environment, std::vector<at::Tensor> tensors);
 /// The tensor of a handle; throws ERR_SENET_ARG_TYPE, ERR_SENET_DISPOSED, or ERR_SENET_CUDA_LOST if its
 /// device was lost.
 const at::Tensor& to_tensor(const Napi::Value& value, const char* what);

@@ -104,10 +104,11 @@ Napi::Error Environment::make_error(const Failure& failure) {
                                              Napi::String::New(env_, failure.message)}));
 }
 
-int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Company company) {
+int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Company company,
+                             runtime::Executor& executor) {
   auto deliver = std::make_shared<Deliver>();
   return enqueue([work = std::move(work), deliver] { *deliver = work(); }, deliver, libtorch_code, company,
-                 runtime::Ending::kWithWork, [](const auto&) {});
+                 runtime::Ending::kWithWork, executor, [](const auto&) {});
 }
 
 int64_t Environment::submit_later(LaterWork work) {
@@ -121,12 +122,13 @@ int64_t Environment::submit_later(LaterWork work) {
           runtime::Executor::instance().finish(job, std::move(failure));
         });
       },
-      deliver, nullptr, runtime::Company::kShared, runtime::Ending::kLater,
+      deliver, nullptr, runtime::Company::kShared, runtime::Ending::kLater, runtime::Executor::instance(),
       [&](const std::shared_ptr<runtime::Job>& job) { *self = job; });
 }
 
 int64_t Environment::enqueue(runtime::Job::Work work, std::shared_ptr<Deliver> deliver,
                              const char* libtorch_code, runtime::Company company, runtime::Ending ending,
+                             runtime::Executor& executor,
                              const std::function<void(const std::shared_ptr<runtime::Job>&)>& made) {
   const int64_t id = next_id_++;
   auto job = std::make_shared<runtime::Job>(
@@ -141,11 +143,11 @@ int64_t Environment::enqueue(runtime::Job::Work work, std::shared_ptr<Deliver> d
       },
       company, ending);
   made(job);
-  runtime::Executor::instance().submit(job);
+  executor.submit(job);
   if (pending_.empty()) {
     napi_ref_threadsafe_function(env_, mailbox_->wake);
   }
-  pending_.emplace(id, Pending{std::move(job), std::move(deliver), libtorch_code});
+  pending_.emplace(id, Pending{std::move(job), &executor, std::move(deliver), libtorch_code});
   return id;
 }
 
@@ -162,7 +164,7 @@ void Environment::forget(int64_t id) {
 
 bool Environment::cancel(int64_t id) {
   const auto found = pending_.find(id);
-  if (found == pending_.end() || !runtime::Executor::instance().cancel(found->second.job)) {
+  if (found == pending_.end() || !found->second.executor->cancel(found->second.job)) {
     return false;
   }
   forget(id);
@@ -183,7 +185,7 @@ Napi::Value Environment::wait(int64_t id) {
     throw Error("ERR_SENET_INTERNAL", "no such job");
   }
   const Pending pending = found->second;
-  runtime::Executor::instance().wait(pending.job);
+  pending.executor->wait(pending.job);
   forget(id);
   if (pending.job->failure()) {
     throw make_error(failure_of(pending));
@@ -247,6 +249,7 @@ void Environment::on_close(void* self) {
     wake = std::exchange(environment->mailbox_->wake, nullptr);
   }
   runtime::Executor::instance().abandon(environment);
+  runtime::Executor::decoders().abandon(environment);
   napi_release_threadsafe_function(wake, napi_tsfn_abort);
   environment->pending_.clear();
 }

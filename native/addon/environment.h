@@ -59,7 +59,8 @@ class Environment {
   /// Queues work and returns the job's number; `settle` is called with it in a macrotask of its own. A
   /// failure whose code is ERR_SENET_LIBTORCH is reported with `libtorch_code` instead if one is given.
   int64_t submit(JobWork work, const char* libtorch_code = nullptr,
-                 runtime::Company company = runtime::Company::kShared);
+                 runtime::Company company = runtime::Company::kShared,
+                 runtime::Executor& executor = runtime::Executor::instance());
   /// The same, of work that ends later than its call and occupies no thread meanwhile.
   int64_t submit_later(LaterWork work);
   /// Keeps a value from being collected while a job that was submitted may read its memory.
@@ -79,13 +80,14 @@ class Environment {
   };
   struct Pending {
     std::shared_ptr<runtime::Job> job;
+    runtime::Executor* executor;
     std::shared_ptr<Deliver> deliver;
     const char* libtorch_code;
     std::shared_ptr<Napi::ObjectReference> kept = nullptr;
   };
 
   int64_t enqueue(runtime::Job::Work work, std::shared_ptr<Deliver> deliver, const char* libtorch_code,
-                  runtime::Company company, runtime::Ending ending,
+                  runtime::Company company, runtime::Ending ending, runtime::Executor& executor,
                   const std::function<void(const std::shared_ptr<runtime::Job>&)>& made);
   static void on_wake(napi_env env, napi_value callback, void* context, void* data);
   static void on_close(void* self);

@@ -87,6 +87,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<clear_grads>(exports, "clearGrads");
   add<dispose_tensor_handle>(exports, "disposeTensor");
   add<backward>(exports, "backward");
+  add<gradients>(exports, "gradients");
 
   add<call_operator>(exports, "callOperator");
   add<call_operator_async>(exports, "callOperatorAsync");
@@ -95,6 +96,8 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
 
   add<resize_images>(exports, "resizeImages");
   add<resize_images_async>(exports, "resizeImagesAsync");
+  add<can_prepare_images>(exports, "canPrepareImages");
+  add<prepare_image>(exports, "prepareImage");
 
   add<create_module>(exports, "createModule");
   add<module_node>(exports, "moduleNode");

@@ -18,6 +18,8 @@
 #include <atomic>
 #include <cmath>
 #include <optional>
+#include <sstream>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -238,6 +240,19 @@ Napi::Array named_tensors(Environment& environment,
   return array;
 }
 
+// Where a path of names leads.
+const nn::Module& part_of(const nn::Module& module, const std::string& path) {
+  const nn::Module* part = &module;
+  std::istringstream names(path);
+  for (std::string name; std::getline(names, name, '.');) {
+    part = part->find_child(name).get();  // which its parent keeps
+    if (part == nullptr) {
+      throw Error("ERR_SENET_ARG_RANGE", module.name() + " has no module at '" + path + "'");
+    }
+  }
+  return *part;
+}
+
 // As PyTorch's load_state_dict: copies into the tensor, or with `assign` adopts the given one (its dtype and
 // device).
 void load_into(at::Tensor target, const at::Tensor& source, bool assign) {
@@ -293,10 +308,11 @@ Napi::Value module_node(Environment& environment, const Napi::CallbackInfo& info
     if (child == nullptr) {
       throw Error("ERR_SENET_INTERNAL", "the child '" + item.key() + "' is no senet module");
     }
-    auto entry = Napi::Array::New(env, 3);
+    auto entry = Napi::Array::New(env, 4);
     entry.Set(0u, item.key());
     entry.Set(1u, child->name());
     entry.Set(2u, wrap_module(env, node.tree, child, 0));
+    entry.Set(3u, static_cast<double>(module.head_features(item.key())));
     children.Set(next++, entry);
   }
   auto facts = Napi::Object::New(env);
@@ -339,15 +355,32 @@ Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& i
 Napi::Value module_record(Environment& environment, const Napi::CallbackInfo& info) {
   const Node& node = to_node(info[0]);
   const at::Tensor input = to_tensor(info[1], "input");
-  node.module->check_input(input);
-  const int64_t job = environment.submit([used = use_module(info[0]), input]() -> Deliver {
-    const c10::AutoGradMode mode(false);
+  const Mode mode{to_bool(info[2], "gradMode"), to_bool(info[3], "autocast")};
+  {
+    const ModeScope mode_scope(mode);
+    node.module->check_input(input);
+  }
+  nn::Recording recording;
+  std::vector<const nn::Module*> wanted;
+  const auto paths = info[4].As<Napi::Array>();
+  for (uint32_t i = 0; i < paths.Length(); ++i) {
+    wanted.push_back(&part_of(*node.module, to_string(paths.Get(i), "path")));
+    recording.outputs[wanted.back()];
+  }
+  const auto changes = info[5].As<Napi::Array>();
+  for (uint32_t i = 0; i < changes.Length(); ++i) {
+    const auto change = changes.Get(i).As<Napi::Array>();
+    recording.replacements[&part_of(*node.module, to_string(change.Get(0u), "path"))] =
+        to_tensor(change.Get(1u), "replacement");
+  }
+  const int64_t job = environment.submit([used = use_module(info[0]), input, mode, wanted = std::move(wanted),
+                                          recording = std::move(recording)]() mutable -> Deliver {
+    const ModeScope mode_scope(mode);
     const nn::TrainingSet nothing;
-    std::vector<nn::ModuleCall> calls;
     at::Tensor output;
     {
       const nn::TrainingScope evaluation(nothing);
-      const nn::RecordingScope recording(calls);
+      const nn::RecordingScope scope(recording);
       output = used.module->forward(input).tensor();
     }
     std::unordered_map<const nn::Module*, std::string> paths{{used.module, ""}};
@@ -355,10 +388,14 @@ Napi::Value module_record(Environment& environment, const Napi::CallbackInfo& in
       paths[static_cast<const nn::Module*>(item.value().get())] = item.key();
     }
     std::vector<std::string> names;
-    for (const nn::ModuleCall& call : calls) {
+    for (const nn::ModuleCall& call : recording.calls) {
       names.push_back(paths[call.module]);
     }
-    return [output = std::move(output), calls = std::move(calls),
+    std::vector<at::Tensor> outputs;
+    for (const nn::Module* module : wanted) {
+      outputs.push_back(recording.outputs[module]);
+    }
+    return [output = std::move(output), outputs = std::move(outputs), calls = std::move(recording.calls),
             names = std::move(names)](Environment& here) mutable -> Napi::Value {
       const Napi::Env env = here.env();
       auto list = Napi::Array::New(env, calls.size());
@@ -372,6 +409,7 @@ Napi::Value module_record(Environment& environment, const Napi::CallbackInfo& in
       auto result = Napi::Object::New(env);
       result.Set("output", wrap_tensor(here, std::move(output)));
       result.Set("calls", list);
+      result.Set("outputs", wrap_tensors(here, std::move(outputs)));
       return result;
     };
   });

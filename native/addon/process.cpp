@@ -89,6 +89,7 @@ Napi::Value set_generator_state(Environment& environment, const Napi::CallbackIn
 Napi::Value memory(Environment& environment, const Napi::CallbackInfo&) {
   const auto counts = runtime::allocator_counts();
   const auto jobs = runtime::Executor::instance().counts();
+  const auto images = runtime::Executor::decoders().counts();
   auto facts = Napi::Object::New(environment.env());
   facts.Set("tensors", static_cast<double>(tensor_count()));
   facts.Set("bytes", static_cast<double>(counts.live_bytes));
@@ -96,8 +97,8 @@ Napi::Value memory(Environment& environment, const Napi::CallbackInfo&) {
   facts.Set("cacheLimit", static_cast<double>(counts.limit));
   facts.Set("deviceBytes", runtime::cuda_allocated_bytes());
   facts.Set("mappings", static_cast<double>(counts.mappings));
-  facts.Set("queued", static_cast<double>(jobs.queued));
-  facts.Set("running", static_cast<double>(jobs.running));
+  facts.Set("queued", static_cast<double>(jobs.queued + images.queued));
+  facts.Set("running", static_cast<double>(jobs.running + images.running));
   return facts;
 }
 
@@ -111,7 +112,8 @@ Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo&)
 
 Napi::Value drain(Environment& environment, const Napi::CallbackInfo& info) {
   const int64_t exit_code = to_int64(info[0], "exitCode");
-  if (!runtime::Executor::instance().drain(kDrainLimit)) {
+  const bool is_idle = runtime::Executor::decoders().drain(kDrainLimit);
+  if (!runtime::Executor::instance().drain(kDrainLimit) || !is_idle) {
     // A job still uses LibTorch, whose statics exit() would destroy under it.
     std::fflush(nullptr);
     _exit(static_cast<int>(exit_code));

@@ -12,6 +12,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cstring>
 #include <vector>
@@ -307,6 +308,32 @@ Napi::Value backward(Environment& environment, const Napi::CallbackInfo& info) {
       [tensor, gradient, leaves = std::make_shared<const TensorUse>(leaves_of(tensor))]() -> Deliver {
         tensor.backward(gradient);
         return [](Environment& here) { return here.env().Undefined(); };
+      },
+      "ERR_SENET_AUTOGRAD");
+  return Napi::Number::New(environment.env(), static_cast<double>(job));
+}
+
+Napi::Value gradients(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor& output = to_tensor(info[0], "output");
+  std::vector<at::Tensor> inputs = to_tensors(info[1], "inputs");
+  const bool retain_graph = to_bool(info[2], "retainGraph");
+  if (!output.requires_grad() || output.numel() != 1) {
+    throw Error("ERR_SENET_AUTOGRAD",
+                "gradients are of one element that has a graph, this tensor has the shape " +
+                    shape_text(output.sizes()));
+  }
+  for (const at::Tensor& input : inputs) {
+    if (!input.requires_grad()) {
+      throw Error("ERR_SENET_AUTOGRAD", "gradients are with respect to tensors that have a graph");
+    }
+  }
+  const int64_t job = environment.submit(
+      [output, inputs = std::move(inputs), retain_graph]() -> Deliver {
+        auto found = torch::autograd::grad({output}, inputs, /*grad_outputs=*/{}, retain_graph,
+                                           /*create_graph=*/false, /*allow_unused=*/true);
+        return [found = std::move(found)](Environment& here) mutable -> Napi::Value {
+          return wrap_tensors(here, std::move(found));
+        };
       },
       "ERR_SENET_AUTOGRAD");
   return Napi::Number::New(environment.env(), static_cast<double>(job));

@@ -20,5 +20,6 @@ Napi::Value set_grad(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value clear_grads(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value dispose_tensor_handle(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value backward(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value gradients(Environment& environment, const Napi::CallbackInfo& info);
 
 }  // namespace senet::addon

@@ -30,7 +30,7 @@ CifarSEResNet::CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_
   add_child("layer2", layer2, make_stage(16, 32, n_size, 2, reduction));
   add_child("layer3", layer3, make_stage(32, 64, n_size, 2, reduction));
   add_child("avgpool", avgpool, std::make_shared<nn::AdaptiveAvgPool2d>());
-  add_child("fc", fc, std::make_shared<nn::Linear>(64, num_classes));
+  add_head("fc", fc, 64, nn::make_head(64, num_classes));
   nn::init_kaiming_normal(*this, nn::Fan::kIn);
 }
 
@@ -48,7 +48,7 @@ void CifarSEResNet::check_input(const nn::Value& input) const {
 }
 
 nn::Width CifarSEResNet::width() const {
-  return {conv1->options.in_channels, fc->out_features};
+  return {conv1->options.in_channels, head_width("fc")};
 }
 
 bool CifarSEResNet::begins_with(const nn::Module& child) const {

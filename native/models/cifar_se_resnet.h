@@ -24,7 +24,7 @@ class CifarSEResNet : public nn::Module {
   std::shared_ptr<nn::ReLU> relu;
   std::shared_ptr<nn::Sequential> layer1, layer2, layer3;
   std::shared_ptr<nn::AdaptiveAvgPool2d> avgpool;
-  std::shared_ptr<nn::Linear> fc;
+  std::shared_ptr<nn::Module> fc;
 
  protected:
   CifarSEResNet(std::string type_name, int64_t n_size, int64_t num_classes, int64_t reduction,

@@ -239,7 +239,7 @@ PytorchcvSEResNet::PytorchcvSEResNet(const PytorchcvOptions& given)
     : nn::Module("PytorchcvSEResNet"), options(given) {
   int64_t channels = options.cifar ? 16 : 64;
   add_child("features", features, make_features(options, channels));
-  add_child("output", output, std::make_shared<nn::Linear>(channels, options.num_classes));
+  add_head("output", output, channels, nn::make_head(channels, options.num_classes));
   nn::init_kaiming_uniform(*this);
 }
 
@@ -257,7 +257,7 @@ nn::InputSize PytorchcvSEResNet::input_size() const {
 }
 
 nn::Width PytorchcvSEResNet::width() const {
-  return {features->width().input, output->out_features};
+  return {features->width().input, head_width("output")};
 }
 
 bool PytorchcvSEResNet::begins_with(const nn::Module& child) const {
@@ -280,7 +280,7 @@ std::shared_ptr<nn::Module> PytorchcvSEResNet::make(nn::OptionReader& options) {
   made.bottleneck = options.boolean("bottleneck");
   made.conv1_stride = options.boolean("conv1Stride");
   made.preactivation = options.boolean("preactivation");
-  made.num_classes = options.integer("numClasses", nn::kMaxWidth);
+  made.num_classes = options.integer("numClasses", nn::kMaxWidth, 0);
   made.in_channels = options.integer("inChannels", nn::kMaxWidth);
   options.reject_others();
   return std::make_shared<PytorchcvSEResNet>(made);

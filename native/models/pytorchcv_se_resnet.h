@@ -106,7 +106,7 @@ class PytorchcvSEResNet : public nn::Module {
 
   const PytorchcvOptions options;
   std::shared_ptr<nn::Sequential> features;
-  std::shared_ptr<nn::Linear> output;
+  std::shared_ptr<nn::Module> output;
 };
 
 }  // namespace senet::models

@@ -28,7 +28,7 @@ class ResNet : public nn::Module {
     add_child("layer3", layer3, make_layer(256, layers[2], 2));
     add_child("layer4", layer4, make_layer(512, layers[3], 2));
     add_child("avgpool", avgpool, std::make_shared<nn::AdaptiveAvgPool2d>());
-    add_child("fc", fc, std::make_shared<nn::Linear>(inplanes_, num_classes));
+    add_head("fc", fc, inplanes_, nn::make_head(inplanes_, num_classes));
     nn::init_kaiming_normal(*this, nn::Fan::kOut);
   }
 
@@ -51,7 +51,7 @@ class ResNet : public nn::Module {
   }
 
   nn::Width width() const override {
-    return {conv1->options.in_channels, fc->out_features};
+    return {conv1->options.in_channels, head_width("fc")};
   }
 
   bool begins_with(const nn::Module& child) const override {
@@ -68,7 +68,7 @@ class ResNet : public nn::Module {
   std::shared_ptr<nn::MaxPool2d> maxpool;
   std::shared_ptr<nn::Sequential> layer1, layer2, layer3, layer4;
   std::shared_ptr<nn::AdaptiveAvgPool2d> avgpool;
-  std::shared_ptr<nn::Linear> fc;
+  std::shared_ptr<nn::Module> fc;
 
  private:
   std::shared_ptr<nn::Sequential> make_layer(int64_t planes, int64_t blocks, int64_t stride) {

@@ -59,7 +59,7 @@ Inception3::Inception3(const InceptionOptions& options) : Module("Inception3"), 
              register_module("Mixed_7c", std::make_shared<nn::InceptionE>(2048))};
   add_child("avgpool", avgpool, std::make_shared<nn::AdaptiveAvgPool2d>());
   add_child("dropout", dropout, std::make_shared<nn::Dropout>());
-  add_child("fc", fc, std::make_shared<nn::Linear>(2048, options.num_classes));
+  add_head("fc", fc, 2048, nn::make_head(2048, options.num_classes));
   nn::init_inception(*this);
 }
 
@@ -107,7 +107,7 @@ nn::InputSize Inception3::input_size() const {
 }
 
 nn::Width Inception3::width() const {
-  return {Conv2d_1a_3x3->width().input, fc->out_features};
+  return {Conv2d_1a_3x3->width().input, head_width("fc")};
 }
 
 bool Inception3::begins_with(const nn::Module& child) const {

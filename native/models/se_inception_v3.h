@@ -39,7 +39,7 @@ class Inception3 : public nn::Module {
   std::shared_ptr<nn::InceptionAux> AuxLogits;                                 // null without aux_logits
   std::shared_ptr<nn::AdaptiveAvgPool2d> avgpool;
   std::shared_ptr<nn::Dropout> dropout;
-  std::shared_ptr<nn::Linear> fc;
+  std::shared_ptr<nn::Module> fc;
 
  private:
   nn::Value run(const nn::Value& input, nn::Value* aux_logits);

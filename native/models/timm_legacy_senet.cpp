@@ -108,7 +108,7 @@ LegacySENet::LegacySENet(const LegacySENetOptions& given) : nn::Module("SENet"),
   add_child("layer3", layer3, make_layer(inplanes, 256, options.layers[2], 2, kernel, padding));
   add_child("layer4", layer4, make_layer(inplanes, 512, options.layers[3], 2, kernel, padding));
   add_child("global_pool", global_pool, std::make_shared<nn::AdaptiveAvgPool2d>());
-  add_child("last_linear", last_linear, std::make_shared<nn::Linear>(inplanes, options.num_classes));
+  add_head("last_linear", last_linear, inplanes, nn::make_head(inplanes, options.num_classes));
   nn::init_kaiming_normal(*this, nn::Fan::kOut);
 }
 
@@ -172,7 +172,7 @@ nn::InputSize LegacySENet::input_size() const {
 }
 
 nn::Width LegacySENet::width() const {
-  return {layer0->width().input, last_linear->out_features};
+  return {layer0->width().input, head_width("last_linear")};
 }
 
 bool LegacySENet::begins_with(const nn::Module& child) const {
@@ -199,7 +199,7 @@ std::shared_ptr<nn::Module> LegacySENet::make(nn::OptionReader& options) {
   made.input_3x3 = options.boolean("input3x3");
   made.downsample_kernel_size = options.integer("downsampleKernelSize", nn::kMaxKernel);
   made.downsample_padding = options.integer("downsamplePadding", nn::kMaxKernel, 0);
-  made.num_classes = options.integer("numClasses", nn::kMaxWidth);
+  made.num_classes = options.integer("numClasses", nn::kMaxWidth, 0);
   made.in_channels = options.integer("inChannels", nn::kMaxWidth);
   made.drop_rate = options.number("dropRate", 0, 1);
   options.reject_others();

@@ -71,7 +71,7 @@ class LegacySENet : public nn::Module {
   std::shared_ptr<nn::MaxPool2d> pool0;
   std::shared_ptr<nn::Sequential> layer1, layer2, layer3, layer4;
   std::shared_ptr<nn::AdaptiveAvgPool2d> global_pool;
-  std::shared_ptr<nn::Linear> last_linear;
+  std::shared_ptr<nn::Module> last_linear;
 
  private:
   std::shared_ptr<nn::Sequential> make_stem() const;

@@ -124,7 +124,7 @@ TimmResNet::TimmResNet(const TimmResNetOptions& given) : nn::Module("ResNet"), o
   add_child("layer3", layer3, make_layer(inplanes, 256, options.layers[2], 2));
   add_child("layer4", layer4, make_layer(inplanes, 512, options.layers[3], 2));
   add_child("global_pool", global_pool, std::make_shared<nn::AdaptiveAvgPool2d>());
-  add_child("fc", fc, std::make_shared<nn::Linear>(inplanes, options.num_classes));
+  add_head("fc", fc, inplanes, nn::make_head(inplanes, options.num_classes));
   nn::init_kaiming_normal(*this, nn::Fan::kOut);
   if (options.zero_init_last) {
     for (const auto& layer : {layer1, layer2, layer3, layer4}) {
@@ -233,7 +233,7 @@ nn::InputSize TimmResNet::input_size() const {
 }
 
 nn::Width TimmResNet::width() const {
-  return {conv1->width().input, fc->out_features};
+  return {conv1->width().input, head_width("fc")};
 }
 
 bool TimmResNet::begins_with(const nn::Module& child) const {
@@ -249,7 +249,7 @@ std::shared_ptr<nn::Module> TimmResNet::make(nn::OptionReader& options) {
   const std::string block = options.string("block");
   made.bottleneck = block == "Bottleneck";
   made.layers = options.depths("layers");
-  made.num_classes = options.integer("numClasses", nn::kMaxWidth);
+  made.num_classes = options.integer("numClasses", nn::kMaxWidth, 0);
   made.in_channels = options.integer("inChannels", nn::kMaxWidth);
   made.cardinality = options.integer("cardinality", kMostGroups);
   made.base_width = options.integer("baseWidth", kMostGroups);

@@ -84,7 +84,7 @@ class TimmResNet : public nn::Module {
   std::shared_ptr<nn::Module> maxpool;
   std::shared_ptr<nn::Sequential> layer1, layer2, layer3, layer4;
   std::shared_ptr<nn::AdaptiveAvgPool2d> global_pool;
-  std::shared_ptr<nn::Linear> fc;
+  std::shared_ptr<nn::Module> fc;
 
  private:
   int64_t add_stem();

@@ -159,8 +159,9 @@ InceptionAux::InceptionAux(int64_t in, int64_t num_classes)
   // PARITY: torchvision sets a standard deviation of 0.01 on this wrapper, where its initialisation does not
   // look: the convolution inside keeps 0.1.
   conv1 = add("conv1", 128, 768, {5, 5});
-  add_child("fc", fc, std::make_shared<Linear>(768, num_classes));
-  fc->inception_standard_deviation = 0.001;
+  auto classifier = std::make_shared<Linear>(768, num_classes);
+  classifier->inception_standard_deviation = 0.001;
+  add_head("fc", fc, 768, std::move(classifier));
 }
 
 bool InceptionAux::ends_with(const Module& child) const {

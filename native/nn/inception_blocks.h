@@ -106,7 +106,7 @@ class InceptionAux : public InceptionBlock {
   InceptionAux(int64_t in_channels, int64_t num_classes);
   bool ends_with(const Module& child) const override;
   std::shared_ptr<BasicConv2d> conv0, conv1;
-  std::shared_ptr<Linear> fc;
+  std::shared_ptr<Module> fc;
 
  protected:
   Value run_branches(const Value& input) override;

@@ -218,6 +218,13 @@ Value Identity::compute(const Value& input) {
   return input;
 }
 
+std::shared_ptr<Module> make_head(int64_t features, int64_t classes) {
+  if (classes == 0) {
+    return std::make_shared<Identity>();
+  }
+  return std::make_shared<Linear>(features, classes);
+}
+
 Sequential::Sequential(std::vector<std::shared_ptr<Module>> given)
     : Module("Sequential"), layers_(std::move(given)) {
   for (size_t i = 0; i < layers_.size(); ++i) {

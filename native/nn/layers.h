@@ -108,6 +108,9 @@ class Linear : public Module {
   void check_input(const Value& input) const override;
 
   Width width() const override;
+  bool may_be_head() const override {
+    return true;
+  }
 
   const int64_t in_features;
   const int64_t out_features;
@@ -192,7 +195,14 @@ class Identity : public Module {
   static std::shared_ptr<Module> make(OptionReader& options);
   Identity();
   Value compute(const Value& input) override;
+  bool may_be_head() const override {
+    return true;
+  }
 };
+
+/// A network's last layer: a Linear from `features` to `classes`, or, for none, an Identity, with which the
+/// network gives its features (timm's `create_classifier`).
+std::shared_ptr<Module> make_head(int64_t features, int64_t classes);
 
 /// Children are named "0", "1", ... and run in that order; without any, it gives its input.
 class Sequential : public Module {
@@ -206,6 +216,9 @@ class Sequential : public Module {
   Width width() const override;
   bool begins_with(const Module& child) const override;
   bool ends_with(const Module& child) const override;
+  bool may_be_head() const override {
+    return true;
+  }
 
   const std::vector<std::shared_ptr<Module>>& layers() const {
     return layers_;

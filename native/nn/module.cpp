@@ -4,6 +4,9 @@
 #include "core/names.h"
 
 #include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/isnan.h>
+#include <ATen/ops/where.h>
 
 #include <type_traits>
 #include <typeinfo>
@@ -14,7 +17,7 @@ namespace {
 
 thread_local const TrainingSet* current_training_set = nullptr;
 thread_local bool skip_init = false;
-thread_local std::vector<ModuleCall>* current_calls = nullptr;
+thread_local Recording* current_recording = nullptr;
 
 // The modules from `from` down to `to`, which are the first and the last.
 bool find_chain(const Module& from, const Module& to, std::vector<const Module*>& chain) {
@@ -54,22 +57,45 @@ bool SkipInitScope::active() {
   return skip_init;
 }
 
-RecordingScope::RecordingScope(std::vector<ModuleCall>& calls)
-    : previous_(std::exchange(current_calls, &calls)) {}
+at::Tensor Recording::pass(const Module& module, at::Tensor output) {
+  const auto replacement = replacements.find(&module);
+  if (replacement != replacements.end()) {
+    const at::Tensor& given = replacement->second;
+    if (given.numel() != output.numel()) {
+      throw Error("ERR_SENET_SHAPE", module.name() + ": its output has " + std::to_string(output.numel()) +
+                                         " elements, what should replace it " +
+                                         std::to_string(given.numel()));
+    }
+    const at::Tensor instead = given.to(output.options()).reshape(output.sizes());
+    output = at::where(instead.isnan(), output, instead);
+  }
+  const auto kept = outputs.find(&module);
+  if (kept != outputs.end()) {
+    if (at::GradMode::is_enabled() && !output.requires_grad()) {
+      output = output.detach().requires_grad_();
+    }
+    kept->second = output;
+    output = output.clone();  // what follows may change it in place
+  }
+  return output;
+}
+
+RecordingScope::RecordingScope(Recording& recording)
+    : previous_(std::exchange(current_recording, &recording)) {}
 
 RecordingScope::~RecordingScope() {
-  current_calls = previous_;
+  current_recording = previous_;
 }
 
 bool RecordingScope::active() {
-  return current_calls != nullptr;
+  return current_recording != nullptr;
 }
 
 Module::Module(std::string type_name) : torch::nn::Module(std::move(type_name)) {}
 
 template <class Compute>
 std::invoke_result_t<const Compute&> Module::call(const Value& input, const Compute& compute) {
-  const auto logits_of = [](const auto& output) -> const Value& {
+  const auto logits_of = [](auto& output) -> Value& {
     if constexpr (std::is_same_v<std::decay_t<decltype(output)>, Output>) {
       return output.logits;
     } else {
@@ -86,12 +112,14 @@ std::invoke_result_t<const Compute&> Module::call(const Value& input, const Comp
     }
   }
   check_input(input);
-  if (current_calls == nullptr) {
+  if (current_recording == nullptr) {
     return compute();
   }
   std::vector<int64_t> shape = input.sizes().vec();  // of the input as it comes
   auto output = compute();
-  current_calls->push_back({this, std::move(shape), logits_of(output).sizes().vec()});
+  Value& logits = logits_of(output);
+  logits = current_recording->pass(*this, logits.tensor());
+  current_recording->calls.push_back({this, std::move(shape), logits.sizes().vec()});
   return output;
 }
 
@@ -153,6 +181,10 @@ bool Module::ends_with(const Module&) const {
   return false;
 }
 
+bool Module::may_be_head() const {
+  return false;
+}
+
 std::shared_ptr<Module> Module::find_child(const std::string& name) const {
   const auto children = named_children();
   const auto* child = children.find(name);
@@ -171,13 +203,26 @@ std::shared_ptr<Module> Module::replace_child(const std::string& name, std::shar
   }
   const Module& given = *replacement;
   const Module& kept = *old;
-  if (typeid(given) != typeid(kept) || !member->second(replacement)) {
-    throw Error("ERR_SENET_ARG_TYPE", "'" + name + "' of " + this->name() +
-                                          " takes a module of its own type, " + old->name() + ", got " +
-                                          replacement->name());
+  const bool is_head = head_features(name) != 0;
+  const bool fits = is_head ? given.may_be_head() : typeid(given) == typeid(kept);
+  if (!fits || !member->second(replacement)) {
+    const std::string expected =
+        is_head ? "an Identity, a Sequential or a Linear" : "a module of its own type, " + old->name();
+    throw Error("ERR_SENET_ARG_TYPE",
+                "'" + name + "' of " + this->name() + " takes " + expected + ", got " + replacement->name());
   }
   replace_module(name, std::move(replacement));
   return old;
+}
+
+int64_t Module::head_features(const std::string& name) const {
+  const auto found = head_features_.find(name);
+  return found == head_features_.end() ? 0 : found->second;
+}
+
+int64_t Module::head_width(const std::string& name) const {
+  const Width width = find_child(name)->width();
+  return width.is_kept() ? head_features(name) : width.output;
 }
 
 void check_width(const Module& root, const Module& parent, const std::string& name,
@@ -185,7 +230,9 @@ void check_width(const Module& root, const Module& parent, const std::string& na
   const std::shared_ptr<Module> old = parent.find_child(name);
   std::vector<const Module*> chain;
   const Module& given = replacement;
-  if (old == nullptr || typeid(*old) != typeid(given) || !find_chain(root, *old, chain)) {
+  const int64_t features = parent.head_features(name);
+  const bool fits = old != nullptr && (features == 0 ? typeid(*old) == typeid(given) : given.may_be_head());
+  if (!fits || !find_chain(root, *old, chain)) {
     return;  // replace_child says what is wrong
   }
   bool at_begin = true;
@@ -194,7 +241,7 @@ void check_width(const Module& root, const Module& parent, const std::string& na
     at_begin = at_begin && chain[i]->begins_with(*chain[i + 1]);
     at_end = at_end && chain[i]->ends_with(*chain[i + 1]);
   }
-  const Width before = old->width();
+  const Width before = features == 0 ? old->width() : Width{features, old->width().output};
   const Width now = replacement.width();
   const auto check = [&](int64_t expected, int64_t actual, const char* verb) {
     if (expected != 0 && actual != 0 && expected != actual) {

@@ -72,10 +72,23 @@ struct ModuleCall {
   std::vector<int64_t> output;  // of the logits, where there are two outputs
 };
 
-/// While alive, every forward that this thread finishes is noted in `calls`, a child's before its parent's.
+/// What is noted of a forward, and what parts of it give in place of what they compute.
+struct Recording {
+  std::vector<ModuleCall> calls;  // a child's before its parent's
+  /// Of the modules that are keys: what the last call of each gave, as it was before anything changed it in
+  /// place. Where gradients are recorded it has a graph, though no parameter in front of it may want one.
+  std::unordered_map<const Module*, at::Tensor> outputs;
+  /// What modules give instead, as many elements as they give; a NaN leaves what was computed.
+  std::unordered_map<const Module*, at::Tensor> replacements;
+
+  /// What the forward goes on with where `module` gave `output`. Throws ERR_SENET_SHAPE.
+  at::Tensor pass(const Module& module, at::Tensor output);
+};
+
+/// While alive, every forward that this thread finishes is noted in `recording`.
 class RecordingScope {
  public:
-  explicit RecordingScope(std::vector<ModuleCall>& calls);
+  explicit RecordingScope(Recording& recording);
   ~RecordingScope();
   RecordingScope(const RecordingScope&) = delete;
   RecordingScope& operator=(const RecordingScope&) = delete;
@@ -83,7 +96,7 @@ class RecordingScope {
   static bool active();
 
  private:
-  std::vector<ModuleCall>* previous_;
+  Recording* previous_;
 };
 
 /// How wide a module's input and output are: the channels of images, the features of vectors. 0 is any width,
@@ -137,13 +150,18 @@ class Module : public torch::nn::Module {
   /// that width is nobody else's business.
   virtual bool begins_with(const Module& child) const;
   virtual bool ends_with(const Module& child) const;
+  /// Whether a network's head may be one of this type.
+  virtual bool may_be_head() const;
 
   /// The child of this name, or null.
   std::shared_ptr<Module> find_child(const std::string& name) const;
   /// Puts `replacement` where the child `name` is, in the same place of the order, and gives the old one.
   /// Throws ERR_SENET_ARG_RANGE if there is no such child or it cannot be replaced, ERR_SENET_ARG_TYPE unless
-  /// both are of one type.
+  /// both are of one type, or the child is a head.
   std::shared_ptr<Module> replace_child(const std::string& name, std::shared_ptr<Module> replacement);
+
+  /// Values of one image that the head `name` is given; 0 if no head has this name.
+  int64_t head_features(const std::string& name) const;
 
  protected:
   /// Registers `child`, puts it into `member` (of this object, where it stays), and lets replace_child()
@@ -160,6 +178,17 @@ class Module : public torch::nn::Module {
       return true;
     };
   }
+
+  /// As add_child(), of the layer that makes a network's classes of its features: a Linear, an Identity or a
+  /// Sequential that takes N x `features` may replace it.
+  void add_head(const std::string& name, std::shared_ptr<Module>& member, int64_t features,
+                std::shared_ptr<Module> head) {
+    add_child(name, member, std::move(head));
+    head_features_[name] = features;
+  }
+
+  /// What the head `name` gives of one image: its classes, or the features where it keeps them.
+  int64_t head_width(const std::string& name) const;
 
   /// Throws ERR_SENET_SHAPE unless `input` is N x channels x H x W with no empty dimension.
   void check_image(const Value& input, int64_t channels) const;
@@ -181,10 +210,11 @@ class Module : public torch::nn::Module {
   const at::Tensor* first_parameter() const;
 
   std::map<std::string, std::function<bool(const std::shared_ptr<Module>&)>> members_;  // set a member
+  std::map<std::string, int64_t> head_features_;
 };
 
-/// Throws ERR_SENET_SHAPE unless `replacement` is as wide as the child `name` of `parent`. Where the child
-/// stands at the beginning or the end of the whole `root`, that width is free.
+/// Throws ERR_SENET_SHAPE unless `replacement` is as wide as the child `name` of `parent`, a head's as its
+/// features are. Where the child stands at the beginning or the end of the whole `root`, that width is free.
 void check_width(const Module& root, const Module& parent, const std::string& name,
                  const Module& replacement);
 

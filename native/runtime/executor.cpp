@@ -40,11 +40,17 @@ void pause() {
 }  // namespace
 
 Executor& Executor::instance() {
-  static auto* executor = new Executor();
+  static auto* executor = new Executor({1, available_processors()}, kSpin);
   return *executor;
 }
 
-Executor::Executor() : settings_{1, available_processors()} {}
+Executor& Executor::decoders() {
+  // An image takes much longer than waking a thread, and others want the processors.
+  static auto* executor = new Executor({available_processors(), 1}, std::chrono::microseconds(0));
+  return *executor;
+}
+
+Executor::Executor(Settings settings, std::chrono::microseconds spin) : spin_(spin), settings_(settings) {}
 
 void Executor::configure(Settings settings) {
   std::lock_guard lock(mutex_);
@@ -228,10 +234,10 @@ void Executor::run_worker(size_t index) {
 
     lock.lock();
     settle(lock, *job, failure);
-    if (queue_.empty()) {
+    if (queue_.empty() && spin_.count() > 0) {
       const uint64_t seen = submitted_.load(std::memory_order_relaxed);
       lock.unlock();
-      const auto until = std::chrono::steady_clock::now() + kSpin;
+      const auto until = std::chrono::steady_clock::now() + spin_;
       while (submitted_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < until) {
         pause();
       }

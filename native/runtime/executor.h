@@ -1,8 +1,8 @@
 // The threads that run forwards, backwards and file reads: never the JavaScript thread, never libuv's pool.
 //
-// One executor per process, shared by every environment (the main thread and each Worker). It is leaked on
-// purpose: its threads outlive LibTorch's statics at exit otherwise. Jobs hold no JavaScript and never wait
-// for it.
+// Two per process, shared by every environment (the main thread and each Worker): one for all of these, and
+// one whose threads decode images beside them. They are leaked on purpose: their threads outlive LibTorch's
+// statics at exit otherwise. Jobs hold no JavaScript and never wait for it.
 #pragma once
 
 #include <atomic>
@@ -80,6 +80,8 @@ class Executor {
   };
 
   static Executor& instance();
+  /// A thread for each processor, of one thread each: as many images are decoded at the same time.
+  static Executor& decoders();
 
   /// Takes effect for jobs that start from now on.
   void configure(Settings settings);
@@ -103,7 +105,8 @@ class Executor {
   bool drain(std::chrono::milliseconds limit);
 
  private:
-  Executor();
+  /// `spin`: how long a worker looks for the next job before it sleeps.
+  Executor(Settings settings, std::chrono::microseconds spin);
   void run_worker(size_t index);
   // One of the two things that a job waits for has happened; with mutex_ held, which it lets go meanwhile.
   void settle(std::unique_lock<std::mutex>& lock, Job& job, std::exception_ptr failure);
@@ -113,6 +116,7 @@ class Executor {
   template <typename Keep>
   std::vector<std::shared_ptr<Job>> take_queued(Keep keep);  // with mutex_ held
 
+  const std::chrono::microseconds spin_;
   std::mutex mutex_;
   std::condition_variable wake_;   // a job or new settings for the workers
   std::condition_variable ended_;  // a job has ended

@@ -57,20 +57,24 @@ print(json.dumps({"single": single, "concurrent": concurrent, "checksum": checks
 
 /** What `classify` does before the network, as it does it. */
 async function measure(file) {
-  const { configure, tidy } = require('../..');
-  const { decodeImage } = require('../../dist/vision/decode');
+  const { configure } = require('../..');
   const { IMAGENET } = require('../../dist/models/preprocessing-record');
-  const { preprocess, resizedSize, toPixels } = require('../../dist/vision/preprocessing');
+  const { ImageWork } = require('../../dist/vision/image-work');
   configure({ threadsPerWorker: Number(options.threads) });
   const bytes = readFileSync(file);
   const count = Number(options.images);
-  const wanted = options.shrink ? (height, width) => resizedSize(IMAGENET.size, height, width) : undefined;
+  const { signal } = new AbortController();
   const prepare = async () => {
-    const image = await decodeImage(bytes, wanted);
-    return tidy(async () => preprocess(await toPixels(image), IMAGENET));
+    const work = new ImageWork(bytes, IMAGENET, options.shrink, 1);
+    await work.decode(
+      async () => {},
+      () => {},
+    );
+    await work.preprocess(async () => {}, signal);
+    return work;
   };
   const first = await prepare();
-  const checksum = first.to('float64').mean().item();
+  const checksum = first.input.to('float64').mean().item();
   const times = [];
   for (let i = 0; i < count; i++) {
     const start = performance.now();

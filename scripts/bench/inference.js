@@ -11,7 +11,7 @@ const { existsSync, mkdirSync, mkdtempSync, rmSync } = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
-const { findPython, readFloats, runJson } = require('./peers');
+const { findPython, installOnnxruntime, readFloats, runJson } = require('./peers');
 const { summarize, toMarkdown, toTable } = require('./inference-report');
 
 // variance: the range of the BatchNorm statistics, which keeps each network well-conditioned (the parity fixtures').
@@ -183,25 +183,6 @@ function runScript(by, command, job, { python, folder }, environment = {}) {
   });
 }
 
-/** onnxruntime-node from this folder's own package.json, which only this benchmark installs. */
-function installOnnxruntime() {
-  const installed = path.join(__dirname, 'node_modules', 'onnxruntime-node', 'package.json');
-  if (!existsSync(installed)) {
-    progress.show('installing onnxruntime-node into scripts/bench (once) ...');
-    // Its install script would fetch CUDA libraries, which nothing here needs.
-    const done = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
-      cwd: __dirname,
-      encoding: 'utf8',
-    });
-    if (done.status !== 0) {
-      const said =
-        (done.stderr ?? '').split('\n').find((line) => line.startsWith('npm error')) ?? 'npm failed';
-      return { absent: `${said}; type: (cd scripts/bench && npm ci --ignore-scripts)` };
-    }
-  }
-  return { version: require(installed).version };
-}
-
 /** Compiles peak.cpp with the machine's C++ compiler; gives a function that measures, or null and why. */
 function buildPeak(folder, threads) {
   const program = path.join(folder, 'peak');
@@ -245,7 +226,7 @@ function prepare(options, context) {
     versions.pytorch = probed.torch;
   }
   if (needs('onnxruntime')) {
-    const onnxruntime = installOnnxruntime();
+    const onnxruntime = installOnnxruntime(progress);
     if (onnxruntime.absent) exclude('onnxruntime', onnxruntime.absent);
     versions.onnxruntime = onnxruntime.version;
   }

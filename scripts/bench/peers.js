@@ -1,13 +1,33 @@
 'use strict';
 // What the benchmarks share: finding Python with torch, running one measurement in a process of its own, timing, medians.
 const { spawnSync } = require('node:child_process');
-const { readFileSync } = require('node:fs');
+const { existsSync, readFileSync } = require('node:fs');
+const path = require('node:path');
 
 /** The Python to compare with: `--python`, SENET_BENCH_PYTHON, or python3, if it can import torch. */
 function findPython(wish) {
   const python = wish ?? process.env.SENET_BENCH_PYTHON ?? 'python3';
   const probe = spawnSync(python, ['-c', 'import torch; print(torch.__version__)'], { encoding: 'utf8' });
   return probe.status === 0 ? { python, version: probe.stdout.trim() } : null;
+}
+
+/** onnxruntime-node from this folder's own package.json, which only benchmarks install. */
+function installOnnxruntime(progress = { show: console.error }) {
+  const installed = path.join(__dirname, 'node_modules', 'onnxruntime-node', 'package.json');
+  if (!existsSync(installed)) {
+    progress.show('installing onnxruntime-node into scripts/bench (once) ...');
+    // Its install script would fetch CUDA libraries, which nothing here needs.
+    const done = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
+      cwd: __dirname,
+      encoding: 'utf8',
+    });
+    if (done.status !== 0) {
+      const said =
+        (done.stderr ?? '').split('\n').find((line) => line.startsWith('npm error')) ?? 'npm failed';
+      return { absent: `${said}; type: (cd scripts/bench && npm ci --ignore-scripts)` };
+    }
+  }
+  return { version: require(installed).version };
 }
 
 /** Runs a program to its end and parses the last line that it prints as JSON; `environment` adds variables. */
@@ -73,4 +93,4 @@ function spread(numbers, digits = 1) {
   return `${median(numbers).toFixed(digits)} (${low.toFixed(digits)} to ${high.toFixed(digits)})`;
 }
 
-module.exports = { findPython, median, readFloats, runJson, spread, timeRuns };
+module.exports = { findPython, installOnnxruntime, median, readFloats, runJson, spread, timeRuns };

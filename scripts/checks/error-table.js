@@ -20,7 +20,9 @@ const END = '<!-- end of error codes -->';
 const problems = [];
 const source = readFileSync(path.join(ROOT, 'lib', 'errors.ts'), 'utf8');
 const entries = [
-  ...source.matchAll(/(ERR_SENET_\w+): \{\s*base: '(\w+)',\s*meaning:\s*'((?:[^'\\]|\\.)*)',?\s*\}/g),
+  ...source.matchAll(
+    /(ERR_SENET_\w+): \{\s*base: '(\w+)',\s*status: (\d+),\s*meaning:\s*'((?:[^'\\]|\\.)*)',?\s*\}/g,
+  ),
 ];
 const known = new Set(entries.map(([, code]) => code));
 for (const [, code] of source.matchAll(/^ {2}(ERR_SENET_\w+):/gm)) {
@@ -28,9 +30,12 @@ for (const [, code] of source.matchAll(/^ {2}(ERR_SENET_\w+):/gm)) {
     problems.push(`lib/errors.ts: the entry of ${code} is not written as this script reads it`);
 }
 
-const table = ['| Code | Class | Meaning |', '|---|---|---|']
+const table = ['| Code | Class | Status | Meaning |', '|---|---|---|---|']
   .concat(
-    entries.map(([, code, base, meaning]) => `| \`${code}\` | ${base} | ${meaning.replaceAll("\\'", "'")} |`),
+    entries.map(
+      ([, code, base, status, meaning]) =>
+        `| \`${code}\` | ${base} | ${status} | ${meaning.replaceAll("\\'", "'")} |`,
+    ),
   )
   .join('\n');
 const page = readFileSync(path.join(ROOT, PAGE), 'utf8');

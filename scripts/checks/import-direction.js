@@ -14,15 +14,19 @@ const ROOT = path.resolve(process.argv[2] ?? path.join(__dirname, '..', '..'));
 const TYPESCRIPT_LAYERS = [
   ['brands', 'printable', 'package-root'],
   ['binding', 'errors'],
-  ['native'],
+  ['native', 'peer'],
   ['tensor'],
   ['checkpoint'],
   ['hub', 'nn'],
   ['models'],
+  ['explain'],
   ['vision', 'optim'],
   ['data'],
+  ['bulk'],
   ['train'],
+  ['serve'],
   ['index', 'cli'],
+  ['fastify', 'grpc'],
 ];
 // Folder -> the folders that it may include.
 const NATIVE_INCLUDES = {

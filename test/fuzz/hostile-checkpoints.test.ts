@@ -12,6 +12,7 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 
+import { DIST } from '../support/built';
 import { bytesOf, deflatedZip, uint32, uint64, zipCheckpoint, zipOf } from '../support/checkpoint-files';
 import { colliding } from '../support/colliding-numbers';
 import { Temporary } from '../support/temporary';
@@ -22,7 +23,7 @@ const COUNT = 3_900_000;
 
 const CHILD = `
 const [, , file, root, from] = process.argv;
-const { load, loadCheckpoint, inspectCheckpoint } = require(root + '/lib');
+const { load, loadCheckpoint, inspectCheckpoint } = require(root + '/dist');
 const { openSync, readFileSync, readSync } = require('node:fs');
 const { performance, PerformanceObserver } = require('node:perf_hooks');
 const high = () => Number(/VmHWM:\\s+(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024;
@@ -331,16 +332,13 @@ const large: Record<string, () => Buffer | Promise<Buffer>> = {
 
 describe('fuzz: hostile checkpoints', function () {
   this.timeout(600_000);
-  const root = path.join(__dirname, '..', '..');
   const temporary = new Temporary();
   after(() => temporary.cleanUp());
   const measure = async (file: string, from: string): Promise<Measured> => {
     const script = temporary.path('child.cjs');
     writeFileSync(script, CHILD);
-    const { stdout } = await promisify(execFile)(process.execPath, [
-      ...['--expose-gc', '--require', require.resolve('tsx/cjs')],
-      ...[script, file, root, from],
-    ]);
+    const command = ['--expose-gc', script, file, path.dirname(DIST), from];
+    const { stdout } = await promisify(execFile)(process.execPath, command);
     return JSON.parse(stdout) as Measured;
   };
   const check = async (file: string, from: string): Promise<string[]> => {

@@ -238,7 +238,7 @@ describe('checks', function () {
     });
 
     const entry = (code: string): string =>
-      `export const ERROR_CODES = {\n  ${code}: { base: 'Error', meaning: 'Made up.' },`;
+      `export const ERROR_CODES = {\n  ${code}: { base: 'Error', status: 500, meaning: 'Made up.' },`;
 
     it('notices a row that disagrees, and --write mends it', () => {
       replace('docs/errors.md', '| `ERR_SENET_DTYPE` | TypeError |', '| `ERR_SENET_DTYPE` | Error |');

@@ -17,6 +17,7 @@ import {
   type TrainedRun,
 } from '../../lib';
 import { readIdx } from '../../lib/data/idx';
+import { CLI, DIST } from '../support/built';
 import { startHub } from '../support/hub-server';
 import { HAS_FLOAT16 } from '../support/processor';
 import { Temporary } from '../support/temporary';
@@ -31,7 +32,6 @@ const recorded = JSON.parse(
 ) as {
   predictions: number[];
 };
-const TSX = require.resolve('tsx/cjs');
 
 interface Outcome {
   code: number | null;
@@ -48,7 +48,8 @@ interface Settings {
 }
 
 function run(args: readonly string[], settings: Settings = {}): Promise<Outcome> {
-  return runNode([path.join(settings.root ?? ROOT, 'lib', 'cli', 'main.ts'), ...args], settings);
+  const main = settings.root === undefined ? CLI : path.join(settings.root, 'dist', 'cli', 'main.js');
+  return runNode([main, ...args], settings);
 }
 
 function runNode(
@@ -56,7 +57,7 @@ function runNode(
   { environment = {}, closed = false }: Settings = {},
 ): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--require', TSX, ...args], {
+    const child = spawn(process.execPath, args, {
       cwd: ROOT,
       env: { ...process.env, ...environment },
     });
@@ -141,6 +142,40 @@ describe('senet-torch', () => {
       expect(given.out).to.match(/^ {2}5 +95/m);
     });
 
+    it('writes rows of many, of folders, globs and lists, and says by its exit code whether all are good', async () => {
+      const folder = temporary.path('many');
+      mkdirSync(path.join(folder, 'sub'), { recursive: true });
+      for (const name of ['b.png', 'a.png', 'sub/c.png']) cpSync(SANDAL, path.join(folder, name));
+      const output = temporary.path('many.jsonl');
+      const first = await run(['classify', '-r', folder, '-o', output, '--top-k', '1']);
+      expect([first.code, first.err]).to.deep.equal([0, '']);
+      expect(first.out).to.match(/many\.jsonl: 3 rows, none with an error\n3 images in .* images\/s/);
+      const rows = readFileSync(output, 'utf8').trimEnd().split('\n');
+      expect(rows.map((row) => (JSON.parse(row) as { file: string }).file)).to.deep.equal(
+        ['a.png', 'b.png', 'sub/c.png'].map((name) => path.join(folder, name)),
+      );
+      writeFileSync(path.join(folder, 'sub', 'd.png'), 'damaged');
+      const again = await run(['classify', '-r', folder, '-o', output, '--top-k', '1', '--json']);
+      expect(again.code).to.equal(1);
+      expect(JSON.parse(again.out)).to.deep.include({ rows: 4, earlier: 3, failed: { ERR_SENET_IMAGE: 1 } });
+      const other = await run(['classify', '-r', folder, '-o', output, '--top-k', '2']);
+      expect([other.code, other.out]).to.deep.equal([1, '']);
+      expect(other.err).to.match(/--top-k 1, .* 2; --overwrite throws/);
+      const lines = await run(['classify', '--json', path.join(folder, '*.png')]);
+      expect(
+        lines.out
+          .trimEnd()
+          .split('\n')
+          .map((line) => (JSON.parse(line) as { index: number }).index),
+      ).to.deep.equal([0, 1]);
+      await expectUsageErrors([
+        [['classify', '-r', '-o', output], /a folder, a glob/],
+        [['classify', '-r', folder, '--shard', '1/2'], /--shard needs --output/],
+        [['classify', '-r', folder, '-o', output, '--shard', '3/2'], /--shard.*from 1 to 2/],
+        [['classify', '-r', folder, '-o', 'rows.xls'], /\.parquet/],
+      ]);
+    });
+
     it('says where to put published weights when there is no network', async () => {
       const environment = { SENET_OFFLINE: '1', TORCH_HOME: temporary.path('torch-home') };
       const { code, out, err } = await run(['classify', '--model', 'se_resnet50', '--pretrained', SANDAL], {
@@ -182,6 +217,23 @@ describe('senet-torch', () => {
       expect(out).to.match(/^Ankle boot +1 of 1 +100\.00 %$/m);
     });
 
+    it('writes a page about class folders', async () => {
+      const folder = temporary.path('classes');
+      for (const name of ['sandal', 'Ankle_Boot']) mkdirSync(path.join(folder, name), { recursive: true });
+      cpSync(SANDAL, path.join(folder, 'sandal', '1.png'));
+      cpSync(
+        path.join(ROOT, 'assets', 'images', '00-ankle-boot.png'),
+        path.join(folder, 'Ankle_Boot', '1.png'),
+      );
+      const report = temporary.path('report.html');
+      const { code, out } = await run(['evaluate', folder, '--report', report]);
+      expect(code).to.equal(0);
+      expect(out)
+        .to.match(/^2 of 2 images right/)
+        .and.match(/expected calibration error/);
+      expect(readFileSync(report, 'utf8')).to.include('se_resnet20 on classes').and.include('reliability');
+    });
+
     it('says what is wrong with the data', async () => {
       const swapped = await run(['evaluate', LABELS, IMAGES]);
       expect([swapped.code, swapped.out]).to.deep.equal([1, '']);
@@ -205,8 +257,8 @@ describe('senet-torch', () => {
       const script = temporary.path('interrupted.js');
       writeFileSync(
         script,
-        `const { main } = require(${JSON.stringify(path.join(ROOT, 'lib', 'cli', 'main.ts'))});
-         const { memory } = require(${JSON.stringify(path.join(ROOT, 'lib', 'index.ts'))});
+        `const { main } = require(${JSON.stringify(CLI)});
+         const { memory } = require(${JSON.stringify(DIST)});
          const timer = setInterval(() => {
            if (memory().jobs.running === 0 || process.listenerCount('SIGINT') === 0) return;
            clearInterval(timer);
@@ -427,8 +479,8 @@ describe('senet-torch', () => {
       const script = temporary.path('interrupted-profile.js');
       writeFileSync(
         script,
-        `const { main } = require(${JSON.stringify(path.join(ROOT, 'lib', 'cli', 'main.ts'))});
-         const { memory } = require(${JSON.stringify(path.join(ROOT, 'lib', 'index.ts'))});
+        `const { main } = require(${JSON.stringify(CLI)});
+         const { memory } = require(${JSON.stringify(DIST)});
          const timer = setInterval(() => {
            if (memory().jobs.running === 0 || process.listenerCount('SIGINT') === 0) return;
            clearInterval(timer);
@@ -612,6 +664,8 @@ describe('senet-torch', () => {
     for (const command of [
       'classify',
       'evaluate',
+      'explain',
+      'excitations',
       'train',
       'finetune',
       'models',
@@ -619,10 +673,22 @@ describe('senet-torch', () => {
       'doctor',
       'setup',
       'inspect',
+      'worker',
+      'enqueue',
     ])
       expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
     const helps = await Promise.all(
-      ['classify', 'evaluate', 'models', 'profile', 'inspect'].map((command) => run([command, '--help'])),
+      [
+        'classify',
+        'evaluate',
+        'explain',
+        'excitations',
+        'models',
+        'profile',
+        'inspect',
+        'worker',
+        'enqueue',
+      ].map((command) => run([command, '--help'])),
     );
     for (const help of helps) {
       expect(help.code).to.equal(0);
@@ -663,7 +729,7 @@ describe('senet-torch', () => {
   it('helps and inspects without a native build, and says what to type', async () => {
     const root = temporary.path('unbuilt');
     mkdirSync(root);
-    for (const name of ['lib', 'assets', 'scripts', 'package.json', 'tsconfig.json', 'CMakeLists.txt']) {
+    for (const name of ['dist', 'assets', 'scripts', 'package.json', 'tsconfig.json', 'CMakeLists.txt']) {
       cpSync(path.join(ROOT, name), path.join(root, name), { recursive: true });
     }
     symlinkSync(path.join(ROOT, 'node_modules'), path.join(root, 'node_modules'));

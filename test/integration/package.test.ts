@@ -139,7 +139,7 @@ describe('the packed package', function () {
     it('exports what it is meant to, and no more', () => {
       const names = run('names.cjs', "console.log(Object.keys(require('senet-torch')).sort().join(' '))");
       const functions =
-        'arange configure consumePrefixInStateDictIfPresent convertWeights createModel cuda empty full inspectCheckpoint isSenetError ' +
+        'arange configure consumePrefixInStateDictIfPresent convertWeights createInferenceHandler createModel cuda empty full httpStatusOf inspectCheckpoint isSenetError ' +
         'listModels load loadCheckpoint loadStateDictFromUrl manualSeed memory modelRecord noGrad ones ops rand randint randn save ' +
         'se_inception_v3 se_preactresnet20 se_preactresnet32 se_preactresnet56 se_resnet101 se_resnet152 se_resnet18 ' +
         'se_resnet20 se_resnet32 se_resnet34 se_resnet50 se_resnet56 tensor tidy version zeros';
@@ -153,12 +153,15 @@ describe('the packed package', function () {
         'Adam AdamW autocast BCEWithLogitsLoss clipGradNorm_ CosineAnnealingLR CrossEntropyLoss ExponentialLR ' +
         'ExponentialMovingAverage getRngState GradScaler LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
         'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint trainFromSettings createDatasets ' +
-        'createLoaders createOptimizer createScheduler createTransform detectDataset';
+        'evaluateClassifier createLoaders createOptimizer createScheduler createTransform detectDataset';
       const layers =
         'AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv1d Conv2d Dropout Flatten Identity Linear MaxPool2d ModuleList ReLU ' +
         'Sequential Sigmoid';
+      const explaining =
+        'ablateChannels classActivationMap classExcitations excitations gatedForward resizeMap';
+      const bulk = 'classifyMany classifyToFile enqueueImages listImages startQueueWorker';
       expect(names.split(' ')).to.have.members(
-        `${training} ${layers} ${classes} ${functions} ${data}`.split(' '),
+        `${bulk} ${training} ${layers} ${classes} ${functions} ${data} ${explaining}`.split(' '),
       );
     });
 
@@ -191,6 +194,7 @@ describe('the packed package', function () {
         'docs/compiled-models.md',
         'docs/memory-and-threads.md',
         'docs/networks.md',
+        'docs/serving.md',
         'docs/training.md',
       ]));
     examples.forEach(({ page, code }, index) => {
@@ -201,13 +205,14 @@ describe('the packed package', function () {
         if (!existsSync(path.join(consumer, 'assets'))) {
           cpSync(path.join(ROOT, 'assets'), path.join(consumer, 'assets'), { recursive: true });
         }
-        if (code.includes('createServer')) await useService(file);
+        if (code.includes('createServer')) await useService(file, code.includes('createInferenceHandler'));
         else execFileSync(process.execPath, [file], { cwd: consumer });
       });
     });
   });
 
-  async function useService(file: string): Promise<void> {
+  /** @param ours - a server of `createInferenceHandler`; else one that is written by hand */
+  async function useService(file: string, ours: boolean): Promise<void> {
     const port = await freePort();
     const child = spawn(process.execPath, [file], {
       cwd: consumer,
@@ -217,7 +222,8 @@ describe('the packed package', function () {
       const post = async (body: Uint8Array<ArrayBuffer>): Promise<Response> => {
         for (let attempt = 0; ; attempt++) {
           try {
-            return await fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body: new Blob([body]) });
+            const url = `http://127.0.0.1:${port}/${ours ? 'classify?topK=3' : ''}`;
+            return await fetch(url, { method: 'POST', body: new Blob([body]) });
           } catch (error) {
             if (attempt === 150) throw error;
             await delay(100);
@@ -226,7 +232,8 @@ describe('the packed package', function () {
       };
       const good = await post(readFileSync(path.join(ROOT, 'assets', 'images', '18-bag.png')));
       expect(good.status).to.equal(200);
-      const answer = (await good.json()) as { label: string }[];
+      const said = (await good.json()) as { label: string }[] & { labels: { label: string }[] };
+      const answer = ours ? said.labels : said;
       expect(answer).to.have.length(3);
       expect(answer[0]?.label).to.equal('Bag');
       const bad = await post(Buffer.from('no image'));

@@ -25,6 +25,7 @@ import {
 } from '../../lib/index';
 import { binding } from '../../lib/native';
 import { measurePixels, testPreprocessing } from '../../lib/train/recipe/transforms';
+import { CLI } from '../support/built';
 import { expectThrow, expectRejection } from '../support/errors';
 import { Temporary } from '../support/temporary';
 
@@ -72,18 +73,7 @@ describe('trainFromSettings', function () {
 
   it('gives the weights of `senet-torch train`, bit for bit', () => {
     const place = temporary.path('command-line');
-    const main = path.join(ROOT, 'lib', 'cli', 'main.ts');
-    const all = [
-      '--require',
-      require.resolve('tsx/cjs'),
-      main,
-      'train',
-      data,
-      ...args,
-      '--json',
-      '--output',
-      place,
-    ];
+    const all = [CLI, 'train', data, ...args, '--json', '--output', place];
     const { status, stdout, stderr } = spawnSync(process.execPath, all, { cwd: ROOT, encoding: 'utf8' });
     expect(status, stderr).to.equal(0);
     for (const name of ['best', 'last'])

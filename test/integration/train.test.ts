@@ -9,13 +9,13 @@ import sharp from 'sharp';
 import { load } from '../../lib/checkpoint/load';
 import { readTrainingCheckpoint } from '../../lib/train/training-checkpoint';
 import { ImageClassifier } from '../../lib/vision/image-classifier';
+import { CLI } from '../support/built';
 import { Temporary } from '../support/temporary';
 
 const ROOT = path.join(__dirname, '..', '..');
 const FIXTURES = path.join(__dirname, '..', 'fixtures');
 const BUNDLED = path.join(ROOT, 'assets', 'weights', 'se_resnet20_fashion_mnist.safetensors');
-const TSX = require.resolve('tsx/cjs');
-const INTERRUPT = path.join(__dirname, '..', 'support', 'interrupt.ts');
+const INTERRUPT = path.join(__dirname, '..', 'support', 'interrupt.js');
 
 interface Outcome {
   code: number | null;
@@ -32,12 +32,7 @@ function run(
   return new Promise((resolve, reject) => {
     const child = spawn(
       process.execPath,
-      [
-        ...['--require', TSX],
-        ...(interruptAt === undefined ? [] : ['--require', INTERRUPT]),
-        path.join(ROOT, 'lib', 'cli', 'main.ts'),
-        ...args,
-      ],
+      [...(interruptAt === undefined ? [] : ['--require', INTERRUPT]), CLI, ...args],
       {
         cwd: ROOT,
         env: { ...process.env, INTERRUPT_AT: interruptAt?.source ?? '', INTERRUPT_BY: signal },

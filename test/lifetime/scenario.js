@@ -2,7 +2,7 @@
 // One way for a process to end while jobs run: `node scenario.js MODE`. exit.test.ts looks at how it ended. Runs on dist,
 // since loading TypeScript would take longer than the scenario.
 const { isMainThread, parentPort, Worker, workerData } = require('node:worker_threads');
-const { memory, randn, se_resnet18, se_resnet50 } = require('../../dist');
+const { classActivationMap, excitations, memory, randn, se_resnet18, se_resnet50 } = require('../../dist');
 
 const device = process.env.SENET_TEST_DEVICE ?? 'cpu';
 
@@ -21,12 +21,32 @@ async function startCompiledJobs() {
   return [compiled.forward(x), compiled.forward(x), compiled.profile(x), model.compile()];
 }
 
+/** Forwards whose parts are looked at, and gradients of them. */
+function startExplaining() {
+  const model = se_resnet18({ numClasses: 10 }).to(device);
+  const x = randn([2, 3, 64, 64], { device });
+  const maps = ['gradcam', 'scorecam'].map((method) => classActivationMap(model, x, { method }));
+  return [...maps, excitations(model, x)];
+}
+
 /** Products that a GPU works at when the calls have long returned. */
 function startKernels() {
   const size = device === 'cpu' ? 64 : 4096;
   const w = randn([size, size], { device });
   let x = w;
   for (let i = 0; i < 50; i++) x = x.matmul(w);
+}
+
+/** Large pictures, of which each decoder has one. */
+async function startImages() {
+  const sharp = require('sharp');
+  const { ImageClassifier } = require('../../dist');
+  const create = { width: 4000, height: 3000, channels: 3, background: 'orange' };
+  const [classifier, photograph] = await Promise.all([
+    ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist' }),
+    sharp({ create }).jpeg().toBuffer(),
+  ]);
+  return Array.from({ length: 8 }, () => classifier.classify(photograph));
 }
 
 function startWorker(mode) {
@@ -49,6 +69,14 @@ const main = {
   },
   'process.exit at once': () => {
     startJobs();
+    process.exit(3);
+  },
+  'explaining: process.exit mid-job': () => {
+    startExplaining();
+    midJob(() => process.exit(3));
+  },
+  'explaining: process.exit after the first': async () => {
+    await startExplaining()[0];
     process.exit(3);
   },
   'process.exitCode': () => {
@@ -167,6 +195,29 @@ const main = {
       process.exitCode = 3;
     });
   },
+  'images: natural end': () => startImages(),
+  'images: process.exit while some are decoded': async () => {
+    await startImages();
+    midJob(() => process.exit(3));
+  },
+  'images: uncaught throw while some are decoded': async () => {
+    await startImages();
+    midJob(() => {
+      throw new Error('thrown on purpose');
+    });
+  },
+  'images: SIGTERM while some are decoded': async () => {
+    await startImages();
+    midJob(() => process.kill(process.pid, 'SIGTERM'));
+  },
+  'images: worker.terminate while some are decoded, then the main thread works on': () => {
+    const worker = startWorker('images');
+    worker.on('message', () => midJob(() => worker.terminate()));
+    worker.on('exit', async () => {
+      await Promise.all(await startImages());
+      process.exitCode = 3;
+    });
+  },
   'forwardSync at exit is refused': () => {
     const { SELayer, zeros } = require('../../dist');
     const layer = new SELayer(16);
@@ -205,6 +256,8 @@ const inWorker = {
   jobs: () => startJobs(),
   kernels: () => startKernels(),
   compiled: () => startCompiledJobs(),
+  // Resolves when they have begun, not when they are answered.
+  images: async () => void (await startImages()).forEach((answer) => answer.catch(() => undefined)),
   exit: () => {
     startJobs();
     midJob(() => process.exit(0));

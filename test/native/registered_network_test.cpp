@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 
 namespace senet::test {
 namespace {
@@ -177,18 +178,42 @@ TEST_CASE("a registered network, trained") {
 TEST_CASE("a registered network, recorded") {
   const std::shared_ptr<nn::Module> network = make_network();
   network->eval();
-  std::vector<nn::ModuleCall> calls;
+  nn::Recording recording;
   {
     const at::NoGradGuard no_grad;
-    const nn::RecordingScope recording(calls);
+    const nn::RecordingScope scope(recording);
     nn::run(*network, draw({1, 3, 16, 16}));
   }
   const auto of_type = [&](const std::string& type) {
-    return std::count_if(calls.begin(), calls.end(),
+    return std::count_if(recording.calls.begin(), recording.calls.end(),
                          [&](const nn::ModuleCall& call) { return call.module->name() == type; });
   };
   REQUIRE_MESSAGE((of_type("TwinBlock") == 2 && of_type("SELayer") == 2 && of_type("TwinNet") == 1),
                   "other calls than the forward's");
+}
+
+TEST_CASE("a registered network, looked into") {
+  const std::shared_ptr<nn::Module> network = make_network();
+  network->eval();
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = draw({1, 3, 16, 16});
+  const at::Tensor plain = nn::run(*network, x).logits;
+  at::Tensor instead = at::full_like(plain, std::numeric_limits<double>::quiet_NaN());
+  instead.flatten()[0] = 7;
+  nn::Recording recording;
+  recording.replacements[network.get()] = instead;
+  recording.outputs[network.get()];
+  at::Tensor output;
+  {
+    const nn::RecordingScope scope(recording);
+    output = nn::run(*network, x).logits;
+  }
+  REQUIRE_MESSAGE(output.flatten()[0].item<double>() == 7, "the number is not what replaces it");
+  REQUIRE_MESSAGE(at::equal(output.flatten().slice(0, 1), plain.flatten().slice(0, 1)),
+                  "NaN does not leave what was computed");
+  output.zero_();
+  REQUIRE_MESSAGE(recording.outputs[network.get()].flatten()[0].item<double>() == 7,
+                  "what was kept changed with what went on");
 }
 
 TEST_CASE("a forward that reads numbers") {

@@ -3,12 +3,30 @@
  * package.test.ts against the packed package. Each `@ts-expect-error` is a call that must not compile.
  */
 import {
+  ablateChannels,
   AdaptiveAvgPool2d,
   arange,
   BatchNorm2d,
+  type ChannelImportance,
+  classActivationMap,
+  type ClassActivationMap,
+  type ClassExcitations,
+  classExcitations,
   CifarSEBasicBlock,
   CifarSEPreActResNet,
   CifarSEResNet,
+  classifyMany,
+  classifyToFile,
+  type ClassifierEvaluation,
+  type Enqueued,
+  enqueueImages,
+  evaluateClassifier,
+  type ImageListing,
+  type ImageRow,
+  listImages,
+  type ManyReport,
+  type QueueWorker,
+  startQueueWorker,
   type ClassifierModel,
   type Classification,
   type CompiledDType,
@@ -21,6 +39,7 @@ import {
   consumePrefixInStateDictIfPresent,
   Conv2d,
   createDatasets,
+  createInferenceHandler,
   createLoaders,
   createModel,
   createOptimizer,
@@ -35,12 +54,18 @@ import {
   empty,
   ERROR_CODES,
   type ErrorCode,
+  excitations,
+  type Explanation,
   Flatten,
   full,
+  gatedForward,
   type HookHandle,
+  httpStatusOf,
   type Identity,
   ImageClassifier,
   type InceptionOutputs,
+  type InferenceHandler,
+  type InferenceResponse,
   isSenetError,
   L1Loss,
   Linear,
@@ -150,6 +175,7 @@ import {
   RandomHorizontalFlip,
   RandomResizedCrop,
   randomSplit,
+  resizeMap,
   Resize,
   Subset,
   ToTensor,
@@ -524,6 +550,15 @@ export async function files(x: Tensor, signal: AbortSignal): Promise<void> {
   exactly<Classification[]>()(await classifier.classify(new Uint8Array()));
   exactly<Classification[]>()(await classifier.classify(x));
   exactly<Classification[][]>()(await classifier.classify(['image.png', new Uint8Array(), x]));
+  exactly<Float32Array>()((await classifier.predict(x, { onTimes: ([one]) => one?.network })).logits);
+  // @ts-expect-error nothing is chosen
+  await classifier.predict(x, { topK: 3 });
+  const handler = createInferenceHandler({ net: classifier }, { maxBody: 1000, urls: { hosts: ['a.org'] } });
+  exactly<InferenceHandler>()(handler);
+  exactly<InferenceResponse>()(await handler.handle({ method: 'GET', url: '/v2', headers: {} }));
+  exactly<number>()(httpStatusOf(new Error()));
+  // @ts-expect-error no such option
+  createInferenceHandler({}, { maxbody: 1000 });
   const [first] = await classifier.classify(x);
   if (first) console.log(first.label.length, first.index + first.score);
   exactly<Promise<void>>()(classifier.dispose());
@@ -708,6 +743,32 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   new MSELoss({ reduction: 'average' });
 }
 
+export async function explaining(model: Module, classifier: ImageClassifier, x: Tensor): Promise<void> {
+  const { signal } = new AbortController();
+  const gates = { 'layer4.2.se': 'mean', 'layer1.0.se': 0, 'layer1.1.se': [1, null] } as const;
+  exactly<Map<string, Tensor>>()(await excitations(model, x, { gates, signal }));
+  exactly<Promise<Tensor>>()(gatedForward(model, x, { gates }));
+  exactly<ClassActivationMap>()(
+    await classActivationMap(model, x, { method: 'gradcam++', layer: 'layer4.2', target: [1, 2], signal }),
+  );
+  exactly<Promise<Tensor>>()(resizeMap(x, [224, 224]));
+  exactly<ChannelImportance>()(await ablateChannels(model, x, 'layer4.2.se', { channels: [1], value: 0 }));
+  const explanation = await classifier.explain('a.png', { cam: 'scorecam', target: 3, excitations: true });
+  exactly<Explanation>()(explanation);
+  exactly<Float32Array | undefined>()(explanation.map?.data);
+  exactly<ChannelImportance>()(await classifier.ablate('a.png', 'layer4.2.se'));
+  exactly<ClassExcitations>()(
+    await classExcitations(classifier, [{ image: 'a.png', label: 0 }], { classes: ['a'] }),
+  );
+
+  // @ts-expect-error no such method
+  await classActivationMap(model, x, { method: 'cam' });
+  // @ts-expect-error no such change
+  await gatedForward(model, x, { gates: { se: 'most' } });
+  // @ts-expect-error required
+  await classExcitations(classifier, []);
+}
+
 export async function recipes(model: Module): Promise<void> {
   const run = await trainFromSettings({
     ...{ data: 'photos', model: 'se_resnet18', epochs: 3, mixup: null },
@@ -731,6 +792,31 @@ export async function recipes(model: Module): Promise<void> {
   await trainFromSettings({ data: 'photos', batch_size: 8 });
   // @ts-expect-error no such augmentation
   createTransform({}, { augment: ['rotate'] });
+}
+
+export async function many(classifier: ImageClassifier, signal: AbortSignal): Promise<void> {
+  const list = listImages(['photos', '-'], { recursive: true, signal });
+  exactly<ImageListing>()(list);
+  for await (const row of classifyMany(classifier, list, { topK: 3, inFlight: 8, signal })) {
+    exactly<ImageRow>()(row);
+    if (row.labels !== null) exactly<readonly Classification[]>()(row.labels);
+  }
+  classifyMany(classifier, ['a.png', new Uint8Array(3), { file: 'b', image: () => new Uint8Array(3) }]);
+  const report = await classifyToFile(classifier, list, 'rows.csv', { shard: '3/8', overwrite: true });
+  exactly<ManyReport>()(report);
+  exactly<Promise<Enqueued>>()(enqueueImages('redis://localhost', list, { jobSize: 100 }));
+  const worker = await startQueueWorker(classifier, 'redis://localhost', { output: 'answers' });
+  exactly<QueueWorker>()(worker);
+  await worker.close();
+  const evaluation = await evaluateClassifier(classifier, await ImageFolder.open('photos'));
+  exactly<ClassifierEvaluation>()(evaluation);
+
+  // @ts-expect-error no such option
+  listImages('photos', { deep: true });
+  // @ts-expect-error required
+  await startQueueWorker(classifier, 'redis://localhost', {});
+  // @ts-expect-error no list
+  classifyMany(classifier, 7);
 }
 
 export function errors(error: unknown): ErrorCode | undefined {

@@ -78,6 +78,24 @@ describe('ByteBudget', () => {
     expect(budget.used).to.equal(0);
   });
 
+  it('a hold that starts again gives back what it held, lets others in, and waits as the last', async () => {
+    const budget = new ByteBudget(10);
+    const a = enter(budget, 'a', 6);
+    const b = enter(budget, 'b', 8);
+    await turn();
+    a.restart();
+    expect(budget.used).to.equal(8);
+    let again = false;
+    const waiting = a.reserve(5).then(() => (again = true));
+    await turn();
+    expect([again, ...entered]).to.deep.equal([false, 'a', 'b']);
+    b.release();
+    await waiting;
+    expect(budget.used).to.equal(5);
+    a.release();
+    expect(budget.used).to.equal(0);
+  });
+
   it('a hold that is released while it waits takes nothing when its turn comes', async () => {
     const budget = new ByteBudget(10);
     const first = enter(budget, 'first', 10);

@@ -3,7 +3,8 @@ import { expect } from 'chai';
 
 import { Budget, inSlices, sliceRecord, sorted } from '../../lib/checkpoint/budget';
 import { MAX_DEPTH, MAX_MEMO_INDEX, MAX_PICKLE_OPCODES, PIECE_BYTES } from '../../lib/checkpoint/limits';
-import { EndOfPickle, readPickle } from '../../lib/checkpoint/pickle';
+import { readPickle } from '../../lib/checkpoint/pickle';
+import { EndOfPickle } from '../../lib/checkpoint/pickle-input';
 import { TorchHost } from '../../lib/checkpoint/torch-globals';
 import {
   Complex,

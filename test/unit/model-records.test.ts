@@ -11,6 +11,7 @@ import { expect } from 'chai';
 import {
   Conv2d,
   createModel,
+  Dropout,
   Identity,
   ImageClassifier,
   Linear,
@@ -21,6 +22,7 @@ import {
   randn,
   save,
   se_resnet20,
+  Sequential,
   SELayer,
   SGD,
   StateDict,
@@ -141,6 +143,31 @@ for (const name of listModels()) {
       model.dispose();
     });
 
+    it('gives its features without a head, forward and compiled, and takes a head again', async () => {
+      const model = make(name).eval();
+      const { numFeatures } = model;
+      expect(numFeatures).to.equal((model.getClassifier() as Linear).inFeatures);
+      model.resetClassifier(0);
+      expect(model.getClassifier()).to.be.instanceOf(Identity);
+      expect(
+        [...model.stateDict().keys()].filter((key) => key.startsWith(`${record.classifier}.`)),
+      ).to.deep.equal([]);
+      expect(model.numFeatures).to.equal(numFeatures);
+      expect(ClassifierModel.widthOf(model)).to.deep.equal([record.inChannels, numFeatures]);
+      const x = randn([2, record.inChannels, size, size]);
+      const features = (await model.forward(x)) as Tensor;
+      expect(features.shape).to.deep.equal([2, numFeatures]);
+      const compiled = await model.compile();
+      expect(relativeError(await compiled.forward(x), numbers(features))).to.be.below(1e-4);
+      compiled.dispose();
+      model.resetClassifier(3);
+      const head = model.getClassifier() as Linear;
+      expect(head.training).to.equal(false);
+      const logits = (await model.forward(x)) as Tensor;
+      expect(relativeError(await head.forward(features), numbers(logits))).to.be.below(1e-6);
+      model.dispose();
+    });
+
     it('tells the options from the shapes of weights', () => {
       const values: Record<string, readonly unknown[]> = {
         numClasses: [2, 11],
@@ -189,20 +216,64 @@ describe('resetClassifier', function () {
     ]);
   });
 
-  it('refuses what is no number of classes, no place for an Identity, and a model that works', async () => {
+  it('refuses what is no number of classes, and a model that works', async () => {
     const model = se_resnet20({ initWeights: false });
     const head = model.getClassifier();
     for (const [classes, code] of [
       [-1, 'ERR_SENET_ARG_RANGE'],
       [2.5, 'ERR_SENET_ARG_RANGE'],
       ['3', 'ERR_SENET_ARG_TYPE'],
-      [0, 'ERR_SENET_ARG_TYPE'],
     ] as const)
       expectThrow(() => model.resetClassifier(classes as number), code);
-    const running = model.forward(randn([1, 3, 32, 32]), { grad: false });
+    const running = model.forward(randn([500, 3, 32, 32]), { grad: false });
     expectThrow(() => model.resetClassifier(3), 'ERR_SENET_BUSY');
     await running;
     expect(model.getClassifier()).to.equal(head);
+  });
+
+  it('puts a Linear with a bias where a head of several layers was', async () => {
+    const model = se_resnet20({ numClasses: 4 }).eval();
+    model.replaceModule('fc', new Sequential(new Dropout(), new Linear(64, 5)).eval());
+    expect([...model.stateDict().keys()].slice(-2)).to.deep.equal(['fc.1.weight', 'fc.1.bias']);
+    const x = randn([2, 3, 32, 32]);
+    const logits = await model.forward(x);
+    expect(logits.shape).to.deep.equal([2, 5]);
+    const compiled = await model.compile();
+    expect(relativeError(await compiled.forward(x), numbers(logits))).to.be.below(1e-4);
+    compiled.dispose();
+    expectThrow(
+      () => model.replaceModule('fc', new Linear(63, 5)),
+      'ERR_SENET_SHAPE',
+      /takes 64 .* takes 63/,
+    );
+    model.resetClassifier(6);
+    expect((model.getClassifier() as Linear).inFeatures).to.equal(64);
+    expect((await model.forward(x)).shape).to.deep.equal([2, 6]);
+  });
+
+  it("gives timm's networks without classes as timm does, from weights without a classifier too", async () => {
+    manualSeed(3);
+    const features = createModel('seresnet18', { numClasses: 0 }).eval();
+    expect(features.getClassifier()).to.be.instanceOf(Identity);
+    const whole = createModel('seresnet18', { numClasses: 4 });
+    const temporary = new Temporary();
+    try {
+      const file = temporary.path('features.safetensors');
+      await save(features, file);
+      const again = (await createModel(file)) as AnyModel;
+      expect(again.getClassifier()).to.be.instanceOf(Identity);
+      expect(shapes(again.stateDict())).to.deep.equal(shapes(features.stateDict()));
+      manualSeed(9);
+      const headed = (await createModel(file, { numClasses: 4 })) as AnyModel;
+      expect(shapes(headed.stateDict())).to.deep.equal(shapes(whole.stateDict()));
+      expect(numbers(made(headed.getSubmodule('conv1'), Conv2d).weight)).to.deep.equal(
+        numbers(features.conv1.namedParameters()[0]?.[1] as Tensor),
+      );
+      await expectRejection(ImageClassifier.load(file as ModelName), 'ERR_SENET_LABELS', /512 features/);
+      await expectRejection(ImageClassifier.load(features), 'ERR_SENET_LABELS', /512 features/);
+    } finally {
+      temporary.cleanUp();
+    }
   });
 
   it('a new optimiser trains the new head', async () => {

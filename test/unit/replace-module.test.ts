@@ -267,12 +267,12 @@ describe('replacing modules', function () {
 
   it('a busy model, or a busy replacement, is ERR_SENET_BUSY', async () => {
     const model = se_resnet20({ initWeights: false }).eval();
-    const jobs = [1, 2].map(() => model.forward(rand([4, 3, 64, 64])));
+    const jobs = [1, 2].map(() => model.forward(rand([64, 3, 64, 64])));
     expectThrow(() => (model.fc = new Linear(64, 2)), 'ERR_SENET_BUSY', /job/);
     expectThrow(() => model.replaceModule('layer1.0.se', new SELayer(16)), 'ERR_SENET_BUSY');
     await Promise.all(jobs);
     const head = new Linear(64, 2);
-    const working = [model.forward(rand([4, 3, 64, 64])), head.forward(rand([1, 64]))];
+    const working = [model.forward(rand([64, 3, 64, 64])), head.forward(rand([1, 64]))];
     const idle = se_resnet20({ initWeights: false });
     expectThrow(() => (idle.fc = head), 'ERR_SENET_BUSY');
     await Promise.all(working);
@@ -284,7 +284,7 @@ describe('replacing modules', function () {
     const model = se_resnet20({ initWeights: false }).eval();
     const [old, head] = [model.fc, new Linear(64, 2)];
     model.fc = head;
-    const jobs = [1, 2].map(() => model.forward(rand([4, 3, 64, 64])));
+    const jobs = [1, 2].map(() => model.forward(rand([64, 3, 64, 64])));
     expectThrow(() => head.to('float64'), 'ERR_SENET_BUSY');
     old.to('float64');
     await Promise.all(jobs);

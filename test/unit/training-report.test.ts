@@ -5,7 +5,8 @@ import sharp from 'sharp';
 
 import { escapeHtml, lineChart, niceTicks } from '../../lib/train/charts';
 import { pictureOf } from '../../lib/train/pictures';
-import { duration, renderReport, significant, type ReportData } from '../../lib/train/report';
+import { renderReport, type ReportData } from '../../lib/train/report';
+import { duration, significant } from '../../lib/train/report-page';
 
 const CLASSES = ['cat', '<b>dog</b>', 'a "fox" & co'];
 
@@ -33,7 +34,6 @@ function example(changes: Partial<ReportData> = {}): ReportData {
     classes: CLASSES,
     history: { steps, epochs: [epoch(1, true), epoch(2, true)] },
     evaluation: {
-      count: 30,
       loss: 0.31,
       accuracy: 0.8,
       confusion: [
@@ -110,7 +110,7 @@ describe('the report of a training run', () => {
     const confusion = classes.map((_, label) => classes.map((__, other) => (label === other ? 5 : 0)));
     (confusion[3] as number[])[77] = 4;
     const large = renderReport(
-      example({ classes, evaluation: { count: 504, loss: 1, accuracy: 0.99, confusion }, mistakes: [] }),
+      example({ classes, evaluation: { loss: 1, accuracy: 0.99, confusion }, mistakes: [] }),
     );
     expect(large).not.to.include('class="matrix"');
     expect(large).to.match(/<td>class 3<\/td><td>class 77<\/td><td class="number">4 of 9<\/td>/);

@@ -1,17 +1,17 @@
 /** The report of a recipe's run: its facts, its settings, the machine, and the worst mistakes as pictures. */
-import os from 'node:os';
 import path from 'node:path';
 
 import { writeAtomically } from '../../checkpoint/atomic-file';
 import { Subset, type Dataset } from '../../data/dataset';
 import { ImageFolder } from '../../data/image-folder';
 import type { Preprocessing } from '../../models/preprocessing-record';
-import { binding } from '../../native';
 import type { Module } from '../../nn/module';
-import { version } from '../../tensor/runtime';
 import type { Evaluation } from '../evaluation';
+import type { ReportedMistake } from '../evaluation-sections';
+import { machineFacts } from '../machine-facts';
 import { pictureOf } from '../pictures';
-import { duration, renderReport, significant, type ReportedMistake } from '../report';
+import { renderReport } from '../report';
+import { duration, significant } from '../report-page';
 import type { TrainingResult } from '../trainer';
 import { count, percent } from '../words';
 import type { TrainingDatasets } from './datasets';
@@ -62,16 +62,7 @@ export async function writeReport(file: string, finished: FinishedRun): Promise<
       training: datasets.train.length,
       validation: datasets.validation?.length ?? 0,
     }),
-    machine: [
-      ['processor', `${os.cpus()[0]?.model.trim() ?? 'unknown'}, ${os.cpus().length} cores`],
-      ['threads', String(binding.configuration().threadsPerWorker)],
-      ['memory', `${(os.totalmem() / 1024 ** 3).toFixed(1)} GiB`],
-      ['system', `${os.type()} ${os.release()} ${os.arch()}`],
-      ['senet-torch', version.package],
-      ['LibTorch', `${version.libtorch} (${binding.libtorchConfig().cpuCapability})`],
-      ['Node', version.node],
-      ['finished', new Date().toISOString()],
-    ],
+    machine: machineFacts(),
     files: [
       [RUN_FILES.best, `the weights of epoch ${best?.epoch ?? 0}`],
       [RUN_FILES.last, 'the weights at the end'],

@@ -1,0 +1,77 @@
+/**
+ * A queue of BullMQ on Redis, from which workers on any number of machines take lists of images. The engine keeps the jobs, hands each out at least once, and takes those back whose worker died.
+ */
+import { clearTimeout, setTimeout } from 'node:timers';
+
+import type * as Bull from 'bullmq';
+import type * as IoRedis from 'ioredis';
+
+import { makeError } from '../errors';
+import { requirePeer } from '../peer';
+import { printable } from '../printable';
+import type { ImagesJob, JobResult } from './queue-job';
+
+export type JobsQueue = Bull.Queue<ImagesJob, JobResult>;
+export type QueueJob = Bull.Job<ImagesJob, JobResult>;
+
+export const QUEUE_NAME = 'senet-torch';
+export const JOB_NAME = 'classify';
+const PURPOSE = 'a queue of jobs';
+/** Milliseconds in which a server must answer at first; later it may be away for as long as it likes. */
+const FIRST_ANSWER = 10_000;
+
+/** BullMQ itself. @throws ERR_SENET_PEER_MISSING */
+export function bullmq(): typeof Bull {
+  return requirePeer<typeof Bull>('bullmq', PURPOSE);
+}
+
+/**
+ * A server. BullMQ opens its connections itself, since it knows how to go on after one was lost; ours is to know whether
+ * the server is there.
+ */
+export interface Server {
+  readonly connection: Readonly<{ url: string; maxRetriesPerRequest: null }>;
+  readonly watch: IoRedis.Redis;
+}
+
+/**
+ * Connects, and makes sure that somebody answers.
+ *
+ * @param address - redis://HOST:PORT/DATABASE, or rediss:// with TLS; user and password as in any URL
+ * @throws (rejects) ERR_SENET_PEER_MISSING, ERR_SENET_ARG_RANGE (no such address), ERR_SENET_QUEUE (no answer)
+ */
+export async function connect(address: string, where: string): Promise<Server> {
+  const url = urlOf(address, where);
+  const { Redis } = requirePeer<typeof IoRedis>('ioredis', PURPOSE);
+  const watch = new Redis(address, { lazyConnect: true, maxRetriesPerRequest: null });
+  const shown = `${url.protocol}//${url.host}${url.pathname}`;
+  let latest: Error | undefined;
+  watch.on('error', (error: Error) => (latest = error));
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(latest ?? new Error('it does not answer')), FIRST_ANSWER);
+    });
+    await Promise.race([watch.connect().then(() => watch.ping()), late]);
+    return { connection: { url: address, maxRetriesPerRequest: null }, watch };
+  } catch (cause) {
+    watch.disconnect();
+    const reason = printable((latest ?? (cause as Error)).message, 300);
+    throw makeError('ERR_SENET_QUEUE', `${where}: ${shown}: no connection to Redis: ${reason}`, { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function urlOf(address: string, where: string): URL {
+  try {
+    const url = new URL(address);
+    if (/^rediss?:$/.test(url.protocol)) return url;
+  } catch {
+    // said below; the address may hold a password, and is not repeated
+  }
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: queue: expected an address such as redis://localhost:6379`,
+  );
+}

@@ -1,0 +1,267 @@
+/** The Fastify application of `serve`, from its start until it is drained. */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import type { AddressInfo, Socket } from 'node:net';
+import { availableParallelism } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import type * as fastifyModule from 'fastify';
+import type { FastifyInstance, FastifyServerOptions } from 'fastify';
+
+import { fileError, makeError } from '../errors';
+import { errorResponse, headerOf } from '../serve/exchange';
+import { makeFastifyPlugin } from '../serve/fastify-plugin';
+import type { GrpcServer } from '../serve/grpc-service';
+import { requirePeer } from '../peer';
+import type { InferenceHandler } from '../serve/handler';
+import { onAbort } from '../tensor/abort';
+import { lazy } from './lazy';
+import { printNote } from './output';
+import { joinWorkers, leaveWorkers } from './serve-bus';
+import type { ServeConfig } from './serve-config';
+import { fileLoader, loadModels } from './serve-models';
+
+const PURPOSE = 'senet-torch serve';
+/** Longer than a request may take: what is late is answered by us. */
+const SLACK = 5_000;
+/** Milliseconds between two looks at a folder; a file that comes is loaded after the second one that finds it the same. */
+const WATCH_INTERVAL = 1_000;
+const MAX_HEADER_BYTES = 16 * 1024;
+
+export interface RunningServer {
+  /** 'http://127.0.0.1:8080' */
+  readonly address: string;
+  /** When it has answered everything after the signal. */
+  readonly closed: Promise<void>;
+}
+
+/** Starts a server, which drains and closes when the signal aborts. */
+export async function startServer(config: ServeConfig, signal: AbortSignal): Promise<RunningServer> {
+  const { fastify } = requirePeer<typeof fastifyModule>('fastify', PURPOSE);
+  const threads = config.threads ?? Math.max(1, Math.floor(availableParallelism() / config.workers));
+  lazy.runtime.configure({ threadsPerWorker: threads });
+  const app = fastify(await applicationOptions(config)) as unknown as FastifyInstance;
+  const { models, repository } = await loadModels(config, signal);
+  const { createInferenceHandler } = lazy.handler;
+  const { maxBody, maxImages, timeout, allowUrls } = config;
+  const handler = createInferenceHandler(models, {
+    ...{ repository, timeout, urls: allowUrls, metrics: config.workers === 1 },
+    ...(maxBody === undefined ? {} : { maxBody }),
+    ...(maxImages === undefined ? {} : { maxImages }),
+  });
+  const stopped = new AbortController();
+  let watching: Promise<void> | undefined;
+  let grpcServer: GrpcServer | undefined;
+  try {
+    answerInOurWords(app);
+    await addGuards(app, config);
+    await app.register(makeFastifyPlugin(createInferenceHandler), { handler });
+    if (config.workers > 1) joinWorkers(app, handler, config.workers);
+    if (config.watch !== undefined)
+      ({ ended: watching } = await watch(config.watch, app, handler, config, stopped.signal));
+    await app.listen({ port: config.port, host: config.host });
+    grpcServer = await startGrpc(config, handler);
+  } catch (error) {
+    stopped.abort();
+    await app.close();
+    await handler.close();
+    throw listenError(error, config);
+  }
+  const closed = new Promise<void>((resolve, reject) => {
+    const close = async (): Promise<void> => {
+      stopped.abort();
+      handler.drain();
+      // Whoever sends requests here learns that it is not ready before it takes no more.
+      await delay(config.drainDelay);
+      await Promise.all([app.close(), grpcServer?.close()]);
+      await handler.close();
+      await watching;
+      leaveWorkers();
+    };
+    const begin = (): void => void close().then(resolve, reject);
+    if (signal.aborted) begin();
+    else onAbort(signal, begin);
+  });
+  return { address: addressOf(app, config), closed };
+}
+
+/** Loads what the folder holds, and goes on to look at it. */
+async function watch(
+  folder: string,
+  app: FastifyInstance,
+  handler: InferenceHandler,
+  { options }: ServeConfig,
+  signal: AbortSignal,
+): Promise<{ readonly ended: Promise<void> }> {
+  return lazy.watchedFolder.watchFolder(folder, handler, {
+    ...{ signal, interval: WATCH_INTERVAL, loaderOf: (file) => fileLoader(options, file) },
+    onChange: (what, model, file) => app.log.info({ model, file }, `the model was ${what}`),
+    onError: (error, file) => app.log.error({ err: error, file }, 'the model could not be loaded'),
+  });
+}
+
+async function applicationOptions({
+  tlsCert,
+  tlsKey,
+  log,
+  timeout,
+}: ServeConfig): Promise<FastifyServerOptions & { https?: object }> {
+  const https =
+    tlsCert === undefined || tlsKey === undefined
+      ? {}
+      : { https: { cert: await readPem(tlsCert, '--tls-cert'), key: await readPem(tlsKey, '--tls-key') } };
+  return {
+    ...https,
+    logger: log === 'silent' ? false : { level: log },
+    // Not what a client says of itself, which could be the same for all.
+    requestIdHeader: false,
+    genReqId: requestIds(),
+    requestTimeout: timeout + SLACK,
+    keepAliveTimeout: 72_000,
+    forceCloseConnections: 'idle',
+    http: { maxHeaderSize: MAX_HEADER_BYTES },
+    clientErrorHandler: answerBrokenRequest,
+    routerOptions: { ignoreTrailingSlash: true },
+  } as unknown as FastifyServerOptions;
+}
+
+function requestIds(): () => string {
+  let last = 0;
+  return () => `${process.pid}-${++last}`;
+}
+
+async function readPem(file: string, option: string): Promise<Buffer> {
+  try {
+    return await readFile(file);
+  } catch (cause) {
+    throw fileError(`${option} ${file}`, cause);
+  }
+}
+
+/** What Fastify itself says no to, in the form of our errors. */
+function answerInOurWords(app: FastifyInstance): void {
+  app.setNotFoundHandler((request, reply) => {
+    const known = ['GET', 'POST'].filter((method) =>
+      app.hasRoute({ url: request.url.split('?')[0] ?? '', method: method }),
+    );
+    const error =
+      known.length === 0
+        ? makeError('ERR_SENET_NO_ROUTE', `there is nothing at ${request.url}`)
+        : makeError('ERR_SENET_METHOD', `expected ${known.join(', ')} at ${request.url}`, {
+            details: { allow: known.join(', ') },
+          });
+    const { status, headers, body } = errorResponse(error);
+    return reply.code(status).headers(headers).send(Buffer.from(body));
+  });
+  app.setErrorHandler((error, request, reply) => {
+    const { statusCode = 500, message } = error as { statusCode?: number; message: string };
+    const coded =
+      statusCode === 429
+        ? makeError('ERR_SENET_RATE_LIMIT', message)
+        : statusCode < 500
+          ? makeError('ERR_SENET_REQUEST', message)
+          : error;
+    const { status, headers, body } = errorResponse(coded);
+    if (status === 500) request.log.error({ err: error }, 'the request failed');
+    return reply.code(status).headers(headers).send(Buffer.from(body));
+  });
+}
+
+/** Before there is a request: headers that are too large, or none of HTTP. */
+function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || socket.destroyed || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const status =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? '431 Request Header Fields Too Large'
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? '408 Request Timeout'
+        : '400 Bad Request';
+  const code = status.startsWith('408') ? 'ERR_SENET_REQUEST_TIMEOUT' : 'ERR_SENET_REQUEST';
+  const body = JSON.stringify({ error: `the request is none of HTTP: ${error.code ?? ''}`, code });
+  socket.write(
+    `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+  // Nobody reads on here: what waits for the other end to close would wait for ever.
+  socket.destroySoon();
+}
+
+async function addGuards(app: FastifyInstance, { apiKey, cors, rateLimit }: ServeConfig): Promise<void> {
+  if (cors.length > 0) {
+    const plugin = requirePeer<{ default: Parameters<FastifyInstance['register']>[0] }>(
+      ...(['@fastify/cors', `${PURPOSE} --cors`] as const),
+    );
+    await app.register(plugin.default, { origin: cors.includes('*') ? '*' : [...cors] });
+  }
+  if (rateLimit !== undefined) {
+    const plugin = requirePeer<{ default: Parameters<FastifyInstance['register']>[0] }>(
+      ...(['@fastify/rate-limit', `${PURPOSE} --rate-limit`] as const),
+    );
+    await app.register(plugin.default, { max: rateLimit, timeWindow: 60_000, allowList: isProbe });
+  }
+  if (apiKey.length === 0) return;
+  const allowed = keyCheck(apiKey);
+  app.addHook('onRequest', async (request, reply) => {
+    if (isProbe(request)) return;
+    if (allowed(request.headers)) return;
+    const error = makeError(
+      'ERR_SENET_UNAUTHORIZED',
+      'expected a key: Authorization: Bearer KEY, or x-api-key: KEY',
+    );
+    const { status, headers, body } = errorResponse(error);
+    await reply.code(status).headers(headers).send(Buffer.from(body));
+  });
+}
+
+/** Whether headers have one of the keys. */
+function keyCheck(
+  keys: readonly string[],
+): (headers: Readonly<Record<string, string | readonly string[] | undefined>>) => boolean {
+  const known = keys.map(digest);
+  return (headers) => {
+    const bearer = /^Bearer (.+)$/i.exec(headerOf({ headers }, 'authorization') ?? '')?.[1];
+    const given = digest(bearer ?? headerOf({ headers }, 'x-api-key') ?? '');
+    // All are compared, each in the same time.
+    return known.filter((key) => timingSafeEqual(key, given)).length > 0;
+  };
+}
+
+async function startGrpc(config: ServeConfig, handler: InferenceHandler): Promise<GrpcServer | undefined> {
+  const { grpcPort, host, tlsCert, tlsKey, apiKey, maxBody } = config;
+  if (grpcPort === undefined) return undefined;
+  const tls =
+    tlsCert === undefined || tlsKey === undefined
+      ? {}
+      : { tls: { cert: await readPem(tlsCert, '--tls-cert'), key: await readPem(tlsKey, '--tls-key') } };
+  const server = await lazy.grpcService.startGrpcServer(handler, {
+    ...{ host, port: grpcPort, ...tls },
+    ...(apiKey.length === 0 ? {} : { authorize: keyCheck(apiKey) }),
+    ...(maxBody === undefined ? {} : { maxMessage: maxBody }),
+  });
+  printNote(`gRPC on port ${server.port}`);
+  return server;
+}
+
+/** Whoever runs the server asks so whether it is well, without a key, and often; the pages tell nothing of it. */
+function isProbe({ method, url }: { method: string; url: string }): boolean {
+  return method === 'OPTIONS' || /^\/(v2\/health\/(live|ready)|docs|openapi\.json)?(\?|$)/.test(url);
+}
+
+function digest(key: string): Buffer {
+  return createHash('sha256').update(key).digest();
+}
+
+function addressOf(app: FastifyInstance, { tlsCert, host }: ServeConfig): string {
+  const { port } = app.server.address() as AddressInfo;
+  return `${tlsCert === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+function listenError(error: unknown, { host, port }: ServeConfig): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === 'EADDRINUSE') printNote(`another server listens on ${host}:${port}: give another --port`);
+  return code === 'EADDRINUSE' || code === 'EACCES' || code === 'EADDRNOTAVAIL'
+    ? makeError('ERR_SENET_ARG_RANGE', `${host}:${port}: ${(error as Error).message}`, { cause: error })
+    : error;
+}

@@ -1,0 +1,165 @@
+/** What `serve` is told, by options, by the environment and by a file: options before the file. Loads nothing native. */
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+
+import { fileError, makeError } from '../errors';
+import type { Preprocessing } from '../models/preprocessing-record';
+import { describe } from '../tensor/options';
+import {
+  boolean,
+  integer,
+  matching,
+  names,
+  optional,
+  orElse,
+  readOptions,
+  string,
+  unchecked,
+  type Rule,
+  type Values,
+} from '../tensor/rules';
+import type { ServeOptions } from './serve-options';
+
+const MAX_PORT = 65_535;
+const MAX_TIMEOUT = 2 ** 31 - 1;
+
+/** Of one model in the file. */
+const MODEL = {
+  model: optional(string),
+  weights: optional(string),
+  key: optional(string),
+  prefix: optional(string),
+  pretrained: optional(boolean),
+  labels: unchecked<string | readonly string[]>(),
+  preprocessing: unchecked<Partial<Preprocessing>>(),
+  inChannels: optional(integer(1)),
+  device: orElse('cpu', string),
+  dtype: optional(string),
+  useTestSize: optional(boolean),
+  shrinkOnLoad: optional(boolean),
+  checkHash: orElse(true, boolean),
+  maxBatch: optional(integer(1)),
+  delay: optional(integer(0)),
+  maxQueue: orElse(128, integer(1)),
+  /** Whether it is loaded when the server starts; else a request may load it. */
+  load: orElse(true, boolean),
+};
+
+export type ServedModelConfig = Values<typeof MODEL>;
+
+const urls: Rule<boolean | { hosts?: readonly string[]; privateAddresses?: boolean }> = (given, what) =>
+  typeof given === 'object' && given !== null ? given : orElse(false, boolean)(given, what);
+
+const CONFIG = {
+  models: matching<Record<string, object>>(
+    'an object of NAME or NAME@VERSION to a model',
+    (value) => value === undefined || (typeof value === 'object' && value !== null && !Array.isArray(value)),
+  ),
+  port: orElse(8080, integer(0, MAX_PORT)),
+  host: orElse('127.0.0.1', string),
+  grpcPort: optional(integer(0, MAX_PORT)),
+  workers: orElse(1, integer(1, 256)),
+  threads: optional(integer(1, 256)),
+  watch: optional(string),
+  apiKey: orElse([], names),
+  cors: orElse([], names),
+  rateLimit: optional(integer(1)),
+  allowUrls: urls,
+  tlsCert: optional(string),
+  tlsKey: optional(string),
+  maxBody: optional(integer(1)),
+  maxImages: optional(integer(1)),
+  timeout: orElse(30_000, integer(1, MAX_TIMEOUT)),
+  drainDelay: orElse(0, integer(0, MAX_TIMEOUT)),
+  log: orElse('warn', string),
+};
+
+export interface ServeConfig extends Omit<Values<typeof CONFIG>, 'models'> {
+  /** By NAME or NAME@VERSION; undefined is what the options of the command line say. */
+  readonly models: Readonly<Record<string, ServedModelConfig>> | undefined;
+  /** What the command line says of one network. */
+  readonly options: ServeOptions;
+}
+
+/** The names of options that choose a network, which a file's models have instead. */
+const NETWORK = [
+  'model',
+  'weights',
+  'key',
+  'prefix',
+  'pretrained',
+  'labels',
+  'preprocessing',
+  'useTestSize',
+  'name',
+] as const;
+
+/**
+ * @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE, ERR_SENET_ARG_RANGE (no JSON, options that exclude each
+ *   other), ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_ARG_MISSING
+ */
+export async function readServeConfig(options: ServeOptions): Promise<ServeConfig> {
+  const file = options.config === undefined ? {} : await readJson(options.config);
+  const said = Object.fromEntries(
+    Object.entries({ ...options, allowUrls: allowedUrls(options.allowUrls) }).filter(
+      ([name, value]) => name in CONFIG && value !== undefined,
+    ),
+  );
+  const where = options.config === undefined ? 'serve' : `--config ${options.config}`;
+  const { SENET_API_KEY: key } = process.env;
+  const fromEnvironment = key === undefined || key === '' ? {} : { apiKey: [key] };
+  const { models, ...config } = readOptions({ ...fromEnvironment, ...file, ...said }, CONFIG, where);
+  const folder = options.config === undefined ? '.' : path.dirname(options.config);
+  if ((config.tlsCert === undefined) !== (config.tlsKey === undefined))
+    throw makeError('ERR_SENET_ARG_MISSING', '--tls-cert and --tls-key need each other');
+  if (config.apiKey.some((one) => one.length < 8))
+    throw makeError('ERR_SENET_ARG_RANGE', '--api-key: expected at least 8 characters');
+  const checked = models && checkModels(models, folder, where);
+  if (checked !== undefined) {
+    const both = NETWORK.find((name) => options[name] !== undefined);
+    if (both !== undefined)
+      throw makeError('ERR_SENET_ARG_RANGE', `--${both} and the models of --config exclude each other`);
+  }
+  return { ...config, models: checked, options };
+}
+
+/** `--allow-urls` alone is public hosts, with names these. */
+function allowedUrls(given: ServeOptions['allowUrls']): true | { hosts: string[] } | undefined {
+  return typeof given === 'string' ? { hosts: given.split(',').map((host) => host.trim()) } : given;
+}
+
+function checkModels(
+  models: Readonly<Record<string, object>>,
+  folder: string,
+  where: string,
+): Record<string, ServedModelConfig> {
+  return Object.fromEntries(
+    Object.entries(models).map(([key, given]) => {
+      const model = readOptions(given, MODEL, `${where}: models: ${key}`);
+      // A path in the file is one beside it.
+      const beside = (name: string | undefined): string | undefined =>
+        name !== undefined && /[/\\]|\.\w+$/.test(name) ? path.resolve(folder, name) : name;
+      const labels = typeof model.labels === 'string' ? beside(model.labels) : model.labels;
+      return [key, { ...model, weights: beside(model.weights), labels }];
+    }),
+  );
+}
+
+async function readJson(file: string): Promise<object> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (cause) {
+    throw fileError(`--config ${file}`, cause);
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw makeError('ERR_SENET_ARG_RANGE', `--config ${file}: expected JSON: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
+  throw makeError('ERR_SENET_ARG_RANGE', `--config ${file}: expected an object, got ${describe(value)}`);
+}

@@ -1,0 +1,304 @@
+/**
+ * The Open Inference Protocol over gRPC, with the health and reflection services: a face of a handler, which makes each
+ * call a request of the REST protocol with binary tensors, so that limits, errors and metrics are the same.
+ */
+import path from 'node:path';
+import { clearInterval, setInterval } from 'node:timers';
+
+import type * as grpc from '@grpc/grpc-js';
+import type * as protoLoader from '@grpc/proto-loader';
+import type * as reflection from '@grpc/reflection';
+import type * as health from 'grpc-health-check';
+
+import { makeError } from '../errors';
+import { ASSETS } from '../package-root';
+import {
+  boolean,
+  fn,
+  integer,
+  optional,
+  orElse,
+  readOptions,
+  string,
+  unchecked,
+  type Rules,
+} from '../tensor/rules';
+import type { InferenceResponse } from './exchange';
+import type { InferenceHandler } from './handler';
+import { requirePeer } from '../peer';
+
+export interface GrpcServerOptions {
+  /** Default '127.0.0.1'. */
+  host?: string;
+  /** Default 8081; 0 is any that is free. */
+  port?: number;
+  /** Certificate and key (PEM). Default: none, unencrypted. */
+  tls?: { cert: Buffer; key: Buffer };
+  /** Bytes of a message at most. Default 20 MiB. */
+  maxMessage?: number;
+  /** Whether clients may ask what services there are. Default true. */
+  reflection?: boolean;
+  /** Whether a call with these headers is allowed; health is told to all. Default: every call. */
+  authorize?: (headers: Readonly<Record<string, string>>) => boolean;
+}
+
+export interface GrpcServer {
+  readonly port: number;
+  /** Takes no more calls, and settles when those that run are answered. */
+  close(): Promise<void>;
+}
+
+const PURPOSE = 'senet-torch/grpc';
+const SERVICE = 'inference.GRPCInferenceService';
+const HEALTH_LOOK = 1_000;
+
+const OPTIONS = {
+  host: orElse('127.0.0.1', string),
+  port: orElse(8081, integer(0, 65_535)),
+  tls: unchecked<{ cert: Buffer; key: Buffer }>(),
+  maxMessage: orElse(20 * 2 ** 20, integer(1)),
+  reflection: orElse(true, boolean),
+  authorize: optional(fn<(headers: Readonly<Record<string, string>>) => boolean>()),
+} satisfies Rules<GrpcServerOptions>;
+
+/** HTTP's statuses as gRPC's; what is not here is INTERNAL. */
+const CODES: Readonly<Record<number, keyof typeof grpc.status>> = {
+  400: 'INVALID_ARGUMENT',
+  401: 'UNAUTHENTICATED',
+  403: 'PERMISSION_DENIED',
+  404: 'NOT_FOUND',
+  408: 'DEADLINE_EXCEEDED',
+  413: 'RESOURCE_EXHAUSTED',
+  415: 'INVALID_ARGUMENT',
+  422: 'INVALID_ARGUMENT',
+  429: 'RESOURCE_EXHAUSTED',
+  499: 'CANCELLED',
+  501: 'UNIMPLEMENTED',
+  503: 'UNAVAILABLE',
+  504: 'DEADLINE_EXCEEDED',
+};
+
+type Message = Readonly<Record<string, unknown>>;
+type UnaryCall = grpc.ServerUnaryCall<Message, Message>;
+type Done = grpc.sendUnaryData<Message>;
+
+/**
+ * Starts a gRPC server on a handler, which stays the caller's to close. Needs the packages `@grpc/grpc-js`,
+ * `@grpc/proto-loader`, `grpc-health-check` and `@grpc/reflection`.
+ *
+ * @throws (rejects) ERR_SENET_PEER_MISSING, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (also an address that is in use)
+ */
+export async function startGrpcServer(
+  handler: InferenceHandler,
+  options?: GrpcServerOptions,
+): Promise<GrpcServer> {
+  const given = readOptions<GrpcServerOptions, typeof OPTIONS>(options, OPTIONS, 'startGrpcServer');
+  const { Server, ServerCredentials, loadPackageDefinition, status } = requirePeer<typeof grpc>(
+    '@grpc/grpc-js',
+    PURPOSE,
+  );
+  const loader = requirePeer<typeof protoLoader>('@grpc/proto-loader', PURPOSE);
+  const { HealthImplementation } = requirePeer<typeof health>('grpc-health-check', PURPOSE);
+  const definition = loader.loadSync(path.join(ASSETS, 'serve', 'inference.proto'), {
+    ...{ keepCase: true, longs: Number, defaults: true, oneofs: true },
+  });
+  const { inference } = loadPackageDefinition(definition) as unknown as {
+    inference: { GRPCInferenceService: { service: grpc.ServiceDefinition } };
+  };
+  const server = new Server({
+    'grpc.max_receive_message_length': given.maxMessage,
+    'grpc.max_send_message_length': given.maxMessage,
+  });
+  const answer = (work: (call: UnaryCall, signal: AbortSignal) => Promise<Message>) => {
+    return (call: UnaryCall, done: Done): void => {
+      const caller = new AbortController();
+      call.on('cancelled', () => caller.abort());
+      const headers = headersOf(call.metadata);
+      const allowed = given.authorize?.(headers) ?? true;
+      const working = allowed
+        ? work(call, caller.signal)
+        : Promise.reject(new Refusal(401, 'expected a key in the metadata'));
+      working.then(
+        (message) => done(null, message),
+        (error: unknown) => {
+          const { http, message } = error instanceof Refusal ? error : new Refusal(500, 'the server failed');
+          done({ code: status[CODES[http] ?? 'INTERNAL'], details: message });
+        },
+      );
+    };
+  };
+  server.addService(inference.GRPCInferenceService.service, {
+    ServerLive: answer(async () => ({ live: (await ask(handler, 'GET', '/v2/health/live')).status === 200 })),
+    ServerReady: answer(() => Promise.resolve({ ready: handler.ready })),
+    ModelReady: answer(async ({ request }) => {
+      const said = await ask(handler, 'GET', `${pathOf(request.name, request.version)}/ready`);
+      if (said.status !== 200 && said.status !== 503) throw refusalOf(said);
+      return { ready: said.status === 200 };
+    }),
+    ServerMetadata: answer(async () => json(await ask(handler, 'GET', '/v2'))),
+    ModelMetadata: answer(async ({ request }) =>
+      json(await ask(handler, 'GET', pathOf(request.name, request.version))),
+    ),
+    ModelInfer: answer(({ request }, signal) => infer(handler, request, signal)),
+  });
+  const healthService = new HealthImplementation({ '': 'SERVING', [SERVICE]: 'SERVING' });
+  healthService.addToServer(server);
+  if (given.reflection) {
+    const { ReflectionService } = requirePeer<typeof reflection>('@grpc/reflection', PURPOSE);
+    new ReflectionService(definition).addToServer(server);
+  }
+  const credentials =
+    given.tls === undefined
+      ? ServerCredentials.createInsecure()
+      : ServerCredentials.createSsl(null, [{ cert_chain: given.tls.cert, private_key: given.tls.key }]);
+  const host = given.host.includes(':') ? `[${given.host}]` : given.host;
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(`${host}:${given.port}`, credentials, (cause, bound) => {
+      if (cause === null) resolve(bound);
+      else reject(makeError('ERR_SENET_ARG_RANGE', `${host}:${given.port}: ${cause.message}`, { cause }));
+    });
+  });
+  // Whoever watches learns that it is no longer ready.
+  const timer = setInterval(() => {
+    const serving = handler.ready ? 'SERVING' : 'NOT_SERVING';
+    for (const name of ['', SERVICE]) healthService.setStatus(name, serving);
+  }, HEALTH_LOOK);
+  timer.unref();
+  return {
+    port,
+    close: () =>
+      new Promise((resolve) => {
+        clearInterval(timer);
+        for (const name of ['', SERVICE]) healthService.setStatus(name, 'NOT_SERVING');
+        server.tryShutdown(() => resolve());
+      }),
+  };
+}
+
+/** A request that was refused, with its status of HTTP. */
+class Refusal extends Error {
+  constructor(
+    readonly http: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+function ask(
+  handler: InferenceHandler,
+  method: string,
+  url: string,
+  body?: Buffer,
+  headers: Readonly<Record<string, string>> = {},
+  signal?: AbortSignal,
+): Promise<InferenceResponse> {
+  return handler.handle({
+    ...{ method, url, headers },
+    ...(body === undefined ? {} : { body: bytesOf(body) }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+async function* bytesOf(body: Buffer): AsyncGenerator<Uint8Array> {
+  yield await Promise.resolve(body);
+}
+
+function json(response: InferenceResponse): Message {
+  if (response.status !== 200) throw refusalOf(response);
+  return JSON.parse(Buffer.from(response.body).toString()) as Message;
+}
+
+function refusalOf({ status, body }: InferenceResponse): Refusal {
+  const { error, code } = JSON.parse(Buffer.from(body).toString()) as {
+    error?: string;
+    code?: string | null;
+  };
+  return new Refusal(
+    status,
+    `${error ?? 'it is not ready'}${code === null || code === undefined ? '' : ` [${code}]`}`,
+  );
+}
+
+function pathOf(name: unknown, version: unknown): string {
+  const end = version === '' ? '' : `/versions/${encodeURIComponent(String(version))}`;
+  return `/v2/models/${encodeURIComponent(String(name))}${end}`;
+}
+
+function headersOf(metadata: grpc.Metadata): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(metadata.getMap()).map(([name, value]) => [name, Buffer.isBuffer(value) ? '' : value]),
+  );
+}
+
+interface GrpcTensor {
+  readonly name: string;
+  readonly datatype: string;
+  readonly shape: readonly number[];
+  readonly parameters: Readonly<Record<string, Message>>;
+  readonly contents: { fp32_contents: number[]; uint_contents: number[]; bytes_contents: Buffer[] } | null;
+}
+
+async function infer(handler: InferenceHandler, request: Message, signal: AbortSignal): Promise<Message> {
+  const { model_name: name, model_version: version, id } = request as Record<string, string>;
+  const inputs = request.inputs as readonly GrpcTensor[];
+  const raw = request.raw_input_contents as readonly Buffer[];
+  if (raw.length > 0 && (raw.length !== inputs.length || inputs.some(({ contents }) => contents !== null)))
+    throw new Refusal(400, 'expected raw_input_contents of every input, or contents, and not both');
+  const tensors = inputs.map((input, index) => raw[index] ?? contentsOf(input));
+  const head = Buffer.from(
+    JSON.stringify({
+      ...(id === '' ? {} : { id }),
+      parameters: { binary_data_output: true },
+      inputs: inputs.map(({ name: called, datatype, shape }, index) => ({
+        ...{ name: called, datatype, shape },
+        parameters: { binary_data_size: tensors[index]?.length ?? 0 },
+      })),
+      outputs: (request.outputs as readonly GrpcTensor[]).map(({ name: called, parameters }) => ({
+        ...{ name: called, parameters: plainParameters(parameters) },
+      })),
+    }),
+  );
+  const headers = { 'inference-header-content-length': String(head.length) };
+  const url = `${pathOf(name, version)}/infer`;
+  const response = await ask(handler, 'POST', url, Buffer.concat([head, ...tensors]), headers, signal);
+  if (response.status !== 200) throw refusalOf(response);
+  const length = Number(response.headers['inference-header-content-length']);
+  const body = Buffer.from(response.body);
+  const { outputs, ...rest } = JSON.parse(body.subarray(0, length).toString()) as {
+    outputs: (object & { parameters: { binary_data_size: number } })[];
+  };
+  let place = length;
+  return {
+    ...rest,
+    outputs: outputs.map(({ parameters: _parameters, ...output }) => output),
+    raw_output_contents: outputs.map(({ parameters: { binary_data_size: size } }) =>
+      body.subarray(place, (place += size)),
+    ),
+  };
+}
+
+/** Typed contents as raw ones. */
+function contentsOf({ datatype, contents }: GrpcTensor): Buffer {
+  if (contents === null) return Buffer.alloc(0);
+  if (datatype === 'FP32') return Buffer.from(Float32Array.from(contents.fp32_contents).buffer);
+  if (datatype === 'UINT8') {
+    if (contents.uint_contents.some((value) => value > 255))
+      throw new Refusal(400, 'expected uint_contents of at most 255 for UINT8');
+    return Buffer.from(contents.uint_contents);
+  }
+  return Buffer.concat(
+    contents.bytes_contents.flatMap((bytes) => {
+      const length = Buffer.alloc(4);
+      length.writeUInt32LE(bytes.length);
+      return [length, bytes];
+    }),
+  );
+}
+
+/** The value of each, whichever kind it is. */
+function plainParameters(parameters: Readonly<Record<string, Message>>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(parameters).map(([name, value]) => [name, value[String(value.parameter_choice)]]),
+  );
+}

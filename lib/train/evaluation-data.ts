@@ -1,0 +1,81 @@
+/** What a path holds that a network can be evaluated on: the images that it was hopefully not trained on. */
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
+
+import { Cifar10, Cifar100 } from '../data/cifar';
+import { Subset, type Dataset } from '../data/dataset';
+import { findIdxFiles } from '../data/idx';
+import { IdxDataset } from '../data/idx-dataset';
+import { ImageFolder } from '../data/image-folder';
+import { findSplitFolders } from '../data/splits';
+import { makeError } from '../errors';
+import { printable } from '../printable';
+import { detectDataset } from './recipe/datasets';
+import type { DatasetKind } from './recipe/settings';
+
+export interface EvaluationDataOptions {
+  /** Of IDX files: the file of labels, where `data` is that of the images. */
+  readonly labels?: string | undefined;
+  /** Default: `detectDataset(data)`. */
+  readonly dataset?: DatasetKind | undefined;
+  /** How many images: the first, of folders evenly spread over the classes. Default all. */
+  readonly limit?: number | undefined;
+}
+
+export interface EvaluationData {
+  readonly dataset: Dataset;
+  /** What was taken: files, a folder. */
+  readonly from: string;
+}
+
+/**
+ * @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_DATASET, ERR_SENET_ARG_MISSING (a file of images alone), and what
+ *   the data sets throw
+ */
+export async function openEvaluationData(
+  data: string,
+  { labels, dataset, limit }: EvaluationDataOptions = {},
+): Promise<EvaluationData> {
+  const opened = await open(data, labels, dataset);
+  const { length } = opened.dataset;
+  if (limit === undefined || limit >= length) return opened;
+  const step = opened.dataset instanceof ImageFolder ? length / limit : 1;
+  const places = Array.from({ length: limit }, (_, place) => Math.floor(place * step));
+  return { ...opened, dataset: new Subset(opened.dataset, places) };
+}
+
+async function open(
+  data: string,
+  labels: string | undefined,
+  kind: DatasetKind | undefined,
+): Promise<EvaluationData> {
+  if (labels !== undefined)
+    return { dataset: await IdxDataset.open({ images: data, labels }), from: `${data}, ${labels}` };
+  switch (kind ?? (await kindOf(data))) {
+    case 'idx': {
+      const files = await findIdxFiles(data);
+      return {
+        dataset: await IdxDataset.open(files),
+        from: `${files.images} with the labels ${files.labels}`,
+      };
+    }
+    case 'cifar10':
+      return { dataset: await Cifar10.open(data, { train: false }), from: `the test images of ${data}` };
+    case 'cifar100':
+      return { dataset: await Cifar100.open(data, { train: false }), from: `the test images of ${data}` };
+    case 'folder': {
+      const splits = await findSplitFolders(data);
+      const folder = splits?.test ?? splits?.validation ?? splits?.train ?? data;
+      return { dataset: await ImageFolder.open(folder, { split: 'none', allowEmpty: true }), from: folder };
+    }
+  }
+}
+
+async function kindOf(data: string): Promise<DatasetKind> {
+  const stats = await stat(data).catch(() => undefined);
+  const label = printable(data, 1000);
+  if (stats === undefined) throw makeError('ERR_SENET_FILE_NOT_FOUND', `${label}: no such file or folder`);
+  if (stats.isFile() && !/cifar/i.test(path.basename(data)))
+    throw makeError('ERR_SENET_ARG_MISSING', 'evaluate: give the file of labels too, or a folder with both');
+  return detectDataset(data);
+}
