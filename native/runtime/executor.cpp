@@ -176,6 +176,31 @@ bool Executor::drain(std::chrono::milliseconds limit) {
   return ended_.wait_for(lock, limit, [&] { return running_.empty(); });
 }
 
+void Executor::settle(std::unique_lock<std::mutex>& lock, Job& job, std::exception_ptr failure) {
+  if (failure) {
+    job.failure_ = failure;
+  }
+  if (--job.missing_ > 0) {
+    return;
+  }
+  job.state_ = Job::State::kEnded;
+  lock.unlock();
+  // Still counted as running: abandon() and drain() return only when nobody will call into the owner any
+  // more.
+  if (job.done_) {
+    job.done_();
+  }
+  lock.lock();
+  running_.erase(std::find(running_.begin(), running_.end(), &job));
+  ended_.notify_all();
+  wake_.notify_all();  // one that runs alone may have waited for this one, or others behind it
+}
+
+void Executor::finish(const std::shared_ptr<Job>& job, std::exception_ptr failure) {
+  std::unique_lock lock(mutex_);
+  settle(lock, *job, std::move(failure));
+}
+
 void Executor::run_worker(size_t index) {
   lower_priority();
   std::unique_lock lock(mutex_);
@@ -208,18 +233,7 @@ void Executor::run_worker(size_t index) {
     job->work_ = nullptr;
 
     lock.lock();
-    job->failure_ = failure;
-    job->state_ = Job::State::kEnded;
-    lock.unlock();
-    // Still counted as running: abandon() and drain() return only when nobody will call into the owner any
-    // more.
-    if (job->done_) {
-      job->done_();
-    }
-    lock.lock();
-    running_.erase(std::find(running_.begin(), running_.end(), job.get()));
-    ended_.notify_all();
-    wake_.notify_all();  // one that runs alone may have waited for this one, or others behind it
+    settle(lock, *job, failure);
     if (queue_.empty() && spin_.count() > 0) {
       const uint64_t seen = submitted_.load(std::memory_order_relaxed);
       lock.unlock();

@@ -25,6 +25,14 @@ enum class Company {
   kAlone,
 };
 
+/// When a job has ended.
+enum class Ending {
+  kWithWork,
+  /// When its work has returned and finish() was called: it occupies no thread meanwhile, and counts as
+  /// running. Its work throws nothing, and finish() is called once, during it or later.
+  kLater,
+};
+
 /// A unit of work. Its state is guarded by the executor's mutex.
 class Job {
  public:
@@ -34,10 +42,15 @@ class Job {
   using Done = std::function<void()>;
 
   /// `owner` identifies the environment that submitted the job.
-  Job(const void* owner, Work work, Done done, Company company = Company::kShared)
-      : owner_(owner), work_(std::move(work)), done_(std::move(done)), company_(company) {}
+  Job(const void* owner, Work work, Done done, Company company = Company::kShared,
+      Ending ending = Ending::kWithWork)
+      : owner_(owner),
+        work_(std::move(work)),
+        done_(std::move(done)),
+        company_(company),
+        missing_(ending == Ending::kLater ? 2 : 1) {}
 
-  /// What the work threw, once the job has ended.
+  /// What the work threw, or finish() was given, once the job has ended.
   std::exception_ptr failure() const {
     return failure_;
   }
@@ -50,6 +63,7 @@ class Job {
   Work work_;
   Done done_;
   Company company_;
+  int missing_;  // the return of its work, and finish()
   State state_ = State::kQueued;
   std::exception_ptr failure_;
 };
@@ -77,6 +91,8 @@ class Executor {
   /// Queues a job; jobs start in the order of submission, one that runs alone when all before it have ended.
   /// Throws ERR_SENET_CLOSING after drain(), ERR_SENET_THREADS if no worker can be made.
   void submit(std::shared_ptr<Job> job);
+  /// Ends a job that ends later; on any thread.
+  void finish(const std::shared_ptr<Job>& job, std::exception_ptr failure);
   /// Drops the job if it has not started: it will never run, and its `done` is not called.
   bool cancel(const std::shared_ptr<Job>& job);
   /// Blocks until the job has ended or was dropped.
@@ -92,6 +108,8 @@ class Executor {
   /// `spin`: how long a worker looks for the next job before it sleeps.
   Executor(Settings settings, std::chrono::microseconds spin);
   void run_worker(size_t index);
+  // One of the two things that a job waits for has happened; with mutex_ held, which it lets go meanwhile.
+  void settle(std::unique_lock<std::mutex>& lock, Job& job, std::exception_ptr failure);
   // Throws ERR_SENET_THREADS if there is none and none can be made; with mutex_ held.
   void start_workers();
   bool may_start() const;  // whether the first queued job may start now; with mutex_ held
