@@ -74,19 +74,24 @@ export interface PixelOptions {
   signal?: AbortSignal;
 }
 
+/** Of float32, in which they are computed with. */
 const numbers = (words: string, fits: (value: number) => boolean): Rule<readonly number[]> =>
   matching(
     words,
-    (value) => Array.isArray(value) && value.every((each) => Number.isFinite(each) && fits(each as number)),
+    (value) =>
+      Array.isArray(value) &&
+      value.every(
+        (each) => typeof each === 'number' && Number.isFinite(Math.fround(each)) && fits(Math.fround(each)),
+      ),
   );
 const PIXELS = {
   mean: orElse(
     [],
-    numbers('an array of numbers', () => true),
+    numbers('an array of float32 numbers', () => true),
   ),
   std: orElse(
     [],
-    numbers('an array of numbers other than 0', (value) => value !== 0),
+    numbers('an array of float32 numbers other than 0', (value) => value !== 0),
   ),
   signal,
 } satisfies Rules<PixelOptions>;

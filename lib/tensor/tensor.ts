@@ -144,7 +144,7 @@ export class Tensor {
 
   /**
    * As `toTypedArray`, without waiting: of a tensor on a CUDA device it settles when the device has come to it, and neither
-   * the event loop nor a thread of the executor waits.
+   * the event loop nor a thread of the executor waits. It must not change in place until then.
    *
    * @throws (rejects) ERR_SENET_ABORTED; what ended the device's work
    */

@@ -131,18 +131,15 @@ Napi::Value compiled_answer(Environment& environment, const Napi::CallbackInfo& 
   const int64_t job =
       environment.submit_later([model = std::move(model), batch = std::move(batch)](JobFinish finish) {
         const inference::Afterwards afterwards{
-            [model, finish = std::move(finish)](at::Tensor result, std::exception_ptr failure) {
+            [model, finish = std::move(finish)](at::Tensor result, std::exception_ptr failure) mutable {
+              model.reset();  // or it might go when the process has ended
               finish(
                   [result = std::move(result)](Environment& here) mutable -> Napi::Value {
                     return wrap_tensor(here, std::move(result));
                   },
                   failure);
             },
-            // Of nobody: a Worker that ends waits for the batch, which may still want it.
-            [](std::function<void()> work) {
-              runtime::Executor::instance().submit(
-                  std::make_shared<runtime::Job>(nullptr, std::move(work), nullptr));
-            }};
+            [](std::function<void()> work) { runtime::Executor::instance().go_on(std::move(work)); }};
         model->answer(batch, afterwards);
       });
   return job_number(environment, job);

@@ -105,7 +105,7 @@ Napi::Error Environment::make_error(const Failure& failure) {
 }
 
 int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Company company,
-                             runtime::Executor& executor) {
+                            runtime::Executor& executor) {
   auto deliver = std::make_shared<Deliver>();
   return enqueue([work = std::move(work), deliver] { *deliver = work(); }, deliver, libtorch_code, company,
                  runtime::Ending::kWithWork, executor, [](const auto&) {});

@@ -175,7 +175,7 @@ Napi::Value to_typed_array_later(Environment& environment, const Napi::CallbackI
       finish([numbers](Environment& here) { return new_typed_array(here.env(), numbers); }, failure);
     };
     try {
-      const at::Tensor dense = tensor.resolve_conj().resolve_neg().contiguous();
+      at::Tensor dense = tensor.resolve_conj().resolve_neg().contiguous();
       if (!dense.is_cuda() || dense.nbytes() == 0) {
         give(dense.cpu(), nullptr);
         return;
@@ -188,10 +188,11 @@ Napi::Value to_typed_array_later(Environment& environment, const Napi::CallbackI
       }
       at::Tensor numbers = at::empty(dense.sizes(), dense.options().device(at::kCPU));
       inference::cuda::download(driver, dense.device().index(), dense.const_data_ptr(), dense.nbytes(),
-                                [give, dense, numbers](const void* data, std::exception_ptr failure) {
+                                [give, dense, numbers](const void* data, std::exception_ptr failure) mutable {
                                   if (!failure) {
                                     std::memcpy(numbers.mutable_data_ptr(), data, numbers.nbytes());
                                   }
+                                  dense.reset();  // or it might go when the process has ended
                                   give(numbers, failure);
                                 });
     } catch (...) {

@@ -67,6 +67,12 @@ at::Tensor aligned(const at::Tensor& tensor, const at::Tensor& like) {
   return at::empty_like(like).copy_(tensor);
 }
 
+// Waits for a device only where the CPU is to read what it computes: without waiting, it would read too
+// early.
+at::Tensor copy_to(at::Device device, const at::Tensor& tensor) {
+  return tensor.to(device, /*non_blocking=*/!device.is_cpu());
+}
+
 void check_parameter(const at::Tensor& parameter) {
   if (!at::isFloatingType(parameter.scalar_type()) || parameter.layout() != at::kStrided) {
     throw Error("ERR_SENET_DTYPE", std::string("an optimiser updates dense floating tensors, got one of ") +
@@ -219,7 +225,7 @@ void Optimizer::run_sgd_by_parts(const Batch& batch, const OptimizerOptions& opt
 void Optimizer::run(Batch& batch, const OptimizerOptions& options, const at::Tensor& found_inf) const {
   const at::Device device = batch.parameters.front().device();
   const std::optional<at::Tensor> found =
-      found_inf.defined() ? std::optional(found_inf.to(device, /*non_blocking=*/true)) : std::nullopt;
+      found_inf.defined() ? std::optional(copy_to(device, found_inf)) : std::nullopt;
   if (kind_ == OptimizerKind::kSgd) {
     if (found && batch.starts_momentum) {
       // A first step that does not happen must leave no memory that nobody wrote. Without dampening, which
@@ -414,8 +420,7 @@ at::Tensor unscale_gradients(const std::vector<at::Tensor>& parameters, const at
   for (auto& [key, gradients] : batches) {
     const at::Device device = gradients.front().device();
     at::Tensor here = device == scale.device() ? found : at::zeros({}, scale.options().device(device));
-    at::_amp_foreach_non_finite_check_and_unscale_(gradients, here,
-                                                   inverse.to(device, /*non_blocking=*/true));
+    at::_amp_foreach_non_finite_check_and_unscale_(gradients, here, copy_to(device, inverse));
     if (!here.is_same(found)) {
       found = at::maximum(found, here.to(scale.device()));
     }

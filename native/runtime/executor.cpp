@@ -95,15 +95,33 @@ void Executor::start_workers() {
 void Executor::submit(std::shared_ptr<Job> job) {
   {
     std::lock_guard lock(mutex_);
-    if (closed_) {
-      throw Error("ERR_SENET_CLOSING", "the process is ending and takes no new jobs");
-    }
+    check_open();
     start_workers();
     queue_.push_back(std::move(job));
     submitted_.fetch_add(1, std::memory_order_release);
   }
   // Not notify_one: a worker above the configured number would swallow it.
   wake_.notify_all();
+}
+
+void Executor::go_on(Job::Work work) {
+  {
+    std::lock_guard lock(mutex_);
+    check_open();
+    continuations_.push_back(std::move(work));
+    submitted_.fetch_add(1, std::memory_order_release);
+  }
+  wake_.notify_all();
+}
+
+void Executor::check_open() const {
+  if (closed_) {
+    throw Error("ERR_SENET_CLOSING", "the process is ending and takes no new jobs");
+  }
+}
+
+bool Executor::has_work() const {
+  return !continuations_.empty() || may_start();
 }
 
 bool Executor::may_start() const {
@@ -205,7 +223,7 @@ void Executor::run_worker(size_t index) {
   lower_priority();
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [&] { return index >= static_cast<size_t>(settings_.workers) || may_start(); });
+    wake_.wait(lock, [&] { return index >= static_cast<size_t>(settings_.workers) || has_work(); });
     if (index >= static_cast<size_t>(settings_.workers)) {
       // configure() asked for fewer; the last started leave first, so that the count stays the next index.
       if (index + 1 == started_workers_) {
@@ -216,25 +234,35 @@ void Executor::run_worker(size_t index) {
       wake_.wait_for(lock, std::chrono::milliseconds(10));
       continue;
     }
-    std::shared_ptr<Job> job = std::move(queue_.front());
-    queue_.pop_front();
-    job->state_ = Job::State::kRunning;
-    running_.push_back(job.get());
+    std::shared_ptr<Job> job;  // null: the work is of one that is running already
+    Job::Work work;
+    if (continuations_.empty()) {
+      job = std::move(queue_.front());
+      queue_.pop_front();
+      job->state_ = Job::State::kRunning;
+      running_.push_back(job.get());
+      work = std::move(job->work_);
+    } else {
+      work = std::move(continuations_.front());
+      continuations_.pop_front();
+    }
     const int threads = settings_.threads_per_worker;
     lock.unlock();
 
     std::exception_ptr failure;
     try {
       use_threads(threads);
-      job->work_();
+      work();
     } catch (...) {
       failure = std::current_exception();
     }
-    job->work_ = nullptr;
+    work = nullptr;
 
     lock.lock();
-    settle(lock, *job, failure);
-    if (queue_.empty() && spin_.count() > 0) {
+    if (job != nullptr) {
+      settle(lock, *job, failure);
+    }
+    if (queue_.empty() && continuations_.empty() && spin_.count() > 0) {
       const uint64_t seen = submitted_.load(std::memory_order_relaxed);
       lock.unlock();
       const auto until = std::chrono::steady_clock::now() + spin_;

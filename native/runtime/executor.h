@@ -91,6 +91,10 @@ class Executor {
   /// Queues a job; jobs start in the order of submission, one that runs alone when all before it have ended.
   /// Throws ERR_SENET_CLOSING after drain(), ERR_SENET_THREADS if no worker can be made.
   void submit(std::shared_ptr<Job> job);
+  /// Runs what a job that ends later has still to do, before all that is queued: also before one that runs
+  /// alone, which waits for that job. `work` throws nothing. Throws ERR_SENET_CLOSING after drain(), and the
+  /// job is to end without it then.
+  void go_on(Job::Work work);
   /// Ends a job that ends later; on any thread.
   void finish(const std::shared_ptr<Job>& job, std::exception_ptr failure);
   /// Drops the job if it has not started: it will never run, and its `done` is not called.
@@ -110,9 +114,11 @@ class Executor {
   void run_worker(size_t index);
   // One of the two things that a job waits for has happened; with mutex_ held, which it lets go meanwhile.
   void settle(std::unique_lock<std::mutex>& lock, Job& job, std::exception_ptr failure);
+  void check_open() const;  // throws ERR_SENET_CLOSING after drain(); with mutex_ held
   // Throws ERR_SENET_THREADS if there is none and none can be made; with mutex_ held.
   void start_workers();
   bool may_start() const;  // whether the first queued job may start now; with mutex_ held
+  bool has_work() const;   // whether there is something for a worker to do now; with mutex_ held
   template <typename Keep>
   std::vector<std::shared_ptr<Job>> take_queued(Keep keep);  // with mutex_ held
 
@@ -121,7 +127,8 @@ class Executor {
   std::condition_variable wake_;   // a job or new settings for the workers
   std::condition_variable ended_;  // a job has ended
   std::deque<std::shared_ptr<Job>> queue_;
-  std::atomic<uint64_t> submitted_ = 0;  // jobs so far, for who looks without the mutex
+  std::deque<Job::Work> continuations_;  // of jobs that are running
+  std::atomic<uint64_t> submitted_ = 0;  // of both so far, for who looks without the mutex
   std::vector<const Job*> running_;
   Settings settings_;
   size_t started_workers_ = 0;

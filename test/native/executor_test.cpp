@@ -9,7 +9,9 @@
 #include <chrono>
 #include <future>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <vector>
 
 namespace senet::test {
 namespace {
@@ -74,6 +76,32 @@ TEST_CASE("executor: it may be finished before its work returns, with what went 
   CHECK_THROWS_AS(std::rethrow_exception(job->failure()), std::runtime_error);
 }
 
+TEST_CASE("executor: what a job that ends later has still to do goes before one that runs alone") {
+  Executor& executor = Executor::instance();
+  executor.configure({1, 1});
+  const int owner = 0;
+  std::promise<void> returned;
+  const auto job = later(&owner, [&] { returned.set_value(); });
+  executor.submit(job);
+  returned.get_future().get();
+  std::vector<int> order;
+  const auto alone = job_of(
+      &owner, [&] { order.push_back(3); }, nullptr, Company::kAlone);
+  executor.submit(alone);
+  const auto behind = job_of(&owner, [&] { order.push_back(4); });
+  executor.submit(behind);
+  executor.go_on([&] {
+    order.push_back(1);
+    CHECK(executor.counts().running == 1);
+    executor.go_on([&] {
+      order.push_back(2);
+      executor.finish(job, nullptr);
+    });
+  });
+  executor.wait(behind);
+  CHECK(order == std::vector<int>{1, 2, 3, 4});
+}
+
 TEST_CASE("executor: whoever abandons its jobs waits for those that end later") {
   Executor& executor = Executor::instance();
   const int owner = 0;
@@ -85,6 +113,37 @@ TEST_CASE("executor: whoever abandons its jobs waits for those that end later") 
   CHECK(!is_ready(abandoned));
   executor.finish(job, nullptr);
   abandoned.get();
+}
+
+// The decoders' executor, which nobody here needs any more.
+TEST_CASE("executor: at the end of the process a job that ends later goes on, but begins nothing new") {
+  Executor& executor = Executor::decoders();
+  executor.configure({1, 1});
+  const int owner = 0;
+  std::promise<void> returned, let_go;
+  const auto job = later(&owner, [&] {
+    returned.set_value();
+    let_go.get_future().get();
+  });
+  executor.submit(job);
+  returned.get_future().get();
+  const auto dropped = job_of(&owner, [] { FAIL("it was dropped"); });
+  executor.submit(dropped);
+  std::string refusal;
+  executor.go_on([&] {  // queued, when the end begins
+    try {
+      executor.go_on([] { FAIL("it was refused"); });
+    } catch (const Error& error) {
+      refusal = error.code();
+    }
+    executor.finish(job, nullptr);
+  });
+  auto drained = std::async(std::launch::async, [&] { return executor.drain(std::chrono::seconds(20)); });
+  executor.wait(dropped);  // so the end has begun
+  let_go.set_value();
+  CHECK(drained.get());
+  CHECK(refusal == "ERR_SENET_CLOSING");
+  CHECK_THROWS_AS(executor.submit(job_of(&owner, [] {})), Error);
 }
 
 }  // namespace

@@ -118,7 +118,10 @@ describe('pixels', function () {
       [bytes([1, 3, 32, 32]), undefined, 'ERR_SENET_ARG_RANGE'],
       [bytes([1, 3, 32, 32]), { mean: [0], std: [1] }, 'ERR_SENET_ARG_RANGE'],
       [bytes([1, 3, 32, 32]), { ...good, std: [1, 0, 1] }, 'ERR_SENET_ARG_TYPE'],
+      [bytes([1, 3, 32, 32]), { ...good, std: [1, 1e-50, 1] }, 'ERR_SENET_ARG_TYPE'],
       [bytes([1, 3, 32, 32]), { ...good, mean: [1, NaN, 1] }, 'ERR_SENET_ARG_TYPE'],
+      [bytes([1, 3, 32, 32]), { ...good, mean: [1, 1e39, 1] }, 'ERR_SENET_ARG_TYPE'],
+      [bytes([1, 3, 32, 32]), { ...good, mean: ['0', 1, 1] }, 'ERR_SENET_ARG_TYPE'],
       [bytes([1, 3, 32, 32]), { ...good, deviation: 1 }, 'ERR_SENET_UNKNOWN_OPTION'],
       [1, good, 'ERR_SENET_ARG_TYPE'],
     ];
