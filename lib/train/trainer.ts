@@ -259,7 +259,8 @@ export class Trainer {
         const everySteps = checkpoint?.everySteps;
         const saves = everySteps !== undefined && step % everySteps === 0;
         const records = step % this.#options.recordEvery === 0;
-        const all = saves || records || this.#options.signal?.aborted === true;
+        const first = this.#position.totals.images === 0; // there would be nothing to report
+        const all = first || saves || records || this.#options.signal?.aborted === true;
         this.#count(await this.#readings.take(all), (performance.now() - began) / 1000);
         if (records) await this.#record(log);
         this.#report('training', stepInEpoch, train.length);
@@ -555,8 +556,9 @@ export class Trainer {
 
   #imagesPerSecond(): number {
     const { totals, stepInEpoch } = this.#position;
-    if (this.#stepSeconds === null || stepInEpoch === 0) return 0;
-    return totals.images / stepInEpoch / this.#stepSeconds;
+    const read = stepInEpoch - this.#readings.outstanding;
+    if (this.#stepSeconds === null || read === 0) return 0;
+    return totals.images / read / this.#stepSeconds;
   }
 
   #report(
