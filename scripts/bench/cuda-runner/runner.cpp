@@ -324,7 +324,8 @@ double lanes_rate(const Device& device, const Machine& machine, const Host& host
     request->count = batch;
     request->write = [&](int64_t, int64_t, void* to) { std::memcpy(to, pixels.data(), pixels.size()); };
     request->read = [](int64_t, int64_t, const float*) {};
-    request->done = [&, keep = lanes](std::exception_ptr failure) {
+    request->done = [&, keep = lanes](std::exception_ptr failure) mutable {
+      keep.reset();
       if (failure) {
         std::rethrow_exception(failure);
       }
