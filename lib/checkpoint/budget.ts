@@ -88,6 +88,14 @@ export async function inSlices<T>(budget: Budget, work: Sliced<T>): Promise<T> {
   }
 }
 
+/** Runs a generator to its end at once. */
+export function inOneStep<T>(work: Sliced<T>): T {
+  for (;;) {
+    const { done, value } = work.next();
+    if (done === true) return value;
+  }
+}
+
 /** Copies bytes into as many. */
 export function* copyPieces(to: Uint8Array, from: Uint8Array): Sliced<void> {
   for (let start = 0; start < from.length; start += PIECE_BYTES) {

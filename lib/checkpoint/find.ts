@@ -4,7 +4,7 @@
  * stands in front of its names: the prefix that wrappers such as DataParallel, torch.compile or Lightning leave there.
  * Knows no file format.
  */
-import { Budget, inSlices, type Sliced } from './budget';
+import { Budget, inOneStep, inSlices, type Sliced } from './budget';
 import { COST, MAX_WRAPPERS } from './limits';
 import { Layers } from './pages';
 import { checkpointError } from './problems';
@@ -302,11 +302,7 @@ function noSuchKey(key: string, all: readonly Candidate[], label: string): Error
 
 /** What all names begin with, up to a dot; '' if nothing, or if there is only one. */
 export function sharedPrefix(keys: Iterable<string>): string {
-  const work = sharedInSlices(keys, new Budget('names'));
-  for (;;) {
-    const { done, value } = work.next();
-    if (done === true) return value;
-  }
+  return inOneStep(sharedInSlices(keys, new Budget('names')));
 }
 
 /** The same in slices. */

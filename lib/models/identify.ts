@@ -7,12 +7,13 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import path from 'node:path';
 
+import { Budget, inSlices } from '../checkpoint/budget';
 import { inspectCheckpoint, type CheckpointReport, type WeightsNetwork } from '../checkpoint/inspect';
 import { makeError } from '../errors';
 import { printable } from '../printable';
 import type { WeightsPlace } from './from-weights';
 import { architectureBeside } from './hub-config';
-import { recognise, type Shapes } from './recognise';
+import { recogniseInSteps, type Shapes } from './recognise';
 import type { ModelRecord } from './record';
 import { SIGNATURES } from './signatures';
 
@@ -22,7 +23,7 @@ export async function identify(
   report: Omit<CheckpointReport, 'network'>,
   file: string | null,
 ): Promise<WeightsNetwork | null> {
-  const found = recognise(records, shapesOf(report));
+  const found = await inSlices(new Budget('its keys'), recogniseInSteps(records, shapesOf(report)));
   if (found === null) return null;
   const { candidates, prefix: _, ...said } = found;
   const chosen = candidates.length > 1 ? await decide(candidates, report, file) : candidates[0];

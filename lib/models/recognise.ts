@@ -6,6 +6,7 @@
  */
 import { createHash } from 'node:crypto';
 
+import { inOneStep, type Sliced } from '../checkpoint/budget';
 import { respell, type KeyAlias, type ShapeOf } from '../nn/load-state-dict';
 import type { KeyMap, ModelRecord } from './record';
 import { SIGNATURES } from './signatures';
@@ -33,9 +34,11 @@ export interface Recognised {
 /** What is no weight, or may be missing. */
 const UNCOUNTED = /(^|\.)(num_batches_tracked|n_averaged)$|_extra_state$/;
 
-/** A state dict is read in one step: no network has more entries, nor longer names, and hostile files may have any. */
+/** No network has more entries, nor longer names, and hostile files may have any. */
 const MAX_ENTRIES = 4000;
 const MAX_NAME = 128;
+/** Keys that are respelt in one step, some milliseconds. */
+const KEYS_PER_STEP = 512;
 /** Where the marks are, in every spelling: the first block. So many keys are looked at, */
 const FIRST_BLOCK = /(?<![^.])(layer1\.0|layers\.0\.0|stage1\.unit1|Mixed_5b)\./;
 const MAX_MARKED = 64;
@@ -44,6 +47,14 @@ const WORDS_BEFORE = 2;
 
 /** Of all networks those whose state dict this may be; null if it has no key that any of them is known by. */
 export function recognise(records: readonly ModelRecord[], shapes: Shapes): Recognised | null {
+  return inOneStep(recogniseInSteps(records, shapes));
+}
+
+/** The same with a yield after each step. */
+export function* recogniseInSteps(
+  records: readonly ModelRecord[],
+  shapes: Shapes,
+): Sliced<Recognised | null> {
   if (shapes.size > MAX_ENTRIES) return null;
   const marked: Marked[] = [];
   for (const key of shapes.keys()) {
@@ -57,7 +68,7 @@ export function recognise(records: readonly ModelRecord[], shapes: Shapes): Reco
       const prefix = prefixOf(marked, mark, spelling.aliases);
       if (prefix === undefined) continue;
       if (spelling.isOf?.(shapesOfBlock(marked, shapes, prefix, spelling.aliases)) === false) continue;
-      const entries = inOwnSpelling(shapes, prefix, spelling.aliases);
+      const entries = yield* inOwnSpelling(shapes, prefix, spelling.aliases);
       const own = new Map(entries);
       const signature = signatureOf(family, entries);
       const candidates = family.filter(({ name }) => SIGNATURES[name] === signature);
@@ -131,18 +142,20 @@ function shapesOfBlock(
 }
 
 /** Under the network's own names, two under one included; 1 x 1 convolutions for matrices that stand for them. */
-function inOwnSpelling(
+function* inOwnSpelling(
   shapes: Shapes,
   prefix: string,
   aliases: readonly KeyAlias[],
-): [string, readonly number[]][] {
-  return [...shapes].map(([key, shape]) => {
+): Sliced<[string, readonly number[]][]> {
+  const entries: [string, readonly number[]][] = [];
+  for (const [key, shape] of shapes) {
     const name = key.startsWith(prefix) ? key.slice(prefix.length) : key;
     const respelt = respell(name, aliases);
     const isMatrix =
       respelt !== name && shape.length === 2 && /\.(se|se_module)\.fc\d\.weight$/.test(respelt);
-    return [respelt, isMatrix ? [...shape, 1, 1] : shape];
-  });
+    if (entries.push([respelt, isMatrix ? [...shape, 1, 1] : shape]) % KEYS_PER_STEP === 0) yield;
+  }
+  return entries;
 }
 
 /**

@@ -7,6 +7,7 @@ import { expect } from 'chai';
 import { createInferenceHandler, memory, se_resnet20, type ImageClassifier } from '../../lib';
 import { ImageClassifier as Classifier } from '../../lib';
 import { expositionText, mergeFamilies } from '../../lib/instruments';
+import { collectGarbage } from '../support/collect';
 import { expectRejection } from '../support/errors';
 import { ask, BAG, loadBundled, SANDAL } from '../support/serving';
 
@@ -73,6 +74,7 @@ describe('models of a server', () => {
       {},
       { repository: { net: () => loadBundled(), 'net@2': () => labelled('two') } },
     );
+    await collectGarbage();
     const before = memory();
     await handler.load('net');
     expect(handler.models().map(({ version, state }) => [version, state])).to.deep.equal([
@@ -87,6 +89,7 @@ describe('models of a server', () => {
     await handler.remove('net@2');
     await handler.remove('net');
     expect(handler.models()).to.deep.equal([]);
+    await collectGarbage();
     expect(memory().tensors).to.equal(before.tensors);
     await expectRejection(handler.load('net'), 'ERR_SENET_UNKNOWN_SERVED_MODEL');
     await expectRejection(handler.replace('a@b@c', await loadBundled()), 'ERR_SENET_ARG_RANGE');
