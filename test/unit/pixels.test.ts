@@ -11,6 +11,7 @@ import {
   rand,
   randn,
   se_resnet20,
+  SGD,
   tensor,
   tidy,
   zeros,
@@ -91,11 +92,16 @@ describe('pixels', function () {
     const expected = (await other.forwardPixels(pixels, options)).toArray();
     const controller = new AbortController();
     const running = Array.from({ length: 20 }, () => other.forwardPixels(pixels, options));
+    const large = other.forwardPixels(bytes([300, 3, 32, 32]), options); // several runs, on a device
+    // A job that runs alone waits for all of them, and nothing that they have still to do waits for it.
+    const step = new SGD([zeros([1], { requiresGrad: true })], { lr: 1 }).step();
     const aborted = other.forwardPixels(pixels, { ...options, signal: controller.signal });
     controller.abort();
     other.dispose();
     await expectRejection(aborted, 'ERR_SENET_ABORTED');
+    await step;
     for (const logits of await Promise.all(running)) expect(logits.toArray()).to.deep.equal(expected);
+    expect((await large).shape).to.deep.equal([300, 10]);
     await expectRejection(other.forwardPixels(pixels, options), 'ERR_SENET_DISPOSED');
     model.dispose();
   });
