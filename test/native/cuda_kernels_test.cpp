@@ -951,7 +951,7 @@ int number_at(const std::string& line, const std::string& before, const std::str
 
 // What the assembler says of each kernel: none spills, and as many blocks fit a multiprocessor as they are
 // launched for.
-void check_report(const std::string& report, const ElementType& type) {
+void check_report(const std::string& report, size_t kernel_count) {
   constexpr int kMostRegisters = 128;  // two blocks of 256 threads, or one of 512
   constexpr int kMostSharedBytes = 12 << 10;
   std::istringstream lines(report);
@@ -972,7 +972,7 @@ void check_report(const std::string& report, const ElementType& type) {
     REQUIRE(registers <= kMostRegisters);
     REQUIRE(number_at(line, ", ", " bytes smem") <= kMostSharedBytes);
   }
-  REQUIRE(kernels == type.kernel_count);
+  REQUIRE(kernels == kernel_count);
   REQUIRE(stacks == kernels);
   REQUIRE(resources == kernels);
 }
@@ -996,7 +996,9 @@ TEST_CASE("cuda kernels: NVRTC compiles them for every architecture, and none sp
     for (const ElementType& type : kTypes) {
       if (architecture >= (type.type == Type::kBFloat16 ? 80 : 75)) {
         INFO("sm_", architecture, ", ", type.name);
-        check_report(cuda::report_kernels(driver, architecture, type.type), type);
+        // Those of matrix units are for 80 and later.
+        const size_t expected = architecture < 80 ? std::size(kFloatKernels) : type.kernel_count;
+        check_report(cuda::report_kernels(driver, architecture, type.type), expected);
       }
     }
   }
