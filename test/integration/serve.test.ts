@@ -3,18 +3,21 @@
  * `senet-torch serve`, a process with options, signals and workers.
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { copyFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import { connect, type AddressInfo } from 'node:net';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
+import * as grpc from '@grpc/grpc-js';
 import { expect } from 'chai';
 import fastify from 'fastify';
 
 import { createInferenceHandler, type InferenceHandler } from '../../lib';
 import inference from '../../lib/fastify';
+import { makeCertificate } from '../support/certificate';
+import { grpcClient, PROTO, SERVICE, statusOf } from '../support/grpc';
 import { ASSETS, BAG, form, loadBundled, type AnswerJson } from '../support/serving';
 import { Temporary } from '../support/temporary';
 
@@ -431,32 +434,14 @@ describe('senet-torch serve', () => {
     expect(await ended).to.deep.equal([0, null]);
   });
 
-  it('HTTPS by files', async () => {
-    const [cert, key] = [temporary.path('cert.pem'), temporary.path('key.pem')];
-    const made = [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:prime256v1',
-      '-nodes',
-      '-days',
-      '2',
-      '-subj',
-      '/CN=localhost',
-      '-keyout',
-      key,
-      '-out',
-      cert,
-    ];
-    try {
-      execFileSync('openssl', made, { stdio: 'pipe' });
-    } catch (error) {
-      console.log(`      skipped: openssl makes no certificate here: ${String(error)}`);
-      return;
-    }
-    const { url, child, ended } = await serving(['--tls-cert', cert, '--tls-key', key]);
+  it('HTTPS and gRPC by files, with a key, of two workers', async function () {
+    const made = makeCertificate(temporary);
+    if (made === undefined) return this.skip();
+    const { cert, key } = made;
+    const { url, child, ended, err } = await serving([
+      ...['--tls-cert', cert, '--tls-key', key, '--grpc-port', '0', '--workers', '2'],
+      ...['--api-key', 'a-secret-key'],
+    ]);
     const status = await new Promise((resolve, reject) => {
       https
         .get(`${url}/v2/health/live`, { rejectUnauthorized: false }, (response) => {
@@ -466,6 +451,24 @@ describe('senet-torch serve', () => {
         .on('error', reject);
     });
     expect([url.startsWith('https:'), status]).to.deep.equal([true, 200]);
+    const ports = [...err().matchAll(/gRPC on port (\d+)/g)].map(([, port]) => port);
+    expect(ports).to.have.length(1);
+    const metadata = new grpc.Metadata();
+    metadata.set('authorization', 'Bearer a-secret-key');
+    for (let count = 0; count < 4; count++) {
+      const client = grpcClient(
+        PROTO,
+        SERVICE,
+        `localhost:${ports[0]}`,
+        grpc.credentials.createSsl(readFileSync(cert)),
+      );
+      const input = { name: 'input', datatype: 'BYTES', shape: [1], contents: { bytes_contents: [BAG] } };
+      const request = { model_name: 'se_resnet20', inputs: [input] };
+      const answer = await client.call('ModelInfer', request, metadata);
+      expect(answer).to.include({ model_name: 'se_resnet20' });
+      expect((await statusOf(client.call('ModelInfer', request)))[0]).to.equal(grpc.status.UNAUTHENTICATED);
+      client.close();
+    }
     child.kill('SIGTERM');
     expect(await ended).to.deep.equal([0, null]);
   });
