@@ -91,11 +91,11 @@ async function watch(
   folder: string,
   app: FastifyInstance,
   handler: InferenceHandler,
-  { options }: ServeConfig,
+  config: ServeConfig,
   signal: AbortSignal,
 ): Promise<{ readonly ended: Promise<void> }> {
   return lazy.watchedFolder.watchFolder(folder, handler, {
-    ...{ signal, interval: WATCH_INTERVAL, loaderOf: (file) => fileLoader(options, file) },
+    ...{ signal, interval: WATCH_INTERVAL, loaderOf: (file) => fileLoader(config, file) },
     onChange: (what, model, file) => app.log.info({ model, file }, `the model was ${what}`),
     onError: (error, file) => app.log.error({ err: error, file }, 'the model could not be loaded'),
   });

@@ -81,6 +81,11 @@ export function addServe(program: Command, interrupted: () => AbortSignal): void
       atLeastOne,
     )
     .option('--max-body <bytes>', 'of a request (default: 20971520); beyond it 413', atLeastOne)
+    .option(
+      '--max-pixels <n>',
+      'of an image, before it is decoded (default: 89478485); beyond it 413',
+      atLeastOne,
+    )
     .option('--max-images <n>', 'of a request (default: 64)', atLeastOne)
     .option(
       '--timeout <ms>',

@@ -23,7 +23,7 @@ import { EXPLAIN, type ExplainOptions } from './explain-input';
 import { Explainer } from './explaining';
 import type { Explanation } from './explanation';
 import { imagePipeline } from './image-batches';
-import { checkSource, ImageWork, type ImageSource } from './image-work';
+import { checkSource, ImageWork, type DecodingSettings, type ImageSource } from './image-work';
 import type { Network } from './network';
 import type { ItemTimes, Pipeline, QueueState } from './pipeline';
 import { preprocess } from './preprocessing';
@@ -59,18 +59,18 @@ export class ImageClassifier {
   readonly labels: readonly string[];
   readonly preprocessing: Preprocessing;
   readonly #network: Network;
-  readonly #shrinkOnLoad: boolean;
+  readonly #decoding: DecodingSettings;
   readonly #pipeline: Pipeline<ImageWork, Classification[] | Prediction>;
   readonly #explainer: Explainer;
   readonly #running = new Set<Promise<unknown>>();
   #disposed = false;
 
   private constructor(parts: ClassifierParts) {
-    const { network, labels, preprocessing, shrinkOnLoad, batching } = parts;
+    const { network, labels, preprocessing, decoding, batching } = parts;
     this.#network = network;
     this.labels = labels;
     this.preprocessing = preprocessing;
-    this.#shrinkOnLoad = shrinkOnLoad;
+    this.#decoding = decoding;
     this.#pipeline = imagePipeline(batching, (input, wanted) => this.#classify(input, wanted));
     this.#explainer = new Explainer(parts.eager, parts, batching);
   }
@@ -142,9 +142,7 @@ export class ImageClassifier {
     const sources = many ? (images as readonly ImageSource[]) : [images as ImageSource];
     for (const [index, source] of sources.entries())
       checkSource(source, this.preprocessing, many ? `images[${index}]` : 'image');
-    const works = sources.map(
-      (source) => new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, wanted),
-    );
+    const works = sources.map((source) => new ImageWork(source, this.preprocessing, this.#decoding, wanted));
     const times: ItemTimes[] | undefined = onTimes && [];
     const results = await this.#track(this.#pipeline.run(works, signal, times));
     if (times !== undefined) onTimes?.(times);

@@ -15,7 +15,7 @@ import { memory } from '../../lib/tensor/runtime';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { tidy } from '../../lib/tensor/scope';
 import { ByteBudget } from '../../lib/vision/byte-budget';
-import { decodeImage } from '../../lib/vision/decode';
+import { decodeImage, MAX_PIXELS } from '../../lib/vision/decode';
 import { prepareDirectly } from '../../lib/vision/direct';
 import { jpegFrame, pngFrame } from '../../lib/vision/image-frame';
 import { ImageWork } from '../../lib/vision/image-work';
@@ -207,7 +207,12 @@ describe('ImageWork', () => {
     const budget = new ByteBudget(2 ** 27);
     const hold = budget.hold();
     const bytes = await sharp(PHOTO).resize(1200, 900).jpeg().toBuffer();
-    const work = new ImageWork(bytes.subarray(0, bytes.length >> 1), IMAGENET, false, 1);
+    const work = new ImageWork(
+      bytes.subarray(0, bytes.length >> 1),
+      IMAGENET,
+      { shrinkOnLoad: false, maxPixels: MAX_PIXELS },
+      1,
+    );
     let most = 0;
     const reserve = async (count: number): Promise<void> => {
       await hold.reserve(count);
@@ -225,7 +230,7 @@ describe('ImageWork', () => {
     const expected = await whole(bytes, IMAGENET);
     for (const make of [(): Uint8Array => new Uint8Array(bytes), () => new Uint8Array(bytes).buffer]) {
       const given = make();
-      const work = new ImageWork(given, IMAGENET, false, 1);
+      const work = new ImageWork(given, IMAGENET, { shrinkOnLoad: false, maxPixels: MAX_PIXELS }, 1);
       const decoded = work.decode(enough, () => undefined);
       await turn();
       const view = given instanceof Uint8Array ? given : new Uint8Array(given);
@@ -239,7 +244,7 @@ describe('ImageWork', () => {
 
   it('refuses bytes that are gone before its turn comes', async () => {
     const given = new Uint8Array(readFileSync(PHOTO));
-    const work = new ImageWork(given, IMAGENET, false, 1);
+    const work = new ImageWork(given, IMAGENET, { shrinkOnLoad: false, maxPixels: MAX_PIXELS }, 1);
     const decoded = work.decode(enough, () => undefined);
     structuredClone(given, { transfer: [given.buffer] });
     await expectRejection(decoded, 'ERR_SENET_BUFFER');

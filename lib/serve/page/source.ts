@@ -4,6 +4,7 @@
 import type { PageData, PageImage } from '../page-data';
 import type { ExplanationJson } from '../../vision/explanation';
 import type { Classification } from '../../vision/ranking';
+import { CAM_METHODS } from '../../explain/cam-methods';
 import { gridOf, type Grid } from './pixels';
 
 /** What the gates of a layer are instead: as `gates` of `explain`. */
@@ -88,7 +89,6 @@ export class StoredImage implements Subject {
   }
 }
 
-const METHODS = ['gradcam', 'gradcam++', 'layercam', 'scorecam'];
 const CHANNELS = 6;
 
 /** An image that the server is asked about. */
@@ -140,7 +140,7 @@ export class ServedImage implements Subject {
 
   choices({ explanation: { labels, target } }: Shown): Choices {
     const targets = labels.some(({ index }) => index === target.index) ? labels : [...labels, target];
-    return { methods: METHODS, layers: this.#layers, targets };
+    return { methods: CAM_METHODS, layers: this.#layers, targets };
   }
 }
 
