@@ -13,6 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import * as grpc from '@grpc/grpc-js';
 import { expect } from 'chai';
 import fastify from 'fastify';
+import sharp from 'sharp';
 
 import { createInferenceHandler, type InferenceHandler } from '../../lib';
 import inference from '../../lib/fastify';
@@ -297,9 +298,13 @@ describe('senet-torch serve', () => {
   }
 
   it('serves the bundled network as se_resnet20, and ends with 0 after SIGTERM, when it has answered', async () => {
-    const { url, child, ended, err } = await serving(['--drain-delay', '300', '--log', 'info']);
+    const { url, child, ended, err } = await serving([
+      ...['--drain-delay', '300', '--log', 'info', '--max-pixels', '784'],
+    ]);
     expect((await get(`${url}/v2/models`))[1]).to.equal('{"models":["se_resnet20"]}');
     expect((await post(`${url}/classify?topK=1`, BAG))[1].labels[0]?.label).to.equal('Bag');
+    const large = await sharp(BAG).resize(29, 28).png().toBuffer();
+    expect((await post(`${url}/classify`, large))[0]).to.equal(413);
     const [status, page] = await get(url);
     expect([status, page.startsWith('<!')]).to.deep.equal([200, true]);
     const missing = await get(`${url}/missing`);
@@ -335,6 +340,7 @@ describe('senet-torch serve', () => {
         apiKey: ['a-secret-key'],
         cors: ['https://example.org'],
         rateLimit: 12,
+        maxPixels: 28 * 28,
       }),
     );
     const { url, child, ended } = await serving(['--config', temporary.path('serve.json')]);
@@ -352,6 +358,9 @@ describe('senet-torch serve', () => {
     });
     expect(first.labels[0]?.label).to.equal('Bag');
     expect((await post(`${url}/classify?model=later`, BAG, key))[0]).to.equal(503);
+    const large = await sharp(BAG).resize(29, 28).png().toBuffer();
+    const [tooLarge, why] = await post(`${url}/classify?model=fashion&version=1`, large, key);
+    expect([tooLarge, why.code]).to.deep.equal([413, 'ERR_SENET_IMAGE_SIZE']);
     expect((await post(`${url}/v2/repository/models/later/load`, Buffer.alloc(0), key))[0]).to.equal(200);
     expect((await post(`${url}/classify?model=later`, BAG, key))[0]).to.equal(200);
     const [, , headers] = await get(`${url}/v2/models`, { ...key, origin: 'https://example.org' });

@@ -144,9 +144,23 @@ export class ServedImage implements Subject {
   }
 }
 
+/** The server wants a key, or another one. */
+export class KeyWanted extends Error {}
+
+/** Of this server, for as long as the page is open: it is written nowhere. */
+let key: string | undefined;
+
+export function useKey(given: string): void {
+  key = given;
+}
+
 /** Asks the server that the page came from. */
 export async function ask<T>(address: string, init: RequestInit = {}): Promise<T> {
-  const response = await fetch(address, init);
+  const headers = new Headers(init.headers);
+  if (key !== undefined) headers.set('authorization', `Bearer ${key}`);
+  const response = await fetch(address, { ...init, headers });
+  if (response.status === 401)
+    throw new KeyWanted(key === undefined ? 'This server wants a key.' : 'The server refuses this key.');
   const answer = (await response.json().catch(() => ({}))) as T & { error?: string | { message?: string } };
   if (response.ok) return answer;
   const { error } = answer;
