@@ -17,6 +17,7 @@ import sharp from 'sharp';
 
 import { createInferenceHandler, type InferenceHandler } from '../../lib';
 import inference from '../../lib/fastify';
+import { CLI } from '../support/built';
 import { makeCertificate } from '../support/certificate';
 import { grpcClient, PROTO, SERVICE, statusOf } from '../support/grpc';
 import { ASSETS, BAG, form, loadBundled, type AnswerJson } from '../support/serving';
@@ -263,15 +264,10 @@ describe('senet-torch serve', () => {
   }
 
   function start(args: readonly string[], environment: Record<string, string> = {}): Omit<Serving, 'url'> {
-    const main = path.join(ROOT, 'lib', 'cli', 'main.ts');
-    const child = spawn(
-      process.execPath,
-      ['--require', require.resolve('tsx/cjs'), main, 'serve', '--port', '0', ...args],
-      {
-        cwd: ROOT,
-        env: { ...process.env, ...environment },
-      },
-    );
+    const child = spawn(process.execPath, [CLI, 'serve', '--port', '0', ...args], {
+      cwd: ROOT,
+      env: { ...process.env, ...environment },
+    });
     children.add(child);
     let [out, err] = ['', ''];
     child.stdout.on('data', (data: Buffer) => (out += data.toString()));
