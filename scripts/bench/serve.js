@@ -162,7 +162,7 @@ async function holdConnections(count, image) {
     }
     await sleep(1000);
     const held = sockets.filter((socket) => socket.readyState === 'open').length;
-    return { held, ...(await load(player.port, image, { seconds: 2 })) };
+    return { held, ...(await load(player.port, image, { seconds: Number(options.seconds) })) };
   } finally {
     for (const socket of sockets) socket.destroy();
     player.stop();
@@ -199,8 +199,11 @@ async function measure(image, absent) {
     }
   }
   const idle = Number(options.idle) > 0 ? await holdConnections(Number(options.idle), image) : null;
+  // A server that answered nothing is beside nobody: the run was too short for it.
   const ratio = (role, other) =>
-    runs[role] && runs[other] && median(runs[role].map(({ rate }, round) => rate / runs[other][round].rate));
+    runs[role] && runs[other]?.every(({ rate }) => rate > 0)
+      ? median(runs[role].map(({ rate }, round) => rate / runs[other][round].rate))
+      : undefined;
   const ours = ['handler', 'fastify', 'shrink'];
   const shares = Object.fromEntries(
     ['loop', 'usual', 'fastapi'].map((other) => [
