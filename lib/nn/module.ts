@@ -3,15 +3,21 @@
  * and the calls of forward are the files beside it, jobs, handles and native modes the addon's.
  */
 import { markClass } from '../brands';
-import type { CompiledHandle } from '../binding';
+import type { CalibrationHandle, CompiledHandle } from '../binding';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { parseTarget, type Target } from '../tensor/dtype';
 import { runJob } from '../tensor/jobs';
 import { checkBoolean, checkString } from '../tensor/options';
-import { boolean, orElse, readOptions, signal } from '../tensor/rules';
+import { boolean, names, orElse, readOptions, signal, unchecked } from '../tensor/rules';
 import { handleOf, type Tensor } from '../tensor/tensor';
+import {
+  compileCalibrated,
+  type CalibrationData,
+  type CalibrationOptions,
+  type QuantizationRecord,
+} from './calibration';
 import { compiledDType, CompiledModel, type CompiledDType } from './compiled-model';
 import { callNative, callNativeSync, watchForward, type ForwardOptions } from './forward-call';
 import type { HookHandle } from './hooks';
@@ -27,16 +33,24 @@ import {
 import { findNode, requireNode, TreeNode } from './module-tree';
 import { NativePart } from './native-part';
 import { currentRecorder } from './recorder';
-import { compileTraced, isBeingTraced } from './trace';
+import { isBeingTraced, runTraced } from './trace';
 import { summarise, type ModelSummary, type SummaryOptions } from './summary';
 
 export interface CompileOptions {
   dtype?: CompiledDType;
+  calibration?: CalibrationData | CalibrationOptions | QuantizationRecord;
+  keep?: readonly string[];
   allowTF32?: boolean;
   signal?: AbortSignal;
 }
 
-const COMPILE = { dtype: orElse('float32', compiledDType), allowTF32: orElse(false, boolean), signal };
+const COMPILE = {
+  dtype: orElse('float32', compiledDType),
+  calibration: unchecked<CalibrationData | CalibrationOptions | QuantizationRecord>(),
+  keep: orElse([], names),
+  allowTF32: orElse(false, boolean),
+  signal,
+};
 
 /**
  * The base of every module. Threads: a native `forward` runs on the library's own threads; several may be in flight.
@@ -177,14 +191,38 @@ export abstract class Module<Out = Tensor> {
    *   hooks; ERR_SENET_DISPOSED, ERR_SENET_ABORTED
    */
   async compile(options?: CompileOptions): Promise<CompiledModel> {
-    const { dtype, allowTF32, signal } = readOptions(options, COMPILE, 'compile');
+    const { dtype, calibration, keep, allowTF32, signal } = readOptions(options, COMPILE, 'compile');
     this.#node.checkOpen();
+    if (dtype !== 'int8' && (calibration !== undefined || keep.length > 0)) {
+      throw makeError('ERR_SENET_ARG_RANGE', "compile: calibration and keep are of the dtype 'int8' alone");
+    }
+    if (dtype === 'int8') {
+      return new CompiledModel(
+        await compileCalibrated(() => this.#beginCalibration(signal), calibration, keep, signal),
+        dtype,
+      );
+    }
     if (!this.#node.hasNativeForward) {
-      return new CompiledModel(await compileTraced(this.#node, { dtype, allowTF32 }, signal), dtype);
+      const { type } = this.#node;
+      const traced = await runTraced(
+        this.#node,
+        (output) => binding.compileTraced(output, type, dtype, allowTF32),
+        signal,
+      );
+      return new CompiledModel(traced as CompiledHandle, dtype);
     }
     const handle = this.#node.requireNative('compile', 'be compiled');
     const value = await runJob(() => binding.compileModule(handle, dtype, allowTF32), signal);
     return new CompiledModel(value as CompiledHandle, dtype);
+  }
+
+  async #beginCalibration(signal: AbortSignal | undefined): Promise<CalibrationHandle> {
+    const { type } = this.#node;
+    const handle = this.#node.hasNativeForward ? this.#node.requireNative('compile', 'be compiled') : null;
+    const value = await (handle === null
+      ? runTraced(this.#node, (output) => binding.beginTracedCalibration(output, type), signal)
+      : runJob(() => binding.beginCalibration(handle), signal));
+    return value as CalibrationHandle;
   }
 
   /**

@@ -27,17 +27,6 @@ struct CompiledBox {
   }
 };
 
-const std::shared_ptr<const inference::CompiledModel>& to_compiled(const Napi::Value& value) {
-  const auto* box = unwrap<CompiledBox>(value);
-  if (box == nullptr) {
-    throw Error("ERR_SENET_ARG_TYPE", "expected a compiled model, got " + describe_value(value));
-  }
-  if (box->model == nullptr) {
-    throw Error("ERR_SENET_DISPOSED", "the compiled model was disposed");
-  }
-  return box->model;
-}
-
 Napi::Value wrap_compiled(Environment& environment, std::shared_ptr<const inference::CompiledModel> model) {
   auto box = std::make_unique<CompiledBox>();
   box->reported_bytes = model->weight_bytes();
@@ -51,6 +40,17 @@ Napi::Number job_number(Environment& environment, int64_t job) {
 }
 
 }  // namespace
+
+const std::shared_ptr<const inference::CompiledModel>& to_compiled(const Napi::Value& value) {
+  const auto* box = unwrap<CompiledBox>(value);
+  if (box == nullptr) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected a compiled model, got " + describe_value(value));
+  }
+  if (box->model == nullptr) {
+    throw Error("ERR_SENET_DISPOSED", "the compiled model was disposed");
+  }
+  return box->model;
+}
 
 Napi::Value submit_compile(Environment& environment,
                            std::function<std::shared_ptr<const inference::CompiledModel>()> compile) {
@@ -131,6 +131,14 @@ Napi::Value compiled_explain(Environment& environment, const Napi::CallbackInfo&
     object.Set("multiplyAdds", static_cast<double>(step.multiply_adds));
     if (!step.kernel.empty()) {
       object.Set("kernel", step.kernel);
+    }
+    if (step.quantization) {
+      auto quantization = Napi::Object::New(env);
+      quantization.Set("scale", static_cast<double>(step.quantization->scale));
+      quantization.Set("zero", static_cast<double>(step.quantization->zero));
+      quantization.Set(
+          "error", step.quantization->error ? Napi::Value::From(env, *step.quantization->error) : env.Null());
+      object.Set("quantization", quantization);
     }
     steps.Set(next++, object);
   }
