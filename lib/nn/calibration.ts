@@ -4,6 +4,7 @@
  * (`native/inference/calibration.h`); here are the options, the walk through the images, and its end.
  */
 import type { CalibrationHandle, CompiledHandle } from '../binding';
+import { QUANTIZATION } from '../checkpoint/quantized-weights';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { throwIfAborted } from '../tensor/abort';
@@ -65,6 +66,41 @@ export interface QuantizationRecord {
   readonly values: readonly { readonly name: string; readonly scale: number; readonly zero: number }[];
   readonly keep: readonly string[];
   readonly keepFirst: boolean;
+}
+
+/**
+ * What a file of weights says that the bytes of its network mean; undefined where it says nothing.
+ *
+ * @throws ERR_SENET_CHECKPOINT_FORMAT for what is none
+ */
+export function quantizationIn(
+  metadata: ReadonlyMap<string, string>,
+  label: string,
+): QuantizationRecord | undefined {
+  const text = metadata.get(QUANTIZATION);
+  if (text === undefined) return undefined;
+  let given: unknown;
+  try {
+    given = JSON.parse(text);
+  } catch {
+    given = null;
+  }
+  const { values, keep, keepFirst } = (given ?? {}) as Partial<QuantizationRecord>;
+  const isValue = (value: Partial<QuantizationRecord['values'][number]> | null): boolean =>
+    typeof value?.name === 'string' && typeof value.scale === 'number' && typeof value.zero === 'number';
+  if (
+    !Array.isArray(values) ||
+    !values.every(isValue) ||
+    !Array.isArray(keep) ||
+    !keep.every((name) => typeof name === 'string') ||
+    typeof keepFirst !== 'boolean'
+  ) {
+    throw makeError(
+      'ERR_SENET_CHECKPOINT_FORMAT',
+      `${label}: metadata '${QUANTIZATION}': expected JSON as a compiled model's save writes it`,
+    );
+  }
+  return { values, keep, keepFirst } as QuantizationRecord;
 }
 
 const OPTIONS = {

@@ -5,6 +5,7 @@
 import type { Device, DType } from '../binding';
 import { makeError } from '../errors';
 import { ClassifierModel } from '../models/classifier-model';
+import type { QuantizationRecord } from '../nn/calibration';
 import type { CompiledDType, CompiledModel } from '../nn/compiled-model';
 import { Linear } from '../nn/layers';
 import { Module } from '../nn/module';
@@ -53,9 +54,10 @@ export async function makeNetwork(
   dtype: DType,
   device: Device,
   signal: AbortSignal | undefined,
+  calibration?: QuantizationRecord,
 ): Promise<Network> {
   model.eval();
-  const compiled = await compileFor(model, owned, dtype, device, signal);
+  const compiled = await compileFor(model, owned, { dtype, device, signal, calibration });
   if (compiled === undefined) {
     model.to({ dtype, device });
     return {
@@ -74,14 +76,23 @@ export async function makeNetwork(
 async function compileFor(
   model: Module<unknown>,
   owned: boolean,
-  dtype: DType,
-  device: Device,
-  signal: AbortSignal | undefined,
+  {
+    dtype,
+    device,
+    signal,
+    calibration,
+  }: {
+    dtype: DType;
+    device: Device;
+    signal: AbortSignal | undefined;
+    calibration: QuantizationRecord | undefined;
+  },
 ): Promise<CompiledModel | undefined> {
   if (!COMPILED_DTYPES.includes(dtype as CompiledDType)) return undefined;
   model.to(device);
   const compiling = model.compile({
     dtype: dtype as CompiledDType,
+    ...(calibration === undefined ? {} : { calibration }),
     ...(signal === undefined ? {} : { signal }),
   });
   const traced = !Module.runsNatively(model);

@@ -250,6 +250,10 @@ class Quantizing {
   }
 
   ValueId add_converted(ValueId value, bool as_byte, std::vector<Unit>& units) {
+    if (as_byte && !is_known(value)) {
+      throw Error("ERR_SENET_CALIBRATION", "compile: the calibration knows nothing of what '" +
+                                               names_[index(value)] + "' gives: it is of another network");
+    }
     UnitValue of = fused_.value(value);
     of.name += as_byte ? " as bytes" : " as float32";
     of.precision = as_byte ? UnitValue::Precision::kByte : UnitValue::Precision::kElement;
