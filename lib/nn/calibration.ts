@@ -211,7 +211,11 @@ function toOptions(given: unknown): CalibrationOptions {
   if (given === undefined) {
     throw makeError('ERR_SENET_ARG_MISSING', "compile: the dtype 'int8' needs images: give calibration");
   }
-  const isData = Tensor.isTensor(given) || isIterable(given) || isAsyncIterable(given);
+  const isData =
+    Tensor.isTensor(given) ||
+    isIterable(given) ||
+    isAsyncIterable(given) ||
+    Tensor.isTensor((given as Partial<{ images: unknown }> | null)?.images);
   return (isData ? { data: given } : given) as CalibrationOptions;
 }
 

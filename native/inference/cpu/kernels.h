@@ -118,7 +118,7 @@ struct ScaleTask {
   int64_t first;
   int64_t last;
 
-  // Of the byte kernel, which takes and gives either; `sums` are those of bytes.
+  // Of the byte kernel, which takes and gives either; `sums` are those of what it gives.
   bool input_is_float;
   bool residual_is_float;
   bool output_is_float;

@@ -12,7 +12,6 @@ namespace {
 
 #include "inference/cpu/kernels_avx2.h"
 #include "inference/cpu/kernels_bytes.h"
-#include "inference/cpu/kernels_simd.h"
 
 constexpr ElementKernels kFloat = float_kernels<Avx2Float>();
 constexpr ElementKernels kBytes = byte_kernels<Avx2Bytes>();

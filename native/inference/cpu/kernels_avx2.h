@@ -159,7 +159,9 @@ struct Avx2Vnni : Avx2Float {
     return _mm256_set1_epi32(four);
   }
   static Ints dot(Ints sum, Ints weights, Ints window) {
-    return _mm256_dpbusd_avx_epi32(sum, window, weights);
+    // GCC keeps a second copy of each sum in memory where it is given the intrinsic.
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(window), "x"(weights));
+    return sum;
   }
 };
 #endif

@@ -161,7 +161,9 @@ struct Avx512Vnni : Avx512Float {
     return _mm512_set1_epi32(four);
   }
   static Ints dot(Ints sum, Ints weights, Ints window) {
-    return _mm512_dpbusd_epi32(sum, window, weights);
+    // GCC keeps a second copy of each sum in memory where it is given the intrinsic.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(window), "v"(weights));
+    return sum;
   }
 };
 #endif

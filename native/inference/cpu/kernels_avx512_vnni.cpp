@@ -13,7 +13,6 @@ namespace {
 
 #include "inference/cpu/kernels_avx512.h"
 #include "inference/cpu/kernels_bytes.h"
-#include "inference/cpu/kernels_simd.h"
 
 constexpr ElementKernels kBytes = byte_kernels<Avx512Vnni>();
 

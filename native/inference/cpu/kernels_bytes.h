@@ -1,12 +1,14 @@
 // The kernels of bytes: activations uint8, weights int8, sums of products int32 and exact. What they give is
 // the same bits on every instruction set: sums over pixels are those of bytes, and what is computed in
 // float32 is a fixed row of multiplications and fused multiply-adds, element by element. Included by
-// kernels_<set>.cpp after kernels_simd.h, as that is.
+// kernels_<set>.cpp as kernels_simd.h is, which it brings.
 //
 // An Isa has, beside what a float32 one has: Ints (as many int32 as a Vector has floats), load_ints,
 // zero_ints, broadcast_int, add_ints, max_ints, low_ints and high_ints (the halves as Doubles), load_bytes
 // and store_bytes (as Ints), to_floats, to_bytes (Vector to Ints, at most 255), at_least, fused (x * y + z of
 // one rounding); and for the products load_weights, broadcast_bytes and dot (of four elements).
+
+#include "inference/cpu/kernels_simd.h"
 
 // The addresses of bytes.
 template <class Isa>
@@ -80,65 +82,85 @@ struct ByteBlock {
         }
       }
     }
-    finish<kPixels>(task, pixels, sums);
+    finish<0, kPixels>(task, pixels, sums);
   }
 
-  template <int kPixels, class Pixels>
+  // Of one vector after the other, each of which the compiler sees as its own: else it keeps the sums in memory.
+  template <int kVector, int kPixels, class Pixels>
   SENET_INLINE static void finish(const ConvTask& task, const Pixels& pixels,
                                   typename Isa::Ints (&sums)[kPixels][kVectors]) {
     using Vector = typename Isa::Vector;
-    using Ints = typename Isa::Ints;
+    constexpr int64_t kAt = kVector * Isa::kWidth;
     const Vector offset = Isa::broadcast(task.to_bytes.offset);
-    const Vector least = Isa::broadcast(task.to_bytes.least);
-    const Vector residual_factor = Isa::broadcast(task.to_bytes.residual_factor);
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      const int64_t at = v * Isa::kWidth;
-      Vector factor = Isa::load(task.multiplier + at);
-      Vector shift = Isa::load(task.bias + at);
-      if (task.scale != nullptr) {
-        const Vector scale = Isa::load(task.scale + at);
-        factor = Isa::multiply(factor, scale);
-        shift = Isa::fused(shift, scale, offset);
-      } else {
-        shift = Isa::add(shift, offset);
-      }
-      Vector y[kPixels];
+    Vector factor = Isa::load(task.multiplier + kAt);
+    Vector shift = Isa::load(task.bias + kAt);
+    if (task.scale != nullptr) {
+      const Vector scale = Isa::load(task.scale + kAt);
+      factor = Isa::multiply(factor, scale);
+      shift = Isa::fused(shift, scale, offset);
+    } else {
+      shift = Isa::add(shift, offset);
+    }
+    Vector y[kPixels];
+#pragma GCC unroll 16
+    for (int p = 0; p < kPixels; ++p) {
+      y[p] = Isa::fused(Isa::to_floats(sums[p][kVector]), factor, shift);
+    }
+    if (task.residual != nullptr) {
+      const Vector residual_factor = Isa::broadcast(task.to_bytes.residual_factor);
 #pragma GCC unroll 16
       for (int p = 0; p < kPixels; ++p) {
-        y[p] = Isa::fused(Isa::to_floats(sums[p][v]), factor, shift);
+        const uint8_t* const from = static_cast<const uint8_t*>(task.residual) + pixels.residual(p) + kAt;
+        y[p] = Isa::fused(Isa::to_floats(Isa::load_bytes(from)), residual_factor, y[p]);
       }
-      if (task.residual != nullptr) {
+    }
+    if (task.output_is_float) {
+      store_floats<kPixels>(task, pixels, kAt, y);
+    } else {
+      store_bytes<kPixels>(task, pixels, kAt, y);
+    }
+    if constexpr (kVector + 1 < kVectors) {
+      finish<kVector + 1, kPixels>(task, pixels, sums);
+    }
+  }
+
+  template <int kPixels, class Pixels>
+  SENET_INLINE static void store_floats(const ConvTask& task, const Pixels& pixels, int64_t at,
+                                        typename Isa::Vector (&y)[kPixels]) {
 #pragma GCC unroll 16
-        for (int p = 0; p < kPixels; ++p) {
-          const uint8_t* const from = static_cast<const uint8_t*>(task.residual) + pixels.residual(p) + at;
-          y[p] = Isa::fused(Isa::to_floats(Isa::load_bytes(from)), residual_factor, y[p]);
-        }
+    for (int p = 0; p < kPixels; ++p) {
+      if (task.activation == Activation::kRelu) {
+        y[p] = Isa::relu(y[p]);
       }
-      if (task.output_is_float) {
+      if (task.output != nullptr) {
+        Isa::store(static_cast<float*>(task.output) + pixels.output(p) + at, y[p]);
+      }
+    }
+  }
+
+  template <int kPixels, class Pixels>
+  SENET_INLINE static void store_bytes(const ConvTask& task, const Pixels& pixels, int64_t at,
+                                       typename Isa::Vector (&y)[kPixels]) {
+    using Ints = typename Isa::Ints;
+    const typename Isa::Vector least = Isa::broadcast(task.to_bytes.least);
+    Ints bytes[kPixels];
 #pragma GCC unroll 16
-        for (int p = 0; p < kPixels; ++p) {
-          if (task.activation == Activation::kRelu) {
-            y[p] = Isa::relu(y[p]);
-          }
-          if (task.output != nullptr) {
-            Isa::store(static_cast<float*>(task.output) + pixels.output(p) + at, y[p]);
-          }
-        }
-        continue;
-      }
-      Ints total = Isa::zero_ints();
+    for (int p = 0; p < kPixels; ++p) {
+      bytes[p] = Isa::to_bytes(Isa::at_least(y[p], least));
+    }
+    if (task.output != nullptr) {
 #pragma GCC unroll 16
       for (int p = 0; p < kPixels; ++p) {
-        const Ints bytes = Isa::to_bytes(Isa::at_least(y[p], least));
-        total = Isa::add_ints(total, bytes);
-        if (task.output != nullptr) {
-          Isa::store_bytes(static_cast<uint8_t*>(task.output) + pixels.output(p) + at, bytes);
-        }
+        Isa::store_bytes(static_cast<uint8_t*>(task.output) + pixels.output(p) + at, bytes[p]);
       }
-      if (task.sums != nullptr) {
-        add_ints_to_sums<Isa>(task.sums + at, total);
+    }
+    if (task.sums != nullptr) {
+      Ints total = bytes[0];
+#pragma GCC unroll 16
+      for (int p = 1; p < kPixels; ++p) {
+        total = Isa::add_ints(total, bytes[p]);
       }
+      add_ints_to_sums<Isa>(task.sums + at, total);
     }
   }
 };
@@ -190,6 +212,7 @@ void scale_bytes_block(const ScaleTask& task, int64_t& row, int64_t& column) {
       shift = Isa::fused(Isa::load(task.shift + c), Isa::broadcast(to.factor), shift);
     }
     Ints total = Isa::zero_ints();
+    Vector float_total = Isa::zero();
     for (int p = 0; p < kPixels; ++p) {
       Vector y = Isa::fused(load_either<Isa>(task.input, in[p] + c, task.input_is_float), factor, shift);
       if (task.residual != nullptr) {
@@ -197,9 +220,10 @@ void scale_bytes_block(const ScaleTask& task, int64_t& row, int64_t& column) {
                        Isa::broadcast(to.residual_factor), y);
       }
       if (task.output_is_float) {
+        y = task.activation == Activation::kRelu ? Isa::relu(y) : y;
+        float_total = Isa::add(float_total, y);
         if (task.output != nullptr) {
-          Isa::store(static_cast<float*>(task.output) + out[p] + c,
-                     task.activation == Activation::kRelu ? Isa::relu(y) : y);
+          Isa::store(static_cast<float*>(task.output) + out[p] + c, y);
         }
         continue;
       }
@@ -209,7 +233,9 @@ void scale_bytes_block(const ScaleTask& task, int64_t& row, int64_t& column) {
         Isa::store_bytes(static_cast<uint8_t*>(task.output) + out[p] + c, bytes);
       }
     }
-    if (task.sums != nullptr) {
+    if (task.sums != nullptr && task.output_is_float) {
+      add_to_sums<Isa>(task.sums + c, float_total);
+    } else if (task.sums != nullptr) {
       add_ints_to_sums<Isa>(task.sums + c, total);
     }
   }

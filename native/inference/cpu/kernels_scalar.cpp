@@ -162,7 +162,6 @@ struct ScalarFloat {
 };
 
 #include "inference/cpu/kernels_bytes.h"
-#include "inference/cpu/kernels_simd.h"
 
 constexpr ElementKernels kFloat = float_kernels<ScalarFloat>();
 constexpr ElementKernels kBytes = byte_kernels<ScalarFloat>();

@@ -178,8 +178,7 @@ class Quantizing {
 
   bool find_wants(ValueId value) {
     const Unit* const maker = makers_[index(value)];
-    if (maker != nullptr && maker->sums != kNoValue &&
-        (is_byte_unit(*maker) || maker->kind == Unit::Kind::kScale)) {
+    if (maker != nullptr && maker->sums != kNoValue && is_byte_unit(*maker)) {
       return true;  // sums of bytes are exact
     }
     return std::any_of(readers_[index(value)].begin(), readers_[index(value)].end(), [&](const Unit* reader) {
@@ -187,7 +186,7 @@ class Quantizing {
         case Unit::Kind::kConvolution:
           return is_byte_unit(*reader);
         case Unit::Kind::kScale:
-          return reader->output == kNoValue || wants(reader->output);
+          return reader->output != kNoValue && wants(reader->output);
         case Unit::Kind::kPool:
         case Unit::Kind::kConcatenate:
           return wants(reader->output);
