@@ -180,12 +180,16 @@ export abstract class Module<Out = Tensor> {
    * `add`, `mul` by a factor for each channel, `cat` of channels, `relu`, `sigmoid`, `flatten`, pools and `dropout` is
    * compiled; a branch on a value or a size, and any other operator, is refused with the line where it stands.
    *
-   * @param options.dtype of weights and activations: 'float32' (default), 'bfloat16', or 'float16' where the device
-   *   computes with it. The compiled model takes and gives float32 whatever this is.
+   * @param options.dtype of weights and activations: 'float32' (default), 'bfloat16', 'float16' where the device computes
+   *   with it, or on the processor 'int8'. The compiled model takes and gives float32 whatever this is.
+   * @param options.calibration of 'int8': images as the network takes them (a Tensor, an iterable of Tensors, a DataLoader),
+   *   options with them, or what an earlier calibration of the same weights gave (`CompiledModel.quantization`)
+   * @param options.keep of 'int8': paths of modules whose convolutions stay float32, with all below them. Default none
    * @param options.allowTF32 lets the convolutions of a float32 model round their factors to TensorFloat-32 on CUDA devices
    *   that have it: faster, and about 1e-3 off. Default false, whatever `cuda.allowTF32` says; changes nothing elsewhere
    * @param options.signal rejects at once with ERR_SENET_ABORTED when it aborts
    * @throws (rejects) ERR_SENET_DTYPE for another dtype or one that this device does not compute with;
+   *   ERR_SENET_CALIBRATION without an image for 'int8', or with numbers that are not finite;
    *   ERR_SENET_COMPILE for a module that takes no image, or with a part that cannot be compiled (the message names it);
    *   ERR_SENET_SHAPE for parts whose channels do not fit each other; ERR_SENET_TS_FORWARD where a module that it runs has
    *   hooks; ERR_SENET_DISPOSED, ERR_SENET_ABORTED
