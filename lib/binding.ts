@@ -382,7 +382,7 @@ export interface NativeBinding {
   ): TensorHandle;
   /** A job that gives a CompiledHandle of what was traced on the way to `output`. */
   compileTraced(output: TensorHandle, name: string, dtype: DType, allowTF32: boolean): number;
-  /** The back end that compiled models of this dtype get on this machine: 'cpu' (our kernels) or 'aten' (LibTorch's operators). */
+  /** The back end that compiled models of this dtype get on this machine: 'cpu' (our kernels) or 'aten' (LibTorch's operators); of 'int8' the kernels' name. */
   backendFor(dtype: DType, device: Device): string;
   compiledInfo(c: CompiledHandle): {
     model: string;

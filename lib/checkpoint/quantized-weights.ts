@@ -3,6 +3,8 @@
  * `load` gives them as float32, whose products are exact, so that every network takes them; what the bytes of activations
  * mean stays in the metadata, for `compile`.
  */
+import { setImmediate as turn } from 'node:timers/promises';
+
 import { makeError } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { StateDict } from './state-dict';
@@ -34,7 +36,7 @@ export async function dequantize(state: StateDict, label: string): Promise<State
       );
     }
     // A few milliseconds each: the loop turns in between.
-    await new Promise(setImmediate);
+    await turn();
     const whole = tensor.to('float32');
     const broadcast = scale.reshape([-1, ...tensor.shape.slice(1).map(() => 1)]);
     entries.push([name, whole.mul(broadcast)]);

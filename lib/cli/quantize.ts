@@ -44,7 +44,11 @@ export function addQuantize(program: Command, interrupted: () => AbortSignal): v
     )
     .requiredOption('-o, --output <file>', 'a path that ends in .safetensors')
     .option('--calibration-labels <file>', 'of IDX files: the file of labels')
-    .addOption(new Option('--dataset <kind>', 'what the images are; default: what their names say').choices(DATASET_KINDS))
+    .addOption(
+      new Option('--dataset <kind>', 'what the images are; default: what their names say').choices(
+        DATASET_KINDS,
+      ),
+    )
     .option('-m, --model <name>', 'the network; default: what the keys and shapes of the weights say');
   addPlaceOptions(command)
     .option('-n, --limit <n>', 'images for the calibration, evenly spread', atLeastOne, 256)
@@ -101,7 +105,13 @@ async function quantize(file: string, options: QuantizeCommandOptions, signal: A
     : null;
   const layers = written.plan.steps.filter(({ quantization }) => quantization !== undefined);
   if (json === true) {
-    printJson({ output, model: written.model, images: written.images, accuracy, layers: layers.map(recordOf) });
+    printJson({
+      output,
+      model: written.model,
+      images: written.images,
+      accuracy,
+      layers: layers.map(recordOf),
+    });
     return;
   }
   printLine(
@@ -113,7 +123,10 @@ async function quantize(file: string, options: QuantizeCommandOptions, signal: A
     .filter(({ quantization }) => (quantization?.error ?? 0) > LARGE_ERROR)
     .sort((a, b) => (b.quantization?.error ?? 0) - (a.quantization?.error ?? 0));
   if (worst.length === 0) return;
-  printLines(['', `Layers that are off by more than ${percent(LARGE_ERROR)}; --keep NAME leaves one in float32:`]);
+  printLines([
+    '',
+    `Layers that are off by more than ${percent(LARGE_ERROR)}; --keep NAME leaves one in float32:`,
+  ]);
   printTable(
     worst.slice(0, 10).map(({ name, quantization }) => [name, percent(quantization?.error ?? 0)]),
     [1],
@@ -141,7 +154,11 @@ async function accuracyOf(
 }
 
 function progressBar(total: number): SingleBar {
-  const bar = new SingleBar({ format: '{bar} {value} of {total} images', stream: process.stderr, clearOnComplete: true });
+  const bar = new SingleBar({
+    format: '{bar} {value} of {total} images',
+    stream: process.stderr,
+    clearOnComplete: true,
+  });
   bar.start(total, 0);
   return bar;
 }

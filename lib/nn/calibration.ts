@@ -100,7 +100,7 @@ export function quantizationIn(
       `${label}: metadata '${QUANTIZATION}': expected JSON as a compiled model's save writes it`,
     );
   }
-  return { values, keep, keepFirst } as QuantizationRecord;
+  return { values, keep, keepFirst };
 }
 
 const OPTIONS = {
@@ -215,7 +215,7 @@ function toOptions(given: unknown): CalibrationOptions {
     Tensor.isTensor(given) ||
     isIterable(given) ||
     isAsyncIterable(given) ||
-    Tensor.isTensor((given as Partial<{ images: unknown }> | null)?.images);
+    Tensor.isTensor((given)?.images);
   return (isData ? { data: given } : given) as CalibrationOptions;
 }
 

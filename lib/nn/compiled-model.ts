@@ -36,7 +36,7 @@ export interface CompiledPlan {
   readonly dtype: CompiledDType;
   readonly device: Device;
   /**
-   * What the steps run on: 'avx512_bf16', 'avx512' and 'avx2' are this library's own kernels, 'cuda-fused' its own and
+   * What the steps run on: 'avx512_vnni', 'avx512_bf16', 'avx512', 'avx2_vnni', 'avx2' and 'scalar' are this library's own kernels, 'cuda-fused' its own and
    * cuDNN's fused ones in a CUDA graph; 'onednn', 'cuda' and 'libtorch' are LibTorch's operators.
    */
   readonly backend: string;
@@ -170,10 +170,16 @@ export class CompiledModel {
   async save(file: string, options?: SaveOptions): Promise<void> {
     const record = this.quantization;
     if (record === undefined) {
-      throw makeError('ERR_SENET_DTYPE', `save: expected a compiled model of int8, this one is ${this.dtype}`);
+      throw makeError(
+        'ERR_SENET_DTYPE',
+        `save: expected a compiled model of int8, this one is ${this.dtype}`,
+      );
     }
     if (!checkString(file, 'save: file').endsWith('.safetensors')) {
-      throw makeError('ERR_SENET_ARG_RANGE', `save: expected a path that ends in .safetensors, got '${file}'`);
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `save: expected a path that ends in .safetensors, got '${file}'`,
+      );
     }
     const entries = binding.compiledTensors(this.#handle);
     if (entries.length === 0) {

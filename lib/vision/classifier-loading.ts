@@ -188,7 +188,8 @@ export async function loadParts(
 /** What the weights say that bytes mean. @throws ERR_SENET_CALIBRATION */
 function calibrationIn(opened: OpenedWeights<Subject> | null, dtype: DType): QuantizationRecord | undefined {
   if (dtype !== 'int8') return undefined;
-  const found = opened === null ? undefined : quantizationIn(opened.state.fileMetadata, printable(opened.file, 1000));
+  const found =
+    opened === null ? undefined : quantizationIn(opened.state.fileMetadata, printable(opened.file, 1000));
   if (found !== undefined) return found;
   throw makeError(
     'ERR_SENET_CALIBRATION',

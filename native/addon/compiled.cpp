@@ -7,6 +7,7 @@
 #include "core/names.h"
 #include "inference/backend.h"
 #include "inference/compiled_model.h"
+#include "inference/cpu/program.h"
 
 #include <utility>
 
@@ -77,7 +78,11 @@ Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& i
 
 Napi::Value backend_for(Environment& environment, const Napi::CallbackInfo& info) {
   const at::ScalarType dtype = parse_dtype(to_string(info[0], "dtype"));
-  return Napi::String::New(environment.env(), inference::find_backend({to_device(info[1]), dtype}).name);
+  const at::Device device = to_device(info[1]);
+  if (dtype == at::kChar && device.is_cpu()) {
+    return Napi::String::New(environment.env(), inference::byte_kernels().name);
+  }
+  return Napi::String::New(environment.env(), inference::find_backend({device, dtype}).name);
 }
 
 Napi::Value compiled_info(Environment& environment, const Napi::CallbackInfo& info) {

@@ -161,7 +161,10 @@ function heading({ date, machine, threads, rounds, versions, gigaflopsPeak, peak
   ];
   const peak = ['float32', 'bfloat16', 'int8']
     .filter((dtype) => gigaflopsPeak[dtype] !== null)
-    .map((dtype) => `${withRange(gigaflopsPeak[dtype], digits)} ${dtype === 'int8' ? 'GOP/s' : 'GFLOP/s'} in ${dtype}`);
+    .map(
+      (dtype) =>
+        `${withRange(gigaflopsPeak[dtype], digits)} ${dtype === 'int8' ? 'GOP/s' : 'GFLOP/s'} in ${dtype}`,
+    );
   const instructions = machine.instructions === null ? '' : ` with ${machine.instructions}`;
   return [
     `${date}, ${machine.cpu}${instructions}, ${threads} of ${machine.processors} processors, ${rounds} round${rounds === 1 ? '' : 's'}`,

@@ -32,7 +32,7 @@ function examineAddon() {
       threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
       isa: cpuCapability,
       compiled: Object.fromEntries(
-        ['float32', 'bfloat16', 'float16'].map((dtype) => [dtype, binding.backendFor(dtype, 'cpu')]),
+        ['float32', 'bfloat16', 'float16', 'int8'].map((dtype) => [dtype, binding.backendFor(dtype, 'cpu')]),
       ),
     };
   } catch (error) {

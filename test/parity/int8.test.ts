@@ -8,7 +8,16 @@ import path from 'node:path';
 import { expect } from 'chai';
 import sharp from 'sharp';
 
-import { createModel, manualSeed, ops, tensor, tidy, type Module, type ModelName, type Tensor } from '../../lib';
+import {
+  createModel,
+  manualSeed,
+  ops,
+  tensor,
+  tidy,
+  type Module,
+  type ModelName,
+  type Tensor,
+} from '../../lib';
 import { numbers, relativeError } from '../support/parity';
 import { drawn } from '../support/zoo-weights';
 
@@ -64,7 +73,7 @@ describe('int8 beside onnxruntime', function () {
   this.timeout(120_000);
   for (const { model: name, seed, onnxruntime, logits } of record.cases) {
     it(`${name} is no further from float32`, async () => {
-      const model = createModel(name, { initWeights: false }) as Module<Tensor>;
+      const model = createModel(name, { initWeights: false }) as Module;
       model.eval();
       drawInto(model, seed);
       const test = await parts(record.test);

@@ -70,7 +70,7 @@ function makeLayers(): Sequential {
     new Conv2d(40, 20, [1, 7], { padding: [0, 3] }),
     new ReLU(),
     new Conv2d(20, 72, 3, { padding: 1, stride: 2 }),
-  ).eval() as Sequential;
+  ).eval();
 }
 
 function bits(output: Tensor): string {
@@ -83,7 +83,7 @@ describe('compiled models of int8', () => {
   beforeEach(() => (temporary = new Temporary()));
   afterEach(() => temporary.cleanUp());
 
-  async function calibrated(model: Module<Tensor>, shape: readonly number[]): Promise<CompiledModel> {
+  async function calibrated(model: Module, shape: readonly number[]): Promise<CompiledModel> {
     manualSeed(3);
     return model.compile({ dtype: 'int8', calibration: randn([...shape]) });
   }
@@ -119,11 +119,13 @@ describe('compiled models of int8', () => {
         perturbBatchNorms(model, side === 64 ? [0.5, 1.5] : [5, 15]);
         model.eval();
         manualSeed(5);
-        const x = randn([2, 3, side, side]);
+        const x = randn([1, 3, side, side]);
         const compiled = await model.compile({ dtype: 'int8', calibration: x });
         const expected = numbers((await model.forward(x)) as Tensor);
         expect(relativeError(numbers(await compiled.forward(x)), expected)).to.be.below(0.06);
-        const convolutions = compiled.explain().steps.filter(({ quantization }) => quantization !== undefined);
+        const convolutions = compiled
+          .explain()
+          .steps.filter(({ quantization }) => quantization !== undefined);
         expect(convolutions.length).to.be.above(40);
         for (const { name, quantization } of convolutions)
           expect(quantization?.error ?? 0, name).to.be.below(0.04);
@@ -215,7 +217,11 @@ describe('compiled models of int8', () => {
     it('leaves layers in float32, and names what there is where it names nothing', async () => {
       const model = makeModel();
       const calibration = randn([2, 3, 32, 32]);
-      const compiled = await model.compile({ dtype: 'int8', calibration, keep: ['layer2', 'layer3.0.conv1'] });
+      const compiled = await model.compile({
+        dtype: 'int8',
+        calibration,
+        keep: ['layer2', 'layer3.0.conv1'],
+      });
       const kinds = new Map(compiled.explain().steps.map(({ name, kernel }) => [name, kernel]));
       expect(kinds.get('layer1.0.conv1')).to.equal('int8');
       expect(kinds.get('layer2.1.conv1')).to.equal(undefined);
@@ -236,9 +242,9 @@ describe('compiled models of int8', () => {
         calibration,
         keep: ['layer1', 'layer2', 'layer3'],
       });
-      expect(relativeError(numbers(await everything.forward(x)), numbers(await model.forward(x)))).to.be.below(
-        1e-5,
-      );
+      expect(
+        relativeError(numbers(await everything.forward(x)), numbers(await model.forward(x))),
+      ).to.be.below(1e-5);
       everything.dispose();
       model.dispose();
     });
@@ -265,7 +271,8 @@ describe('compiled models of int8', () => {
       expect(state.get('layer1.0.conv1.weight')?.dtype).to.equal('float32');
       expect([...state.keys()].some((name) => name.endsWith('_scale'))).to.equal(false);
       const other = await load(second);
-      for (const [name, value] of state) expect(numbers(value), name).to.deep.equal(numbers(other.get(name) as Tensor));
+      for (const [name, value] of state)
+        expect(numbers(value), name).to.deep.equal(numbers(other.get(name) as Tensor));
       expect((await stat(file)).size).to.be.below(600_000); // 274,490 parameters, most of them of a byte
       other.dispose();
       state.dispose();
@@ -280,7 +287,10 @@ describe('compiled models of int8', () => {
       compiled.dispose();
       const text = (await readFile(file)).toString('latin1');
       const broken = temporary.path('broken.safetensors');
-      await writeFile(broken, Buffer.from(text.replace('\\"keepFirst\\":true', '\\"keepFirst\\":1234'), 'latin1'));
+      await writeFile(
+        broken,
+        Buffer.from(text.replace('\\"keepFirst\\":true', '\\"keepFirst\\":1234'), 'latin1'),
+      );
       await expectRejection(loadCompiled(broken, { model: 'se_resnet20' }), 'ERR_SENET_CHECKPOINT_FORMAT');
       await expectRejection(loadCompiled(WEIGHTS), 'ERR_SENET_CALIBRATION');
       await expectRejection(
@@ -425,7 +435,7 @@ describe('compiled models of int8', () => {
         image.dispose();
       }
       x.dispose();
-      expect(memory().tensors).to.equal(before);
+      expect(memory().tensors).to.be.at.most(before); // others may be collected meanwhile
       await expectRejection(
         model.compile({ calibration: wrong(rand([1, 3, 32, 32])) }),
         'ERR_SENET_ARG_RANGE',
@@ -482,7 +492,7 @@ describe('compiled models of int8', () => {
       })();
       await model.compile({ dtype: 'int8', calibration: failing }).then(
         () => expect.fail('it compiled'),
-        (error: Error) => expect(error.message).to.equal('no more'),
+        (error: unknown) => expect((error as Error).message).to.equal('no more'),
       );
       model.dispose();
     });

@@ -67,7 +67,8 @@ async function measure() {
       const dtype = job.engine.slice('compiled-'.length);
       // On what onnxruntime is calibrated on.
       const last = job.batches.at(-1);
-      const calibration = dtype === 'int8' ? senet.tensor(readFloats(last.input), { shape: shapeOf(last) }) : null;
+      const calibration =
+        dtype === 'int8' ? senet.tensor(readFloats(last.input), { shape: shapeOf(last) }) : null;
       model = await source.compile({ dtype, ...(calibration === null ? {} : { calibration }) });
       calibration?.dispose();
     } catch (error) {
