@@ -207,15 +207,15 @@ function isRecord(given: unknown): given is QuantizationRecord {
   return Array.isArray((given as Partial<QuantizationRecord> | null | undefined)?.values);
 }
 
+function hasImages(given: unknown): given is { readonly images: Tensor } {
+  return Tensor.isTensor((given as { readonly images?: unknown } | null)?.images);
+}
+
 function toOptions(given: unknown): CalibrationOptions {
   if (given === undefined) {
     throw makeError('ERR_SENET_ARG_MISSING', "compile: the dtype 'int8' needs images: give calibration");
   }
-  const isData =
-    Tensor.isTensor(given) ||
-    isIterable(given) ||
-    isAsyncIterable(given) ||
-    Tensor.isTensor((given)?.images);
+  const isData = Tensor.isTensor(given) || isIterable(given) || isAsyncIterable(given) || hasImages(given);
   return (isData ? { data: given } : given) as CalibrationOptions;
 }
 

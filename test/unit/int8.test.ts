@@ -335,7 +335,7 @@ describe('compiled models of int8', () => {
       expect(said.layers).to.have.length(20);
       const classifier = await ImageClassifier.load('se_resnet20', { weights: output, dtype: 'int8' });
       const dataset = await IdxDataset.open(IDX);
-      const { image, label } = await dataset.get(0);
+      const { image, label } = dataset.get(0);
       expect((await classifier.classify(image))[0]?.index).to.equal(label);
       await classifier.dispose();
     });
