@@ -27,6 +27,7 @@ export type TypedArray =
 declare const tensorHandle: unique symbol;
 declare const moduleHandle: unique symbol;
 declare const compiledHandle: unique symbol;
+declare const calibrationHandle: unique symbol;
 declare const optimizerHandle: unique symbol;
 export interface TensorHandle {
   readonly [tensorHandle]: true;
@@ -39,6 +40,10 @@ export interface OptimizerHandle {
 }
 export interface CompiledHandle {
   readonly [compiledHandle]: true;
+}
+/** A module that is being calibrated for int8. */
+export interface CalibrationHandle {
+  readonly [calibrationHandle]: true;
 }
 
 /** What an operator takes and gives once tensors are handles. */
@@ -110,6 +115,17 @@ export interface CompiledStep {
    * images of this size was run: 'ours', 'libtorch', or 'cudnn' with how much of the step its plan does and which it is.
    */
   readonly kernel?: string;
+  /** Of a step that computes in int8. */
+  readonly quantization?: {
+    /** What a byte of its output means: `scale * (byte - zero)`. */
+    readonly scale: number;
+    readonly zero: number;
+    /**
+     * How far its output is off where its input is not, on images for calibration: the errors' root mean square over the
+     * values'. Null where nobody measured it.
+     */
+    readonly error: number | null;
+  };
 }
 
 /** What can be said of CUDA on this machine. */
@@ -377,7 +393,7 @@ export interface NativeBinding {
   ): TensorHandle;
   /** A job that gives a CompiledHandle of what was traced on the way to `output`. */
   compileTraced(output: TensorHandle, name: string, dtype: DType, allowTF32: boolean): number;
-  /** The back end that compiled models of this dtype get on this machine: 'cpu' (our kernels) or 'aten' (LibTorch's operators). */
+  /** The back end that compiled models of this dtype get on this machine: 'cpu' (our kernels) or 'aten' (LibTorch's operators); of 'int8' the kernels' name. */
   backendFor(dtype: DType, device: Device): string;
   /**
    * What compiled models of this dtype run on there (`compiledInfo`'s), and why on nothing faster. Of a CUDA device that was
@@ -405,6 +421,36 @@ export interface NativeBinding {
   /** A job that gives the seconds of each step, as a Float64Array. */
   compiledProfile(c: CompiledHandle, x: TensorHandle): number;
   disposeCompiled(c: CompiledHandle): void;
+  /** A job that copies the weights and gives a CalibrationHandle. */
+  beginCalibration(m: ModuleHandle): number;
+  beginTracedCalibration(output: TensorHandle, name: string): number;
+  /** A job without a value. */
+  calibrationObserve(c: CalibrationHandle, images: TensorHandle): number;
+  /** A job that gives a CompiledHandle. */
+  calibrationFinish(
+    c: CalibrationHandle,
+    method: string,
+    percentile: number,
+    keep: readonly string[],
+    keepFirst: boolean,
+  ): number;
+  calibrationRestore(
+    c: CalibrationHandle,
+    names: readonly string[],
+    scales: readonly number[],
+    zeros: readonly number[],
+    keep: readonly string[],
+    keepFirst: boolean,
+  ): number;
+  disposeCalibration(c: CalibrationHandle): void;
+  /** Null unless it is of int8. */
+  compiledQuantization(c: CompiledHandle): {
+    values: { name: string; scale: number; zero: number }[];
+    keep: string[];
+    keepFirst: boolean;
+    error: number | null;
+  } | null;
+  compiledTensors(c: CompiledHandle): [name: string, tensor: TensorHandle][];
 
   // files
   /** When the file was last modified, in nanoseconds; taken before it is parsed, and given to what reads it. */

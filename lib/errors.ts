@@ -125,6 +125,11 @@ export const ERROR_CODES = {
     meaning: 'This module cannot be compiled; the message says which part of it and why.',
   },
   // machine
+  ERR_SENET_CALIBRATION: {
+    base: 'Error',
+    status: 400,
+    meaning: 'The images for the calibration of an int8 model are none, or hold numbers that are not finite.',
+  },
   ERR_SENET_NO_BUILD: {
     base: 'Error',
     status: 500,

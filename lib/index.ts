@@ -77,6 +77,16 @@ export {
   type ProfiledStep,
   type ProfileOptions,
 } from './nn/compiled-model';
+export type {
+  CalibrationData,
+  CalibrationImages,
+  CalibrationMethod,
+  CalibrationOptions,
+  CalibrationProgress,
+  QuantizationRecord,
+} from './nn/calibration';
+export { loadCompiled, type LoadCompiledOptions } from './models/quantized';
+export { quantizeWeights, type Quantized, type QuantizeOptions } from './train/quantize-weights';
 export type { LoadStateDictOptions, LoadStateDictResult } from './nn/load-state-dict';
 export { EcaModule, SEModule, type EcaModuleOptions, type SEModuleOptions } from './nn/channel-attention';
 export { SELayer } from './nn/se-layer';

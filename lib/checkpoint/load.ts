@@ -10,6 +10,7 @@ import { findStateDict, noStateDict, type FoundStateDict, type Wish } from './fi
 import { COST } from './limits';
 import { Layers } from './pages';
 import { parseCheckpoint, type ParsedCheckpoint } from './parse';
+import { dequantize } from './quantized-weights';
 import { readTensors } from './read-tensors';
 import { withSource, type ByteSource } from './source';
 import { StateDict } from './state-dict';
@@ -79,7 +80,7 @@ export async function loadFor(
     if (!found) throw noStateDict(parsed.value, label);
     return {
       records: await inSlices(parsed.budget, onceEach(found.tensors.values(), parsed.budget)),
-      finish: (tensorOf) => toStateDict(found, parsed, tensorOf, label),
+      finish: async (tensorOf) => dequantize(await toStateDict(found, parsed, tensorOf, label), label),
     };
   });
 }

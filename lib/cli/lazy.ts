@@ -51,6 +51,9 @@ export const lazy = {
   get convert() {
     return require('../vision/convert') as typeof import('../vision/convert');
   },
+  get quantize() {
+    return require('../train/quantize-weights') as typeof import('../train/quantize-weights');
+  },
   get models() {
     return require('../models/registry') as typeof import('../models/registry');
   },

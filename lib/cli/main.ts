@@ -16,6 +16,7 @@ import { addInspect } from './inspect';
 import { addModels } from './models';
 import { EXIT_USAGE, exitCodeOf, interruptSignal, printError, printNote } from './output';
 import { addProfile } from './profile';
+import { addQuantize } from './quantize';
 import { addScripts } from './scripts';
 import { addServe } from './serve';
 import { addTrain } from './train';
@@ -38,6 +39,7 @@ export const COMMANDS: readonly string[] = [
   'setup',
   'inspect',
   'convert',
+  'quantize',
   'help',
 ];
 
@@ -70,6 +72,7 @@ export async function main(args: readonly string[]): Promise<void> {
   addEnqueue(program, interruptSignal);
   addInspect(program, interruptSignal);
   addConvert(program, interruptSignal);
+  addQuantize(program, interruptSignal);
   addScripts(program);
   let running: Command = program;
   program.hook('preAction', (_, command) => void (running = command));

@@ -3,7 +3,13 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 
 import { makeError } from '../errors';
 import type { ModelName } from '../models/registry';
-import type { CompiledDType, CompiledPlan, CompiledProfile, ProfiledStep } from '../nn/compiled-model';
+import type {
+  CompiledDType,
+  CompiledModel,
+  CompiledPlan,
+  CompiledProfile,
+  ProfiledStep,
+} from '../nn/compiled-model';
 import type { Module } from '../nn/module';
 import { COMPILED_DTYPES } from '../tensor/dtype';
 import { lazy } from './lazy';
@@ -70,7 +76,7 @@ async function profile(name: string, options: ProfileCommandOptions, signal: Abo
   const { configure } = lazy.runtime;
   if (options.threads !== undefined) configure({ workers: 1, threadsPerWorker: options.threads });
   const source = await makeSource(name, options, signal);
-  const compiled = await source.eval().compile({ dtype: options.dtype, signal });
+  const compiled = await compileSource(source.eval(), options, signal);
   source.dispose();
   try {
     const plan = compiled.explain(options.size);
@@ -99,6 +105,24 @@ async function profile(name: string, options: ProfileCommandOptions, signal: Abo
     }
   } finally {
     compiled.dispose();
+  }
+}
+
+/** int8 is calibrated on noise: it takes as long whatever its bytes mean. */
+async function compileSource(
+  source: Module<unknown>,
+  { dtype, size }: ProfileCommandOptions,
+  signal: AbortSignal,
+): Promise<CompiledModel> {
+  if (dtype !== 'int8') return source.compile({ dtype, signal });
+  const float32 = await source.compile({ signal });
+  const { steps, inputSize } = float32.explain(size);
+  float32.dispose();
+  const calibration = lazy.factories.randn([1, steps[0]?.input[0] ?? 3, ...inputSize]);
+  try {
+    return await source.compile({ dtype, calibration, signal });
+  } finally {
+    calibration.dispose();
   }
 }
 

@@ -24,7 +24,10 @@ export function addServe(program: Command, interrupted: () => AbortSignal): void
   command.optionsGroup('The network:');
   addNetworkOptions(command)
     .option('--name <name>', "what requests call it (default: the model's name)")
-    .option('--dtype <dtype>', "of the network: 'float32', 'bfloat16' or 'float16'")
+    .option(
+      '--dtype <dtype>',
+      "of the network: 'float32', 'bfloat16', 'float16', or 'int8' of weights that `quantize` wrote",
+    )
     .option(
       '--shrink-on-load',
       'shrink large JPEGs while they are decoded: faster, and near to Pillow alone',

@@ -3,14 +3,19 @@
  * What it computes and how is C++'s (`native/inference`); here are its options, results and life.
  */
 import type { CompiledHandle, CompiledStep, Device, TensorHandle } from '../binding';
+import { QUANTIZATION } from '../checkpoint/quantized-weights';
+import { save, type SaveOptions } from '../checkpoint/save';
+import { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { COMPILED_DTYPES } from '../tensor/dtype';
 import { runJob, runJobSync } from '../tensor/jobs';
-import { checkInteger, describe } from '../tensor/options';
+import { checkInteger, checkString, describe } from '../tensor/options';
 import { integer, matching, orElse, readOptions, signal, type Rule, type Rules } from '../tensor/rules';
 import { currentScope } from '../tensor/scope';
-import { handleOf, wrapTensor, type Tensor } from '../tensor/tensor';
+import { handleOf, wrapTensor, wrapUntracked, type Tensor } from '../tensor/tensor';
+
+import type { QuantizationRecord } from './calibration';
 
 /** Of weights and activations while a compiled model computes; it takes and gives float32 whatever this is. */
 export type CompiledDType = (typeof COMPILED_DTYPES)[number];
@@ -31,7 +36,7 @@ export interface CompiledPlan {
   readonly dtype: CompiledDType;
   readonly device: Device;
   /**
-   * What the steps run on: 'avx512_bf16', 'avx512' and 'avx2' are this library's own kernels, 'cuda-fused' its own and
+   * What the steps run on: 'avx512_vnni', 'avx512_bf16', 'avx512', 'avx2_vnni', 'avx2' and 'scalar' are this library's own kernels, 'cuda-fused' its own and
    * cuDNN's fused ones in a CUDA graph; 'onednn', 'cuda' and 'libtorch' are LibTorch's operators.
    */
   readonly backend: string;
@@ -213,6 +218,54 @@ export class CompiledModel {
     }));
     const totals = all.map((seconds) => seconds.reduce((sum, second) => sum + second, 0));
     return { ...plan, batch, runs, milliseconds: 1000 * median(totals), steps };
+  }
+
+  /** What the bytes of a model of int8 mean: `calibration` of another `compile` of the same network takes it. */
+  get quantization(): QuantizationRecord | undefined {
+    return binding.compiledQuantization(this.#handle) ?? undefined;
+  }
+
+  /**
+   * Saves a model of int8 as safetensors: its weights as int8 with a scale for each output channel (`NAME_scale`), the rest
+   * of its module's state dict, and in the metadata what the bytes mean. `load` gives the weights of such a file as
+   * float32, `loadCompiled` the model, which computes the same bits. The file appears whole or not at all.
+   *
+   * @param file - ends in `.safetensors`
+   * @param options.metadata - text that is added to the file's, such as labels and preprocessing as JSON
+   * @throws (rejects) ERR_SENET_DTYPE for another dtype; ERR_SENET_TS_FORWARD for a forward in TypeScript, which no file
+   *   holds; ERR_SENET_ARG_RANGE, ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE, ERR_SENET_DISPOSED
+   */
+  async save(file: string, options?: SaveOptions): Promise<void> {
+    const record = this.quantization;
+    if (record === undefined) {
+      throw makeError(
+        'ERR_SENET_DTYPE',
+        `save: expected a compiled model of int8, this one is ${this.dtype}`,
+      );
+    }
+    if (!checkString(file, 'save: file').endsWith('.safetensors')) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `save: expected a path that ends in .safetensors, got '${file}'`,
+      );
+    }
+    const entries = binding.compiledTensors(this.#handle);
+    if (entries.length === 0) {
+      throw makeError(
+        'ERR_SENET_TS_FORWARD',
+        'save: a forward in TypeScript is in no file; keep the weights, and `quantization` for `calibration`',
+      );
+    }
+    const state = new StateDict(
+      entries.map(([name, tensor]) => [name, wrapUntracked(tensor)]),
+      undefined,
+      new Map([[QUANTIZATION, JSON.stringify(record)]]),
+    );
+    try {
+      await save(state, file, options);
+    } finally {
+      state.dispose();
+    }
   }
 
   /** Frees the packed weights, once the calls that run have ended; later calls throw ERR_SENET_DISPOSED. */

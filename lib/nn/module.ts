@@ -3,15 +3,21 @@
  * and the calls of forward are the files beside it, jobs, handles and native modes the addon's.
  */
 import { markClass } from '../brands';
-import type { CompiledHandle } from '../binding';
+import type { CalibrationHandle, CompiledHandle } from '../binding';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { parseTarget, type Target } from '../tensor/dtype';
 import { runJob } from '../tensor/jobs';
 import { checkBoolean, checkString } from '../tensor/options';
-import { boolean, orElse, readOptions, signal } from '../tensor/rules';
+import { boolean, names, orElse, readOptions, signal, unchecked } from '../tensor/rules';
 import { handleOf, type Tensor } from '../tensor/tensor';
+import {
+  compileCalibrated,
+  type CalibrationData,
+  type CalibrationOptions,
+  type QuantizationRecord,
+} from './calibration';
 import { compiledDType, CompiledModel, type CompiledDType } from './compiled-model';
 import { callNative, callNativeSync, watchForward, type ForwardOptions } from './forward-call';
 import type { HookHandle } from './hooks';
@@ -27,16 +33,24 @@ import {
 import { findNode, requireNode, TreeNode } from './module-tree';
 import { NativePart } from './native-part';
 import { currentRecorder } from './recorder';
-import { compileTraced, isBeingTraced } from './trace';
+import { isBeingTraced, runTraced } from './trace';
 import { summarise, type ModelSummary, type SummaryOptions } from './summary';
 
 export interface CompileOptions {
   dtype?: CompiledDType;
+  calibration?: CalibrationData | CalibrationOptions | QuantizationRecord;
+  keep?: readonly string[];
   allowTF32?: boolean;
   signal?: AbortSignal;
 }
 
-const COMPILE = { dtype: orElse('float32', compiledDType), allowTF32: orElse(false, boolean), signal };
+const COMPILE = {
+  dtype: orElse('float32', compiledDType),
+  calibration: unchecked<CalibrationData | CalibrationOptions | QuantizationRecord>(),
+  keep: orElse([], names),
+  allowTF32: orElse(false, boolean),
+  signal,
+};
 
 /**
  * The base of every module. Threads: a native `forward` runs on the library's own threads; several may be in flight.
@@ -166,25 +180,53 @@ export abstract class Module<Out = Tensor> {
    * `add`, `mul` by a factor for each channel, `cat` of channels, `relu`, `sigmoid`, `flatten`, pools and `dropout` is
    * compiled; a branch on a value or a size, and any other operator, is refused with the line where it stands.
    *
-   * @param options.dtype of weights and activations: 'float32' (default), 'bfloat16', or 'float16' where the device
-   *   computes with it. The compiled model takes and gives float32 whatever this is.
+   * @param options.dtype of weights and activations: 'float32' (default), 'bfloat16', 'float16' where the device computes
+   *   with it, or on the processor 'int8'. The compiled model takes and gives float32 whatever this is.
+   * @param options.calibration of 'int8': images as the network takes them (a Tensor, an iterable of Tensors, a DataLoader),
+   *   options with them, or what an earlier calibration of the same weights gave (`CompiledModel.quantization`)
+   * @param options.keep of 'int8': paths of modules whose convolutions stay float32, with all below them. Default none
    * @param options.allowTF32 lets the convolutions of a float32 model round their factors to TensorFloat-32 on CUDA devices
    *   that have it: faster, and about 1e-3 off. Default false, whatever `cuda.allowTF32` says; changes nothing elsewhere
    * @param options.signal rejects at once with ERR_SENET_ABORTED when it aborts
    * @throws (rejects) ERR_SENET_DTYPE for another dtype or one that this device does not compute with;
+   *   ERR_SENET_CALIBRATION without an image for 'int8', or with numbers that are not finite;
    *   ERR_SENET_COMPILE for a module that takes no image, or with a part that cannot be compiled (the message names it);
    *   ERR_SENET_SHAPE for parts whose channels do not fit each other; ERR_SENET_TS_FORWARD where a module that it runs has
    *   hooks; ERR_SENET_DISPOSED, ERR_SENET_ABORTED
    */
   async compile(options?: CompileOptions): Promise<CompiledModel> {
-    const { dtype, allowTF32, signal } = readOptions(options, COMPILE, 'compile');
+    const { dtype, calibration, keep, allowTF32, signal } = readOptions(options, COMPILE, 'compile');
     this.#node.checkOpen();
+    if (dtype !== 'int8' && (calibration !== undefined || keep.length > 0)) {
+      throw makeError('ERR_SENET_ARG_RANGE', "compile: calibration and keep are of the dtype 'int8' alone");
+    }
+    if (dtype === 'int8') {
+      return new CompiledModel(
+        await compileCalibrated(() => this.#beginCalibration(signal), calibration, keep, signal),
+        dtype,
+      );
+    }
     if (!this.#node.hasNativeForward) {
-      return new CompiledModel(await compileTraced(this.#node, { dtype, allowTF32 }, signal), dtype);
+      const { type } = this.#node;
+      const traced = await runTraced(
+        this.#node,
+        (output) => binding.compileTraced(output, type, dtype, allowTF32),
+        signal,
+      );
+      return new CompiledModel(traced as CompiledHandle, dtype);
     }
     const handle = this.#node.requireNative('compile', 'be compiled');
     const value = await runJob(() => binding.compileModule(handle, dtype, allowTF32), signal);
     return new CompiledModel(value as CompiledHandle, dtype);
+  }
+
+  async #beginCalibration(signal: AbortSignal | undefined): Promise<CalibrationHandle> {
+    const { type } = this.#node;
+    const handle = this.#node.hasNativeForward ? this.#node.requireNative('compile', 'be compiled') : null;
+    const value = await (handle === null
+      ? runTraced(this.#node, (output) => binding.beginTracedCalibration(output, type), signal)
+      : runJob(() => binding.beginCalibration(handle), signal));
+    return value as CalibrationHandle;
   }
 
   /**

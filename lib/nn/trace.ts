@@ -4,7 +4,7 @@
  */
 import path from 'node:path';
 
-import type { CompiledHandle, DType, ModuleHandle, TensorHandle } from '../binding';
+import type { ModuleHandle, TensorHandle } from '../binding';
 import { isSenetError, makeError } from '../errors';
 import { binding } from '../native';
 import { LIBRARY } from '../package-root';
@@ -42,16 +42,16 @@ export function traceNative(
 }
 
 /**
- * Traces a TypeScript forward and compiles what was noted.
+ * Traces a TypeScript forward and runs the job that `submit` makes of what it gives.
  *
  * @throws (rejects) ERR_SENET_TS_FORWARD where one of its modules has hooks; ERR_SENET_COMPILE with the line of what
  *   cannot be traced; what the forward throws
  */
-export async function compileTraced(
+export async function runTraced(
   node: TreeNode,
-  options: { dtype: DType; allowTF32: boolean },
+  submit: (output: TensorHandle) => number,
   signal: AbortSignal | undefined,
-): Promise<CompiledHandle> {
+): Promise<unknown> {
   const all: [string, TreeNode][] = node.walk();
   for (const [where, { hooks, module }] of all) {
     if (!hooks.any) continue;
@@ -75,14 +75,11 @@ export async function compileTraced(
       let job: Promise<unknown>;
       try {
         const output = await callForward(node, input);
-        job = runJob(
-          () => binding.compileTraced(output, node.type, options.dtype, options.allowTF32),
-          signal,
-        );
+        job = runJob(() => submit(output), signal);
       } finally {
         input.dispose();
       }
-      return (await job) as CompiledHandle;
+      return await job;
     }),
   );
 }

@@ -21,7 +21,7 @@ export const DTYPES = [
 ] as const satisfies readonly DType[];
 
 /** Those of compiled models. */
-export const COMPILED_DTYPES = ['float32', 'bfloat16', 'float16'] as const satisfies readonly DType[];
+export const COMPILED_DTYPES = ['float32', 'bfloat16', 'float16', 'int8'] as const satisfies readonly DType[];
 
 const MEMORY_FORMATS = ['contiguous', 'channels_last', 'preserve'] as const satisfies readonly MemoryFormat[];
 

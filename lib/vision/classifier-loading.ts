@@ -12,10 +12,12 @@ import { wantedWeights } from '../models/find-weights';
 import { channelsIn, createWithWeights } from '../models/from-weights';
 import type { OpenedWeights } from '../models/open-weights';
 import type { ModelRecord } from '../models/record';
+import { quantizationIn, type QuantizationRecord } from '../nn/calibration';
 import { openWeights, parseName, type ModelName, type WeightsPath } from '../models/registry';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { Identity } from '../nn/layers';
 import { Module } from '../nn/module';
+import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkDevice, checkDType, isFloating } from '../tensor/dtype';
 import { describe } from '../tensor/options';
@@ -91,7 +93,7 @@ export interface ImageClassifierOptions {
   device?: Device;
   /**
    * Of weights and activations. Default 'float32'. The network is a compiled copy (`Module.compile`) for float32,
-   * bfloat16, and float16 where the device computes with it; for float64, and for a Module whose forward is TypeScript
+   * bfloat16, and float16 where the device computes with it, and 'int8' of weights that `quantizeWeights` wrote; for float64, and for a Module whose forward is TypeScript
    * that cannot be traced, it is the plain module.
    */
   dtype?: DType;
@@ -119,10 +121,10 @@ export interface ClassifierParts {
 
 const WHERE = 'ImageClassifier.load';
 
-const floating: Rule<DType> = (given, what) => {
+const computing: Rule<DType> = (given, what) => {
   const dtype = checkDType(given, what);
-  if (isFloating(dtype)) return dtype;
-  throw makeError('ERR_SENET_DTYPE', `${what}: expected a floating dtype, got ${dtype}`);
+  if (isFloating(dtype) || dtype === 'int8') return dtype;
+  throw makeError('ERR_SENET_DTYPE', `${what}: expected a floating dtype or int8, got ${dtype}`);
 };
 
 // What stands here unchecked is checked where it is read.
@@ -137,7 +139,7 @@ const OPTIONS = {
   shrinkOnLoad: orElse(false, boolean),
   maxPixels: orElse(MAX_PIXELS, integer(1, MAX_PIXELS)),
   device: orElse('cpu', checkDevice),
-  dtype: orElse('float32', floating),
+  dtype: orElse('float32', computing),
   batching: (given: unknown, what: string) =>
     readOptions(given as BatchingOptions | undefined, BATCHING, what),
   ...TRANSFER,
@@ -171,7 +173,8 @@ export async function loadParts(
       if (!owned && state !== undefined) made.loadStateDict(state);
       const finalLabels = labelsFor(made, labels);
       // The network is made on the executor's threads, meanwhile this one loads the decoder.
-      const making = makeNetwork(made, owned, dtype, device, preprocessing, signal);
+      const calibration = calibrationIn(opened, dtype);
+      const making = makeNetwork(made, owned, dtype, device, preprocessing, signal, calibration);
       const [network] = await Promise.all([making, loadDecoder()]);
       const plain = owned ? network.module : made;
       const eager =
@@ -193,6 +196,18 @@ export async function loadParts(
   } finally {
     state?.dispose();
   }
+}
+
+/** What the weights say that bytes mean. @throws ERR_SENET_CALIBRATION */
+function calibrationIn(opened: OpenedWeights<Subject> | null, dtype: DType): QuantizationRecord | undefined {
+  if (dtype !== 'int8') return undefined;
+  const found =
+    opened === null ? undefined : quantizationIn(opened.state.fileMetadata, printable(opened.file, 1000));
+  if (found !== undefined) return found;
+  throw makeError(
+    'ERR_SENET_CALIBRATION',
+    `${WHERE}: dtype: int8 is for weights that were quantised (quantizeWeights, senet-torch quantize), and these were not`,
+  );
 }
 
 /** The module that a compiled copy was made of, to be made once more of the same weights. */

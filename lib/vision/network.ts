@@ -6,6 +6,7 @@ import type { Device, DType } from '../binding';
 import { makeError } from '../errors';
 import { ClassifierModel } from '../models/classifier-model';
 import type { Preprocessing } from '../models/preprocessing-record';
+import type { QuantizationRecord } from '../nn/calibration';
 import type { CompiledDType, CompiledModel } from '../nn/compiled-model';
 import { Linear } from '../nn/layers';
 import { Module } from '../nn/module';
@@ -63,9 +64,10 @@ export async function makeNetwork(
   device: Device,
   record: Preprocessing,
   signal: AbortSignal | undefined,
+  calibration?: QuantizationRecord,
 ): Promise<Network> {
   model.eval();
-  const compiled = await compileFor(model, owned, dtype, device, signal);
+  const compiled = await compileFor(model, owned, { dtype, device, signal, calibration });
   if (compiled === undefined) {
     model.to({ dtype, device });
     return {
@@ -100,14 +102,23 @@ function perChannel(values: readonly number[], channels: number): readonly numbe
 async function compileFor(
   model: Module<unknown>,
   owned: boolean,
-  dtype: DType,
-  device: Device,
-  signal: AbortSignal | undefined,
+  {
+    dtype,
+    device,
+    signal,
+    calibration,
+  }: {
+    dtype: DType;
+    device: Device;
+    signal: AbortSignal | undefined;
+    calibration: QuantizationRecord | undefined;
+  },
 ): Promise<CompiledModel | undefined> {
   if (!COMPILED_DTYPES.includes(dtype as CompiledDType)) return undefined;
   model.to(device);
   const compiling = model.compile({
     dtype: dtype as CompiledDType,
+    ...(calibration === undefined ? {} : { calibration }),
     ...(signal === undefined ? {} : { signal }),
   });
   const traced = !Module.runsNatively(model);

@@ -7,6 +7,7 @@
 #include "core/names.h"
 #include "inference/backend.h"
 #include "inference/compiled_model.h"
+#include "inference/cpu/program.h"
 #include "runtime/executor.h"
 
 #include <utility>
@@ -28,17 +29,6 @@ struct CompiledBox {
   }
 };
 
-const std::shared_ptr<const inference::CompiledModel>& to_compiled(const Napi::Value& value) {
-  const auto* box = unwrap<CompiledBox>(value);
-  if (box == nullptr) {
-    throw Error("ERR_SENET_ARG_TYPE", "expected a compiled model, got " + describe_value(value));
-  }
-  if (box->model == nullptr) {
-    throw Error("ERR_SENET_DISPOSED", "the compiled model was disposed");
-  }
-  return box->model;
-}
-
 Napi::Value wrap_compiled(Environment& environment, std::shared_ptr<const inference::CompiledModel> model) {
   auto box = std::make_unique<CompiledBox>();
   box->reported_bytes = model->weight_bytes();
@@ -52,6 +42,17 @@ Napi::Number job_number(Environment& environment, int64_t job) {
 }
 
 }  // namespace
+
+const std::shared_ptr<const inference::CompiledModel>& to_compiled(const Napi::Value& value) {
+  const auto* box = unwrap<CompiledBox>(value);
+  if (box == nullptr) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected a compiled model, got " + describe_value(value));
+  }
+  if (box->model == nullptr) {
+    throw Error("ERR_SENET_DISPOSED", "the compiled model was disposed");
+  }
+  return box->model;
+}
 
 Napi::Value submit_compile(Environment& environment,
                            std::function<std::shared_ptr<const inference::CompiledModel>()> compile) {
@@ -78,7 +79,11 @@ Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& i
 
 Napi::Value backend_for(Environment& environment, const Napi::CallbackInfo& info) {
   const at::ScalarType dtype = parse_dtype(to_string(info[0], "dtype"));
-  return Napi::String::New(environment.env(), inference::find_backend({to_device(info[1]), dtype}).name);
+  const at::Device device = to_device(info[1]);
+  if (dtype == at::kChar && device.is_cpu()) {
+    return Napi::String::New(environment.env(), inference::byte_kernels().name);
+  }
+  return Napi::String::New(environment.env(), inference::find_backend({device, dtype}).name);
 }
 
 Napi::Value compiled_backend(Environment& environment, const Napi::CallbackInfo& info) {
@@ -171,6 +176,14 @@ Napi::Value compiled_explain(Environment& environment, const Napi::CallbackInfo&
     object.Set("multiplyAdds", static_cast<double>(step.multiply_adds));
     if (!step.kernel.empty()) {
       object.Set("kernel", step.kernel);
+    }
+    if (step.quantization) {
+      auto quantization = Napi::Object::New(env);
+      quantization.Set("scale", static_cast<double>(step.quantization->scale));
+      quantization.Set("zero", static_cast<double>(step.quantization->zero));
+      quantization.Set(
+          "error", step.quantization->error ? Napi::Value::From(env, *step.quantization->error) : env.Null());
+      object.Set("quantization", quantization);
     }
     steps.Set(next++, object);
   }

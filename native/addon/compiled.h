@@ -28,6 +28,9 @@ Napi::Value dispose_compiled(Environment& environment, const Napi::CallbackInfo&
 /// Disposes the compiled model if `value` is one, and says so.
 bool discard_compiled(const Napi::Value& value);
 
+/// The compiled model of a handle; throws ERR_SENET_ARG_TYPE or ERR_SENET_DISPOSED.
+const std::shared_ptr<const inference::CompiledModel>& to_compiled(const Napi::Value& value);
+
 /// A job that compiles; its value is the handle of the compiled model.
 Napi::Value submit_compile(Environment& environment,
                            std::function<std::shared_ptr<const inference::CompiledModel>()> compile);

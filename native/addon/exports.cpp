@@ -3,6 +3,7 @@
 
 #include <ATen/Context.h>
 
+#include "addon/calibration.h"
 #include "addon/compiled.h"
 #include "addon/cuda.h"
 #include "addon/environment.h"
@@ -132,6 +133,14 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<compiled_explain>(exports, "compiledExplain");
   add<compiled_profile>(exports, "compiledProfile");
   add<dispose_compiled>(exports, "disposeCompiled");
+  add<begin_calibration>(exports, "beginCalibration");
+  add<begin_traced_calibration>(exports, "beginTracedCalibration");
+  add<calibration_observe>(exports, "calibrationObserve");
+  add<calibration_finish>(exports, "calibrationFinish");
+  add<calibration_restore>(exports, "calibrationRestore");
+  add<compiled_quantization>(exports, "compiledQuantization");
+  add<compiled_tensors>(exports, "compiledTensors");
+  add<dispose_calibration>(exports, "disposeCalibration");
 
   add<read_tensors>(exports, "readTensors");
   add<map_tensors>(exports, "mapTensors");

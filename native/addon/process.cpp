@@ -1,5 +1,6 @@
 #include "addon/process.h"
 
+#include "addon/calibration.h"
 #include "addon/compiled.h"
 #include "addon/convert.h"
 #include "core/error.h"
@@ -137,7 +138,7 @@ Napi::Value after_queued(Environment& environment, const Napi::CallbackInfo&) {
 }
 
 Napi::Value discard(Environment& environment, const Napi::CallbackInfo& info) {
-  if (!discard_compiled(info[0])) {
+  if (!discard_compiled(info[0]) && !discard_calibration(info[0])) {
     dispose_tensor(environment, info[0]);
   }
   return environment.env().Undefined();

@@ -258,21 +258,23 @@ Napi::Value trace_operator(Environment& environment, const Napi::CallbackInfo& i
   return wrap_traced(environment, {first->session, run_operator(name.substr(0, name.find('.')), given)});
 }
 
-Napi::Value compile_traced(Environment& environment, const Napi::CallbackInfo& info) {
-  const TracedValue output = to_value(info[0], "what the forward gives");
+TracedForward take_traced(const Napi::Value& value) {
+  const TracedValue output = to_value(value, "what the forward gives");
   const auto session = std::static_pointer_cast<TraceSession>(output.session);
+  return {std::make_shared<graph::Graph>(session->trace.finish({output.value})),
+          std::exchange(session->used, {})};
+}
+
+Napi::Value compile_traced(Environment& environment, const Napi::CallbackInfo& info) {
+  TracedForward forward = take_traced(info[0]);
   const std::string name = to_string(info[1], "name");
   const at::ScalarType dtype = parse_dtype(to_string(info[2], "dtype"));
   const bool allow_tf32 = to_bool(info[3], "allowTF32");
-  auto traced = std::make_shared<graph::Graph>(session->trace.finish({output.value}));
-  auto used = std::exchange(session->used, {});
-  return submit_compile(
-      environment, [traced = std::move(traced), used = std::move(used), name, dtype, allow_tf32]() mutable {
-        auto model = inference::CompiledModel::compile(*traced, name, {}, dtype, allow_tf32);
-        traced.reset();
-        used.clear();
-        return model;
-      });
+  return submit_compile(environment, [forward = std::move(forward), name, dtype, allow_tf32]() mutable {
+    auto model = inference::CompiledModel::compile(*forward.graph, name, {}, dtype, allow_tf32);
+    forward = {};
+    return model;
+  });
 }
 
 }  // namespace senet::addon

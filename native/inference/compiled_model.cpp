@@ -2,6 +2,8 @@
 
 #include "core/error.h"
 #include "core/names.h"
+#include "inference/backend.h"
+#include "inference/cpu/quantize.h"
 #include "nn/trace.h"
 
 #include <ATen/TensorOperators.h>
@@ -52,18 +54,40 @@ std::shared_ptr<const CompiledModel> CompiledModel::compile(const graph::Graph& 
   Plan plan = make_plan(graph);
   plan.input_size = input_size;
   const Target target{device_of(plan), dtype, allow_tf32};
-  return std::shared_ptr<const CompiledModel>(new CompiledModel(std::move(name), target, plan));
+  std::unique_ptr<const Program> program = find_backend(target).make(plan, target);
+  return std::shared_ptr<const CompiledModel>(
+      new CompiledModel(std::move(name), target, plan, std::move(program)));
 }
 
-CompiledModel::CompiledModel(std::string name, const Target& target, const Plan& plan)
+CompiledModel::CompiledModel(std::string name, const Target& target, const Plan& plan,
+                             std::unique_ptr<const Program> program,
+                             std::shared_ptr<const QuantizationRecord> quantization, Tensors tensors)
     : name(std::move(name)),
       dtype(target.dtype),
       device(target.device),
       in_channels(plan.channels(plan.input)),
       usual_size(plan.input_size.usual),
-      backend_reason(why_no_faster_backend(target)),
+      backend_reason(target.dtype == at::kChar ? "" : why_no_faster_backend(target)),
       only_usual_size_(plan.input_size.is_only),
-      program_(find_backend(target).make(plan, target)) {}
+      program_(std::move(program)),
+      quantization_(std::move(quantization)),
+      tensors_(std::move(tensors)) {}
+
+std::shared_ptr<const CompiledModel> CompiledModel::of_bytes(std::string name, const Plan& plan,
+                                                             std::unique_ptr<const Program> program,
+                                                             QuantizationRecord record, Tensors tensors) {
+  return std::shared_ptr<const CompiledModel>(
+      new CompiledModel(std::move(name), {at::kCPU, at::kChar}, plan, std::move(program),
+                        std::make_shared<const QuantizationRecord>(std::move(record)), std::move(tensors)));
+}
+
+void CompiledModel::check_processor(const Plan& plan) {
+  const at::Device device = device_of(plan);
+  if (!device.is_cpu()) {
+    throw Error("ERR_SENET_DTYPE",
+                "compile: int8 is computed on the processor alone; the module is on " + device_name(device));
+  }
+}
 
 at::Tensor CompiledModel::forward(const at::Tensor& input) const {
   return profile(input, nullptr);
@@ -131,10 +155,15 @@ void CompiledModel::check_batch(const HostBatch& batch) const {
                                            std::to_string(batch.mean.size()) + " and " +
                                            std::to_string(batch.deviation.size()));
   }
-  check_size({images.size(2), images.size(3)});
+  check_size({images.size(2), images.size(3)}, {usual_size, only_usual_size_});
 }
 
 void CompiledModel::check_input(const at::Tensor& input) const {
+  check_input(input, name, device, in_channels, {usual_size, only_usual_size_});
+}
+
+void CompiledModel::check_input(const at::Tensor& input, const std::string& name, at::Device device,
+                                int64_t in_channels, nn::InputSize size) {
   if (input.scalar_type() != at::kFloat) {
     throw Error("ERR_SENET_DTYPE",
                 name + ": a compiled model takes float32 and gives float32, whatever its dtype; got " +
@@ -151,21 +180,30 @@ void CompiledModel::check_input(const at::Tensor& input) const {
                 name + ": expected an input of the shape [N, " + std::to_string(in_channels) +
                     ", H, W] with N, H and W at least 1, got " + shape_text(input.sizes()));
   }
-  check_size({input.size(2), input.size(3)});
+  check_size({input.size(2), input.size(3)}, size);
 }
 
-void CompiledModel::check_size(graph::Size2 size) const {
-  if (only_usual_size_ && size != usual_size) {
+void CompiledModel::check_size(graph::Size2 size, nn::InputSize expected) {
+  if (expected.is_only && size != expected.usual) {
     const auto text = [](graph::Size2 of) {
       return "(" + std::to_string(of[0]) + ", " + std::to_string(of[1]) + ")";
     };
-    throw Error("ERR_SENET_SHAPE", "input size must be " + text(usual_size) + ", got " + text(size));
+    throw Error("ERR_SENET_SHAPE", "input size must be " + text(expected.usual) + ", got " + text(size));
   }
 }
 
 std::vector<StepInfo> CompiledModel::explain(graph::Size2 size) const {
-  check_size(size);
-  return program_->explain(size);
+  check_size(size, {usual_size, only_usual_size_});
+  std::vector<StepInfo> steps = program_->explain(size);
+  for (StepInfo& step : steps) {
+    if (step.quantization && quantization_ != nullptr) {
+      const auto found = quantization_->errors.find(step.name);
+      if (found != quantization_->errors.end()) {
+        step.quantization->error = found->second;
+      }
+    }
+  }
+  return steps;
 }
 
 int64_t CompiledModel::weight_bytes() const {

@@ -10,9 +10,13 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace senet::inference {
+
+struct QuantizationRecord;
+using Tensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 class CompiledModel {
  public:
@@ -28,6 +32,13 @@ class CompiledModel {
   static std::shared_ptr<const CompiledModel> compile(const graph::Graph& graph, std::string name,
                                                       nn::InputSize input_size, at::ScalarType dtype,
                                                       bool allow_tf32);
+
+  /// What a Calibration made: `tensors` are the module's own, under their names.
+  static std::shared_ptr<const CompiledModel> of_bytes(std::string name, const Plan& plan,
+                                                       std::unique_ptr<const Program> program,
+                                                       QuantizationRecord record, Tensors tensors);
+  /// Throws ERR_SENET_DTYPE unless the plan's tensors are where int8 can be computed.
+  static void check_processor(const Plan& plan);
 
   /// N x channels x H x W, float32, on the model's device, of any strides, to float32.
   /// Throws ERR_SENET_SHAPE, ERR_SENET_DTYPE or ERR_SENET_DEVICE. Any number of threads may call it at once.
@@ -45,6 +56,8 @@ class CompiledModel {
 
   /// The errors of forward that need no computation; reads sizes only.
   void check_input(const at::Tensor& input) const;
+  static void check_input(const at::Tensor& input, const std::string& name, at::Device device,
+                          int64_t in_channels, nn::InputSize size);
 
   /// The steps for images of one size. Throws ERR_SENET_SHAPE for a size that the model does not take.
   std::vector<StepInfo> explain(graph::Size2 size) const;
@@ -60,13 +73,25 @@ class CompiledModel {
   /// Why no faster back end took it; empty if none is.
   const std::string backend_reason;
 
+  /// Of a model of bytes, else null: what the bytes mean, and the tensors of the module that it was made of.
+  const QuantizationRecord* quantization() const {
+    return quantization_.get();
+  }
+  const Tensors& tensors() const {
+    return tensors_;
+  }
+
  private:
-  CompiledModel(std::string name, const Target& target, const Plan& plan);
-  void check_size(graph::Size2 size) const;
+  CompiledModel(std::string name, const Target& target, const Plan& plan,
+                std::unique_ptr<const Program> program,
+                std::shared_ptr<const QuantizationRecord> quantization = nullptr, Tensors tensors = {});
+  static void check_size(graph::Size2 size, nn::InputSize expected);
   at::Tensor answer_here(const HostBatch& batch) const;
 
   const bool only_usual_size_;
   const std::unique_ptr<const Program> program_;
+  const std::shared_ptr<const QuantizationRecord> quantization_;
+  const Tensors tensors_;
 };
 
 }  // namespace senet::inference

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,16 @@ struct StepInfo {
   int64_t activation_bytes = 0;  // read and written, for one image
   int64_t multiply_adds = 0;     // for one image
   std::string kernel = {};       // what computes it, where there is a choice and it was made
+
+  /// Of bytes: what those of the output mean (scale * (byte - zero)), and how far it was off on the images
+  /// for calibration, relative, if its inputs are not: the square root of the errors' squares over the
+  /// values'.
+  struct Meaning {
+    float scale;
+    int32_t zero;
+    std::optional<double> error;
+  };
+  std::optional<Meaning> quantization = {};
 };
 
 /// Seconds spent in each step of one run, in the order of the steps; with several threads, their mean.
@@ -73,7 +84,8 @@ class Program {
   /// Memory that the packed weights take.
   virtual int64_t weight_bytes() const = 0;
 
-  /// What the steps run on: "avx512_bf16", "avx512", "avx2", "onednn", "libtorch", "cuda", "cuda-fused".
+  /// What the steps run on: "avx512_vnni", "avx512_bf16", "avx512", "avx2_vnni", "avx2", "scalar", "onednn",
+  /// "libtorch", "cuda", "cuda-fused".
   virtual const char* backend() const = 0;
 };
 

@@ -4,7 +4,7 @@
 const os = require('node:os');
 const { median } = require('./peers');
 
-const COMPILED = ['compiled-float32', 'compiled-bfloat16'];
+const COMPILED = ['compiled-float32', 'compiled-bfloat16', 'compiled-int8'];
 // Of engines that differ in layout only, the faster one counts.
 const BETTER = { pytorch: ['pytorch', 'pytorch-channels-last'], eager: ['eager', 'eager-channels-last'] };
 
@@ -21,6 +21,11 @@ const FLOORS = [
   floor('se_inception_v3', 8, 'compiled-float32', { onnxruntime: 1, pytorch: 1.4, inductor: 1.15 }),
   floor('se_inception_v3', 8, 'compiled-bfloat16', { onnxruntime: 1.8, pytorch: 2.5, inductor: 2 }),
   floor('se_resnet50', 8, 'eager', { pytorch: 1.15 }),
+  // By VNNI.
+  floor('se_resnet50', 1, 'compiled-int8', { 'onnxruntime-int8': 1.3, 'compiled-float32': 2.2 }),
+  floor('se_resnet50', 8, 'compiled-int8', { 'onnxruntime-int8': 1.3, 'compiled-float32': 2.5 }),
+  floor('se_inception_v3', 1, 'compiled-int8', { 'onnxruntime-int8': 1.2, 'compiled-float32': 2 }),
+  floor('se_inception_v3', 8, 'compiled-int8', { 'onnxruntime-int8': 1.2, 'compiled-float32': 2.2 }),
 ];
 // More of the processors than this busy between the measurements: other programs disturb them.
 const IDLE = 0.1;
@@ -28,6 +33,8 @@ const PEERS = {
   onnxruntime: 'onnxruntime-node',
   pytorch: 'PyTorch eager, better layout',
   inductor: 'torch.compile, freezing',
+  'onnxruntime-int8': 'onnxruntime-node int8',
+  'compiled-float32': 'our float32',
 };
 
 function floor(model, batch, engine, times, peakShare) {
@@ -55,7 +62,7 @@ function summarize({ options, jobs, results, engines, peaks, peakAbsent, busy, v
     const numbers = peaks.map((peak) => peak[dtype]);
     return numbers.length === 0 || numbers[0] === null ? null : statistics(numbers);
   };
-  const peak = { float32: peakOf('float32'), bfloat16: peakOf('bfloat16') };
+  const peak = { float32: peakOf('float32'), bfloat16: peakOf('bfloat16'), int8: peakOf('int8') };
   const rows = [];
   for (const job of jobs) {
     job.batches.forEach(({ size }, index) => {
@@ -152,9 +159,12 @@ function heading({ date, machine, threads, rounds, versions, gigaflopsPeak, peak
     pytorch && `PyTorch ${pytorch}`,
     `Node ${node}`,
   ];
-  const peak = ['float32', 'bfloat16']
+  const peak = ['float32', 'bfloat16', 'int8']
     .filter((dtype) => gigaflopsPeak[dtype] !== null)
-    .map((dtype) => `${withRange(gigaflopsPeak[dtype], digits)} GFLOP/s in ${dtype}`);
+    .map(
+      (dtype) =>
+        `${withRange(gigaflopsPeak[dtype], digits)} ${dtype === 'int8' ? 'GOP/s' : 'GFLOP/s'} in ${dtype}`,
+    );
   const instructions = machine.instructions === null ? '' : ` with ${machine.instructions}`;
   return [
     `${date}, ${machine.cpu}${instructions}, ${threads} of ${machine.processors} processors, ${rounds} round${rounds === 1 ? '' : 's'}`,
@@ -214,6 +224,7 @@ function toTable(summary) {
     'distance',
     'against float32',
     'against bfloat16',
+    'against int8',
   ];
   const lines = [columns];
   for (const group of groups(rows)) {

@@ -32,9 +32,11 @@ const MODELS = {
 // without it the distance is only reported.
 const FLOAT32 = { dtype: 'float32', slack: 1e-3 };
 const BFLOAT16 = { dtype: 'bfloat16' };
+const INT8 = { dtype: 'int8' };
 const ENGINES = {
   'compiled-float32': { title: 'senet-torch compiled, float32', by: 'senet-torch', ...FLOAT32 },
   'compiled-bfloat16': { title: 'senet-torch compiled, bfloat16', by: 'senet-torch', ...BFLOAT16 },
+  'compiled-int8': { title: 'senet-torch compiled, int8', by: 'senet-torch', ...INT8 },
   eager: { title: 'senet-torch eager', by: 'senet-torch', ...FLOAT32 },
   'eager-channels-last': { title: 'senet-torch eager, channels-last', by: 'senet-torch', ...FLOAT32 },
   'eager-no-cache': {
@@ -45,6 +47,7 @@ const ENGINES = {
     onRequest: true,
   },
   onnxruntime: { title: 'onnxruntime-node', by: 'onnxruntime', ...FLOAT32 },
+  'onnxruntime-int8': { title: 'onnxruntime-node, int8 (static, QDQ)', by: 'onnxruntime', ...INT8 },
   pytorch: { title: 'PyTorch eager', by: 'pytorch', ...FLOAT32 },
   'pytorch-channels-last': { title: 'PyTorch eager, channels-last', by: 'pytorch', ...FLOAT32 },
   'pytorch-bfloat16': { title: 'PyTorch eager, channels-last, bfloat16', by: 'pytorch', ...BFLOAT16 },
@@ -168,6 +171,7 @@ function makeJob(model, folder, options) {
       reference: path.join(own, `reference-${size}.f32`),
       output: path.join(own, `output-${size}.f32`),
       onnx: path.join(own, `batch-${size}.onnx`),
+      onnxInt8: path.join(own, `batch-${size}.int8.onnx`),
     })),
   };
 }
@@ -231,6 +235,20 @@ function prepare(options, context) {
     versions.onnxruntime = onnxruntime.version;
   }
 
+  const quantize = (job) => {
+    if (probed === null || probed.quantize !== null) {
+      absent['onnxruntime-int8'] =
+        `no int8 ONNX file without ${probed === null ? 'torch' : probed.quantize} in Python; type: pip install onnx onnxruntime`;
+      return;
+    }
+    progress.show(`${job.model}: quantising the ONNX files ...`);
+    try {
+      runScript('pytorch', 'quantize', job, context);
+    } catch (error) {
+      if (error.interrupted) throw error;
+      absent['onnxruntime-int8'] = `onnxruntime did not quantise: ${error.reason}`;
+    }
+  };
   const jobs = options.models.map((model) => {
     const job = makeJob(model, context.folder, options);
     progress.show(`${model}: making weights and inputs ...`);
@@ -252,6 +270,9 @@ function prepare(options, context) {
           exclude('onnxruntime', `the export to ONNX failed: ${error.reason}`);
         }
       }
+    }
+    if (options.engines.includes('onnxruntime-int8') && !absent['onnxruntime-int8']) {
+      if (!job.batches.every(({ onnxInt8 }) => existsSync(onnxInt8))) quantize(job);
     }
     return job;
   });

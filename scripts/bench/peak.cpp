@@ -1,9 +1,11 @@
 // The processor's own limit: how many fused multiply-adds a second N threads reach on registers alone, in
-// float32 and, where the processor has the instruction for it, in bfloat16 with float32 accumulation. No
+// float32 and, where the processor has the instructions for it, in bfloat16 with float32 accumulation and of
+// bytes with int32 accumulation (VNNI). No
 // memory, no library; the shares that the benchmark prints are of these numbers.
 //
 // c++ -std=c++17 -O3 -march=native -pthread peak.cpp -o peak && ./peak THREADS
-// Prints {"instructions": ..., "float32": GFLOP/s, "bfloat16": GFLOP/s or null}, the best of several runs.
+// Prints {"instructions": ..., "float32": GFLOP/s, "bfloat16": GFLOP/s or null, "int8": the same}, the best of
+// several runs.
 // Tile instructions (AMX) are not counted: a machine that has them can exceed the bfloat16 number.
 #include <algorithm>
 #include <atomic>
@@ -12,7 +14,7 @@
 #include <cstdlib>
 #include <thread>
 #include <vector>
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 #include <immintrin.h>
 #endif
 
@@ -88,6 +90,53 @@ struct BFloat16 {
     }
 #define END(i) sink = _mm512_cvtss_f32(chain##i);
     FOR_EACH_CHAIN(END)
+#undef START
+#undef ADVANCE
+#undef END
+  }
+};
+#endif
+
+#if defined(__AVX512VNNI__)
+#define SENET_PEAK_INT8
+struct Int8 {
+  static constexpr double kFlopsPerStep = 2.0 * kChains * 64;
+  static void run() {
+    __m512i bytes = _mm512_set1_epi32(0x01010101);
+    pin(bytes);
+#define START(i) __m512i chain##i = _mm512_set1_epi32(i);
+    FOR_EACH_CHAIN(START)
+    for (long step = 0; step < kSteps; step++) {
+#define ADVANCE(i) chain##i = _mm512_dpbusd_epi32(chain##i, bytes, bytes);
+      FOR_EACH_CHAIN(ADVANCE)
+      FOR_EACH_CHAIN(PIN)
+    }
+#define END(i) sink = static_cast<float>(_mm_cvtsi128_si32(_mm512_castsi512_si128(chain##i)));
+    FOR_EACH_CHAIN(END)
+#undef START
+#undef ADVANCE
+#undef END
+  }
+};
+#elif defined(__AVXVNNI__)
+#define SENET_PEAK_INT8
+struct Int8 {
+  static constexpr double kFlopsPerStep = 2.0 * kChains * 32;
+  static void run() {
+    __m256i bytes = _mm256_set1_epi32(0x01010101);
+    pin(bytes);
+#define START(i) __m256i chain##i = _mm256_set1_epi32(i);
+    FOR_EACH_CHAIN(START)
+    for (long step = 0; step < kSteps; step++) {
+#define ADVANCE(i) chain##i = _mm256_dpbusd_avx_epi32(chain##i, bytes, bytes);
+      FOR_EACH_CHAIN(ADVANCE)
+      FOR_EACH_CHAIN(PIN)
+    }
+#define END(i) sink = static_cast<float>(_mm_cvtsi128_si32(_mm256_castsi256_si128(chain##i)));
+    FOR_EACH_CHAIN(END)
+#undef START
+#undef ADVANCE
+#undef END
   }
 };
 #endif
@@ -138,8 +187,13 @@ int main(int argc, char** argv) {
   std::printf("{\"instructions\": \"%s\", \"float32\": %.1f, \"bfloat16\": ", kInstructions,
               best_gigaflops<Float32>(threads));
 #if defined(__AVX512BF16__)
-  std::printf("%.1f}\n", best_gigaflops<BFloat16>(threads));
+  std::printf("%.1f", best_gigaflops<BFloat16>(threads));
 #else
-  std::printf("null}\n");
+  std::printf("null");
+#endif
+#if defined(SENET_PEAK_INT8)
+  std::printf(", \"int8\": %.1f}\n", best_gigaflops<Int8>(threads));
+#else
+  std::printf(", \"int8\": null}\n");
 #endif
 }

@@ -31,7 +31,9 @@ function examineAddon() {
       cudaDevices: Array.from({ length: cuda.devices }, (_, index) => examineDevice(binding, index)),
       threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
       isa: cpuCapability,
-      compiled: Object.fromEntries(DTYPES.map((dtype) => [dtype, binding.backendFor(dtype, 'cpu')])),
+      compiled: Object.fromEntries(
+        [...DTYPES, 'int8'].map((dtype) => [dtype, binding.backendFor(dtype, 'cpu')]),
+      ),
     };
   } catch (error) {
     return { loads: false, reason: error.message };

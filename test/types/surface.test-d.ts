@@ -30,6 +30,7 @@ import {
   type ClassifierModel,
   type Classification,
   type CompiledDType,
+  type QuantizationRecord,
   CompiledModel,
   type CompiledPlan,
   type CompiledProfile,
@@ -72,6 +73,7 @@ import {
   listModels,
   load,
   loadCheckpoint,
+  loadCompiled,
   loadStateDictFromUrl,
   type LoadStateDictResult,
   manualSeed,
@@ -423,6 +425,13 @@ export async function compiled(x: Tensor, signal: AbortSignal): Promise<void> {
   const fast = await model.compile(options);
   await se_inception_v3({ numClasses: 10 }).compile({ dtype: 'float16' });
   await model.getSubmodule('layer1').compile({ signal });
+  const bytes = await model.compile({ dtype: 'int8', calibration: [x], keep: ['layer1'] });
+  await model.compile({ dtype: 'int8', calibration: { data: x, method: 'percentile', percentile: 99.9 } });
+  exactly<QuantizationRecord | undefined>()(bytes.quantization);
+  exactly<Promise<void>>()(bytes.save('int8.safetensors', { metadata: { note: 'mine' } }));
+  exactly<Promise<CompiledModel>>()(loadCompiled('int8.safetensors', { model: 'se_resnet50', signal }));
+  // @ts-expect-error no such method
+  await model.compile({ dtype: 'int8', calibration: { data: x, method: 'max' } });
   exactly<CompiledDType>()(fast.dtype);
   exactly<Promise<Tensor>>()(fast.forward(x, { signal }));
   exactly<Tensor>()(fast.forwardSync(x));

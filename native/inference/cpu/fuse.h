@@ -18,13 +18,16 @@ struct UnitValue {
     kElement,  // the program's: float32 or bfloat16
     kFloat,    // float32
     kSums,     // float64, one pixel of partial sums for each thread
+    kByte,     // uint8, of `quantization`
   };
 
   std::string name;  // "%3" of the plan, "mean of layer1.0.se"
   int64_t channels;
   ValueId size_of = kNoValue;  // of the plan, whose height and width it has; kNoValue: 1 x 1
   Precision precision = Precision::kElement;
-  bool is_vector = false;  // N x channels, else N x channels x height x width
+  bool is_vector = false;          // N x channels, else N x channels x height x width
+  Quantization quantization = {};  // of bytes, and of the sums of bytes
+  ValueId same_as = kNoValue;      // of a value that was converted: which
 };
 
 /// Some of a convolution's output channels: where their weights come from and where they go.

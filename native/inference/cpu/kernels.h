@@ -29,6 +29,27 @@ inline constexpr int64_t kFewValues = 2048;
 /// Columns of a window that the kernel for groups walks together.
 inline constexpr int32_t kTapsAbreast = 3;
 
+/// What an activation's numbers are.
+enum class Element : uint8_t { kFloat, kBfloat16, kByte };
+
+/// What a byte means: scale * (byte - zero).
+struct Quantization {
+  float scale = 1.0f;
+  int32_t zero = 0;  // 0 to 255
+};
+
+/// How what was computed becomes an output of bytes (byte kernels, and float32's that write bytes). All is
+/// counted in steps of the output's scale, so that the byte is `y` itself, rounded to the nearest even, at
+/// least `least` and at most 255; NaN becomes `least`. An output of float32 has the scale 1 and the zero 0.
+struct ToBytes {
+  float factor = 1.0f;        // of what is in real units: 1 / the output's scale
+  float offset = 0.0f;        // is added: the output's zero less what the residual's comes to
+  float least = 0.0f;         // the output's zero where there is a ReLU, else 0; of float32 -infinity
+  float input_factor = 1.0f;  // scale of the input / the output's
+  float input_zero = 0.0f;
+  float residual_factor = 1.0f;  // as of the input
+};
+
 enum class Activation : uint8_t { kNone, kRelu, kSigmoid };
 
 /// Elements from one row and one column to the next.
@@ -56,7 +77,8 @@ struct ConvTask {
   void* output;  // pixel (0, 0); may be null
   Strides output_strides;
   bool prefetch_output;  // worth it where few products are made for each output
-  bool output_is_float;  // also when the elements are bfloat16
+  bool output_is_float;  // also when the elements are others
+  bool output_is_byte;   // also when the elements are float
   Activation activation;
   int32_t vectors;  // of the panel
   int64_t width;    // pixels of a row of the output
@@ -68,6 +90,14 @@ struct ConvTask {
                          // in the kernel's pairs for bfloat16; null: at the first
   int32_t taps_abreast;  // kTapsAbreast, if as many taps in a row are as far apart as the windows of
                          // neighbouring output pixels, else 1
+
+  // Of bytes, whose weights are int8, [tap][element / 4][channel][4]: sums of products begin with `start`,
+  // and
+  //   y = scale * (multiplier * sum + bias) + residual_factor * residual + offset
+  // with `sums` those of the bytes, where the output is bytes.
+  const int32_t* start;     // less the input's zero times the weights
+  const float* multiplier;  // input scale * weight scale / output scale
+  ToBytes to_bytes;         // also of float with an output of bytes
 };
 
 /// Pixels [first, last) of one image, `channels` (a multiple of kChannelBlock) each:
@@ -87,6 +117,12 @@ struct ScaleTask {
   int64_t width;
   int64_t first;
   int64_t last;
+
+  // Of the byte kernel, which takes and gives either; `sums` are those of what it gives.
+  bool input_is_float;
+  bool residual_is_float;
+  bool output_is_float;
+  ToBytes to_bytes;
 };
 
 /// Pixels [first, last) of one image: the maximum, or the sum times `factor`, of the part of each window that
@@ -109,6 +145,10 @@ struct PoolTask {
   int64_t width;
   int64_t first;
   int64_t last;
+
+  // Of the byte kernel.
+  bool output_is_float;
+  ToBytes to_bytes;
 };
 
 /// Rows [first, last) of one image: float planes with any strides become pixels of `pixel_channels` elements.
@@ -124,6 +164,7 @@ struct LoadTask {
   int64_t width;
   int64_t first;
   int64_t last;
+  ToBytes to_bytes;  // of the byte kernel
 };
 
 /// Tiles [first, last) of one image's output, each 2 x 2 pixels, in the order of rows: their 4 x 4 windows of
@@ -202,20 +243,25 @@ struct ProductTask {
 };
 
 struct Kernels {
-  const char* name;         // "avx512_bf16", "avx512", "avx2"
+  const char* name;         // "avx512_vnni", "avx512_bf16", "avx512", "avx2_vnni", "avx2", "scalar"
   int32_t vector_channels;  // floats of a vector
   int32_t max_vectors;      // of a panel
   const ElementKernels* float32;
   const ElementKernels* bfloat16;  // null where the processor multiplies none
+  const ElementKernels* bytes;     // activations uint8, weights int8; null where others of its name serve
   void (*multiply_add)(const ProductTask&) noexcept;
+
+  const ElementKernels* of(Element element) const {
+    return element == Element::kFloat ? float32 : element == Element::kBfloat16 ? bfloat16 : bytes;
+  }
 };
 
 /// Whether this processor has the instructions of these kernels.
 bool processor_has(const Kernels& kernels);
 
-/// Those of this name, or with null the best, that this processor can run; null if there are none (then
-/// compiled models use LibTorch's operators).
-const Kernels* processor_kernels(const char* name = nullptr);
+/// Those of this name, or with null the best for these elements, that this processor can run; null if there
+/// are none (then compiled models use LibTorch's operators). "scalar" is the best for nothing but bytes.
+const Kernels* processor_kernels(const char* name = nullptr, Element element = Element::kFloat);
 
 /// Whether the processor multiplies bfloat16 matrices in a unit of their own (AMX).
 bool processor_has_matrix_unit();
@@ -225,5 +271,14 @@ bool processor_has_matrix_unit();
 const Kernels* avx512_bf16_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx2_kernels();
+/// float32 is that of avx512 and avx2.
+const Kernels* avx512_vnni_kernels();
+const Kernels* avx2_vnni_kernels();
+/// For any processor: what the others are compared with.
+const Kernels* scalar_kernels();
+
+/// The byte kernels of kernels_avx512_vnni.cpp and kernels_avx2_vnni.cpp; null where the compiler had none.
+const ElementKernels* avx512_vnni_bytes();
+const ElementKernels* avx2_vnni_bytes();
 
 }  // namespace senet::inference

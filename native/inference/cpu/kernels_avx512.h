@@ -79,7 +79,94 @@ struct Avx512Float {
   static Vector multiply_add(Vector weights, Vector window, Vector sum) {
     return _mm512_fmadd_ps(weights, window, sum);
   }
+
+  using Ints = __m512i;
+  static Vector fused(Vector x, Vector y, Vector z) {
+    return _mm512_fmadd_ps(x, y, z);
+  }
+  static Vector at_least(Vector x, Vector least) {
+    return _mm512_max_ps(x, least);  // of NaN, the second
+  }
+  static Ints load_ints(const int32_t* from) {
+    return _mm512_loadu_si512(from);
+  }
+  static Ints zero_ints() {
+    return _mm512_setzero_si512();
+  }
+  static Ints broadcast_int(int32_t x) {
+    return _mm512_set1_epi32(x);
+  }
+  static Ints load_bytes(const uint8_t* from) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static void store_bytes(uint8_t* to, Ints x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(x));
+  }
+  static Vector to_floats(Ints x) {
+    return _mm512_cvtepi32_ps(x);
+  }
+  // Of what is not negative. What is too large for an integer becomes the largest without a sign.
+  static Ints to_bytes(Vector x) {
+    return _mm512_min_epu32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(255));
+  }
+  static Ints add_ints(Ints x, Ints y) {
+    return _mm512_add_epi32(x, y);
+  }
+  static Ints max_ints(Ints x, Ints y) {
+    return _mm512_max_epi32(x, y);
+  }
+  static Doubles low_ints(Ints x) {
+    return _mm512_cvtepi32_pd(_mm512_castsi512_si256(x));
+  }
+  static Doubles high_ints(Ints x) {
+    return _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(x, 1));
+  }
 };
+
+// Sums of four products of bytes, exact. Without VNNI: the instruction for pairs of bytes saturates, that for
+// pairs of 16 bits does not.
+struct Avx512Bytes : Avx512Float {
+  static constexpr int block_pixels(int vectors) {
+    constexpr int kPixels[] = {0, 10, 8, 5, 4};
+    return kPixels[vectors];
+  }
+  struct Halves {
+    __m512i even;
+    __m512i odd;
+  };
+  static Halves load_weights(const int8_t* from) {
+    const __m512i x = _mm512_loadu_si512(from);
+    return {_mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8), _mm512_srai_epi16(x, 8)};
+  }
+  static Halves broadcast_bytes(const uint8_t* from) {
+    int32_t four;
+    __builtin_memcpy(&four, from, sizeof(four));
+    const __m512i x = _mm512_set1_epi32(four);
+    return {_mm512_and_si512(x, _mm512_set1_epi16(255)), _mm512_srli_epi16(x, 8)};
+  }
+  static Ints dot(Ints sum, Halves weights, Halves window) {
+    return _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(weights.even, window.even),
+                                                  _mm512_madd_epi16(weights.odd, window.odd)));
+  }
+};
+
+#if defined(__AVX512VNNI__)
+struct Avx512Vnni : Avx512Float {
+  static Ints load_weights(const int8_t* from) {
+    return _mm512_loadu_si512(from);
+  }
+  static Ints broadcast_bytes(const uint8_t* from) {
+    int32_t four;
+    __builtin_memcpy(&four, from, sizeof(four));
+    return _mm512_set1_epi32(four);
+  }
+  static Ints dot(Ints sum, Ints weights, Ints window) {
+    // GCC keeps a second copy of each sum in memory where it is given the intrinsic.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(window), "v"(weights));
+    return sum;
+  }
+};
+#endif
 
 #if defined(__AVX512BF16__)
 // Elements are the upper halves of floats. Each 32 bits of weights and window hold two of them.

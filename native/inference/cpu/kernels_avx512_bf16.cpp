@@ -16,8 +16,9 @@ namespace {
 
 constexpr ElementKernels kFloat = float_kernels<Avx512Float>();
 constexpr ElementKernels kBfloat16 = element_kernels<Avx512Bfloat16>();
-constexpr Kernels kKernels = {"avx512_bf16", Avx512Float::kWidth, Avx512Float::kMaxVectors,
-                              &kFloat,       &kBfloat16,          multiply_add<Avx512Float>};
+constexpr Kernels kKernels = {
+    "avx512_bf16", Avx512Float::kWidth,      Avx512Float::kMaxVectors, &kFloat, &kBfloat16,
+    nullptr,       multiply_add<Avx512Float>};
 
 }  // namespace
 

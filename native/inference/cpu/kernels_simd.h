@@ -224,6 +224,16 @@ SENET_INLINE void finish_block(const ConvTask& task, const Pixels& pixels,
         for (int p = 0; p < kPixels; ++p) {
           Isa::store(static_cast<float*>(task.output) + pixels.output(p) + at, sums[p][v]);
         }
+      } else if (task.output_is_byte) {
+        const Vector factor = Isa::broadcast(task.to_bytes.factor);
+        const Vector offset = Isa::broadcast(task.to_bytes.offset);
+        const Vector least = Isa::broadcast(task.to_bytes.least);
+#pragma GCC unroll 16
+        for (int p = 0; p < kPixels; ++p) {
+          const Vector y = Isa::add(Isa::multiply(sums[p][v], factor), offset);
+          Isa::store_bytes(static_cast<uint8_t*>(task.output) + pixels.output(p) + at,
+                           Isa::to_bytes(Isa::at_least(y, least)));
+        }
       } else {
 #pragma GCC unroll 16
         for (int p = 0; p < kPixels; ++p) {
@@ -473,6 +483,37 @@ void scale(const ScaleTask& task) noexcept {
   }
 }
 
+// The part of an output pixel's window that lies in the image, and what a mean divides by.
+struct PoolWindow {
+  PoolWindow(const PoolTask& task, int64_t row, int64_t column) {
+    const int64_t top = row * task.stride - task.padding;
+    const int64_t left = column * task.stride - task.padding;
+    first_row = top > 0 ? top : 0;
+    first_column = left > 0 ? left : 0;
+    last_row = top + task.kernel < task.input_height ? top + task.kernel : task.input_height;
+    last_column = left + task.kernel < task.input_width ? left + task.kernel : task.input_width;
+    // As at::avg_pool2d counts: with ceil mode a window may reach beyond the padding.
+    const auto extent = [&](int64_t begin, int64_t size) {
+      const int64_t end = size + task.padding;
+      return (begin + task.kernel < end ? begin + task.kernel : end) - begin;
+    };
+    count = task.count_include_pad ? extent(top, task.input_height) * extent(left, task.input_width)
+                                   : height() * width();
+  }
+  int64_t height() const {
+    return last_row - first_row;
+  }
+  int64_t width() const {
+    return last_column - first_column;
+  }
+
+  int64_t first_row;
+  int64_t first_column;
+  int64_t last_row;
+  int64_t last_column;
+  int64_t count;
+};
+
 template <class Isa>
 void pool(const PoolTask& task) noexcept {
   using Element = typename Isa::Element;
@@ -480,21 +521,8 @@ void pool(const PoolTask& task) noexcept {
   for (int64_t pixel = task.first; pixel < task.last; ++pixel) {
     const int64_t row = pixel / task.width;
     const int64_t column = pixel % task.width;
-    const int64_t top = row * task.stride - task.padding;
-    const int64_t left = column * task.stride - task.padding;
-    const int64_t first_row = top > 0 ? top : 0;
-    const int64_t first_column = left > 0 ? left : 0;
-    const int64_t last_row = top + task.kernel < task.input_height ? top + task.kernel : task.input_height;
-    const int64_t last_column = left + task.kernel < task.input_width ? left + task.kernel : task.input_width;
-    // As at::avg_pool2d counts: with ceil mode a window may reach beyond the padding.
-    const auto extent = [&](int64_t begin, int64_t size) {
-      const int64_t end = size + task.padding;
-      return (begin + task.kernel < end ? begin + task.kernel : end) - begin;
-    };
-    const int64_t count = task.count_include_pad
-                              ? extent(top, task.input_height) * extent(left, task.input_width)
-                              : (last_row - first_row) * (last_column - first_column);
-    const float factor = 1.0f / static_cast<float>(count);
+    const PoolWindow window(task, row, column);
+    const float factor = 1.0f / static_cast<float>(window.count);
     Element* out = static_cast<Element*>(task.output) + row * task.output_strides.row +
                    column * task.output_strides.column;
     for (int64_t c = 0; c < task.channels; c += Isa::kWidth) {
@@ -506,15 +534,15 @@ void pool(const PoolTask& task) noexcept {
         return task.maximum ? Isa::max(left, right) : Isa::add(left, right);
       };
       const auto row_of_window = [&](int64_t y) {
-        Vector result = at(y, first_column);
-        for (int64_t x = first_column + 1; x < last_column; ++x) {
+        Vector result = at(y, window.first_column);
+        for (int64_t x = window.first_column + 1; x < window.last_column; ++x) {
           result = merge(result, at(y, x));
         }
         return result;
       };
       // Row by row: the error of a sum then grows with the sides of a window, not with its area.
-      Vector result = row_of_window(first_row);
-      for (int64_t y = first_row + 1; y < last_row; ++y) {
+      Vector result = row_of_window(window.first_row);
+      for (int64_t y = window.first_row + 1; y < window.last_row; ++y) {
         result = merge(result, row_of_window(y));
       }
       if (!task.maximum) {

@@ -1,6 +1,7 @@
 #include "inference/cpu/pack.h"
 
 #include "inference/cpu/packing.h"
+#include "inference/cpu/quantize.h"
 #include "inference/cpu/winograd.h"
 
 #include <ATen/Parallel.h>
@@ -12,6 +13,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <functional>
 #include <iterator>
 #include <utility>
@@ -101,6 +103,8 @@ class StepMaker {
         step->name = unit.name;
         step->fused = extras_of(fused_, unit);
         step->clears = placed_.clears[i];
+        step->takes = operands({unit.inputs.empty() ? kNoValue : unit.inputs.front(), unit.residual});
+        step->gives = operands(writes_of(unit));
         steps_.push_back(std::move(step));
       }
     }
@@ -134,6 +138,10 @@ class StepMaker {
     return nullptr;
   }
 
+  const ElementKernels* kernels_of(const Unit& unit) const {
+    return is_of_bytes(fused_, unit) ? kernels_.bytes : element_kernels_;
+  }
+
   BufferId buffer_of(ValueId value) const {
     return placed_.place(value).buffer;
   }
@@ -143,8 +151,9 @@ class StepMaker {
 
   std::unique_ptr<Step> make_convolution(const Unit& unit) {
     auto step = std::make_unique<ConvolutionStep>();
-    const bool is_float = placed_.buffer(unit.inputs.front()).is_float;
-    step->kernels = is_float ? kernels_.float32 : kernels_.bfloat16;
+    const Element element = placed_.buffer(unit.inputs.front()).element;
+    const bool is_float = element == Element::kFloat;
+    step->kernels = kernels_.of(element);
     step->input = buffer_of(unit.inputs.front());
     step->kernel = unit.window.kernel;
     step->stride = unit.window.stride;
@@ -155,10 +164,18 @@ class StepMaker {
     step->residual = buffer_of(unit.residual);
     step->sums = buffer_of(unit.sums);
     step->store = unit.stores;
-    step->output_is_float = placed_.buffer(unit.parts.front().output).is_float;
     step->algorithm = algorithm_of(unit, *step);
     for (const Part& part : unit.parts) {
-      add_panels(*step, part, placed_.buffer(unit.inputs.front()).pixel, is_float);
+      const size_t first = step->panels.size();
+      if (element == Element::kByte) {
+        add_byte_panels(*step, unit, part, placed_.buffer(unit.inputs.front()).pixel);
+      } else {
+        add_panels(*step, part, placed_.buffer(unit.inputs.front()).pixel, is_float);
+      }
+      for (size_t i = first; i < step->panels.size(); ++i) {
+        step->panels[i].output_element = placed_.buffer(part.output).element;
+        step->panels[i].to_bytes = to_bytes(unit, part.output, part.activation);
+      }
     }
     convolutions_.push_back(step.get());
     return step;
@@ -166,7 +183,8 @@ class StepMaker {
 
   // Winograd's takes over nothing but the activation and the sums.
   Algorithm algorithm_of(const Unit& unit, const ConvolutionStep& step) const {
-    const bool is_plain = unit.parts.size() == 1 && unit.scale == kNoValue && unit.residual == kNoValue;
+    const bool is_plain = unit.parts.size() == 1 && unit.scale == kNoValue && unit.residual == kNoValue &&
+                          placed_.buffer(unit.parts.front().output).element == Element::kFloat;
     return is_plain && unit.parts.front().node->groups == 1 &&
                    suits_winograd(*step.kernels, step.kernel, step.stride, step.in_channels,
                                   fused_.value(unit.parts.front().output).channels)
@@ -271,6 +289,111 @@ class StepMaker {
     add_packings(std::move(packings), {});
   }
 
+  // --- bytes
+  // -------------------------------------------------------------------------------------------------------
+
+  // How a unit's results become `output`, in steps of its scale.
+  ToBytes to_bytes(const Unit& unit, ValueId output, Activation activation) const {
+    const auto meaning = [&](ValueId value) {
+      return value == kNoValue ? Quantization{} : fused_.value(value).quantization;
+    };
+    const Quantization to = meaning(output);
+    const Quantization from = meaning(unit.inputs.front());
+    const Quantization residual = meaning(unit.residual);
+    const auto zero = static_cast<float>(to.zero);
+    ToBytes result;
+    result.factor = 1.0f / to.scale;
+    result.input_factor = from.scale / to.scale;
+    result.input_zero = static_cast<float>(from.zero);
+    result.residual_factor = residual.scale / to.scale;
+    result.offset = zero - static_cast<float>(residual.zero) * result.residual_factor;
+    result.least = activation == Activation::kRelu ? zero : 0.0f;
+    return result;
+  }
+
+  void add_byte_panels(ConvolutionStep& step, const Unit& unit, const Part& part, int64_t pixel) {
+    const Node& node = *part.node;
+    const Linearised linear = source_of(part, kernels_).linear;
+    const at::Tensor scales = weight_scales(linear.weight);
+    const at::Tensor weight = to_int8(linear.weight, scales);
+    const Quantization from = fused_.value(unit.inputs.front()).quantization;
+    const Quantization to = fused_.value(part.output).quantization;
+    const at::Tensor total =
+        weight.sum(at::IntArrayRef{1, 2, 3}, /*keepdim=*/false, at::kLong) * -static_cast<int64_t>(from.zero);
+    at::Tensor multiplier = scales * (static_cast<double>(from.scale) / static_cast<double>(to.scale));
+    if (linear.scale.defined()) {
+      multiplier = multiplier * linear.scale.flatten();
+    }
+    const auto channel_of_bias = static_cast<int64_t>(step.bias.size());
+    const Place place = placed_.place(part.output);
+    const int64_t window = step.kernel[0] * step.kernel[1];
+    const int64_t channels = weight.size(0);
+    std::vector<Packing> packings;
+    int64_t offset = packed_;
+    const auto add = [&](int32_t vectors, int64_t channel, int64_t input_channel, int64_t slice,
+                         Packing packing) {
+      step.panels.push_back({vectors, part.activation, offset, channel_of_bias + channel, place.buffer,
+                             place.channel + channel, input_channel});
+      packings.push_back(std::move(packing));
+      offset += packed_byte_bytes(vectors * kernels_.vector_channels, window, slice);
+    };
+    if (node.groups == 1) {
+      int32_t most = kernels_.max_vectors;
+      while (most > 2 &&
+             packed_byte_bytes(most * kernels_.vector_channels, window, pixel) > kMostPanelBytes) {
+        most /= 2;
+      }
+      int64_t channel = 0;
+      for (const int32_t vectors : split_panels(channels, kernels_.vector_channels, most)) {
+        const int64_t width = vectors * kernels_.vector_channels;
+        add(vectors, channel, 0, pixel,
+            [=](uint8_t* weights) { pack_byte_panel(weight, channel, pixel, width, weights + offset); });
+        channel += width;
+      }
+    } else {
+      constexpr int64_t kFour = 4;
+      step.groups = node.groups;
+      const Grouping grouping =
+          choose_grouping(node.groups, step.in_channels, channels, pixel, kFour, kernels_);
+      step.slice = grouping.slice;
+      for (const Grouping::Panel& panel : grouping.panels) {
+        const int64_t width = panel.vectors * kernels_.vector_channels;
+        add(panel.vectors, panel.channel, panel.input_channel, grouping.slice,
+            [=, groups = node.groups, slice = grouping.slice](uint8_t* weights) {
+              pack_byte_panel(ungroup_bytes(weight, groups, panel.channel, width, panel.input_channel, slice),
+                              0, slice, width, weights + offset);
+            });
+      }
+    }
+    count_part(step, {linear.weight, linear.scale, linear.bias / static_cast<double>(to.scale)},
+               offset - packed_);
+    for (const float value : to_floats(multiplier)) {
+      step.multiplier.push_back(value);
+    }
+    // Exact in float64, not in float32.
+    const at::Tensor starts = total.to(at::kInt).contiguous();
+    step.start.insert(step.start.end(), starts.const_data_ptr<int32_t>(),
+                      starts.const_data_ptr<int32_t>() + starts.numel());
+    step.start.resize(step.bias.size(), 0);
+    add_packings(std::move(packings), {});
+  }
+
+  std::vector<Step::Operand> operands(const std::vector<ValueId>& values) const {
+    std::vector<Step::Operand> result;
+    for (const ValueId value : values) {
+      if (value == kNoValue) {
+        continue;
+      }
+      const UnitValue& of = fused_.value(value);
+      if (of.precision == UnitValue::Precision::kElement || of.precision == UnitValue::Precision::kByte) {
+        const Place place = placed_.place(value);
+        result.push_back({of.same_as == kNoValue ? value : of.same_as, place.buffer, place.channel,
+                          of.channels, of.quantization});
+      }
+    }
+    return result;
+  }
+
   void count_part(ConvolutionStep& step, const Linearised& linear, int64_t bytes) {
     packed_ += bytes;
     step.packed_bytes += bytes;
@@ -316,7 +439,17 @@ class StepMaker {
 
   std::unique_ptr<Step> make_scale(const Unit& unit) const {
     auto step = std::make_unique<ScaleStep>();
-    step->kernels = element_kernels_;
+    step->kernels = kernels_of(unit);
+    const auto is_float = [&](ValueId value) {
+      return value != kNoValue && placed_.buffer(value).element == Element::kFloat;
+    };
+    step->is_conversion = unit.node == nullptr && unit.output != kNoValue && unit.scale == kNoValue;
+    step->input_is_float = is_float(unit.inputs.front());
+    step->residual_is_float = is_float(unit.residual);
+    step->output_is_float = is_float(unit.output);
+    // Sums alone are those of the input.
+    step->to_bytes =
+        to_bytes(unit, unit.output == kNoValue ? unit.inputs.front() : unit.output, unit.activation);
     step->input = buffer_of(unit.inputs.front());
     if (unit.node != nullptr && unit.node->operation == Operation::kAffine) {
       const Linearised linear = linearise(*unit.node);
@@ -333,7 +466,9 @@ class StepMaker {
 
   std::unique_ptr<Step> make_pool(const Unit& unit) const {
     auto step = std::make_unique<PoolStep>();
-    step->kernels = element_kernels_;
+    step->kernels = kernels_of(unit);
+    step->output_is_float = placed_.buffer(unit.output).element == Element::kFloat;
+    step->to_bytes = to_bytes(unit, unit.output, unit.activation);
     step->input = buffer_of(unit.inputs.front());
     step->output = buffer_of(unit.output);
     step->output_channel = placed_.place(unit.output).channel;
@@ -354,6 +489,7 @@ class StepMaker {
     step->sums = buffer_of(unit.inputs.front());
     step->output = buffer_of(unit.output);
     step->of = buffer_of(unit.of);
+    step->quantization = fused_.value(unit.inputs.front()).quantization;
     return step;
   }
 
@@ -392,7 +528,10 @@ class StepMaker {
 
   std::unique_ptr<Step> make_load(const Unit& unit) const {
     auto step = std::make_unique<LoadStep>();
-    step->kernels = element_kernels_;
+    step->kernels = kernels_of(unit);
+    const Quantization to = fused_.value(unit.output).quantization;
+    step->to_bytes.factor = 1.0f / to.scale;
+    step->to_bytes.offset = static_cast<float>(to.zero);
     step->output = buffer_of(unit.output);
     return step;
   }

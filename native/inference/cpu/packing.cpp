@@ -215,6 +215,46 @@ void pack_panel(const Linearised& linear, int64_t first, int64_t pixel, bool is_
   with_rows(linear, first, channels, [&](const auto& rows) { pack(rows, pixel, is_float, channels, to); });
 }
 
+int64_t packed_byte_bytes(int64_t out_channels, int64_t window, int64_t pixel) {
+  return padded_channels(out_channels) * window * pixel;
+}
+
+void pack_byte_panel(const at::Tensor& weight, int64_t first, int64_t pixel, int64_t channels, uint8_t* to) {
+  constexpr int64_t kFour = 4;
+  int64_t count = channels;
+  std::tie(first, count) = rows_of(weight, first, count);
+  const int64_t in_channels = weight.size(1);
+  const int64_t window = weight.size(2) * weight.size(3);
+  const int64_t length = in_channels * window;
+  if (count < channels || in_channels < pixel) {
+    std::memset(to, 0, static_cast<size_t>(channels * window * pixel));
+  }
+  const int8_t* const from = weight.const_data_ptr<int8_t>() + first * length;
+  for (int64_t block = 0; block < length; block += kElements) {
+    const int64_t end = std::min(block + kElements, length);
+    for (int64_t o = 0; o < count; ++o) {
+      for (int64_t e = block; e < end; ++e) {
+        const int64_t k = e % window * pixel + e / window;
+        to[(k / kFour * channels + o) * kFour + k % kFour] = static_cast<uint8_t>(from[o * length + e]);
+      }
+    }
+  }
+}
+
+at::Tensor ungroup_bytes(const at::Tensor& weight, int64_t groups, int64_t first, int64_t count,
+                         int64_t first_input, int64_t inputs) {
+  const int64_t outputs = weight.size(0) / groups;  // of a group
+  const int64_t own = weight.size(1);
+  std::tie(first, count) = rows_of(weight, first, count);
+  at::Tensor dense = at::zeros({count, inputs, weight.size(2), weight.size(3)}, at::kChar);
+  for (int64_t o = 0; o < count; ++o) {
+    dense.select(0, o)
+        .narrow(0, (first + o) / outputs * own - first_input, own)
+        .copy_(weight.select(0, first + o));
+  }
+  return dense;
+}
+
 void pack_winograd_panel(const Linearised& linear, int64_t first, int64_t pixel, int64_t channels,
                          int64_t coefficient_bytes, uint8_t* to) {
   with_rows(linear, first, channels,

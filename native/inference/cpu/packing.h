@@ -52,6 +52,14 @@ Linearised ungroup(const Linearised& linear, int64_t groups, int64_t first, int6
 void pack_panel(const Linearised& linear, int64_t first, int64_t pixel, bool is_float, int64_t channels,
                 uint8_t* to);
 
+/// As pack_panel, of bytes (ConvTask): `weight` is int8, [out, in, height, width] on the CPU, contiguous.
+void pack_byte_panel(const at::Tensor& weight, int64_t first, int64_t pixel, int64_t channels, uint8_t* to);
+int64_t packed_byte_bytes(int64_t out_channels, int64_t window, int64_t pixel);
+/// The output channels [first, first + count) of a grouped convolution, or as many as there are, as a dense
+/// one of int8.
+at::Tensor ungroup_bytes(const at::Tensor& weight, int64_t groups, int64_t first, int64_t count,
+                         int64_t first_input, int64_t inputs);
+
 /// Packs one panel of a 3 x 3 window for Winograd's step, float32: for each of the kWinogradCoefficients k a
 /// panel of a 1 x 1 window at `to + k * coefficient_bytes`.
 void pack_winograd_panel(const Linearised& linear, int64_t first, int64_t pixel, int64_t channels,

@@ -8,28 +8,27 @@
 namespace senet::inference {
 namespace {
 
+// The units that read each value, once for each reading.
+std::vector<std::vector<size_t>> find_readers(const Fused& fused) {
+  std::vector<std::vector<size_t>> readers(fused.values.size());
+  for (size_t i = 0; i < fused.units.size(); ++i) {
+    for (const ValueId value : reads_of(fused.units[i])) {
+      readers[static_cast<size_t>(value)].push_back(i);
+    }
+  }
+  return readers;
+}
+
 class Placing {
  public:
   Placing(const Plan& plan, const Fused& fused, bool is_float)
-      : plan_(plan),
-        fused_(fused),
-        is_float_(is_float),
-        makers_(fused.values.size(), nullptr),
-        readers_(fused.values.size()) {
+      : plan_(plan), fused_(fused), is_float_(is_float), readers_(find_readers(fused)) {
     result_.places.resize(fused.values.size());
-    for (size_t i = 0; i < fused.units.size(); ++i) {
-      for (const ValueId value : reads_of(fused.units[i])) {
-        readers_[index(value)].push_back(i);
-      }
-      for (const ValueId value : writes_of(fused.units[i])) {
-        makers_[index(value)] = &fused.units[i];
-      }
-    }
   }
 
   Placed run() {
     for (const Unit& unit : fused_.units) {
-      if (unit.kind == Unit::Kind::kConcatenate && can_be_in_place(unit)) {
+      if (unit.kind == Unit::Kind::kConcatenate && can_be_in_place(fused_, unit)) {
         place_parts(unit);
       }
     }
@@ -43,21 +42,6 @@ class Placing {
   }
 
  private:
-  // Whether all parts can be written where the whole is.
-  bool can_be_in_place(const Unit& concatenation) const {
-    int64_t channel = 0;
-    for (const ValueId part : concatenation.inputs) {
-      const Unit* maker = makers_[index(part)];
-      const bool writes_anywhere =
-          maker != nullptr && (maker->kind == Unit::Kind::kConvolution || maker->kind == Unit::Kind::kPool);
-      if (!writes_anywhere || readers_[index(part)].size() != 1 || channel % kChannelBlock != 0) {
-        return false;
-      }
-      channel += fused_.value(part).channels;
-    }
-    return true;
-  }
-
   void place_parts(const Unit& concatenation) {
     const BufferId whole = place(concatenation.output);
     int64_t channel = 0;
@@ -76,7 +60,11 @@ class Placing {
     });
     Buffer& input = buffer(plan_.input);
     if (only_convolutions && input.channels < kChannelBlock) {
-      input.pixel = is_float_ ? input.channels : (input.channels + 1) / 2 * 2;
+      // Whole groups of the elements that an instruction takes.
+      const int64_t group = input.element == Element::kFloat      ? 1
+                            : input.element == Element::kBfloat16 ? 2
+                                                                  : 4;
+      input.pixel = (input.channels + group - 1) / group * group;
     }
   }
 
@@ -107,7 +95,12 @@ class Placing {
       return;
     }
     const std::vector<size_t>& readers = readers_[index(value)];
-    if (std::count(readers.begin(), readers.end(), at) == 1 && readers.back() == at) {
+    // The border of bytes holds their zero.
+    const UnitValue& before = fused_.value(value);
+    const UnitValue& after = fused_.value(output);
+    const bool is_alike =
+        before.precision == after.precision && before.quantization.zero == after.quantization.zero;
+    if (is_alike && std::count(readers.begin(), readers.end(), at) == 1 && readers.back() == at) {
       result_.places[index(output)] = result_.places[index(value)];
     }
   }
@@ -117,14 +110,18 @@ class Placing {
     Place& known = result_.places[index(value)];
     if (known.buffer == kNoBuffer) {
       const UnitValue& of = fused_.value(value);
-      const bool is_element = of.precision == UnitValue::Precision::kElement;
+      const bool is_byte = of.precision == UnitValue::Precision::kByte;
+      const bool is_half = of.precision == UnitValue::Precision::kElement && !is_float_;
       known.buffer = static_cast<BufferId>(result_.buffers.size());
       result_.buffers.push_back({of.size_of,
                                  of.channels,
                                  padded_channels(of.channels),
                                  {0, 0},
-                                 !is_element || is_float_,
-                                 of.precision == UnitValue::Precision::kSums});
+                                 is_byte   ? Element::kByte
+                                 : is_half ? Element::kBfloat16
+                                           : Element::kFloat,
+                                 of.precision == UnitValue::Precision::kSums,
+                                 is_byte ? static_cast<uint8_t>(of.quantization.zero) : uint8_t{0}});
     }
     return known.buffer;
   }
@@ -159,12 +156,30 @@ class Placing {
   const Plan& plan_;
   const Fused& fused_;
   const bool is_float_;
-  std::vector<const Unit*> makers_;           // of each value, the unit that writes it
   std::vector<std::vector<size_t>> readers_;  // of each value, the units that read it, once for each reading
   Placed result_;
 };
 
 }  // namespace
+
+bool can_be_in_place(const Fused& fused, const Unit& concatenation) {
+  const std::vector<std::vector<size_t>> readers = find_readers(fused);
+  int64_t channel = 0;
+  for (const ValueId part : concatenation.inputs) {
+    const auto writes = [part](const Unit& unit) {
+      const std::vector<ValueId> all = writes_of(unit);
+      return std::find(all.begin(), all.end(), part) != all.end();
+    };
+    const auto maker = std::find_if(fused.units.begin(), fused.units.end(), writes);
+    const bool writes_anywhere = maker != fused.units.end() && (maker->kind == Unit::Kind::kConvolution ||
+                                                                maker->kind == Unit::Kind::kPool);
+    if (!writes_anywhere || readers[static_cast<size_t>(part)].size() != 1 || channel % kChannelBlock != 0) {
+      return false;
+    }
+    channel += fused.value(part).channels;
+  }
+  return true;
+}
 
 Placed place_values(const Plan& plan, const Fused& fused, bool is_float) {
   return Placing(plan, fused, is_float).run();

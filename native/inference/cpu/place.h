@@ -35,7 +35,10 @@ struct Placed {
   }
 };
 
-/// Elements are float32 or, if not `is_float`, bfloat16.
+/// Whether the parts of a concatenation can be written where the whole is.
+bool can_be_in_place(const Fused& fused, const Unit& concatenation);
+
+/// Elements are float32 or, if not `is_float`, bfloat16; bytes are bytes.
 Placed place_values(const Plan& plan, const Fused& fused, bool is_float);
 
 /// A line for each buffer: "1: %2 64, %3 64 from channel 64; 128 channels, border 1 x 1".

@@ -133,9 +133,10 @@ std::string to_string(const Fused& fused, const Placed& placed) {
     if (buffer.border != Size2{0, 0}) {
       print_size(stream, ", border ", buffer.border);
     }
-    stream << (buffer.per_thread ? ", float64 of each thread"
-               : buffer.is_float ? ", float32"
-                                 : ", bfloat16")
+    stream << (buffer.per_thread                      ? ", float64 of each thread"
+               : buffer.element == Element::kFloat    ? ", float32"
+               : buffer.element == Element::kBfloat16 ? ", bfloat16"
+                                                      : ", uint8")
            << "\n";
   }
   return stream.str();
@@ -182,11 +183,16 @@ StepInfo ConvolutionStep::explain(const Layout& layout) const {
   info.weight_bytes = weight_bytes();
   info.multiply_adds =
       out_channels * (in_channels / groups) * kernel[0] * kernel[1] * info.output[1] * info.output[2];
+  if (!start.empty()) {
+    info.kernel = "int8";
+    info.quantization = {gives.empty() ? 1.0f : gives.front().quantization.scale,
+                         gives.empty() ? 0 : gives.front().quantization.zero, std::nullopt};
+  }
   return info;
 }
 
 const char* ScaleStep::kind() const {
-  return output == kNoBuffer ? "squeeze" : "scale";
+  return output == kNoBuffer ? "squeeze" : is_conversion ? "convert" : "scale";
 }
 
 StepInfo ScaleStep::explain(const Layout& layout) const {

@@ -13,9 +13,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -41,25 +44,23 @@ struct Schedule {
   int64_t split = 0;
 };
 
-class CpuProgram : public Program {
+class CpuProgram : public ObservableProgram {
  public:
   CpuProgram(Plan plan, const Kernels& kernels, Steps steps, std::vector<Buffer> buffers)
       : plan_(std::move(plan)),
         kernels_(kernels),
         steps_(std::move(steps)),
         buffers_(std::move(buffers)),
-        lives_(find_lives()) {}
+        lives_(find_lives()),
+        has_bytes_(std::any_of(buffers_.begin(), buffers_.end(),
+                               [](const Buffer& buffer) { return buffer.element == Element::kByte; })) {}
 
   at::Tensor run(const at::Tensor& input, StepSeconds* seconds) const override {
     const graph::Size2 size = {input.size(2), input.size(3)};
     const int32_t threads = at::get_num_threads();
     const std::shared_ptr<const Schedule> schedule = find_schedule(size, threads);
-    const BufferLayout& last = schedule->layout.buffers[static_cast<size_t>(output_buffer())];
     const int64_t count = input.size(0);
-    const int64_t channels = plan_.channels(plan_.output);
-    at::Tensor output = plan_.value(plan_.output).is_vector
-                            ? at::empty({count, channels}, input.options())
-                            : at::empty({count, channels, last.height, last.width}, input.options());
+    at::Tensor output = make_output(input, schedule->layout);
     std::vector<StepSeconds> times(seconds == nullptr ? 0 : static_cast<size_t>(threads),
                                    StepSeconds(steps_.size(), 0.0));
     const int64_t passes = (count + kPassImages - 1) / kPassImages;
@@ -96,6 +97,9 @@ class CpuProgram : public Program {
       }
       failure.rethrow();
     }
+    if (has_bytes_) {
+      spoil(input, output);
+    }
     if (seconds != nullptr) {
       seconds->assign(steps_.size(), 0.0);
       for (const StepSeconds& of_thread : times) {
@@ -103,6 +107,47 @@ class CpuProgram : public Program {
           (*seconds)[i] += of_thread[i] / threads;
         }
       }
+    }
+    return output;
+  }
+
+  at::Tensor observe(const at::Tensor& input, StepObserver& observer) const override {
+    const graph::Size2 size = {input.size(2), input.size(3)};
+    const int32_t threads = at::get_num_threads();
+    const auto end = static_cast<int64_t>(steps_.size());
+    const std::shared_ptr<const Schedule> schedule = make_schedule(size, threads, end);
+    const Layout& layout = schedule->layout;
+    at::Tensor output = make_output(input, layout);
+    const at::Tensor arena = at::empty({layout.private_bytes + threads * layout.scratch_bytes},
+                                       at::TensorOptions().dtype(at::kByte));
+    auto* const base = reinterpret_cast<char*>(arena.mutable_data_ptr<uint8_t>());
+    Failure failure;
+    for (int64_t image = 0; image < input.size(0); ++image) {
+      Barrier barrier;
+#pragma omp parallel num_threads(threads)
+      {
+        const Team team{omp_get_thread_num(), omp_get_num_threads()};
+        const Work work{.layout = &layout,
+                        .private_base = base,
+                        .shared_base = nullptr,
+                        .scratch = base + layout.private_bytes + team.index * layout.scratch_bytes,
+                        .images = 1,
+                        .first = 0,
+                        .last = 1,
+                        .team = team,
+                        .failure = &failure,
+                        .input = &input,
+                        .output = &output,
+                        .tensor_image = image};
+        for (int64_t i = 0; i < end; ++i) {
+          observer.before(*steps_[static_cast<size_t>(i)], work);
+          barrier.wait(team.size);
+          run_steps(i, i + 1, work, &barrier, nullptr);
+          observer.after(*steps_[static_cast<size_t>(i)], work);
+          barrier.wait(team.size);
+        }
+      }
+      failure.rethrow();
     }
     return output;
   }
@@ -130,6 +175,25 @@ class CpuProgram : public Program {
   }
 
  private:
+  // A byte is never NaN: images that hold a number that is not finite give NaN, as they would in float32.
+  static void spoil(const at::Tensor& input, const at::Tensor& output) {
+    const at::Tensor sums = input.sum(at::IntArrayRef{1, 2, 3});
+    const float* const of_image = sums.const_data_ptr<float>();
+    for (int64_t image = 0; image < input.size(0); ++image) {
+      if (!std::isfinite(of_image[image])) {
+        output.select(0, image).fill_(std::numeric_limits<float>::quiet_NaN());
+      }
+    }
+  }
+
+  at::Tensor make_output(const at::Tensor& input, const Layout& layout) const {
+    const BufferLayout& last = layout.buffers[static_cast<size_t>(output_buffer())];
+    const int64_t channels = plan_.channels(plan_.output);
+    return plan_.value(plan_.output).is_vector
+               ? at::empty({input.size(0), channels}, input.options())
+               : at::empty({input.size(0), channels, last.height, last.width}, input.options());
+  }
+
   // One thread's part of a pass. All threads meet at the same barriers: which ones depends on nothing but the
   // numbers of images and threads.
   void run_pass(const Schedule& schedule, Work work, Team team, Barrier& barrier,
@@ -214,14 +278,16 @@ class CpuProgram : public Program {
         return it->schedule;
       }
     }
-    schedules_.push_front({size, threads, make_schedule(size, threads)});
+    schedules_.push_front({size, threads, make_schedule(size, threads, std::nullopt)});
     if (schedules_.size() > kSchedules) {
       schedules_.pop_back();
     }
     return schedules_.front().schedule;
   }
 
-  std::shared_ptr<const Schedule> make_schedule(graph::Size2 size, int32_t threads) const {
+  // With `split` where it is given.
+  std::shared_ptr<const Schedule> make_schedule(graph::Size2 size, int32_t threads,
+                                                std::optional<int64_t> split) const {
     auto schedule = std::make_shared<Schedule>();
     Layout& layout = schedule->layout;
     const std::vector<graph::Size2> sizes = infer_sizes(plan_, size);
@@ -230,7 +296,11 @@ class CpuProgram : public Program {
       at.channels = buffer.channels;
       at.pixel = buffer.pixel;
       at.border = buffer.border;
-      at.element_bytes = buffer.per_thread ? 8 : buffer.is_float ? 4 : 2;
+      at.element_bytes = buffer.per_thread                      ? 8
+                         : buffer.element == Element::kFloat    ? 4
+                         : buffer.element == Element::kBfloat16 ? 2
+                                                                : 1;
+      at.zero = buffer.zero;
       if (buffer.value != kNoValue) {
         at.height = sizes[static_cast<size_t>(buffer.value)][0];
         at.width = sizes[static_cast<size_t>(buffer.value)][1];
@@ -241,7 +311,7 @@ class CpuProgram : public Program {
       at.image_bytes = align(pixels * (buffer.per_thread ? at.pixel : at.row) * at.element_bytes);
       layout.buffers.push_back(at);
     }
-    schedule->split = find_split(layout);
+    schedule->split = split.value_or(find_split(layout));
     for (size_t i = 0; i < buffers_.size(); ++i) {
       layout.buffers[i].is_shared = lives_[i].last >= schedule->split;
     }
@@ -314,6 +384,7 @@ class CpuProgram : public Program {
   const Steps steps_;
   const std::vector<Buffer> buffers_;
   const std::vector<Life> lives_;
+  const bool has_bytes_;
   mutable std::mutex mutex_;
   mutable std::list<Known> schedules_;  // the latest first
 };
@@ -330,8 +401,8 @@ const Kernels* named_kernels(const char* wish) {
   }
   throw Error(
       "ERR_SENET_COMPILE",
-      "compile: SENET_COMPILE_KERNELS: expected libtorch, or avx512_bf16, avx512 or avx2 on a processor "
-      "and of a build that has them, got '" +
+      "compile: SENET_COMPILE_KERNELS: expected libtorch or scalar, or avx512_vnni, avx512_bf16, avx512, "
+      "avx2_vnni or avx2 on a processor and of a build that has them, got '" +
           std::string(name) + "'");
 }
 
@@ -374,6 +445,37 @@ std::string why_no_cpu_kernels(const Target& target) {
 
 const char* cpu_kernels_name(const Target& target) {
   return find_kernels(target.dtype)->name;
+}
+
+const Kernels& byte_kernels() {
+  const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
+  const Kernels* const kernels =
+      wish == nullptr ? processor_kernels(nullptr, Element::kByte) : named_kernels(wish);
+  if (kernels == nullptr || kernels->bytes == nullptr) {
+    throw Error("ERR_SENET_DTYPE", std::string("compile: the kernels '") + (wish == nullptr ? "" : wish) +
+                                       "' (SENET_COMPILE_KERNELS) compute no int8");
+  }
+  return *kernels;
+}
+
+std::unique_ptr<const ObservableProgram> make_observable_program(const Plan& plan, const Fused& fused) {
+  Placed placed = place_values(plan, fused, /*is_float=*/true);
+  const Kernels& kernels = byte_kernels();
+  Steps steps = pack_steps(fused, placed, kernels, /*is_float=*/true);
+  return std::make_unique<const CpuProgram>(without_tensors(plan), kernels, std::move(steps),
+                                            std::move(placed.buffers));
+}
+
+std::unique_ptr<const ObservableProgram> make_byte_program(Plan& plan, const QuantizationRecord& record,
+                                                           const Kernels& kernels) {
+  Fused fused = fuse_plan(plan);
+  const std::vector<bool> byte_units = find_byte_units(plan, fused, record.keep, record.keep_first);
+  round_weights(fused, byte_units, plan);
+  quantize_values(record, byte_units, fused);
+  Placed placed = place_values(plan, fused, /*is_float=*/true);
+  Steps steps = pack_steps(fused, placed, kernels, /*is_float=*/true);
+  return std::make_unique<const CpuProgram>(without_tensors(plan), kernels, std::move(steps),
+                                            std::move(placed.buffers));
 }
 
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target) {

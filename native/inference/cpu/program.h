@@ -59,7 +59,8 @@
 #pragma once
 
 #include "inference/backend.h"
-#include "inference/cpu/kernels.h"
+#include "inference/cpu/quantize.h"
+#include "inference/cpu/steps.h"
 
 #include <memory>
 
@@ -73,6 +74,32 @@ std::string why_no_cpu_kernels(const Target& target);
 /// Of what it serves: "avx512_bf16", "avx512", "avx2".
 const char* cpu_kernels_name(const Target& target);
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target);
+
+/// Looks on while a program runs: before and after each step, with each of the threads that work on an image
+/// together.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  virtual void before(const Step&, const Work&) noexcept {}
+  virtual void after(const Step& step, const Work& work) noexcept = 0;
+};
+
+/// A program whose values can be looked at: an image at a time, by all threads.
+class ObservableProgram : public Program {
+ public:
+  virtual at::Tensor observe(const at::Tensor& input, StepObserver& observer) const = 0;
+};
+
+/// The best kernels of bytes, or those that SENET_COMPILE_KERNELS names. Throws ERR_SENET_DTYPE where there
+/// are none.
+const Kernels& byte_kernels();
+
+/// Of float32, where every value is stored.
+std::unique_ptr<const ObservableProgram> make_observable_program(const Plan& plan, const Fused& fused);
+
+/// Of bytes. The weights of the plan's convolutions become what int8 can say.
+std::unique_ptr<const ObservableProgram> make_byte_program(Plan& plan, const QuantizationRecord& record,
+                                                           const Kernels& kernels);
 
 /// `element` is float32 or bfloat16, and `kernels` must have kernels for it.
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Kernels& kernels,

@@ -57,10 +57,10 @@ void Work::clear_border(BufferId buffer, int64_t index) const {
   for (int64_t row = team.begin(rows); row < team.end(rows); ++row) {
     char* start = image(buffer, index) + bytes(row * at.row);
     if (row < top || row >= top + at.height) {
-      std::memset(start, 0, bytes(at.row));
+      std::memset(start, at.zero, bytes(at.row));
     } else if (side > 0) {
-      std::memset(start, 0, bytes(side * at.pixel));
-      std::memset(start + bytes((side + at.width) * at.pixel), 0, bytes(side * at.pixel));
+      std::memset(start, at.zero, bytes(side * at.pixel));
+      std::memset(start + bytes((side + at.width) * at.pixel), at.zero, bytes(side * at.pixel));
     }
   }
 }
@@ -120,7 +120,6 @@ ConvTask begin_task(const ConvolutionStep& step, const Work& work, const Taps& t
   task.input_strides = {images_are_rows ? elements_of_image(in) : step.stride[0] * in.row,
                         step.stride[1] * in.pixel};
   task.width = out.width;
-  task.output_is_float = step.output_is_float;
   task.prefetch_output = task.tap_count * task.tap_length <= kShortWindow;
   if (step.residual != kNoBuffer) {
     task.residual_strides = strides_of(work.buffer_layout(step.residual));
@@ -155,6 +154,11 @@ void convolve_image(const ConvolutionStep& step, const Work& work, int64_t image
       task.activation = panel.activation;
       task.weights = packed + panel.weight_offset;
       task.bias = step.bias.data() + panel.channel;
+      task.start = step.start.empty() ? nullptr : step.start.data() + panel.channel;
+      task.multiplier = step.multiplier.empty() ? nullptr : step.multiplier.data() + panel.channel;
+      task.output_is_float = panel.output_element == Element::kFloat;
+      task.output_is_byte = panel.output_element == Element::kByte;
+      task.to_bytes = panel.to_bytes;
       task.lanes = step.lanes.empty() ? nullptr : step.lanes.data() + panel.channel;
       task.scale = image_scale == nullptr ? nullptr : image_scale + panel.channel;
       task.sums = image_sums == nullptr ? nullptr : image_sums + panel.channel;
@@ -208,7 +212,8 @@ std::vector<BufferId> ConvolutionStep::writes() const {
 }
 
 int64_t ConvolutionStep::weight_bytes() const {
-  return packed_bytes + static_cast<int64_t>(bias.size() * sizeof(float));
+  return packed_bytes +
+         static_cast<int64_t>((bias.size() + multiplier.size() + start.size()) * sizeof(float));
 }
 
 void ScaleStep::run(const Work& work) const noexcept {
@@ -221,6 +226,10 @@ void ScaleStep::run(const Work& work) const noexcept {
   task.first = work.team.begin(in.height * in.width);
   task.last = work.team.end(in.height * in.width);
   task.shift = fixed_shift.empty() ? nullptr : fixed_shift.data();
+  task.input_is_float = input_is_float;
+  task.residual_is_float = residual_is_float;
+  task.output_is_float = output_is_float;
+  task.to_bytes = to_bytes;
   for (int64_t image = work.first; image < work.last; ++image) {
     task.input = work.pixels(input, image);
     task.scale = fixed_scale.empty() ? floats(work, scale, image) : fixed_scale.data();
@@ -266,6 +275,8 @@ void PoolStep::run(const Work& work) const noexcept {
   task.count_include_pad = count_include_pad;
   task.shift = shift.empty() ? nullptr : shift.data();
   task.activation = activation;
+  task.output_is_float = output_is_float;
+  task.to_bytes = to_bytes;
   task.output_strides = strides_of(out);
   task.channels = in.pixel;
   task.width = out.width;
@@ -305,7 +316,8 @@ void MeanStep::run(const Work& work) const noexcept {
       for (int32_t member = 1; member < work.team.size; ++member) {
         total += from[member * partials.pixel + c];
       }
-      const auto mean = static_cast<float>(total / pixels);
+      const auto mean = static_cast<float>(static_cast<double>(quantization.scale) *
+                                           (total / pixels - static_cast<double>(quantization.zero)));
       if (out.element_bytes == 4) {
         reinterpret_cast<float*>(to)[c] = mean;
       } else {
@@ -417,6 +429,7 @@ void LoadStep::run(const Work& work) const noexcept {
   task.output_strides = strides_of(out);
   task.channels = tensor.size(1);
   task.pixel_channels = out.pixel;
+  task.to_bytes = to_bytes;
   task.width = out.width;
   task.first = work.team.begin(out.height);
   task.last = work.team.end(out.height);

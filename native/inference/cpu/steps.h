@@ -28,8 +28,9 @@ struct Buffer {
   int64_t channels = 0;
   int64_t pixel = 0;             // elements of a pixel: the channels with their padding
   graph::Size2 border = {0, 0};  // rows above and below, columns left and right
-  bool is_float = true;          // else bfloat16
-  bool per_thread = false;       // partial sums: one pixel for each thread, float64
+  Element element = Element::kFloat;
+  bool per_thread = false;  // partial sums: one pixel for each thread, float64
+  uint8_t zero = 0;         // of bytes, what the border holds
 };
 
 /// Where a buffer lies for images of one size. Counts elements unless it says bytes.
@@ -42,6 +43,7 @@ struct BufferLayout {
   int64_t row = 0;       // with the border
   int64_t interior = 0;  // of pixel (0, 0)
   int64_t element_bytes = 4;
+  uint8_t zero = 0;
   int64_t image_bytes = 0;
   int64_t offset_bytes = 0;  // in its region; of the shared one, for one image
   bool is_shared = false;    // has a place for each image, else for each thread
@@ -167,8 +169,19 @@ class Step {
     return 0;
   }
 
+  /// A value of the units that it reads or writes, and where.
+  struct Operand {
+    ValueId value;  // what it was before it was converted
+    BufferId buffer;
+    int64_t channel;
+    int64_t channels;
+    Quantization quantization;
+  };
+
   std::string name;
   std::vector<std::string> fused;
+  std::vector<Operand> takes;  // these two for whoever looks on: images that are no vectors
+  std::vector<Operand> gives;
   std::vector<BufferId> clears;  // buffers whose border is zeroed before it: it is the first that writes them
 };
 
@@ -181,6 +194,8 @@ struct Panel {
   BufferId output;
   int64_t output_channel;
   int64_t input_channel = 0;  // the first that it reads
+  Element output_element = Element::kFloat;
+  ToBytes to_bytes = {};
 };
 
 /// How the sums of a convolution come about.
@@ -222,11 +237,12 @@ class ConvolutionStep : public Step {
   at::Tensor weights;        // packed, of the whole program
   int64_t packed_bytes = 0;  // of this step
   std::vector<float> bias;
+  std::vector<float> multiplier;  // as `bias`, of bytes: these and what follows as in ConvTask
+  std::vector<int32_t> start;
   BufferId scale = kNoBuffer;
   BufferId residual = kNoBuffer;
   BufferId sums = kNoBuffer;
   bool store = true;
-  bool output_is_float = false;
 };
 
 /// Scale, shift, residual, ReLU and sums of an activation.
@@ -248,6 +264,11 @@ class ScaleStep : public Step {
   BufferId sums = kNoBuffer;
   BufferId output = kNoBuffer;  // kNoBuffer: only the sums are wanted
   Activation activation = Activation::kNone;
+  bool is_conversion = false;   // from bytes or to bytes, and nothing else
+  bool input_is_float = false;  // these are the byte kernel's
+  bool residual_is_float = false;
+  bool output_is_float = false;
+  ToBytes to_bytes = {};
 };
 
 /// Maximum or average of windows.
@@ -271,6 +292,8 @@ class PoolStep : public Step {
   bool count_include_pad = true;
   std::vector<float> shift;  // may be empty
   Activation activation = Activation::kNone;
+  bool output_is_float = false;  // these are the byte kernel's
+  ToBytes to_bytes = {};
 };
 
 /// The threads' partial sums over an image to its mean per channel.
@@ -283,8 +306,9 @@ class MeanStep : public Step {
   std::vector<BufferId> writes() const override;
 
   BufferId sums;
-  BufferId output;  // 1 x 1
-  BufferId of;      // whose pixels were summed
+  BufferId output;                 // 1 x 1
+  BufferId of;                     // whose pixels were summed
+  Quantization quantization = {};  // of the sums
 };
 
 /// sigmoid of a convolution along the channels of a vector, with zeros beside them: EcaModule's factors.
@@ -334,6 +358,7 @@ class LoadStep : public Step {
 
   const ElementKernels* kernels;
   BufferId output;
+  ToBytes to_bytes = {};
 };
 
 /// The last buffer to the output tensor, float32.

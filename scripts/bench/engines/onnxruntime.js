@@ -10,7 +10,8 @@ const job = JSON.parse(process.argv[3]);
 async function measure() {
   const batches = [];
   for (const batch of job.batches) {
-    const session = await InferenceSession.create(batch.onnx, {
+    const file = job.engine === 'onnxruntime-int8' ? batch.onnxInt8 : batch.onnx;
+    const session = await InferenceSession.create(file, {
       intraOpNumThreads: job.threads,
       interOpNumThreads: 1,
       executionMode: 'sequential',

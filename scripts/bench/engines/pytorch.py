@@ -2,6 +2,7 @@
 
 pytorch.py probe          { torch, export }: the version, and why networks can't be exported (null if they can)
 pytorch.py export JOB     writes an ONNX file for each batch
+pytorch.py quantize JOB   writes an int8 ONNX file (static, QDQ) beside each, calibrated on the largest batch
 pytorch.py count JOB      { multiplyAdds } of one image
 pytorch.py measure JOB    times the job's engine: { batches }, or { absent } if this machine can't run it
 JOB is the JSON that inference.js makes; inputs and outputs are files of raw float32.
@@ -26,7 +27,12 @@ def read_input(job, batch):
 
 def probe():
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    return {"torch": torch.__version__, "export": " and ".join(missing) or None}
+    quantize = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    return {
+        "torch": torch.__version__,
+        "export": " and ".join(missing) or None,
+        "quantize": " and ".join(quantize) or None,
+    }
 
 
 def export(job):
@@ -41,6 +47,34 @@ def export(job):
             external_data=False,
             dynamo=True,
             verbose=False,
+        )
+    return {}
+
+
+def quantize(job):
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
+
+    class Reader(CalibrationDataReader):
+        """The images of the largest batch, as many at a time as the file takes."""
+
+        def __init__(self, size):
+            images = read_input(job, job["batches"][-1]).numpy()
+            self.pieces = iter([{"x": images[at : at + size]} for at in range(0, len(images) - size + 1, size)])
+
+        def get_next(self):
+            return next(self.pieces, None)
+
+    for batch in job["batches"]:
+        prepared = batch["onnx"] + ".prepared"
+        quant_pre_process(batch["onnx"], prepared)
+        quantize_static(
+            prepared,
+            batch["onnxInt8"],
+            Reader(batch["size"]),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
         )
     return {}
 
@@ -118,7 +152,7 @@ def main():
     if command == "probe":
         answer = probe()
     else:
-        answer = {"export": export, "count": count, "measure": measure}[command](json.loads(rest[0]))
+        answer = {"export": export, "quantize": quantize, "count": count, "measure": measure}[command](json.loads(rest[0]))
     print("\n" + json.dumps(answer))
 
 

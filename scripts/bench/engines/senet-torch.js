@@ -64,7 +64,13 @@ async function measure() {
   if (job.engine.startsWith('compiled-')) {
     if (typeof source.compile !== 'function') return { absent: 'this build of senet-torch has no compile' };
     try {
-      model = await source.compile({ dtype: job.engine.slice('compiled-'.length) });
+      const dtype = job.engine.slice('compiled-'.length);
+      // On what onnxruntime is calibrated on.
+      const last = job.batches.at(-1);
+      const calibration =
+        dtype === 'int8' ? senet.tensor(readFloats(last.input), { shape: shapeOf(last) }) : null;
+      model = await source.compile({ dtype, ...(calibration === null ? {} : { calibration }) });
+      calibration?.dispose();
     } catch (error) {
       if (error.code !== 'ERR_SENET_DTYPE') throw error;
       return { absent: error.message };

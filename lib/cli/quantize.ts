@@ -1,0 +1,164 @@
+/** `senet-torch quantize`: weights for int8, calibrated on images, and how good they are before and after. */
+import { SingleBar } from 'cli-progress';
+import { Option, type Command } from 'commander';
+
+import type { Dataset } from '../data/dataset';
+import type { ModelName } from '../models/registry';
+import type { CompiledStep } from '../binding';
+import type { Quantized } from '../train/quantize-weights';
+import { DATASET_KINDS, type DatasetKind } from '../train/recipe/settings';
+import { lazy } from './lazy';
+import { count, percent, printJson, printLine, printLines, printNote, printTable } from './output';
+import { addPlaceOptions, atLeastOne } from './training-options';
+
+interface QuantizeCommandOptions {
+  model?: string;
+  key?: string;
+  prefix?: string;
+  calibration: string;
+  labels?: string;
+  dataset?: DatasetKind;
+  output: string;
+  limit: number;
+  method: 'minmax' | 'percentile' | 'mse';
+  percentile: number;
+  quantizeFirst?: boolean;
+  keep?: string[];
+  evaluate: boolean;
+  json?: boolean;
+}
+
+/** Layers that are named when they are further off than this. */
+const LARGE_ERROR = 0.05;
+
+export function addQuantize(program: Command, interrupted: () => AbortSignal): void {
+  const command = program
+    .command('quantize')
+    .description(
+      'Write weights for int8, calibrated on images, and print what share of them is right before and after.',
+    )
+    .argument('<file>', 'a checkpoint (.safetensors, .pt, .pth, .pkl), hf-hub:REPOSITORY or local-dir:FOLDER')
+    .requiredOption(
+      '--calibration <data>',
+      'images like those to come: a folder with a folder for each class, IDX files, CIFAR (as of `evaluate`)',
+    )
+    .requiredOption('-o, --output <file>', 'a path that ends in .safetensors')
+    .option('--calibration-labels <file>', 'of IDX files: the file of labels')
+    .addOption(
+      new Option('--dataset <kind>', 'what the images are; default: what their names say').choices(
+        DATASET_KINDS,
+      ),
+    )
+    .option('-m, --model <name>', 'the network; default: what the keys and shapes of the weights say');
+  addPlaceOptions(command)
+    .option('-n, --limit <n>', 'images for the calibration, evenly spread', atLeastOne, 256)
+    .addOption(
+      new Option('--method <method>', 'from the numbers that were seen to the range of 256 values')
+        .choices(['minmax', 'percentile', 'mse'])
+        .default('mse'),
+    )
+    .option('--percentile <p>', 'of the method percentile', Number, 99.99)
+    .option('--keep <names...>', 'modules whose convolutions stay float32, with all below them')
+    .option('--quantize-first', 'the convolution that reads the image computes in int8 too')
+    .option('--no-evaluate', 'print nothing of the accuracy')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ senet-torch quantize best.safetensors --calibration photos --output best-int8.safetensors\n  $ senet-torch serve --weights best-int8.safetensors --dtype int8',
+    )
+    .action((file: string, options: QuantizeCommandOptions & { calibrationLabels?: string }) =>
+      quantize(
+        file,
+        {
+          ...options,
+          ...(options.calibrationLabels === undefined ? {} : { labels: options.calibrationLabels }),
+        },
+        interrupted(),
+      ),
+    );
+}
+
+async function quantize(file: string, options: QuantizeCommandOptions, signal: AbortSignal): Promise<void> {
+  const { model, key, prefix, calibration, labels, dataset: kind, output, evaluate, json } = options;
+  const { openEvaluationData } = lazy.evaluation;
+  const { dataset, from } = await openEvaluationData(calibration, { labels, dataset: kind });
+  printNote(`Calibrating with ${count(Math.min(options.limit, dataset.length), 'image')} of ${from}`);
+  const bar = process.stderr.isTTY ? progressBar(Math.min(options.limit, dataset.length)) : undefined;
+  let written: Quantized;
+  try {
+    written = await lazy.quantize.quantizeWeights(file, output, {
+      ...(model === undefined ? {} : { model: model as ModelName }),
+      ...(key === undefined ? {} : { key }),
+      ...(prefix === undefined ? {} : { prefix }),
+      ...{ calibration: dataset, method: options.method, percentile: options.percentile },
+      ...{ limit: options.limit, quantizeFirst: options.quantizeFirst ?? false, keep: options.keep ?? [] },
+      ...{ signal, onProgress: (done: number) => bar?.update(done) },
+    });
+  } finally {
+    bar?.stop();
+  }
+  const accuracy = evaluate
+    ? {
+        before: await accuracyOf(written.model, file, 'float32', dataset, signal),
+        after: await accuracyOf(written.model, output, 'int8', dataset, signal),
+      }
+    : null;
+  const layers = written.plan.steps.filter(({ quantization }) => quantization !== undefined);
+  if (json === true) {
+    printJson({
+      output,
+      model: written.model,
+      images: written.images,
+      accuracy,
+      layers: layers.map(recordOf),
+    });
+    return;
+  }
+  printLine(
+    `${output}: ${written.model}, ${count(layers.length, 'layer')} of int8, calibrated on ${count(written.images, 'image')}`,
+  );
+  if (accuracy !== null)
+    printLine(`${percent(accuracy.before)} right in float32, ${percent(accuracy.after)} in int8`);
+  const worst = layers
+    .filter(({ quantization }) => (quantization?.error ?? 0) > LARGE_ERROR)
+    .sort((a, b) => (b.quantization?.error ?? 0) - (a.quantization?.error ?? 0));
+  if (worst.length === 0) return;
+  printLines([
+    '',
+    `Layers that are off by more than ${percent(LARGE_ERROR)}; --keep NAME leaves one in float32:`,
+  ]);
+  printTable(
+    worst.slice(0, 10).map(({ name, quantization }) => [name, percent(quantization?.error ?? 0)]),
+    [1],
+  );
+}
+
+function recordOf({ name, quantization }: CompiledStep): object {
+  return { name, ...quantization };
+}
+
+async function accuracyOf(
+  model: string,
+  weights: string,
+  dtype: 'float32' | 'int8',
+  dataset: Dataset,
+  signal: AbortSignal,
+): Promise<number> {
+  const { ImageClassifier } = lazy.classifier;
+  const classifier = await ImageClassifier.load(model as ModelName, { weights, dtype, signal });
+  try {
+    return (await lazy.evaluation.evaluateClassifier(classifier, dataset, { batchSize: 100, signal })).top1;
+  } finally {
+    await classifier.dispose();
+  }
+}
+
+function progressBar(total: number): SingleBar {
+  const bar = new SingleBar({
+    format: '{bar} {value} of {total} images',
+    stream: process.stderr,
+    clearOnComplete: true,
+  });
+  bar.start(total, 0);
+  return bar;
+}

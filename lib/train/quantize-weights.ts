@@ -1,0 +1,175 @@
+/**
+ * `quantizeWeights`: a file of weights written anew for int8, calibrated on the images of a data set, with what a classifier
+ * needs beside it; and how good it is before and after.
+ */
+import path from 'node:path';
+
+import type { Dataset } from '../data/dataset';
+import { makeError } from '../errors';
+import { createWithWeights } from '../models/from-weights';
+import { parseSource } from '../models/model-source';
+import { modelRecord, openWeights, type ModelName } from '../models/registry';
+import type { CalibrationMethod } from '../nn/calibration';
+import type { CompiledPlan } from '../nn/compiled-model';
+import { printable } from '../printable';
+import { throwIfAborted } from '../tensor/abort';
+import { checkString } from '../tensor/options';
+import {
+  boolean,
+  fn,
+  integer,
+  names,
+  number,
+  oneOf,
+  optional,
+  orElse,
+  readOptions,
+  required,
+  signal,
+  string,
+} from '../tensor/rules';
+import type { Tensor } from '../tensor/tensor';
+import { preprocess } from '../vision/preprocessing';
+import { broughtBy } from '../vision/weights-metadata';
+
+export interface QuantizeOptions {
+  /** Images like those to come; labels are not read. */
+  calibration: Dataset;
+  /** The network that the weights are for. Default: what their keys and shapes say. */
+  model?: ModelName;
+  /** Of the state dict in the file, as of `load`. */
+  key?: string;
+  /** What its names begin with, as of `load`. */
+  prefix?: string;
+  /** As of `compile`'s `calibration`. */
+  method?: CalibrationMethod;
+  percentile?: number;
+  /** Images that are taken, evenly spread over the data set. Default 256. */
+  limit?: number;
+  quantizeFirst?: boolean;
+  /** Paths of modules whose convolutions stay float32, with all below them. */
+  keep?: readonly string[];
+  /** Called with the images that were seen, and how many will be. */
+  onProgress?: (done: number, total: number) => void;
+  signal?: AbortSignal;
+}
+
+/** What was written. */
+export interface Quantized {
+  readonly model: string;
+  readonly images: number;
+  /** Of the compiled model: its steps say the scale of each layer and how far it is off. */
+  readonly plan: CompiledPlan;
+}
+
+const WHERE = 'quantizeWeights';
+const RULES = {
+  calibration: required((given: unknown) => given as Dataset),
+  model: optional(string),
+  key: optional(string),
+  prefix: optional(string),
+  method: orElse('mse', oneOf(['minmax', 'percentile', 'mse'])),
+  percentile: orElse(99.99, number(50, 100)),
+  limit: orElse(256, integer(1)),
+  quantizeFirst: orElse(false, boolean),
+  keep: orElse([], names),
+  onProgress: optional(fn<(done: number, total: number) => void>()),
+  signal,
+};
+
+/**
+ * Quantises the weights of a file to int8 and saves them as safetensors, for `loadCompiled` and for `ImageClassifier.load`
+ * with `dtype: 'int8'`.
+ *
+ * @param file any file that `load` reads; also a repository of the hub ('hf-hub:...') or a folder ('local-dir:...')
+ * @param output a path that ends in `.safetensors`
+ * @throws (rejects) ERR_SENET_CALIBRATION (no images), ERR_SENET_UNKNOWN_WEIGHTS, ERR_SENET_UNKNOWN_MODEL,
+ *   ERR_SENET_STATE_DICT, ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_ARG_MISSING, ERR_SENET_UNKNOWN_OPTION,
+ *   ERR_SENET_FILE, ERR_SENET_ABORTED, and as `load`
+ */
+export async function quantizeWeights(
+  file: string,
+  output: string,
+  options: QuantizeOptions,
+): Promise<Quantized> {
+  const given = readOptions(options, RULES, WHERE);
+  checkString(file, `${WHERE}: file`);
+  if (path.extname(checkString(output, `${WHERE}: output`)).toLowerCase() !== '.safetensors') {
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `${WHERE}: output: expected a path that ends in .safetensors, got '${printable(output, 1000)}'`,
+    );
+  }
+  throwIfAborted(given.signal);
+  const opened = await openWeights(
+    {
+      network: given.model === undefined ? null : modelRecord(given.model as ModelName),
+      weights: parseSource(file, WHERE),
+    },
+    { ...given, progress: false, checkHash: true },
+    WHERE,
+  );
+  try {
+    const { network: record } = opened;
+    const { labels, preprocessing = record.preprocessing } = await broughtBy(opened);
+    if (preprocessing === null) {
+      throw makeError(
+        'ERR_SENET_ARG_MISSING',
+        `${WHERE}: the weights say nothing of how images are prepared, and this network has no usual way`,
+      );
+    }
+    const network = createWithWeights(opened);
+    const dataset = given.calibration;
+    const images = Math.min(given.limit, dataset.length);
+    const abort = given.signal;
+    try {
+      const compiled = await network.eval().compile({
+        dtype: 'int8',
+        keep: given.keep,
+        calibration: {
+          data: inputsOf(dataset, images, (pixels) => preprocess(pixels, preprocessing, abort)),
+          method: given.method,
+          percentile: given.percentile,
+          limit: given.limit,
+          quantizeFirst: given.quantizeFirst,
+          onProgress: (progress) => given.onProgress?.(progress.images, images),
+        },
+        ...(abort === undefined ? {} : { signal: abort }),
+      });
+      try {
+        await compiled.save(output, {
+          metadata: {
+            model: record.name,
+            ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }),
+            preprocessing: JSON.stringify(preprocessing),
+          },
+        });
+        return { model: record.name, images, plan: compiled.explain() };
+      } finally {
+        compiled.dispose();
+      }
+    } finally {
+      network.dispose();
+    }
+  } finally {
+    opened.state.dispose();
+  }
+}
+
+/** Each input is disposed when the next is asked for. */
+async function* inputsOf(
+  dataset: Dataset,
+  count: number,
+  prepare: (pixels: Tensor) => Promise<Tensor>,
+): AsyncGenerator<Tensor> {
+  for (let place = 0; place < count; place++) {
+    const { image } = await dataset.get(Math.floor((place * dataset.length) / count));
+    const pixels = image.unsqueeze(0);
+    const input = await prepare(pixels);
+    try {
+      yield input;
+    } finally {
+      for (const done of [input, pixels, image]) done.dispose();
+    }
+  }
+}

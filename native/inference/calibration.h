@@ -1,0 +1,69 @@
+// From a module to its compiled copy of int8: a snapshot of the weights, what the values of its forward look
+// like on images, and the bytes that follow from that. Runs on processors alone.
+#pragma once
+
+#include "inference/compiled_model.h"
+#include "inference/cpu/quantize.h"
+#include "inference/histogram.h"
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace senet::inference {
+
+class ObservableProgram;
+
+/// How the range of a value's bytes follows from the numbers that were seen.
+enum class RangeMethod {
+  kMinMax,      // all of them
+  kPercentile,  // but for the smallest and the largest
+  kMse,         // the range of the least mean squared error
+};
+
+struct CalibrationOptions {
+  RangeMethod method = RangeMethod::kMse;
+  double percentile = 99.99;  // of kPercentile
+  std::vector<std::string> keep = {};
+  bool keep_first = true;
+};
+
+class Calibration {
+ public:
+  /// Copies the weights as they are now. Throws ERR_SENET_DTYPE on another device than the processor, and
+  /// where that has no kernels; ERR_SENET_COMPILE as CompiledModel::compile.
+  static std::shared_ptr<Calibration> begin(nn::Module& module);
+  static std::shared_ptr<Calibration> begin(const graph::Graph& graph, std::string name,
+                                            nn::InputSize input_size);
+  ~Calibration();
+
+  /// Runs the images in float32. Throws as CompiledModel::forward, and ERR_SENET_CALIBRATION for numbers that
+  /// are not finite. One thread at a time: others wait.
+  void observe(const at::Tensor& images);
+
+  /// The compiled copy. Throws ERR_SENET_CALIBRATION if nothing was observed, ERR_SENET_ARG_RANGE for `keep`.
+  std::shared_ptr<const CompiledModel> finish(const CalibrationOptions& options);
+  /// As that, of what an earlier calibration gave.
+  std::shared_ptr<const CompiledModel> restore(QuantizationRecord record);
+
+  void check_input(const at::Tensor& input) const;
+
+ private:
+  Calibration(Plan plan, std::string name, Tensors tensors);
+  void measure(const ObservableProgram& bytes, QuantizationRecord& record) const;
+  Tensors rounded(const Plan& plan) const;
+  Quantization choose(const Histogram& histogram, const CalibrationOptions& options) const;
+
+  Plan plan_;
+  const std::string name_;
+  const Tensors tensors_;  // the module's, copied: what a saved model has beside the weights that are rounded
+  Fused fused_;            // of plan_
+  std::mutex mutex_;
+  std::unique_ptr<const ObservableProgram> program_;  // null until it is needed
+  std::vector<Histogram> histograms_;                 // of the values of fused_
+  int64_t images_ = 0;
+  std::vector<at::Tensor> samples_;  // some of the images, for what is measured at the end
+};
+
+}  // namespace senet::inference
