@@ -187,22 +187,27 @@ export {
   type ParamGroup,
   type ParamGroupOptions,
 } from './optim/optimizer';
+export { LRScheduler, type SchedulerState } from './optim/scheduler';
 export {
   CosineAnnealingLR,
+  CosineAnnealingWarmRestarts,
   ExponentialLR,
+  LambdaLR,
   LinearLR,
-  LRScheduler,
   MultiStepLR,
-  OneCycleLR,
   StepLR,
   type CosineAnnealingLROptions,
+  type CosineAnnealingWarmRestartsOptions,
   type ExponentialLROptions,
+  type LambdaLROptions,
   type LinearLROptions,
+  type LrLambda,
   type MultiStepLROptions,
-  type OneCycleLROptions,
-  type SchedulerState,
   type StepLROptions,
 } from './optim/schedulers';
+export { OneCycleLR, type OneCycleLROptions } from './optim/one-cycle';
+export { ReduceLROnPlateau, type ReduceLROnPlateauOptions } from './optim/plateau';
+export { ChainedScheduler, SequentialLR, type SequentialLROptions } from './optim/combined-schedulers';
 export { clipGradNorm_, type ClipGradNormOptions } from './optim/clip';
 export { ExponentialMovingAverage, type ExponentialMovingAverageOptions } from './optim/ema';
 

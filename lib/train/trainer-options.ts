@@ -4,7 +4,7 @@ import type { DataLoader, Batch } from '../data/loader';
 import { Module } from '../nn/module';
 import { ExponentialMovingAverage } from '../optim/ema';
 import { Optimizer } from '../optim/optimizer';
-import { LRScheduler } from '../optim/schedulers';
+import { LRScheduler } from '../optim/scheduler';
 import { checkDevice } from '../tensor/dtype';
 import {
   fn,
@@ -46,6 +46,7 @@ export interface TrainerOptions {
   /** Evaluated after each epoch. Without it the training loss says which epoch was best. */
   validation?: BatchLoader;
   optimizer: Optimizer;
+  /** A ReduceLROnPlateau gets each epoch's loss of the validation (without one, of the training), of mode 'max' the accuracy. */
   scheduler?: LRScheduler;
   /** When the scheduler steps. Default: 'step' for OneCycleLR, 'epoch' for the others. */
   schedulerEvery?: 'step' | 'epoch';

@@ -14,7 +14,8 @@ import { isSenetError, makeError } from '../errors';
 import { CrossEntropyLoss } from '../nn/losses';
 import { Module } from '../nn/module';
 import { clipGradNorm_ } from '../optim/clip';
-import { OneCycleLR } from '../optim/schedulers';
+import { OneCycleLR } from '../optim/one-cycle';
+import { ReduceLROnPlateau } from '../optim/plateau';
 import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkInteger, describe } from '../tensor/options';
@@ -375,7 +376,10 @@ export class Trainer {
       return made;
     });
     this.#epochs.push(record);
-    if (this.#schedulerEvery() === 'epoch') scheduler?.step();
+    if (scheduler instanceof ReduceLROnPlateau) {
+      const seen = record.validation ?? record;
+      scheduler.step(scheduler.mode === 'min' ? seen.loss : seen.accuracy);
+    } else if (this.#schedulerEvery() === 'epoch') scheduler?.step();
     this.#position = {
       ...this.#position,
       epoch: this.#position.epoch + 1,

@@ -12,8 +12,9 @@ import { Adam, AdamW } from '../../lib/optim/adam';
 import { clipGradNorm_ } from '../../lib/optim/clip';
 import { ExponentialMovingAverage } from '../../lib/optim/ema';
 import type { Optimizer } from '../../lib/optim/optimizer';
+import { OneCycleLR } from '../../lib/optim/one-cycle';
+import type { LRScheduler } from '../../lib/optim/scheduler';
 import * as schedulers from '../../lib/optim/schedulers';
-import type { LRScheduler } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
 import { rand, randn, tensor, zeros } from '../../lib/tensor/factories';
 import { manualSeed } from '../../lib/tensor/runtime';
@@ -149,7 +150,10 @@ describe('parity: optimisers', () => {
 });
 
 function makeScheduler(optimizer: Optimizer, kind: SchedulerName, options: object): LRScheduler {
-  const Scheduler = schedulers[kind] as new (optimizer: Optimizer, options: object) => LRScheduler;
+  const Scheduler = { ...schedulers, OneCycleLR }[kind] as unknown as new (
+    optimizer: Optimizer,
+    options: object,
+  ) => LRScheduler;
   const given = toOptions(options as Record<string, unknown>);
   const { TMax: tMax, ...rest } = given;
   return new Scheduler(optimizer, tMax === undefined ? rest : { ...rest, tMax });
