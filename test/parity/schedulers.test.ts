@@ -63,7 +63,10 @@ function make(optimizer: Optimizer, kind: string, options: Record<string, unknow
 }
 
 function step(scheduler: LRScheduler, given: (number | 'nan')[]): void {
-  (scheduler.step).apply(scheduler, given.map(Number));
+  const [value] = given.map(Number);
+  if (scheduler instanceof senet.ReduceLROnPlateau) scheduler.step(value);
+  else if (scheduler instanceof senet.CosineAnnealingWarmRestarts) scheduler.step(value);
+  else scheduler.step();
 }
 
 /** JSON has no infinities; the numbers of a schedule are as near as two libraries' cosines. */
