@@ -263,6 +263,7 @@ export {
   type DataSource,
   type SkippedSample,
 } from './data/loader';
+export { WeightedRandomSampler, type Sampler, type WeightedRandomSamplerOptions } from './data/sampler';
 export { Random } from './data/random';
 export {
   Compose,
