@@ -6,6 +6,9 @@
 export type DType =
   'float32' | 'float64' | 'float16' | 'bfloat16' | 'int64' | 'int32' | 'int16' | 'int8' | 'uint8' | 'bool';
 
+/** What mixed precision computes in. */
+export type AutocastDType = 'bfloat16' | 'float16';
+
 /** `'cuda'` is the current CUDA device, as in PyTorch. */
 export type Device = 'cpu' | 'cuda' | `cuda:${number}`;
 
@@ -210,6 +213,8 @@ export interface NativeBinding {
   /** A job: bytes, which nobody may write to or detach before it has ended, to a uint8 tensor. */
   copyBytes(data: Uint8Array, shape: readonly number[]): number;
   toTypedArray(t: TensorHandle): TypedArray;
+  /** The same as a job, which occupies no thread while a device computes what it reads. */
+  toTypedArrayLater(t: TensorHandle): number;
   tensorInfo(t: TensorHandle): { shape: number[]; dtype: DType; device: Device };
   /**
    * The least and the greatest of the integers of a tensor on a device that are not `ignored`, if they came from here and
@@ -236,14 +241,14 @@ export interface NativeBinding {
     args: readonly NativeValue[],
     kwargs: { readonly [name: string]: NativeValue } | null,
     gradMode: boolean,
-    autocast: boolean,
+    autocast: AutocastDType | null,
   ): unknown;
   callOperatorAsync(
     name: string,
     args: readonly NativeValue[],
     kwargs: { readonly [name: string]: NativeValue } | null,
     gradMode: boolean,
-    autocast: boolean,
+    autocast: AutocastDType | null,
   ): number;
   listOperators(): string[];
   operatorSchemas(name: string): string[];
@@ -288,7 +293,7 @@ export interface NativeBinding {
   /** Modules among the options become parts of the new one. */
   createModule(type: string, options: { readonly [name: string]: ModuleOptionValue }): ModuleHandle;
   moduleNode(m: ModuleHandle): ModuleNode;
-  moduleForward(m: ModuleHandle, x: TensorHandle, gradMode: boolean, autocast: boolean): number;
+  moduleForward(m: ModuleHandle, x: TensorHandle, gradMode: boolean, autocast: AutocastDType | null): number;
   /**
    * A job: forward in evaluation mode, with every call of a module in it, inner ones first, and what the modules at
    * `outputs` gave in their last call (null for one that was not called). A module of `replacements` gives that tensor
@@ -298,7 +303,7 @@ export interface NativeBinding {
     m: ModuleHandle,
     x: TensorHandle,
     gradMode: boolean,
-    autocast: boolean,
+    autocast: AutocastDType | null,
     outputs: readonly string[],
     replacements: readonly (readonly [path: string, TensorHandle])[],
   ): number;
@@ -333,6 +338,8 @@ export interface NativeBinding {
       readonly params: readonly TensorHandle[];
       readonly options: { readonly [name: string]: number | boolean };
     }[],
+    /** Of `unscaleGradients`: where it is 1, nothing changes. */
+    foundInf: TensorHandle | null,
   ): number;
   /** By Python's names ("exp_avg"), in its order; null for a parameter that was never updated. */
   optimizerState(o: OptimizerHandle, parameter: TensorHandle): Record<string, TensorHandle> | null;
@@ -349,6 +356,10 @@ export interface NativeBinding {
     normType: number,
     errorIfNonfinite: boolean,
   ): number;
+  /**
+   * A job: divides the gradients by a scale; gives 1 if any of them is not finite, else 0, as a tensor.
+   */
+  unscaleGradients(parameters: readonly TensorHandle[], scale: TensorHandle): number;
   /** averages += weight * (values - averages); tensors of integers are copied. */
   averageInto(averages: readonly TensorHandle[], values: readonly TensorHandle[], weight: number): number;
 
@@ -368,14 +379,28 @@ export interface NativeBinding {
   compileTraced(output: TensorHandle, name: string, dtype: DType, allowTF32: boolean): number;
   /** The back end that compiled models of this dtype get on this machine: 'cpu' (our kernels) or 'aten' (LibTorch's operators). */
   backendFor(dtype: DType, device: Device): string;
+  /**
+   * What compiled models of this dtype run on there (`compiledInfo`'s), and why on nothing faster. Of a CUDA device that was
+   * not used yet, it starts it.
+   */
+  compiledBackend(dtype: DType, device: Device): { backend: string; reason: string };
   compiledInfo(c: CompiledHandle): {
     model: string;
     device: Device;
     backend: string;
+    /** Why no faster one took it; empty if none is. */
+    backendReason: string;
     weightBytes: number;
+    /** Calls of `compiledAnswer` that a device computes at once; 0: they compute on the executor's threads. */
+    lanes: number;
     usualSize: [number, number];
   };
   compiledForward(c: CompiledHandle, x: TensorHandle): number;
+  /**
+   * A job that gives results on the CPU of images there: N x channels (or 1) x H x W, float32, or uint8 of which the network
+   * takes (x / 255 - mean) / std. It occupies no thread while a device computes.
+   */
+  compiledAnswer(c: CompiledHandle, x: TensorHandle, mean: Float32Array, std: Float32Array): number;
   compiledExplain(c: CompiledHandle, height: number, width: number): CompiledStep[];
   /** A job that gives the seconds of each step, as a Float64Array. */
   compiledProfile(c: CompiledHandle, x: TensorHandle): number;

@@ -11,7 +11,7 @@ export {
   type SenetErrorOptions,
 } from './errors';
 
-export type { CompiledStep, Device, DType, MemoryFormat, TypedArray } from './binding';
+export type { AutocastDType, CompiledStep, Device, DType, MemoryFormat, TypedArray } from './binding';
 export {
   configure,
   getRngState,
@@ -73,6 +73,7 @@ export {
   type CompiledDType,
   type CompiledPlan,
   type CompiledProfile,
+  type PixelOptions,
   type ProfiledStep,
   type ProfileOptions,
 } from './nn/compiled-model';
@@ -179,6 +180,7 @@ export { OpaqueValue } from './checkpoint/to-plain';
 
 export { Adam, AdamW, type AdamOptions } from './optim/adam';
 export { SGD, type SGDOptions } from './optim/sgd';
+export { GradScaler, type GradScalerOptions, type GradScalerState } from './optim/grad-scaler';
 export {
   Optimizer,
   type GroupOptions,

@@ -7,6 +7,7 @@ import { setImmediate } from 'node:timers/promises';
 
 import { isMap } from '../brands';
 import { isSenetError, makeError, type ErrorCode } from '../errors';
+import { cuda } from '../tensor/cuda';
 import { tensor } from '../tensor/factories';
 import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
@@ -67,6 +68,11 @@ export interface DataLoaderOptions<T = Sample, B = Batch> {
   batchTransform?: BatchTransform | null;
   /** Makes a batch of samples in its own way; `transform` is applied to samples that have a tensor `image`. */
   collate?: ((samples: T[], indices: number[]) => B | Promise<B>) | null;
+  /**
+   * Puts batches into memory that CUDA devices read by themselves, so that nobody waits while one is uploaded (a `Trainer` on a
+   * device does that). Not with `collate`. Default false.
+   */
+  pinMemory?: boolean;
   /** Leaves images that cannot be decoded out of their batches and lists them in `skipped`. Default false: they are errors. */
   skipCorrupt?: boolean;
   /** Aborts whatever iteration is running. */
@@ -119,6 +125,7 @@ const rules = <T, B>() => ({
   seed: orElse(0, integer(0)),
   dropLast: orElse(false, boolean),
   prefetch: orElse(2, integer(0, 64)),
+  pinMemory: orElse(false, boolean),
   skipCorrupt: orElse(false, boolean),
   signal,
   transform: orElse(null, nullOr(checkTransform)),
@@ -158,6 +165,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
   readonly #transform: Transform | null;
   readonly #batchTransform: BatchTransform | null;
   readonly #collate: Collate<T, B> | null;
+  readonly #pinMemory: boolean;
   readonly #skipCorrupt: boolean;
   readonly #signal: AbortSignal | undefined;
   readonly #skipped = new Map<number, SkippedSample>();
@@ -173,11 +181,23 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
 
   /**
    * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_DATASET (no samples, or fewer
-   *   than one batch with `dropLast`)
+   *   than one batch with `dropLast`); ERR_SENET_CUDA_UNAVAILABLE for `pinMemory` without a CUDA device
    */
   constructor(source: DataSource<T>, options?: DataLoaderOptions<T, B>) {
     const checked = readOptions(options, rules<T, B>(), 'DataLoader');
-    const { collate, batchTransform } = checked;
+    const { collate, batchTransform, pinMemory } = checked;
+    if (pinMemory && collate !== null) {
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        'DataLoader: pinMemory is for batches that collate does not make',
+      );
+    }
+    if (pinMemory && !cuda.isAvailable()) {
+      throw makeError(
+        'ERR_SENET_CUDA_UNAVAILABLE',
+        'DataLoader: pinMemory is memory for a CUDA device, and there is none; npx senet-torch doctor says why',
+      );
+    }
     if (collate !== null && batchTransform !== null) {
       throw makeError(
         'ERR_SENET_ARG_TYPE',
@@ -190,6 +210,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     this.#seed = checked.seed;
     this.#dropLast = checked.dropLast;
     this.#prefetch = checked.prefetch;
+    this.#pinMemory = checked.pinMemory;
     this.#skipCorrupt = checked.skipCorrupt;
     this.#signal = checked.signal;
     this.#transform = checked.transform;
@@ -420,10 +441,14 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     let images = await new ToTensor().forward(samples.images, [], options);
     images = await run(options, 'aten::contiguous', images);
     const labels = tensor(BigInt64Array.from(samples.labels, toLabel), { dtype: 'int64' });
-    const batch: Batch = { images, labels, indices: kept };
-    if (this.#batchTransform === null) return batch as B;
-    const random = new Random(making.seed, making.epoch, FOR_BATCH, number);
-    return (await this.#batchTransform.forward(batch, random, options)) as B;
+    let batch: Batch = { images, labels, indices: kept };
+    if (this.#batchTransform !== null) {
+      const random = new Random(making.seed, making.epoch, FOR_BATCH, number);
+      batch = await this.#batchTransform.forward(batch, random, options);
+    }
+    // The labels are few, and what is known of them must stay known.
+    if (this.#pinMemory) batch = { ...batch, images: await run(options, 'aten::pin_memory', batch.images) };
+    return batch as B;
   }
 
   /** The samples of a batch, several at a time; null for those that were skipped. */

@@ -53,7 +53,7 @@ export async function observe(
   const recorder = new Recorder(watches, gradients);
   // A forward in TypeScript has arguments of its own.
   const options = Module.isNative(model) && signal !== undefined ? [{ signal }] : [];
-  const mode = { grad: gradients, autocast: false };
+  const mode = { grad: gradients, autocast: null };
   const forward = recorder.run(() => runInMode(() => model.forward(x, ...options), mode));
   const output = await untilAborted(forward, signal);
   if (!Tensor.isTensor(output)) {

@@ -8,7 +8,7 @@ import { binding } from '../native';
 import { COMPILED_DTYPES } from '../tensor/dtype';
 import { runJob, runJobSync } from '../tensor/jobs';
 import { checkInteger, describe } from '../tensor/options';
-import { integer, orElse, readOptions, signal, type Rule } from '../tensor/rules';
+import { integer, matching, orElse, readOptions, signal, type Rule, type Rules } from '../tensor/rules';
 import { currentScope } from '../tensor/scope';
 import { handleOf, wrapTensor, type Tensor } from '../tensor/tensor';
 
@@ -35,6 +35,8 @@ export interface CompiledPlan {
    * cuDNN's fused ones in a CUDA graph; 'onednn', 'cuda' and 'libtorch' are LibTorch's operators.
    */
   readonly backend: string;
+  /** Why a faster back end for this device does not serve it: "missing: libnvrtc.so.13". Left out if the fastest does. */
+  readonly backendReason?: string;
   /** Height and width of the images that shapes and counts are for. */
   readonly inputSize: readonly [number, number];
   readonly weightBytes: number;
@@ -62,6 +64,37 @@ export interface ProfileOptions {
   /** Rejects at once with ERR_SENET_ABORTED when it aborts. */
   signal?: AbortSignal;
 }
+
+export interface PixelOptions {
+  /** Subtracted from pixels / 255, for each channel of the model. */
+  mean?: readonly number[];
+  /** Divides what is left; none is 0. */
+  std?: readonly number[];
+  /** Rejects at once with ERR_SENET_ABORTED when it aborts. */
+  signal?: AbortSignal;
+}
+
+/** Of float32, in which they are computed with. */
+const numbers = (words: string, fits: (value: number) => boolean): Rule<readonly number[]> =>
+  matching(
+    words,
+    (value) =>
+      Array.isArray(value) &&
+      value.every(
+        (each) => typeof each === 'number' && Number.isFinite(Math.fround(each)) && fits(Math.fround(each)),
+      ),
+  );
+const PIXELS = {
+  mean: orElse(
+    [],
+    numbers('an array of float32 numbers', () => true),
+  ),
+  std: orElse(
+    [],
+    numbers('an array of float32 numbers other than 0', (value) => value !== 0),
+  ),
+  signal,
+} satisfies Rules<PixelOptions>;
 
 const UNMEASURED_RUNS = 2;
 const PROFILE = { runs: orElse(10, integer(1, 10_000)), signal };
@@ -96,6 +129,40 @@ export class CompiledModel {
     return wrapTensor(runJobSync(() => this.#submit(x)) as TensorHandle, currentScope());
   }
 
+  /**
+   * From pixels on the CPU to logits on the CPU: they are normalised, uploaded, computed and brought back. On a CUDA device
+   * all of that is one CUDA graph on one of a few streams, from memory that the device reads by itself, so that uploads
+   * overlap with what runs before, and no thread waits for the device; beyond those streams, calls wait in a queue. What
+   * `forward` gives of the same images, up to rounding.
+   *
+   * @param pixels - on the CPU, N x C x H x W: uint8, normalised as (x / 255 - mean) / std, or float32 as the model takes
+   *   them; any strides. One channel is repeated for all that the model takes. It must not change until this has settled
+   * @param options - `mean` and `std`: for each channel that the model takes, needed for uint8
+   * @throws (rejects) ERR_SENET_SHAPE, ERR_SENET_DTYPE, ERR_SENET_DEVICE (pixels on a device), ERR_SENET_ARG_RANGE (another
+   *   number of channels, a `std` of 0), ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_OUT_OF_MEMORY,
+   *   ERR_SENET_DISPOSED, ERR_SENET_ABORTED
+   */
+  async forwardPixels(pixels: Tensor, options?: PixelOptions): Promise<Tensor> {
+    const { mean, std, signal: abort } = readOptions(options, PIXELS, 'forwardPixels');
+    const scope = currentScope();
+    const value = await runJob(
+      () =>
+        binding.compiledAnswer(
+          this.#handle,
+          handleOf(pixels, 'forwardPixels: pixels'),
+          Float32Array.from(mean),
+          Float32Array.from(std),
+        ),
+      abort,
+    );
+    return wrapTensor(value as TensorHandle, scope);
+  }
+
+  /** Calls of `forwardPixels` that a device computes at once; 0: they compute on the executor's threads. @internal */
+  get lanes(): number {
+    return binding.compiledInfo(this.#handle).lanes;
+  }
+
   #submit(x: Tensor): number {
     return binding.compiledForward(this.#handle, handleOf(x, 'forward: x'));
   }
@@ -117,6 +184,7 @@ export class CompiledModel {
       dtype: this.dtype,
       device: info.device,
       backend: info.backend,
+      ...(info.backendReason === '' ? {} : { backendReason: info.backendReason }),
       inputSize: [height, width],
       weightBytes: info.weightBytes,
       multiplyAdds: steps.reduce((sum, step) => sum + step.multiplyAdds, 0),

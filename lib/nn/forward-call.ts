@@ -11,7 +11,7 @@ import { binding } from '../native';
 import { throwIfAborted, untilAborted } from '../tensor/abort';
 import { runJob, runJobSync } from '../tensor/jobs';
 import { boolean, optional, readOptions, signal } from '../tensor/rules';
-import { autocastEnabled, currentScope, gradEnabled, noGrad, type Scope } from '../tensor/scope';
+import { autocastDType, currentScope, gradEnabled, noGrad, type Scope } from '../tensor/scope';
 import { handleOf, Tensor, wrapTensor } from '../tensor/tensor';
 import type { TreeNode } from './module-tree';
 import { forwardOf, type Forward } from './native-part';
@@ -128,7 +128,7 @@ async function callTypeScript(
 
 function submit(node: TreeNode, handle: ModuleHandle, x: Tensor, grad: boolean | undefined): number {
   const input = handleOf(x, 'forward: x');
-  const mode = [recordsGraph(node, grad), autocastEnabled()] as const;
+  const mode = [recordsGraph(node, grad), autocastDType()] as const;
   const recorder = currentRecorder();
   if (recorder === undefined) return binding.moduleForward(handle, input, ...mode);
   const watched = nativelyWatched(node, recorder);

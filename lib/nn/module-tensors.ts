@@ -44,7 +44,7 @@ export function registerTensor(
   }
   const taken = [...node.children(), ...ownTensors(node)].some((other) => other.name === name);
   if (taken) throw makeError('ERR_SENET_ARG_RANGE', `${where}: ${node.type} has a '${name}' already`);
-  const alias = binding.callOperator('aten::detach', [handle], null, false, false) as TensorHandle;
+  const alias = binding.callOperator('aten::detach', [handle], null, false, null) as TensorHandle;
   const tensor = wrapUntracked(alias);
   node.registered.push({ name, kind, persistent, tensor });
   return tensor;

@@ -121,7 +121,7 @@ export class ExponentialMovingAverage {
     }
     for (const [name, tensor] of this.#averages) {
       const source = handleOf(given.get(name), name);
-      binding.callOperator('aten::copy_', [handleOf(tensor, name), source], null, false, false);
+      binding.callOperator('aten::copy_', [handleOf(tensor, name), source], null, false, null);
     }
     const updates = state instanceof StateDict ? state.metadata.get('')?.[UPDATES] : undefined;
     this.#updates = typeof updates === 'number' ? updates : 1;
@@ -143,6 +143,6 @@ export class ExponentialMovingAverage {
 
 /** A copy that no `tidy` disposes. */
 function copyOf(tensor: Tensor): Tensor {
-  const handle = binding.callOperator('aten::clone', [handleOf(tensor, 'a weight')], null, false, false);
+  const handle = binding.callOperator('aten::clone', [handleOf(tensor, 'a weight')], null, false, null);
   return wrapUntracked(handle as TensorHandle);
 }

@@ -224,7 +224,16 @@ export abstract class Optimizer {
    * @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE for options that were changed to impossible ones;
    *   ERR_SENET_AUTOGRAD for a gradient that does not fit its parameter; ERR_SENET_DISPOSED
    */
-  async step(): Promise<void> {
+  step(): Promise<void> {
+    return this.stepUnless(null);
+  }
+
+  /**
+   * As `step`, but nothing changes where `foundInf` is 1; nobody waits for a device that computes it. For `GradScaler`.
+   *
+   * @internal
+   */
+  async stepUnless(foundInf: Tensor | null): Promise<void> {
     const groups = this.paramGroups.map((group, index) => {
       this.#checkGroup(group, `${this.#kind.name}: paramGroups[${index}]`);
       const { betas } = group;
@@ -238,7 +247,8 @@ export abstract class Optimizer {
       };
       return { params: group.params.map((tensor) => handleOf(tensor, 'a parameter')), options };
     });
-    await runJob(() => binding.optimizerStep(this.#native, groups));
+    const found = foundInf === null ? null : handleOf(foundInf, 'foundInf');
+    await runJob(() => binding.optimizerStep(this.#native, groups, found));
   }
 
   /**

@@ -4,10 +4,11 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 
+import type { AutocastDType } from '../binding';
 import { isMap, isPlainObject, isPromise, isSet } from '../brands';
 import { makeError } from '../errors';
 import { describe } from './options';
-import { boolean, orElse, readOptions } from './rules';
+import { boolean, oneOf, orElse, readOptions, type Rules } from './rules';
 
 /** What a scope disposes: anything that was made inside and was not returned. */
 export interface Disposable {
@@ -16,10 +17,15 @@ export interface Disposable {
 
 export interface Scope {
   readonly grad: boolean;
-  readonly autocast: boolean;
+  readonly autocast: AutocastDType | null;
   /** Tensors made in this scope; null when no `tidy` encloses it, or once it has ended. */
   owned: Set<Disposable> | null;
 }
+
+const AUTOCAST = {
+  dtype: orElse('bfloat16', oneOf(['bfloat16', 'float16'])),
+  enabled: orElse(true, boolean),
+} satisfies Rules<AutocastOptions>;
 
 const storage = new AsyncLocalStorage<Scope>();
 
@@ -32,9 +38,9 @@ export function gradEnabled(): boolean {
   return storage.getStore()?.grad ?? true;
 }
 
-/** True inside `autocast`. */
-export function autocastEnabled(): boolean {
-  return storage.getStore()?.autocast ?? false;
+/** What `autocast` computes in; null outside of it. */
+export function autocastDType(): AutocastDType | null {
+  return storage.getStore()?.autocast ?? null;
 }
 
 /** Gives a new tensor to the scope that was current when its operation was called. */
@@ -53,7 +59,7 @@ export function tidy<T>(fn: () => T): T {
   const outer = storage.getStore();
   const scope: Scope = {
     grad: outer?.grad ?? true,
-    autocast: outer?.autocast ?? false,
+    autocast: outer?.autocast ?? null,
     owned: new Set(),
   };
   return runScoped(fn, scope, (result) => endTidy(scope, outer, result));
@@ -69,33 +75,38 @@ export function noGrad<T>(fn: () => T): T {
 }
 
 export interface AutocastOptions {
+  /**
+   * What convolutions and matrix products compute in. 'float16' has three bits more than 'bfloat16' and a range that small
+   * gradients fall out of: scale the loss with a `GradScaler`. Default 'bfloat16'.
+   */
+  dtype?: AutocastDType;
   /** False: full precision again inside an outer `autocast`. Default true. */
   enabled?: boolean;
 }
 
 /**
  * Runs `fn` in mixed precision, as `torch.autocast('cpu', dtype=torch.bfloat16)`: convolutions and matrix products compute
- * in bfloat16, losses and what else needs the range in float32. Weights stay float32, and so do their gradients. Run
+ * in 16 bits, losses and what else needs the range in float32. Weights stay float32, and so do their gradients. Run
  * forward and loss inside, backward and the optimiser's step outside. `fn` may be async.
  *
- * Pays on processors that compute in bfloat16 (AMX, AVX512-BF16), and on CUDA devices.
+ * Pays on processors that compute in bfloat16 (AMX, AVX512-BF16), and on CUDA devices, in either dtype.
  *
- * @throws whatever `fn` throws; ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION
+ * @throws whatever `fn` throws; ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
  */
 export function autocast<T>(fn: () => T, options?: AutocastOptions): T {
-  const { enabled } = readOptions(options, { enabled: orElse(true, boolean) }, 'autocast');
-  return runInMode(fn, { autocast: enabled });
+  const { enabled, dtype } = readOptions(options, AUTOCAST, 'autocast');
+  return runInMode(fn, { autocast: enabled ? dtype : null });
 }
 
 /** Runs `fn` in the present scope with another mode. */
-export function runInMode<T>(fn: () => T, mode: { grad?: boolean; autocast?: boolean }): T {
+export function runInMode<T>(fn: () => T, mode: { grad?: boolean; autocast?: AutocastDType | null }): T {
   if (typeof fn !== 'function')
     throw makeError('ERR_SENET_ARG_TYPE', `expected a function, got ${describe(fn)}`);
   const outer = storage.getStore();
   // Shares what the enclosing tidy owns: a tensor made in here is made in there.
   const scope: Scope = {
     grad: mode.grad ?? outer?.grad ?? true,
-    autocast: mode.autocast ?? outer?.autocast ?? false,
+    autocast: mode.autocast === undefined ? (outer?.autocast ?? null) : mode.autocast,
     get owned() {
       return outer?.owned ?? null;
     },
@@ -111,7 +122,7 @@ export function runInMode<T>(fn: () => T, mode: { grad?: boolean; autocast?: boo
  * What it makes belongs to `owned`, or to nobody.
  */
 export function detached<T>(owned: Set<Disposable> | null, fn: () => T): T {
-  return storage.run({ grad: false, autocast: false, owned }, fn);
+  return storage.run({ grad: false, autocast: null, owned }, fn);
 }
 
 function runScoped<T>(fn: () => T, scope: Scope, end: (result: unknown) => void): T {

@@ -17,7 +17,7 @@ import { runJob } from './jobs';
 import { nest, type Element, type NestedArray } from './nested-array';
 import { checkBoolean, checkInteger, describe } from './options';
 import { optionsReader, orElse, signal, unchecked } from './rules';
-import { adopt, autocastEnabled, currentScope, gradEnabled, type Scope } from './scope';
+import { adopt, autocastDType, currentScope, gradEnabled, type Scope } from './scope';
 import { isTraced, markTraced } from './tracing';
 
 /** Only this module makes Tensors: a handle from elsewhere would be nobody's to dispose. */
@@ -44,6 +44,7 @@ export type Keywords = Readonly<Record<string, unknown>>;
 const NO_KEYWORDS: Keywords = Object.freeze({});
 
 const readBackwardOptions = optionsReader({ signal });
+const readSignal = optionsReader({ signal });
 // Values of what operators take are their schemas' to check.
 const keepdim = orElse(false, unchecked<boolean>());
 const readScaledOptions = optionsReader({ alpha: unchecked<number>() });
@@ -154,6 +155,19 @@ export class Tensor {
   /** A copy of the elements in row-major order; float16 and bfloat16 as their 16-bit patterns, bool as 0 and 1. */
   toTypedArray(): TypedArray {
     return ownView(binding.toTypedArray(this.#handle), this.dtype);
+  }
+
+  /**
+   * As `toTypedArray`, without waiting: of a tensor on a CUDA device it settles when the device has come to it, and neither
+   * the event loop nor a thread of the executor waits. It must not change in place until then.
+   *
+   * @throws (rejects) ERR_SENET_ABORTED; what ended the device's work
+   */
+  async toTypedArrayAsync(options?: { signal?: AbortSignal }): Promise<TypedArray> {
+    const { signal: abort } = readSignal(options, 'toTypedArrayAsync');
+    const { dtype } = this;
+    const array = await runJob(() => binding.toTypedArrayLater(this.#handle), abort);
+    return ownView(array as TypedArray, dtype);
   }
 
   /** A copy as nested arrays: numbers, bigints for int64, booleans for bool. A tensor of no dimensions gives its element. */
@@ -709,7 +723,7 @@ export function callOperator(name: string, args: readonly unknown[], keywords?: 
   const named = nativeKeywords(keywords);
   const value = native.some(isTraced)
     ? markTraced(binding.traceOperator(name, native, named))
-    : binding.callOperator(name, native, named, gradEnabled(), autocastEnabled());
+    : binding.callOperator(name, native, named, gradEnabled(), autocastDType());
   return fromNative(value, currentScope());
 }
 
@@ -722,7 +736,7 @@ export async function callOperatorAsync(
 ): Promise<unknown> {
   const scope = currentScope();
   const grad = gradEnabled();
-  const autocast = autocastEnabled();
+  const autocast = autocastDType();
   if (args.map(toNative).some(isTraced)) return callOperator(name, args, keywords);
   const value = await runJob(
     () => binding.callOperatorAsync(name, args.map(toNative), nativeKeywords(keywords), grad, autocast),
@@ -745,7 +759,7 @@ function splitAndCall(name: string, args: readonly unknown[]): unknown {
 }
 
 function noGradCall(name: string, args: readonly unknown[]): unknown {
-  return fromNative(binding.callOperator(name, args.map(toNative), null, false, false), undefined);
+  return fromNative(binding.callOperator(name, args.map(toNative), null, false, null), undefined);
 }
 
 function nativeKeywords(keywords: Keywords | undefined): Record<string, NativeValue> | null {

@@ -5,6 +5,7 @@
 import type { Device } from '../binding';
 import { makeError } from '../errors';
 import { Module } from '../nn/module';
+import { ops } from '../tensor/ops';
 import type { Tensor } from '../tensor/tensor';
 
 /** A loss: `CrossEntropyLoss`, or anything that makes one number of logits and labels. */
@@ -13,12 +14,20 @@ export interface Criterion {
 }
 
 /**
- * The images on the device; for a native model on the CPU in channels-last order, which its convolutions and the fused
- * training steps want. A forward in TypeScript gets them as they are: it may view them as rows.
+ * The images on the device; for a native model in channels-last order, which its convolutions want, on the CPU the fused
+ * training steps too. A forward in TypeScript gets them as they are: it may view them as rows.
  */
 export function networkInput(images: Tensor, model: Module<unknown>, device: Device): Tensor {
-  const rearranged = device === 'cpu' && images.shape.length === 4 && Module.runsNatively(model);
-  return images.to({ device, memoryFormat: rearranged ? 'channels_last' : 'preserve' });
+  const rearranged = images.shape.length === 4 && Module.runsNatively(model);
+  const memoryFormat = rearranged ? 'channels_last' : 'preserve';
+  if (device === 'cpu') return images.to({ device, memoryFormat });
+  return toDevice(images, device).to({ memoryFormat }); // rearranged there, where it takes no time
+}
+
+/** On the device, without waiting for what that computes: from pinned memory (`pinMemory` of a loader) not even for the copy. */
+export function toDevice(x: Tensor, device: Device): Tensor {
+  if (device === 'cpu') return x.to(device);
+  return ops.call('aten::to.dtype_layout', x, { dtype: x.dtype, device, non_blocking: true }) as Tensor;
 }
 
 /** Throws ERR_SENET_LABELS, naming the image, for a label that is none of the network's `classes`. */

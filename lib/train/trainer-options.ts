@@ -3,6 +3,7 @@ import type { Device } from '../binding';
 import type { DataLoader, Batch } from '../data/loader';
 import { Module } from '../nn/module';
 import { ExponentialMovingAverage } from '../optim/ema';
+import { GradScaler } from '../optim/grad-scaler';
 import { Optimizer } from '../optim/optimizer';
 import { LRScheduler } from '../optim/scheduler';
 import { checkDevice } from '../tensor/dtype';
@@ -55,8 +56,13 @@ export interface TrainerOptions {
   epochs: number;
   /** The names of the classes: the network must have as many outputs. Default: not checked. */
   classes?: readonly string[];
-  /** 'bfloat16': forward and loss under `autocast`. Default 'float32'. */
-  precision?: 'float32' | 'bfloat16';
+  /**
+   * 'bfloat16', 'float16': forward and loss under `autocast`, 'float16' on a CUDA device only and with a `gradScaler`.
+   * Default 'float32'.
+   */
+  precision?: 'float32' | 'bfloat16' | 'float16';
+  /** Scales the loss, and its state is part of the checkpoint. Default: a new one for 'float16', else none. */
+  gradScaler?: GradScaler;
   /** Default 'cpu'; the model must be there. */
   device?: Device;
   /** Gradients are scaled down to this norm. Default: not. */
@@ -129,7 +135,8 @@ export const TRAINER_RULES = {
   loss: optional(matching<Criterion>('a loss with forward(input, target)', (value) => has(value, 'forward'))),
   epochs: required(integer(1)),
   classes: optional(names),
-  precision: orElse('float32', either(['float32', 'bfloat16'])),
+  precision: orElse('float32', either(['float32', 'bfloat16', 'float16'])),
+  gradScaler: optional(matching<GradScaler>('a GradScaler', (value) => value instanceof GradScaler)),
   device: orElse('cpu', checkDevice),
   clipGradNorm: optional(
     matching<number>(

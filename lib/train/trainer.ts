@@ -14,6 +14,7 @@ import { isSenetError, makeError } from '../errors';
 import { CrossEntropyLoss } from '../nn/losses';
 import { Module } from '../nn/module';
 import { clipGradNorm_ } from '../optim/clip';
+import { GradScaler } from '../optim/grad-scaler';
 import { OneCycleLR } from '../optim/one-cycle';
 import { ReduceLROnPlateau } from '../optim/plateau';
 import { abortError } from '../tensor/abort';
@@ -25,7 +26,8 @@ import { autocast, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { evaluate } from './evaluation';
 import type { EpochRecord, StepRecord, TrainingHistory } from './history';
-import { checkBatchLabels, networkInput, type Criterion } from './step';
+import { StepReadings, sum } from './readings';
+import { checkBatchLabels, networkInput, toDevice, type Criterion } from './step';
 import { TRAINER_RULES, type TrainerOptions, type TrainingProgress } from './trainer-options';
 import {
   NO_TOTALS,
@@ -68,6 +70,8 @@ const AUXILIARY_WEIGHT = 0.4;
 export class Trainer {
   readonly #options: Values<typeof TRAINER_RULES>;
   readonly #loss: Criterion;
+  readonly #scaler: GradScaler | undefined;
+  readonly #readings: StepReadings;
   #position: Position = {
     epoch: 0,
     stepInEpoch: 0,
@@ -93,7 +97,16 @@ export class Trainer {
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_ARG_MISSING, ERR_SENET_UNKNOWN_OPTION */
   constructor(options: TrainerOptions) {
     this.#options = readOptions(options, TRAINER_RULES, 'Trainer');
-    this.#loss = this.#options.loss ?? new CrossEntropyLoss();
+    const { loss, precision, device, gradScaler } = this.#options;
+    if (precision === 'float16' && device === 'cpu') {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        "Trainer: precision: 'float16' is for a CUDA device; on the CPU there are 'float32' and 'bfloat16'",
+      );
+    }
+    this.#loss = loss ?? new CrossEntropyLoss();
+    this.#scaler = gradScaler ?? (precision === 'float16' ? new GradScaler() : undefined);
+    this.#readings = new StepReadings(device === 'cpu' ? 0 : 1);
     for (const loader of [options.train, options.validation]) {
       // Progress, schedules and resuming count batches; a stream's loader throws that it cannot.
       if (loader !== undefined) checkInteger(loader.length, 'Trainer: batches of a loader', 1);
@@ -131,6 +144,7 @@ export class Trainer {
     for (const [name, given, kept] of [
       ['scheduler', scheduler, checkpoint.scheduler],
       ['moving average', ema, checkpoint.average],
+      ['gradient scaler', this.#scaler, checkpoint.scaler],
     ] as const) {
       if ((given === undefined) !== (kept === null || kept === undefined))
         throw makeError(
@@ -143,6 +157,7 @@ export class Trainer {
       ['optimiser', optimizer, checkpoint.optimizer],
       ['scheduler', scheduler, checkpoint.scheduler],
       ['moving average', ema, checkpoint.average],
+      ['gradient scaler', this.#scaler, checkpoint.scaler],
       ['data loader', train as Part, checkpoint.loader],
       ['random generator', { stateDict: getRngState, loadStateDict: setRngState }, checkpoint.generator],
     ]);
@@ -236,19 +251,25 @@ export class Trainer {
       for await (const batch of train) {
         const { images, labels, indices } = checkBatch(batch, `training step ${this.#position.step + 1}`);
         const learningRate = this.#options.optimizer.paramGroups[0]?.lr ?? 0;
-        const done = await tidy(() => this.#step(images, labels, indices));
+        await tidy(() => this.#step(images, labels, indices));
         images.dispose();
         labels.dispose();
         if (this.#schedulerEvery() === 'step') scheduler?.step();
-        this.#advance(done, learningRate, (performance.now() - began) / 1000);
+        this.#advance(learningRate);
         const { step, stepInEpoch } = this.#position;
-        if (step % this.#options.recordEvery === 0) await this.#record(log);
-        this.#report('training', stepInEpoch, train.length);
         const everySteps = checkpoint?.everySteps;
-        if (everySteps !== undefined && step % everySteps === 0) await this.#save(log);
+        const saves = everySteps !== undefined && step % everySteps === 0;
+        const records = step % this.#options.recordEvery === 0;
+        const first = this.#position.totals.images === 0; // there would be nothing to report
+        const all = first || saves || records || this.#options.signal?.aborted === true;
+        this.#count(await this.#readings.take(all), (performance.now() - began) / 1000);
+        if (records) await this.#record(log);
+        this.#report('training', stepInEpoch, train.length);
+        if (saves) await this.#save(log);
         this.#throwIfAborted();
         began = performance.now();
       }
+      this.#count(await this.#readings.take(true), 0);
       if (this.#position.totals.images === 0)
         throw makeError(
           'ERR_SENET_DATASET',
@@ -261,12 +282,12 @@ export class Trainer {
   }
 
   /** Forward, loss, backward, optimiser. */
-  async #step(images: Tensor, labels: Tensor, indices: readonly number[]): Promise<Totals> {
+  async #step(images: Tensor, labels: Tensor, indices: readonly number[]): Promise<void> {
     const { model, optimizer, device, classes, clipGradNorm, ema } = this.#options;
     const step = this.#position.step + 1;
     const where = `training step ${step}`;
     const x = networkInput(images, model, device);
-    const target = labels.to(device);
+    const target = toDevice(labels, device);
     const [logits, loss] = await this.#inPrecision(async () => {
       const output = await this.#forward(x, where);
       const outputs = output.logits.shape[1] ?? 0;
@@ -283,23 +304,30 @@ export class Trainer {
         value = value.add((await this.#loss.forward(output.auxLogits, target)).mul(AUXILIARY_WEIGHT));
       return [output.logits, value] as const;
     });
-    const value = Number(loss.item());
-    if (!Number.isFinite(value)) {
-      throw makeError(
-        'ERR_SENET_NAN_LOSS',
-        `${where} (epoch ${this.#position.epoch + 1}): the loss is ${value}; nothing was saved since step ${this.#saved?.step ?? 0}. A lower learning rate, clipGradNorm or a look at the data may help`,
-        { details: { step, epoch: this.#position.epoch + 1 } },
-      );
-    }
-    optimizer.zeroGrad();
-    await loss.backward();
-    if (clipGradNorm !== undefined) await clipGradNorm_(model.parameters(), clipGradNorm);
-    await optimizer.step();
-    await ema?.update();
-    const size = x.shape[0] as number;
     const truth = labels.dtype === 'int64' ? target : target.argmax(1); // mixed labels are probabilities
-    const right = Number(logits.detach().argmax(1).eq(truth).sum().item());
-    return { loss: value * size, right, images: size };
+    const right = logits.detach().argmax(1).eq(truth).sum();
+    const epoch = this.#position.epoch + 1;
+    this.#readings.add(loss, right, {
+      images: x.shape[0] as number,
+      check: (value) => {
+        if (Number.isFinite(value)) return;
+        throw makeError(
+          'ERR_SENET_NAN_LOSS',
+          `${where} (epoch ${epoch}): the loss is ${value}; nothing was saved since step ${this.#saved?.step ?? 0}. A lower learning rate, clipGradNorm or a look at the data may help`,
+          { details: { step, epoch } },
+        );
+      },
+    });
+    optimizer.zeroGrad();
+    const scaler = this.#scaler;
+    await (scaler?.scale(loss) ?? loss).backward();
+    if (clipGradNorm !== undefined) {
+      await scaler?.unscale_(optimizer);
+      await clipGradNorm_(model.parameters(), clipGradNorm);
+    }
+    await (scaler === undefined ? optimizer.step() : scaler.step(optimizer));
+    scaler?.update();
+    await ema?.update();
   }
 
   async #forward(x: Tensor, where: string): Promise<{ logits: Tensor; auxLogits?: Tensor }> {
@@ -328,17 +356,21 @@ export class Trainer {
     );
   }
 
-  #advance(done: Totals, learningRate: number, seconds: number): void {
+  #advance(learningRate: number): void {
+    const { step, stepInEpoch } = this.#position;
+    this.#position = { ...this.#position, step: step + 1, stepInEpoch: stepInEpoch + 1, learningRate };
+  }
+
+  /** What was read of steps that are done; and how long the last step took, if one was. */
+  #count(done: Totals, seconds: number): void {
     const position = this.#position;
     this.#position = {
       ...position,
-      step: position.step + 1,
-      stepInEpoch: position.stepInEpoch + 1,
       totals: sum(position.totals, done),
       pending: sum(position.pending, done),
-      learningRate,
       seconds: position.seconds + seconds,
     };
+    if (seconds === 0) return;
     this.#stepSeconds = this.#stepSeconds === null ? seconds : 0.9 * this.#stepSeconds + 0.1 * seconds;
   }
 
@@ -446,6 +478,7 @@ export class Trainer {
   async #save(log: TrainingLog | undefined): Promise<void> {
     const { checkpoint, model, optimizer, scheduler, ema, train, settings = null } = this.#options;
     if (checkpoint === undefined || this.#saved === this.#position) return;
+    if (this.#readings.outstanding > 0) this.#count(await this.#readings.take(true), 0);
     await this.#checkFinite();
     const state = model.stateDict();
     const average = ema?.stateDict() ?? null;
@@ -460,6 +493,7 @@ export class Trainer {
         optimizer: optimizer.stateDict(),
         scheduler: scheduler?.stateDict() ?? null,
         average,
+        scaler: this.#scaler?.stateDict() ?? null,
         loader: train.stateDict(),
         generator,
       });
@@ -499,7 +533,8 @@ export class Trainer {
   }
 
   #inPrecision<T>(work: () => T): T {
-    return this.#options.precision === 'bfloat16' ? autocast(work) : work();
+    const { precision } = this.#options;
+    return precision === 'float32' ? work() : autocast(work, { dtype: precision });
   }
 
   #schedulerEvery(): 'step' | 'epoch' {
@@ -525,8 +560,9 @@ export class Trainer {
 
   #imagesPerSecond(): number {
     const { totals, stepInEpoch } = this.#position;
-    if (this.#stepSeconds === null || stepInEpoch === 0) return 0;
-    return totals.images / stepInEpoch / this.#stepSeconds;
+    const read = stepInEpoch - this.#readings.outstanding;
+    if (this.#stepSeconds === null || read === 0) return 0;
+    return totals.images / read / this.#stepSeconds;
   }
 
   #report(
@@ -591,14 +627,6 @@ function checkBatch(batch: unknown, where: string): Batch {
 
 function copiesOf(state: StateDict): [string, Tensor][] {
   return [...state].map(([name, tensor]) => [name, tensor.clone()]);
-}
-
-function sum(left: Totals, right: Totals): Totals {
-  return {
-    loss: left.loss + right.loss,
-    right: left.right + right.right,
-    images: left.images + right.images,
-  };
 }
 
 function means({ loss, right, images }: Totals): { loss: number; accuracy: number } {

@@ -63,6 +63,8 @@ export interface TrainingCheckpoint {
   readonly scheduler: unknown;
   /** Of the moving average; null without one. */
   readonly average: StateDict | null;
+  /** Of the gradient scaler; null without one, and in checkpoints of before there were any. */
+  readonly scaler: unknown;
   readonly loader: unknown;
   /** The process's random generator, as `getRngState` gives it. */
   readonly generator: Tensor;
@@ -111,6 +113,7 @@ export async function readTrainingCheckpoint(path: string): Promise<TrainingChec
     optimizer: value.get('optimizer'),
     scheduler: value.get('scheduler'),
     average,
+    scaler: value.get('scaler') ?? null,
     loader: value.get('loader'),
     generator,
   };

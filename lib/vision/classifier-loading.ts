@@ -164,7 +164,8 @@ export async function loadParts(
       if (!owned && state !== undefined) made.loadStateDict(state);
       const finalLabels = labelsFor(made, labels);
       // The network is made on the executor's threads, meanwhile this one loads the decoder.
-      const [network] = await Promise.all([makeNetwork(made, owned, dtype, device, signal), loadDecoder()]);
+      const making = makeNetwork(made, owned, dtype, device, preprocessing, signal);
+      const [network] = await Promise.all([making, loadDecoder()]);
       const plain = owned ? network.module : made;
       const eager =
         plain === undefined

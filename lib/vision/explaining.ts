@@ -22,7 +22,7 @@ class ExplainWork extends ImageWork {
     { preprocessing, shrinkOnLoad }: ExplainerFacts,
     readonly task: Task<unknown>,
   ) {
-    super(source, preprocessing, shrinkOnLoad, 1);
+    super(source, preprocessing, shrinkOnLoad, 1, false);
   }
 }
 

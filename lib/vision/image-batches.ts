@@ -43,8 +43,10 @@ export type ClassifyInput = (
   wanted: readonly Wanted[],
 ) => Promise<readonly (Classification[] | Prediction | null)[]>;
 
+/** @param deviceLanes - batches that a device computes at once; 0: as many run as the executor has workers */
 export function imagePipeline(
   batching: Required<BatchingOptions>,
+  deviceLanes: number,
   classify: ClassifyInput,
 ): Pipeline<ImageWork, Classification[] | Prediction> {
   return new Pipeline({
@@ -52,12 +54,12 @@ export function imagePipeline(
     // A processor is busy with one while the next comes.
     decoders: binding.configuration().availableThreads + 1,
     budget: classifierPixels,
-    lanes: () => binding.configuration().workers,
+    lanes: () => deviceLanes || binding.configuration().workers,
     run: (works) => detached(null, () => tidy(() => runBatch(works, classify))),
   });
 }
 
-/** Inputs of one shape. */
+/** Inputs of one shape and dtype. */
 async function runBatch(
   works: readonly ImageWork[],
   classify: ClassifyInput,

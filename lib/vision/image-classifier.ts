@@ -26,7 +26,7 @@ import { imagePipeline } from './image-batches';
 import { checkSource, ImageWork, type ImageSource } from './image-work';
 import type { Network } from './network';
 import type { ItemTimes, Pipeline, QueueState } from './pipeline';
-import { preprocess } from './preprocessing';
+import { preprocess, shapePixels } from './preprocessing';
 import { nanError, rank, type Classification, type Prediction, type Wanted } from './ranking';
 
 export interface ClassifyOptions {
@@ -71,7 +71,7 @@ export class ImageClassifier {
     this.labels = labels;
     this.preprocessing = preprocessing;
     this.#shrinkOnLoad = shrinkOnLoad;
-    this.#pipeline = imagePipeline(batching, (input, wanted) => this.#classify(input, wanted));
+    this.#pipeline = imagePipeline(batching, network.lanes, (input, wanted) => this.#classify(input, wanted));
     this.#explainer = new Explainer(parts.eager, parts, batching);
   }
 
@@ -143,7 +143,8 @@ export class ImageClassifier {
     for (const [index, source] of sources.entries())
       checkSource(source, this.preprocessing, many ? `images[${index}]` : 'image');
     const works = sources.map(
-      (source) => new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, wanted),
+      (source) =>
+        new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, wanted, this.#network.takesPixels),
     );
     const times: ItemTimes[] | undefined = onTimes && [];
     const results = await this.#track(this.#pipeline.run(works, signal, times));
@@ -182,7 +183,8 @@ export class ImageClassifier {
     const running = detached(null, () =>
       tidy(async () => {
         const own = pixels.detach(); // the caller may dispose his, and his scope may end
-        const x = await preprocess(own, this.preprocessing, signal);
+        const prepare = this.#network.takesPixels ? shapePixels : preprocess;
+        const x = await prepare(own, this.preprocessing, signal);
         return this.#classify(x, new Array<number>(shape[0] as number).fill(topK));
       }),
     );

@@ -21,7 +21,7 @@ import {
 } from './image-source';
 import type { Work } from './pipeline';
 import { Places } from './places';
-import { preprocess, resizedSize, toPixels } from './preprocessing';
+import { preprocess, resizedSize, shapePixels, toPixels } from './preprocessing';
 import { inputChannels } from './preprocessing-options';
 import type { Wanted } from './ranking';
 
@@ -73,31 +73,42 @@ export class ImageWork implements Work {
   readonly wanted: Wanted;
   readonly #record: Preprocessing;
   readonly #shrinkOnLoad: boolean;
+  readonly #asPixels: boolean;
   /** Until it is decoded. */
   #source: ImageFileSource | undefined;
-  /** 1 x C x H x W: pixels, or what is preprocessed already; then the network's input, float32. */
+  /** 1 x C x H x W: pixels, or what is preprocessed already; then the network's input. */
   #x: Tensor | undefined;
   /** Whether decoding made the network's input at once. */
   #ready = false;
   /** Tensors of this work, outside of any caller's scope: they wait for a batch. */
   readonly #owned = new Set<Disposable>();
 
-  /** @param source - that `checkSource` has passed; a tensor may be disposed from here on */
-  constructor(source: ImageSource, record: Preprocessing, shrinkOnLoad: boolean, wanted: Wanted) {
+  /**
+   * @param source - that `checkSource` has passed; a tensor may be disposed from here on
+   * @param asPixels - of pixels the network takes what `shapePixels` makes of them
+   */
+  constructor(
+    source: ImageSource,
+    record: Preprocessing,
+    shrinkOnLoad: boolean,
+    wanted: Wanted,
+    asPixels: boolean,
+  ) {
     this.encoded = !Tensor.isTensor(source);
     this.wanted = wanted;
     this.#record = record;
     this.#shrinkOnLoad = shrinkOnLoad;
+    this.#asPixels = asPixels;
     if (!Tensor.isTensor(source)) this.#source = source;
     // A tensor of our own, though on the same memory.
     else this.#x = detached(this.#owned, () => source.detach().unsqueeze(0));
   }
 
   get key(): string {
-    return this.input.shape.join(' x ');
+    return `${this.input.dtype} ${this.input.shape.join(' x ')}`;
   }
 
-  /** 1 x C x H x W, float32, once it is preprocessed. */
+  /** 1 x C x H x W, float32 or pixels, once it is preprocessed. */
   get input(): Tensor {
     return this.#x as Tensor;
   }
@@ -108,9 +119,12 @@ export class ImageWork implements Work {
     const own = borrowBytes(source);
     const borrowed = own !== undefined;
     const bytes = own ?? (await readBytes(source));
-    const input = await detached(this.#owned, () =>
-      prepareDirectly(bytes, { record, shrinkOnLoad: this.#shrinkOnLoad, borrowed, reserve }),
-    );
+    // A device that takes pixels normalises them itself.
+    const input = this.#asPixels
+      ? undefined
+      : await detached(this.#owned, () =>
+          prepareDirectly(bytes, { record, shrinkOnLoad: this.#shrinkOnLoad, borrowed, reserve }),
+        );
     this.#ready = input !== undefined;
     if (input === undefined) restart();
     this.#x =
@@ -139,7 +153,9 @@ export class ImageWork implements Work {
     this.#x = await detached(this.#owned, () =>
       tidy(() => {
         const here = x.to('cpu');
-        return pixels ? preprocess(here, this.#record, signal) : Promise.resolve(here.to('float32'));
+        if (!pixels) return Promise.resolve(here.to('float32'));
+        const prepare = this.#asPixels ? shapePixels : preprocess;
+        return prepare(here, this.#record, signal);
       }),
     );
     if (this.#x !== x) x.dispose(); // the pixels of a large photograph must not wait for the batch

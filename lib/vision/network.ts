@@ -5,11 +5,13 @@
 import type { Device, DType } from '../binding';
 import { makeError } from '../errors';
 import { ClassifierModel } from '../models/classifier-model';
+import type { Preprocessing } from '../models/preprocessing-record';
 import type { CompiledDType, CompiledModel } from '../nn/compiled-model';
 import { Linear } from '../nn/layers';
 import { Module } from '../nn/module';
 import { COMPILED_DTYPES } from '../tensor/dtype';
 import type { Tensor } from '../tensor/tensor';
+import { inputChannels } from './preprocessing-options';
 
 /** Channels of the images that a module takes; 0 if it does not say, as with a forward in TypeScript. */
 export function channelsOf(model: Module<unknown>): number {
@@ -38,7 +40,14 @@ export function countClasses(model: Module<unknown>): number | undefined {
 export interface Network {
   /** What runs, unless it is a compiled copy. */
   readonly module?: Module<unknown>;
-  /** @param x - float32, N x channels x height x width, on the CPU */
+  /** Whether `forward` also takes pixels as `shapePixels` makes them, and does the rest of their preprocessing itself. */
+  readonly takesPixels: boolean;
+  /** Batches that a device computes at once; 0: they run on the executor's threads. */
+  readonly lanes: number;
+  /**
+   * @param x - float32, N x channels x height x width, on the CPU; or pixels
+   * @returns logits, wherever they are
+   */
   forward(x: Tensor): Promise<Tensor>;
   dispose(): void;
 }
@@ -52,6 +61,7 @@ export async function makeNetwork(
   owned: boolean,
   dtype: DType,
   device: Device,
+  record: Preprocessing,
   signal: AbortSignal | undefined,
 ): Promise<Network> {
   model.eval();
@@ -60,14 +70,30 @@ export async function makeNetwork(
     model.to({ dtype, device });
     return {
       module: model,
+      takesPixels: false,
+      lanes: 0,
       forward: async (x) => (await model.forward(x.to({ dtype, device }))) as Tensor,
       dispose: () => owned && model.dispose(),
     };
   }
-  return {
-    forward: (x) => compiled.forward(x.to(device)),
-    dispose: () => compiled.dispose(),
-  };
+  const dispose = (): void => compiled.dispose();
+  const { lanes } = compiled;
+  if (lanes > 0) {
+    const channels = inputChannels(record);
+    const [mean, std] = [perChannel(record.mean, channels), perChannel(record.std, channels)];
+    return {
+      takesPixels: true,
+      lanes,
+      forward: (x) => compiled.forwardPixels(x.to('cpu'), { mean, std }),
+      dispose,
+    };
+  }
+  return { takesPixels: false, lanes, forward: (x) => compiled.forward(x.to(device)), dispose };
+}
+
+/** One number is that of every channel. */
+function perChannel(values: readonly number[], channels: number): readonly number[] {
+  return values.length === 1 ? new Array<number>(channels).fill(values[0] as number) : values;
 }
 
 /** A compiled copy, which is all that is left of an owned model; undefined where the model itself is to run. */

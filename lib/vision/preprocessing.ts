@@ -50,6 +50,32 @@ export async function toPixels({ data, height, width }: DecodedImage, signal?: A
  */
 export function preprocess(pixels: Tensor, record: Preprocessing, signal?: AbortSignal): Promise<Tensor> {
   return tidy(async () => {
+    const { x } = await shape(pixels, record, signal);
+    return (await normalise(x, record, signal)).expand([-1, inputChannels(record), -1, -1]);
+  });
+}
+
+/**
+ * The part of `preprocess` that ends with pixels: grey, resized, cropped and padded. Who computes the rest, such as a device,
+ * repeats a single channel.
+ *
+ * @returns uint8, N x C x height x width; it may be on the memory of `pixels`, but keeps no larger image alive
+ * @throws (rejects) as `preprocess`
+ */
+export function shapePixels(pixels: Tensor, record: Preprocessing, signal?: AbortSignal): Promise<Tensor> {
+  return tidy(async () => {
+    const { x, isPart } = await shape(pixels, record, signal);
+    return isPart ? callUnlessAborted(signal, 'aten::clone', x) : x;
+  });
+}
+
+/** `isPart`: what was cut out and not resized is a view of the whole. */
+function shape(
+  pixels: Tensor,
+  record: Preprocessing,
+  signal: AbortSignal | undefined,
+): Promise<{ x: Tensor; isPart: boolean }> {
+  return tidy(async () => {
     let x = pixels;
     if (record.channels !== 'rgb' && x.shape[1] === 3) x = await toGrey(x, signal);
     const [, , height, width] = x.shape as [number, number, number, number];
@@ -70,7 +96,8 @@ export function preprocess(pixels: Tensor, record: Preprocessing, signal?: Abort
         new Array<number>(4).fill(record.pad),
         0,
       );
-    return (await normalise(x, record, signal)).expand([-1, inputChannels(record), -1, -1]);
+    const isPart = size[0] === height && size[1] === width && box.height * box.width < height * width;
+    return { x, isPart };
   });
 }
 

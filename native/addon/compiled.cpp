@@ -7,6 +7,7 @@
 #include "core/names.h"
 #include "inference/backend.h"
 #include "inference/compiled_model.h"
+#include "runtime/executor.h"
 
 #include <utility>
 
@@ -80,13 +81,24 @@ Napi::Value backend_for(Environment& environment, const Napi::CallbackInfo& info
   return Napi::String::New(environment.env(), inference::find_backend({to_device(info[1]), dtype}).name);
 }
 
+Napi::Value compiled_backend(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::ScalarType dtype = parse_dtype(to_string(info[0], "dtype"));
+  const inference::Target target{to_device(info[1]), dtype};
+  auto result = Napi::Object::New(environment.env());
+  result.Set("backend", inference::find_backend(target).kernels(target));
+  result.Set("reason", inference::why_no_faster_backend(target));
+  return result;
+}
+
 Napi::Value compiled_info(Environment& environment, const Napi::CallbackInfo& info) {
   const inference::CompiledModel& model = *to_compiled(info[0]);
   auto result = Napi::Object::New(environment.env());
   result.Set("model", model.name);
   result.Set("device", device_name(model.device));
   result.Set("backend", model.backend());
+  result.Set("backendReason", model.backend_reason);
   result.Set("weightBytes", static_cast<double>(model.weight_bytes()));
+  result.Set("lanes", model.lanes());
   result.Set("usualSize", from_shape(environment.env(), model.usual_size));
   return result;
 }
@@ -102,6 +114,34 @@ Napi::Value compiled_forward(Environment& environment, const Napi::CallbackInfo&
       return wrap_tensor(here, std::move(output));
     };
   });
+  return job_number(environment, job);
+}
+
+Napi::Value compiled_answer(Environment& environment, const Napi::CallbackInfo& info) {
+  auto model = to_compiled(info[0]);
+  const auto to_floats = [](const Napi::Value& value) {
+    if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) {
+      throw Error("ERR_SENET_ARG_TYPE", "expected a Float32Array, got " + describe_value(value));
+    }
+    const auto numbers = value.As<Napi::Float32Array>();
+    return std::vector<float>(numbers.Data(), numbers.Data() + numbers.ElementLength());
+  };
+  inference::HostBatch batch{to_tensor(info[1], "pixels").detach(), to_floats(info[2]), to_floats(info[3])};
+  model->check_batch(batch);
+  const int64_t job =
+      environment.submit_later([model = std::move(model), batch = std::move(batch)](JobFinish finish) {
+        const inference::Afterwards afterwards{
+            [model, finish = std::move(finish)](at::Tensor result, std::exception_ptr failure) mutable {
+              model.reset();  // or it might go when the process has ended
+              finish(
+                  [result = std::move(result)](Environment& here) mutable -> Napi::Value {
+                    return wrap_tensor(here, std::move(result));
+                  },
+                  failure);
+            },
+            [](std::function<void()> work) { runtime::Executor::instance().go_on(std::move(work)); }};
+        model->answer(batch, afterwards);
+      });
   return job_number(environment, job);
 }
 

@@ -15,8 +15,12 @@ namespace senet::addon {
 Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info);
 /// dtype, device -> the name of the back end that serves compiled models of it here.
 Napi::Value backend_for(Environment& environment, const Napi::CallbackInfo& info);
+/// dtype, device -> what compiled models of it run on here (explain().backend), and why on nothing faster.
+Napi::Value compiled_backend(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value compiled_info(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value compiled_forward(Environment& environment, const Napi::CallbackInfo& info);
+/// Images on the CPU to results there; while a device computes, no thread waits for it.
+Napi::Value compiled_answer(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value compiled_explain(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value compiled_profile(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value dispose_compiled(Environment& environment, const Napi::CallbackInfo& info);

@@ -111,6 +111,17 @@ std::string to_string(const Napi::Value& value, const char* what) {
   return value.As<Napi::String>().Utf8Value();
 }
 
+std::optional<at::ScalarType> to_autocast(const Napi::Value& value) {
+  if (value.IsNull()) {
+    return std::nullopt;
+  }
+  const at::ScalarType dtype = parse_dtype(to_string(value, "autocast"));
+  if (dtype != at::kBFloat16 && dtype != at::kHalf) {
+    throw Error("ERR_SENET_DTYPE", "autocast: expected bfloat16 or float16");
+  }
+  return dtype;
+}
+
 std::vector<int64_t> to_int64_array(const Napi::Value& value, const char* what) {
   if (!value.IsArray()) {
     throw Error("ERR_SENET_ARG_TYPE",

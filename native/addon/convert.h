@@ -22,6 +22,8 @@ std::string describe_value(const Napi::Value& value);
 /// ERR_SENET_ARG_RANGE.
 int64_t to_int64(const Napi::Value& value, const char* what);
 bool to_bool(const Napi::Value& value, const char* what);
+/// "bfloat16" or "float16"; none of null.
+std::optional<at::ScalarType> to_autocast(const Napi::Value& value);
 std::string to_string(const Napi::Value& value, const char* what);
 std::vector<int64_t> to_int64_array(const Napi::Value& value, const char* what);
 

@@ -106,10 +106,33 @@ Napi::Error Environment::make_error(const Failure& failure) {
 
 int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Company company,
                             runtime::Executor& executor) {
-  const int64_t id = next_id_++;
   auto deliver = std::make_shared<Deliver>();
+  return enqueue([work = std::move(work), deliver] { *deliver = work(); }, deliver, libtorch_code, company,
+                 runtime::Ending::kWithWork, executor, [](const auto&) {});
+}
+
+int64_t Environment::submit_later(LaterWork work) {
+  auto deliver = std::make_shared<Deliver>();
+  // The job holds its work, so that does not hold the job until it runs.
+  auto self = std::make_shared<std::weak_ptr<runtime::Job>>();
+  return enqueue(
+      [work = std::move(work), deliver, self] {
+        work([deliver, job = self->lock()](Deliver result, std::exception_ptr failure) {
+          *deliver = std::move(result);
+          runtime::Executor::instance().finish(job, std::move(failure));
+        });
+      },
+      deliver, nullptr, runtime::Company::kShared, runtime::Ending::kLater, runtime::Executor::instance(),
+      [&](const std::shared_ptr<runtime::Job>& job) { *self = job; });
+}
+
+int64_t Environment::enqueue(runtime::Job::Work work, std::shared_ptr<Deliver> deliver,
+                             const char* libtorch_code, runtime::Company company, runtime::Ending ending,
+                             runtime::Executor& executor,
+                             const std::function<void(const std::shared_ptr<runtime::Job>&)>& made) {
+  const int64_t id = next_id_++;
   auto job = std::make_shared<runtime::Job>(
-      this, [work = std::move(work), deliver] { *deliver = work(); },
+      this, std::move(work),
       [mailbox = mailbox_, id] {
         std::lock_guard lock(mailbox->mutex);
         if (mailbox->wake == nullptr) {
@@ -118,7 +141,8 @@ int64_t Environment::submit(JobWork work, const char* libtorch_code, runtime::Co
         mailbox->finished.push_back(id);
         napi_call_threadsafe_function(mailbox->wake, nullptr, napi_tsfn_nonblocking);
       },
-      company);
+      company, ending);
+  made(job);
   executor.submit(job);
   if (pending_.empty()) {
     napi_ref_threadsafe_function(env_, mailbox_->wake);

@@ -24,6 +24,10 @@ class Environment;
 using Deliver = std::function<Napi::Value(Environment&)>;
 /// Runs on the executor; holds no JavaScript.
 using JobWork = std::function<Deliver()>;
+/// Ends a job, once: with its result, or with what went wrong.
+using JobFinish = std::function<void(Deliver, std::exception_ptr)>;
+/// Runs on the executor and lets somebody finish the job later, on any thread; throws nothing.
+using LaterWork = std::function<void(JobFinish)>;
 
 /// What went wrong, in terms of lib/errors.ts.
 struct Failure {
@@ -57,6 +61,8 @@ class Environment {
   int64_t submit(JobWork work, const char* libtorch_code = nullptr,
                  runtime::Company company = runtime::Company::kShared,
                  runtime::Executor& executor = runtime::Executor::instance());
+  /// The same, of work that ends later than its call and occupies no thread meanwhile.
+  int64_t submit_later(LaterWork work);
   /// Keeps a value from being collected while a job that was submitted may read its memory.
   void keep(int64_t id, Napi::ObjectReference value);
   /// True if the job had not started: it never will, and will not settle.
@@ -80,6 +86,9 @@ class Environment {
     std::shared_ptr<Napi::ObjectReference> kept = nullptr;
   };
 
+  int64_t enqueue(runtime::Job::Work work, std::shared_ptr<Deliver> deliver, const char* libtorch_code,
+                  runtime::Company company, runtime::Ending ending, runtime::Executor& executor,
+                  const std::function<void(const std::shared_ptr<runtime::Job>&)>& made);
   static void on_wake(napi_env env, napi_value callback, void* context, void* data);
   static void on_close(void* self);
   void settle_next();

@@ -77,6 +77,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<from_typed_array>(exports, "fromTypedArray");
   add<copy_bytes>(exports, "copyBytes");
   add<to_typed_array>(exports, "toTypedArray");
+  add<to_typed_array_later>(exports, "toTypedArrayLater");
   add<tensor_info>(exports, "tensorInfo");
   add<known_range>(exports, "knownRange");
   add<requires_grad>(exports, "requiresGrad");
@@ -115,16 +116,19 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<optimizer_state>(exports, "optimizerState");
   add<set_optimizer_state>(exports, "setOptimizerState");
   add<clip_gradients>(exports, "clipGradients");
+  add<unscale_gradients>(exports, "unscaleGradients");
   add<average_into>(exports, "averageInto");
 
   add<compile_module>(exports, "compileModule");
   add<backend_for>(exports, "backendFor");
+  add<compiled_backend>(exports, "compiledBackend");
   add<trace_input>(exports, "traceInput");
   add<trace_module>(exports, "traceModule");
   add<trace_operator>(exports, "traceOperator");
   add<compile_traced>(exports, "compileTraced");
   add<compiled_info>(exports, "compiledInfo");
   add<compiled_forward>(exports, "compiledForward");
+  add<compiled_answer>(exports, "compiledAnswer");
   add<compiled_explain>(exports, "compiledExplain");
   add<compiled_profile>(exports, "compiledProfile");
   add<dispose_compiled>(exports, "disposeCompiled");

@@ -5,21 +5,24 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 
+#include <optional>
+
 namespace senet::addon {
 
 struct Mode {
   bool gradients;
-  /// Convolutions and matrix products compute in bfloat16, what needs the range in float32 (torch.autocast).
-  bool autocast;
+  /// Convolutions and matrix products compute in it, bfloat16 or float16, what needs the range in float32
+  /// (torch.autocast); none: everything in the dtype of its tensors.
+  std::optional<at::ScalarType> autocast;
 };
 
 /// Sets the mode of this thread for as long as it lives.
 class ModeScope {
  public:
-  explicit ModeScope(Mode mode) : gradients_(mode.gradients), autocast_(mode.autocast) {
+  explicit ModeScope(Mode mode) : gradients_(mode.gradients), autocast_(mode.autocast.has_value()) {
     if (autocast_) {
       for (const auto device : {at::kCPU, at::kCUDA}) {
-        at::autocast::set_autocast_dtype(device, at::kBFloat16);
+        at::autocast::set_autocast_dtype(device, *mode.autocast);
         at::autocast::set_autocast_enabled(device, true);
       }
     }

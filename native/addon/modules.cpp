@@ -329,7 +329,7 @@ Napi::Value module_node(Environment& environment, const Napi::CallbackInfo& info
 Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& info) {
   const Node& node = to_node(info[0]);
   const at::Tensor input = to_tensor(info[1], "input");
-  const Mode mode{to_bool(info[2], "gradMode"), to_bool(info[3], "autocast")};
+  const Mode mode{to_bool(info[2], "gradMode"), to_autocast(info[3])};
   {
     const ModeScope mode_scope(mode);
     node.module->check_input(input);
@@ -355,7 +355,7 @@ Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& i
 Napi::Value module_record(Environment& environment, const Napi::CallbackInfo& info) {
   const Node& node = to_node(info[0]);
   const at::Tensor input = to_tensor(info[1], "input");
-  const Mode mode{to_bool(info[2], "gradMode"), to_bool(info[3], "autocast")};
+  const Mode mode{to_bool(info[2], "gradMode"), to_autocast(info[3])};
   {
     const ModeScope mode_scope(mode);
     node.module->check_input(input);

@@ -334,7 +334,7 @@ Napi::Value from_stack(Environment& environment, Stack stack) {
 }
 
 Mode to_mode(const Napi::CallbackInfo& info) {
-  return {to_bool(info[3], "gradMode"), to_bool(info[4], "autocast")};
+  return {to_bool(info[3], "gradMode"), to_autocast(info[4])};
 }
 
 // The tensors that an operator is to write its result to (`out`). LibTorch resizes one that the result does

@@ -131,11 +131,12 @@ Napi::Value optimizer_step(Environment& environment, const Napi::CallbackInfo& i
     groups.push_back({to_tensors(group.Get("params"), "params"), to_options(group.Get("options"))});
     all.insert(all.end(), groups.back().parameters.begin(), groups.back().parameters.end());
   }
+  at::Tensor found_inf = info[2].IsNull() ? at::Tensor() : to_tensor(info[2], "foundInf");
   const int64_t job = environment.submit(
       [used = std::make_shared<const OptimizerUse>(box.shared),
-       gradients = std::make_shared<const TensorUse>(std::move(all)),
-       groups = std::move(groups)]() -> Deliver {
-        used->optimizer().step(groups);
+       gradients = std::make_shared<const TensorUse>(std::move(all)), groups = std::move(groups),
+       found_inf = std::move(found_inf)]() -> Deliver {
+        used->optimizer().step(groups, found_inf);
         return [](Environment& here) { return here.env().Undefined(); };
       },
       nullptr, runtime::Company::kAlone);
@@ -191,6 +192,20 @@ Napi::Value clip_gradients(Environment& environment, const Napi::CallbackInfo& i
             optim::clip_gradients(gradients->tensors(), max_norm, norm_type, error_if_nonfinite);
         return [norm = std::move(norm)](Environment& here) mutable {
           return wrap_tensor(here, std::move(norm));
+        };
+      },
+      nullptr, runtime::Company::kAlone);
+  return Napi::Number::New(environment.env(), static_cast<double>(job));
+}
+
+Napi::Value unscale_gradients(Environment& environment, const Napi::CallbackInfo& info) {
+  // A copy: an update of the scale that is called meanwhile is for the next gradients.
+  const int64_t job = environment.submit(
+      [gradients = std::make_shared<const TensorUse>(to_tensors(info[0], "parameters")),
+       scale = to_tensor(info[1], "scale").clone()]() -> Deliver {
+        at::Tensor found = optim::unscale_gradients(gradients->tensors(), scale);
+        return [found = std::move(found)](Environment& here) mutable {
+          return wrap_tensor(here, std::move(found));
         };
       },
       nullptr, runtime::Company::kAlone);

@@ -11,6 +11,7 @@ Napi::Value optimizer_step(Environment& environment, const Napi::CallbackInfo& i
 Napi::Value optimizer_state(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value set_optimizer_state(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value clip_gradients(Environment& environment, const Napi::CallbackInfo& info);
+Napi::Value unscale_gradients(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value average_into(Environment& environment, const Napi::CallbackInfo& info);
 
 }  // namespace senet::addon

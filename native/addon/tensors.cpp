@@ -5,6 +5,9 @@
 #include "addon/tensor_use.h"
 #include "core/error.h"
 #include "core/names.h"
+#include "inference/cuda/downloads.h"
+#include "inference/cuda/driver.h"
+#include "runtime/cuda_library.h"
 #include "runtime/threads.h"
 
 #include <ATen/Parallel.h>
@@ -38,6 +41,28 @@ napi_typedarray_type array_type(at::ScalarType dtype) {
     default:
       return napi_uint8_array;
   }
+}
+
+// A tensor that has plain bytes, whose shape no one changes meanwhile.
+at::Tensor to_readable(const Napi::Value& value) {
+  at::Tensor tensor = to_tensor(value, "tensor").detach();
+  dtype_name(tensor.scalar_type());  // refuses the dtypes that have no typed array
+  if (tensor.layout() != at::kStrided) {
+    throw Error("ERR_SENET_LIBTORCH", "a tensor of this layout has no plain bytes; make it dense first");
+  }
+  return tensor;
+}
+
+// A copy of a contiguous tensor on the CPU.
+Napi::Value new_typed_array(Napi::Env env, const at::Tensor& tensor) {
+  auto buffer = Napi::ArrayBuffer::New(env, tensor.nbytes());
+  if (tensor.nbytes() > 0) {
+    std::memcpy(buffer.Data(), tensor.const_data_ptr(), tensor.nbytes());
+  }
+  napi_value array = nullptr;
+  napi_create_typedarray(env, array_type(tensor.scalar_type()), static_cast<size_t>(tensor.numel()), buffer,
+                         0, &array);
+  return {env, array};
 }
 
 // A typed array, and the shape and dtype that its elements are to have.
@@ -140,21 +165,41 @@ Napi::Value copy_bytes(Environment& environment, const Napi::CallbackInfo& info)
 }
 
 Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& info) {
-  at::Tensor tensor = to_tensor(info[0], "tensor").detach();
-  dtype_name(tensor.scalar_type());  // refuses the dtypes that have no typed array
-  if (tensor.layout() != at::kStrided) {
-    throw Error("ERR_SENET_LIBTORCH", "a tensor of this layout has no plain bytes; make it dense first");
-  }
-  tensor = tensor.resolve_conj().resolve_neg().cpu().contiguous();
-  const Napi::Env env = environment.env();
-  auto buffer = Napi::ArrayBuffer::New(env, tensor.nbytes());
-  if (tensor.nbytes() > 0) {
-    std::memcpy(buffer.Data(), tensor.const_data_ptr(), tensor.nbytes());
-  }
-  napi_value array = nullptr;
-  napi_create_typedarray(env, array_type(tensor.scalar_type()), static_cast<size_t>(tensor.numel()), buffer,
-                         0, &array);
-  return {env, array};
+  const at::Tensor tensor = to_readable(info[0]).resolve_conj().resolve_neg().cpu().contiguous();
+  return new_typed_array(environment.env(), tensor);
+}
+
+Napi::Value to_typed_array_later(Environment& environment, const Napi::CallbackInfo& info) {
+  const int64_t job = environment.submit_later([tensor = to_readable(info[0])](JobFinish finish) {
+    const auto give = [finish](at::Tensor numbers, std::exception_ptr failure) {
+      finish([numbers](Environment& here) { return new_typed_array(here.env(), numbers); }, failure);
+    };
+    try {
+      at::Tensor dense = tensor.resolve_conj().resolve_neg().contiguous();
+      if (!dense.is_cuda() || dense.nbytes() == 0) {
+        give(dense.cpu(), nullptr);
+        return;
+      }
+      const auto& driver =
+          inference::cuda::driver_of(runtime::libtorch_folder(), runtime::cuda_library_handle());
+      if (!driver.missing_of_runtime.empty()) {
+        give(dense.cpu(), nullptr);
+        return;
+      }
+      at::Tensor numbers = at::empty(dense.sizes(), dense.options().device(at::kCPU));
+      inference::cuda::download(driver, dense.device().index(), dense.const_data_ptr(), dense.nbytes(),
+                                [give, dense, numbers](const void* data, std::exception_ptr failure) mutable {
+                                  if (!failure) {
+                                    std::memcpy(numbers.mutable_data_ptr(), data, numbers.nbytes());
+                                  }
+                                  dense.reset();  // or it might go when the process has ended
+                                  give(numbers, failure);
+                                });
+    } catch (...) {
+      give({}, std::current_exception());
+    }
+  });
+  return Napi::Number::New(environment.env(), static_cast<double>(job));
 }
 
 Napi::Value tensor_info(Environment& environment, const Napi::CallbackInfo& info) {

@@ -6,6 +6,7 @@
 #include "inference/program.h"
 
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace senet::inference {
@@ -21,6 +22,10 @@ struct Backend {
   const char* name;  // of its folder
   /// Whether it makes programs for this device and dtype, on this processor and in this environment.
   bool (*serves)(const Target& target);
+  /// Why it does not serve a target of a device that it is for; empty if it does, or is for other devices.
+  std::string (*why_not)(const Target& target);
+  /// What programs for a target that it serves run on: Program::backend().
+  const char* (*kernels)(const Target& target);
   /// Packs what the plan's tensors hold; afterwards the program and the plan share nothing. Throws
   /// ERR_SENET_DTYPE if the device does not compute with the dtype.
   std::unique_ptr<const Program> (*make)(const Plan& plan, const Target& target);
@@ -31,5 +36,9 @@ const std::vector<Backend>& backends();
 
 /// The first that serves this target.
 const Backend& find_backend(const Target& target);
+
+/// Why none of those before it serve: "missing: libnvrtc.so.13". Empty if the first for this kind of device
+/// does.
+std::string why_no_faster_backend(const Target& target);
 
 }  // namespace senet::inference

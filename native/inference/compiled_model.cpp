@@ -2,10 +2,11 @@
 
 #include "core/error.h"
 #include "core/names.h"
-#include "inference/backend.h"
 #include "nn/trace.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/tensor.h>
 
 #include <utility>
 
@@ -50,22 +51,19 @@ std::shared_ptr<const CompiledModel> CompiledModel::compile(const graph::Graph& 
   const c10::AutoGradMode no_grad(false);
   Plan plan = make_plan(graph);
   plan.input_size = input_size;
-  const at::Device device = device_of(plan);
-  const Target target{device, dtype, allow_tf32};
-  std::unique_ptr<const Program> program = find_backend(target).make(plan, target);
-  return std::shared_ptr<const CompiledModel>(
-      new CompiledModel(std::move(name), dtype, device, plan, std::move(program)));
+  const Target target{device_of(plan), dtype, allow_tf32};
+  return std::shared_ptr<const CompiledModel>(new CompiledModel(std::move(name), target, plan));
 }
 
-CompiledModel::CompiledModel(std::string name, at::ScalarType dtype, at::Device device, const Plan& plan,
-                             std::unique_ptr<const Program> program)
+CompiledModel::CompiledModel(std::string name, const Target& target, const Plan& plan)
     : name(std::move(name)),
-      dtype(dtype),
-      device(device),
+      dtype(target.dtype),
+      device(target.device),
       in_channels(plan.channels(plan.input)),
       usual_size(plan.input_size.usual),
+      backend_reason(why_no_faster_backend(target)),
       only_usual_size_(plan.input_size.is_only),
-      program_(std::move(program)) {}
+      program_(find_backend(target).make(plan, target)) {}
 
 at::Tensor CompiledModel::forward(const at::Tensor& input) const {
   return profile(input, nullptr);
@@ -75,6 +73,65 @@ at::Tensor CompiledModel::profile(const at::Tensor& input, StepSeconds* seconds)
   check_input(input);
   const c10::AutoGradMode no_grad(false);
   return program_->run(input.resolve_neg(), seconds);  // programs read memory as it is
+}
+
+void CompiledModel::answer(const HostBatch& batch, const Afterwards& afterwards) const {
+  const c10::AutoGradMode no_grad(false);
+  if (program_->start(batch, afterwards)) {
+    return;
+  }
+  at::Tensor result;
+  std::exception_ptr failure;
+  try {
+    result = answer_here(batch);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  afterwards.done(std::move(result), failure);
+}
+
+at::Tensor CompiledModel::answer_here(const HostBatch& batch) const {
+  at::Tensor images = batch.images;
+  if (images.scalar_type() == at::kByte) {
+    const auto per_channel = [](const std::vector<float>& values) {
+      return at::tensor(values).reshape({-1, 1, 1});
+    };
+    images = images.to(at::kFloat).div_(255).sub(per_channel(batch.mean)).div(per_channel(batch.deviation));
+  }
+  images = images.expand({images.size(0), in_channels, images.size(2), images.size(3)});
+  return program_->run(images.to(device), nullptr).cpu();
+}
+
+int CompiledModel::lanes() const {
+  return program_->lanes();
+}
+
+void CompiledModel::check_batch(const HostBatch& batch) const {
+  const at::Tensor& images = batch.images;
+  const bool is_bytes = images.scalar_type() == at::kByte;
+  if (!is_bytes && images.scalar_type() != at::kFloat) {
+    throw Error("ERR_SENET_DTYPE",
+                name + ": expected uint8 pixels or float32 images, got " + dtype_name(images.scalar_type()));
+  }
+  if (!images.is_cpu()) {
+    throw Error("ERR_SENET_DEVICE",
+                name + ": expected images on the CPU, got some on " + device_name(images.device()));
+  }
+  if (images.layout() != at::kStrided || images.dim() != 4 || images.numel() == 0 ||
+      (images.size(1) != in_channels && images.size(1) != 1)) {
+    throw Error("ERR_SENET_SHAPE", name + ": expected images of the shape [N, " +
+                                       std::to_string(in_channels) +
+                                       ", H, W] with N, H and W at least 1, or of one channel, got " +
+                                       shape_text(images.sizes()));
+  }
+  const auto channels = static_cast<size_t>(in_channels);
+  if (is_bytes && (batch.mean.size() != channels || batch.deviation.size() != channels)) {
+    throw Error("ERR_SENET_ARG_RANGE", name + ": expected a mean and a standard deviation for each of the " +
+                                           std::to_string(in_channels) + " channels, got " +
+                                           std::to_string(batch.mean.size()) + " and " +
+                                           std::to_string(batch.deviation.size()));
+  }
+  check_size({images.size(2), images.size(3)});
 }
 
 void CompiledModel::check_input(const at::Tensor& input) const {

@@ -4,6 +4,7 @@
 // them (cpu/program.h), LibTorch's operators elsewhere (aten/program.h).
 #pragma once
 
+#include "inference/backend.h"
 #include "inference/plan.h"
 #include "inference/program.h"
 
@@ -31,6 +32,14 @@ class CompiledModel {
   /// N x channels x H x W, float32, on the model's device, of any strides, to float32.
   /// Throws ERR_SENET_SHAPE, ERR_SENET_DTYPE or ERR_SENET_DEVICE. Any number of threads may call it at once.
   at::Tensor forward(const at::Tensor& input) const;
+  /// As forward, from the host's memory to a result there, wherever the model is. Returns at once where a
+  /// device computes alone, and computes here elsewhere.
+  void answer(const HostBatch& batch, const Afterwards& afterwards) const;
+  /// The errors of answer() that need no computation.
+  void check_batch(const HostBatch& batch) const;
+  /// Batches that answer() lets a device compute at once; 0: it computes on the calling thread.
+  int lanes() const;
+
   /// As forward, and the seconds of each step of explain().
   at::Tensor profile(const at::Tensor& input, StepSeconds* seconds) const;
 
@@ -48,11 +57,13 @@ class CompiledModel {
 
   int64_t weight_bytes() const;
   const char* backend() const;
+  /// Why no faster back end took it; empty if none is.
+  const std::string backend_reason;
 
  private:
-  CompiledModel(std::string name, at::ScalarType dtype, at::Device device, const Plan& plan,
-                std::unique_ptr<const Program> program);
+  CompiledModel(std::string name, const Target& target, const Plan& plan);
   void check_size(graph::Size2 size) const;
+  at::Tensor answer_here(const HostBatch& batch) const;
 
   const bool only_usual_size_;
   const std::unique_ptr<const Program> program_;

@@ -6,6 +6,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -28,9 +30,37 @@ struct StepInfo {
 /// Seconds spent in each step of one run, in the order of the steps; with several threads, their mean.
 using StepSeconds = std::vector<double>;
 
+/// Images in the host's memory.
+struct HostBatch {
+  /// N x channels x height x width on the CPU, of any strides: uint8, of which the network takes (x / 255 -
+  /// mean) / deviation for each of its channels, or float32 as it takes them. One channel is repeated for
+  /// all.
+  at::Tensor images;
+  std::vector<float> mean = {}, deviation = {};
+};
+
+/// How a batch that is on its way comes to its end.
+struct Afterwards {
+  /// Called once, on any thread: the result on the CPU, or what went wrong. Whoever started it keeps the
+  /// program until then.
+  std::function<void(at::Tensor, std::exception_ptr)> done;
+  /// Runs something soon on a thread that may compute. May throw: then it never will.
+  std::function<void(std::function<void()>)> post;
+};
+
 class Program {
  public:
   virtual ~Program() = default;
+
+  /// Starts a batch that needs no thread while the device computes; false: this program has no such way, or
+  /// not for this batch. Throws nothing.
+  virtual bool start(const HostBatch&, const Afterwards&) const {
+    return false;
+  }
+  /// So many of these compute at once; 0: none.
+  virtual int lanes() const {
+    return 0;
+  }
 
   /// `input` is float32, N x channels x height x width with N at least 1, of any strides. May be called by
   /// several threads at once; uses as many threads as LibTorch is set to on the calling one. `seconds` may be

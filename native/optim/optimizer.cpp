@@ -6,21 +6,26 @@
 #include <ATen/MemoryOverlap.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_sub.h>
+#include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/promote_types.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -60,6 +65,12 @@ at::Tensor aligned(const at::Tensor& tensor, const at::Tensor& like) {
     return tensor.resolve_neg();
   }
   return at::empty_like(like).copy_(tensor);
+}
+
+// Waits for a device only where the CPU is to read what it computes: without waiting, it would read too
+// early.
+at::Tensor copy_to(at::Device device, const at::Tensor& tensor) {
+  return tensor.to(device, /*non_blocking=*/!device.is_cpu());
 }
 
 void check_parameter(const at::Tensor& parameter) {
@@ -211,8 +222,20 @@ void Optimizer::run_sgd_by_parts(const Batch& batch, const OptimizerOptions& opt
   }
 }
 
-void Optimizer::run(const Batch& batch, const OptimizerOptions& options) const {
+void Optimizer::run(Batch& batch, const OptimizerOptions& options, const at::Tensor& found_inf) const {
+  const at::Device device = batch.parameters.front().device();
+  const std::optional<at::Tensor> found =
+      found_inf.defined() ? std::optional(copy_to(device, found_inf)) : std::nullopt;
   if (kind_ == OptimizerKind::kSgd) {
+    if (found && batch.starts_momentum) {
+      // A first step that does not happen must leave no memory that nobody wrote. Without dampening, which
+      // step() sees to, a first step is one whose buffers were 0.
+      at::_foreach_zero_(batch.momentum_buffers);
+      batch.starts_momentum = false;
+    }
+    if (found && device.is_cpu() && found->item<float>() == 1) {
+      return;
+    }
     // LibTorch 2.13's fused operator forgets to write 16-bit parameters on a CPU, but for the last few of
     // each.
     const at::Tensor& first = batch.parameters.front();
@@ -222,23 +245,26 @@ void Optimizer::run(const Batch& batch, const OptimizerOptions& options) const {
     }
     at::_fused_sgd_(batch.parameters, batch.gradients, batch.momentum_buffers, options.weight_decay,
                     options.momentum, options.lr, options.dampening, options.nesterov, options.maximize,
-                    batch.starts_momentum);
+                    batch.starts_momentum, std::optional<at::Tensor>(), found);
     return;
   }
   at::_foreach_add_(batch.steps, 1);
   const auto fused = [&](auto operation) {
     operation(batch.parameters, batch.gradients, batch.exp_avgs, batch.exp_avg_sqs, batch.max_exp_avg_sqs,
               batch.steps, options.lr, options.beta1, options.beta2, options.weight_decay, options.eps,
-              options.amsgrad, options.maximize, std::optional<at::Tensor>(), std::optional<at::Tensor>());
+              options.amsgrad, options.maximize, std::optional<at::Tensor>(), found);
   };
   if (!options.decoupled_weight_decay) {
     fused([](auto&&... arguments) { at::_fused_adam_(arguments...); });
   } else {
     fused([](auto&&... arguments) { at::_fused_adamw_(arguments...); });
   }
+  if (found) {
+    at::_foreach_sub_(batch.steps, std::vector<at::Tensor>(batch.steps.size(), *found));
+  }
 }
 
-void Optimizer::step(const std::vector<ParameterGroup>& groups) {
+void Optimizer::step(const std::vector<ParameterGroup>& groups, const at::Tensor& found_inf) {
   const at::NoGradGuard no_grad;
   std::unordered_set<const at::TensorImpl*> seen;
   for (const ParameterGroup& group : groups) {
@@ -253,20 +279,37 @@ void Optimizer::step(const std::vector<ParameterGroup>& groups) {
       }
     }
   }
-  for (const ParameterGroup& group : groups) {
-    step(group);
+  const bool is_known = found_inf.defined() && (found_inf.is_cpu() || must_know(groups));
+  if (is_known && found_inf.item<float>() == 1) {
+    return;
   }
+  for (const ParameterGroup& group : groups) {
+    step(group, is_known ? at::Tensor() : found_inf);
+  }
+}
+
+// Whether a step has to know if it happens: the first one with dampening is another than a later one.
+bool Optimizer::must_know(const std::vector<ParameterGroup>& groups) {
+  return kind_ == OptimizerKind::kSgd &&
+         std::any_of(groups.begin(), groups.end(), [&](const ParameterGroup& group) {
+           const auto starts = [&](const at::Tensor& parameter) {
+             const ParameterState* const state = state_of(parameter);
+             return parameter.grad().defined() && (state == nullptr || !state->momentum_buffer.defined());
+           };
+           return group.options.momentum != 0 && group.options.dampening != 0 &&
+                  std::any_of(group.parameters.begin(), group.parameters.end(), starts);
+         });
 }
 
 // Parameters that are views of one memory are updated in their order, as in PyTorch: so one that has to be
 // copied first goes by itself, when those before it are done.
-void Optimizer::step(const ParameterGroup& group) {
+void Optimizer::step(const ParameterGroup& group, const at::Tensor& found_inf) {
   std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>, Batch> batches;
   bool starts_momentum = false;  // of what is in `batches`
   const auto flush = [&] {
     for (auto& [key, batch] : batches) {
       batch.starts_momentum = starts_momentum;
-      run(batch, group.options);
+      run(batch, group.options, found_inf);
       // The fused operators do not count as changes in place; backward through an older graph would compute
       // with the new values.
       for (const at::Tensor& updated : batch.parameters) {
@@ -350,6 +393,39 @@ at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_
     at::_foreach_mul_(gradients, scale.to(gradients.front().device()));
   }
   return total;
+}
+
+at::Tensor unscale_gradients(const std::vector<at::Tensor>& parameters, const at::Tensor& scale) {
+  const at::NoGradGuard no_grad;
+  std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>, std::vector<at::Tensor>> batches;
+  for (const at::Tensor& parameter : parameters) {
+    const at::Tensor gradient = parameter.grad();
+    if (!gradient.defined()) {
+      continue;
+    }
+    check_parameter(parameter);
+    check_gradient(parameter, gradient);
+    check_writable(gradient, "a gradient");
+    if (gradient.scalar_type() == at::kHalf) {
+      throw Error(
+          "ERR_SENET_DTYPE",
+          "a gradient is float16: its scale cannot be taken back without losing what the scale saved; "
+          "keep the parameters in float32 and compute in float16 under autocast");
+    }
+    batches[{gradient.device().type(), gradient.device().index(), gradient.scalar_type()}].push_back(
+        gradient);
+  }
+  const at::Tensor inverse = scale.to(at::kDouble).reciprocal().to(at::kFloat);
+  at::Tensor found = at::zeros({}, scale.options());
+  for (auto& [key, gradients] : batches) {
+    const at::Device device = gradients.front().device();
+    at::Tensor here = device == scale.device() ? found : at::zeros({}, scale.options().device(device));
+    at::_amp_foreach_non_finite_check_and_unscale_(gradients, here, copy_to(device, inverse));
+    if (!here.is_same(found)) {
+      found = at::maximum(found, here.to(scale.device()));
+    }
+  }
+  return found;
 }
 
 void average_into(const std::vector<at::Tensor>& averages, const std::vector<at::Tensor>& values,

@@ -3,8 +3,8 @@
 // a gradient that is too short) is checked or put right here first. Knows no threads and no Node: a step is
 // one call, by one thread at a time.
 //
-// Follows torch/optim/{sgd,adam,adamw}.py, torch/nn/utils/clip_grad.py and torch/optim/swa_utils.py of
-// PyTorch 2.13.
+// Follows torch/optim/{sgd,adam,adamw}.py, torch/nn/utils/clip_grad.py, torch/amp/grad_scaler.py and
+// torch/optim/swa_utils.py of PyTorch 2.13.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -57,7 +57,9 @@ class Optimizer {
   explicit Optimizer(OptimizerKind kind) : kind_(kind) {}
 
   /// Updates every parameter that has a gradient. Throws before any of them changed if one cannot be.
-  void step(const std::vector<ParameterGroup>& groups);
+  /// `found_inf`, if it is defined (of unscale_gradients): nothing changes if it is 1. Nobody waits for a
+  /// device that computes it, but at SGD's first step with dampening.
+  void step(const std::vector<ParameterGroup>& groups, const at::Tensor& found_inf = {});
 
   /// Null for a parameter that has none yet.
   ParameterState* state_of(const at::Tensor& parameter);
@@ -74,12 +76,13 @@ class Optimizer {
   };
   struct Batch;
 
-  void step(const ParameterGroup& group);
+  void step(const ParameterGroup& group, const at::Tensor& found_inf);
+  bool must_know(const std::vector<ParameterGroup>& groups);
   ParameterState& state_for_step(const at::Tensor& parameter, const at::Tensor& updated,
                                  const OptimizerOptions& options);
   void add(Batch& batch, const at::Tensor& parameter, const at::Tensor& updated,
            const OptimizerOptions& options);
-  void run(const Batch& batch, const OptimizerOptions& options) const;
+  void run(Batch& batch, const OptimizerOptions& options, const at::Tensor& found_inf) const;
   static void run_sgd_by_parts(const Batch& batch, const OptimizerOptions& options);
 
   OptimizerKind kind_;
@@ -89,6 +92,11 @@ class Optimizer {
 /// Scales the gradients so that their norm is at most `max_norm`; the norm before that, 0 if there are none.
 at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_norm, double norm_type,
                           bool error_if_nonfinite);
+
+/// Divides the gradients by `scale` (float32, of no dimensions), as torch.amp.GradScaler does: by one product
+/// with its reciprocal. Gives 1 if any of them is infinite or NaN, else 0: float32, of no dimensions, where
+/// `scale` is. Waits for no device.
+at::Tensor unscale_gradients(const std::vector<at::Tensor>& parameters, const at::Tensor& scale);
 
 /// averages = averages + weight * (values - averages), for floating tensors; others are copied.
 void average_into(const std::vector<at::Tensor>& averages, const std::vector<at::Tensor>& values,

@@ -95,15 +95,33 @@ void Executor::start_workers() {
 void Executor::submit(std::shared_ptr<Job> job) {
   {
     std::lock_guard lock(mutex_);
-    if (closed_) {
-      throw Error("ERR_SENET_CLOSING", "the process is ending and takes no new jobs");
-    }
+    check_open();
     start_workers();
     queue_.push_back(std::move(job));
     submitted_.fetch_add(1, std::memory_order_release);
   }
   // Not notify_one: a worker above the configured number would swallow it.
   wake_.notify_all();
+}
+
+void Executor::go_on(Job::Work work) {
+  {
+    std::lock_guard lock(mutex_);
+    check_open();
+    continuations_.push_back(std::move(work));
+    submitted_.fetch_add(1, std::memory_order_release);
+  }
+  wake_.notify_all();
+}
+
+void Executor::check_open() const {
+  if (closed_) {
+    throw Error("ERR_SENET_CLOSING", "the process is ending and takes no new jobs");
+  }
+}
+
+bool Executor::has_work() const {
+  return !continuations_.empty() || may_start();
 }
 
 bool Executor::may_start() const {
@@ -176,11 +194,36 @@ bool Executor::drain(std::chrono::milliseconds limit) {
   return ended_.wait_for(lock, limit, [&] { return running_.empty(); });
 }
 
+void Executor::settle(std::unique_lock<std::mutex>& lock, Job& job, std::exception_ptr failure) {
+  if (failure) {
+    job.failure_ = failure;
+  }
+  if (--job.missing_ > 0) {
+    return;
+  }
+  job.state_ = Job::State::kEnded;
+  lock.unlock();
+  // Still counted as running: abandon() and drain() return only when nobody will call into the owner any
+  // more.
+  if (job.done_) {
+    job.done_();
+  }
+  lock.lock();
+  running_.erase(std::find(running_.begin(), running_.end(), &job));
+  ended_.notify_all();
+  wake_.notify_all();  // one that runs alone may have waited for this one, or others behind it
+}
+
+void Executor::finish(const std::shared_ptr<Job>& job, std::exception_ptr failure) {
+  std::unique_lock lock(mutex_);
+  settle(lock, *job, std::move(failure));
+}
+
 void Executor::run_worker(size_t index) {
   lower_priority();
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [&] { return index >= static_cast<size_t>(settings_.workers) || may_start(); });
+    wake_.wait(lock, [&] { return index >= static_cast<size_t>(settings_.workers) || has_work(); });
     if (index >= static_cast<size_t>(settings_.workers)) {
       // configure() asked for fewer; the last started leave first, so that the count stays the next index.
       if (index + 1 == started_workers_) {
@@ -191,36 +234,35 @@ void Executor::run_worker(size_t index) {
       wake_.wait_for(lock, std::chrono::milliseconds(10));
       continue;
     }
-    std::shared_ptr<Job> job = std::move(queue_.front());
-    queue_.pop_front();
-    job->state_ = Job::State::kRunning;
-    running_.push_back(job.get());
+    std::shared_ptr<Job> job;  // null: the work is of one that is running already
+    Job::Work work;
+    if (continuations_.empty()) {
+      job = std::move(queue_.front());
+      queue_.pop_front();
+      job->state_ = Job::State::kRunning;
+      running_.push_back(job.get());
+      work = std::move(job->work_);
+    } else {
+      work = std::move(continuations_.front());
+      continuations_.pop_front();
+    }
     const int threads = settings_.threads_per_worker;
     lock.unlock();
 
     std::exception_ptr failure;
     try {
       use_threads(threads);
-      job->work_();
+      work();
     } catch (...) {
       failure = std::current_exception();
     }
-    job->work_ = nullptr;
+    work = nullptr;
 
     lock.lock();
-    job->failure_ = failure;
-    job->state_ = Job::State::kEnded;
-    lock.unlock();
-    // Still counted as running: abandon() and drain() return only when nobody will call into the owner any
-    // more.
-    if (job->done_) {
-      job->done_();
+    if (job != nullptr) {
+      settle(lock, *job, failure);
     }
-    lock.lock();
-    running_.erase(std::find(running_.begin(), running_.end(), job.get()));
-    ended_.notify_all();
-    wake_.notify_all();  // one that runs alone may have waited for this one, or others behind it
-    if (queue_.empty() && spin_.count() > 0) {
+    if (queue_.empty() && continuations_.empty() && spin_.count() > 0) {
       const uint64_t seen = submitted_.load(std::memory_order_relaxed);
       lock.unlock();
       const auto until = std::chrono::steady_clock::now() + spin_;

@@ -25,6 +25,14 @@ enum class Company {
   kAlone,
 };
 
+/// When a job has ended.
+enum class Ending {
+  kWithWork,
+  /// When its work has returned and finish() was called: it occupies no thread meanwhile, and counts as
+  /// running. Its work throws nothing, and finish() is called once, during it or later.
+  kLater,
+};
+
 /// A unit of work. Its state is guarded by the executor's mutex.
 class Job {
  public:
@@ -34,10 +42,15 @@ class Job {
   using Done = std::function<void()>;
 
   /// `owner` identifies the environment that submitted the job.
-  Job(const void* owner, Work work, Done done, Company company = Company::kShared)
-      : owner_(owner), work_(std::move(work)), done_(std::move(done)), company_(company) {}
+  Job(const void* owner, Work work, Done done, Company company = Company::kShared,
+      Ending ending = Ending::kWithWork)
+      : owner_(owner),
+        work_(std::move(work)),
+        done_(std::move(done)),
+        company_(company),
+        missing_(ending == Ending::kLater ? 2 : 1) {}
 
-  /// What the work threw, once the job has ended.
+  /// What the work threw, or finish() was given, once the job has ended.
   std::exception_ptr failure() const {
     return failure_;
   }
@@ -50,6 +63,7 @@ class Job {
   Work work_;
   Done done_;
   Company company_;
+  int missing_;  // the return of its work, and finish()
   State state_ = State::kQueued;
   std::exception_ptr failure_;
 };
@@ -77,6 +91,12 @@ class Executor {
   /// Queues a job; jobs start in the order of submission, one that runs alone when all before it have ended.
   /// Throws ERR_SENET_CLOSING after drain(), ERR_SENET_THREADS if no worker can be made.
   void submit(std::shared_ptr<Job> job);
+  /// Runs what a job that ends later has still to do, before all that is queued: also before one that runs
+  /// alone, which waits for that job. `work` throws nothing. Throws ERR_SENET_CLOSING after drain(), and the
+  /// job is to end without it then.
+  void go_on(Job::Work work);
+  /// Ends a job that ends later; on any thread.
+  void finish(const std::shared_ptr<Job>& job, std::exception_ptr failure);
   /// Drops the job if it has not started: it will never run, and its `done` is not called.
   bool cancel(const std::shared_ptr<Job>& job);
   /// Blocks until the job has ended or was dropped.
@@ -92,9 +112,13 @@ class Executor {
   /// `spin`: how long a worker looks for the next job before it sleeps.
   Executor(Settings settings, std::chrono::microseconds spin);
   void run_worker(size_t index);
+  // One of the two things that a job waits for has happened; with mutex_ held, which it lets go meanwhile.
+  void settle(std::unique_lock<std::mutex>& lock, Job& job, std::exception_ptr failure);
+  void check_open() const;  // throws ERR_SENET_CLOSING after drain(); with mutex_ held
   // Throws ERR_SENET_THREADS if there is none and none can be made; with mutex_ held.
   void start_workers();
   bool may_start() const;  // whether the first queued job may start now; with mutex_ held
+  bool has_work() const;   // whether there is something for a worker to do now; with mutex_ held
   template <typename Keep>
   std::vector<std::shared_ptr<Job>> take_queued(Keep keep);  // with mutex_ held
 
@@ -103,7 +127,8 @@ class Executor {
   std::condition_variable wake_;   // a job or new settings for the workers
   std::condition_variable ended_;  // a job has ended
   std::deque<std::shared_ptr<Job>> queue_;
-  std::atomic<uint64_t> submitted_ = 0;  // jobs so far, for who looks without the mutex
+  std::deque<Job::Work> continuations_;  // of jobs that are running
+  std::atomic<uint64_t> submitted_ = 0;  // of both so far, for who looks without the mutex
   std::vector<const Job*> running_;
   Settings settings_;
   size_t started_workers_ = 0;

@@ -2,13 +2,17 @@
 'use strict';
 // `npm run bench:cuda`: compiled models on a GPU, beside PyTorch on the same GPU (a CUDA graph of eager, and
 // torch.compile) in the same run; how far their numbers are from float64; how long the first answer takes; and where
-// the time of one network goes.
+// the time of one network goes. `--full` also: every peer, from pixels on the host to logits there, training steps, and
+// the kernels without Node and LibTorch (cuda-runner/).
 //
 // Every engine runs alone in a process of its own. `ms` is of a batch with several in flight, `answer` of one that is
-// waited for and read. Times are of images that are on the device already.
+// waited for and read. Times are of images that are on the device already; `pixels` are uint8 on the host, as a
+// classifier has them.
+const { spawnSync } = require('node:child_process');
 const { mkdtempSync, rmSync } = require('node:fs');
 const { tmpdir } = require('node:os');
 const path = require('node:path');
+const { monitorEventLoopDelay } = require('node:perf_hooks');
 const { parseArgs } = require('node:util');
 const { findPython, median, runJson } = require('./peers');
 
@@ -20,13 +24,24 @@ const JOBS = {
 };
 const OURS = ['float16', 'bfloat16', 'float32-tf32', 'float32'];
 const PEERS = ['graph-float16', 'compile-float16', 'autotune-float16', 'eager-tf32', 'compile-tf32'];
+const USUAL_PEERS = 'graph-float16,compile-float16';
+const TRAINING = {
+  se_resnet50: { side: 224, size: 128 },
+  se_resnet20: { side: 32, size: 128 },
+};
+const TRAINING_OURS = ['float16', 'bfloat16', 'float32'];
+const TRAINING_PEERS = ['eager-float16', 'compile-float16', 'eager-bfloat16', 'eager-float32'];
 
 const HELP = `usage: npm run bench:cuda -- [options]
 
   --models NAMES     of ${Object.keys(JOBS).join(', ')} (default: all)
   --ours NAMES       of ${OURS.join(', ')} (default: all)
-  --peers NAMES      of ${PEERS.join(', ')} (default: graph-float16, compile-float16; compiling takes 15 to 30 seconds
+  --peers NAMES      of ${PEERS.join(', ')} (default: ${USUAL_PEERS}; compiling takes 15 to 30 seconds
                      for each batch), or none
+  --full             every peer, pixels from the host, training steps and the runner too: about fifteen minutes, most of
+                     them torch.compile's
+  --pixels           also from uint8 pixels on the host to logits there, images a second
+  --training         also training steps of ${Object.keys(TRAINING).join(' and ')} at batch 128
   --batches NUMBERS  in place of the usual ones
   --seconds N        that each batch is measured for; default 0.4
   --steps            also the time of each step of the first model in float16, and its share
@@ -39,7 +54,10 @@ const { values: options } = parseArgs({
   options: {
     models: { type: 'string', default: Object.keys(JOBS).join() },
     ours: { type: 'string', default: OURS.join() },
-    peers: { type: 'string', default: 'graph-float16,compile-float16' },
+    peers: { type: 'string' },
+    full: { type: 'boolean', default: false },
+    pixels: { type: 'boolean', default: false },
+    training: { type: 'boolean', default: false },
     batches: { type: 'string' },
     seconds: { type: 'string', default: '0.4' },
     steps: { type: 'boolean', default: false },
@@ -52,7 +70,7 @@ const { values: options } = parseArgs({
 
 const IN_FLIGHT = 8;
 
-async function measureOurs({ model: name, engine, side, batches, variance, seconds, steps }) {
+async function measureOurs({ model: name, engine, side, batches, variance, seconds, steps, pixels }) {
   const senet = require('../..');
   const [dtype, tf32] = engine.split('-');
   senet.manualSeed(0);
@@ -106,6 +124,7 @@ async function measureOurs({ model: name, engine, side, batches, variance, secon
       ms,
       answer: median(answers),
       firstMs,
+      ...(pixels ? await pixelRate(senet, compiled, side, size, seconds) : {}),
       ...(await distances(senet, model, name, dtype, x, y)),
     });
     x.dispose();
@@ -113,6 +132,31 @@ async function measureOurs({ model: name, engine, side, batches, variance, secon
   const plan = compiled.explain([side, side]);
   const profile = steps ? await profileOf(senet, compiled, side, batches.at(-1)) : undefined;
   return { backend: plan.backend, compileMs, batches: results, profile };
+}
+
+// From uint8 pixels on the host, channels-last as decoders give them, to logits there: images a second, and how late the
+// event loop was meanwhile.
+async function pixelRate(senet, compiled, side, size, seconds) {
+  const x = senet.rand([size, side, side, 3]).mul(255).to('uint8').permute([0, 3, 1, 2]);
+  const options = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  const flying = [];
+  for (let i = 0; i < IN_FLIGHT; i++) flying.push(compiled.forwardPixels(x, options));
+  for (const logits of await Promise.all(flying)) logits.dispose();
+  delay.enable();
+  let runs = 0;
+  const start = performance.now();
+  const caller = async () => {
+    while (performance.now() - start < 1000 * seconds) {
+      (await compiled.forwardPixels(x, options)).dispose();
+      runs++;
+    }
+  };
+  await Promise.all(Array.from({ length: IN_FLIGHT }, caller));
+  const rate = (1000 * runs * size) / (performance.now() - start);
+  delay.disable();
+  x.dispose();
+  return { pixelRate: rate, delayP99: delay.percentile(99) / 1e6 };
 }
 
 // Of this output and of eager's in the same dtype to float64, relative in the L2 norm; of the first images.
@@ -163,12 +207,51 @@ function report(title, job, result) {
       `answer ${batch.answer.toFixed(3)}`.padStart(16),
       `first ${(batch.firstMs / 1000).toFixed(2)} s`.padStart(14),
     ];
+    if (batch.pixelRate !== undefined) {
+      columns.push(
+        `  pixels ${Math.round(batch.pixelRate)} images/s, event loop p99 ${batch.delayP99.toFixed(1)} ms`,
+      );
+    }
     if (batch.error !== undefined) {
       columns.push(`  error ${batch.error.toExponential(1)}, eager's ${batch.eagerError.toExponential(1)}`);
     }
     console.log(columns.join(' '));
   }
   if (result.profile) printProfile(result.profile);
+}
+
+function trainAll(python, folder) {
+  for (const [model, { side, size }] of Object.entries(TRAINING)) {
+    const job = { model, side, size, seconds: 3 };
+    const attempt = (title, run) => {
+      console.error(`${model}: ${title}`);
+      const head = `${model.padEnd(16)} ${title.padEnd(34)} b${size}`;
+      try {
+        const { ms, loss, memory } = run();
+        if (options.json) console.log(JSON.stringify({ title, ...job, ms, loss, memory }));
+        else
+          console.log(
+            `${head} ${ms.toFixed(2).padStart(8)} ms a step  loss ${loss.map((value) => value.toFixed(3)).join(' to ')}  ` +
+              `${(memory / 2 ** 30).toFixed(1)} GiB`,
+          );
+      } catch (error) {
+        console.log(`${head} failed: ${error.reason ?? error.message}`);
+      }
+    };
+    const engine = (name) => path.join(__dirname, 'engines', name);
+    for (const dtype of TRAINING_OURS) {
+      const text = JSON.stringify({ ...job, engine: dtype });
+      attempt(`training ${dtype}`, () => runJson(process.execPath, [engine('cuda-training.js'), text]));
+    }
+    for (const peer of python === null ? [] : TRAINING_PEERS) {
+      const text = JSON.stringify({ ...job, engine: peer });
+      attempt(`training PyTorch ${peer}`, () =>
+        runJson(python.python, [engine('pytorch_cuda_training.py'), text], {
+          TORCHINDUCTOR_CACHE_DIR: path.join(folder, 'inductor'),
+        }),
+      );
+    }
+  }
 }
 
 function printProfile({ size, milliseconds, steps }) {
@@ -197,8 +280,9 @@ function main() {
     return;
   }
   const names = (text) => text.split(',').filter((name) => name !== '' && name !== 'none');
-  const python = names(options.peers).length > 0 ? findPython(options.python) : null;
-  if (names(options.peers).length > 0 && python === null) {
+  const peers = names(options.peers ?? (options.full ? PEERS.join() : USUAL_PEERS));
+  const python = peers.length > 0 ? findPython(options.python) : null;
+  if (peers.length > 0 && python === null) {
     console.error('PyTorch is not there: give a Python that has it by --python, or --peers none');
   }
   const folder = mkdtempSync(path.join(tmpdir(), 'senet-bench-cuda-'));
@@ -206,7 +290,8 @@ function main() {
     for (const model of names(options.models)) {
       const batches = options.batches ? names(options.batches).map(Number) : JOBS[model].batches;
       const { side, variance } = JOBS[model];
-      const job = { model, side, variance, batches, seconds: Number(options.seconds) };
+      const pixels = options.pixels || options.full;
+      const job = { model, side, variance, batches, pixels, seconds: Number(options.seconds) };
       const attempt = (title, run) => {
         console.error(`${model}: ${title}`);
         try {
@@ -221,7 +306,7 @@ function main() {
           runJson(process.execPath, [__filename, '--measure', JSON.stringify({ ...job, engine, steps })]),
         );
       }
-      for (const engine of python === null ? [] : names(options.peers)) {
+      for (const engine of python === null ? [] : peers) {
         attempt(`PyTorch ${engine}`, () =>
           runJson(
             python.python,
@@ -232,6 +317,13 @@ function main() {
           ),
         );
       }
+    }
+    if (options.training || options.full) trainAll(python, folder);
+    if (options.full) {
+      console.log('');
+      const { build, PROGRAM } = require('./cuda-runner');
+      const { binding } = require('../../dist/native');
+      if (build()) spawnSync(PROGRAM, [binding.libtorchConfig().folder], { stdio: 'inherit' });
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });

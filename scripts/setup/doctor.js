@@ -12,7 +12,7 @@ const { adviceFor, compiler, missingTools, versionOf } = require('./tools');
 const HELP = `usage: senet-torch doctor [--json]
 
 Prints what was found: versions, LibTorch and its folder, the CUDA library with cuDNN and NVRTC, the driver, devices,
-threads, the instruction set that LibTorch uses, the back ends of compiled models, Node, compiler; and why something is
+threads, the instruction set that LibTorch uses, the back ends of compiled models on each device, Node, compiler; and why something is
 missing. Exits with 1 if the native part is not ready.`;
 
 /** Facts of the addon, or why it does not load. */
@@ -31,19 +31,20 @@ function examineAddon() {
       cudaDevices: Array.from({ length: cuda.devices }, (_, index) => examineDevice(binding, index)),
       threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
       isa: cpuCapability,
-      compiled: Object.fromEntries(
-        ['float32', 'bfloat16', 'float16'].map((dtype) => [dtype, binding.backendFor(dtype, 'cpu')]),
-      ),
+      compiled: Object.fromEntries(DTYPES.map((dtype) => [dtype, binding.backendFor(dtype, 'cpu')])),
     };
   } catch (error) {
     return { loads: false, reason: error.message };
   }
 }
 
-/** What the driver tells of a device, or why nobody tells. */
+const DTYPES = ['float32', 'bfloat16', 'float16'];
+
+/** What the driver tells of a device, and what compiled models would run on there; or why nobody tells. */
 function examineDevice(binding, index) {
   try {
-    return binding.cudaDevice(index);
+    const compiled = DTYPES.map((dtype) => [dtype, binding.compiledBackend(dtype, `cuda:${index}`)]);
+    return { ...binding.cudaDevice(index), compiled: Object.fromEntries(compiled) };
   } catch (error) {
     return { reason: error.message };
   }
@@ -106,13 +107,24 @@ function cudaRows({ cuda, cudaDevices }) {
     if (missing !== '') rows.push(['CUDA lacks', missing]);
   }
   rows.push(['CUDA devices', `${cuda.devices}${cuda.reason && `: ${cuda.reason}`}`]);
-  cudaDevices.forEach(({ name, capability, totalBytes, reason }, index) => {
+  cudaDevices.forEach(({ name, capability, totalBytes, compiled, reason }, index) => {
     rows.push([
       `cuda:${index}`,
       reason ?? `${name}, compute capability ${capability}, ${(totalBytes / 2 ** 30).toFixed(1)} GiB`,
     ]);
+    for (const row of compiledRows(compiled ?? {})) rows.push(['  compiled', row]);
   });
   return rows;
+}
+
+/** "float32, float16: cuda-fused"; what is the same for several dtypes stands once. */
+function compiledRows(compiled) {
+  const dtypes = new Map();
+  for (const [dtype, { backend, reason }] of Object.entries(compiled)) {
+    const what = reason === '' ? backend : `${backend}, since ${reason}`;
+    dtypes.set(what, [...(dtypes.get(what) ?? []), dtype]);
+  }
+  return [...dtypes].map(([what, of]) => `${of.join(', ')}: ${what}`);
 }
 
 function print(facts) {

@@ -144,6 +144,11 @@ describe("LibTorch's CUDA library", function () {
     expect(printed).to.match(/^cuda:1 +Stand-in 1, compute capability 9\.1, 1\.5 GiB$/m);
     expect(printed).to.match(/^cuDNN +not found$/m);
     expect(printed).to.match(/^CUDA lacks +.*libcaffe2_nvrtc\.so/m);
+    const backends =
+      /^ {2}compiled +float32, bfloat16, float16: cuda, since missing: .*libcaffe2_nvrtc\.so/gm;
+    expect(printed.match(backends)).to.have.length(2);
+    const asked = doctor([], { FAKE_CUDA_DEVICES: '1', SENET_COMPILE_KERNELS: 'libtorch' });
+    expect(asked).to.match(/^ {2}compiled +.*: cuda, since SENET_COMPILE_KERNELS is libtorch$/m);
   });
 
   it('cuda tells names and memory of each device, and dispose and emptyCache give it back', () => {

@@ -152,7 +152,7 @@ describe('the packed package', function () {
         'WeightedRandomSampler';
       const training =
         'Adam AdamW autocast BCEWithLogitsLoss clipGradNorm_ CosineAnnealingLR CrossEntropyLoss ExponentialLR ' +
-        'ExponentialMovingAverage getRngState LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
+        'ExponentialMovingAverage getRngState GradScaler LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
         'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint trainFromSettings createDatasets ' +
         'evaluateClassifier createLoaders createOptimizer createScheduler createTransform detectDataset ' +
         'ChainedScheduler CosineAnnealingWarmRestarts LambdaLR ReduceLROnPlateau SequentialLR';

@@ -21,6 +21,7 @@ import { CrossEntropyLoss } from '../../lib/nn/losses';
 import type { Module } from '../../lib/nn/module';
 import { AdamW } from '../../lib/optim/adam';
 import { ExponentialMovingAverage } from '../../lib/optim/ema';
+import { GradScaler } from '../../lib/optim/grad-scaler';
 import { OneCycleLR } from '../../lib/optim/one-cycle';
 import { StepLR } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
@@ -262,6 +263,28 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
       const resumed = await interrupted(({ step }) => step === BATCHES + 2, changes);
       expect(resumed.digest).to.equal(digest(model));
       expect(resumed.history).to.deep.equal(timeless(history));
+    });
+
+    it('with a gradient scaler, whose scales are powers of two and change no bit', async () => {
+      const gradScaler = (): Partial<TrainerOptions> => ({
+        gradScaler: new GradScaler({ initScale: 1024, growthInterval: 4 }),
+      });
+      const changes = gradScaler();
+      const { trainer, model } = make(changes);
+      await trainer.run();
+      expect(digest(model)).to.equal(whole.digest);
+      expect(changes.gradScaler?.getScale()).to.equal(1024 * 2 ** Math.floor((EPOCHS * BATCHES) / 4));
+      const again: TrainerOptions['gradScaler'][] = [];
+      const resumed = await interrupted(
+        ({ step }) => step === BATCHES + 2,
+        () => {
+          const next = gradScaler();
+          again.push(next.gradScaler);
+          return next;
+        },
+      );
+      expect(resumed.digest).to.equal(whole.digest);
+      expect(again.at(-1)?.stateDict()).to.deep.equal(changes.gradScaler?.stateDict());
     });
   });
 
@@ -519,6 +542,7 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
         [{ validation: testLoader(smallDataset(21, 2)) }, /validation images 20, this one 21/],
         [{ epochs: EPOCHS + 1 }, /epochs 3, this one 4/],
         [{ precision: 'bfloat16' }, /precision float32, this one bfloat16/],
+        [{ gradScaler: new GradScaler() }, /no gradient scaler, and this one has one/],
       ] as [Partial<TrainerOptions>, RegExp][]) {
         const { trainer, model } = make(changes);
         const untouched = digest(model);

@@ -3,6 +3,7 @@
 // what is kept on disk, and, where there is an NVRTC, that it takes the text for every architecture.
 #include "core/error.h"
 #include "cuda_host.h"
+#include "inference/cuda/disk_cache.h"
 #include "inference/cuda/kernels.h"
 #include "support.h"
 
@@ -14,11 +15,13 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -315,6 +318,51 @@ TEST_CASE("cuda kernels: import") {
       to.expect_rest(kUntouched, where);
     });
     expect_launched({"import_vectors", "import_half_vectors", "import_elements"});
+  });
+}
+
+TEST_CASE("cuda kernels: unpack") {
+  for_each_type([](const ElementType& type, const cuda::Kernels& kernels) {
+    for_each_drawn(1500, 120, [&](Random& random, int) {
+      const int64_t n = random.between(1, 3);
+      const int64_t channels = random.between(1, cuda::kMostPixelChannels);
+      const int64_t height = random.of<int64_t>({1, 2, 7, 20});
+      const int64_t width = random.of<int64_t>({1, 3, 16, 33});
+      const int64_t padded =
+          random.of<int64_t>({channels, channels + 1, (channels + 3) / 4 * 4, (channels + 7) / 8 * 8});
+      const auto pixels = [&](at::IntArrayRef shape) {
+        return random.tensor(shape, at::kFloat).mul(1000).to(at::kInt).to(at::kByte);
+      };
+      const std::vector<at::Tensor> forms{
+          pixels({n, channels, height, width}),
+          pixels({n, height, width, channels}).permute({0, 3, 1, 2}),
+          pixels({n, 1, height, width}).expand({n, channels, height, width}),
+      };
+      const int64_t form = random.between(0, static_cast<int64_t>(forms.size()) - 1);
+      const at::Tensor x = forms[static_cast<size_t>(form)];
+      const Batch to({n, height, width, padded}, type, kUntouched, random, random.chance());
+      const std::string where = text("form ", form, " of ", x.sizes(), " to ", padded, " channels");
+      cuda::Unpack task{x.const_data_ptr<uint8_t>(),
+                        {x.stride(0), x.stride(1), x.stride(2), x.stride(3)},
+                        channels,
+                        {},
+                        {},
+                        to.activation()};
+      const at::Tensor mean = at::rand({channels, 1, 1}, at::kFloat);
+      const at::Tensor deviation = at::rand({channels, 1, 1}, at::kFloat) + 0.1;
+      for (int64_t c = 0; c < channels; ++c) {
+        task.mean[static_cast<size_t>(c)] = mean[c].item<float>();
+        task.deviation[static_cast<size_t>(c)] = deviation[c].item<float>();
+      }
+      kernels.run(task, nullptr);
+      // As lib/vision/preprocessing.ts: the same bits, in float32.
+      const at::Tensor usual = x.to(at::kFloat).div(255).sub(mean).div(deviation);
+      REQUIRE_MESSAGE(
+          same_bytes(to.view().contiguous(), with_zeros(usual, 1, padded).to(type.dtype).contiguous()),
+          where);
+      to.expect_rest(kUntouched, where);
+    });
+    expect_launched({"unpack_vectors", "unpack_half_vectors", "unpack_elements"});
   });
 }
 
@@ -814,6 +862,39 @@ TEST_CASE("cuda kernels: what is damaged on disk is compiled anew and mended") {
   REQUIRE(folder.files().size() == 2);  // nothing is left of the writing
 }
 
+TEST_CASE("cuda kernels: what nobody used for a month is dropped, and nothing else") {
+  const Driver driver = fake_driver();
+  const Folder folder;
+  const auto long_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(24 * 40);
+  cuda::compile_kernels(driver, 90, Type::kHalf, folder.path());
+  cuda::compile_kernels(driver, 80, Type::kHalf, folder.path());
+  for (const char* name : {"plans-old", "plans-new", "plans-used", "of-somebody"}) {
+    std::filesystem::create_directories(folder.path() / name);
+    write_to(folder.path() / name / "0123456789abcdef", "plan");
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    if (entry.path().filename() != "plans-new") {
+      std::filesystem::last_write_time(entry.path(), long_ago);
+    }
+  }
+  cuda::compile_kernels(driver, 90, Type::kHalf, folder.path());  // which finds it, and so uses it
+  REQUIRE(fake.compilations == 2);
+  cuda::drop_unused(folder.path(), "plans-used");
+  cuda::drop_unused(folder.path(), "plans-used");
+  std::vector<std::string> left;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    left.push_back(entry.path().filename().string().substr(0, 5));
+  }
+  std::sort(left.begin(), left.end());
+  REQUIRE(left.size() == 4);
+  REQUIRE(std::count(left.begin(), left.end(), "plans") == 2);  // the new ones and those in use
+  REQUIRE(std::filesystem::exists(folder.path() / "of-somebody" / "0123456789abcdef"));
+  cuda::compile_kernels(driver, 90, Type::kHalf, folder.path());
+  REQUIRE(fake.compilations == 2);
+  cuda::drop_unused(folder.path() / "nowhere", "");
+  cuda::drop_unused("", "");
+}
+
 TEST_CASE("cuda kernels: a folder that cannot be written is no error") {
   const Driver driver = fake_driver();
   const Folder folder;
@@ -848,16 +929,60 @@ TEST_CASE("cuda kernels: what NVRTC says of the text is in the error") {
 // --- NVRTC
 // ----------------------------------------------------------------------------------------------------------
 
-TEST_CASE("cuda kernels: NVRTC compiles them for every architecture") {
+// Null where there is none, which is said.
+void* find_nvrtc() {
   const char* const wish = std::getenv("SENET_TEST_NVRTC");
   const std::string name = wish == nullptr ? "libnvrtc.so" : wish;
-  cuda::Libraries libraries;
-  libraries.nvrtc.handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (libraries.nvrtc.handle == nullptr && wish == nullptr) {
+  void* const handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr && wish == nullptr) {
     MESSAGE("SKIPPED: there is no libnvrtc.so; SENET_TEST_NVRTC may name one");
+    return nullptr;
+  }
+  REQUIRE_MESSAGE(handle != nullptr, name, " does not load");
+  return handle;
+}
+
+// The number between two words of a line; -1 without the words.
+int number_at(const std::string& line, const std::string& before, const std::string& behind) {
+  const size_t end = line.find(behind);
+  const size_t begin = end == std::string::npos ? end : line.rfind(before, end - 1);
+  return begin == std::string::npos ? -1 : std::atoi(line.c_str() + begin + before.size());
+}
+
+// What the assembler says of each kernel: none spills, and as many blocks fit a multiprocessor as they are
+// launched for.
+void check_report(const std::string& report, size_t kernel_count) {
+  constexpr int kMostRegisters = 128;  // two blocks of 256 threads, or one of 512
+  constexpr int kMostSharedBytes = 12 << 10;
+  std::istringstream lines(report);
+  std::string kernel;
+  size_t kernels = 0, stacks = 0, resources = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (const size_t at = line.find("entry function '"); at != std::string::npos) {
+      kernel = line.substr(at + 16, line.find('\'', at + 16) - at - 16);
+      ++kernels;
+    }
+    INFO(kernel, ": ", line);
+    const int stack = number_at(line, " ", " bytes stack frame");
+    const int registers = number_at(line, "Used ", " registers");
+    stacks += stack >= 0 ? 1 : 0;
+    resources += registers > 0 ? 1 : 0;
+    REQUIRE(stack <= 0);
+    REQUIRE(number_at(line, " ", " bytes spill stores") <= 0);
+    REQUIRE(registers <= kMostRegisters);
+    REQUIRE(number_at(line, ", ", " bytes smem") <= kMostSharedBytes);
+  }
+  REQUIRE(kernels == kernel_count);
+  REQUIRE(stacks == kernels);
+  REQUIRE(resources == kernels);
+}
+
+TEST_CASE("cuda kernels: NVRTC compiles them for every architecture, and none spills") {
+  cuda::Libraries libraries;
+  libraries.nvrtc.handle = find_nvrtc();
+  if (libraries.nvrtc.handle == nullptr) {
     return;
   }
-  REQUIRE_MESSAGE(libraries.nvrtc.handle != nullptr, name, " does not load");
   const Driver driver = cuda::find_functions(libraries);
   using Architectures = int (*)(int*);
   const auto find = [&](const char* function) {
@@ -871,13 +996,16 @@ TEST_CASE("cuda kernels: NVRTC compiles them for every architecture") {
     for (const ElementType& type : kTypes) {
       if (architecture >= (type.type == Type::kBFloat16 ? 80 : 75)) {
         INFO("sm_", architecture, ", ", type.name);
-        REQUIRE(cuda::compile_kernels(driver, architecture, type.type, "")
-                    .compare(0, 4,
-                             "\x7f"
-                             "ELF") == 0);
+        // Those of matrix units are for 80 and later.
+        const size_t expected = architecture < 80 ? std::size(kFloatKernels) : type.kernel_count;
+        check_report(cuda::report_kernels(driver, architecture, type.type), expected);
       }
     }
   }
+  REQUIRE(cuda::compile_kernels(driver, architectures.back(), Type::kHalf, "")
+              .compare(0, 4,
+                       "\x7f"
+                       "ELF") == 0);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // CUDA programs made ready without a device (fake_cuda_driver.h): order of capture, places in memory, what is
 // given back and when, plans that are remembered, and every call failing once.
 #include "core/error.h"
-#include "fake_cuda_driver.h"
+#include "cuda_fakes.h"
 #include "inference/arena.h"
 #include "inference/cuda/sequence.h"
 
@@ -20,130 +20,9 @@
 namespace senet::test {
 namespace {
 
+using namespace fakes;
 using namespace inference::cuda;
 using inference::ArenaBlock;
-
-// Says which kernel ran.
-class FakeKernels : public Kernels {
- public:
-  void run(const Import&, Stream) const override {
-    note("import");
-  }
-  void run(const Pointwise& task, Stream) const override {
-    note(task.factors != nullptr ? "scale" : "pointwise");
-  }
-  void run(const Mean& task, Stream) const override {
-    // As far as a real one writes.
-    std::fill(task.parts, task.parts + task.x.n * task.part_count * task.x.channels, 0.f);
-    note("mean");
-  }
-  void run(const Excite&, Stream) const override {
-    note("excite");
-  }
-  bool serves(const Conv1x1&) const override {
-    return has_matrix;
-  }
-  void run(const Conv1x1&, int, Stream) const override {
-    note("conv1x1");
-  }
-  void run(const Dense&, Stream) const override {
-    note("dense");
-  }
-  void run(const Pool&, Stream) const override {
-    note("pool");
-  }
-  void run(const Export&, Stream) const override {
-    note("export");
-  }
-
-  bool has_matrix = false;
-
- private:
-  static void note(const char* what) {
-    fake_device().log.push_back(what);
-  }
-};
-
-class FakeHost : public Host {
- public:
-  std::shared_ptr<void> allocate(int64_t bytes) const override {
-    return {std::aligned_alloc(256, static_cast<size_t>((bytes + 255) / 256 * 256)), std::free};
-  }
-  void operate(const Step&, const std::vector<Activation>&, const Activation&) const override {
-    fake_device().log.push_back("host");
-  }
-};
-
-// The tail of a bottleneck: %0 -conv2-> %1 -mean, excite, conv3 + %0 -> %2.
-Steps bottleneck() {
-  static const float weights[64] = {};
-  Steps steps;
-  steps.values = {{"%0", 8, 8, 0},
-                  {"%1", 8, 8, 1},
-                  {"%2", 8, 8, 2},
-                  {"means", 8, 8, kNone, Value::Kind::kParts},
-                  {"factors", 8, 8}};
-  steps.input = 0;
-  steps.output = 2;
-  const auto convolution = [&](const char* name, Id from, Id to) {
-    Step step{Step::Kind::kConvolution, name, {from}, to};
-    step.weight = step.bias = weights;
-    step.shift = weights;
-    step.relu = true;
-    return step;
-  };
-  steps.steps.push_back(convolution("conv2", 0, 1));
-  steps.steps.push_back({Step::Kind::kMean, "se", {1}, 3});
-  Step excite{Step::Kind::kExcite, "se", {3}, 4};
-  excite.w1 = excite.w2 = weights;
-  excite.hidden = 4;
-  steps.steps.push_back(excite);
-  Step last = convolution("conv3", 1, 2);
-  last.factors = 4;
-  last.residual = 0;
-  steps.steps.push_back(last);
-  return steps;
-}
-
-// A machine with its handles; everything else is the test's.
-struct FakeMachine {
-  explicit FakeMachine(const std::string& folder = "", int measured = 4) : cache(folder) {
-    for (CudnnHandle* each : {&handle, &planners[0], &planners[1]}) {
-      REQUIRE(fake_driver().cudnnCreate(each) == 0);
-    }
-    machine = std::make_unique<Machine>(
-        Machine{fake_driver(), kernels, 0, 132, Type::kHalf, false, handle, planners, cache, measured});
-  }
-  ~FakeMachine() {
-    for (CudnnHandle each : {handle, planners[0], planners[1]}) {
-      fake_driver().cudnnDestroy(each);
-    }
-  }
-
-  std::unique_ptr<const Sequence> make(const Steps& steps, int64_t n = 1) {
-    return make_sequence(*machine, host, steps, {{7, 5}, {7, 5}, {7, 5}}, n);
-  }
-
-  FakeKernels kernels;
-  FakeHost host;
-  DiskCache cache;
-  CudnnHandle handle = nullptr;
-  std::vector<CudnnHandle> planners{2};
-  std::unique_ptr<Machine> machine;
-};
-
-std::vector<std::string> captured() {
-  const auto& log = fake_device().log;
-  const auto begin = std::find(log.begin(), log.end(), "begin");
-  const auto end = std::find(begin, log.end(), "end");
-  return begin == log.end() ? std::vector<std::string>() : std::vector<std::string>(begin + 1, end);
-}
-
-void expect_clean() {
-  CHECK_MESSAGE(fake_device().wrong.empty(), fake_device().wrong);
-  CHECK(fake_device().alive.empty());
-  CHECK(!fake_device().is_capturing);
-}
 
 TEST_CASE("cuda sequence: captures its steps in their order, once, and launches them") {
   fake_device().clear();
@@ -265,8 +144,8 @@ TEST_CASE("cuda sequence: programs that share handles make their plans one after
     {
       FakeMachine fake;
       const std::vector<CudnnHandle> one{fake.planners.front()};  // no threads but those of the callers
-      const Machine machine{fake_driver(), fake.kernels, 0,   132,        Type::kHalf,
-                            false,         fake.handle,  one, fake.cache, 4};
+      const Machine machine{fake_driver(),     fake.kernels, 0,          132, Type::kHalf, false, fake.handle,
+                            fake.handle_mutex, one,          fake.cache, 4};
       const std::vector<Pair> sizes(3, Pair{7, 5});
       const Steps steps = bottleneck();
       std::vector<std::unique_ptr<const Sequence>> made(2);
@@ -278,6 +157,48 @@ TEST_CASE("cuda sequence: programs that share handles make their plans one after
       CHECK(std::unique(planners.begin(), planners.end()) - planners.begin() == 2);
     }
   }
+}
+
+TEST_CASE("cuda sequence: with the host's memory, upload and download are part of the graph") {
+  for (const bool is_bytes : {true, false}) {
+    fake_device().clear();
+    {
+      FakeMachine fake;
+      const Steps steps = bottleneck();
+      const HostImages images{is_bytes, true, 8};
+      const auto sequence = fake.make(steps, 2, {nullptr, &images});
+      const std::string bytes = std::to_string(2 * 7 * 5 * 8 * (is_bytes ? 1 : 4));
+      CHECK(captured() == std::vector<std::string>{"upload " + bytes, is_bytes ? "unpack" : "import",
+                                                   "convolution", "mean", "excite", "convolution", "scale",
+                                                   "export",
+                                                   "download " + std::to_string(2 * 7 * 5 * 8 * 4)});
+      CHECK(sequence->host_output()[2 * 7 * 5 * 8 - 1] == 0);
+      static_cast<char*>(sequence->host_input())[0] = 1;
+      CHECK(fake_device().pinned.size() == 2);
+      fake_device().log.clear();
+      sequence->run();
+      CHECK(fake_device().log == std::vector<std::string>{"launch"});
+    }
+    expect_clean();
+  }
+}
+
+TEST_CASE("cuda sequence: another of the same number and size takes its choices, and measures nothing") {
+  fake_device().clear();
+  {
+    FakeMachine fake;
+    const Steps steps = bottleneck();
+    auto first = fake.make(steps, 2);
+    const std::string kernel = first->kernel_of(3);
+    fake_device().log.clear();
+    const auto second = fake.make(steps, 2, {nullptr, nullptr, first->choices()});
+    first.reset();  // its plans stay
+    const auto& log = fake_device().log;
+    CHECK(std::count(log.begin(), log.end(), "convolution") == 2);
+    CHECK(second->kernel_of(3) == kernel);
+    second->run();
+  }
+  expect_clean();
 }
 
 TEST_CASE("arena: blocks that live together never overlap, and memory is shared") {

@@ -1,6 +1,7 @@
 #include "fake_cuda_driver.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 
@@ -9,7 +10,7 @@ namespace {
 
 using namespace inference::cuda;
 
-std::mutex mutex;
+std::mutex& mutex = fake_mutex();
 
 // cuDNN's numbers of the attributes that are read.
 constexpr int kHeuristicsResults = 202;
@@ -20,6 +21,8 @@ constexpr int kPlanJson = 405;
 constexpr char kPlanText[] = "{}";
 constexpr int kEngineIndex = 1301;
 constexpr int kHandleStatus = 1;
+
+thread_local int current_device = 0;
 
 // Whether this call goes well; with the mutex held.
 bool goes_well(const char* name) {
@@ -81,11 +84,12 @@ void outside(const char* name) {
 Driver make_driver() {
   Driver driver;
   driver.cudaGetDevice = [](int* device) {
-    *device = 0;
+    *device = current_device;
     return 0;
   };
-  driver.cudaSetDevice = [](int) -> int {
+  driver.cudaSetDevice = [](int device) -> int {
     SENET_CALL("cudaSetDevice")
+    current_device = device;
     return 0;
   };
   driver.cudaGetLastError = []() { return 0; };
@@ -156,6 +160,12 @@ Driver make_driver() {
     outside("cudaEventSynchronize");
     return 0;
   };
+  driver.cudaEventQuery = [](Event event) -> int {
+    SENET_CALL("cudaEventQuery")
+    use(event, "cudaEventQuery");
+    FakeDevice& device = fake_device();
+    return device.holds_events || device.not_ready-- > 0 ? kNotReady : 0;
+  };
   driver.cudaEventElapsedTime = [](float* milliseconds, Event first, Event second) -> int {
     SENET_CALL("cudaEventElapsedTime")
     use(first, "cudaEventElapsedTime");
@@ -168,6 +178,35 @@ Driver make_driver() {
     SENET_CALL("cudaMemsetAsync")
     std::memset(memory, byte, bytes);  // a sanitizer sees where that ends
     return 0;
+  };
+  driver.cudaMemcpyAsync = [](void* to, const void* from, size_t bytes, int kind, Stream) -> int {
+    SENET_CALL("cudaMemcpyAsync")
+    // The host's side is touched, not moved: a sanitizer sees where it ends.
+    if (kind == 1) {
+      std::memset(to, 1, bytes);
+      fake_device().log.push_back("upload " + std::to_string(bytes));
+    } else {
+      std::memset(to, 0, bytes);
+      fake_device().log.push_back("download " + std::to_string(bytes));
+    }
+    fake_device().touched = from == nullptr ? 0 : static_cast<const char*>(from)[bytes - 1];
+    return 0;
+  };
+  driver.cudaHostAlloc = [](void** memory, size_t bytes, unsigned) -> int {
+    SENET_CALL("cudaHostAlloc")
+    *memory = std::malloc(bytes);
+    fake_device().pinned.insert(*memory);
+    return 0;
+  };
+  driver.cudaFreeHost = [](void* memory) -> int {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const int status = goes_well("cudaFreeHost") ? 0 : kHandleStatus;
+    if (fake_device().pinned.erase(memory) == 0) {
+      blame("cudaFreeHost of what is not alive");
+    } else {
+      std::free(memory);
+    }
+    return status;
   };
   driver.cudaGetErrorString = [](int) { return "an error of the stand-in"; };
 
@@ -237,6 +276,11 @@ Driver make_driver() {
 }
 
 }  // namespace
+
+std::mutex& fake_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
 
 FakeDevice& fake_device() {
   static FakeDevice device;

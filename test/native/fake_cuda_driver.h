@@ -4,6 +4,7 @@
 
 #include "inference/cuda/driver.h"
 
+#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
@@ -21,6 +22,10 @@ struct FakeDevice {
   bool is_capturing = false;
   std::vector<std::thread::id> planners;  // the threads that described a graph to cuDNN, in order
   int plans = 3;                          // that cuDNN has for a convolution
+  int not_ready = 0;                      // answers of cudaEventQuery until an event has come
+  bool holds_events = false;              // none comes
+  std::set<void*> pinned;                 // memory of the host
+  char touched = 0;
 
   void clear(int fail = -1) {
     *this = FakeDevice();
@@ -30,6 +35,8 @@ struct FakeDevice {
 
 /// There is one, for this thread and all others.
 FakeDevice& fake_device();
+/// Guards it where several threads use it.
+std::mutex& fake_mutex();
 
 /// Its functions.
 const inference::cuda::Driver& fake_driver();

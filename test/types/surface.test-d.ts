@@ -140,6 +140,10 @@ import {
   ExponentialLR,
   ExponentialMovingAverage,
   getRngState,
+  GradScaler,
+  type AutocastDType,
+  type GradScalerOptions,
+  type GradScalerState,
   LinearLR,
   type LRScheduler,
   MSELoss,
@@ -665,8 +669,9 @@ export async function training(signal: AbortSignal, folder: ImageFolder): Promis
   exactly<TrainingResult>()(result);
   exactly<TrainingHistory>()(result.history);
   exactly<number | undefined>()(result.best?.validation?.accuracy);
+  new Trainer({ model, train, optimizer, epochs: 1, precision: 'float16', gradScaler: new GradScaler() });
   // @ts-expect-error no such precision
-  new Trainer({ model, train, optimizer, epochs: 1, precision: 'float16' });
+  new Trainer({ model, train, optimizer, epochs: 1, precision: 'float8' });
   // @ts-expect-error an optimiser is needed
   new Trainer({ model, train, epochs: 1 });
 }
@@ -678,6 +683,8 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   exactly<Promise<Tensor>>()(new NLLLoss({ ignoreIndex: 0 }).forward(x, x));
   exactly<Promise<Tensor>>()(new BCEWithLogitsLoss({ posWeight: x, reduction: 'sum' }).forward(x, x));
   exactly<Promise<Tensor>>()(autocast(() => new MSELoss().forward(x, x)));
+  const dtype: AutocastDType = 'float16';
+  exactly<Promise<Tensor>>()(autocast(() => new MSELoss().forward(x, x), { dtype }));
 
   const optimizer = new SGD(model.parameters(), {
     lr: 0.1,
@@ -691,6 +698,21 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   });
   exactly<ParamGroup[]>()(groups.paramGroups);
   groups.addParamGroup({ params: [x], weightDecay: 0 });
+  const scaling: GradScalerOptions = {
+    initScale: 1024,
+    growthFactor: 2,
+    backoffFactor: 0.5,
+    growthInterval: 10,
+  };
+  const scaler = new GradScaler({ ...scaling, enabled: true });
+  exactly<Tensor>()(scaler.scale(x));
+  exactly<Tensor[]>()(scaler.scale([x, x]));
+  exactly<Promise<void>>()(scaler.unscale_(groups));
+  exactly<Promise<void>>()(scaler.step(groups));
+  exactly<void>()(scaler.update());
+  exactly<number>()(scaler.getScale());
+  exactly<GradScalerState>()(scaler.stateDict());
+  exactly<void>()(scaler.loadStateDict(scaler.stateDict()));
   for (const group of groups.paramGroups) group.lr *= 0.5;
   exactly<Promise<void>>()(optimizer.step());
   exactly<void>()(optimizer.zeroGrad());

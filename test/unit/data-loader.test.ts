@@ -12,6 +12,7 @@ import { Random } from '../../lib/data/random';
 import { RandomErasing } from '../../lib/data/random-erasing';
 import { Compose, Grayscale, ToTensor, type Transform } from '../../lib/data/transforms';
 import { makeError } from '../../lib/errors';
+import { cuda } from '../../lib/tensor/cuda';
 import { rand, tensor, zeros } from '../../lib/tensor/factories';
 import { memory } from '../../lib/tensor/runtime';
 import { gradEnabled, noGrad, tidy } from '../../lib/tensor/scope';
@@ -628,6 +629,10 @@ describe('DataLoader', () => {
       /3 samples.*full batch of 4/,
     );
     expectThrow(() => new DataLoader(7 as never), 'ERR_SENET_ARG_TYPE');
+    const own = { collate: (samples: unknown[]) => samples, pinMemory: true };
+    expectThrow(() => new DataLoader([7], own), 'ERR_SENET_ARG_TYPE', /pinMemory/);
+    if (!cuda.isAvailable())
+      expectThrow(() => new DataLoader([7], { pinMemory: true }), 'ERR_SENET_CUDA_UNAVAILABLE', /doctor/);
     expectThrow(
       () => new DataLoader(pixels(3), { batchsize: 4 } as never),
       'ERR_SENET_UNKNOWN_OPTION',

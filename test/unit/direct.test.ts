@@ -207,7 +207,7 @@ describe('ImageWork', () => {
     const budget = new ByteBudget(2 ** 27);
     const hold = budget.hold();
     const bytes = await sharp(PHOTO).resize(1200, 900).jpeg().toBuffer();
-    const work = new ImageWork(bytes.subarray(0, bytes.length >> 1), IMAGENET, false, 1);
+    const work = new ImageWork(bytes.subarray(0, bytes.length >> 1), IMAGENET, false, 1, false);
     let most = 0;
     const reserve = async (count: number): Promise<void> => {
       await hold.reserve(count);
@@ -225,7 +225,7 @@ describe('ImageWork', () => {
     const expected = await whole(bytes, IMAGENET);
     for (const make of [(): Uint8Array => new Uint8Array(bytes), () => new Uint8Array(bytes).buffer]) {
       const given = make();
-      const work = new ImageWork(given, IMAGENET, false, 1);
+      const work = new ImageWork(given, IMAGENET, false, 1, false);
       const decoded = work.decode(enough, () => undefined);
       await turn();
       const view = given instanceof Uint8Array ? given : new Uint8Array(given);
@@ -239,7 +239,7 @@ describe('ImageWork', () => {
 
   it('refuses bytes that are gone before its turn comes', async () => {
     const given = new Uint8Array(readFileSync(PHOTO));
-    const work = new ImageWork(given, IMAGENET, false, 1);
+    const work = new ImageWork(given, IMAGENET, false, 1, false);
     const decoded = work.decode(enough, () => undefined);
     structuredClone(given, { transfer: [given.buffer] });
     await expectRejection(decoded, 'ERR_SENET_BUFFER');

@@ -293,13 +293,22 @@ describe('autocast', () => {
     expect(weight.grad?.dtype).to.equal('float32');
   });
 
+  it('computes in float16 where that is asked for', async () => {
+    const half = { dtype: 'float16' } as const;
+    const a = zeros([2, 2]);
+    expect(autocast(() => a.matmul(a), half).dtype).to.equal('float16');
+    expect(autocast(() => autocast(() => a.matmul(a), half)).dtype).to.equal('float16');
+    expect(autocast(() => autocast(() => a.matmul(a)), half).dtype).to.equal('bfloat16');
+    expect(((await autocast(() => ops.callAsync('aten::matmul', a, a), half)) as Tensor).dtype).to.equal(
+      'float16',
+    );
+    expect(autocast(() => tidy(() => noGrad(() => a.matmul(a))), half).dtype).to.equal('float16');
+  });
+
   it('refuses what is no function and options it does not have', () => {
     expectThrow(() => autocast(1 as never), 'ERR_SENET_ARG_TYPE');
-    expectThrow(
-      () => autocast(() => 1, { dtype: 'float16' } as never),
-      'ERR_SENET_UNKNOWN_OPTION',
-      /enabled/,
-    );
+    expectThrow(() => autocast(() => 1, { type: 'float16' } as never), 'ERR_SENET_UNKNOWN_OPTION', /enabled/);
+    expectThrow(() => autocast(() => 1, { dtype: 'float32' as never }), 'ERR_SENET_ARG_RANGE', /float16/);
     expectThrow(() => autocast(() => 1, { enabled: 1 as never }), 'ERR_SENET_ARG_TYPE');
   });
 });

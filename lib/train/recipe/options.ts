@@ -389,8 +389,8 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
   },
   precision: {
     flags: '--precision <dtype>',
-    kind: choice(['float32', 'bfloat16']),
-    help: 'of forward and loss',
+    kind: choice(['float32', 'bfloat16', 'float16']),
+    help: 'of forward and loss; float16 with a gradient scaler, on a CUDA device',
     usual: 'float32',
     default: () => 'float32',
     report: ({ precision }) => [['precision', precision]],

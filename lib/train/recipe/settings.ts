@@ -84,7 +84,7 @@ export interface TrainingSettings extends OptimizerSettings, SchedulerSettings {
   readonly labelSmoothing: number;
   readonly clipGradNorm: number | null;
   readonly ema: number | null;
-  readonly precision: 'float32' | 'bfloat16';
+  readonly precision: 'float32' | 'bfloat16' | 'float16';
   readonly seed: number;
   /** Of each operator, as `configure({ threadsPerWorker })` had it: sums of others round differently. */
   readonly threads: number;
@@ -157,7 +157,7 @@ export interface TrainingOptions extends Partial<OptimizerSettings>, Partial<Sch
   /** Validate and save a moving average of the weights with this decay, from 0 to 1. Default: not. */
   ema?: number | null;
   /** Of forward and loss. Default 'float32'. */
-  precision?: 'float32' | 'bfloat16';
+  precision?: 'float32' | 'bfloat16' | 'float16';
   /** Of weights, order and augmentation, from 0. Default 0. */
   seed?: number;
   /** Default 'cpu'. */

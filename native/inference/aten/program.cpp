@@ -176,7 +176,7 @@ class AtenProgram : public Program {
   }
 
   const char* backend() const override {
-    return device_.is_cuda() ? "cuda" : at::Context::hasMKLDNN() ? "onednn" : "libtorch";
+    return aten_kernels_name({device_});
   }
 
  private:
@@ -288,6 +288,10 @@ class AtenProgram : public Program {
 };
 
 }  // namespace
+
+const char* aten_kernels_name(const Target& target) {
+  return target.device.is_cuda() ? "cuda" : at::Context::hasMKLDNN() ? "onednn" : "libtorch";
+}
 
 std::unique_ptr<const Program> make_aten_program(const Plan& plan, const Target& target) {
   const auto& [device, dtype, allow_tf32] = target;

@@ -1,6 +1,7 @@
 #include "inference/cpu/program.h"
 
 #include "core/error.h"
+#include "core/names.h"
 #include "inference/arena.h"
 #include "inference/cpu/barrier.h"
 #include "inference/cpu/pack.h"
@@ -354,6 +355,25 @@ const Kernels* find_kernels(at::ScalarType dtype) {
 
 bool serves_cpu_kernels(const Target& target) {
   return target.device.is_cpu() && find_kernels(target.dtype) != nullptr;
+}
+
+std::string why_no_cpu_kernels(const Target& target) {
+  if (!target.device.is_cpu() || find_kernels(target.dtype) != nullptr) {
+    return "";
+  }
+  if (const char* const wish = std::getenv("SENET_COMPILE_KERNELS")) {
+    return std::string("SENET_COMPILE_KERNELS is ") + wish;
+  }
+  if (processor_kernels() == nullptr) {
+    return "this processor has no AVX2 with FMA, or the build has no kernels for it";
+  }
+  return target.dtype == at::kBFloat16 && processor_has_matrix_unit()
+             ? "oneDNN is faster: it uses the processor's matrix unit"
+             : std::string("these kernels do not compute in ") + dtype_name(target.dtype);
+}
+
+const char* cpu_kernels_name(const Target& target) {
+  return find_kernels(target.dtype)->name;
 }
 
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target) {

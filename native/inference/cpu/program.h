@@ -68,6 +68,10 @@ namespace senet::inference {
 /// Whether this processor has kernels for the target, and nothing of LibTorch's is better;
 /// SENET_COMPILE_KERNELS decides where it is set. Throws ERR_SENET_COMPILE where it names none.
 bool serves_cpu_kernels(const Target& target);
+/// Why it does not serve a target on the CPU; empty if it does, or for another device.
+std::string why_no_cpu_kernels(const Target& target);
+/// Of what it serves: "avx512_bf16", "avx512", "avx2".
+const char* cpu_kernels_name(const Target& target);
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target);
 
 /// `element` is float32 or bfloat16, and `kernels` must have kernels for it.

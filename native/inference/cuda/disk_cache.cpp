@@ -1,8 +1,11 @@
 #include "inference/cuda/disk_cache.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -10,6 +13,8 @@
 
 namespace senet::inference::cuda {
 namespace {
+
+constexpr auto kUnused = std::chrono::hours(24 * 30);
 
 // FNV-1a of 64 bits, as 16 digits.
 std::string fingerprint(const std::string& text) {
@@ -83,7 +88,30 @@ std::string DiskCache::find(const std::string& key) const {
   const std::string file = read_whole_file(path_of(key));
   const size_t end = file.find('\n');
   std::string content = end == std::string::npos ? "" : file.substr(end + 1);
-  return end != std::string::npos && file.compare(0, end + 1, first_line(key, content)) == 0 ? content : "";
+  if (end == std::string::npos || file.compare(0, end + 1, first_line(key, content)) != 0) {
+    return "";
+  }
+  utimensat(AT_FDCWD, path_of(key).c_str(), nullptr, 0);  // it was used now
+  return content;
+}
+
+void drop_unused(const std::string& folder, const std::string& used) {
+  if (folder.empty()) {
+    return;
+  }
+  std::error_code ignored;  // another process may do the same
+  const auto now = std::filesystem::file_time_type::clock::now();
+  for (auto it = std::filesystem::directory_iterator(folder, ignored); it != std::filesystem::end(it);
+       it.increment(ignored)) {
+    const std::string name = it->path().filename();
+    const bool is_ours = name.starts_with("plans-") ||
+                         (name.size() == 16 && name.find_first_not_of("0123456789abcdef") == name.npos);
+    if (name == used) {
+      std::filesystem::last_write_time(it->path(), now, ignored);
+    } else if (is_ours && now - it->last_write_time(ignored) > kUnused) {
+      std::filesystem::remove_all(it->path(), ignored);
+    }
+  }
 }
 
 void DiskCache::keep(const std::string& key, const std::string& content) const {

@@ -26,4 +26,8 @@ class DiskCache {
   std::string folder_;
 };
 
+/// What nobody used for a month goes: kernels, and folders of plans, in `folder`, which is DiskCache's alone.
+/// `used` is the name of the one that is in use now. Reading a file that was kept counts as its use.
+void drop_unused(const std::string& folder, const std::string& used);
+
 }  // namespace senet::inference::cuda

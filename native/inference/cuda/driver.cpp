@@ -86,6 +86,7 @@ Driver find_functions(const Libraries& libraries) {
     SENET_CUDART(SENET_FIND)
     finder.find("cudaGetErrorString", driver.cudaGetErrorString);
   }
+  driver.missing_of_runtime = driver.missing;
   {
     Finder finder(libraries.cuda, "libcuda", driver.missing);
     SENET_LIBCUDA(SENET_FIND)

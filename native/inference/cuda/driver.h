@@ -37,11 +37,14 @@ using CudnnDescriptor = void*;
   X(cudaEventCreateWithFlags, (Event*, unsigned))                          \
   X(cudaEventRecord, (Event, Stream))                                      \
   X(cudaEventSynchronize, (Event))                                         \
+  X(cudaEventQuery, (Event))                                               \
   X(cudaEventElapsedTime, (float*, Event, Event))                          \
   X(cudaEventDestroy, (Event))                                             \
   X(cudaStreamWaitEvent, (Stream, Event, unsigned))                        \
   X(cudaMemcpyAsync, (void*, const void*, size_t, int, Stream))            \
   X(cudaMemsetAsync, (void*, int, size_t, Stream))                         \
+  X(cudaHostAlloc, (void**, size_t, unsigned))                             \
+  X(cudaFreeHost, (void*))                                                 \
   X(cudaGetLastError, ())
 
 #define SENET_LIBCUDA(X)                                                                                     \
@@ -74,6 +77,9 @@ using CudnnDescriptor = void*;
   X(cudnnBackendGetAttribute, (CudnnDescriptor, int, int, int64_t, int64_t*, void*)) \
   X(cudnnBackendExecute, (CudnnHandle, CudnnDescriptor, CudnnDescriptor))
 
+/// What cudaEventQuery answers of an event that is still to come.
+inline constexpr int kNotReady = 600;
+
 struct Driver {
 #define SENET_DECLARE(function, parameters) int(*function) parameters = nullptr;
   SENET_CUDART(SENET_DECLARE)
@@ -88,6 +94,8 @@ struct Driver {
   /// What is not there: "libnvrtc: cannot open shared object file", "cudnnBackendExecute of libcudnn"; empty
   /// if nothing is missing, and only then may a program be made.
   std::string missing;
+  std::string
+      missing_of_runtime;    // likewise of CUDA's runtime alone, with which nothing but kernels is lacking
   int nvrtc_version = 0;     // as 1000 x major + 10 x minor
   size_t cudnn_version = 0;  // as 10000 x major + 100 x minor + patch
 };

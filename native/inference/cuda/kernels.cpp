@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 #include "inference/cuda/disk_cache.h"
-#include "inference/cuda/kernels_text.h"  // made of kernels.cu and tasks.h by embed.cmake
+#include "inference/cuda/kernels_text.h"  // made by embed.cmake
 
 #include <algorithm>
 #include <array>
@@ -17,20 +17,19 @@ namespace {
 
 constexpr int kBFloat16Architecture = 80;  // the first that rounds to bfloat16
 
-struct TypeNames {
-  const char* name;
-  const char* define;
-};
-TypeNames names_of(Type type) {
-  switch (type) {
-    case Type::kHalf:
-      return {"float16", "-DSENET_HALF"};
-    case Type::kBFloat16:
-      return {"bfloat16", "-DSENET_BFLOAT16"};
-    case Type::kFloat:
-      break;
+const char* define_of(Type type) {
+  return type == Type::kHalf       ? "-DSENET_HALF"
+         : type == Type::kBFloat16 ? "-DSENET_BFLOAT16"
+                                   : "-DSENET_FLOAT";
+}
+
+std::vector<std::string> compiler_options(int architecture, Type type) {
+  if (type == Type::kBFloat16 && architecture < kBFloat16Architecture) {
+    throw Error("ERR_SENET_CUDA", "kernels of bfloat16 need a device of compute capability 8.0, got " +
+                                      std::to_string(architecture / 10) + '.' +
+                                      std::to_string(architecture % 10));
   }
-  return {"float32", "-DSENET_FLOAT"};
+  return {"-std=c++17", "-arch=sm_" + std::to_string(architecture), define_of(type)};
 }
 
 class Compilation {
@@ -59,13 +58,6 @@ class Compilation {
     return code;
   }
 
- private:
-  void check(int status) const {
-    if (status != 0) {
-      throw Error("ERR_SENET_CUDA",
-                  "NVRTC does not compile the kernels (status " + std::to_string(status) + "): " + log());
-    }
-  }
   std::string log() const {
     size_t size = 0;
     if (program_ == nullptr || driver_.nvrtcGetProgramLogSize(program_, &size) != 0 || size == 0) {
@@ -75,6 +67,14 @@ class Compilation {
     driver_.nvrtcGetProgramLog(program_, log.data());
     log.resize(size - 1);  // without the zero at its end
     return log;
+  }
+
+ private:
+  void check(int status) const {
+    if (status != 0) {
+      throw Error("ERR_SENET_CUDA",
+                  "NVRTC does not compile the kernels (status " + std::to_string(status) + "): " + log());
+    }
   }
 
   const Driver& driver_;
@@ -190,18 +190,14 @@ class LoadedKernels final : public Kernels {
   LoadedKernels(const LoadedKernels&) = delete;
   LoadedKernels& operator=(const LoadedKernels&) = delete;
 
-  void run(const Import& given, Stream stream) const override {
-    Import task = given;
-    Activation& to = task.to;
-    if (task.strides[2] == to.width * task.strides[3]) {  // one long row
-      to.width *= to.height;
-      to.height = 1;
-    }
-    const int64_t whole = vector_channels();
-    const auto chosen = fits(to, whole)       ? kernel::import_vectors
-                        : fits(to, whole / 2) ? kernel::import_half_vectors
-                                              : kernel::import_elements;
-    launch(chosen, {{quotient_up(to.width, kThreads), to.height, to.n}, {kThreads, 1}}, task, stream);
+  void run(const Import& task, Stream stream) const override {
+    launch_import(task, {kernel::import_vectors, kernel::import_half_vectors, kernel::import_elements},
+                  stream);
+  }
+
+  void run(const Unpack& task, Stream stream) const override {
+    launch_import(task, {kernel::unpack_vectors, kernel::unpack_half_vectors, kernel::unpack_elements},
+                  stream);
   }
 
   void run(const Pointwise& given, Stream stream) const override {
@@ -330,6 +326,20 @@ class LoadedKernels final : public Kernels {
            is_aligned(x.data, channels * bytes_of(type_));
   }
 
+  // By as many channels at once as fit: of `kernels`, a whole vector, half of one, or one.
+  template <class Task>
+  void launch_import(Task task, const std::array<Kernel<Task>, 3>& kernels, Stream stream) const {
+    Activation& to = task.to;
+    if (task.strides[2] == to.width * task.strides[3]) {  // one long row
+      to.width *= to.height;
+      to.height = 1;
+    }
+    const int64_t whole = vector_channels();
+    const size_t chosen = fits(to, whole) ? 0 : fits(to, whole / 2) ? 1 : 2;
+    launch(kernels[chosen], {{quotient_up(to.width, kThreads), to.height, to.n}, {kThreads, 1}}, task,
+           stream);
+  }
+
   template <class Task>
   void launch(Kernel<Task> kernel, const Launch& how, const Task& task, Stream stream) const {
     const char* const name = kKernelNames[kernel.index];
@@ -376,15 +386,12 @@ int64_t mean_parts(const Activation& x, int multiprocessors) {
   return std::clamp<int64_t>(std::min(wanted, worth), 1, kMostParts);
 }
 
+std::string kernels_version() {
+  return kKernelsVersion;
+}
+
 std::string compile_kernels(const Driver& driver, int architecture, Type type, const std::string& cache) {
-  const TypeNames names = names_of(type);
-  if (type == Type::kBFloat16 && architecture < kBFloat16Architecture) {
-    throw Error("ERR_SENET_CUDA", "kernels of bfloat16 need a device of compute capability 8.0, got " +
-                                      std::to_string(architecture / 10) + '.' +
-                                      std::to_string(architecture % 10));
-  }
-  const std::vector<std::string> options{"-std=c++17", "-arch=sm_" + std::to_string(architecture),
-                                         names.define};
+  const std::vector<std::string> options = compiler_options(architecture, type);
   std::string key = "kernels " + std::to_string(driver.nvrtc_version) + ' ' + kKernelsText + kTasksText;
   for (const std::string& option : options) {
     key += ' ' + option;
@@ -396,6 +403,14 @@ std::string compile_kernels(const Driver& driver, int architecture, Type type, c
     known.keep(key, code);
   }
   return code;
+}
+
+std::string report_kernels(const Driver& driver, int architecture, Type type) {
+  std::vector<std::string> options = compiler_options(architecture, type);
+  options.push_back("--ptxas-options=-v");
+  Compilation compilation(driver);
+  compilation.run(options);
+  return compilation.log();
 }
 
 std::unique_ptr<const Kernels> make_kernels(const Driver& driver, int architecture, Type type,

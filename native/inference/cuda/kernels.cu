@@ -140,11 +140,26 @@ __device__ inline int thread_of_block() {
   return static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
 }
 
-// --- import: a thread has a pixel; grid: columns, rows, images
+// --- import and unpack: a thread has a pixel; grid: columns, rows, images
 // ------------------------------------------------------
 
-template <int kCount>
-__device__ inline void import_images(const Import& task) {
+__device__ inline float value_of(const Import& task, const float* from, int64_t channel) {
+  return from[channel * task.strides[1]];
+}
+__device__ inline float value_of(const Unpack& task, const unsigned char* from, int64_t channel) {
+  // An index that the compiler does not know would put the arrays into memory.
+  float mean = task.mean[0];
+  float deviation = task.deviation[0];
+#pragma unroll
+  for (int c = 1; c < kMostPixelChannels; ++c) {
+    mean = c == channel ? task.mean[c] : mean;
+    deviation = c == channel ? task.deviation[c] : deviation;
+  }
+  return (static_cast<float>(from[channel * task.strides[1]]) / 255 - mean) / deviation;
+}
+
+template <int kCount, class Task>
+__device__ inline void import_images(const Task& task) {
   const Activation& to = task.to;
   const int64_t column = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (column >= to.width) {
@@ -152,7 +167,7 @@ __device__ inline void import_images(const Import& task) {
   }
   for (int64_t n = blockIdx.z; n < to.n; n += gridDim.z) {
     for (int64_t row = blockIdx.y; row < to.height; row += gridDim.y) {
-      const float* const from =
+      const auto* const from =
           task.from + n * task.strides[0] + row * task.strides[2] + column * task.strides[3];
       const int64_t pixel = ((n * to.height + row) * to.width + column) * to.pitch;
 #pragma unroll 1
@@ -160,7 +175,7 @@ __device__ inline void import_images(const Import& task) {
         float values[kCount];
 #pragma unroll
         for (int i = 0; i < kCount; ++i) {
-          values[i] = channel + i < task.channels ? from[(channel + i) * task.strides[1]] : 0;
+          values[i] = channel + i < task.channels ? value_of(task, from, channel + i) : 0;
         }
         store(to.data, pixel + channel, values);
       }
@@ -175,6 +190,15 @@ SENET_KERNEL(kThreads) import_half_vectors(const Import task) {
   import_images<kVector / 2>(task);
 }
 SENET_KERNEL(kThreads) import_elements(const Import task) {
+  import_images<1>(task);
+}
+SENET_KERNEL(kThreads) unpack_vectors(const Unpack task) {
+  import_images<kVector>(task);
+}
+SENET_KERNEL(kThreads) unpack_half_vectors(const Unpack task) {
+  import_images<kVector / 2>(task);
+}
+SENET_KERNEL(kThreads) unpack_elements(const Unpack task) {
   import_images<1>(task);
 }
 

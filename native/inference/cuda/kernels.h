@@ -19,6 +19,7 @@ class Kernels {
  public:
   virtual ~Kernels() = default;
   virtual void run(const Import&, Stream) const = 0;
+  virtual void run(const Unpack&, Stream) const = 0;
   virtual void run(const Pointwise&, Stream) const = 0;
   virtual void run(const Mean&, Stream) const = 0;
   /// At most 4096 channels go in and 512 are hidden; a kernel along the channels has at most 1025 elements.
@@ -46,7 +47,15 @@ int64_t mean_parts(const Activation& x, int multiprocessors);
 std::unique_ptr<const Kernels> make_kernels(const Driver& driver, int architecture, Type type,
                                             const std::string& cache);
 
+/// Of the kernels' text and of how they are launched, 16 digits: what was measured of others says nothing of
+/// these.
+std::string kernels_version();
+
 /// The machine code of the kernels (what make_kernels loads): needs NVRTC, and no device.
 std::string compile_kernels(const Driver& driver, int architecture, Type type, const std::string& cache);
+
+/// What the assembler says of each kernel: its registers, what it spills, its shared memory. Likewise without
+/// a device.
+std::string report_kernels(const Driver& driver, int architecture, Type type);
 
 }  // namespace senet::inference::cuda

@@ -1,6 +1,8 @@
 #include "inference/cuda/program.h"
 
 #include "core/error.h"
+#include "inference/cuda/kept_sequences.h"
+#include "inference/cuda/lanes.h"
 #include "inference/cuda/lower.h"
 #include "inference/cuda/sequence.h"
 #include "runtime/cache_folder.h"
@@ -15,8 +17,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <list>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string_view>
 #include <utility>
@@ -31,6 +33,10 @@ constexpr std::array<int64_t, 17> kCounts = {1,  2,  3,  4,  6,   8,   12,  16, 
 // Sequences that a program keeps, and what they may hold of the device; the last one is always kept.
 constexpr size_t kSequences = 16;
 constexpr int64_t kSequenceBytes = int64_t{6} << 30;
+// Batches from the host's memory that a program lets its device compute at once, unless SENET_CUDA_LANES says
+// another number: one is copied while another computes, and small ones leave much of a device idle.
+constexpr int kLanes = 3;
+constexpr int kMostLanes = 16;
 // cuDNN's handles, each of a thread that makes plans.
 constexpr int kMostPlanners = 16;
 
@@ -46,6 +52,16 @@ constexpr int kLeastArchitecture = 80;
 int measured_plans() {
   const char* const wish = std::getenv("SENET_CUDA_PLANS");
   return wish == nullptr ? kMostMeasuredPlans : std::clamp(std::atoi(wish), 1, kMostMeasuredPlans);
+}
+
+int lane_count() {
+  const char* const wish = std::getenv("SENET_CUDA_LANES");
+  return wish == nullptr ? kLanes : std::clamp(std::atoi(wish), 1, kMostLanes);
+}
+
+// How many images a sequence for so many is made for.
+int64_t padded_count(int64_t images) {
+  return *std::lower_bound(kCounts.begin(), kCounts.end(), images);
 }
 
 Type type_of(at::ScalarType dtype) {
@@ -67,7 +83,8 @@ class CurrentDevice {
 
 // What is made once for a device and an element type, and kept: kernels, cuDNN's handles, plans.
 struct DeviceState {
-  std::string why_not;  // no program can be made; empty: none of the rest is null
+  std::string why_not;      // no program can be made; empty: none of the rest is null
+  bool is_passing = false;  // that may be otherwise the next time: the device's memory was full
   const Driver* driver = nullptr;
   std::unique_ptr<const Kernels> kernels;
   std::vector<CudnnHandle> planners;
@@ -103,11 +120,12 @@ DeviceState make_state(int device, Type type) {
   for (CudnnHandle& handle : state.planners) {
     check_cudnn(driver, driver.cudnnCreate(&handle), "cudnnCreate");
   }
-  state.plans =
-      std::make_unique<const DiskCache>(cache.empty() ? ""
-                                                      : cache + "/plans-sm" + std::to_string(architecture) +
-                                                            '-' + std::to_string(state.multiprocessors) +
-                                                            "-cudnn" + std::to_string(driver.cudnn_version));
+  // Of these kernels of ours: others are measured anew, beside cuDNN's plans.
+  const std::string plans = "plans-sm" + std::to_string(architecture) + '-' +
+                            std::to_string(state.multiprocessors) + "-cudnn" +
+                            std::to_string(driver.cudnn_version) + '-' + kernels_version();
+  state.plans = std::make_unique<const DiskCache>(cache.empty() ? "" : cache + '/' + plans);
+  drop_unused(cache, plans);
   return state;
 }
 
@@ -117,7 +135,7 @@ const DeviceState& state_of(int device, Type type) {
   static auto* const states = new std::map<std::pair<int, Type>, DeviceState>;
   const std::lock_guard<std::mutex> lock(mutex);
   const auto known = states->find({device, type});
-  if (known != states->end()) {
+  if (known != states->end() && !known->second.is_passing) {
     return known->second;
   }
   DeviceState state;
@@ -125,8 +143,10 @@ const DeviceState& state_of(int device, Type type) {
     state = make_state(device, type);
   } catch (const Error& error) {
     state.why_not = error.what();
+    state.is_passing = std::string_view(error.code()) == "ERR_SENET_OUT_OF_MEMORY";
   }
-  return states->emplace(std::make_pair(device, type), std::move(state)).first->second;
+  // In the place of one that could not be made: no program has it.
+  return states->insert_or_assign({device, type}, std::move(state)).first->second;
 }
 
 class CudaProgram : public Program, private Host {
@@ -138,11 +158,18 @@ class CudaProgram : public Program, private Host {
         lowered_(lower(plan, type_, target.device)),
         planners_(state.planners),
         machine_{*state.driver, *state.kernels,    target.device.index(), state.multiprocessors,
-                 type_,         target.allow_tf32, make_handle(state),    planners_,
-                 *state.plans,  measured_plans()} {}
+                 type_,         target.allow_tf32, make_handle(state),    handle_mutex_,
+                 planners_,     *state.plans,      measured_plans()},
+        lanes_(std::make_unique<Lanes>(
+            machine_.driver, machine_.device,
+            Lanes::Limits{static_cast<size_t>(lane_count()), kCounts.back(), kSequences, kSequenceBytes},
+            padded_count, [this](const LaneKey& key, Stream stream) {
+              return make(infer_sizes(plan_, key.size), key.size, key.count, {stream, &key.images});
+            })) {}
 
   ~CudaProgram() override {
     const c10::OptionalDeviceGuard guard(device_);
+    lanes_ = nullptr;
     sequences_.clear();
     machine_.driver.cudnnDestroy(machine_.handle);
   }
@@ -152,11 +179,7 @@ class CudaProgram : public Program, private Host {
     const std::vector<Size2> sizes = infer_sizes(plan_, size);
     const CurrentDevice current(machine_.driver, machine_.device);
     const int64_t count = input.size(0);
-    const int64_t channels = plan_.channels(plan_.output);
-    const Size2 last = sizes[static_cast<size_t>(plan_.output)];
-    at::Tensor output = plan_.value(plan_.output).is_vector
-                            ? at::empty({count, channels}, input.options())
-                            : at::empty({count, channels, last[0], last[1]}, input.options());
+    at::Tensor output = empty_output(size, count, input.options());
     const int64_t most = kCounts.back();
     const std::lock_guard<std::mutex> lock(mutex_);
     for (int64_t first = 0; first < count; first += most) {
@@ -171,6 +194,44 @@ class CudaProgram : public Program, private Host {
       read_results(sequence, output.narrow(0, first, images));
     }
     return output;
+  }
+
+  bool start(const HostBatch& batch, const Afterwards& afterwards) const override {
+    const at::Tensor& images = batch.images;
+    const bool is_bytes = images.scalar_type() == at::kByte;
+    if (is_bytes && plan_.channels(plan_.input) > kMostPixelChannels) {
+      return false;
+    }
+    auto request = std::make_shared<Request>();
+    request->images = {is_bytes, images.is_contiguous(), images.size(1)};
+    std::copy(batch.mean.begin(), batch.mean.end(), request->images.mean.begin());
+    std::copy(batch.deviation.begin(), batch.deviation.end(), request->images.deviation.begin());
+    request->size = {images.size(2), images.size(3)};
+    request->count = images.size(0);
+    try {
+      const at::Tensor answers = empty_output(request->size, request->count, at::kFloat);
+      request->write = [images, is_planar = request->images.is_planar](int64_t first, int64_t n, void* to) {
+        const at::Tensor part = images.narrow(0, first, n);
+        at::from_blob(to, part.sizes(), packed_strides(part.sizes(), is_planar), part.options()).copy_(part);
+      };
+      request->read = [answers](int64_t first, int64_t n, const float* from) {
+        const int64_t each = answers.stride(0);
+        std::copy(from, from + n * each, answers.mutable_data_ptr<float>() + first * each);
+      };
+      request->done = [answers, done = afterwards.done](std::exception_ptr failure) {
+        done(failure ? at::Tensor() : answers, failure);
+      };
+      request->post = afterwards.post;
+    } catch (...) {
+      afterwards.done({}, std::current_exception());
+      return true;
+    }
+    lanes_->run(std::move(request));
+    return true;
+  }
+
+  int lanes() const override {
+    return lane_count();
   }
 
   std::vector<StepInfo> explain(Size2 size) const override {
@@ -221,15 +282,26 @@ class CudaProgram : public Program, private Host {
   }
 
   const char* backend() const override {
-    return "cuda-fused";
+    return kCudaKernelsName;
   }
 
  private:
-  struct Known {
-    Size2 size;
-    int64_t count;
-    std::unique_ptr<const Sequence> sequence;
-  };
+  // Number and size of images.
+  using Key = std::pair<Size2, int64_t>;
+
+  at::Tensor empty_output(Size2 size, int64_t count, const at::TensorOptions& options) const {
+    const int64_t channels = plan_.channels(plan_.output);
+    const Size2 last = infer_sizes(plan_, size)[static_cast<size_t>(plan_.output)];
+    return plan_.value(plan_.output).is_vector ? at::empty({count, channels}, options)
+                                               : at::empty({count, channels, last[0], last[1]}, options);
+  }
+
+  // Of N x C x H x W, as it is packed in the host's memory.
+  static std::vector<int64_t> packed_strides(at::IntArrayRef sizes, bool is_planar) {
+    const int64_t c = sizes[1], h = sizes[2], w = sizes[3];
+    return is_planar ? std::vector<int64_t>{c * h * w, h * w, w, 1}
+                     : std::vector<int64_t>{h * w * c, 1, w * c, c};
+  }
 
   static CudnnHandle make_handle(const DeviceState& state) {
     CudnnHandle handle = nullptr;
@@ -239,36 +311,36 @@ class CudaProgram : public Program, private Host {
 
   // For at least `images`; with mutex_ held.
   const Sequence& find_sequence(const std::vector<Size2>& sizes, Size2 size, int64_t images) const {
-    const int64_t count = *std::lower_bound(kCounts.begin(), kCounts.end(), images);
-    for (auto it = sequences_.begin(); it != sequences_.end(); ++it) {
-      if (it->size == size && it->count == count) {
-        sequences_.splice(sequences_.begin(), sequences_, it);
-        return *it->sequence;
-      }
-    }
-    sequences_.push_front({size, count, make_sequence(machine_, *this, lowered_.steps, sizes, count)});
-    int64_t bytes = 0;
-    size_t kept = 0;
-    for (auto it = sequences_.begin(); it != sequences_.end(); ++kept) {
-      bytes += it->sequence->bytes();
-      const bool is_over = kept > 0 && (kept >= kSequences || bytes > kSequenceBytes);
-      it = is_over ? sequences_.erase(it) : std::next(it);
-    }
-    note_kernels();
-    return *sequences_.front().sequence;
+    const Key key{size, padded_count(images)};
+    const Sequence* const known = sequences_.find(key);
+    return known != nullptr ? *known : sequences_.keep(key, make(sizes, size, key.second, {}));
+  }
+
+  // One at a time, so that all sequences of a number and size compute each step by the same kernel, and give
+  // the same bits.
+  std::unique_ptr<const Sequence> make(const std::vector<Size2>& sizes, Size2 size, int64_t count,
+                                       Setup setup) const {
+    const std::lock_guard<std::mutex> lock(choices_mutex_);
+    std::erase_if(choices_, [](const auto& each) { return each.second.expired(); });
+    std::weak_ptr<const Choices>& known = choices_[{size, count}];
+    setup.known = known.lock();
+    auto sequence = make_sequence(machine_, *this, lowered_.steps, sizes, count, setup);
+    known = sequence->choices();
+    note_kernels(size, *sequence);
+    return sequence;
   }
 
   // explain() must not wait for a sequence that is being made.
-  void note_kernels() const {
-    std::map<Size2, std::vector<std::string>> kernels;
-    for (const Known& known : sequences_) {
-      std::vector<std::string>& of_size = kernels[known.size];
-      for (size_t i = 0; of_size.size() < lowered_.steps.steps.size(); ++i) {
-        of_size.push_back(known.sequence->kernel_of(i));
-      }
+  void note_kernels(Size2 size, const Sequence& sequence) const {
+    std::vector<std::string> kernels;
+    for (size_t i = 0; i < lowered_.steps.steps.size(); ++i) {
+      kernels.push_back(sequence.kernel_of(i));
     }
     const std::lock_guard<std::mutex> lock(kernels_mutex_);
-    kernels_ = std::move(kernels);
+    if (kernels_.size() >= kSequences) {
+      kernels_.clear();
+    }
+    kernels_[size] = std::move(kernels);
   }
 
   void write_images(const at::Tensor& images, const Sequence& sequence) const {
@@ -342,21 +414,33 @@ class CudaProgram : public Program, private Host {
   const Type type_;
   const Lowered lowered_;
   const std::vector<CudnnHandle>& planners_;
+  mutable std::mutex handle_mutex_;
   const Machine machine_;
-  mutable std::mutex mutex_;            // of one run, and of the sequences
-  mutable std::list<Known> sequences_;  // the latest first
+  mutable std::mutex choices_mutex_;
+  mutable std::map<Key, std::weak_ptr<const Choices>> choices_;
   mutable std::mutex kernels_mutex_;
   mutable std::map<Size2, std::vector<std::string>> kernels_;  // of each size, those of its latest sequence
+  mutable std::mutex mutex_;  // of one run on LibTorch's stream, and of its sequences
+  mutable KeptSequences<Key> sequences_{kSequences, kSequenceBytes};
+  std::unique_ptr<Lanes> lanes_;
 };
 
 }  // namespace
 }  // namespace cuda
 
 bool serves_cuda_kernels(const Target& target) {
+  return target.device.is_cuda() && why_no_cuda_kernels(target).empty();
+}
+
+std::string why_no_cuda_kernels(const Target& target) {
+  if (!target.device.is_cuda()) {
+    return "";
+  }
   const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
-  const bool is_wanted = wish == nullptr || std::string_view(wish) != "libtorch";
-  return target.device.is_cuda() && is_wanted &&
-         cuda::state_of(target.device.index(), cuda::type_of(target.dtype)).why_not.empty();
+  if (wish != nullptr && std::string_view(wish) == "libtorch") {
+    return "SENET_COMPILE_KERNELS is libtorch";
+  }
+  return cuda::state_of(target.device.index(), cuda::type_of(target.dtype)).why_not;
 }
 
 std::unique_ptr<const Program> make_cuda_program(const Plan& plan, const Target& target) {

@@ -21,12 +21,19 @@
 #include "inference/backend.h"
 
 #include <memory>
+#include <string>
 
 namespace senet::inference {
+
+/// What its programs say they run on.
+inline constexpr const char* kCudaKernelsName = "cuda-fused";
 
 /// A CUDA device of capability 8.0 or better, with all that driver.h looks for, unless SENET_COMPILE_KERNELS
 /// asks for libtorch.
 bool serves_cuda_kernels(const Target& target);
+/// Why it does not serve a target on a CUDA device; empty if it does, or for another device. Starts the
+/// device, and compiles the kernels if need be.
+std::string why_no_cuda_kernels(const Target& target);
 std::unique_ptr<const Program> make_cuda_program(const Plan& plan, const Target& target);
 
 }  // namespace senet::inference

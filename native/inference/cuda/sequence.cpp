@@ -2,12 +2,16 @@
 
 #include "core/error.h"
 #include "inference/arena.h"
+#include "inference/cuda/choices.h"
+#include "inference/cuda/pinned_memory.h"
+#include "inference/cuda/stopwatch.h"
 
 #include <algorithm>
 #include <atomic>
 #include <exception>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -27,109 +31,37 @@ constexpr int kFilling = 0x3c;
 // Of the CUDA runtime.
 constexpr int kNonBlocking = 1;         // cudaStreamNonBlocking
 constexpr int kThreadLocalCapture = 1;  // cudaStreamCaptureModeThreadLocal
+constexpr int kHostToDevice = 1;
+constexpr int kDeviceToHost = 2;
 constexpr Stream kDefaultStream = nullptr;
 
 int64_t align(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-// Who computes a convolution step. What cuDNN's plan leaves, our pointwise kernel does in place.
-enum class Form {
-  kWhole,     // cuDNN, all of it
-  kWithBias,  // cuDNN, but for factors, residual and ReLU
-  kBare,      // cuDNN, the convolution alone
-  kOurs,      // our kernel, all of it
-  kHost,      // no kernel serves it
-};
-constexpr Form kCudnnForms[] = {Form::kWhole, Form::kWithBias, Form::kBare};
-const char* form_name(Form form) {
-  switch (form) {
-    case Form::kWhole:
-      return "cudnn whole";
-    case Form::kWithBias:
-      return "cudnn bias";
-    case Form::kBare:
-      return "cudnn bare";
-    case Form::kOurs:
-      return "ours";
-    case Form::kHost:
-      break;
-  }
-  return "libtorch";
-}
-
-struct Candidate {
-  Form form = Form::kHost;
-  std::shared_ptr<const ConvolutionPlan> plan;  // of cuDNN's forms
-  int tile_rows = 0;                            // of ours; 0: of vectors
-
-  std::string name() const {
-    const std::string which = plan ? plan->name() : tile_rows > 0 ? std::to_string(tile_rows) + " rows" : "";
-    return form_name(form) + (which.empty() ? "" : ' ' + which);
-  }
-  int64_t workspace_bytes() const {
-    return plan ? plan->workspace_bytes() : 0;
-  }
-};
-
-class TimedEvent {
- public:
-  explicit TimedEvent(const Driver& driver) : driver_(driver) {
-    check_cuda(driver, driver.cudaEventCreateWithFlags(&event_, 0), "an event");
-  }
-  ~TimedEvent() {
-    driver_.cudaEventDestroy(event_);
-  }
-  TimedEvent(const TimedEvent&) = delete;
-  TimedEvent& operator=(const TimedEvent&) = delete;
-
-  void record(Stream stream) const {
-    check_cuda(driver_, driver_.cudaEventRecord(event_, stream), "an event");
-  }
-  /// Waits for it; milliseconds since `first`.
-  float since(const TimedEvent& first) const {
-    float milliseconds = 0;
-    check_cuda(driver_, driver_.cudaEventSynchronize(event_), "a measurement");
-    check_cuda(driver_, driver_.cudaEventElapsedTime(&milliseconds, first.event_, event_), "an event");
-    return milliseconds;
-  }
-
- private:
-  const Driver& driver_;
-  Event event_ = nullptr;
-};
-
-// How long the device works on what is enqueued between start() and stop().
-class Stopwatch {
- public:
-  explicit Stopwatch(const Driver& driver) : start_(driver), stop_(driver) {}
-
-  void start(Stream stream) const {
-    start_.record(stream);
-  }
-  /// Waits; milliseconds.
-  float stop(Stream stream) const {
-    stop_.record(stream);
-    return stop_.since(start_);
-  }
-
- private:
-  const TimedEvent start_;
-  const TimedEvent stop_;
-};
-
 class CapturedSequence : public Sequence {
  public:
   CapturedSequence(const Machine& machine, const Host& host, const Steps& steps,
-                   const std::vector<Pair>& sizes, int64_t n)
-      : machine_(machine), host_(host), steps_(steps), sizes_(sizes), n_(n), chosen_(steps.steps.size()) {
+                   const std::vector<Pair>& sizes, int64_t n, const Setup& setup)
+      : machine_(machine), host_(host), steps_(steps), sizes_(sizes), n_(n), run_stream_(setup.stream) {
+    if (setup.images != nullptr) {
+      images_ = *setup.images;
+    }
     const int64_t values = lay_out_values();
     memory_ = host.allocate(std::max<int64_t>(values, kAlignment));
     bytes_ = values;
     const auto& driver = machine.driver;
+    if (images_) {
+      host_input_ = std::make_unique<const PinnedMemory>(driver, upload_bytes());
+      host_output_ = std::make_unique<const PinnedMemory>(driver, results_bytes());
+    }
     check_cuda(driver, driver.cudaStreamCreateWithFlags(&stream_, kNonBlocking), "a stream");
     try {
-      choose_plans();
+      if (setup.known != nullptr) {
+        take(setup.known);
+      } else {
+        choose_plans();
+      }
       capture();
     } catch (...) {
       release();
@@ -150,18 +82,32 @@ class CapturedSequence : public Sequence {
     return at(steps_.output);
   }
 
+  void* host_input() const override {
+    return host_input_ == nullptr ? nullptr : host_input_->data();
+  }
+  const float* host_output() const override {
+    return host_output_ == nullptr ? nullptr : static_cast<const float*>(host_output_->data());
+  }
+
   void run() const override {
     const auto& driver = machine_.driver;
     if (graph_ != nullptr) {
-      check_cuda(driver, driver.cudaGraphLaunch(graph_, kDefaultStream), "a compiled model's graph");
+      check_cuda(driver, driver.cudaGraphLaunch(graph_, run_stream_), "a compiled model's graph");
       return;
     }
-    for (size_t i = 0; i < steps_.steps.size(); ++i) {
-      enqueue(i, kDefaultStream);
-    }
+    const std::lock_guard<std::mutex> lock(machine_.handle_mutex);
+    enqueue_all(kDefaultStream);
+  }
+
+  Stream stream() const override {
+    return graph_ != nullptr ? run_stream_ : kDefaultStream;
+  }
+  std::shared_ptr<const Choices> choices() const override {
+    return choices_;
   }
 
   std::vector<double> profile() const override {
+    const std::lock_guard<std::mutex> lock(machine_.handle_mutex);
     const Stopwatch watch(machine_.driver);
     std::vector<double> seconds;
     for (size_t i = 0; i < steps_.steps.size(); ++i) {
@@ -175,7 +121,7 @@ class CapturedSequence : public Sequence {
   std::string kernel_of(size_t step) const override {
     const Step::Kind kind = steps_.steps[step].kind;
     return kind == Step::Kind::kConvolution
-               ? chosen_[step].name()
+               ? choices_->of_steps[step].name()
                : form_name(kind == Step::Kind::kOperator ? Form::kHost : Form::kOurs);
   }
 
@@ -191,10 +137,15 @@ class CapturedSequence : public Sequence {
   // -------------------------------------------------------------------------------------
 
   Activation at(Id id) const {
+    Activation result = shape_of(id);
+    result.data = base() + blocks_[static_cast<size_t>(id)].offset;
+    return result;
+  }
+
+  Activation shape_of(Id id) const {
     const Value& value = steps_.value(id);
     const Pair size = size_of(value);
-    return {
-        base() + blocks_[static_cast<size_t>(id)].offset, n_, size[0], size[1], value.channels, value.pitch};
+    return {nullptr, n_, size[0], size[1], value.channels, value.pitch};
   }
 
   Pair size_of(const Value& value) const {
@@ -202,7 +153,7 @@ class CapturedSequence : public Sequence {
   }
 
   int64_t parts_of(const Step& mean) const {
-    return mean_parts(at(mean.inputs.front()), machine_.multiprocessors);
+    return mean_parts(shape_of(mean.inputs.front()), machine_.multiprocessors);
   }
 
   int64_t lay_out_values() {
@@ -224,7 +175,7 @@ class CapturedSequence : public Sequence {
     }
     // Images are written before the first step and results read behind the last, maybe of another batch.
     touch(steps_.output, steps_.steps.size());
-    for (size_t i = 0; i < blocks_.size(); ++i) {
+    for (size_t i = 0; i < steps_.values.size(); ++i) {
       const Value& value = steps_.values[i];
       const Pair size = size_of(value);
       blocks_[i].bytes = align(n_ * size[0] * size[1] * value.pitch * bytes_of(machine_.type));
@@ -235,7 +186,67 @@ class CapturedSequence : public Sequence {
         blocks_[static_cast<size_t>(step.output)].bytes = align(n_ * parts_of(step) * channels * 4);
       }
     }
+    if (images_) {
+      const auto end = static_cast<int64_t>(steps_.steps.size());
+      blocks_.push_back({{0, 0}, align(upload_bytes())});
+      blocks_.push_back({{end, end}, align(results_bytes())});
+    }
     return lay_out(blocks_);
+  }
+
+  // --- between the host and the device
+  // -----------------------------------------------------------------------
+
+  int64_t upload_bytes() const {
+    const Activation x = shape_of(steps_.input);
+    return n_ * x.height * x.width * images_->channels * (images_->is_bytes ? 1 : 4);
+  }
+  int64_t results_bytes() const {
+    const Activation y = shape_of(steps_.output);
+    return n_ * y.height * y.width * y.channels * 4;
+  }
+  // On the device: images as they were in the host's memory, and results as they will be there.
+  char* upload() const {
+    return base() + blocks_[blocks_.size() - 2].offset;
+  }
+  char* results() const {
+    return base() + blocks_.back().offset;
+  }
+
+  void enqueue_upload(Stream stream) const {
+    const auto& driver = machine_.driver;
+    check_cuda(driver,
+               driver.cudaMemcpyAsync(upload(), host_input_->data(), static_cast<size_t>(upload_bytes()),
+                                      kHostToDevice, stream),
+               "the upload of images");
+    Activation to = input();
+    const int64_t channels = to.channels;
+    const int64_t pixels = to.height * to.width;
+    const int64_t stored = images_->channels;
+    std::array<int64_t, 4> strides = images_->is_planar
+                                         ? std::array{stored * pixels, pixels, to.width, int64_t{1}}
+                                         : std::array{stored * pixels, int64_t{1}, to.width * stored, stored};
+    if (stored != channels) {
+      strides[1] = 0;
+    }
+    to.channels = to.pitch;
+    if (images_->is_bytes) {
+      machine_.kernels.run(Unpack{reinterpret_cast<const unsigned char*>(upload()), strides, channels,
+                                  images_->mean, images_->deviation, to},
+                           stream);
+    } else {
+      machine_.kernels.run(Import{reinterpret_cast<const float*>(upload()), strides, channels, to}, stream);
+    }
+  }
+
+  void enqueue_download(Stream stream) const {
+    const Activation from = output();
+    machine_.kernels.run(Export{from, from.channels, reinterpret_cast<float*>(results())}, stream);
+    const auto& driver = machine_.driver;
+    check_cuda(driver,
+               driver.cudaMemcpyAsync(host_output_->data(), results(), static_cast<size_t>(results_bytes()),
+                                      kDeviceToHost, stream),
+               "the download of results");
   }
 
   char* base() const {
@@ -396,15 +407,41 @@ class CapturedSequence : public Sequence {
     if (failure) {
       std::rethrow_exception(failure);
     }
-    measure(unique, candidates);
+    auto choices = std::make_shared<Choices>();
+    choices->of_steps.resize(steps_.steps.size());
+    measure(unique, candidates, choices->of_steps);
     for (size_t i = 0; i < steps_.steps.size(); ++i) {
       if (steps_.steps[i].kind == Step::Kind::kConvolution) {
-        chosen_[i] = chosen_[first_of.at(describe(steps_.steps[i], Form::kWhole).key())];
+        choices->of_steps[i] = choices->of_steps[first_of.at(describe(steps_.steps[i], Form::kWhole).key())];
       }
     }
+    choices_ = std::move(choices);
   }
 
-  void measure(const std::vector<size_t>& unique, std::vector<std::vector<Candidate>>& candidates) {
+  // What another sequence of this number and size chose: neither planned nor measured anew.
+  void take(std::shared_ptr<const Choices> known) {
+    choices_ = std::move(known);
+    int64_t needed = 0;
+    for (const Candidate& candidate : choices_->of_steps) {
+      needed = std::max(needed, candidate.workspace_bytes());
+    }
+    set_workspace(needed);
+    wait_for_default_stream();
+  }
+
+  void set_workspace(int64_t needed) {
+    workspace_ = needed > 0 ? host_.allocate(needed) : nullptr;
+    bytes_ += needed;
+  }
+
+  // The allocator gives memory that the default stream may still work on; other streams do not wait for it.
+  void wait_for_default_stream() const {
+    check_cuda(machine_.driver, machine_.driver.cudaStreamSynchronize(kDefaultStream), "what ran before");
+  }
+
+  void measure(const std::vector<size_t>& unique, std::vector<std::vector<Candidate>>& candidates,
+               std::vector<Candidate>& chosen_of) {
+    const std::lock_guard<std::mutex> lock(machine_.handle_mutex);
     int64_t workspace = 0;
     for (const auto& of_step : candidates) {
       for (const Candidate& candidate : of_step) {
@@ -413,8 +450,7 @@ class CapturedSequence : public Sequence {
     }
     workspace_ = host_.allocate(std::max<int64_t>(workspace, kAlignment));
     const auto& driver = machine_.driver;
-    // The allocator gives memory that the default stream may still work on; this stream does not wait for it.
-    check_cuda(driver, driver.cudaStreamSynchronize(kDefaultStream), "what ran before");
+    wait_for_default_stream();
     const Stopwatch watch(driver);
     int64_t needed = 0;
     for (size_t i = 0; i < unique.size(); ++i) {
@@ -425,19 +461,19 @@ class CapturedSequence : public Sequence {
       float best = 0;
       for (const Candidate& candidate : candidates[i]) {
         const float time = candidates[i].size() > 1 ? time_of(unique[i], candidate, watch) : 0;
-        if (chosen_[unique[i]].form == Form::kHost || time < best) {
-          chosen_[unique[i]] = candidate;
+        if (chosen_of[unique[i]].form == Form::kHost || time < best) {
+          chosen_of[unique[i]] = candidate;
           best = time;
         }
       }
-      const Candidate& chosen = chosen_[unique[i]];
+      const Candidate& chosen = chosen_of[unique[i]];
       needed = std::max(needed, chosen.workspace_bytes());
       if (candidates[i].size() > 1) {
         remember(steps_.steps[unique[i]], chosen);
       }
     }
-    workspace_ = needed > 0 ? host_.allocate(needed) : nullptr;
-    bytes_ += needed;
+    set_workspace(needed);
+    wait_for_default_stream();
   }
 
   void remember(const Step& step, const Candidate& chosen) const {
@@ -467,11 +503,23 @@ class CapturedSequence : public Sequence {
   // --- running
   // ----------------------------------------------------------------------------------------------
 
+  void enqueue_all(Stream stream) const {
+    if (images_) {
+      enqueue_upload(stream);
+    }
+    for (size_t i = 0; i < steps_.steps.size(); ++i) {
+      enqueue(i, stream);
+    }
+    if (images_) {
+      enqueue_download(stream);
+    }
+  }
+
   void enqueue(size_t index, Stream stream) const {
     const Step& step = steps_.steps[index];
     switch (step.kind) {
       case Step::Kind::kConvolution:
-        enqueue_convolution(step, chosen_[index], stream);
+        enqueue_convolution(step, choices_->of_steps[index], stream);
         return;
       case Step::Kind::kPointwise:
         machine_.kernels.run(pointwise_of(step, at(step.inputs.front()), step.scale, step.shift), stream);
@@ -593,13 +641,12 @@ class CapturedSequence : public Sequence {
     if (!can_be_captured()) {
       return;
     }
+    const std::lock_guard<std::mutex> lock(machine_.handle_mutex);
     const auto& driver = machine_.driver;
     Graph graph = nullptr;
     check_cuda(driver, driver.cudaStreamBeginCapture(stream_, kThreadLocalCapture), "the capture of a graph");
     try {
-      for (size_t i = 0; i < steps_.steps.size(); ++i) {
-        enqueue(i, stream_);
-      }
+      enqueue_all(stream_);
     } catch (...) {
       driver.cudaStreamEndCapture(stream_, &graph);
       if (graph != nullptr) {
@@ -620,6 +667,9 @@ class CapturedSequence : public Sequence {
     driver.cudaGetDevice(&before);
     driver.cudaSetDevice(machine_.device);
     driver.cudaStreamSynchronize(kDefaultStream);
+    if (run_stream_ != kDefaultStream) {
+      driver.cudaStreamSynchronize(run_stream_);
+    }
     if (graph_ != nullptr) {
       driver.cudaGraphExecDestroy(graph_);
     }
@@ -627,7 +677,7 @@ class CapturedSequence : public Sequence {
       driver.cudaStreamSynchronize(stream_);
       driver.cudaStreamDestroy(stream_);
     }
-    chosen_.clear();
+    choices_ = nullptr;
     driver.cudaSetDevice(before);
   }
 
@@ -636,20 +686,24 @@ class CapturedSequence : public Sequence {
   const Steps& steps_;
   const std::vector<Pair> sizes_;
   const int64_t n_;
-  std::vector<ArenaBlock> blocks_;  // of the values
+  const Stream run_stream_;
+  std::optional<HostImages> images_;
+  std::vector<ArenaBlock> blocks_;  // of the values; then, with images_, the uploaded ones and the results
   std::shared_ptr<void> memory_;
   std::shared_ptr<void> workspace_;  // of all convolutions: they run one after the other
   int64_t bytes_ = 0;
-  std::vector<Candidate> chosen_;  // of each step that is a convolution
-  Stream stream_ = nullptr;        // measures and captures
+  std::unique_ptr<const PinnedMemory> host_input_;
+  std::unique_ptr<const PinnedMemory> host_output_;
+  std::shared_ptr<const Choices> choices_;
+  Stream stream_ = nullptr;  // measures and captures
   GraphRun graph_ = nullptr;
 };
 
 }  // namespace
 
 std::unique_ptr<const Sequence> make_sequence(const Machine& machine, const Host& host, const Steps& steps,
-                                              const std::vector<Pair>& sizes, int64_t n) {
-  return std::make_unique<const CapturedSequence>(machine, host, steps, sizes, n);
+                                              const std::vector<Pair>& sizes, int64_t n, const Setup& setup) {
+  return std::make_unique<const CapturedSequence>(machine, host, steps, sizes, n, setup);
 }
 
 }  // namespace senet::inference::cuda

@@ -41,6 +41,16 @@ struct Import {
   Activation to;
 };
 
+/// uint8 images of any strides (in elements, N C H W; 0 for what is repeated) to `to`, normalised: (x / 255 -
+/// mean) / deviation, each rounded as PyTorch's operators round. Channels beyond `channels` become 0.
+struct Unpack {
+  const unsigned char* from;
+  Array<int64_t, 4> strides;
+  int64_t channels;  // at most kMostPixelChannels
+  Array<float, 4> mean, deviation;
+  Activation to;
+};
+
 /// y = relu?((x * scale + shift) * factors + residual), each part where it is given. y may be x or the
 /// residual.
 struct Pointwise {
@@ -118,6 +128,9 @@ struct Export {
   X(import_vectors, Import)                 \
   X(import_half_vectors, Import)            \
   X(import_elements, Import)                \
+  X(unpack_vectors, Unpack)                 \
+  X(unpack_half_vectors, Unpack)            \
+  X(unpack_elements, Unpack)                \
   X(pointwise_vectors, Pointwise)           \
   X(pointwise_elements, Pointwise)          \
   X(pointwise_residual_vectors, Pointwise)  \
@@ -148,6 +161,7 @@ constexpr int kExciteThreads = 512;  // of a block of an excitation, and of a de
 constexpr int kExciteImages = 4;     // of a block of excite_images and dense_images
 constexpr int kTile = 32;            // pixels and channels of a tile of an export
 constexpr int kVectorBytes = 16;
+constexpr int kMostPixelChannels = 4;  // of images of uint8
 
 // Of conv1x1: channels of y of a block, channels of x of a stage, stages; and floats from row to row of its
 // sums, so that neighbours lie in other banks.
