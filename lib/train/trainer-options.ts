@@ -65,6 +65,13 @@ export interface TrainerOptions {
   gradScaler?: GradScaler;
   /** Default 'cpu'; the model must be there. */
   device?: Device;
+  /**
+   * Batches whose gradients an optimiser step adds up, from 1: as if they were one, but for the statistics of BatchNorm, in
+   * the memory of one. The last step of an epoch has those that are left. Default 1.
+   */
+  accumulate?: number;
+  /** Epochs without a better one (`EpochRecord.best`) after which the run ends, from 1. Default: it does not. */
+  patience?: number;
   /** Gradients are scaled down to this norm. Default: not. */
   clipGradNorm?: number;
   /** A moving average of the weights, updated after each step; validation and `onBest` see the average. */
@@ -138,6 +145,8 @@ export const TRAINER_RULES = {
   precision: orElse('float32', either(['float32', 'bfloat16', 'float16'])),
   gradScaler: optional(matching<GradScaler>('a GradScaler', (value) => value instanceof GradScaler)),
   device: orElse('cpu', checkDevice),
+  accumulate: orElse(1, integer(1)),
+  patience: optional(integer(1)),
   clipGradNorm: optional(
     matching<number>(
       'a number above 0',
