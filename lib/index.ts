@@ -149,10 +149,10 @@ export type { ClassifierModel } from './models/classifier-model';
 export {
   classActivationMap,
   resizeMap,
-  type CamMethod,
   type ClassActivationMap,
   type ClassActivationMapOptions,
 } from './explain/class-activation-map';
+export type { CamMethod } from './explain/cam-methods';
 export { excitations, gatedForward, type ExcitationOptions } from './explain/excitations';
 export type { GateChange, GateChanges } from './explain/gate-changes';
 export { ablateChannels, type AblateChannelsOptions, type ChannelImportance } from './explain/ablation';

@@ -13,6 +13,10 @@ setUp()
     const named =
       given.length > 0 &&
       (COMMANDS.includes(given[0]) || ['--help', '-h', '--version', '-V'].includes(given[0]));
+    if (given.length === 0)
+      console.log(
+        'The images that come with the package: of each the three labels that the network finds likeliest, with their probabilities',
+      );
     await main(named ? given : ['classify', ...given]);
   })
   .catch((error) => {

@@ -5,7 +5,7 @@ import { stat } from 'node:fs/promises';
 import type { ImageRow } from '../bulk/classify-many';
 import type { ManyProgress, ManyReport } from '../bulk/classify-to-file';
 import type { ImageListing } from '../bulk/list-images';
-import { checkShard } from '../bulk/shard';
+import type { Shard } from '../bulk/image-list';
 import { jsonRow } from '../bulk/text-formats';
 import { isSenetError, makeError } from '../errors';
 import { printableJson } from '../printable';
@@ -23,6 +23,7 @@ import {
   printLine,
   printNote,
 } from './output';
+import { shardOption } from './shard-option';
 
 export interface ClassifyOptions extends NetworkOptions {
   topK?: number;
@@ -52,12 +53,11 @@ export async function classifyMany(
   signal: AbortSignal,
 ): Promise<void> {
   const { output = OUTPUT, recursive = false, overwrite = false, batchSize } = options;
-  const shard = options.shard === undefined ? undefined : shardOf(options.shard, process.env);
+  const shard = options.shard === undefined ? undefined : shardOption(options.shard, process.env);
   if (files.length === 0)
     throw makeError('ERR_SENET_ARG_MISSING', 'classify: give a folder, a glob, an archive, or - for a list');
   if (output === OUTPUT && (overwrite || shard !== undefined))
     throw makeError('ERR_SENET_ARG_MISSING', `${overwrite ? '--overwrite' : '--shard'} needs --output`);
-  if (shard !== undefined) checkShard(shard, '--shard');
   const list = lazy.bulk.list.listImages(files, { recursive, signal });
   const classifier = await loadClassifier(options, signal, batchesOf(batchSize));
   // As many again while a batch runs, and some for an image that takes longer than its neighbours.
@@ -115,7 +115,7 @@ async function toFile(
   classifier: ImageClassifier,
   list: ImageListing,
   output: string,
-  { json, ...options }: Common & { json: boolean; overwrite: boolean; network: string; shard?: string },
+  { json, ...options }: Common & { json: boolean; overwrite: boolean; network: string; shard?: Shard },
 ): Promise<boolean> {
   const display = new ManyDisplay();
   let last: ManyProgress | undefined;
@@ -158,19 +158,6 @@ function printReport(report: ManyReport, leftOut: Readonly<Record<string, number
   );
   const kinds = Object.entries(leftOut).map(([kind, number]) => `${kind} ${number.toLocaleString('en')}`);
   if (kinds.length > 0) printLine(`left out: ${kinds.join(', ')}`);
-}
-
-/** '/8' is the part that a scheduler has given this process: Kubernetes' indices begin with 0, Slurm's where one says. */
-function shardOf(typed: string, environment: NodeJS.ProcessEnv): string {
-  if (!typed.startsWith('/')) return typed;
-  const { JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID, SLURM_ARRAY_TASK_MIN = '0' } = environment;
-  const task = SLURM_ARRAY_TASK_ID && Number(SLURM_ARRAY_TASK_ID) - Number(SLURM_ARRAY_TASK_MIN);
-  const index = JOB_COMPLETION_INDEX ?? task;
-  if (index !== undefined && index !== '') return `${Number(index) + 1}${typed}`;
-  throw makeError(
-    'ERR_SENET_ARG_MISSING',
-    `--shard ${typed}: expected JOB_COMPLETION_INDEX (Kubernetes) or SLURM_ARRAY_TASK_ID in the environment, or a part such as 3${typed}`,
-  );
 }
 
 /** Which network it is, so that other weights under the same name are told apart. */

@@ -5,7 +5,7 @@ import { SingleBar } from 'cli-progress';
 import { Option, type Command } from 'commander';
 
 import { makeError } from '../errors';
-import type { CamMethod } from '../explain/class-activation-map';
+import { CAM_METHODS, GRADIENT_CAMS, type CamMethod } from '../explain/cam-methods';
 import {
   makePage,
   readFigure,
@@ -36,7 +36,6 @@ interface ExplainCommandOptions extends NetworkOptions {
 /** The maps of a page are of so many of the best classes. */
 const PAGE_CLASSES = 3;
 const PAGE_CHANNELS = 6;
-const GRADIENT_CAMS = ['gradcam', 'gradcam++', 'layercam'] as const;
 
 export function addExplain(program: Command, interrupted: () => AbortSignal): void {
   const command = program
@@ -47,11 +46,7 @@ export function addExplain(program: Command, interrupted: () => AbortSignal): vo
     .argument('[files...]', 'JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP, PBM, PGM or PPM images');
   addNetworkOptions(command)
     .option('-o, --output <page.html>', 'write a page with everything inside, for any browser')
-    .addOption(
-      new Option('--cam <method>', 'how the map is made')
-        .choices([...GRADIENT_CAMS, 'scorecam'])
-        .default('gradcam'),
-    )
+    .addOption(new Option('--cam <method>', 'how the map is made').choices(CAM_METHODS).default('gradcam'))
     .option('--layer <path>', 'the module that the map is of; default: the last block')
     .option('--target <class>', 'label or index of the class that the map is of; default: the best')
     .option('-k, --top-k <n>', 'labels for each image', atLeastOne, 5)

@@ -29,8 +29,8 @@ const WATCH_INTERVAL = 1_000;
 const MAX_HEADER_BYTES = 16 * 1024;
 
 export interface RunningServer {
-  /** 'http://127.0.0.1:8080' */
-  readonly address: string;
+  /** Of HTTP and, where it is served, of gRPC. */
+  readonly ports: readonly number[];
   /** When it has answered everything after the signal. */
   readonly closed: Promise<void>;
 }
@@ -82,7 +82,8 @@ export async function startServer(config: ServeConfig, signal: AbortSignal): Pro
     if (signal.aborted) begin();
     else onAbort(signal, begin);
   });
-  return { address: addressOf(app, config), closed };
+  const { port } = app.server.address() as AddressInfo;
+  return { ports: [port, ...(grpcServer === undefined ? [] : [grpcServer.port])], closed };
 }
 
 /** Loads what the folder holds, and goes on to look at it. */
@@ -90,11 +91,11 @@ async function watch(
   folder: string,
   app: FastifyInstance,
   handler: InferenceHandler,
-  { options }: ServeConfig,
+  config: ServeConfig,
   signal: AbortSignal,
 ): Promise<{ readonly ended: Promise<void> }> {
   return lazy.watchedFolder.watchFolder(folder, handler, {
-    ...{ signal, interval: WATCH_INTERVAL, loaderOf: (file) => fileLoader(options, file) },
+    ...{ signal, interval: WATCH_INTERVAL, loaderOf: (file) => fileLoader(config, file) },
     onChange: (what, model, file) => app.log.info({ model, file }, `the model was ${what}`),
     onError: (error, file) => app.log.error({ err: error, file }, 'the model could not be loaded'),
   });
@@ -235,13 +236,11 @@ async function startGrpc(config: ServeConfig, handler: InferenceHandler): Promis
     tlsCert === undefined || tlsKey === undefined
       ? {}
       : { tls: { cert: await readPem(tlsCert, '--tls-cert'), key: await readPem(tlsKey, '--tls-key') } };
-  const server = await lazy.grpcService.startGrpcServer(handler, {
+  return lazy.grpcService.startGrpcServer(handler, {
     ...{ host, port: grpcPort, ...tls },
     ...(apiKey.length === 0 ? {} : { authorize: keyCheck(apiKey) }),
     ...(maxBody === undefined ? {} : { maxMessage: maxBody }),
   });
-  printNote(`gRPC on port ${server.port}`);
-  return server;
 }
 
 /** Whoever runs the server asks so whether it is well, without a key, and often; the pages tell nothing of it. */
@@ -251,11 +250,6 @@ function isProbe({ method, url }: { method: string; url: string }): boolean {
 
 function digest(key: string): Buffer {
   return createHash('sha256').update(key).digest();
-}
-
-function addressOf(app: FastifyInstance, { tlsCert, host }: ServeConfig): string {
-  const { port } = app.server.address() as AddressInfo;
-  return `${tlsCert === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 function listenError(error: unknown, { host, port }: ServeConfig): unknown {

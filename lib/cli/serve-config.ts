@@ -37,6 +37,7 @@ const MODEL = {
   dtype: optional(string),
   useTestSize: optional(boolean),
   shrinkOnLoad: optional(boolean),
+  maxPixels: optional(integer(1)),
   checkHash: orElse(true, boolean),
   maxBatch: optional(integer(1)),
   delay: optional(integer(0)),
@@ -69,6 +70,8 @@ const CONFIG = {
   tlsKey: optional(string),
   maxBody: optional(integer(1)),
   maxImages: optional(integer(1)),
+  /** Of every model that has none of its own. */
+  maxPixels: optional(integer(1)),
   timeout: orElse(30_000, integer(1, MAX_TIMEOUT)),
   drainDelay: orElse(0, integer(0, MAX_TIMEOUT)),
   log: orElse('warn', string),

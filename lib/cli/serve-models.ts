@@ -17,7 +17,7 @@ export interface ServedModels {
 const MAX_QUEUE = 128;
 
 export async function loadModels(
-  { models, options, watch }: ServeConfig,
+  { models, options, watch, maxPixels }: ServeConfig,
   signal: AbortSignal,
 ): Promise<ServedModels> {
   // A folder that is watched needs no other network.
@@ -30,8 +30,12 @@ export async function loadModels(
     return { models: {}, repository: {} };
   const listed =
     models === undefined
-      ? [{ key: await nameOf(options), load: true, make: loaderOf(options) }]
-      : Object.entries(models).map(([key, model]) => ({ key, load: model.load, make: loaderOf(model) }));
+      ? [{ key: await nameOf(options), load: true, make: loaderOf(options, maxPixels) }]
+      : Object.entries(models).map(([key, model]) => ({
+          key,
+          load: model.load,
+          make: loaderOf(model, maxPixels),
+        }));
   const loaded: Record<string, ImageClassifier> = {};
   try {
     // One by one: each takes all processors, and memory for twice its weights.
@@ -61,9 +65,10 @@ async function nameOf(options: ServeOptions): Promise<string> {
     .replaceAll('@', '-');
 }
 
-/** Of what the command line or the file says. */
+/** Of what the command line or the file says. @param maxPixels - where that does not say it */
 function loaderOf(
   given: ServeOptions | ServedModelConfig,
+  maxPixels: number | undefined,
 ): (signal: AbortSignal) => Promise<ImageClassifier> {
   const { labels, preprocessing, ...rest } = given;
   const network = Object.fromEntries(
@@ -74,10 +79,12 @@ function loaderOf(
       given[name] === undefined ? [] : [[name, given[name]]],
     ),
   );
+  const most = given.maxPixels ?? maxPixels;
   const more: ImageClassifierOptions = {
     batching: { ...batching, maxQueue: given.maxQueue ?? MAX_QUEUE },
     ...(given.dtype === undefined ? {} : { dtype: given.dtype as 'float32' }),
     ...(given.shrinkOnLoad === true ? { shrinkOnLoad: true } : {}),
+    ...(most === undefined ? {} : { maxPixels: most }),
     ...('inChannels' in given && given.inChannels !== undefined ? { inChannels: given.inChannels } : {}),
     ...(labels === undefined ? {} : { labels }),
     ...(typeof preprocessing === 'object' ? { preprocessing } : {}),
@@ -88,9 +95,9 @@ function loaderOf(
 
 /** The loader of a file of weights in a folder that is watched. */
 export function fileLoader(
-  options: ServeOptions,
+  { options, maxPixels }: ServeConfig,
   file: string,
 ): (signal: AbortSignal) => Promise<ImageClassifier> {
   const { model: _model, weights: _weights, pretrained: _pretrained, ...rest } = options;
-  return loaderOf({ ...rest, weights: file });
+  return loaderOf({ ...rest, weights: file }, maxPixels);
 }

@@ -17,6 +17,7 @@ export interface ServeOptions extends NetworkOptions {
   maxQueue?: number;
   maxBody?: number;
   maxImages?: number;
+  maxPixels?: number;
   timeout?: number;
   drainDelay?: number;
   allowUrls?: string | true;

@@ -17,25 +17,33 @@ export function isPrimary(): boolean {
   return cluster.isPrimary;
 }
 
-/** Runs until every worker has ended after the signal; rejects nothing: a start that fails is the exit code. */
+/**
+ * Runs until every worker has ended after the signal; rejects nothing: a start that fails is the exit code.
+ *
+ * @param servers - how many ports each listens on
+ * @param ready - called once with these, in the order in which a worker began to listen
+ */
 export function runPrimary(
   workers: number,
+  servers: number,
   signal: AbortSignal,
-  ready: (address: string) => void,
+  ready: (ports: readonly number[]) => void,
 ): Promise<void> {
   return new Promise((resolve) => {
-    const listening = new Set<number>();
+    const listening = new Map<number, number[]>();
     const timers = new Set<NodeJS.Timeout>();
     let announced = false;
     let failed = false;
     const start = (): void => {
       const begun = Date.now();
       const worker = cluster.fork();
-      worker.on('listening', ({ address, port }: AddressInfo) => {
-        listening.add(worker.id);
+      worker.on('listening', ({ port }: AddressInfo) => {
+        const ports = [...(listening.get(worker.id) ?? []), port];
+        listening.set(worker.id, ports);
         if (announced || listening.size < workers) return;
+        if ([...listening.values()].some(({ length }) => length < servers)) return;
         announced = true;
-        ready(`http://${address}:${port}`);
+        ready(ports);
       });
       worker.on('message', (message: unknown) => passOn(worker, message));
       worker.on('exit', (code, by) => {

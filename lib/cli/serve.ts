@@ -6,9 +6,9 @@ import type { Command } from 'commander';
 
 import { makeError } from '../errors';
 import { addNetworkOptions } from './load-classifier';
-import { printLine } from './output';
+import { printLine, printNote } from './output';
 import { startServer } from './serve-application';
-import { readServeConfig } from './serve-config';
+import { readServeConfig, type ServeConfig } from './serve-config';
 import type { ServeOptions } from './serve-options';
 import { isPrimary, runPrimary } from './serve-workers';
 import { atLeastOne } from './training-options';
@@ -81,6 +81,11 @@ export function addServe(program: Command, interrupted: () => AbortSignal): void
       atLeastOne,
     )
     .option('--max-body <bytes>', 'of a request (default: 20971520); beyond it 413', atLeastOne)
+    .option(
+      '--max-pixels <n>',
+      'of an image, before it is decoded (default: 89478485); beyond it 413',
+      atLeastOne,
+    )
     .option('--max-images <n>', 'of a request (default: 64)', atLeastOne)
     .option(
       '--timeout <ms>',
@@ -121,14 +126,18 @@ async function serve(options: ServeOptions, signal: AbortSignal): Promise<void> 
       `--log: expected one of ${LOG_LEVELS.join(', ')}, got '${config.log}'`,
     );
   if (config.workers > 1 && isPrimary()) {
-    await runPrimary(config.workers, signal, (address) => announce(address, config.workers));
+    const servers = config.grpcPort === undefined ? 1 : 2;
+    await runPrimary(config.workers, servers, signal, (ports) => announce(config, ports));
     return;
   }
   const server = await startServer(config, signal);
-  if (config.workers === 1) announce(server.address, 1);
+  if (config.workers === 1) announce(config, server.ports);
   await server.closed;
 }
 
-function announce(address: string, workers: number): void {
+/** @param ports - of HTTP and, where it is served, of gRPC */
+function announce({ workers, host, tlsCert }: ServeConfig, [port, grpcPort]: readonly number[]): void {
+  if (grpcPort !== undefined) printNote(`gRPC on port ${grpcPort}`);
+  const address = `${tlsCert === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${port}`;
   printLine(`listening on ${address}${workers > 1 ? ` (${workers} workers)` : ''}`);
 }

@@ -6,11 +6,10 @@
 import { callHereOrAsync } from '../tensor/ops';
 import { noGrad } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
+import type { GradientCam } from './cam-methods';
 
 /** A thread does so many elements in well under a millisecond. */
 const INLINE_ELEMENTS = 2 ** 16;
-
-export type GradientCam = 'gradcam' | 'gradcam++' | 'layercam';
 
 /** An operator, as a job where it is much. */
 export async function compute(name: string, first: Tensor, ...rest: unknown[]): Promise<Tensor> {

@@ -7,15 +7,12 @@ import { describe } from '../tensor/options';
 import { oneOf, optional, orElse, readOptions, signal, string, type Rule, type Rules } from '../tensor/rules';
 import { noGrad, runInMode, tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
-import { compute, gradientMap, normalise, type GradientCam } from './cam-formulas';
+import { compute, gradientMap, normalise } from './cam-formulas';
+import { CAM_METHODS, type CamMethod, type GradientCam } from './cam-methods';
 import { checkModelAndInput } from './excitations';
 import { gradientsOf, observe, requireScores } from './observe';
 import { scoreMap } from './score-cam';
 import { activationsOf, chooseLayer } from './target-layer';
-
-export type CamMethod = GradientCam | 'scorecam';
-
-export const CAM_METHODS = ['gradcam', 'gradcam++', 'layercam', 'scorecam'] as const satisfies CamMethod[];
 
 export interface ClassActivationMapOptions {
   /**

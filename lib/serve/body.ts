@@ -175,17 +175,17 @@ function unreadable(cause: unknown): Error {
 }
 
 /**
- * The value of UTF-8 JSON, which must be an object.
+ * The value of UTF-8 JSON, which must be an object; `what` is how messages name it.
  *
  * @throws ERR_SENET_REQUEST (no JSON, no object, too deep), ERR_SENET_REQUEST_SIZE (too many values)
  */
-export function parseJson(bytes: Buffer): Readonly<Record<string, unknown>> {
+export function parseJson(bytes: Buffer, what = 'the body'): Readonly<Record<string, unknown>> {
   checkJsonSize(bytes);
   let value: unknown;
   try {
     value = JSON.parse(bytes.toString('utf8'));
   } catch (cause) {
-    throw makeError('ERR_SENET_REQUEST', `the body is no JSON: ${(cause as Error).message}`, { cause });
+    throw makeError('ERR_SENET_REQUEST', `${what} is no JSON: ${(cause as Error).message}`, { cause });
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw makeError('ERR_SENET_REQUEST', 'expected a JSON object');

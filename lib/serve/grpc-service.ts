@@ -4,26 +4,33 @@
  */
 import path from 'node:path';
 import { clearInterval, setInterval } from 'node:timers';
+import { createSecureContext } from 'node:tls';
 
 import type * as grpc from '@grpc/grpc-js';
 import type * as protoLoader from '@grpc/proto-loader';
 import type * as reflection from '@grpc/reflection';
 import type * as health from 'grpc-health-check';
 
-import { makeError } from '../errors';
+import { isError } from '../brands';
+import { httpStatusOf, isSenetError, makeError } from '../errors';
 import { ASSETS } from '../package-root';
+import { printable } from '../printable';
 import {
   boolean,
   fn,
   integer,
+  matching,
   optional,
   orElse,
   readOptions,
+  required,
   string,
-  unchecked,
+  type Rule,
   type Rules,
+  type Values,
 } from '../tensor/rules';
 import type { InferenceResponse } from './exchange';
+import { asProtocDescribes } from './grpc-reflection';
 import type { InferenceHandler } from './handler';
 import { requirePeer } from '../peer';
 
@@ -49,13 +56,20 @@ export interface GrpcServer {
 }
 
 const PURPOSE = 'senet-torch/grpc';
+const LOADING = { keepCase: true, longs: Number, defaults: true, oneofs: true };
 const SERVICE = 'inference.GRPCInferenceService';
 const HEALTH_LOOK = 1_000;
+
+const bytes = matching<Buffer>('a Buffer (PEM)', (value) => Buffer.isBuffer(value));
+const TLS = { cert: required(bytes), key: required(bytes) } satisfies Rules<
+  NonNullable<GrpcServerOptions['tls']>
+>;
+const tls: Rule<Values<typeof TLS>> = (given, what) => readOptions(given as object, TLS, what);
 
 const OPTIONS = {
   host: orElse('127.0.0.1', string),
   port: orElse(8081, integer(0, 65_535)),
-  tls: unchecked<{ cert: Buffer; key: Buffer }>(),
+  tls: optional(tls),
   maxMessage: orElse(20 * 2 ** 20, integer(1)),
   reflection: orElse(true, boolean),
   authorize: optional(fn<(headers: Readonly<Record<string, string>>) => boolean>()),
@@ -79,8 +93,7 @@ const CODES: Readonly<Record<number, keyof typeof grpc.status>> = {
 };
 
 type Message = Readonly<Record<string, unknown>>;
-type UnaryCall = grpc.ServerUnaryCall<Message, Message>;
-type Done = grpc.sendUnaryData<Message>;
+type Method = (request: Message, signal: AbortSignal) => Promise<Message>;
 
 /**
  * Starts a gRPC server on a handler, which stays the caller's to close. Needs the packages `@grpc/grpc-js`,
@@ -98,10 +111,11 @@ export async function startGrpcServer(
     PURPOSE,
   );
   const loader = requirePeer<typeof protoLoader>('@grpc/proto-loader', PURPOSE);
-  const { HealthImplementation } = requirePeer<typeof health>('grpc-health-check', PURPOSE);
-  const definition = loader.loadSync(path.join(ASSETS, 'serve', 'inference.proto'), {
-    ...{ keepCase: true, longs: Number, defaults: true, oneofs: true },
-  });
+  const { HealthImplementation, protoPath: healthProto } = requirePeer<typeof health>(
+    'grpc-health-check',
+    PURPOSE,
+  );
+  const definition = loader.loadSync(path.join(ASSETS, 'serve', 'inference.proto'), LOADING);
   const { inference } = loadPackageDefinition(definition) as unknown as {
     inference: { GRPCInferenceService: { service: grpc.ServiceDefinition } };
   };
@@ -109,48 +123,44 @@ export async function startGrpcServer(
     'grpc.max_receive_message_length': given.maxMessage,
     'grpc.max_send_message_length': given.maxMessage,
   });
-  const answer = (work: (call: UnaryCall, signal: AbortSignal) => Promise<Message>) => {
-    return (call: UnaryCall, done: Done): void => {
+  const answer = ({ requestDeserialize: read }: grpc.MethodDefinition<Message, Message>, method: Method) => {
+    const respond = async (call: grpc.ServerUnaryCall<Buffer, Message>): Promise<Message> => {
       const caller = new AbortController();
       call.on('cancelled', () => caller.abort());
-      const headers = headersOf(call.metadata);
-      const allowed = given.authorize?.(headers) ?? true;
-      const working = allowed
-        ? work(call, caller.signal)
-        : Promise.reject(new Refusal(401, 'expected a key in the metadata'));
-      working.then(
+      if (given.authorize?.(headersOf(call.metadata)) === false)
+        throw makeError('ERR_SENET_UNAUTHORIZED', 'expected a key in the metadata');
+      return method(parseMessage(call.request, read), caller.signal);
+    };
+    return (call: grpc.ServerUnaryCall<Buffer, Message>, done: grpc.sendUnaryData<Message>): void => {
+      respond(call).then(
         (message) => done(null, message),
         (error: unknown) => {
-          const { http, message } = error instanceof Refusal ? error : new Refusal(500, 'the server failed');
+          const { http, message } = error instanceof Refusal ? error : refusalFor(error);
           done({ code: status[CODES[http] ?? 'INTERNAL'], details: message });
         },
       );
     };
   };
-  server.addService(inference.GRPCInferenceService.service, {
-    ServerLive: answer(async () => ({ live: (await ask(handler, 'GET', '/v2/health/live')).status === 200 })),
-    ServerReady: answer(() => Promise.resolve({ ready: handler.ready })),
-    ModelReady: answer(async ({ request }) => {
-      const said = await ask(handler, 'GET', `${pathOf(request.name, request.version)}/ready`);
-      if (said.status !== 200 && said.status !== 503) throw refusalOf(said);
-      return { ready: said.status === 200 };
-    }),
-    ServerMetadata: answer(async () => json(await ask(handler, 'GET', '/v2'))),
-    ModelMetadata: answer(async ({ request }) =>
-      json(await ask(handler, 'GET', pathOf(request.name, request.version))),
+  const { service } = inference.GRPCInferenceService;
+  const methods = methodsOf(handler);
+  server.addService(
+    unread(service),
+    Object.fromEntries(
+      Object.entries(methods).map(([name, method]) => [
+        name,
+        answer(service[name] as grpc.MethodDefinition<Message, Message>, method),
+      ]),
     ),
-    ModelInfer: answer(({ request }, signal) => infer(handler, request, signal)),
-  });
+  );
   const healthService = new HealthImplementation({ '': 'SERVING', [SERVICE]: 'SERVING' });
   healthService.addToServer(server);
   if (given.reflection) {
     const { ReflectionService } = requirePeer<typeof reflection>('@grpc/reflection', PURPOSE);
-    new ReflectionService(definition).addToServer(server);
+    const told = { ...definition, ...loader.loadSync(healthProto, LOADING) };
+    new ReflectionService(asProtocDescribes(told)).addToServer(server);
   }
   const credentials =
-    given.tls === undefined
-      ? ServerCredentials.createInsecure()
-      : ServerCredentials.createSsl(null, [{ cert_chain: given.tls.cert, private_key: given.tls.key }]);
+    given.tls === undefined ? ServerCredentials.createInsecure() : secured(given.tls, ServerCredentials);
   const host = given.host.includes(':') ? `[${given.host}]` : given.host;
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${host}:${given.port}`, credentials, (cause, bound) => {
@@ -175,6 +185,56 @@ export async function startGrpcServer(
   };
 }
 
+/** @throws ERR_SENET_ARG_RANGE where the two are no certificate with its key */
+function secured(
+  { cert, key }: Values<typeof TLS>,
+  credentials: typeof grpc.ServerCredentials,
+): grpc.ServerCredentials {
+  try {
+    createSecureContext({ cert, key });
+  } catch (cause) {
+    const reason = isError(cause) ? cause.message : String(cause);
+    throw makeError('ERR_SENET_ARG_RANGE', `startGrpcServer: tls: no certificate with its key: ${reason}`, {
+      cause,
+    });
+  }
+  return credentials.createSsl(null, [{ cert_chain: cert, private_key: key }]);
+}
+
+function methodsOf(handler: InferenceHandler): Record<string, Method> {
+  return {
+    ServerLive: async () => ({ live: (await ask(handler, 'GET', '/v2/health/live')).status === 200 }),
+    ServerReady: () => Promise.resolve({ ready: handler.ready }),
+    ModelReady: async ({ name, version }) => {
+      const said = await ask(handler, 'GET', `${pathOf(name, version)}/ready`);
+      if (said.status !== 200 && said.status !== 503) throw refusalOf(said);
+      return { ready: said.status === 200 };
+    },
+    ServerMetadata: async () => json(await ask(handler, 'GET', '/v2')),
+    ModelMetadata: async ({ name, version }) => json(await ask(handler, 'GET', pathOf(name, version))),
+    ModelInfer: (request, signal) => infer(handler, request, signal),
+  };
+}
+
+/** Messages as they come: gRPC's library would call one that it cannot read a fault of the server. */
+function unread(service: grpc.ServiceDefinition): grpc.ServiceDefinition {
+  return Object.fromEntries(
+    Object.entries(service).map(([name, method]) => [
+      name,
+      { ...method, requestDeserialize: (bytes: Buffer) => bytes },
+    ]),
+  );
+}
+
+function parseMessage(bytes: Buffer, read: (bytes: Buffer) => Message): Message {
+  try {
+    return read(bytes);
+  } catch (cause) {
+    const reason = isError(cause) ? cause.message : String(cause);
+    throw makeError('ERR_SENET_REQUEST', `the message cannot be read: ${printable(reason, 200)}`, { cause });
+  }
+}
+
 /** A request that was refused, with its status of HTTP. */
 class Refusal extends Error {
   constructor(
@@ -183,6 +243,14 @@ class Refusal extends Error {
   ) {
     super(message);
   }
+}
+
+/** Of a fault of the server the caller learns nothing, as over HTTP. */
+function refusalFor(error: unknown): Refusal {
+  const http = httpStatusOf(error);
+  return isSenetError(error) && http !== 500
+    ? new Refusal(http, `${error.message} [${error.code}]`)
+    : new Refusal(500, 'the server failed');
 }
 
 function ask(
@@ -221,6 +289,8 @@ function refusalOf({ status, body }: InferenceResponse): Refusal {
 }
 
 function pathOf(name: unknown, version: unknown): string {
+  // As a path it would be that of the list of models.
+  if (name === '') throw makeError('ERR_SENET_UNKNOWN_SERVED_MODEL', `there is no model ''`);
   const end = version === '' ? '' : `/versions/${encodeURIComponent(String(version))}`;
   return `/v2/models/${encodeURIComponent(String(name))}${end}`;
 }
@@ -244,15 +314,18 @@ async function infer(handler: InferenceHandler, request: Message, signal: AbortS
   const inputs = request.inputs as readonly GrpcTensor[];
   const raw = request.raw_input_contents as readonly Buffer[];
   if (raw.length > 0 && (raw.length !== inputs.length || inputs.some(({ contents }) => contents !== null)))
-    throw new Refusal(400, 'expected raw_input_contents of every input, or contents, and not both');
+    throw makeError(
+      'ERR_SENET_REQUEST',
+      'expected raw_input_contents of every input, or contents, and not both',
+    );
   const tensors = inputs.map((input, index) => raw[index] ?? contentsOf(input));
   const head = Buffer.from(
     JSON.stringify({
       ...(id === '' ? {} : { id }),
       parameters: { binary_data_output: true },
-      inputs: inputs.map(({ name: called, datatype, shape }, index) => ({
+      inputs: inputs.map(({ name: called, datatype, shape, parameters }, index) => ({
         ...{ name: called, datatype, shape },
-        parameters: { binary_data_size: tensors[index]?.length ?? 0 },
+        parameters: { ...plainParameters(parameters), binary_data_size: tensors[index]?.length ?? 0 },
       })),
       outputs: (request.outputs as readonly GrpcTensor[]).map(({ name: called, parameters }) => ({
         ...{ name: called, parameters: plainParameters(parameters) },
@@ -284,7 +357,7 @@ function contentsOf({ datatype, contents }: GrpcTensor): Buffer {
   if (datatype === 'FP32') return Buffer.from(Float32Array.from(contents.fp32_contents).buffer);
   if (datatype === 'UINT8') {
     if (contents.uint_contents.some((value) => value > 255))
-      throw new Refusal(400, 'expected uint_contents of at most 255 for UINT8');
+      throw makeError('ERR_SENET_REQUEST', 'expected uint_contents of at most 255 for UINT8');
     return Buffer.from(contents.uint_contents);
   }
   return Buffer.concat(

@@ -23,7 +23,7 @@ const json = (schema: Json): Json => ({ content: { 'application/json': { schema 
 const answer = (description: string, schema: Json): Json => ({ description, ...json(schema) });
 const FAILED = { default: answer('An error, with its code.', refer('Error')) };
 
-const tensor = (more: Json): Json =>
+const tensor = (more: Json, required: readonly string[] = []): Json =>
   object(
     {
       name: text,
@@ -32,7 +32,7 @@ const tensor = (more: Json): Json =>
       parameters: { type: 'object' },
       ...more,
     },
-    ['name', 'shape', 'datatype'],
+    ['name', 'shape', 'datatype', ...required],
   );
 
 const SCHEMAS: Json = {
@@ -116,7 +116,7 @@ const SCHEMAS: Json = {
   InferResponse: object(
     {
       ...{ model_name: text, model_version: text, id: text, parameters: { type: 'object' } },
-      outputs: listOf(tensor({ data: { type: 'array' } })),
+      outputs: listOf(tensor({ data: { type: 'array' } }, ['data'])),
     },
     ['model_name', 'outputs'],
   ),

@@ -26,10 +26,10 @@ export interface ImageRequest {
   readonly parameters: Readonly<Record<string, unknown>>;
 }
 
-/** What is not a string in a query or a form. */
-const NUMBER = /^-?\d{1,15}(\.\d{1,15})?$/;
+/** What is a number in JSON, and so in a query or a form: however large, so that the same rules say what is wrong with it. */
+const NUMBER = /^-?\d{1,400}(\.\d{1,400})?(e[-+]?\d{1,3})?$/i;
 /** Always text, whatever it looks like. */
-const TEXTS = ['model', 'version', 'layer', 'cam'];
+const TEXTS = ['model', 'version', 'layer'];
 
 /**
  * @throws (rejects) ERR_SENET_REQUEST, ERR_SENET_REQUEST_SIZE, ERR_SENET_MEDIA_TYPE, ERR_SENET_FORBIDDEN,
@@ -145,7 +145,7 @@ export function fromBase64(text: string, what: string): Buffer {
   throw makeError('ERR_SENET_REQUEST', `${what}: expected base64`);
 }
 
-/** Numbers and truth as such. */
+/** Numbers, truth and objects as such. */
 function typed(texts: Iterable<[string, string]> | ReadonlyMap<string, string>): Record<string, unknown> {
   const values: Record<string, unknown> = {};
   for (const [name, text] of texts as Iterable<[string, string]>) {
@@ -160,5 +160,7 @@ function typed(texts: Iterable<[string, string]> | ReadonlyMap<string, string>):
 function valueOf(name: string, text: string): unknown {
   if (TEXTS.includes(name)) return text;
   if (text === 'true' || text === 'false') return text === 'true';
+  // What is an object in JSON (`gates`) is its JSON.
+  if (text.startsWith('{')) return parseJson(Buffer.from(text), printable(name, 100));
   return NUMBER.test(text) ? Number(text) : text;
 }

@@ -31,9 +31,10 @@ import {
   type Rules,
   type Values,
 } from '../tensor/rules';
-import { loadDecoder } from './decode';
+import { loadDecoder, MAX_PIXELS } from './decode';
 import { checkUnchanged, EagerNetwork, fileIdentity } from './eager-network';
 import { BATCHING, type BatchingOptions } from './image-batches';
+import type { DecodingSettings } from './image-work';
 import { readLabels } from './labels';
 import { channelsOf, checkImageChannels, countClasses, makeNetwork, type Network } from './network';
 import { chooseRecord } from './preprocessing-options';
@@ -81,6 +82,11 @@ export interface ImageClassifierOptions {
    * 1/4 or 1/8). Several times as fast, and near to Pillow's pixels instead of equal: scores move a little. Default false.
    */
   shrinkOnLoad?: boolean;
+  /**
+   * Pixels (width x height) of an image file at most; more are ERR_SENET_IMAGE_SIZE before anything is decoded. Default, and at
+   * most: 89,478,485, where Pillow begins to warn of bombs.
+   */
+  maxPixels?: number;
   /** Default 'cpu'. */
   device?: Device;
   /**
@@ -107,7 +113,7 @@ export interface ClassifierParts {
   /** In the order of the model's outputs; none if it does not say how many it has. */
   readonly labels: readonly string[];
   readonly preprocessing: Preprocessing;
-  readonly shrinkOnLoad: boolean;
+  readonly decoding: DecodingSettings;
   readonly batching: Required<BatchingOptions>;
 }
 
@@ -129,6 +135,7 @@ const OPTIONS = {
   inChannels: optional(integer(1)),
   useTestSize: orElse(false, boolean),
   shrinkOnLoad: orElse(false, boolean),
+  maxPixels: orElse(MAX_PIXELS, integer(1, MAX_PIXELS)),
   device: orElse('cpu', checkDevice),
   dtype: orElse('float32', floating),
   batching: (given: unknown, what: string) =>
@@ -146,7 +153,7 @@ export async function loadParts(
   options: ImageClassifierOptions | undefined,
 ): Promise<ClassifierParts> {
   const given = readOptions(options, OPTIONS, WHERE);
-  const { dtype, device, shrinkOnLoad, batching, signal } = given;
+  const { dtype, device, shrinkOnLoad, maxPixels, batching, signal } = given;
   throwIfAborted(signal);
   const opened = await openFor(model, given);
   const state = opened?.state;
@@ -171,7 +178,14 @@ export async function loadParts(
         plain === undefined
           ? await remaking(opened as OpenedWeights, { model, given, channels })
           : new EagerNetwork(() => Promise.resolve(plain), false);
-      return { network, eager, labels: finalLabels, preprocessing, shrinkOnLoad, batching };
+      return {
+        network,
+        eager,
+        labels: finalLabels,
+        preprocessing,
+        decoding: { shrinkOnLoad, maxPixels },
+        batching,
+      };
     } catch (error) {
       if (owned) made.dispose();
       throw error;

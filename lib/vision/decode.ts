@@ -65,14 +65,17 @@ export async function decodeImage(source: ImageFileSource, wantedSize?: WantedSi
  *   shared or resizable), ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (another URL), ERR_SENET_THREADS
  */
 export async function openImage(source: ImageFileSource, wantedSize?: WantedSize): Promise<EncodedImage> {
-  return openBytes(await readBytes(source), labelOf(source), wantedSize);
+  return openBytes(await readBytes(source), labelOf(source), { wantedSize });
 }
 
-/** `openImage` of bytes that were read, and nobody changes; `label` is how messages name them. */
+/**
+ * `openImage` of bytes that were read, and nobody changes; `label` is how messages name them, and `maxPixels` another bound
+ * in place of `MAX_PIXELS`, below it.
+ */
 export async function openBytes(
   bytes: Buffer,
   label: string,
-  wantedSize?: WantedSize,
+  { wantedSize, maxPixels = MAX_PIXELS }: { wantedSize?: WantedSize | undefined; maxPixels?: number } = {},
 ): Promise<EncodedImage> {
   if (bytes.length === 0) {
     throw makeError('ERR_SENET_IMAGE_SIZE', `${label}: expected an image, found no bytes`);
@@ -85,10 +88,10 @@ export async function openBytes(
     );
   }
   const checkSize = (width: number, height: number): void => {
-    if (width * height <= MAX_PIXELS) return;
+    if (width * height <= maxPixels) return;
     throw makeError(
       'ERR_SENET_IMAGE_SIZE',
-      `${label}: expected at most ${MAX_PIXELS} pixels, the image has ${width} x ${height}`,
+      `${label}: expected at most ${maxPixels} pixels, the image has ${width} x ${height}`,
     );
   };
   const coded = (cause: unknown): never => {

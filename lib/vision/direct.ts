@@ -30,6 +30,8 @@ export interface DirectOptions {
   readonly record: Preprocessing;
   /** Lets a JPEG be shrunk by libjpeg where it is much larger than the record wants it: not Pillow's pixels. */
   readonly shrinkOnLoad: boolean;
+  /** Width x height at most. Default `MAX_PIXELS`. */
+  readonly maxPixels?: number;
   /** Whether the bytes are somebody else's, who may change them once this has rejected or resolved, or before. */
   readonly borrowed: boolean;
   /** Waits for memory before anything is decoded. */
@@ -43,12 +45,12 @@ export interface DirectOptions {
  */
 export async function prepareDirectly(
   bytes: Buffer,
-  { record, shrinkOnLoad, borrowed, reserve }: DirectOptions,
+  { record, shrinkOnLoad, maxPixels = MAX_PIXELS, borrowed, reserve }: DirectOptions,
 ): Promise<Tensor | undefined> {
   const format = formatOf(bytes);
   if (format !== 'jpeg' && format !== 'png') return undefined;
   const frame = format === 'jpeg' ? jpegFrame(bytes) : pngFrame(bytes);
-  if (frame === undefined || !isUsual(frame, record)) return undefined;
+  if (frame === undefined || !isUsual(frame, record, maxPixels)) return undefined;
   await loadDecoder();
   if (!binding.canPrepareImages()) return undefined;
   const { width, height } = frame;
@@ -73,8 +75,8 @@ export async function prepareDirectly(
 }
 
 /** Neither more pixels than are decoded or made, which is refused elsewhere, nor so long that no resize can stream it. */
-function isUsual({ width, height }: Frame, { size }: Preprocessing): boolean {
-  if (width < 1 || height < 1 || width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS)
+function isUsual({ width, height }: Frame, { size }: Preprocessing, maxPixels: number): boolean {
+  if (width < 1 || height < 1 || width > MAX_SIDE || height > MAX_SIDE || width * height > maxPixels)
     return false;
   const [newHeight, newWidth] = resizedSize(size, height, width);
   const [turnedHeight, turnedWidth] = resizedSize(size, width, height);

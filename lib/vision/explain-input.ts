@@ -5,14 +5,8 @@
 import { performance } from 'node:perf_hooks';
 
 import { makeError } from '../errors';
-import {
-  CAM_METHODS,
-  independent,
-  mapOf,
-  resizeMap,
-  targetsOf,
-  type CamMethod,
-} from '../explain/class-activation-map';
+import { CAM_METHODS, type CamMethod } from '../explain/cam-methods';
+import { independent, mapOf, resizeMap, targetsOf } from '../explain/class-activation-map';
 import { normalise } from '../explain/cam-formulas';
 import { gatesOf, observeGates } from '../explain/excitations';
 import { gateChanges, type GateChanges } from '../explain/gate-changes';

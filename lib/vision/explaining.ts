@@ -10,7 +10,7 @@ import type { EagerNetwork } from './eager-network';
 import { explainInput, type CheckedExplainOptions, type ExplainedNetwork } from './explain-input';
 import type { Explanation } from './explanation';
 import type { BatchingOptions } from './image-batches';
-import { ImageWork, type ImageSource } from './image-work';
+import { ImageWork, type DecodingSettings, type ImageSource } from './image-work';
 import { Pipeline } from './pipeline';
 
 /** What is done with an image that is the network's input, in a `tidy`. */
@@ -19,14 +19,14 @@ type Task<Result> = (model: Module<unknown>, x: Tensor) => Promise<Result>;
 class ExplainWork extends ImageWork {
   constructor(
     source: ImageSource,
-    { preprocessing, shrinkOnLoad }: ExplainerFacts,
+    { preprocessing, decoding }: ExplainerFacts,
     readonly task: Task<unknown>,
   ) {
-    super(source, preprocessing, shrinkOnLoad, 1, false);
+    super(source, preprocessing, decoding, 1, false);
   }
 }
 
-export type ExplainerFacts = ExplainedNetwork & { readonly shrinkOnLoad: boolean };
+export type ExplainerFacts = ExplainedNetwork & { readonly decoding: DecodingSettings };
 
 export class Explainer {
   readonly #pipeline: Pipeline<ExplainWork, { readonly value: unknown }>;

@@ -1,5 +1,5 @@
 /** What an explanation of an image is, in memory and as JSON. Knows no network. */
-import type { CamMethod } from '../explain/class-activation-map';
+import type { CamMethod } from '../explain/cam-methods';
 import type { Classification } from './ranking';
 
 /** One number for each pixel, from 0 to 1, row by row. */

@@ -23,7 +23,7 @@ import { EXPLAIN, type ExplainOptions } from './explain-input';
 import { Explainer } from './explaining';
 import type { Explanation } from './explanation';
 import { imagePipeline } from './image-batches';
-import { checkSource, ImageWork, type ImageSource } from './image-work';
+import { checkSource, ImageWork, type DecodingSettings, type ImageSource } from './image-work';
 import type { Network } from './network';
 import type { ItemTimes, Pipeline, QueueState } from './pipeline';
 import { preprocess, shapePixels } from './preprocessing';
@@ -59,18 +59,18 @@ export class ImageClassifier {
   readonly labels: readonly string[];
   readonly preprocessing: Preprocessing;
   readonly #network: Network;
-  readonly #shrinkOnLoad: boolean;
+  readonly #decoding: DecodingSettings;
   readonly #pipeline: Pipeline<ImageWork, Classification[] | Prediction>;
   readonly #explainer: Explainer;
   readonly #running = new Set<Promise<unknown>>();
   #disposed = false;
 
   private constructor(parts: ClassifierParts) {
-    const { network, labels, preprocessing, shrinkOnLoad, batching } = parts;
+    const { network, labels, preprocessing, decoding, batching } = parts;
     this.#network = network;
     this.labels = labels;
     this.preprocessing = preprocessing;
-    this.#shrinkOnLoad = shrinkOnLoad;
+    this.#decoding = decoding;
     this.#pipeline = imagePipeline(batching, network.lanes, (input, wanted) => this.#classify(input, wanted));
     this.#explainer = new Explainer(parts.eager, parts, batching);
   }
@@ -144,7 +144,7 @@ export class ImageClassifier {
       checkSource(source, this.preprocessing, many ? `images[${index}]` : 'image');
     const works = sources.map(
       (source) =>
-        new ImageWork(source, this.preprocessing, this.#shrinkOnLoad, wanted, this.#network.takesPixels),
+        new ImageWork(source, this.preprocessing, this.#decoding, wanted, this.#network.takesPixels),
     );
     const times: ItemTimes[] | undefined = onTimes && [];
     const results = await this.#track(this.#pipeline.run(works, signal, times));

@@ -64,6 +64,12 @@ export function checkSource(
   }
 }
 
+/** How a classifier's image files are decoded, as `ImageClassifier.load` takes it. */
+export interface DecodingSettings {
+  readonly shrinkOnLoad: boolean;
+  readonly maxPixels: number;
+}
+
 /** Images whole at a time: each occupies a thread of libuv's pool, of which one stays free for files and names. */
 const wholes = new Places(Math.max(1, (Number(process.env.UV_THREADPOOL_SIZE) || 4) - 1));
 
@@ -72,7 +78,7 @@ export class ImageWork implements Work {
   /** Of the answer. */
   readonly wanted: Wanted;
   readonly #record: Preprocessing;
-  readonly #shrinkOnLoad: boolean;
+  readonly #decoding: DecodingSettings;
   readonly #asPixels: boolean;
   /** Until it is decoded. */
   #source: ImageFileSource | undefined;
@@ -90,14 +96,14 @@ export class ImageWork implements Work {
   constructor(
     source: ImageSource,
     record: Preprocessing,
-    shrinkOnLoad: boolean,
+    decoding: DecodingSettings,
     wanted: Wanted,
     asPixels: boolean,
   ) {
     this.encoded = !Tensor.isTensor(source);
     this.wanted = wanted;
     this.#record = record;
-    this.#shrinkOnLoad = shrinkOnLoad;
+    this.#decoding = decoding;
     this.#asPixels = asPixels;
     if (!Tensor.isTensor(source)) this.#source = source;
     // A tensor of our own, though on the same memory.
@@ -123,7 +129,7 @@ export class ImageWork implements Work {
     const input = this.#asPixels
       ? undefined
       : await detached(this.#owned, () =>
-          prepareDirectly(bytes, { record, shrinkOnLoad: this.#shrinkOnLoad, borrowed, reserve }),
+          prepareDirectly(bytes, { record, ...this.#decoding, borrowed, reserve }),
         );
     this.#ready = input !== undefined;
     if (input === undefined) restart();
@@ -139,7 +145,11 @@ export class ImageWork implements Work {
   async #decodeWhole(bytes: Buffer, label: string, reserve: Hold['reserve']): Promise<Tensor> {
     const wanted = (height: number, width: number): [number, number] =>
       resizedSize(this.#record.size, height, width);
-    const image = await openBytes(bytes, label, this.#shrinkOnLoad ? wanted : undefined);
+    const { shrinkOnLoad, maxPixels } = this.#decoding;
+    const image = await openBytes(bytes, label, {
+      maxPixels,
+      ...(shrinkOnLoad ? { wantedSize: wanted } : {}),
+    });
     await reserve(image.pixelBytes);
     const decoded = await image.decode();
     return detached(this.#owned, () => toPixels(decoded));

@@ -10,7 +10,7 @@ const { tmpdir } = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { median, readFloats, runJson, spread } = require('./peers');
-const { makeFiles } = require('./se-resnet50-files');
+const { makeFiles } = require('./network-files');
 
 const { values: options } = parseArgs({
   options: {

@@ -9,7 +9,7 @@ const { tmpdir } = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { readFloats, runJson } = require('./peers');
-const { makeFiles } = require('./se-resnet50-files');
+const { makeFiles } = require('./network-files');
 
 const { values: options } = parseArgs({
   options: {

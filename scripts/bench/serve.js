@@ -4,21 +4,27 @@
 // node:http and of the plugin of Fastify, beside
 // - what a bare node:http server answers, that reads the same bodies: the load's own cost;
 // - the library's own loop of as many callers with the same decode, while such a bare server answers as many requests;
-// - a server as it is usually written: Fastify, onnxruntime-node and sharp (--onnx FILE, of a network of --model's size).
-// Each server is a process of its own, and they alternate. --soak MINUTES instead sends good requests, requests that are
+// - the same with shrinkOnLoad, which is what sharp does below;
+// - a server as it is usually written: Fastify, onnxruntime-node and sharp (--onnx FILE: another file of the network);
+// - one in Python as it is usually written: FastAPI, PyTorch and Pillow (--python FILE, or SENET_BENCH_PYTHON).
+// Each server is a process of its own, and they alternate. --only bare,handler measures those alone. --soak MINUTES instead sends good requests, requests that are
 // aborted, garbage, slow ones and bodies that are too large, and watches memory and answers.
 //
 // Targets: at least 90 % of the library's loop; p99 below three batch times at 80 % load; event loop p99 below 10 ms; 1.3
 // times the usual server.
 const { fork } = require('node:child_process');
-
-const http = require('node:http');
+const { mkdtempSync, rmSync } = require('node:fs');
 const { connect } = require('node:net');
+const os = require('node:os');
+const path = require('node:path');
 const { monitorEventLoopDelay } = require('node:perf_hooks');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
-const { median, spread } = require('./peers');
+const { makeFiles } = require('./network-files');
+const { installOnnxruntime, median, runJson, spread } = require('./peers');
 const { makePhotograph } = require('./photograph');
+const { PHOTOGRAPH, ROLES } = require('./serve-roles');
+const { soak } = require('./serve-soak');
 
 const { values: options } = parseArgs({
   options: {
@@ -29,6 +35,9 @@ const { values: options } = parseArgs({
     connections: { type: 'string', default: '32' },
     idle: { type: 'string', default: '10000' },
     onnx: { type: 'string' },
+    python: { type: 'string' },
+    only: { type: 'string' },
+    weights: { type: 'string' }, // internal: of the network, for Python
     soak: { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', short: 'h', default: false },
@@ -36,101 +45,42 @@ const { values: options } = parseArgs({
   },
 });
 
-const PHOTOGRAPH = [500, 375];
+const FASTAPI = path.join(__dirname, 'engines', 'fastapi_server.py');
 
-/** What runs in a process of its own: gives a function (request, response), or an object with `listen` and `close`. */
-const ROLES = {
-  bare: async () =>
-    listening(
-      http.createServer((request, response) => {
-        request.resume().on('end', () => response.end('{}'));
-      }),
-    ),
-  handler: async () => {
-    const { createInferenceHandler } = require('../..');
-    return listening(http.createServer(createInferenceHandler({ net: await loadOurs() })));
-  },
-  fastify: async () => {
-    const app = require('fastify')();
-    await app.register(require('../../dist/fastify'), { models: { net: await loadOurs() } });
-    await app.listen({ port: 0, host: '127.0.0.1' });
-    return app.server.address().port;
-  },
-  loop: async () => {
-    const classifier = await loadOurs();
-    const image = await makePhotograph(...PHOTOGRAPH);
-    let count = 0;
-    const caller = async () => {
-      for (;;) {
-        await classifier.classify(image, { topK: 5 });
-        count++;
-      }
-    };
-    for (let index = 0; index < Number(options.connections); index++) void caller();
-    process.on(
-      'message',
-      ({ question }) => question === 'count' && process.send({ count, at: performance.now() }),
-    );
-    return 0;
-  },
-  usual: async () => {
-    const { InferenceSession, Tensor } = require('onnxruntime-node');
-    const sharp = require('sharp');
-    const session = await InferenceSession.create(options.onnx);
-    const side = options.model === 'se_resnet50' ? 224 : 32;
-    const app = require('fastify')({ bodyLimit: 20e6 });
-    app.addContentTypeParser('image/jpeg', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
-    app.post('/classify', async (request) => {
-      const pixels = await sharp(request.body)
-        .resize(side, side, { fit: 'fill' })
-        .removeAlpha()
-        .raw()
-        .toBuffer();
-      const input = new Float32Array(3 * side * side);
-      for (let place = 0; place < side * side; place++)
-        for (let channel = 0; channel < 3; channel++)
-          input[channel * side * side + place] = pixels[3 * place + channel] / 255;
-      const feeds = { [session.inputNames[0]]: new Tensor('float32', input, [1, 3, side, side]) };
-      const { data } = (await session.run(feeds))[session.outputNames[0]];
-      const total = data.reduce((sum, value) => sum + Math.exp(value), 0);
-      return Array.from(data, (value, index) => ({ index, score: Math.exp(value) / total }))
-        .sort((left, right) => right.score - left.score)
-        .slice(0, 5);
-    });
-    await app.listen({ port: 0, host: '127.0.0.1' });
-    return app.server.address().port;
-  },
+/** In the order in which they take turns. */
+const TITLES = {
+  bare: 'bare node:http',
+  handler: 'createInferenceHandler',
+  fastify: 'senet-torch/fastify',
+  shrink: '... with shrinkOnLoad',
+  loop: 'the loop beside a bare server',
+  usual: 'Fastify, onnxruntime-node, sharp',
+  fastapi: 'FastAPI, PyTorch, Pillow',
 };
-
-async function loadOurs() {
-  const { ImageClassifier, se_resnet50 } = require('../..');
-  const { dtype } = options;
-  return options.model === 'se_resnet50'
-    ? ImageClassifier.load(se_resnet50().eval(), { dtype })
-    : ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist', dtype });
-}
-
-function listening(server) {
-  return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server.address().port)));
-}
 
 /** In the process of a role: says its port, and what it is asked. */
 async function play(role) {
-  const port = await ROLES[role]();
+  const port = await ROLES[role]({ ...options, connections: Number(options.connections) });
   const delay = monitorEventLoopDelay({ resolution: 1 });
   process.on('message', ({ question }) => {
     if (question === 'watch') delay.enable();
     if (question === 'delay')
-      process.send({ delayP99: delay.percentile(99) / 1e6, rss: process.memoryUsage.rss() });
+      process.send({
+        ...(role === 'fastapi' ? {} : { delayP99: delay.percentile(99) / 1e6 }),
+        rss: process.memoryUsage.rss(),
+      });
   });
   process.on('disconnect', () => process.exit(0));
   process.send({ port });
 }
 
 class Player {
+  /** Options for the peers, which this process has found out. */
+  static found = [];
+
   static async start(role) {
     const player = new Player();
-    player.child = fork(__filename, [...process.argv.slice(2), '--role', role]);
+    player.child = fork(__filename, [...process.argv.slice(2), ...Player.found, '--role', role]);
     player.child.on('exit', () => (player.gone = true));
     ({ port: player.port } = await player.next());
     return player;
@@ -204,15 +154,19 @@ async function holdConnections(count, image) {
   const player = await Player.start('handler');
   const sockets = [];
   try {
-    for (let index = 0; index < count; index++) {
-      const socket = connect(player.port, '127.0.0.1');
-      socket.on('error', () => undefined);
-      sockets.push(socket);
-      if (index % 200 === 199) await sleep(20);
+    // In pieces that the queue of the port holds.
+    while (sockets.length < count) {
+      const piece = Array.from({ length: Math.min(200, count - sockets.length) }, () =>
+        connect(player.port, '127.0.0.1').on('error', () => undefined),
+      );
+      sockets.push(...piece);
+      await Promise.all(
+        piece.map((socket) => new Promise((done) => socket.once('connect', done).once('close', done))),
+      );
     }
     await sleep(1000);
     const held = sockets.filter((socket) => socket.readyState === 'open').length;
-    return { held, ...(await load(player.port, image, { seconds: 2 })) };
+    return { held, ...(await load(player.port, image, { seconds: Number(options.seconds) })) };
   } finally {
     for (const socket of sockets) socket.destroy();
     player.stop();
@@ -222,56 +176,75 @@ async function holdConnections(count, image) {
 async function main() {
   if (options.help) {
     console.log(
-      'usage: node scripts/bench/serve.js [--model se_resnet20|se_resnet50] [--dtype float32] [--rounds 3] [--seconds 8] [--connections 32] [--idle 10000] [--onnx FILE] [--json] | --soak MINUTES',
+      'usage: node scripts/bench/serve.js [--model se_resnet20|se_resnet50] [--dtype float32] [--rounds 3] [--seconds 8] [--connections 32] [--idle 10000] [--onnx FILE] [--python FILE] [--only ROLE,...] [--json] | --soak MINUTES',
     );
     return;
   }
   const image = await makePhotograph(...PHOTOGRAPH);
-  if (options.soak !== undefined) return soak(image, 60 * Number(options.soak));
+  if (options.soak !== undefined)
+    return soak(await Player.start('handler'), image, 60 * Number(options.soak));
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'senet-bench-'));
+  try {
+    await measure(image, findPeers(folder));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** @param absent - why which peers are not measured */
+async function measure(image, absent) {
   const seconds = Number(options.seconds);
-  const usual = reasonAgainstUsual();
-  const runs = { bare: [], handler: [], fastify: [], loop: [], ...(usual === null ? { usual: [] } : {}) };
+  const roles = Object.keys(TITLES).filter((role) => absent[role] === undefined);
+  const runs = Object.fromEntries(roles.map((role) => [role, []]));
   for (let round = 0; round < Number(options.rounds); round++) {
-    for (const role of Object.keys(runs)) {
+    for (const role of roles) {
       if (role === 'loop') runs.loop.push(await measureLoop(image, seconds, runs.handler.at(-1).rate));
       else runs[role].push(await measureServer(role, image, seconds));
     }
   }
-  const idle = await holdConnections(Number(options.idle), image);
-  const shareOf = (role, other) =>
-    median(runs[role].map(({ rate }, round) => rate / runs[other][round].rate));
-  const summary = {
-    ofLoop: { handler: shareOf('handler', 'loop'), fastify: shareOf('fastify', 'loop') },
-    ...(usual === null
-      ? { ofUsual: { handler: shareOf('handler', 'usual'), fastify: shareOf('fastify', 'usual') } }
-      : {}),
-    idle,
-  };
-  if (options.json) return void console.log(JSON.stringify({ summary, runs }, null, 2));
-  report(runs, summary, usual);
+  const idle = Number(options.idle) > 0 ? await holdConnections(Number(options.idle), image) : null;
+  // A server that answered nothing is beside nobody: the run was too short for it.
+  const ratio = (role, other) =>
+    runs[role] && runs[other]?.every(({ rate }) => rate > 0)
+      ? median(runs[role].map(({ rate }, round) => rate / runs[other][round].rate))
+      : undefined;
+  const ours = ['handler', 'fastify', 'shrink'];
+  const shares = Object.fromEntries(
+    ['loop', 'usual', 'fastapi'].map((other) => [
+      other,
+      Object.fromEntries(ours.map((role) => [role, ratio(role, other)])),
+    ]),
+  );
+  if (options.json) return void console.log(JSON.stringify({ shares, idle, absent, runs }, null, 2));
+  report(runs, shares, idle, absent);
 }
 
-function reasonAgainstUsual() {
-  if (options.onnx === undefined) return 'no --onnx FILE (`npm run bench` exports some)';
-  try {
-    require.resolve('onnxruntime-node');
-    return null;
-  } catch {
-    return 'onnxruntime-node is not installed in scripts/bench (`npm run bench` does it)';
+/** What the servers of others need: the network as ONNX and as a checkpoint, Python with FastAPI. */
+function findPeers(folder) {
+  const absent = {};
+  const only = options.only?.split(',');
+  for (const role of Object.keys(TITLES))
+    if (only !== undefined && !only.includes(role)) absent[role] = 'not among --only';
+  if (absent.handler !== undefined) absent.loop ??= 'it needs the rate of handler';
+  if (absent.usual !== undefined && absent.fastapi !== undefined) return absent;
+  const onnxruntime = installOnnxruntime();
+  const files = makeFiles(folder, 1, options.python, options.model);
+  const reason = onnxruntime.absent ?? (options.onnx === undefined ? files.absent.onnxruntime : undefined);
+  if (reason !== undefined) absent.usual ??= reason;
+  if (files.python === null) absent.fastapi ??= files.absent.pytorch;
+  else {
+    const { missing } = runJson(files.python.python, [FASTAPI, 'probe']);
+    if (missing !== '') absent.fastapi ??= `Python has no ${missing}: pip install fastapi uvicorn pillow`;
+    Player.found.push('--python', files.python.python, '--weights', files.weights);
   }
+  if (options.onnx === undefined) Player.found.push('--onnx', files.onnx);
+  return absent;
 }
 
-function report(runs, { ofLoop, ofUsual, idle }, usual) {
+function report(runs, shares, idle, absent) {
   console.log(
     `${options.model} ${options.dtype}, JPEGs of ${PHOTOGRAPH.join(' x ')}, ${options.connections} connections; medians (range) of ${options.rounds} runs of ${options.seconds} s`,
   );
-  const titles = {
-    bare: 'bare node:http',
-    handler: 'createInferenceHandler',
-    fastify: 'senet-torch/fastify',
-    loop: 'the loop beside a bare server',
-    usual: 'Fastify, onnxruntime-node, sharp',
-  };
   console.log(
     `${''.padEnd(34)}${'images a second'.padEnd(26)}${'p50'.padEnd(8)}${'p99'.padEnd(8)}${'p99 at 80 %'.padEnd(13)}loop p99`,
   );
@@ -279,97 +252,21 @@ function report(runs, { ofLoop, ofUsual, idle }, usual) {
     const of = (fact, digits = 0) =>
       all[0][fact] === undefined ? '' : median(all.map((run) => run[fact])).toFixed(digits);
     console.log(
-      `${titles[role].padEnd(34)}${spread(all.map(({ rate }) => rate)).padEnd(26)}${of('p50').padEnd(8)}${of('p99').padEnd(8)}${of('p99At80').padEnd(13)}${of('delayP99', 1)}`.trimEnd(),
+      `${TITLES[role].padEnd(34)}${spread(all.map(({ rate }) => rate)).padEnd(26)}${of('p50').padEnd(8)}${of('p99').padEnd(8)}${of('p99At80').padEnd(13)}${of('delayP99', 1)}`.trimEnd(),
     );
   }
-  const percent = (share) => `${(100 * share).toFixed(0)} %`;
-  console.log(
-    `of the loop, at least 90 %: handler ${percent(ofLoop.handler)}, Fastify ${percent(ofLoop.fastify)}`,
-  );
-  console.log(
-    ofUsual === undefined
-      ? `the usual server is left out: ${usual}`
-      : `beside the usual server, at least 1.3: handler ${ofUsual.handler.toFixed(2)}, Fastify ${ofUsual.fastify.toFixed(2)}`,
-  );
-  console.log(`${idle.held} idle connections held, ${idle.rate.toFixed(1)} images a second beside them`);
-}
-
-/** Everything at once that a server meets, and worse. */
-async function soak(image, seconds) {
-  const player = await Player.start('handler');
-  const until = Date.now() + 1000 * seconds;
-  const counts = { good: 0, aborted: 0, garbage: 0, slow: 0, large: 0, wrong: 0, unanswered: 0 };
-  const send = (body, { abortAfter, pause } = {}) =>
-    new Promise((resolve) => {
-      const request = http.request(
-        {
-          host: '127.0.0.1',
-          port: player.port,
-          path: '/classify',
-          method: 'POST',
-          headers: { 'content-type': 'image/jpeg' },
-        },
-        (response) =>
-          response
-            .resume()
-            .on('end', () => resolve(response.statusCode))
-            .on('error', () => resolve('cut')),
-      );
-      request.on('error', () => resolve('error'));
-      request.setTimeout(40_000, () => request.destroy(resolve('unanswered')));
-      if (abortAfter !== undefined) setTimeout(() => request.destroy(), abortAfter);
-      if (pause === undefined) request.end(body);
-      else {
-        request.write(body.subarray(0, 1000));
-        setTimeout(() => request.end(body.subarray(1000)), pause);
-      }
-    });
-  const expect = (kind, right) => (status) => {
-    counts[kind]++;
-    if (status === 'unanswered') counts.unanswered++;
-    else if (!right.includes(status)) counts.wrong++;
-  };
-  const forEver = async (work) => {
-    while (Date.now() < until && !player.gone) await work();
-  };
-  const large = Buffer.alloc(25e6);
-  const garbage = () =>
-    Buffer.concat([image.subarray(0, Math.random() * 500), Buffer.from('garbage'.repeat(50))]);
-  const memory = [];
-  const watch = (async () => {
-    while (Date.now() < until && !player.gone) {
-      memory.push((await player.ask('delay')).rss / 2 ** 20);
-      await sleep(Math.min(5000, 200 * seconds));
-    }
-  })();
-  await Promise.all([
-    ...Array.from({ length: 12 }, () => forEver(async () => expect('good', [200])(await send(image)))),
-    ...Array.from({ length: 4 }, () =>
-      forEver(async () =>
-        expect('aborted', [200, 'error', 'cut'])(await send(image, { abortAfter: 30 * Math.random() })),
-      ),
-    ),
-    ...Array.from({ length: 2 }, () =>
-      forEver(async () => expect('garbage', [400, 413])(await send(garbage()))),
-    ),
-    ...Array.from({ length: 4 }, () =>
-      forEver(async () => expect('slow', [200])(await send(image, { pause: 2000 * Math.random() }))),
-    ),
-    forEver(async () => {
-      expect('large', [413, 'error', 'cut'])(await send(large));
-      await sleep(200);
-    }),
-    watch,
-  ]);
-  const text = await (await fetch(`http://127.0.0.1:${player.port}/metrics`)).text();
-  player.stop();
-  const running = /^senet_requests_running (\d+)$/m.exec(text)?.[1];
-  const third = (part) => median(memory.slice((part * memory.length) / 3, ((part + 1) * memory.length) / 3));
-  console.log(JSON.stringify(counts));
-  console.log(
-    `memory: ${third(0).toFixed(0)} MB in the first third, ${third(1).toFixed(0)}, ${third(2).toFixed(0)} in the last; ${running - 1} requests left over; crashed: ${player.gone ?? false}`,
-  );
-  process.exitCode = counts.unanswered + counts.wrong > 0 || player.gone ? 1 : 0;
+  for (const [other, words] of [
+    ['loop', 'of the loop, at least 0.9'],
+    ['usual', 'beside onnxruntime-node, at least 1.3'],
+    ['fastapi', 'beside FastAPI and PyTorch'],
+  ]) {
+    const known = Object.entries(shares[other]).filter(([, share]) => share !== undefined);
+    if (known.length > 0)
+      console.log(`${words}: ${known.map(([role, share]) => `${role} ${share.toFixed(2)}`).join(', ')}`);
+  }
+  for (const [role, reason] of Object.entries(absent)) console.log(`${TITLES[role]} is left out: ${reason}`);
+  if (idle !== null)
+    console.log(`${idle.held} idle connections held, ${idle.rate.toFixed(1)} images a second beside them`);
 }
 
 (options.role === undefined ? main() : play(options.role)).catch((error) => {

@@ -158,6 +158,34 @@ describe('senet-torch', () => {
       const again = await run(['classify', '-r', folder, '-o', output, '--top-k', '1', '--json']);
       expect(again.code).to.equal(1);
       expect(JSON.parse(again.out)).to.deep.include({ rows: 4, earlier: 3, failed: { ERR_SENET_IMAGE: 1 } });
+      const allowed = await run([
+        'classify',
+        '-r',
+        folder,
+        '-o',
+        output,
+        '--top-k',
+        '1',
+        '--allow-bad-images',
+      ]);
+      expect([allowed.code, allowed.err]).to.deep.equal([0, '']);
+      expect(allowed.out).to.match(/4 rows, 1 with an error \(ERR_SENET_IMAGE 1\)/);
+      const shards = await Promise.all(
+        [
+          ['2/3', ''],
+          ['/3', '0'],
+        ].map(async ([shard = '', JOB_COMPLETION_INDEX = '']) => {
+          const part = temporary.path(`part${JOB_COMPLETION_INDEX}.csv`);
+          const environment = { JOB_COMPLETION_INDEX };
+          const told = await run(['classify', '-r', folder, '-o', part, '--shard', shard], { environment });
+          const indices = readFileSync(part, 'utf8').trimEnd().split('\n').slice(1);
+          return [told.code, indices.map((row) => Number(row.split(',')[0]))];
+        }),
+      );
+      expect(shards).to.deep.equal([
+        [0, [1]],
+        [1, [0, 3]], // the damaged one is its
+      ]);
       const other = await run(['classify', '-r', folder, '-o', output, '--top-k', '2']);
       expect([other.code, other.out]).to.deep.equal([1, '']);
       expect(other.err).to.match(/--top-k 1, .* 2; --overwrite throws/);
@@ -215,6 +243,37 @@ describe('senet-torch', () => {
       expect([code, err]).to.deep.equal([0, `Evaluating ${images} with the labels ${labels}\n`]);
       expect(out).to.match(/^20 of 20 images right \(100\.00 %\)/);
       expect(out).to.match(/^Ankle boot +1 of 1 +100\.00 %$/m);
+    });
+
+    it('takes an archive of CIFAR, whose classes the labels must have', async () => {
+      const archive = path.join(FIXTURES, 'data', 'cifar-10-python.tar.gz');
+      const weights = path.join(ROOT, 'assets', 'weights', 'se_resnet20_fashion_mnist.safetensors');
+      const labels = temporary.path('cifar.txt');
+      const names = 'airplane automobile bird cat deer dog frog horse ship truck'.split(' ');
+      writeFileSync(labels, names.join('\n'));
+      const report = temporary.path('cifar.html');
+      const told = ['evaluate', archive, '--weights', weights, '--labels', labels, '--limit', '12'];
+      const [json, other] = await Promise.all([
+        run([...told, '--json', '--report', report]),
+        run(['evaluate', archive, '--weights', weights, '--limit', '12']),
+      ]);
+      expect([json.code, json.err]).to.deep.equal([0, `Evaluating the test images of ${archive}\n`]);
+      const { total, correct, predictions, confusion, calibration } = JSON.parse(json.out) as {
+        total: number;
+        correct: number;
+        predictions: number[];
+        confusion: number[][];
+        calibration: { ece: number };
+      };
+      // Its labels are 0 to 9, 0, 1; what a network of clothes says of noise is anyone's guess.
+      const right = predictions.filter((prediction, index) => prediction === index % 10).length;
+      expect([total, predictions.length, correct]).to.deep.equal([12, 12, right]);
+      const counts = confusion.map((row) => row.reduce((sum, count) => sum + count, 0));
+      expect(counts).to.deep.equal([2, 2, 1, 1, 1, 1, 1, 1, 1, 1]);
+      expect(calibration.ece).to.be.within(0, 1);
+      expect(readFileSync(report, 'utf8')).to.contain('automobile').and.to.contain('<svg');
+      expect([other.code, other.out]).to.deep.equal([1, '']);
+      expect(other.err).to.match(/no label for 10 of the 10 classes.*--labels.*ERR_SENET_LABELS/);
     });
 
     it('writes a page about class folders', async () => {

@@ -7,10 +7,10 @@ import { expect } from 'chai';
 
 import type { ExplanationJson } from '../../lib';
 import type { ClassExcitationsJson } from '../../lib/serve/page-data';
+import { CLI, DIST } from '../support/built';
 import { Temporary } from '../support/temporary';
 
 const ROOT = path.join(__dirname, '..', '..');
-const MAIN = path.join(ROOT, 'lib', 'cli', 'main.ts');
 const IMAGES = path.join(ROOT, 'assets', 'images');
 const BOOT = path.join(IMAGES, '00-ankle-boot.png');
 
@@ -21,12 +21,12 @@ interface Outcome {
 }
 
 function run(args: readonly string[]): Promise<Outcome> {
-  return runNode([MAIN, ...args]);
+  return runNode([CLI, ...args]);
 }
 
 function runNode(args: readonly string[]): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--require', require.resolve('tsx/cjs'), ...args], { cwd: ROOT });
+    const child = spawn(process.execPath, args, { cwd: ROOT });
     const outcome: Outcome = { code: null, out: '', err: '' };
     child.stdout.on('data', (chunk: Buffer) => (outcome.out += chunk.toString()));
     child.stderr.on('data', (chunk: Buffer) => (outcome.err += chunk.toString()));
@@ -167,8 +167,8 @@ describe('senet-torch excitations', function () {
     const script = temporary.path('interrupted.js');
     writeFileSync(
       script,
-      `const { main } = require(${JSON.stringify(MAIN)});
-       const { memory } = require(${JSON.stringify(path.join(ROOT, 'lib', 'index.ts'))});
+      `const { main } = require(${JSON.stringify(CLI)});
+       const { memory } = require(${JSON.stringify(DIST)});
        const timer = setInterval(() => {
          if (memory().jobs.running === 0 || process.listenerCount('SIGINT') === 0) return;
          clearInterval(timer);

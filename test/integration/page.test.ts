@@ -2,7 +2,7 @@
  * The page, in Chromium: as a file that `senet-torch explain` makes, and asked for from a server. Built here, from its
  * sources. `SENET_TEST_SCREENSHOTS=FOLDER` keeps pictures of it, to be looked at.
  */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -15,6 +15,7 @@ import type { Browser, Page } from 'puppeteer-core';
 
 import { ImageClassifier, type ExplainOptions } from '../../lib';
 import type { ClassExcitationsJson } from '../../lib/serve/page-data';
+import { CLI } from '../support/built';
 import { Temporary } from '../support/temporary';
 
 const ROOT = path.join(__dirname, '..', '..');
@@ -25,10 +26,8 @@ const BROWSERS = [
 const SCREENSHOTS = process.env.SENET_TEST_SCREENSHOTS;
 const run = promisify(execFile);
 
-/** Runs the command line from its sources. */
 async function senetTorch(...args: string[]): Promise<{ stdout: string; stderr: string }> {
-  const main = path.join(ROOT, 'lib', 'cli', 'main.ts');
-  return run(process.execPath, ['--require', require.resolve('tsx/cjs'), main, ...args], { cwd: ROOT });
+  return run(process.execPath, [CLI, ...args], { cwd: ROOT });
 }
 
 describe('the page', function () {
@@ -289,6 +288,52 @@ describe('the page', function () {
     }
     expect(problems).to.deep.equal([]);
     await page.close();
+  });
+
+  it('asks for the key of a server that wants one, and keeps it in its memory', async () => {
+    const KEY = 'a key of the server';
+    const args = [CLI, 'serve', '--port', '0', '--api-key', KEY];
+    const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
+    try {
+      const address = await new Promise<string>((resolve, reject) => {
+        let said = '';
+        child.stdout.on('data', (part: Buffer) => {
+          const [, url] = /listening on (\S+)/.exec((said += part.toString())) ?? [];
+          if (url !== undefined) resolve(url);
+        });
+        child.on('close', () => reject(new Error(`the server has ended: ${said}`)));
+      });
+      const { page, problems, requests } = await open(address);
+      const type = async (key: string): Promise<void> => {
+        await page.waitForSelector('[data-key="key"]');
+        await page.waitForFunction(() => (document.activeElement as HTMLElement).dataset.key === 'key');
+        await page.keyboard.type(key);
+        await page.keyboard.press('Enter');
+      };
+      await waitFor(page, '#problem', 'wants a key');
+      expect(await text(page, '#key-note')).to.match(/memory of this page/);
+      await picture(page, 'key');
+      await type('another key');
+      await waitFor(page, '#problem', 'refuses this key');
+      await type(KEY);
+      await waitFor(page, '#status', 'se_resnet20');
+      expect(await page.$('[data-key="key"]')).to.equal(null);
+      await page.click('.examples [data-key="example 8"]');
+      await waitFor(page, '#labels', 'Sandal');
+      await picture(page, 'key-taken');
+      const kept = await page.evaluate(() =>
+        [localStorage, sessionStorage, document.cookie, location.href]
+          .map((one) => JSON.stringify(one))
+          .join(),
+      );
+      for (const place of [kept, ...requests]) expect(decodeURIComponent(place)).to.not.contain(KEY);
+      await page.reload({ waitUntil: 'load' });
+      await waitFor(page, '#problem', 'wants a key');
+      expect(problems.filter((one) => !one.includes('401'))).to.deep.equal([]); // Chromium's own line of it
+      await page.close();
+    } finally {
+      child.kill('SIGTERM');
+    }
   });
 
   it('asks the server that it came from: images, maps, what if', async () => {

@@ -22,10 +22,9 @@ import { partName } from '../../lib/bulk/job-part';
 import { Random } from '../../lib/data/random';
 import { bundledImages } from '../../lib/vision/bundled-images';
 import { expectRejection } from '../support/errors';
+import { CLI } from '../support/built';
 import { HAS_REDIS, NO_REDIS, Redis } from '../support/redis';
 import { Temporary } from '../support/temporary';
-
-const ROOT = path.join(__dirname, '..', '..');
 
 interface Row {
   readonly job: string;
@@ -94,7 +93,6 @@ describe(`a queue of images${HAS_REDIS ? '' : ` (skipped: ${NO_REDIS})`}`, funct
       enqueueImages(redis.address, listImages(photos), { name: 'killed', jobSize: 20 });
     expect(await enqueue()).to.deep.equal({ jobs: 15, images: 300 });
     const start = (): ChildProcess => {
-      const cli = path.join(ROOT, 'lib', 'cli', 'main.ts');
       const args = [
         'worker',
         '--queue',
@@ -107,7 +105,7 @@ describe(`a queue of images${HAS_REDIS ? '' : ` (skipped: ${NO_REDIS})`}`, funct
         output,
       ];
       const flags = ['--lock-seconds', '1', '--until-empty', '--json'];
-      return spawn(process.execPath, ['--require', require.resolve('tsx/cjs'), cli, ...args, ...flags], {
+      return spawn(process.execPath, [CLI, ...args, ...flags], {
         stdio: ['ignore', 'pipe', 'pipe'],
       });
     };

@@ -1,4 +1,6 @@
-/** The Open Inference Protocol over gRPC, as a client made from the proto file sees it. */
+/** The Open Inference Protocol over gRPC, as clients made from the proto file, or from what the server tells, see it. */
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 
 import * as grpc from '@grpc/grpc-js';
@@ -8,38 +10,23 @@ import { protoPath } from 'grpc-health-check';
 
 import { createInferenceHandler, type InferenceHandler, type Prediction } from '../../lib';
 import { startGrpcServer, type GrpcServer } from '../../lib/grpc';
+import { makeCertificate } from '../support/certificate';
 import { expectRejection } from '../support/errors';
-import { ASSETS, BAG, element, loadBundled, SANDAL } from '../support/serving';
+import { grpcClient, PROTO, SERVICE, statusOf, type GrpcClient } from '../support/grpc';
+import { BAG, element, loadBundled, SANDAL } from '../support/serving';
+import { Temporary } from '../support/temporary';
 
-type Call = (request: object, metadata?: grpc.Metadata) => Promise<Record<string, unknown>>;
+const REFLECTION = path.join(
+  path.dirname(createRequire(__filename).resolve('@grpc/reflection/package.json')),
+  'build/proto/grpc/reflection/v1/reflection.proto',
+);
 
 describe('gRPC', () => {
+  const temporary = new Temporary();
   let handler: InferenceHandler;
   let server: GrpcServer;
   let expected: Prediction[];
-  let client: Record<string, Call>;
-  let stop: () => void;
-
-  function clientOf(
-    proto: string,
-    of: (root: grpc.GrpcObject) => unknown,
-    port: number,
-  ): [Record<string, Call>, () => void] {
-    const definition = loader.loadSync(proto, { keepCase: true, longs: Number, defaults: true });
-    const Service = of(grpc.loadPackageDefinition(definition)) as grpc.ServiceClientConstructor;
-    const one = new Service(`127.0.0.1:${port}`, grpc.credentials.createInsecure());
-    const methods = Object.keys(Service.service).map((name): [string, Call] => [
-      name,
-      (request, metadata = new grpc.Metadata()) =>
-        new Promise((resolve, reject) => {
-          const method = (one as unknown as Record<string, (...args: unknown[]) => void>)[name];
-          method?.call(one, request, metadata, (error: Error | null, answer: Record<string, unknown>) =>
-            error === null ? resolve(answer) : reject(error),
-          );
-        }),
-    ]);
-    return [Object.fromEntries(methods), () => one.close()];
-  }
+  let client: GrpcClient;
 
   before(async () => {
     const classifier = await loadBundled();
@@ -47,26 +34,22 @@ describe('gRPC', () => {
     handler = createInferenceHandler({ net: classifier });
     server = await startGrpcServer(handler, {
       port: 0,
-      authorize: ({ 'x-api-key': key }) => key !== 'wrong',
+      authorize: ({ 'x-api-key': key }) => {
+        if (key === 'broken') throw new Error('a fault of the operator');
+        return key !== 'wrong';
+      },
     });
-    const proto = path.join(ASSETS, 'serve', 'inference.proto');
-    const service = (root: grpc.GrpcObject): unknown =>
-      (root.inference as grpc.GrpcObject).GRPCInferenceService;
-    [client, stop] = clientOf(proto, service, server.port);
+    client = grpcClient(PROTO, SERVICE, server.port);
   });
   after(async () => {
-    stop();
+    client.close();
     await server.close();
     await handler.close();
+    temporary.cleanUp();
   });
 
   const call = (name: string, request: object, metadata?: grpc.Metadata): Promise<Record<string, unknown>> =>
-    (client[name] as Call)(request, metadata);
-  const codeOf = async (request: object, metadata?: grpc.Metadata): Promise<number> =>
-    call('ModelInfer', request, metadata).then(
-      () => grpc.status.OK,
-      (error: unknown) => (error as grpc.ServiceError).code,
-    );
+    client.call(name, request, metadata);
   const input = (more: object): object => ({
     model_name: 'net',
     inputs: [{ name: 'input', datatype: 'BYTES', shape: [1], ...more }],
@@ -116,39 +99,144 @@ describe('gRPC', () => {
     });
   });
 
-  it('what is wrong is a status, with the code in its words', async () => {
-    const { INVALID_ARGUMENT, NOT_FOUND, UNAUTHENTICATED } = grpc.status;
-    expect(await codeOf({ model_name: 'other', inputs: [] })).to.equal(NOT_FOUND);
-    expect(await codeOf({ model_name: '', inputs: [] })).to.equal(NOT_FOUND);
-    expect(await codeOf({ model_name: 'net', inputs: [] })).to.equal(INVALID_ARGUMENT);
-    expect(await codeOf(input({ datatype: 'FP64' }))).to.equal(INVALID_ARGUMENT);
-    expect(await codeOf(input({}))).to.equal(INVALID_ARGUMENT);
-    expect(
-      await codeOf({ ...input({ contents: { bytes_contents: [BAG] } }), raw_input_contents: [element(BAG)] }),
-    ).to.equal(INVALID_ARGUMENT);
-    expect(
-      await codeOf(input({ datatype: 'UINT8', shape: [1, 1, 1, 1], contents: { uint_contents: [300] } })),
-    ).to.equal(INVALID_ARGUMENT);
-    const metadata = new grpc.Metadata();
-    metadata.set('x-api-key', 'wrong');
-    expect(await codeOf(input({ contents: { bytes_contents: [BAG] } }), metadata)).to.equal(UNAUTHENTICATED);
-    const error: unknown = await call(
-      'ModelInfer',
-      input({ contents: { bytes_contents: [Buffer.from('no image')] } }),
-    ).catch((one: unknown) => one);
-    expect((error as grpc.ServiceError).details).to.contain('[ERR_SENET_IMAGE]');
+  it('a call without the key is refused, and no call where the check of the key fails', async () => {
+    for (const [key, code, words] of [
+      ['wrong', grpc.status.UNAUTHENTICATED, /\[ERR_SENET_UNAUTHORIZED\]/],
+      ['broken', grpc.status.INTERNAL, /^the server failed$/],
+    ] as const) {
+      const metadata = new grpc.Metadata();
+      metadata.set('x-api-key', key);
+      const [status, details] = await statusOf(call('ServerMetadata', {}, metadata));
+      expect(status, details).to.equal(code);
+      expect(details).to.match(words);
+    }
+  });
+
+  it('a call that is cancelled, or whose time is over, aborts its work', async () => {
+    const slow = createInferenceHandler({
+      net: await loadBundled({ batching: { delay: 60_000, maxBatch: 8 } }),
+    });
+    const served = await startGrpcServer(slow, { port: 0 });
+    const caller = grpcClient(PROTO, SERVICE, served.port);
+    const stub = caller.stub as unknown as Record<string, (...args: unknown[]) => grpc.ClientUnaryCall>;
+    const valueOf = (family: string): number =>
+      slow
+        .metrics()
+        .filter(({ name }) => name === family)
+        .flatMap(({ samples }) => samples)
+        .reduce((sum, { value }) => sum + value, 0);
+    const until = async (holds: () => boolean): Promise<void> => {
+      for (let look = 0; look < 500 && !holds(); look++)
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      expect(holds()).to.equal(true);
+    };
+    const request = input({ contents: { bytes_contents: [BAG] } });
+    const cancelled = new Promise((resolve) => {
+      const calling = stub.ModelInfer?.(request, ({ code }: grpc.ServiceError) => resolve(code));
+      void until(() => valueOf('senet_queue_waiting') + valueOf('senet_queue_running') > 0).then(() =>
+        calling?.cancel(),
+      );
+    });
+    expect(await cancelled).to.equal(grpc.status.CANCELLED);
+    await until(() => valueOf('senet_errors_total') === 1);
+    const late = new Promise((resolve) =>
+      stub.ModelInfer?.(request, { deadline: Date.now() + 1_000 }, ({ code }: grpc.ServiceError) =>
+        resolve(code),
+      ),
+    );
+    expect(await late).to.equal(grpc.status.DEADLINE_EXCEEDED);
+    await until(() => valueOf('senet_errors_total') === 2);
+    caller.close();
+    await served.close();
+    await slow.close();
   });
 
   it('has the health service, and refuses an address that is taken', async () => {
-    const [health, end] = clientOf(
-      protoPath,
-      (root) => ((root.grpc as grpc.GrpcObject).health as { v1: grpc.GrpcObject }).v1.Health,
-      server.port,
-    );
-    expect(await (health.Check as Call)({ service: 'inference.GRPCInferenceService' })).to.include({
-      status: 1,
-    });
-    end();
+    const health = grpcClient(protoPath, 'grpc.health.v1.Health', server.port);
+    expect(await health.call('Check', { service: SERVICE })).to.include({ status: 1 });
+    health.close();
     await expectRejection(startGrpcServer(handler, { port: server.port }), 'ERR_SENET_ARG_RANGE');
+  });
+
+  it('tells its services, so that a client without the proto file can call them', async () => {
+    const reflection = grpcClient(REFLECTION, 'grpc.reflection.v1.ServerReflection', server.port);
+    const ask = (request: object): Promise<Record<string, unknown>> =>
+      new Promise((resolve, reject) => {
+        const stub = reflection.stub as unknown as {
+          ServerReflectionInfo: () => grpc.ClientDuplexStream<object, Record<string, unknown>>;
+        };
+        const stream = stub.ServerReflectionInfo();
+        stream.on('data', resolve).on('error', reject);
+        stream.write(request);
+        stream.end();
+      });
+    const { list_services_response: listed } = (await ask({ list_services: '' })) as {
+      list_services_response: { service: { name: string }[] };
+    };
+    expect(listed.service.map(({ name }) => name)).to.have.members([SERVICE, 'grpc.health.v1.Health']);
+    const { file_descriptor_response: files } = (await ask({ file_containing_symbol: SERVICE })) as {
+      file_descriptor_response: { file_descriptor_proto: Buffer[] };
+    };
+    reflection.close();
+    // A FileDescriptorSet: each file as its first field.
+    const set = files.file_descriptor_proto.map((file) => {
+      const length = [];
+      for (let rest = file.length; ; rest >>>= 7) {
+        length.push(rest > 127 ? (rest & 127) | 128 : rest);
+        if (rest <= 127) break;
+      }
+      return Buffer.concat([Buffer.from([10, ...length]), file]);
+    });
+    const definition = loader.loadFileDescriptorSetFromBuffer(Buffer.concat(set), { keepCase: true });
+    const told = grpcClient(definition, SERVICE, server.port);
+    const answer = await told.call('ModelMetadata', { name: 'net' });
+    told.close();
+    expect((answer.inputs as object[])[0]).to.include({ name: 'input', datatype: 'FP32' });
+    // As protoc names the entries of maps, which Go's clients insist on.
+    const text = Buffer.concat(set).toString('latin1');
+    expect(text.match(/ParametersEntry/g)).to.have.length(2 * 5);
+    expect(text).to.not.match(/Parameters(?!Entry)/);
+
+    const silent = await startGrpcServer(handler, { port: 0, reflection: false });
+    const asking = grpcClient(REFLECTION, 'grpc.reflection.v1.ServerReflection', silent.port);
+    const stub = asking.stub as unknown as {
+      ServerReflectionInfo: () => grpc.ClientDuplexStream<object, object>;
+    };
+    const code = await new Promise((resolve) =>
+      stub
+        .ServerReflectionInfo()
+        .on('error', (error) => resolve((error as grpc.ServiceError).code))
+        .on('data', resolve)
+        .end(),
+    );
+    expect(code).to.equal(grpc.status.UNIMPLEMENTED);
+    asking.close();
+    await silent.close();
+  });
+
+  it('speaks TLS where it has a certificate, and refuses what is none', async function () {
+    const made = makeCertificate(temporary);
+    if (made === undefined) return this.skip();
+    const [cert, key] = [readFileSync(made.cert), readFileSync(made.key)];
+    const secured = await startGrpcServer(handler, { port: 0, tls: { cert, key } });
+    const knowing = grpcClient(PROTO, SERVICE, `localhost:${secured.port}`, grpc.credentials.createSsl(cert));
+    const strange = grpcClient(PROTO, SERVICE, `localhost:${secured.port}`, grpc.credentials.createSsl());
+    const plain = grpcClient(PROTO, SERVICE, secured.port);
+    expect(await knowing.call('ServerLive', {})).to.deep.equal({ live: true });
+    for (const one of [strange, plain])
+      expect((await statusOf(one.call('ServerLive', {})))[0]).to.equal(grpc.status.UNAVAILABLE);
+    for (const one of [knowing, strange, plain]) one.close();
+    await secured.close();
+
+    const start = (tls: unknown): Promise<GrpcServer> =>
+      startGrpcServer(handler, { port: 0, tls: tls as never });
+    await expectRejection(start({ cert, key: Buffer.from('no key') }), 'ERR_SENET_ARG_RANGE', /certificate/);
+    await expectRejection(
+      start({ cert, key: readFileSync(made.key, 'utf8') }),
+      'ERR_SENET_ARG_TYPE',
+      /tls: key/,
+    );
+    await expectRejection(start({ cert }), 'ERR_SENET_ARG_MISSING', /tls: key/);
+    await expectRejection(start('cert.pem'), 'ERR_SENET_ARG_TYPE', /tls/);
   });
 });

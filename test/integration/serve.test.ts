@@ -3,18 +3,23 @@
  * `senet-torch serve`, a process with options, signals and workers.
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { copyFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import { connect, type AddressInfo } from 'node:net';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
+import * as grpc from '@grpc/grpc-js';
 import { expect } from 'chai';
 import fastify from 'fastify';
+import sharp from 'sharp';
 
 import { createInferenceHandler, type InferenceHandler } from '../../lib';
 import inference from '../../lib/fastify';
+import { CLI } from '../support/built';
+import { makeCertificate } from '../support/certificate';
+import { grpcClient, PROTO, SERVICE, statusOf } from '../support/grpc';
 import { ASSETS, BAG, form, loadBundled, type AnswerJson } from '../support/serving';
 import { Temporary } from '../support/temporary';
 
@@ -259,15 +264,10 @@ describe('senet-torch serve', () => {
   }
 
   function start(args: readonly string[], environment: Record<string, string> = {}): Omit<Serving, 'url'> {
-    const main = path.join(ROOT, 'lib', 'cli', 'main.ts');
-    const child = spawn(
-      process.execPath,
-      ['--require', require.resolve('tsx/cjs'), main, 'serve', '--port', '0', ...args],
-      {
-        cwd: ROOT,
-        env: { ...process.env, ...environment },
-      },
-    );
+    const child = spawn(process.execPath, [CLI, 'serve', '--port', '0', ...args], {
+      cwd: ROOT,
+      env: { ...process.env, ...environment },
+    });
     children.add(child);
     let [out, err] = ['', ''];
     child.stdout.on('data', (data: Buffer) => (out += data.toString()));
@@ -294,9 +294,13 @@ describe('senet-torch serve', () => {
   }
 
   it('serves the bundled network as se_resnet20, and ends with 0 after SIGTERM, when it has answered', async () => {
-    const { url, child, ended, err } = await serving(['--drain-delay', '300', '--log', 'info']);
+    const { url, child, ended, err } = await serving([
+      ...['--drain-delay', '300', '--log', 'info', '--max-pixels', '784'],
+    ]);
     expect((await get(`${url}/v2/models`))[1]).to.equal('{"models":["se_resnet20"]}');
     expect((await post(`${url}/classify?topK=1`, BAG))[1].labels[0]?.label).to.equal('Bag');
+    const large = await sharp(BAG).resize(29, 28).png().toBuffer();
+    expect((await post(`${url}/classify`, large))[0]).to.equal(413);
     const [status, page] = await get(url);
     expect([status, page.startsWith('<!')]).to.deep.equal([200, true]);
     const missing = await get(`${url}/missing`);
@@ -332,6 +336,7 @@ describe('senet-torch serve', () => {
         apiKey: ['a-secret-key'],
         cors: ['https://example.org'],
         rateLimit: 12,
+        maxPixels: 28 * 28,
       }),
     );
     const { url, child, ended } = await serving(['--config', temporary.path('serve.json')]);
@@ -349,6 +354,9 @@ describe('senet-torch serve', () => {
     });
     expect(first.labels[0]?.label).to.equal('Bag');
     expect((await post(`${url}/classify?model=later`, BAG, key))[0]).to.equal(503);
+    const large = await sharp(BAG).resize(29, 28).png().toBuffer();
+    const [tooLarge, why] = await post(`${url}/classify?model=fashion&version=1`, large, key);
+    expect([tooLarge, why.code]).to.deep.equal([413, 'ERR_SENET_IMAGE_SIZE']);
     expect((await post(`${url}/v2/repository/models/later/load`, Buffer.alloc(0), key))[0]).to.equal(200);
     expect((await post(`${url}/classify?model=later`, BAG, key))[0]).to.equal(200);
     const [, , headers] = await get(`${url}/v2/models`, { ...key, origin: 'https://example.org' });
@@ -431,32 +439,14 @@ describe('senet-torch serve', () => {
     expect(await ended).to.deep.equal([0, null]);
   });
 
-  it('HTTPS by files', async () => {
-    const [cert, key] = [temporary.path('cert.pem'), temporary.path('key.pem')];
-    const made = [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:prime256v1',
-      '-nodes',
-      '-days',
-      '2',
-      '-subj',
-      '/CN=localhost',
-      '-keyout',
-      key,
-      '-out',
-      cert,
-    ];
-    try {
-      execFileSync('openssl', made, { stdio: 'pipe' });
-    } catch (error) {
-      console.log(`      skipped: openssl makes no certificate here: ${String(error)}`);
-      return;
-    }
-    const { url, child, ended } = await serving(['--tls-cert', cert, '--tls-key', key]);
+  it('HTTPS and gRPC by files, with a key, of two workers', async function () {
+    const made = makeCertificate(temporary);
+    if (made === undefined) return this.skip();
+    const { cert, key } = made;
+    const { url, child, ended, err } = await serving([
+      ...['--tls-cert', cert, '--tls-key', key, '--grpc-port', '0', '--workers', '2'],
+      ...['--api-key', 'a-secret-key'],
+    ]);
     const status = await new Promise((resolve, reject) => {
       https
         .get(`${url}/v2/health/live`, { rejectUnauthorized: false }, (response) => {
@@ -466,6 +456,24 @@ describe('senet-torch serve', () => {
         .on('error', reject);
     });
     expect([url.startsWith('https:'), status]).to.deep.equal([true, 200]);
+    const ports = [...err().matchAll(/gRPC on port (\d+)/g)].map(([, port]) => port);
+    expect(ports).to.have.length(1);
+    const metadata = new grpc.Metadata();
+    metadata.set('authorization', 'Bearer a-secret-key');
+    for (let count = 0; count < 4; count++) {
+      const client = grpcClient(
+        PROTO,
+        SERVICE,
+        `localhost:${ports[0]}`,
+        grpc.credentials.createSsl(readFileSync(cert)),
+      );
+      const input = { name: 'input', datatype: 'BYTES', shape: [1], contents: { bytes_contents: [BAG] } };
+      const request = { model_name: 'se_resnet20', inputs: [input] };
+      const answer = await client.call('ModelInfer', request, metadata);
+      expect(answer).to.include({ model_name: 'se_resnet20' });
+      expect((await statusOf(client.call('ModelInfer', request)))[0]).to.equal(grpc.status.UNAUTHENTICATED);
+      client.close();
+    }
     child.kill('SIGTERM');
     expect(await ended).to.deep.equal([0, null]);
   });

@@ -11,9 +11,9 @@ import { expect } from 'chai';
 
 import { Random } from '../../lib/data/random';
 import { bundledImages } from '../../lib/vision/bundled-images';
+import { CLI } from '../support/built';
 import { Temporary } from '../support/temporary';
 
-const ROOT = path.join(__dirname, '..', '..');
 const IMAGES = 500;
 
 interface Ended {
@@ -42,11 +42,9 @@ describe('many images that are interrupted', function () {
   /** Until the end, or until the output has so many bytes more than at the beginning, and a moment. */
   function run(output: string, end?: { bytes: number; moment: number; by: NodeJS.Signals }): Promise<Ended> {
     return new Promise((resolve, reject) => {
-      const tsx = require.resolve('tsx/cjs');
-      const cli = path.join(ROOT, 'lib', 'cli', 'main.ts');
       const before = sizeOf(output);
       const args = ['classify', '--recursive', folder, '--output', output, '--top-k', '2', '--json'];
-      const child = spawn(process.execPath, ['--require', tsx, cli, ...args]);
+      const child = spawn(process.execPath, [CLI, ...args]);
       let ended = false;
       let out = '';
       let err = '';

@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { createModel, load, manualSeed, rand, tidy, type Module, type Tensor } from '../../lib';
-import { CAM_METHODS, classActivationMap, type CamMethod } from '../../lib/explain/class-activation-map';
+import { CAM_METHODS, type CamMethod } from '../../lib/explain/cam-methods';
+import { classActivationMap } from '../../lib/explain/class-activation-map';
 import { excitations } from '../../lib/explain/excitations';
 import { bundledImages } from '../../lib/vision/bundled-images';
 import { loadParts } from '../../lib/vision/classifier-loading';

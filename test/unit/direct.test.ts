@@ -15,7 +15,7 @@ import { memory } from '../../lib/tensor/runtime';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { tidy } from '../../lib/tensor/scope';
 import { ByteBudget } from '../../lib/vision/byte-budget';
-import { decodeImage } from '../../lib/vision/decode';
+import { decodeImage, MAX_PIXELS } from '../../lib/vision/decode';
 import { prepareDirectly } from '../../lib/vision/direct';
 import { jpegFrame, pngFrame } from '../../lib/vision/image-frame';
 import { ImageWork } from '../../lib/vision/image-work';
@@ -202,12 +202,14 @@ describe('prepareDirectly', () => {
   });
 });
 
+const DECODING = { shrinkOnLoad: false, maxPixels: MAX_PIXELS };
+
 describe('ImageWork', () => {
   it('gives back what it reserved before it goes the other way, so that it waits again', async () => {
     const budget = new ByteBudget(2 ** 27);
     const hold = budget.hold();
     const bytes = await sharp(PHOTO).resize(1200, 900).jpeg().toBuffer();
-    const work = new ImageWork(bytes.subarray(0, bytes.length >> 1), IMAGENET, false, 1, false);
+    const work = new ImageWork(bytes.subarray(0, bytes.length >> 1), IMAGENET, DECODING, 1, false);
     let most = 0;
     const reserve = async (count: number): Promise<void> => {
       await hold.reserve(count);
@@ -225,7 +227,7 @@ describe('ImageWork', () => {
     const expected = await whole(bytes, IMAGENET);
     for (const make of [(): Uint8Array => new Uint8Array(bytes), () => new Uint8Array(bytes).buffer]) {
       const given = make();
-      const work = new ImageWork(given, IMAGENET, false, 1, false);
+      const work = new ImageWork(given, IMAGENET, DECODING, 1, false);
       const decoded = work.decode(enough, () => undefined);
       await turn();
       const view = given instanceof Uint8Array ? given : new Uint8Array(given);
@@ -239,7 +241,7 @@ describe('ImageWork', () => {
 
   it('refuses bytes that are gone before its turn comes', async () => {
     const given = new Uint8Array(readFileSync(PHOTO));
-    const work = new ImageWork(given, IMAGENET, false, 1, false);
+    const work = new ImageWork(given, IMAGENET, DECODING, 1, false);
     const decoded = work.decode(enough, () => undefined);
     structuredClone(given, { transfer: [given.buffer] });
     await expectRejection(decoded, 'ERR_SENET_BUFFER');

@@ -74,7 +74,7 @@ const ROWS: Row[] = [
   ],
   ['topK 0', 'ERR_SENET_ARG_RANGE', 400, 'POST', '/classify?topK=0', png(BAG)],
   ['topK that is no number', 'ERR_SENET_ARG_TYPE', 400, 'POST', '/classify?topK=many', png(BAG)],
-  ['topK 2 ** 53', 'ERR_SENET_ARG_TYPE', 400, 'POST', `/classify?topK=${2 ** 53}`, png(BAG)],
+  ['topK 2 ** 53', 'ERR_SENET_ARG_RANGE', 400, 'POST', `/classify?topK=${2 ** 53}`, png(BAG)],
   ['a parameter that does not exist', 'ERR_SENET_UNKNOWN_OPTION', 400, 'POST', '/classify?top_k=3', png(BAG)],
   ['a parameter of Object', 'ERR_SENET_UNKNOWN_OPTION', 400, 'POST', '/classify?__proto__=3', png(BAG)],
   ['an unknown model', 'ERR_SENET_UNKNOWN_SERVED_MODEL', 404, 'POST', '/classify?model=other', png(BAG)],

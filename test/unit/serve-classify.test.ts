@@ -13,7 +13,7 @@ import {
 } from '../../lib';
 import { isPrivateAddress } from '../../lib/serve/fetch-image';
 import { expectThrow } from '../support/errors';
-import { ask, BAG, form, loadBundled, SANDAL } from '../support/serving';
+import { ask, BAG, form, loadBundled, SANDAL, type Answer } from '../support/serving';
 
 const PNG = { 'content-type': 'image/png' };
 
@@ -112,6 +112,49 @@ describe('POST /classify', () => {
       body: { image: BAG.toString('base64'), cam: 'none' },
     });
     expect(wrong).to.deep.include({ status: 400 });
+    // The same in a query and in a form, whose numbers, truth and objects are text.
+    const said = 'cam=layercam&target=3&channels=1&topK=2&excitations=true&layer=layer2.2';
+    const asked = { cam: 'layercam', target: 3, channels: 1, topK: 2, excitations: true, layer: 'layer2.2' };
+    const gates = { 'layer3.2.se': 'mean' };
+    const told = (answer: Answer): object => ({ ...answer.json, times: 0, milliseconds: 0 });
+    const byJson = await ask(explaining, 'POST', '/explain', {
+      body: { image: BAG.toString('base64'), ...asked, gates },
+    });
+    const inQuery = `${said}&gates=${encodeURIComponent(JSON.stringify(gates))}`;
+    const byQuery = await ask(explaining, 'POST', `/explain?${inQuery}`, { headers: PNG, body: BAG });
+    const fields = Object.fromEntries(new URLSearchParams(inQuery));
+    const byForm = await ask(explaining, 'POST', '/explain', form([BAG], fields));
+    expect([byJson.status, byJson.json.labels.length]).to.deep.equal([200, 2]);
+    expect(told(byQuery)).to.deep.equal(told(byJson));
+    expect(told(byForm)).to.deep.equal(told(byJson));
+    const none = await ask(explaining, 'POST', '/explain?cam=false&excitations=false', {
+      headers: PNG,
+      body: BAG,
+    });
+    expect(none.json).to.include({ method: null, map: null, excitations: null });
+    for (const [query, code] of [
+      ['target=-1', 'ERR_SENET_ARG_RANGE'],
+      ['target=10', 'ERR_SENET_ARG_RANGE'],
+      ['target=1.5', 'ERR_SENET_ARG_RANGE'],
+      ['target=9007199254740993', 'ERR_SENET_ARG_RANGE'],
+      ['target=1e400', 'ERR_SENET_ARG_RANGE'],
+      ['target=NaN', 'ERR_SENET_ARG_TYPE'],
+      ['target=', 'ERR_SENET_ARG_TYPE'],
+      ['topK=0', 'ERR_SENET_ARG_RANGE'],
+      ['channels=65', 'ERR_SENET_ARG_RANGE'],
+      ['excitations=1', 'ERR_SENET_ARG_TYPE'],
+      ['cam=3', 'ERR_SENET_ARG_RANGE'],
+      ['layer=3', 'ERR_SENET_ARG_RANGE'],
+      ['gates=mean', 'ERR_SENET_ARG_TYPE'],
+      ['gates={', 'ERR_SENET_REQUEST'],
+      [`gates={"a":${'['.repeat(500)}`, 'ERR_SENET_REQUEST'],
+      ['targets=3', 'ERR_SENET_UNKNOWN_OPTION'],
+    ] as const) {
+      const { status: refused, json: why } = await ask(explaining, 'POST', `/explain?${query}`, {
+        ...{ headers: PNG, body: BAG },
+      });
+      expect([query, refused, why.code]).to.deep.equal([query, 400, code]);
+    }
     await explaining.close();
   });
 

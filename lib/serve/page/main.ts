@@ -3,12 +3,15 @@ import type { ClassExcitationsJson } from '../page-data';
 import { at, button, choice, complain, el, fill, say } from './dom';
 import { excitationView, type ExcitationState } from './excitation-view';
 import { figureView, type FigureState } from './figure-view';
+import { keyView } from './key-view';
 import { labelsView, mapView } from './picture-view';
 import {
+  KeyWanted,
   readData,
   ServedImage,
   servedModels,
   StoredImage,
+  useKey,
   type Request,
   type Shown,
   type Subject,
@@ -28,6 +31,8 @@ interface State {
   figureState: FigureState;
   models: string[];
   model: string;
+  /** What is done once the server has the key that it wants. */
+  waiting: (() => Promise<void>) | null;
 }
 
 const FIRST: Request = { method: 'gradcam', layer: null, target: null, gates: {} };
@@ -39,7 +44,7 @@ const state: State = {
   excitation: { sorted: true, stretched: false, layer: null },
   figure: data?.figure ?? null,
   figureState: { every: false, band: true, fitted: false, layer: null, by: 'selectivity' },
-  ...{ models: [], model: data?.model ?? '' },
+  ...{ models: [], model: data?.model ?? '', waiting: null },
 };
 let running: AbortController | undefined;
 
@@ -76,7 +81,7 @@ function draw(): void {
 }
 
 function drawChoices(): void {
-  const { subjects, current, models, model } = state;
+  const { subjects, current, models, model, waiting } = state;
   const images = subjects.map((subject, index) => {
     const made = button(subject.name, () => void look(subject), `image ${index}`);
     if (subject === current) made.setAttribute('aria-current', 'true');
@@ -84,6 +89,7 @@ function drawChoices(): void {
   });
   fill(
     at('choose'),
+    waiting === null ? null : keyView((given) => void unlock(given, waiting)),
     ...(data === null ? [dropZone()] : []),
     models.length > 1
       ? el(
@@ -193,10 +199,27 @@ async function explain(request: Request): Promise<void> {
   } catch (error) {
     if (controller.signal.aborted) return;
     say('');
-    complain((error as Error).message);
+    fail(error, () => explain(request));
   }
   document.body.classList.remove('busy');
   draw();
+}
+
+/** Says what went wrong; where the server wants a key, it is asked for, and what failed is done again. */
+function fail(error: unknown, again: () => Promise<void>, before = ''): void {
+  const wanted = error instanceof KeyWanted;
+  state.waiting = wanted ? again : null;
+  complain(wanted ? error.message : `${before}${(error as Error).message}`);
+  draw();
+  if (wanted) document.querySelector<HTMLInputElement>('[data-key="key"]')?.focus();
+}
+
+async function unlock(given: string, again: () => Promise<void>): Promise<void> {
+  useKey(given);
+  state.waiting = null;
+  complain('');
+  draw();
+  await again();
 }
 
 function listenForDrops(): void {
@@ -245,12 +268,17 @@ async function start(): Promise<void> {
   }
   at('about').textContent = 'Classifies images on this server, and shows why.';
   draw();
+  await askModels();
+}
+
+async function askModels(): Promise<void> {
   try {
     state.models = await servedModels();
     state.model = state.models[0] ?? '';
+    say(state.model === '' ? '' : `Model ${state.model}`);
     draw();
   } catch (error) {
-    complain(`The server does not say which models it has: ${(error as Error).message}`);
+    fail(error, askModels, 'The server does not say which models it has: ');
   }
 }
 

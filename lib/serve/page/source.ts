@@ -4,6 +4,7 @@
 import type { PageData, PageImage } from '../page-data';
 import type { ExplanationJson } from '../../vision/explanation';
 import type { Classification } from '../../vision/ranking';
+import { CAM_METHODS } from '../../explain/cam-methods';
 import { gridOf, type Grid } from './pixels';
 
 /** What the gates of a layer are instead: as `gates` of `explain`. */
@@ -88,7 +89,6 @@ export class StoredImage implements Subject {
   }
 }
 
-const METHODS = ['gradcam', 'gradcam++', 'layercam', 'scorecam'];
 const CHANNELS = 6;
 
 /** An image that the server is asked about. */
@@ -140,13 +140,27 @@ export class ServedImage implements Subject {
 
   choices({ explanation: { labels, target } }: Shown): Choices {
     const targets = labels.some(({ index }) => index === target.index) ? labels : [...labels, target];
-    return { methods: METHODS, layers: this.#layers, targets };
+    return { methods: CAM_METHODS, layers: this.#layers, targets };
   }
+}
+
+/** The server wants a key, or another one. */
+export class KeyWanted extends Error {}
+
+/** Of this server, for as long as the page is open: it is written nowhere. */
+let key: string | undefined;
+
+export function useKey(given: string): void {
+  key = given;
 }
 
 /** Asks the server that the page came from. */
 export async function ask<T>(address: string, init: RequestInit = {}): Promise<T> {
-  const response = await fetch(address, init);
+  const headers = new Headers(init.headers);
+  if (key !== undefined) headers.set('authorization', `Bearer ${key}`);
+  const response = await fetch(address, { ...init, headers });
+  if (response.status === 401)
+    throw new KeyWanted(key === undefined ? 'This server wants a key.' : 'The server refuses this key.');
   const answer = (await response.json().catch(() => ({}))) as T & { error?: string | { message?: string } };
   if (response.ok) return answer;
   const { error } = answer;

@@ -1,20 +1,22 @@
 'use strict';
-// The same se_resnet50 for several engines: a checkpoint, inputs, and ONNX files where they can be made. The scripts of
+// The same network for several engines: a checkpoint, inputs, and ONNX files where they can be made. The scripts of
 // `npm run bench` (engines/) do the work; what they need and lack is said.
 const { existsSync } = require('node:fs');
 const path = require('node:path');
 const { findPython, runJson } = require('./peers');
 
 const ENGINES = path.join(__dirname, 'engines');
-const SIDE = 224;
+const SIDES = { se_resnet50: 224, se_resnet20: 32 };
 
 /**
  * @param folder where the files go
  * @param size images of a batch
+ * @param model a name in SIDES
  * @returns { weights, input, onnx, python, absent }: files, Python with torch or null, and for 'pytorch' and
  *   'onnxruntime' why they can't be compared with
  */
-function makeFiles(folder, size, pythonWish) {
+function makeFiles(folder, size, pythonWish, model = 'se_resnet50') {
+  const side = SIDES[model];
   const file = (name) => path.join(folder, name);
   const batch = {
     size,
@@ -24,8 +26,8 @@ function makeFiles(folder, size, pythonWish) {
     onnx: file('network.onnx'),
   };
   const job = {
-    model: 'se_resnet50',
-    side: SIDE,
+    model,
+    side,
     variance: [0.5, 1.5],
     weights: file('weights.pt'),
     batches: [batch],
@@ -49,7 +51,7 @@ function makeFiles(folder, size, pythonWish) {
     weights: job.weights,
     input: batch.input,
     onnx: batch.onnx,
-    shape: [size, 3, SIDE, SIDE],
+    shape: [size, 3, side, side],
     python,
     absent,
   };
