@@ -178,7 +178,9 @@ export {
 } from './checkpoint/state-dict';
 export { OpaqueValue } from './checkpoint/to-plain';
 
+export { Adagrad, type AdagradOptions } from './optim/adagrad';
 export { Adam, AdamW, type AdamOptions } from './optim/adam';
+export { RMSprop, type RMSpropOptions } from './optim/rmsprop';
 export { SGD, type SGDOptions } from './optim/sgd';
 export { GradScaler, type GradScalerOptions, type GradScalerState } from './optim/grad-scaler';
 export {

@@ -155,7 +155,8 @@ describe('the packed package', function () {
         'ExponentialMovingAverage getRngState GradScaler LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
         'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint trainFromSettings createDatasets ' +
         'evaluateClassifier createLoaders createOptimizer createScheduler createTransform detectDataset ' +
-        'ChainedScheduler CosineAnnealingWarmRestarts LambdaLR ReduceLROnPlateau SequentialLR';
+        'ChainedScheduler CosineAnnealingWarmRestarts LambdaLR ReduceLROnPlateau SequentialLR ' +
+        'Adagrad RMSprop';
       const layers =
         'AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv1d Conv2d Dropout Flatten Identity Linear MaxPool2d ModuleList ReLU ' +
         'Sequential Sigmoid';

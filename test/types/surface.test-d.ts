@@ -135,6 +135,7 @@ import {
   clipGradNorm_,
   CosineAnnealingLR,
   CrossEntropyLoss,
+  Adagrad,
   ChainedScheduler,
   CosineAnnealingWarmRestarts,
   ExponentialLR,
@@ -153,6 +154,7 @@ import {
   OneCycleLR,
   type Optimizer,
   ReduceLROnPlateau,
+  RMSprop,
   saveCheckpoint,
   SequentialLR,
   setRngState,
@@ -727,6 +729,8 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   new MultiStepLR(optimizer, { milestones: [1, 2], gamma: 0.5 });
   new ExponentialLR(optimizer, { gamma: 0.9 });
   new CosineAnnealingLR(optimizer, { tMax: 5 });
+  new RMSprop(model.parameters(), { alpha: 0.9, centered: true, momentum: 0.9 });
+  new Adagrad(model.parameters(), { lrDecay: 0.1, initialAccumulatorValue: 0.1 });
   const warmUp = new LinearLR(optimizer);
   new LambdaLR(optimizer, { lrLambda: [(epoch) => 1 / (epoch + 1)] });
   new CosineAnnealingWarmRestarts(optimizer, { t0: 2, tMult: 2, etaMin: 0.1 }).step(1.5);
