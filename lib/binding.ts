@@ -347,7 +347,7 @@ export interface NativeBinding {
   disposeModule(m: ModuleHandle): void;
 
   // optimisers; each job runs alone: those before it have ended, those after it wait
-  createOptimizer(kind: 'sgd' | 'adam' | 'adamw'): OptimizerHandle;
+  createOptimizer(kind: 'sgd' | 'adam' | 'rmsprop' | 'adagrad'): OptimizerHandle;
   optimizerStep(
     o: OptimizerHandle,
     groups: readonly {

@@ -188,7 +188,9 @@ export {
 } from './checkpoint/state-dict';
 export { OpaqueValue } from './checkpoint/to-plain';
 
+export { Adagrad, type AdagradOptions } from './optim/adagrad';
 export { Adam, AdamW, type AdamOptions } from './optim/adam';
+export { RMSprop, type RMSpropOptions } from './optim/rmsprop';
 export { SGD, type SGDOptions } from './optim/sgd';
 export { GradScaler, type GradScalerOptions, type GradScalerState } from './optim/grad-scaler';
 export {
@@ -199,22 +201,27 @@ export {
   type ParamGroup,
   type ParamGroupOptions,
 } from './optim/optimizer';
+export { LRScheduler, type SchedulerState } from './optim/scheduler';
 export {
   CosineAnnealingLR,
+  CosineAnnealingWarmRestarts,
   ExponentialLR,
+  LambdaLR,
   LinearLR,
-  LRScheduler,
   MultiStepLR,
-  OneCycleLR,
   StepLR,
   type CosineAnnealingLROptions,
+  type CosineAnnealingWarmRestartsOptions,
   type ExponentialLROptions,
+  type LambdaLROptions,
   type LinearLROptions,
+  type LrLambda,
   type MultiStepLROptions,
-  type OneCycleLROptions,
-  type SchedulerState,
   type StepLROptions,
 } from './optim/schedulers';
+export { OneCycleLR, type OneCycleLROptions } from './optim/one-cycle';
+export { ReduceLROnPlateau, type ReduceLROnPlateauOptions } from './optim/plateau';
+export { ChainedScheduler, SequentialLR, type SequentialLROptions } from './optim/combined-schedulers';
 export { clipGradNorm_, type ClipGradNormOptions } from './optim/clip';
 export { ExponentialMovingAverage, type ExponentialMovingAverageOptions } from './optim/ema';
 
@@ -270,6 +277,7 @@ export {
   type DataSource,
   type SkippedSample,
 } from './data/loader';
+export { WeightedRandomSampler, type Sampler, type WeightedRandomSamplerOptions } from './data/sampler';
 export { Random } from './data/random';
 export {
   Compose,

@@ -12,7 +12,17 @@ import { tensor } from '../tensor/factories';
 import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkInteger, describe } from '../tensor/options';
-import { boolean, fn, integer, nullOr, orElse, readOptions, signal, type Rule } from '../tensor/rules';
+import {
+  boolean,
+  fn,
+  integer,
+  matching,
+  nullOr,
+  orElse,
+  readOptions,
+  signal,
+  type Rule,
+} from '../tensor/rules';
 import { detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from '../vision/byte-budget';
@@ -20,6 +30,7 @@ import { Turns } from '../vision/turns';
 import type { Dataset, Sample, SampleBatch } from './dataset';
 import { Iteration, type Ready } from './batch-iteration';
 import { Random } from './random';
+import type { Sampler } from './sampler';
 import { checkTransform, run, sizesOf, ToTensor, type Transform, type TransformOptions } from './transforms';
 
 /** What a loader gives. Its tensors are the caller's to dispose (the caller's `tidy` does, if there is one). */
@@ -43,6 +54,8 @@ export interface DataLoaderOptions<T = Sample, B = Batch> {
   batchSize?: number;
   /** A new random order in each epoch, from (seed, epoch). Not for async iterables. Default false. */
   shuffle?: boolean;
+  /** Which samples an epoch has, in its order; in place of `shuffle`, and not for async iterables. Default: all. */
+  sampler?: Sampler | null;
   /** Seed of the order and of all transforms, an integer from 0. Default 0. */
   seed?: number;
   /** Leaves out a last batch that is not full. Default false. */
@@ -86,6 +99,8 @@ export interface DataLoaderState {
   readonly dropLast: boolean;
   /** Samples in the data set; null for an async iterable. */
   readonly samples: number | null;
+  /** Samples in an epoch of a sampler; null without one. */
+  readonly sampled: number | null;
 }
 
 type Collate<T, B> = (samples: T[], indices: number[]) => B | Promise<B>;
@@ -96,6 +111,17 @@ export type DataSource<T> = Dataset<T> | readonly T[] | AsyncIterable<T>;
 const rules = <T, B>() => ({
   batchSize: orElse(1, integer(1)),
   shuffle: orElse(false, boolean),
+  sampler: orElse(
+    null,
+    nullOr(
+      matching<Sampler>(
+        'a sampler (length and order)',
+        (value) =>
+          typeof (value as Partial<Sampler> | null)?.order === 'function' &&
+          Number.isSafeInteger((value as Sampler).length),
+      ),
+    ),
+  ),
   seed: orElse(0, integer(0)),
   dropLast: orElse(false, boolean),
   prefetch: orElse(2, integer(0, 64)),
@@ -111,7 +137,7 @@ const SAMPLES_AT_ONCE = 8;
 /** What makes a sample a corrupt one; anything else (no memory, no permission) is an error of the run. */
 const CORRUPT: readonly ErrorCode[] = ['ERR_SENET_IMAGE', 'ERR_SENET_IMAGE_SIZE', 'ERR_SENET_DATA_FORMAT'];
 /** Generators for different purposes have different streams. */
-const [FOR_ORDER, FOR_SAMPLE, FOR_BATCH] = [0, 1, 2];
+const [FOR_ORDER, FOR_SAMPLE, FOR_BATCH, FOR_DRAW] = [0, 1, 2, 3];
 
 /** What making a batch needs to know. */
 interface Making {
@@ -133,6 +159,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
   readonly #stream: AsyncIterable<T> | null;
   readonly #batchSize: number;
   readonly #shuffle: boolean;
+  readonly #sampler: Sampler | null;
   readonly #dropLast: boolean;
   readonly #prefetch: number;
   readonly #transform: Transform | null;
@@ -179,6 +206,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     }
     this.#batchSize = checked.batchSize;
     this.#shuffle = checked.shuffle;
+    this.#sampler = checked.sampler;
     this.#seed = checked.seed;
     this.#dropLast = checked.dropLast;
     this.#prefetch = checked.prefetch;
@@ -190,14 +218,15 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     this.#collate = collate;
     this.#dataset = toDataset(source);
     this.#stream = this.#dataset === null ? (source as AsyncIterable<T>) : null;
-    if (this.#stream !== null && this.#shuffle) {
-      throw makeError(
-        'ERR_SENET_ARG_TYPE',
-        'DataLoader: an async iterable has its own order: shuffle must be false',
-      );
+    if (this.#shuffle && this.#sampler !== null) {
+      throw makeError('ERR_SENET_ARG_TYPE', 'DataLoader: a sampler says the order: shuffle must be false');
+    }
+    if (this.#stream !== null && (this.#shuffle || this.#sampler !== null)) {
+      const given = this.#shuffle ? 'shuffle must be false' : 'it takes no sampler';
+      throw makeError('ERR_SENET_ARG_TYPE', `DataLoader: an async iterable has its own order: ${given}`);
     }
     if (this.#dataset !== null && this.length === 0) {
-      const { length } = this.#dataset;
+      const length = this.#samplesOfEpoch(this.#dataset);
       throw makeError(
         'ERR_SENET_DATASET',
         length === 0
@@ -212,8 +241,12 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     if (this.#dataset === null) {
       throw makeError('ERR_SENET_ARG_TYPE', 'DataLoader: the length of an async iterable is not known');
     }
-    const batches = this.#dataset.length / this.#batchSize;
+    const batches = this.#samplesOfEpoch(this.#dataset) / this.#batchSize;
     return this.#dropLast ? Math.floor(batches) : Math.ceil(batches);
+  }
+
+  #samplesOfEpoch(dataset: Dataset<T>): number {
+    return this.#sampler?.length ?? dataset.length;
   }
 
   /** The data set; null for an async iterable. */
@@ -245,6 +278,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
       shuffle: this.#shuffle,
       dropLast: this.#dropLast,
       samples: this.#dataset?.length ?? null,
+      sampled: this.#sampler?.length ?? null,
     };
   }
 
@@ -265,8 +299,9 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
       );
     }
     const own: DataLoaderState = this.stateDict();
-    for (const name of ['samples', 'batchSize', 'shuffle', 'dropLast'] as const) {
-      if (given[name] === own[name]) continue;
+    for (const name of ['samples', 'sampled', 'batchSize', 'shuffle', 'dropLast'] as const) {
+      // Before there were samplers, a state had no word of them.
+      if ((given[name] ?? null) === own[name]) continue;
       throw makeError(
         'ERR_SENET_RESUME',
         `DataLoader.loadStateDict: ${name}: the state is of ${describe(given[name])}, this loader has ${describe(own[name])}`,
@@ -321,10 +356,8 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
       return batch === null ? null : { batch, owned, position };
     };
     if (this.#dataset !== null) {
-      const { length } = this.#dataset;
-      const order = this.#shuffle
-        ? new Random(making.seed, making.epoch, FOR_ORDER).permutation(length)
-        : null;
+      const length = this.#samplesOfEpoch(this.#dataset);
+      const order = this.#orderOf(making, this.#dataset.length);
       const batches = this.length;
       while (position < batches) {
         const start = position * this.#batchSize;
@@ -364,6 +397,25 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     }
   }
 
+  /** The order of an epoch; null for the data set's own. */
+  #orderOf(making: Making, samples: number): readonly number[] | null {
+    const random = new Random(making.seed, making.epoch, FOR_ORDER);
+    if (this.#sampler === null) return this.#shuffle ? random.permutation(samples) : null;
+    const order = this.#sampler.order(random);
+    if (order.length !== this.#sampler.length) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `DataLoader: the sampler gave ${order.length} indices, and its length is ${this.#sampler.length}`,
+      );
+    }
+    const wrong = order.find((index) => !Number.isSafeInteger(index) || index < 0 || index >= samples);
+    if (wrong === undefined) return order;
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `DataLoader: the sampler gave ${describe(wrong)}, which is no index of a data set of ${samples} samples`,
+    );
+  }
+
   /** One batch; null if all its samples were skipped. */
   async #make(indices: number[], given: T[] | null, number: number, making: Making): Promise<B | null> {
     const options = { signal: making.signal };
@@ -372,11 +424,11 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     let kept = indices;
     if (getBatch !== undefined) {
       samples = await getBatch(indices, options);
-      const randoms = indices.map((index) => this.#randomOf(index, making));
+      const randoms = indices.map((index, place) => this.#randomOf(index, number, place, making));
       const images = (await this.#transform?.forward(samples.images, randoms, options)) ?? samples.images;
       samples = { images, labels: samples.labels };
     } else {
-      const all = await this.#readSamples(indices, given, making);
+      const all = await this.#readSamples(indices, given, number, making);
       const good = all.flatMap((sample, place) =>
         sample === null ? [] : [{ sample: sample.value, index: indices[place] as number }],
       );
@@ -403,6 +455,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
   async #readSamples(
     indices: readonly number[],
     given: readonly T[] | null,
+    number: number,
     making: Making,
   ): Promise<({ value: T } | null)[]> {
     const samples = new Array<{ value: T } | null>(indices.length).fill(null);
@@ -420,7 +473,8 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
           samples[place] = await tidy(async () => {
             const options = { signal: making.signal, reserve: hold.reserve };
             const read = given === null ? this.#dataset?.get(index, options) : given[place];
-            return holding(await this.#transformed((await read) as T, index, making));
+            const random = this.#randomOf(index, number, place, making);
+            return holding(await this.#transformed((await read) as T, index, random, making));
           }).finally(hold.release);
         } catch (error) {
           if (this.#isSkipped(index, error)) continue;
@@ -434,19 +488,20 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     return samples;
   }
 
-  async #transformed(sample: T, index: number, making: Making): Promise<T> {
+  async #transformed(sample: T, index: number, random: Random, making: Making): Promise<T> {
     if (this.#transform === null) return sample;
     const { image } = checkSample(sample, index);
     const one = image.unsqueeze(0);
     sizesOf(one, `sample ${index}: image`);
-    const done = await this.#transform.forward(one, [this.#randomOf(index, making)], {
-      signal: making.signal,
-    });
+    const done = await this.#transform.forward(one, [random], { signal: making.signal });
     return { ...sample, image: done.select(0, 0) };
   }
 
-  #randomOf(index: number, making: Making): Random {
-    return new Random(making.seed, making.epoch, FOR_SAMPLE, index);
+  /** Of a sample in an epoch; where a sampler may give one twice, of its place in the epoch. */
+  #randomOf(index: number, batch: number, place: number, { seed, epoch }: Making): Random {
+    return this.#sampler === null
+      ? new Random(seed, epoch, FOR_SAMPLE, index)
+      : new Random(seed, epoch, FOR_DRAW, batch * this.#batchSize + place);
   }
 
   #isSkipped(index: number, error: unknown): boolean {

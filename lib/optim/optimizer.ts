@@ -115,7 +115,7 @@ export const twoBetas = (value: readonly [number, number]): OptionRule => ({
 /** What an optimiser is made of, besides its parameters. */
 export interface OptimizerKind {
   readonly name: string;
-  readonly native: 'sgd' | 'adam';
+  readonly native: 'sgd' | 'adam' | 'rmsprop' | 'adagrad';
   /** By the names of options, in PyTorch's order. */
   readonly rules: Readonly<Record<string, OptionRule>>;
   /** What PyTorch's groups hold besides, with Python's names: written, and kept from a file. */
@@ -124,6 +124,8 @@ export interface OptimizerKind {
   decouplesWeightDecay?(extras: ReadonlyMap<string, unknown>): boolean;
   /** Of tensors, by Python's names. */
   readonly stateNames: readonly string[];
+  /** What it remembers of a parameter before the first step; without it nothing. */
+  initialState?(parameter: Tensor, group: ParamGroup): Record<string, Tensor>;
   /** Refuses options of the constructor that do not go together; as in PyTorch, groups may. */
   checkTogether?(options: GroupOptions, where: string): void;
 }
@@ -131,7 +133,7 @@ export interface OptimizerKind {
 /** What schedulers write into groups, in PyTorch's order. */
 const SCHEDULED = ['initialLr', 'maxLr', 'minLr', 'maxMomentum', 'baseMomentum'] as const;
 
-/** The base of all optimisers. Made by `new SGD(...)`, `new Adam(...)`, `new AdamW(...)`. */
+/** The base of all optimisers. Made by `new SGD(...)`, `new Adam(...)`, `new AdamW(...)`, `new RMSprop(...)`, `new Adagrad(...)`. */
 export abstract class Optimizer {
   /** In the order in which they were added. */
   readonly paramGroups: ParamGroup[] = [];
@@ -268,12 +270,14 @@ export abstract class Optimizer {
    */
   stateDict(): OptimizerState {
     const state = new Map<number, Record<string, Tensor>>();
-    for (const [index, tensor] of this.#parameters().entries()) {
+    const owned = this.paramGroups.flatMap((group) => group.params.map((tensor) => [tensor, group] as const));
+    for (const [index, [tensor, group]] of owned.entries()) {
       const fields = binding.optimizerState(this.#native, handleOf(tensor, 'a parameter'));
-      const tensors = Object.entries(fields ?? {}).map(
-        ([name, handle]) => [name, wrapUntracked(handle)] as const,
-      );
-      if (tensors.length > 0) state.set(index, Object.fromEntries(tensors));
+      const tensors =
+        fields === null
+          ? (this.#kind.initialState?.(tensor, group) ?? {})
+          : Object.fromEntries(Object.entries(fields).map(([name, one]) => [name, wrapUntracked(one)]));
+      if (Object.keys(tensors).length > 0) state.set(index, tensors);
     }
     let next = 0;
     const groups = this.paramGroups.map((group) => {

@@ -50,6 +50,12 @@ const keepdim = orElse(false, unchecked<boolean>());
 const readScaledOptions = optionsReader({ alpha: unchecked<number>() });
 const readExtremeOptions = optionsReader({ keepdim });
 const readReduceOptions = optionsReader({ keepdim, dtype: unchecked<DType>() });
+const readSpreadOptions = optionsReader({ correction: orElse(1, unchecked<number>()), keepdim });
+const readSortOptions = optionsReader({
+  descending: orElse(false, unchecked<boolean>()),
+  stable: orElse(false, unchecked<boolean>()),
+});
+const readDTypeOptions = optionsReader({ dtype: unchecked<DType>() });
 const readTopkOptions = optionsReader({
   dim: orElse(-1, unchecked<number>()),
   largest: orElse(true, unchecked<boolean>()),
@@ -94,6 +100,15 @@ export class Tensor {
 
   get device(): Device {
     return binding.tensorInfo(this.#handle).device;
+  }
+
+  /** The shape, or its size along `dim`; negative ones count from the end. @throws ERR_SENET_ARG_RANGE */
+  size(): readonly number[];
+  size(dim: number): number;
+  size(dim?: number): readonly number[] | number {
+    const { shape } = this;
+    if (dim === undefined) return shape;
+    return shape.at(checkInteger(dim, 'size: dim', -shape.length, shape.length - 1)) as number;
   }
 
   /** Number of elements. */
@@ -305,6 +320,14 @@ export class Tensor {
   clamp(min?: number | null, max?: number | null): Tensor {
     return this.#call('aten::clamp', min ?? null, max ?? null);
   }
+  /** The greater element of both, with broadcasting. */
+  maximum(other: Tensor): Tensor {
+    return this.#call('aten::maximum', other);
+  }
+  /** The lesser element of both, with broadcasting. */
+  minimum(other: Tensor): Tensor {
+    return this.#call('aten::minimum', other);
+  }
   relu(): Tensor {
     return this.#call('aten::relu');
   }
@@ -371,6 +394,12 @@ export class Tensor {
     return this;
   }
 
+  /** Writes `value` where `mask` (bool, broadcast) is true. */
+  maskedFill_(mask: Tensor, value: Tensor | number | bigint | boolean): this {
+    this.#inPlace('aten::masked_fill_', mask, value);
+    return this;
+  }
+
   #inPlace(name: string, ...args: unknown[]): void {
     // The operator gives its first argument back: a second handle on this tensor that nobody needs.
     this.#call(name, ...args).dispose();
@@ -397,6 +426,52 @@ export class Tensor {
     return this.#call('aten::le', other);
   }
 
+  isnan(): Tensor {
+    return this.#call('aten::isnan');
+  }
+  isfinite(): Tensor {
+    return this.#call('aten::isfinite');
+  }
+  /** Whether shape and elements are the same; a NaN is never. */
+  equal(other: Tensor): boolean {
+    return callOperator('aten::equal', [this, other]) as boolean;
+  }
+
+  // Logic: whatever is not 0 is true.
+
+  logicalAnd(other: Tensor): Tensor {
+    return this.#call('aten::logical_and', other);
+  }
+  logicalOr(other: Tensor): Tensor {
+    return this.#call('aten::logical_or', other);
+  }
+  logicalXor(other: Tensor): Tensor {
+    return this.#call('aten::logical_xor', other);
+  }
+  logicalNot(): Tensor {
+    return this.#call('aten::logical_not');
+  }
+  /** Whether all elements are true, without `dim` of the whole tensor. */
+  all(dim?: number, options?: { keepdim?: boolean }): Tensor {
+    return this.#judge('all', dim, options);
+  }
+  /** Whether any element is true, without `dim` of the whole tensor. */
+  any(dim?: number, options?: { keepdim?: boolean }): Tensor {
+    return this.#judge('any', dim, options);
+  }
+  #judge(name: string, dim: number | undefined, options: { keepdim?: boolean } | undefined): Tensor {
+    const { keepdim } = readExtremeOptions(options, name);
+    return dim === undefined ? this.#call(`aten::${name}`) : this.#call(`aten::${name}.dim`, dim, keepdim);
+  }
+  /** This tensor's elements where `condition` (bool) is true, `other`'s elsewhere, with broadcasting. */
+  where(condition: Tensor, other: Tensor | number | bigint): Tensor {
+    return Tensor.where(condition, this, other);
+  }
+  /** A copy with `value` where `mask` (bool, broadcast) is true. */
+  maskedFill(mask: Tensor, value: Tensor | number | bigint | boolean): Tensor {
+    return this.#call('aten::masked_fill', mask, value);
+  }
+
   // Reductions. Without `dim` over all elements.
 
   sum(dim?: number | readonly number[] | null, options?: { keepdim?: boolean; dtype?: DType }): Tensor {
@@ -414,6 +489,59 @@ export class Tensor {
     const keywords = dtype === undefined ? NO_KEYWORDS : { dtype };
     if (dim === undefined || dim === null) return this.#call(`aten::${name}`, keywords);
     return this.#call(`aten::${name}.${name === 'sum' ? 'dim_IntList' : 'dim'}`, dim, keepdim, keywords);
+  }
+  /**
+   * The standard deviation, as `torch.std`.
+   *
+   * @param options - `correction`: what is taken from the number of elements that the sum of squares is divided by;
+   *   default 1 (Bessel's)
+   */
+  std(dim?: number | readonly number[] | null, options?: { correction?: number; keepdim?: boolean }): Tensor {
+    return this.#spread('std', dim, options);
+  }
+  /** The variance, as `torch.var`; options as of `std`. */
+  var(dim?: number | readonly number[] | null, options?: { correction?: number; keepdim?: boolean }): Tensor {
+    return this.#spread('var', dim, options);
+  }
+  #spread(
+    name: string,
+    dim: number | readonly number[] | null | undefined,
+    options: { correction?: number; keepdim?: boolean } | undefined,
+  ): Tensor {
+    return this.#call(`aten::${name}.correction`, dim ?? null, { ...readSpreadOptions(options, name) });
+  }
+  /**
+   * The vector norm of order `p`, as `torch.linalg.vector_norm` and `Tensor.norm`.
+   *
+   * @param p - default 2; Infinity is the largest absolute value, 0 the number of elements that are not 0
+   */
+  norm(
+    p = 2,
+    dim?: number | readonly number[] | null,
+    options?: { keepdim?: boolean; dtype?: DType },
+  ): Tensor {
+    const { keepdim, dtype } = readReduceOptions(options, 'norm');
+    const keywords = dtype === undefined ? NO_KEYWORDS : { dtype };
+    return this.#call('aten::linalg_vector_norm', p, dim ?? null, keepdim, keywords);
+  }
+  /** Sums of the elements up to each along `dim`. */
+  cumsum(dim: number, options?: { dtype?: DType }): Tensor {
+    const { dtype } = readDTypeOptions(options, 'cumsum');
+    return this.#call('aten::cumsum', dim, dtype === undefined ? NO_KEYWORDS : { dtype });
+  }
+  /**
+   * The elements in order along `dim` (default -1), and where they were.
+   *
+   * @param options - `descending` and `stable` (equal elements keep their order), default false
+   */
+  sort(dim = -1, options?: { descending?: boolean; stable?: boolean }): { values: Tensor; indices: Tensor } {
+    const { descending, stable } = readSortOptions(options, 'sort');
+    return valuesAndIndices(callOperator('aten::sort.stable', [this], { stable, dim, descending }));
+  }
+  /** The indices of `sort`. */
+  argsort(dim = -1, options?: { descending?: boolean; stable?: boolean }): Tensor {
+    const { descending, stable } = readSortOptions(options, 'argsort');
+    return this.#call('aten::argsort.stable', { stable, dim, descending });
   }
   /** The largest element, or with `dim` `{ values, indices }` as PyTorch's named tuple. */
   max(): Tensor;
@@ -491,6 +619,25 @@ export class Tensor {
   expand(...shape: Integers): Tensor {
     return this.#call('aten::expand', integers(shape));
   }
+  /** Copies side by side, so many along each dimension; there may be more than this tensor has, in front. */
+  repeat(sizes: readonly number[]): Tensor;
+  repeat(...sizes: number[]): Tensor;
+  repeat(...sizes: Integers): Tensor {
+    return this.#call('aten::repeat', integers(sizes));
+  }
+  /** Views of `size` along `dim`, the last of what is left; or of the sizes of an array, whose sum is that of `dim`. */
+  split(size: number | readonly number[], dim = 0): Tensor[] {
+    const name = typeof size === 'number' ? 'aten::split.Tensor' : 'aten::split_with_sizes';
+    return callOperator(name, [this, size, dim]) as Tensor[];
+  }
+  /** At most `chunks` views of one size along `dim`, the last of what is left. */
+  chunk(chunks: number, dim = 0): Tensor[] {
+    return callOperator('aten::chunk', [this, chunks, dim]) as Tensor[];
+  }
+  /** The slices along `dim`, without that dimension. */
+  unbind(dim = 0): Tensor[] {
+    return callOperator('aten::unbind.int', [this, dim]) as Tensor[];
+  }
   /** The slice at `index` of `dim`, without that dimension. */
   select(dim: number, index: number): Tensor {
     return this.#call('aten::select.int', dim, index);
@@ -527,6 +674,10 @@ export class Tensor {
   /** Joins tensors along an existing dimension. */
   static cat(tensors: readonly Tensor[], dim = 0): Tensor {
     return callOperator('aten::cat', [tensors, checkInteger(dim, 'cat: dim', -64, 64)]) as Tensor;
+  }
+  /** Elements of `input` where `condition` (bool) is true, of `other` elsewhere, with broadcasting: `torch.where`. */
+  static where(condition: Tensor, input: Tensor | number | bigint, other: Tensor | number | bigint): Tensor {
+    return callOperator('aten::where', [condition, input, other]) as Tensor;
   }
   /** Joins tensors of one shape along a new dimension. */
   static stack(tensors: readonly Tensor[], dim = 0): Tensor {

@@ -5,7 +5,7 @@ import { Module } from '../nn/module';
 import { ExponentialMovingAverage } from '../optim/ema';
 import { GradScaler } from '../optim/grad-scaler';
 import { Optimizer } from '../optim/optimizer';
-import { LRScheduler } from '../optim/schedulers';
+import { LRScheduler } from '../optim/scheduler';
 import { checkDevice } from '../tensor/dtype';
 import {
   fn,
@@ -47,6 +47,7 @@ export interface TrainerOptions {
   /** Evaluated after each epoch. Without it the training loss says which epoch was best. */
   validation?: BatchLoader;
   optimizer: Optimizer;
+  /** A ReduceLROnPlateau gets each epoch's loss of the validation (without one, of the training), of mode 'max' the accuracy. */
   scheduler?: LRScheduler;
   /** When the scheduler steps. Default: 'step' for OneCycleLR, 'epoch' for the others. */
   schedulerEvery?: 'step' | 'epoch';
@@ -64,6 +65,13 @@ export interface TrainerOptions {
   gradScaler?: GradScaler;
   /** Default 'cpu'; the model must be there. */
   device?: Device;
+  /**
+   * Batches whose gradients an optimiser step adds up, from 1: as if they were one, but for the statistics of BatchNorm, in
+   * the memory of one. The last step of an epoch has those that are left. Default 1.
+   */
+  accumulate?: number;
+  /** Epochs without a better one (`EpochRecord.best`) after which the run ends, from 1. Default: it does not. */
+  patience?: number;
   /** Gradients are scaled down to this norm. Default: not. */
   clipGradNorm?: number;
   /** A moving average of the weights, updated after each step; validation and `onBest` see the average. */
@@ -137,6 +145,8 @@ export const TRAINER_RULES = {
   precision: orElse('float32', either(['float32', 'bfloat16', 'float16'])),
   gradScaler: optional(matching<GradScaler>('a GradScaler', (value) => value instanceof GradScaler)),
   device: orElse('cpu', checkDevice),
+  accumulate: orElse(1, integer(1)),
+  patience: optional(integer(1)),
   clipGradNorm: optional(
     matching<number>(
       'a number above 0',

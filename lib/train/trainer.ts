@@ -15,7 +15,8 @@ import { CrossEntropyLoss } from '../nn/losses';
 import { Module } from '../nn/module';
 import { clipGradNorm_ } from '../optim/clip';
 import { GradScaler } from '../optim/grad-scaler';
-import { OneCycleLR } from '../optim/schedulers';
+import { OneCycleLR } from '../optim/one-cycle';
+import { ReduceLROnPlateau } from '../optim/plateau';
 import { abortError } from '../tensor/abort';
 import { ops } from '../tensor/ops';
 import { checkInteger, describe } from '../tensor/options';
@@ -23,6 +24,7 @@ import { readOptions, type Values } from '../tensor/rules';
 import { getRngState, setRngState } from '../tensor/runtime';
 import { autocast, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
+import { disposeBatches, inGroups } from './batch-groups';
 import { evaluate } from './evaluation';
 import type { EpochRecord, StepRecord, TrainingHistory } from './history';
 import { StepReadings, sum } from './readings';
@@ -53,6 +55,8 @@ export interface TrainingResult {
   readonly steps: number;
   /** Of training, all interruptions left out. */
   readonly seconds: number;
+  /** Whether `patience` ended the run before all its epochs were done. */
+  readonly stoppedEarly: boolean;
 }
 
 /** Weight of Inception's auxiliary loss (Szegedy et al. 2015; torchvision's reference training). */
@@ -117,7 +121,8 @@ export class Trainer {
    * Nothing is changed unless the checkpoint fits.
    *
    * @param checkpoint - from `readTrainingCheckpoint`; stays the caller's to dispose
-   * @throws ERR_SENET_RESUME if it belongs to another model, data set, or number of epochs or batches
+   * @throws ERR_SENET_RESUME if it belongs to another model, data set or number of batches, to a run of
+   *   more epochs, or with OneCycleLR of fewer
    */
   restore(checkpoint: TrainingCheckpoint): void {
     const { model, optimizer, scheduler, ema, train } = this.#options;
@@ -131,12 +136,16 @@ export class Trainer {
       epochs: 'epochs',
       trainImages: 'training images',
       batchesPerEpoch: 'batches in an epoch',
+      accumulate: 'batches in a step',
       validationImages: 'validation images',
       precision: 'precision',
     };
     const own = this.#identity();
     for (const [name, words] of Object.entries(names) as [keyof RunIdentity, string][]) {
       if (own[name] === checkpoint.identity[name]) continue;
+      // A run may become longer, but for a schedule that ends with it.
+      const isLonger = name === 'epochs' && own.epochs > checkpoint.identity.epochs;
+      if (isLonger && !(scheduler instanceof OneCycleLR)) continue;
       const [was, is] = [checkpoint.identity[name] ?? 'none', own[name] ?? 'none'];
       throw makeError('ERR_SENET_RESUME', `resume: the checkpoint's run has ${words} ${was}, this one ${is}`);
     }
@@ -210,10 +219,11 @@ export class Trainer {
         settings: settings ?? null,
       });
       this.#throwIfAborted();
-      while (this.#position.epoch < epochs) await this.#runEpoch(log);
+      while (this.#position.epoch < epochs && !this.#isOutOfPatience) await this.#runEpoch(log);
       if (this.#progressError !== undefined) throw this.#progressError.error;
       const result = this.#result();
-      await log?.write('end', this.#position.step, { best: result.best, seconds: result.seconds });
+      const { best, seconds, stoppedEarly } = result;
+      await log?.write('end', this.#position.step, { best, seconds, stoppedEarly });
       return result;
     } catch (error) {
       await this.#stopped(error, log);
@@ -242,17 +252,15 @@ export class Trainer {
   }
 
   async #runEpoch(log: TrainingLog | undefined): Promise<void> {
-    const { model, train, scheduler, frozen, checkpoint } = this.#options;
+    const { model, train, scheduler, frozen, checkpoint, accumulate } = this.#options;
     if (!this.#position.trained) {
       model.train();
       for (const part of frozen) part.eval();
       let began = performance.now();
-      for await (const batch of train) {
-        const { images, labels, indices } = checkBatch(batch, `training step ${this.#position.step + 1}`);
+      const where = (): string => `training step ${this.#position.step + 1}`;
+      for await (const batches of inGroups(train, accumulate, where)) {
         const learningRate = this.#options.optimizer.paramGroups[0]?.lr ?? 0;
-        await tidy(() => this.#step(images, labels, indices));
-        images.dispose();
-        labels.dispose();
+        await tidy(() => this.#step(batches)).finally(() => disposeBatches(batches));
         if (this.#schedulerEvery() === 'step') scheduler?.step();
         this.#advance(learningRate);
         const { step, stepInEpoch } = this.#position;
@@ -263,7 +271,7 @@ export class Trainer {
         const all = first || saves || records || this.#options.signal?.aborted === true;
         this.#count(await this.#readings.take(all), (performance.now() - began) / 1000);
         if (records) await this.#record(log);
-        this.#report('training', stepInEpoch, train.length);
+        this.#report('training', stepInEpoch, this.#stepsPerEpoch);
         if (saves) await this.#save(log);
         this.#throwIfAborted();
         began = performance.now();
@@ -280,11 +288,54 @@ export class Trainer {
     await this.#finishEpoch(log);
   }
 
-  /** Forward, loss, backward, optimiser. */
-  async #step(images: Tensor, labels: Tensor, indices: readonly number[]): Promise<void> {
-    const { model, optimizer, device, classes, clipGradNorm, ema } = this.#options;
+  /** Forward, loss and backward of each batch, optimiser. */
+  async #step(batches: readonly Batch[]): Promise<void> {
+    const { model, optimizer, clipGradNorm, ema } = this.#options;
     const step = this.#position.step + 1;
+    const epoch = this.#position.epoch + 1;
     const where = `training step ${step}`;
+    const scaler = this.#scaler;
+    const images = batches.reduce((count, batch) => count + (batch.images.shape[0] ?? 0), 0);
+    const learnt: { loss: Tensor; right: Tensor }[] = [];
+    for (const batch of batches) {
+      const { loss, right } = await this.#forwardToLoss(batch, where);
+      // Of the mean over all images of the step.
+      const share = (batch.images.shape[0] ?? 0) / images;
+      const part = share === 1 ? loss : loss.mul(share);
+      if (learnt.length === 0) optimizer.zeroGrad();
+      await (scaler?.scale(part) ?? part).backward();
+      learnt.push({ loss: part.detach(), right });
+    }
+    const all = learnt.reduce((sum, { loss, right }) => ({
+      loss: sum.loss.add(loss),
+      right: sum.right.add(right),
+    }));
+    this.#readings.add(all.loss, all.right, {
+      images,
+      check: (value) => {
+        if (Number.isFinite(value)) return;
+        throw makeError(
+          'ERR_SENET_NAN_LOSS',
+          `${where} (epoch ${epoch}): the loss is ${value}; nothing was saved since step ${this.#saved?.step ?? 0}. A lower learning rate, clipGradNorm or a look at the data may help`,
+          { details: { step, epoch } },
+        );
+      },
+    });
+    if (clipGradNorm !== undefined) {
+      await scaler?.unscale_(optimizer);
+      await clipGradNorm_(model.parameters(), clipGradNorm);
+    }
+    await (scaler === undefined ? optimizer.step() : scaler.step(optimizer));
+    scaler?.update();
+    await ema?.update();
+  }
+
+  /** The loss of a batch, and how many of its answers are right, where the network is. */
+  async #forwardToLoss(
+    { images, labels, indices }: Batch,
+    where: string,
+  ): Promise<{ loss: Tensor; right: Tensor }> {
+    const { model, device, classes } = this.#options;
     const x = networkInput(images, model, device);
     const target = toDevice(labels, device);
     const [logits, loss] = await this.#inPrecision(async () => {
@@ -304,29 +355,7 @@ export class Trainer {
       return [output.logits, value] as const;
     });
     const truth = labels.dtype === 'int64' ? target : target.argmax(1); // mixed labels are probabilities
-    const right = logits.detach().argmax(1).eq(truth).sum();
-    const epoch = this.#position.epoch + 1;
-    this.#readings.add(loss, right, {
-      images: x.shape[0] as number,
-      check: (value) => {
-        if (Number.isFinite(value)) return;
-        throw makeError(
-          'ERR_SENET_NAN_LOSS',
-          `${where} (epoch ${epoch}): the loss is ${value}; nothing was saved since step ${this.#saved?.step ?? 0}. A lower learning rate, clipGradNorm or a look at the data may help`,
-          { details: { step, epoch } },
-        );
-      },
-    });
-    optimizer.zeroGrad();
-    const scaler = this.#scaler;
-    await (scaler?.scale(loss) ?? loss).backward();
-    if (clipGradNorm !== undefined) {
-      await scaler?.unscale_(optimizer);
-      await clipGradNorm_(model.parameters(), clipGradNorm);
-    }
-    await (scaler === undefined ? optimizer.step() : scaler.step(optimizer));
-    scaler?.update();
-    await ema?.update();
+    return { loss, right: logits.detach().argmax(1).eq(truth).sum() };
   }
 
   async #forward(x: Tensor, where: string): Promise<{ logits: Tensor; auxLogits?: Tensor }> {
@@ -407,7 +436,10 @@ export class Trainer {
       return made;
     });
     this.#epochs.push(record);
-    if (this.#schedulerEvery() === 'epoch') scheduler?.step();
+    if (scheduler instanceof ReduceLROnPlateau) {
+      const seen = record.validation ?? record;
+      scheduler.step(scheduler.mode === 'min' ? seen.loss : seen.accuracy);
+    } else if (this.#schedulerEvery() === 'epoch') scheduler?.step();
     this.#position = {
       ...this.#position,
       epoch: this.#position.epoch + 1,
@@ -420,7 +452,7 @@ export class Trainer {
     this.#report('validation', 1, 1, record);
     const everyEpochs = checkpoint?.everyEpochs ?? null;
     const due = everyEpochs !== null && this.#position.epoch % everyEpochs === 0;
-    const complete = this.#position.epoch === epochs;
+    const complete = this.#position.epoch === epochs || this.#isOutOfPatience;
     if (due || complete) await this.#save(log);
     if (!complete) this.#throwIfAborted();
   }
@@ -533,17 +565,29 @@ export class Trainer {
     return precision === 'float32' ? work() : autocast(work, { dtype: precision });
   }
 
+  get #stepsPerEpoch(): number {
+    return Math.ceil(this.#options.train.length / this.#options.accumulate);
+  }
+
+  /** Whether no epoch of so many was better than the ones before. */
+  get #isOutOfPatience(): boolean {
+    const { patience } = this.#options;
+    const { epoch, best } = this.#position;
+    return patience !== undefined && best !== null && epoch - best.epoch >= patience;
+  }
+
   #schedulerEvery(): 'step' | 'epoch' {
     const { scheduler, schedulerEvery } = this.#options;
     return schedulerEvery ?? (scheduler instanceof OneCycleLR ? 'step' : 'epoch');
   }
 
   #identity(): RunIdentity {
-    const { epochs, train, validation, precision } = this.#options;
+    const { epochs, train, validation, precision, accumulate } = this.#options;
     return {
       epochs,
       trainImages: train.dataset?.length ?? 0,
       batchesPerEpoch: train.length,
+      accumulate,
       validationImages: validation?.dataset?.length ?? null,
       precision,
     };
@@ -567,7 +611,7 @@ export class Trainer {
     batches: number,
     finished: EpochRecord | null = null,
   ): void {
-    const { onProgress, epochs, train } = this.#options;
+    const { onProgress, epochs } = this.#options;
     if (onProgress === undefined) return;
     const { epoch, step, totals, learningRate } = this.#position;
     const tell: (progress: TrainingProgress) => unknown = onProgress;
@@ -578,7 +622,7 @@ export class Trainer {
       batch,
       batches,
       step,
-      steps: epochs * train.length,
+      steps: epochs * this.#stepsPerEpoch,
       ...(finished === null ? means(totals) : { loss: finished.loss, accuracy: finished.accuracy }),
       learningRate,
       imagesPerSecond: finished?.imagesPerSecond ?? this.#imagesPerSecond(),
@@ -590,10 +634,10 @@ export class Trainer {
   }
 
   #secondsLeft(): number | null {
-    const { epochs, train, validation } = this.#options;
+    const { epochs, validation } = this.#options;
     const { step, epoch } = this.#position;
     if (this.#stepSeconds === null) return null;
-    const training = (epochs * train.length - step) * this.#stepSeconds;
+    const training = (epochs * this.#stepsPerEpoch - step) * this.#stepSeconds;
     if (validation === undefined) return training;
     // Before the first validation: a forward is a third of a step.
     const each = this.#validationSeconds ?? (validation.length * this.#stepSeconds) / 3;
@@ -607,18 +651,9 @@ export class Trainer {
       best: this.#epochs.find(({ epoch }) => epoch === best?.epoch) ?? null,
       steps: step,
       seconds: this.#epochs.reduce((total, { seconds }) => total + seconds, 0),
+      stoppedEarly: this.#position.epoch < this.#options.epochs,
     };
   }
-}
-
-function checkBatch(batch: unknown, where: string): Batch {
-  const { images, labels, indices } = (batch ?? {}) as Partial<Batch>;
-  if (Tensor.isTensor(images) && Tensor.isTensor(labels) && (indices === undefined || Array.isArray(indices)))
-    return { images, labels, indices: indices ?? [] };
-  throw makeError(
-    'ERR_SENET_ARG_TYPE',
-    `${where}: expected a batch { images, labels, indices } from the loader, got ${describe(batch)}`,
-  );
 }
 
 function copiesOf(state: StateDict): [string, Tensor][] {

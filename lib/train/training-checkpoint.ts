@@ -48,6 +48,8 @@ export interface RunIdentity {
   readonly epochs: number;
   readonly trainImages: number;
   readonly batchesPerEpoch: number;
+  /** Batches in an optimiser step. */
+  readonly accumulate: number;
   readonly validationImages: number | null;
   readonly precision: string;
 }
@@ -92,7 +94,8 @@ export async function readTrainingCheckpoint(path: string): Promise<TrainingChec
   const model: unknown = value.get('model');
   const average: unknown = value.get('average');
   const generator: unknown = value.get('generator');
-  const identity = toPlain(value.get('identity'));
+  // Runs of before that was an option had one batch in a step.
+  const identity = { accumulate: 1, ...(toPlain(value.get('identity')) as object) };
   const position = toPlain(value.get('position'));
   const history = toPlain(value.get('history'));
   if (
@@ -151,6 +154,7 @@ function isIdentity(value: unknown): value is RunIdentity {
     isCount(value.epochs) &&
     isCount(value.trainImages) &&
     isCount(value.batchesPerEpoch) &&
+    isCount(value.accumulate) &&
     (value.validationImages === null || isCount(value.validationImages)) &&
     typeof value.precision === 'string'
   );

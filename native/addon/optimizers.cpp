@@ -70,6 +70,12 @@ optim::OptimizerKind to_kind(const Napi::Value& value) {
   if (name == "adam") {
     return optim::OptimizerKind::kAdam;
   }
+  if (name == "rmsprop") {
+    return optim::OptimizerKind::kRmsprop;
+  }
+  if (name == "adagrad") {
+    return optim::OptimizerKind::kAdagrad;
+  }
   throw Error("ERR_SENET_ARG_RANGE", "no such optimiser: '" + name + "'");
 }
 
@@ -94,7 +100,10 @@ optim::OptimizerOptions to_options(const Napi::Value& value) {
                              {"dampening", &options.dampening},
                              {"beta1", &options.beta1},
                              {"beta2", &options.beta2},
-                             {"eps", &options.eps}}) {
+                             {"eps", &options.eps},
+                             {"alpha", &options.alpha},
+                             {"lrDecay", &options.lr_decay},
+                             {"initialAccumulatorValue", &options.initial_accumulator_value}}) {
     if (const Napi::Value number = given.Get(name); !number.IsUndefined()) {
       *field = to_number(number, name);
     }
@@ -102,6 +111,7 @@ optim::OptimizerOptions to_options(const Napi::Value& value) {
   for (auto [name, field] : {std::pair<const char*, bool*>{"maximize", &options.maximize},
                              {"nesterov", &options.nesterov},
                              {"amsgrad", &options.amsgrad},
+                             {"centered", &options.centered},
                              {"decoupledWeightDecay", &options.decoupled_weight_decay}}) {
     if (const Napi::Value flag = given.Get(name); !flag.IsUndefined()) {
       *field = to_bool(flag, name);

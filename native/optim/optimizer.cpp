@@ -18,6 +18,7 @@
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/promote_types.h>
@@ -107,11 +108,14 @@ void check_writable(const at::Tensor& tensor, const char* what) {
 }  // namespace
 
 std::vector<std::pair<const char*, at::Tensor*>> ParameterState::fields() {
-  return {{"momentum_buffer", &momentum_buffer},
-          {"step", &step},
+  return {{"step", &step},
           {"exp_avg", &exp_avg},
           {"exp_avg_sq", &exp_avg_sq},
-          {"max_exp_avg_sq", &max_exp_avg_sq}};
+          {"max_exp_avg_sq", &max_exp_avg_sq},
+          {"square_avg", &square_avg},
+          {"momentum_buffer", &momentum_buffer},
+          {"grad_avg", &grad_avg},
+          {"sum", &sum}};
 }
 
 // Tensors of one device and dtype, position by position, for one call of a fused operator: those of a
@@ -123,6 +127,9 @@ struct Optimizer::Batch {
   std::vector<at::Tensor> exp_avgs;
   std::vector<at::Tensor> exp_avg_sqs;
   std::vector<at::Tensor> max_exp_avg_sqs;
+  std::vector<at::Tensor> square_avgs;
+  std::vector<at::Tensor> grad_avgs;
+  std::vector<at::Tensor> sums;
   std::vector<at::Tensor> steps;
   bool starts_momentum = false;  // of SGD: its buffers hold nothing yet
 };
@@ -168,8 +175,25 @@ ParameterState& Optimizer::state_for_step(const at::Tensor& parameter, const at:
     }
     return state;
   }
-  const auto counter = parameter.options().dtype(at::kFloat);
+  // PyTorch keeps those of RMSprop and Adagrad on the CPU.
+  const bool is_adam = kind_ == OptimizerKind::kAdam;
+  const auto counter = (is_adam ? parameter.options() : at::TensorOptions(at::kCPU)).dtype(at::kFloat);
   state.step = state.step.defined() ? state.step.to(counter) : at::zeros({}, counter);
+  if (kind_ == OptimizerKind::kRmsprop) {
+    ready(state.square_avg);
+    if (options.momentum > 0) {
+      ready(state.momentum_buffer);
+    }
+    if (options.centered) {
+      ready(state.grad_avg);
+    }
+    return state;
+  }
+  if (kind_ == OptimizerKind::kAdagrad) {
+    state.sum = state.sum.defined() ? aligned(state.sum, updated)
+                                    : at::full_like(updated, options.initial_accumulator_value);
+    return state;
+  }
   ready(state.exp_avg);
   ready(state.exp_avg_sq);
   if (options.amsgrad) {
@@ -193,6 +217,16 @@ void Optimizer::add(Batch& batch, const at::Tensor& parameter, const at::Tensor&
     return;
   }
   batch.steps.push_back(state.step);
+  if (kind_ == OptimizerKind::kRmsprop) {
+    batch.square_avgs.push_back(state.square_avg);
+    batch.momentum_buffers.push_back(state.momentum_buffer);
+    batch.grad_avgs.push_back(state.grad_avg);
+    return;
+  }
+  if (kind_ == OptimizerKind::kAdagrad) {
+    batch.sums.push_back(state.sum);
+    return;
+  }
   batch.exp_avgs.push_back(state.exp_avg);
   batch.exp_avg_sqs.push_back(state.exp_avg_sq);
   if (options.amsgrad) {
@@ -200,14 +234,17 @@ void Optimizer::add(Batch& batch, const at::Tensor& parameter, const at::Tensor&
   }
 }
 
+// The gradient downwards, with the weights' own.
+at::Tensor Optimizer::decayed(const Batch& batch, size_t index, const OptimizerOptions& options) {
+  const at::Tensor gradient = options.maximize ? batch.gradients[index].neg() : batch.gradients[index];
+  return options.weight_decay == 0 ? gradient : gradient.add(batch.parameters[index], options.weight_decay);
+}
+
 // As torch/optim/sgd.py, _single_tensor_sgd.
 void Optimizer::run_sgd_by_parts(const Batch& batch, const OptimizerOptions& options) {
   for (size_t i = 0; i < batch.parameters.size(); ++i) {
     const at::Tensor& parameter = batch.parameters[i];
-    at::Tensor gradient = options.maximize ? batch.gradients[i].neg() : batch.gradients[i];
-    if (options.weight_decay != 0) {
-      gradient = gradient.add(parameter, options.weight_decay);
-    }
+    at::Tensor gradient = decayed(batch, i, options);
     if (options.momentum != 0) {
       const at::Tensor& buffer = batch.momentum_buffers[i];
       if (batch.starts_momentum) {
@@ -219,6 +256,45 @@ void Optimizer::run_sgd_by_parts(const Batch& batch, const OptimizerOptions& opt
       gradient = options.nesterov ? gradient.add(buffer, options.momentum) : buffer;
     }
     parameter.add_(gradient, -options.lr);
+  }
+}
+
+// As torch/optim/rmsprop.py, _single_tensor_rmsprop.
+void Optimizer::run_rmsprop(const Batch& batch, const OptimizerOptions& options) {
+  for (size_t i = 0; i < batch.parameters.size(); ++i) {
+    const at::Tensor& parameter = batch.parameters[i];
+    const at::Tensor gradient = decayed(batch, i, options);
+    const at::Tensor& square_avg = batch.square_avgs[i];
+    batch.steps[i].add_(1);
+    square_avg.mul_(options.alpha).addcmul_(gradient, gradient, 1 - options.alpha);
+    at::Tensor average;
+    if (options.centered) {
+      const at::Tensor& grad_avg = batch.grad_avgs[i];
+      grad_avg.lerp_(gradient, 1 - options.alpha);
+      average = square_avg.addcmul(grad_avg, grad_avg, -1).sqrt_();
+    } else {
+      average = square_avg.sqrt();
+    }
+    average.add_(options.eps);
+    if (options.momentum > 0) {
+      const at::Tensor& buffer = batch.momentum_buffers[i];
+      buffer.mul_(options.momentum).addcdiv_(gradient, average);
+      parameter.add_(buffer, -options.lr);
+    } else {
+      parameter.addcdiv_(gradient, average, -options.lr);
+    }
+  }
+}
+
+// As torch/optim/adagrad.py, _single_tensor_adagrad.
+void Optimizer::run_adagrad(const Batch& batch, const OptimizerOptions& options) {
+  for (size_t i = 0; i < batch.parameters.size(); ++i) {
+    const at::Tensor gradient = decayed(batch, i, options);
+    const double done = batch.steps[i].item<float>();
+    batch.steps[i].add_(1);
+    batch.sums[i].addcmul_(gradient, gradient, 1);
+    const at::Tensor spread = batch.sums[i].sqrt().add_(options.eps);
+    batch.parameters[i].addcdiv_(gradient, spread, -options.lr / (1 + done * options.lr_decay));
   }
 }
 
@@ -246,6 +322,14 @@ void Optimizer::run(Batch& batch, const OptimizerOptions& options, const at::Ten
     at::_fused_sgd_(batch.parameters, batch.gradients, batch.momentum_buffers, options.weight_decay,
                     options.momentum, options.lr, options.dampening, options.nesterov, options.maximize,
                     batch.starts_momentum, std::optional<at::Tensor>(), found);
+    return;
+  }
+  if (kind_ == OptimizerKind::kRmsprop) {
+    run_rmsprop(batch, options);
+    return;
+  }
+  if (kind_ == OptimizerKind::kAdagrad) {
+    run_adagrad(batch, options);
     return;
   }
   at::_foreach_add_(batch.steps, 1);
@@ -288,8 +372,12 @@ void Optimizer::step(const std::vector<ParameterGroup>& groups, const at::Tensor
   }
 }
 
-// Whether a step has to know if it happens: the first one with dampening is another than a later one.
+// Whether a step has to know if it happens: SGD's first one with dampening is another than a later one, and
+// those that are no fused operator cannot be told by a device.
 bool Optimizer::must_know(const std::vector<ParameterGroup>& groups) {
+  if (kind_ == OptimizerKind::kRmsprop || kind_ == OptimizerKind::kAdagrad) {
+    return true;
+  }
   return kind_ == OptimizerKind::kSgd &&
          std::any_of(groups.begin(), groups.end(), [&](const ParameterGroup& group) {
            const auto starts = [&](const at::Tensor& parameter) {

@@ -1,9 +1,9 @@
-// Optimisers on LibTorch's fused multi-tensor operators, gradient clipping and averaging of weights.
+// Optimisers on LibTorch's fused multi-tensor operators where it has one, gradient clipping and averaging of weights.
 // Everything that the operators take on trust (sizes, memory order, dtypes, devices: `_fused_sgd_` reads past
 // a gradient that is too short) is checked or put right here first. Knows no threads and no Node: a step is
 // one call, by one thread at a time.
 //
-// Follows torch/optim/{sgd,adam,adamw}.py, torch/nn/utils/clip_grad.py, torch/amp/grad_scaler.py and
+// Follows torch/optim/{sgd,adam,adamw,rmsprop,adagrad}.py, torch/nn/utils/clip_grad.py, torch/amp/grad_scaler.py and
 // torch/optim/swa_utils.py of PyTorch 2.13.
 #pragma once
 
@@ -16,23 +16,29 @@
 
 namespace senet::optim {
 
-enum class OptimizerKind { kSgd, kAdam };
+enum class OptimizerKind { kSgd, kAdam, kRmsprop, kAdagrad };
 
 /// Of one parameter group; an optimiser reads what its kind has.
 struct OptimizerOptions {
   double lr = 0;
   double weight_decay = 0;
   bool maximize = false;
-  // SGD
+  // SGD; RMSprop its momentum
   double momentum = 0;
   double dampening = 0;
   bool nesterov = false;
   // Adam; AdamW with decoupled_weight_decay
   double beta1 = 0;
   double beta2 = 0;
-  double eps = 0;
+  double eps = 0;  // of all but SGD
   bool amsgrad = false;
   bool decoupled_weight_decay = false;
+  // RMSprop
+  double alpha = 0;
+  bool centered = false;
+  // Adagrad
+  double lr_decay = 0;
+  double initial_accumulator_value = 0;
 };
 
 struct ParameterGroup {
@@ -47,6 +53,9 @@ struct ParameterState {
   at::Tensor exp_avg;
   at::Tensor exp_avg_sq;
   at::Tensor max_exp_avg_sq;
+  at::Tensor square_avg;
+  at::Tensor grad_avg;
+  at::Tensor sum;
 
   /// By Python's names and in its order.
   std::vector<std::pair<const char*, at::Tensor*>> fields();
@@ -58,7 +67,7 @@ class Optimizer {
 
   /// Updates every parameter that has a gradient. Throws before any of them changed if one cannot be.
   /// `found_inf`, if it is defined (of unscale_gradients): nothing changes if it is 1. Nobody waits for a
-  /// device that computes it, but at SGD's first step with dampening.
+  /// device that computes it, but at SGD's first step with dampening, and in RMSprop and Adagrad.
   void step(const std::vector<ParameterGroup>& groups, const at::Tensor& found_inf = {});
 
   /// Null for a parameter that has none yet.
@@ -83,7 +92,10 @@ class Optimizer {
   void add(Batch& batch, const at::Tensor& parameter, const at::Tensor& updated,
            const OptimizerOptions& options);
   void run(Batch& batch, const OptimizerOptions& options, const at::Tensor& found_inf) const;
+  static at::Tensor decayed(const Batch& batch, size_t index, const OptimizerOptions& options);
   static void run_sgd_by_parts(const Batch& batch, const OptimizerOptions& options);
+  static void run_rmsprop(const Batch& batch, const OptimizerOptions& options);
+  static void run_adagrad(const Batch& batch, const OptimizerOptions& options);
 
   OptimizerKind kind_;
   std::unordered_map<const at::TensorImpl*, Entry> states_;

@@ -148,12 +148,15 @@ describe('the packed package', function () {
         'EcaModule NumpyArray OpaqueValue PytorchcvSEResNet ResNet SEBottleneck SEInception3 SELayer SEModule SENet SEResNet SenetError SenetRangeError SenetTypeError StateDict Tensor';
       const data =
         'CenterCrop Cifar10 Cifar100 ColorJitter Compose DataLoader Grayscale IdxDataset ImageFolder Mixup Normalize Pad ' +
-        'PixelDataset Random RandomCrop RandomErasing RandomHorizontalFlip RandomResizedCrop randomSplit Resize Subset ToTensor';
+        'PixelDataset Random RandomCrop RandomErasing RandomHorizontalFlip RandomResizedCrop randomSplit Resize Subset ToTensor ' +
+        'WeightedRandomSampler';
       const training =
         'Adam AdamW autocast BCEWithLogitsLoss clipGradNorm_ CosineAnnealingLR CrossEntropyLoss ExponentialLR ' +
         'ExponentialMovingAverage getRngState GradScaler LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
         'saveCheckpoint setRngState SGD StepLR Trainer readTrainingCheckpoint trainFromSettings createDatasets ' +
-        'evaluateClassifier createLoaders createOptimizer createScheduler createTransform detectDataset';
+        'evaluateClassifier createLoaders createOptimizer createScheduler createTransform detectDataset ' +
+        'ChainedScheduler CosineAnnealingWarmRestarts LambdaLR ReduceLROnPlateau SequentialLR ' +
+        'Adagrad RMSprop';
       const layers =
         'AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv1d Conv2d Dropout Flatten Identity Linear MaxPool2d ModuleList ReLU ' +
         'Sequential Sigmoid';

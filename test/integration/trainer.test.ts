@@ -22,7 +22,9 @@ import type { Module } from '../../lib/nn/module';
 import { AdamW } from '../../lib/optim/adam';
 import { ExponentialMovingAverage } from '../../lib/optim/ema';
 import { GradScaler } from '../../lib/optim/grad-scaler';
-import { OneCycleLR, StepLR } from '../../lib/optim/schedulers';
+import { OneCycleLR } from '../../lib/optim/one-cycle';
+import { ReduceLROnPlateau } from '../../lib/optim/plateau';
+import { StepLR } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
 import { ones, rand, tensor, zeros } from '../../lib/tensor/factories';
 import { configure, getRngState, manualSeed } from '../../lib/tensor/runtime';
@@ -30,6 +32,7 @@ import { Trainer, type TrainerOptions, type TrainingProgress } from '../../lib/t
 import { readTrainingCheckpoint } from '../../lib/train/training-checkpoint';
 import { findPython } from '../support/checkpoint-files';
 import { expectRejection, expectThrow } from '../support/errors';
+import { numbers } from '../support/parity';
 import { Temporary } from '../support/temporary';
 import { CLASSES, digest, smallDataset, testLoader, trainLoader } from '../support/training';
 
@@ -287,6 +290,118 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
     });
   });
 
+  it('a finished run goes on for more epochs, with the weights of one that was as long from the start', async () => {
+    const parts = (changes: Partial<TrainerOptions>): Parts => {
+      const model = se_resnet20({ numClasses: CLASSES.length, initWeights: false });
+      const optimizer = new SGD(model.parameters(), { lr: 0.05, momentum: 0.9 });
+      manualSeed(3);
+      model.loadStateDict(se_resnet20({ numClasses: CLASSES.length }).stateDict());
+      return make({ model, optimizer, scheduler: new StepLR(optimizer, { stepSize: 2 }), ...changes });
+    };
+    const whole = parts({ epochs: 4 });
+    await whole.trainer.run();
+    const first = parts({ epochs: 2, checkpoint: { path: file('longer.pt') } });
+    await first.trainer.run();
+    const longer = parts({ epochs: 4 });
+    longer.trainer.restore(await readTrainingCheckpoint(file('longer.pt')));
+    const { history, stoppedEarly } = await longer.trainer.run();
+    expect([history.epochs.length, stoppedEarly]).to.deep.equal([4, false]);
+    expect(digest(longer.model)).to.equal(digest(whole.model));
+  });
+
+  it('adds up the gradients of several batches, which give those of one', async () => {
+    /** Without BatchNorm, in float64: the rounding alone differs. */
+    const run = async (
+      batchSize: number,
+      accumulate: number,
+    ): Promise<{ weights: number[]; seen: number[][] }> => {
+      manualSeed(8);
+      const model = new Sequential(new Flatten(), new Linear(3 * 32 * 32, 4)).to('float64');
+      models.push(model);
+      const seen: number[][] = [];
+      const images = Array.from({ length: 22 }, (_, index) => ({
+        image: rand([3, 32, 32], { dtype: 'float64' }),
+        label: index % 4,
+      }));
+      const { trainer } = make({
+        model,
+        train: new DataLoader(images, { batchSize, seed: 1, shuffle: true }) as never,
+        optimizer: new SGD(model.parameters(), { lr: 0.1, momentum: 0.9 }),
+        scheduler: undefined as never,
+        validation: undefined as never,
+        classes: undefined as never,
+        accumulate,
+        epochs: 2,
+        clipGradNorm: 0.5,
+        onProgress: ({ batch, batches, step, steps }) => void seen.push([batch, batches, step, steps]),
+      });
+      const { steps } = await trainer.run();
+      expect(steps).to.equal(2 * Math.ceil(Math.ceil(22 / batchSize) / accumulate));
+      return { weights: model.parameters().flatMap((parameter) => numbers(parameter)), seen };
+    };
+    const whole = await run(12, 1);
+    for (const [batchSize, accumulate] of [
+      [4, 3],
+      [6, 2],
+      [3, 4],
+    ] as const) {
+      const added = await run(batchSize, accumulate);
+      expect(added.seen).to.deep.equal(whole.seen);
+      for (const [index, weight] of added.weights.entries())
+        expect(weight).to.be.closeTo(whole.weights[index] as number, 1e-12);
+    }
+  });
+
+  it('ends when no epoch was better for a while, and its checkpoint is of a run that has ended', async () => {
+    const model = se_resnet20({ numClasses: CLASSES.length });
+    const still = new SGD(model.parameters(), { lr: 0 });
+    const changes = { model, optimizer: still, scheduler: undefined as never, epochs: 50, patience: 2 };
+    const { trainer } = make({
+      ...changes,
+      checkpoint: { path: file('patience.pt'), everyEpochs: null },
+      log: file('patience.jsonl'),
+    });
+    const { history, best, stoppedEarly } = await trainer.run();
+    // BatchNorm's statistics move, so that an epoch or two may be better nevertheless.
+    const last = history.epochs.at(-1)?.epoch ?? 0;
+    expect([last, stoppedEarly]).to.deep.equal([(best?.epoch ?? 0) + 2, true]);
+    expect(last).to.be.below(50);
+    expect(readFileSync(file('patience.jsonl'), 'utf8').trimEnd().split('\n').at(-1)).to.contain(
+      '"stoppedEarly":true',
+    );
+    const resumed = make(changes);
+    resumed.trainer.restore(await readTrainingCheckpoint(file('patience.pt')));
+    expect((await resumed.trainer.run()).history.epochs).to.have.length(last);
+  });
+
+  it('gives a schedule that follows a metric the loss of the validation, or its accuracy', async () => {
+    for (const mode of ['min', 'max'] as const) {
+      const model = se_resnet20({ numClasses: CLASSES.length });
+      const optimizer = new SGD(model.parameters(), { lr: 0.01 });
+      const seen: (number | undefined)[] = [];
+      class Listening extends ReduceLROnPlateau {
+        override step(metric?: number): void {
+          seen.push(metric);
+          super.step(metric);
+        }
+      }
+      const scheduler = new Listening(optimizer, { mode, patience: 0, threshold: 10, thresholdMode: 'abs' });
+      const { trainer } = make({ model, optimizer, scheduler, checkpoint: { path: file('plateau.pt') } });
+      const { history } = await trainer.run();
+      expect(seen).to.deep.equal(
+        history.epochs.map(({ validation }) => (mode === 'min' ? validation?.loss : validation?.accuracy)),
+      );
+      expect(history.epochs.map(({ learningRate }) => learningRate.toFixed(6))).to.deep.equal([
+        '0.010000',
+        '0.010000',
+        '0.001000',
+      ]);
+      const saved = await readTrainingCheckpoint(file('plateau.pt'));
+      const again = make({ model, optimizer, scheduler });
+      again.trainer.restore(saved);
+    }
+  });
+
   it('trains networks of the user, whose dropout goes on from the same draws', async () => {
     const controller = new AbortController();
     const net = (): Partial<TrainerOptions> => {
@@ -540,6 +655,8 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
         ],
         [{ validation: testLoader(smallDataset(21, 2)) }, /validation images 20, this one 21/],
         [{ epochs: EPOCHS + 1 }, /epochs 3, this one 4/],
+        [{ epochs: EPOCHS - 1 }, /epochs 3, this one 2/],
+        [{ accumulate: 2 }, /batches in a step 1, this one 2/],
         [{ precision: 'bfloat16' }, /precision float32, this one bfloat16/],
         [{ gradScaler: new GradScaler() }, /no gradient scaler, and this one has one/],
       ] as [Partial<TrainerOptions>, RegExp][]) {

@@ -7,7 +7,7 @@ import { existsSync, writeSync } from 'node:fs';
 import path from 'node:path';
 
 import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
-import { OneCycleLR } from '../../lib/optim/schedulers';
+import { OneCycleLR } from '../../lib/optim/one-cycle';
 import { SGD } from '../../lib/optim/sgd';
 import { configure, manualSeed } from '../../lib/tensor/runtime';
 import { Trainer } from '../../lib/train/trainer';

@@ -11,7 +11,7 @@ import { StateDict } from '../../lib/checkpoint/state-dict';
 import { L1Loss } from '../../lib/nn/losses';
 import { SELayer } from '../../lib/nn/se-layer';
 import { AdamW } from '../../lib/optim/adam';
-import { OneCycleLR } from '../../lib/optim/schedulers';
+import { OneCycleLR } from '../../lib/optim/one-cycle';
 import { SGD } from '../../lib/optim/sgd';
 import { rand, tensor } from '../../lib/tensor/factories';
 import { getRngState, setRngState } from '../../lib/tensor/runtime';

@@ -8,12 +8,15 @@ import type { Module } from '../../lib/nn/module';
 import { SELayer } from '../../lib/nn/se-layer';
 import * as losses from '../../lib/nn/losses';
 import { CrossEntropyLoss, L1Loss, MSELoss, type Reduction } from '../../lib/nn/losses';
+import { Adagrad } from '../../lib/optim/adagrad';
 import { Adam, AdamW } from '../../lib/optim/adam';
 import { clipGradNorm_ } from '../../lib/optim/clip';
 import { ExponentialMovingAverage } from '../../lib/optim/ema';
 import type { Optimizer } from '../../lib/optim/optimizer';
+import { OneCycleLR } from '../../lib/optim/one-cycle';
+import type { LRScheduler } from '../../lib/optim/scheduler';
 import * as schedulers from '../../lib/optim/schedulers';
-import type { LRScheduler } from '../../lib/optim/schedulers';
+import { RMSprop } from '../../lib/optim/rmsprop';
 import { SGD } from '../../lib/optim/sgd';
 import { rand, randn, tensor, zeros } from '../../lib/tensor/factories';
 import { manualSeed } from '../../lib/tensor/runtime';
@@ -86,7 +89,7 @@ interface More {
     }[];
   };
   optimizers: {
-    kind: 'SGD' | 'Adam' | 'AdamW';
+    kind: keyof typeof OPTIMIZERS;
     options: Record<string, unknown>;
     second: Record<string, unknown>;
     parameters: Values[];
@@ -119,7 +122,10 @@ const networks: Record<string, (options: Record<string, unknown>) => Module> = {
   se_resnet18,
 };
 
-const OPTIMIZERS = { SGD, Adam, AdamW };
+const OPTIMIZERS = { SGD, Adam, AdamW, RMSprop, Adagrad };
+
+/** What scripts/fixtures/make_optimizers.py wrote. */
+const others = readFixture<Pick<More, 'optimizers'>>('optimizers.json');
 
 const fromValues = ({ shape, values }: Values): Tensor => tensor(Float32Array.from(values), { shape });
 const labelsOf = (target: readonly number[]): Tensor => tensor(BigInt64Array.from(target, BigInt));
@@ -149,7 +155,10 @@ describe('parity: optimisers', () => {
 });
 
 function makeScheduler(optimizer: Optimizer, kind: SchedulerName, options: object): LRScheduler {
-  const Scheduler = schedulers[kind] as new (optimizer: Optimizer, options: object) => LRScheduler;
+  const Scheduler = { ...schedulers, OneCycleLR }[kind] as unknown as new (
+    optimizer: Optimizer,
+    options: object,
+  ) => LRScheduler;
   const given = toOptions(options as Record<string, unknown>);
   const { TMax: tMax, ...rest } = given;
   return new Scheduler(optimizer, tMax === undefined ? rest : { ...rest, tMax });
@@ -162,7 +171,10 @@ function optimizerForSchedules(kind: 'SGD' | 'AdamW', lr: number): Optimizer {
 }
 
 describe('parity: optimisers with two groups, one parameter without a gradient, and their state', () => {
-  for (const { kind, options, second, parameters, state, groups } of more.optimizers) {
+  for (const { kind, options, second, parameters, state, groups } of [
+    ...more.optimizers,
+    ...others.optimizers,
+  ]) {
     it(`${kind} ${JSON.stringify(options)} ${JSON.stringify(second)}`, async () => {
       manualSeed(91);
       const model = new SELayer(16, 4);

@@ -137,6 +137,9 @@ import {
   clipGradNorm_,
   CosineAnnealingLR,
   CrossEntropyLoss,
+  Adagrad,
+  ChainedScheduler,
+  CosineAnnealingWarmRestarts,
   ExponentialLR,
   ExponentialMovingAverage,
   getRngState,
@@ -147,11 +150,15 @@ import {
   LinearLR,
   type LRScheduler,
   MSELoss,
+  LambdaLR,
   MultiStepLR,
   NLLLoss,
   OneCycleLR,
   type Optimizer,
+  ReduceLROnPlateau,
+  RMSprop,
   saveCheckpoint,
+  SequentialLR,
   setRngState,
   StepLR,
   type OptimizerState,
@@ -731,7 +738,14 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   new MultiStepLR(optimizer, { milestones: [1, 2], gamma: 0.5 });
   new ExponentialLR(optimizer, { gamma: 0.9 });
   new CosineAnnealingLR(optimizer, { tMax: 5 });
-  new LinearLR(optimizer);
+  new RMSprop(model.parameters(), { alpha: 0.9, centered: true, momentum: 0.9 });
+  new Adagrad(model.parameters(), { lrDecay: 0.1, initialAccumulatorValue: 0.1 });
+  const warmUp = new LinearLR(optimizer);
+  new LambdaLR(optimizer, { lrLambda: [(epoch) => 1 / (epoch + 1)] });
+  new CosineAnnealingWarmRestarts(optimizer, { t0: 2, tMult: 2, etaMin: 0.1 }).step(1.5);
+  new ReduceLROnPlateau(optimizer, { mode: 'max', patience: 2, minLr: [0.1] }).step(0.9);
+  const both: LRScheduler = new SequentialLR(optimizer, { schedulers: [warmUp], milestones: [] });
+  exactly<void>()(new ChainedScheduler([both]).step());
   exactly<void>()(scheduler.step());
   exactly<number[]>()(scheduler.getLastLr());
   scheduler.loadStateDict(scheduler.stateDict());
@@ -748,6 +762,8 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   new SGD(model.parameters(), { weight_decay: 1 });
   // @ts-expect-error required
   new StepLR(optimizer, {});
+  // @ts-expect-error no such mode
+  new ReduceLROnPlateau(optimizer, { mode: 'best' });
   // @ts-expect-error no such reduction
   new MSELoss({ reduction: 'average' });
 }

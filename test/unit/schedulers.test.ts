@@ -2,15 +2,19 @@
 import { expect } from 'chai';
 
 import { AdamW } from '../../lib/optim/adam';
+import { ChainedScheduler, SequentialLR } from '../../lib/optim/combined-schedulers';
+import { OneCycleLR } from '../../lib/optim/one-cycle';
 import type { Optimizer } from '../../lib/optim/optimizer';
+import { ReduceLROnPlateau } from '../../lib/optim/plateau';
+import type { LRScheduler } from '../../lib/optim/scheduler';
 import {
   CosineAnnealingLR,
+  CosineAnnealingWarmRestarts,
   ExponentialLR,
+  LambdaLR,
   LinearLR,
   MultiStepLR,
-  OneCycleLR,
   StepLR,
-  type LRScheduler,
 } from '../../lib/optim/schedulers';
 import { SGD } from '../../lib/optim/sgd';
 import { tensor, zeros } from '../../lib/tensor/factories';
@@ -32,9 +36,25 @@ const makers: Record<string, (target: Optimizer) => LRScheduler> = {
   ExponentialLR: (target) => new ExponentialLR(target, { gamma: 0.9 }),
   CosineAnnealingLR: (target) => new CosineAnnealingLR(target, { tMax: 4, etaMin: 0.001 }),
   LinearLR: (target) => new LinearLR(target, { startFactor: 0.5, totalIters: 3 }),
+  CosineAnnealingWarmRestarts: (target) => new CosineAnnealingWarmRestarts(target, { t0: 2, tMult: 2 }),
+  LambdaLR: (target) => new LambdaLR(target, { lrLambda: (epoch) => 1 / (epoch + 1) }),
+  ReduceLROnPlateau: (target) => new ReduceLROnPlateau(target, { patience: 0, minLr: 1e-4 }),
+  SequentialLR: (target) =>
+    new SequentialLR(target, {
+      schedulers: [new LinearLR(target), new ExponentialLR(target, { gamma: 0.5 })],
+      milestones: [2],
+    }),
+  ChainedScheduler: (target) =>
+    new ChainedScheduler([new LinearLR(target), new ExponentialLR(target, { gamma: 0.5 })]),
   OneCycleLR: (target) =>
     new OneCycleLR(target, { maxLr: [0.2, 2], totalSteps: 12, threePhase: true, pctStart: 0.4 }),
 };
+
+/** Where a metric says what happens, one that gets worse. */
+function stepOf(scheduler: LRScheduler, metric: number): void {
+  if (scheduler instanceof ReduceLROnPlateau) scheduler.step(metric);
+  else scheduler.step();
+}
 
 describe('schedulers', () => {
   it('refuse impossible options', () => {
@@ -71,6 +91,82 @@ describe('schedulers', () => {
       [0.1, undefined],
       [1, undefined],
     ]);
+  });
+
+  it('made of others, or of functions, or that follow a metric: refuse what cannot be, and change nothing', () => {
+    const target = optimizer();
+    const rates = target.paramGroups.map(({ lr }) => lr);
+    const step = (): StepLR => new StepLR(target, { stepSize: 1 });
+    const sequential = (schedulers: unknown, milestones: unknown) => () =>
+      new SequentialLR(target, { schedulers, milestones } as never);
+    expectThrow(sequential(step(), []), 'ERR_SENET_ARG_TYPE', /schedulers: expected an array/);
+    expectThrow(sequential([], []), 'ERR_SENET_ARG_RANGE', /at least one/);
+    expectThrow(sequential([step(), {}], [1]), 'ERR_SENET_ARG_TYPE', /schedulers\[1\]/);
+    expectThrow(sequential([step()], [1]), 'ERR_SENET_ARG_RANGE', /one less than schedulers \(0\), got 1/);
+    expectThrow(sequential([step(), step(), step()], [3, 2]), 'ERR_SENET_ARG_RANGE', /got 2 after 3/);
+    expectThrow(sequential([step(), step()], [0.5]), 'ERR_SENET_ARG_RANGE', /milestones\[0\]/);
+    expectThrow(sequential([step(), new ReduceLROnPlateau(target)], [1]), 'ERR_SENET_ARG_TYPE', /metric/);
+    expectThrow(
+      sequential([step(), new ChainedScheduler([step()])], [1]),
+      'ERR_SENET_ARG_RANGE',
+      /only the first may be made of others: ChainedScheduler/,
+    );
+    expectThrow(
+      sequential([new StepLR(optimizer(), { stepSize: 1 })], []),
+      'ERR_SENET_ARG_RANGE',
+      /same optimiser/,
+    );
+    expectThrow(() => new ChainedScheduler([]), 'ERR_SENET_ARG_RANGE');
+    expectThrow(
+      () => new ChainedScheduler([step(), new StepLR(optimizer(), { stepSize: 1 })]),
+      'ERR_SENET_ARG_RANGE',
+      /schedulers\[1\]/,
+    );
+    const lambda = (lrLambda: unknown) => () => new LambdaLR(target, { lrLambda } as never);
+    expectThrow(lambda(2), 'ERR_SENET_ARG_TYPE', /function/);
+    expectThrow(lambda([() => 1]), 'ERR_SENET_ARG_RANGE', /expected 2 functions, got 1/);
+    expectThrow(
+      lambda(() => NaN),
+      'ERR_SENET_ARG_RANGE',
+      /lrLambda\(0\)/,
+    );
+    expectThrow(lambda([() => 1, () => 'half']), 'ERR_SENET_ARG_TYPE', /lrLambda\(0\)/);
+    expectThrow(() => new CosineAnnealingWarmRestarts(target, { t0: 0 }), 'ERR_SENET_ARG_RANGE', /t0/);
+    expectThrow(() => new CosineAnnealingWarmRestarts(target, { t0: 1, tMult: 1.5 }), 'ERR_SENET_ARG_RANGE');
+    expectThrow(() => new ReduceLROnPlateau(target, { factor: 1 }), 'ERR_SENET_ARG_RANGE', /below 1/);
+    expectThrow(() => new ReduceLROnPlateau(target, { minLr: [1] }), 'ERR_SENET_ARG_RANGE', /2 groups/);
+    expectThrow(
+      () => new ReduceLROnPlateau(target, { mode: 'best' as never }),
+      'ERR_SENET_ARG_RANGE',
+      /mode/,
+    );
+    const plateau = new ReduceLROnPlateau(target, { minLr: [0, 0] });
+    expectThrow(() => plateau.step(), 'ERR_SENET_ARG_MISSING', /metric/);
+    expectThrow(() => plateau.step('1' as never), 'ERR_SENET_ARG_TYPE', /metric/);
+    target.addParamGroup({ params: [tensor([1], { requiresGrad: true })], lr: 0.7 });
+    expectThrow(() => plateau.step(1), 'ERR_SENET_ARG_RANGE', /3 groups, and minLr was given for 2/);
+    expect(plateau.lastEpoch).to.equal(0);
+    expect(target.paramGroups.map(({ lr }) => lr)).to.deep.equal([...rates, 0.7]);
+  });
+
+  it('a function of LambdaLR that throws changes nothing', () => {
+    const target = optimizer();
+    const scheduler = new LambdaLR(target, {
+      lrLambda: [
+        () => 0.5,
+        (epoch) => {
+          if (epoch === 2) throw new RangeError('no more');
+          return 0.25;
+        },
+      ],
+    });
+    scheduler.step();
+    expect(() => scheduler.step()).to.throw(RangeError, 'no more');
+    expect([
+      scheduler.lastEpoch,
+      scheduler.getLastLr(),
+      target.paramGroups.map(({ lr }) => lr),
+    ]).to.deep.equal([1, [0.05, 0.25], [0.05, 0.25]]);
   });
 
   it('scale every group, and act in turn on one optimiser', () => {
@@ -166,17 +262,17 @@ describe('schedulers', () => {
       const reference = make(whole);
       const rates: number[][] = [];
       for (let i = 0; i < 8; i++) {
-        reference.step();
+        stepOf(reference, i);
         rates.push(reference.getLastLr());
       }
       const [before, after] = [optimizer(), optimizer(0.7)];
       const first = make(before);
-      for (let i = 0; i < 3; i++) first.step();
+      for (let i = 0; i < 3; i++) stepOf(first, i);
       const second = make(after);
       after.loadStateDict(JSON.parse(JSON.stringify({ ...before.stateDict(), state: {} })));
       second.loadStateDict(first.stateDict());
       for (let i = 3; i < 8; i++) {
-        second.step();
+        stepOf(second, i);
         expect(second.getLastLr(), `step ${i}`).to.deep.equal(rates[i]);
       }
     });
@@ -190,11 +286,15 @@ describe('schedulers', () => {
       };
       refuse(null);
       refuse({});
-      refuse({ ...before, base_lrs: [1] });
-      refuse({ ...before, last_epoch: 'x' });
+      for (const name of ['base_lrs', 'min_lrs', '_last_lr'].filter((key) => key in before))
+        refuse({ ...before, [name]: [1] });
+      for (const name of ['_schedulers', '_milestones'].filter((key) => key in before))
+        refuse({ ...before, [name]: [] });
+      if ('last_epoch' in before) refuse({ ...before, last_epoch: 'x' });
       const { base_lrs, last_epoch, _step_count, _last_lr, ...options } = before;
       const bare = { base_lrs, last_epoch, _step_count, _last_lr };
-      for (const option of Object.keys(options).filter((key) => !/^_(is|get)|use_beta1/.test(key)))
+      const unread = /^_(is|get)|use_beta1|mode_worse|default_min_lr/;
+      for (const option of Object.keys(options).filter((key) => !unread.test(key)))
         refuse({ ...before, [option]: null });
       refuse(bare);
     });

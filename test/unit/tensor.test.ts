@@ -10,7 +10,7 @@ import { arange, empty, full, ones, rand, randint, randn, tensor, zeros } from '
 import type { NestedArray } from '../../lib/tensor/nested-array';
 import { ops } from '../../lib/tensor/ops';
 import { manualSeed, memory, version } from '../../lib/tensor/runtime';
-import { noGrad } from '../../lib/tensor/scope';
+import { noGrad, tidy } from '../../lib/tensor/scope';
 import { Tensor } from '../../lib/tensor/tensor';
 import { whileOccupied } from '../support/occupy';
 import { expectRejection, expectThrow } from '../support/errors';
@@ -442,6 +442,43 @@ describe("tensors: PyTorch's answers", () => {
     le: () => x.le(0),
     eq: () => integers.eq(2),
     ne: () => integers.ne(2n),
+    std: () => x.std(),
+    stdDim: () => x.std(1, { keepdim: true }),
+    stdPopulation: () => x.std([0, 2], { correction: 0 }),
+    var: () => x.var(),
+    varDims: () => x.var([1, 2], { correction: 2 }),
+    norm: () => x.norm(),
+    normDim: () => x.norm(1, 1),
+    normLargest: () => x.norm(Infinity, [0, 2], { keepdim: true }),
+    normDouble: () => x.norm(3, -1, { dtype: 'float64' }),
+    cumsum: () => x.cumsum(1),
+    cumsumDouble: () => integers.cumsum(0, { dtype: 'float64' }),
+    sort: () => x.sort(),
+    sortDown: () => integers.sort(0, { descending: true, stable: true }),
+    argsort: () => x.argsort(1, { descending: true }),
+    argsortStable: () => integers.argsort(-1, { stable: true }),
+    split: () => x.split(3, -1),
+    splitSizes: () => x.split([1, 0, 2], 1),
+    chunk: () => x.chunk(3, -1),
+    unbind: () => integers.unbind(1),
+    repeat: () => integers.repeat(2, 1, 2),
+    whereTensors: () => Tensor.where(x.gt(0), x, y),
+    whereNumber: () => x.where(x.gt(y), 0.5),
+    whereNumbers: () => Tensor.where(integers.gt(0), 1, -1),
+    maskedFill: () => x.maskedFill(y.lt(0), -2.5),
+    maskedFillInteger: () => integers.maskedFill(integers.gt(0), true),
+    maximum: () => x.maximum(y),
+    minimum: () => x.minimum(y.select(0, 0)),
+    logicalAnd: () => integers.logicalAnd(x.select(0, 0).gt(0)),
+    logicalOr: () => integers.gt(5).logicalOr(integers.lt(-5)),
+    logicalXor: () => integers.logicalXor(integers.gt(0)),
+    logicalNot: () => integers.logicalNot(),
+    all: () => x.lt(9).all(),
+    allDim: () => integers.all(1),
+    any: () => x.gt(9).any(),
+    anyDim: () => integers.gt(5).any(0, { keepdim: true }),
+    isnan: () => x.log().isnan(),
+    isfinite: () => x.div(zeros([4])).isfinite(),
     integerAdd: () => integers.add(2),
     integerAddFraction: () => integers.add(2.5),
     integerDiv: () => integers.div(2),
@@ -462,6 +499,31 @@ describe("tensors: PyTorch's answers", () => {
 
   it('every recorded answer has a case', () => {
     expect(Object.keys(cases).sort()).to.deep.equal(Object.keys(fixture.operators).sort());
+  });
+
+  it('size, equal, maskedFill_, and what a tidy has of lists of views', () => {
+    expect(x.size()).to.deep.equal([2, 3, 4]);
+    expect([x.size(0), x.size(-1)]).to.deep.equal([2, 4]);
+    expectThrow(() => x.size(3), 'ERR_SENET_ARG_RANGE', /size: dim/);
+    expectThrow(() => x.size(0.5), 'ERR_SENET_ARG_RANGE', /size: dim/);
+    expectThrow(() => tensor(1).size(0), 'ERR_SENET_ARG_RANGE', /size: dim/);
+    expect([x.equal(x.clone()), x.equal(y), x.equal(x.select(0, 0))]).to.deep.equal([true, false, false]);
+    const nan = zeros([1]).div(0);
+    expect(nan.equal(nan.clone())).to.equal(false);
+    const filled = zeros([2, 2]);
+    expect(filled.maskedFill_(tensor([true, false]), 3)).to.equal(filled);
+    expect(filled.toArray()).to.deep.equal([
+      [3, 0],
+      [3, 0],
+    ]);
+    const before = memory().tensors;
+    tidy(() => [x.split(1, 1), x.chunk(2), x.unbind(), x.sort()]);
+    expect(memory().tensors).to.equal(before + 3 + 2 + 2 + 2); // what a function gives is kept
+    expectThrow(() => x.split([1, 1], 1), 'ERR_SENET_LIBTORCH');
+    expectThrow(() => x.split(0, 1), 'ERR_SENET_LIBTORCH');
+    expectThrow(() => x.std(0, wrong({ unbiased: false })), 'ERR_SENET_UNKNOWN_OPTION', /correction/);
+    expectThrow(() => x.sort(0, wrong(true)), 'ERR_SENET_ARG_TYPE');
+    expectThrow(() => x.maskedFill(x, 1), 'ERR_SENET_LIBTORCH');
   });
 
   it('in-place forms change the tensor, give it back, and reach its views', () => {
@@ -539,6 +601,17 @@ describe('tensors: gradients', () => {
     await loss.backward();
     expectAnswer(a.grad, fixture.gradients.a as Answer, 'a');
     expectAnswer(b.grad, fixture.gradients.b as Answer, 'b');
+    const spread = randn([3, 4], { requiresGrad: true });
+    expectAnswer(spread, fixture.gradients.spreadInput as Answer, 'spreadInput');
+    const ordered = spread.sort(1).values.cumsum(1);
+    const part = Tensor.where(spread.gt(0), spread, spread.mul(2)).split(2, 1)[1];
+    await ordered
+      .std(0)
+      .sum()
+      .add(spread.norm(3))
+      .add((part as Tensor).sum())
+      .backward();
+    expectAnswer(spread.grad, fixture.gradients.spread as Answer, 'spread');
     await a.matmul(b).backward(ones([3, 2]));
     expectAnswer(a.grad, fixture.gradients.accumulated as Answer, 'accumulated');
     a.grad = null;
