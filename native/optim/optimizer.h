@@ -1,10 +1,10 @@
-// Optimisers on LibTorch's fused multi-tensor operators where it has one, gradient clipping and averaging of weights.
-// Everything that the operators take on trust (sizes, memory order, dtypes, devices: `_fused_sgd_` reads past
-// a gradient that is too short) is checked or put right here first. Knows no threads and no Node: a step is
-// one call, by one thread at a time.
+// Optimisers on LibTorch's fused multi-tensor operators where it has one, gradient clipping and averaging of
+// weights. Everything that the operators take on trust (sizes, memory order, dtypes, devices: `_fused_sgd_`
+// reads past a gradient that is too short) is checked or put right here first. Knows no threads and no Node:
+// a step is one call, by one thread at a time.
 //
-// Follows torch/optim/{sgd,adam,adamw,rmsprop,adagrad}.py, torch/nn/utils/clip_grad.py, torch/amp/grad_scaler.py and
-// torch/optim/swa_utils.py of PyTorch 2.13.
+// Follows torch/optim/{sgd,adam,adamw,rmsprop,adagrad}.py, torch/nn/utils/clip_grad.py,
+// torch/amp/grad_scaler.py and torch/optim/swa_utils.py of PyTorch 2.13.
 #pragma once
 
 #include <ATen/core/Tensor.h>
