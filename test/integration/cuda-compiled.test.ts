@@ -7,6 +7,7 @@ import { expect } from 'chai';
 
 import { createModel, manualSeed, randn, type CompiledDType, type Module, type Tensor } from '../../lib';
 import { device, unavailable } from '../support/device';
+import { skip } from '../support/skip';
 
 const NETWORKS = [
   ['se_resnet50', 96],
@@ -58,8 +59,7 @@ describe('compiled models on a GPU', function () {
   before(function () {
     const reason = device === 'cpu' ? 'SENET_TEST_DEVICE is not cuda' : unavailable();
     if (reason !== undefined) {
-      console.log(`      skipped: ${reason}`);
-      this.skip();
+      skip(this, reason);
     }
   });
 

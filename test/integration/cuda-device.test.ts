@@ -22,6 +22,7 @@ import {
   type Tensor,
 } from '../../lib';
 import { device } from '../support/device';
+import { skip } from '../support/skip';
 
 const MB = 2 ** 20;
 
@@ -37,8 +38,7 @@ function needs(devices: number): (this: Mocha.Context) => void {
   return function () {
     const reason = lacking(devices);
     if (reason !== undefined) {
-      console.log(`      skipped: ${reason}`);
-      this.skip();
+      skip(this, reason);
     }
   };
 }

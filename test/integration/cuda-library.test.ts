@@ -22,6 +22,7 @@ import { expect } from 'chai';
 import type { CudaState } from '../../lib/binding';
 import { binding } from '../../lib/native';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 const ROOT = path.join(__dirname, '..', '..');
 const DOCTOR = path.join('scripts', 'setup', 'doctor.js');
@@ -318,8 +319,7 @@ describe("LibTorch's CUDA library", function () {
   for (const [name, environment, reason] of reasons) {
     it(`doctor says why there is no device: ${name}`, function () {
       if (name === 'no driver' && binding.cudaState().driver > 0) {
-        console.log('      skipped: this machine has a driver');
-        this.skip();
+        skip(this, 'this machine has a driver');
       }
       const state = stateWith(environment);
       expect(state).to.include({ isSeen: true, devices: 0 });

@@ -17,6 +17,7 @@ import {
   type Tensor,
 } from '../../lib';
 import { device, unavailable } from '../support/device';
+import { skip } from '../support/skip';
 
 function relativeError(actual: Tensor, expected: Tensor): number {
   const wide = actual.to({ dtype: 'float64', device: 'cpu' });
@@ -30,8 +31,7 @@ describe(`device ${device}`, function () {
   before(function () {
     const reason = unavailable();
     if (reason !== undefined) {
-      console.log(`      skipped: ${reason}`);
-      this.skip();
+      skip(this, reason);
     }
     cuda.allowTF32 = false;
   });
@@ -106,8 +106,7 @@ describe(`device ${device}`, function () {
 
   it('an input on another device than the module is a coded error', async function () {
     if (device === 'cpu') {
-      console.log('      skipped: needs two devices');
-      this.skip();
+      skip(this, 'needs two devices');
     }
     const layer = new SELayer(4, 2).to(device);
     const error = await layer.forward(zeros([1, 4, 2, 2])).catch((reason: unknown) => reason);

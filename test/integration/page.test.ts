@@ -17,6 +17,7 @@ import { ImageClassifier, type ExplainOptions } from '../../lib';
 import type { ClassExcitationsJson } from '../../lib/serve/page-data';
 import { CLI } from '../support/built';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 const ROOT = path.join(__dirname, '..', '..');
 const BROWSERS = [
@@ -40,8 +41,7 @@ describe('the page', function () {
   before(async function () {
     const executablePath = BROWSERS.find((candidate) => candidate !== '' && existsSync(candidate));
     if (executablePath === undefined) {
-      console.log('      skipped: there is no Chromium (SENET_TEST_CHROMIUM names one)');
-      this.skip();
+      skip(this, 'there is no Chromium (SENET_TEST_CHROMIUM names one)');
     }
     (require('../../scripts/page') as { makePage: () => void }).makePage();
     const { launch } = require('puppeteer-core') as typeof import('puppeteer-core');

@@ -25,6 +25,7 @@ import { expectRejection } from '../support/errors';
 import { CLI } from '../support/built';
 import { HAS_REDIS, NO_REDIS, Redis } from '../support/redis';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 interface Row {
   readonly job: string;
@@ -43,7 +44,7 @@ describe(`a queue of images${HAS_REDIS ? '' : ` (skipped: ${NO_REDIS})`}`, funct
   let classifier: ImageClassifier;
 
   before(async function () {
-    if (!HAS_REDIS) this.skip();
+    if (!HAS_REDIS) skip(this, 'there is no redis-server');
     redis = await Redis.start(temporary.folder);
     classifier = await ImageClassifier.load('se_resnet20', { weights: 'fashion_mnist' });
     images = [...(await bundledImages())];

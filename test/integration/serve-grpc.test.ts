@@ -15,6 +15,7 @@ import { expectRejection } from '../support/errors';
 import { grpcClient, PROTO, SERVICE, statusOf, type GrpcClient } from '../support/grpc';
 import { BAG, element, loadBundled, SANDAL } from '../support/serving';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 const REFLECTION = path.join(
   path.dirname(createRequire(__filename).resolve('@grpc/reflection/package.json')),
@@ -216,7 +217,7 @@ describe('gRPC', () => {
 
   it('speaks TLS where it has a certificate, and refuses what is none', async function () {
     const made = makeCertificate(temporary);
-    if (made === undefined) return this.skip();
+    if (made === undefined) skip(this, 'there is no openssl');
     const [cert, key] = [readFileSync(made.cert), readFileSync(made.key)];
     const secured = await startGrpcServer(handler, { port: 0, tls: { cert, key } });
     const knowing = grpcClient(PROTO, SERVICE, `localhost:${secured.port}`, grpc.credentials.createSsl(cert));

@@ -22,6 +22,7 @@ import { makeCertificate } from '../support/certificate';
 import { grpcClient, PROTO, SERVICE, statusOf } from '../support/grpc';
 import { ASSETS, BAG, form, loadBundled, type AnswerJson } from '../support/serving';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 const ROOT = path.join(__dirname, '..', '..');
 const WEIGHTS = path.join(ASSETS, 'weights', 'se_resnet20_fashion_mnist.safetensors');
@@ -441,7 +442,7 @@ describe('senet-torch serve', () => {
 
   it('HTTPS and gRPC by files, with a key, of two workers', async function () {
     const made = makeCertificate(temporary);
-    if (made === undefined) return this.skip();
+    if (made === undefined) skip(this, 'there is no openssl');
     const { cert, key } = made;
     const { url, child, ended, err } = await serving([
       ...['--tls-cert', cert, '--tls-key', key, '--grpc-port', '0', '--workers', '2'],

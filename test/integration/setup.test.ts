@@ -23,6 +23,7 @@ import { expect } from 'chai';
 
 import { startServer, type TestServer } from '../support/http-server';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 const ROOT = path.join(__dirname, '..', '..');
 
@@ -488,8 +489,7 @@ describe('setup', () => {
   it('--into-package makes a folder that can be moved', function () {
     const stamp = path.join(ROOT, 'build', 'senet-stamp.json');
     if (!existsSync(stamp)) {
-      console.log('      skipped: there is no build made by setup');
-      this.skip();
+      skip(this, 'there is no build made by setup');
     }
     const made = temporary.path('made');
     for (const part of [
@@ -543,8 +543,7 @@ describe('setup', () => {
   it('doctor says without a build what is missing, and which LibTorch a build would take', function () {
     const stamp = path.join(ROOT, 'build', 'senet-stamp.json');
     if (!existsSync(stamp)) {
-      console.log('      skipped: there is no build made by setup');
-      this.skip();
+      skip(this, 'there is no build made by setup');
     }
     const bare = temporary.path('bare');
     for (const part of ['package.json', 'native', 'scripts', 'CMakeLists.txt']) {

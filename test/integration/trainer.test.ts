@@ -35,6 +35,7 @@ import { expectRejection, expectThrow } from '../support/errors';
 import { numbers } from '../support/parity';
 import { Temporary } from '../support/temporary';
 import { CLASSES, digest, smallDataset, testLoader, trainLoader } from '../support/training';
+import { skip } from '../support/skip';
 
 const EPOCHS = 3;
 const IMAGES = 44;
@@ -136,8 +137,7 @@ describe('Trainer', function () {
   it('writes checkpoints that Python reads: weights, optimiser and scheduler', async function () {
     const python = findPython();
     if (python === null) {
-      console.log('      skipped: no Python with torch and safetensors (set SENET_TEST_PYTHON to one)');
-      this.skip();
+      skip(this, 'no Python with torch and safetensors (set SENET_TEST_PYTHON to one)');
     }
     const { trainer, model } = make({ checkpoint: { path: file('for-python.pt') } });
     await trainer.run();

@@ -9,6 +9,7 @@ import path from 'node:path';
 import { expect } from 'chai';
 
 import { unavailable } from '../support/device';
+import { skip } from '../support/skip';
 
 const REPEAT = Number(process.env.SENET_TEST_REPEAT ?? 3);
 const SCENARIO = path.join(__dirname, 'scenario.js');
@@ -72,8 +73,7 @@ describe(`the end of a process while jobs run, ${REPEAT} times each`, function (
   before(function () {
     const reason = unavailable();
     if (reason !== undefined) {
-      console.log(`      skipped: ${reason}`);
-      this.skip();
+      skip(this, reason);
     }
   });
   for (const [mode, end, stderr] of expected) {

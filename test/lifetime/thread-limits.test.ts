@@ -5,6 +5,7 @@ import path from 'node:path';
 import { expect } from 'chai';
 
 import { loadInRealm } from '../support/realm';
+import { skip } from '../support/skip';
 
 const ROOT = path.join(__dirname, '..', '..');
 /** Of a format that sharp alone decodes. */
@@ -33,8 +34,7 @@ describe('threads that cannot be made', function () {
   it('a job says which limit to raise, the process goes on, and fewer threads do', function () {
     const command = limited(24);
     if (command === undefined) {
-      console.log('      skipped: only root can run a process as another user (setpriv, prlimit)');
-      this.skip();
+      skip(this, 'only root can run a process as another user (setpriv, prlimit)');
     }
     const program = `
       const { configure, load, se_resnet20, zeros } = require(${JSON.stringify(ROOT)});

@@ -6,6 +6,7 @@ import { expect } from 'chai';
 
 import { configure, memory } from '../../lib/tensor/runtime';
 import { expectThrow } from '../support/errors';
+import { skip } from '../support/skip';
 
 const SCENARIO = path.join(__dirname, 'threads-scenario.ts');
 
@@ -22,7 +23,7 @@ describe('threads', function () {
   this.timeout(120_000);
 
   before(function () {
-    if (process.platform !== 'linux') this.skip();
+    if (process.platform !== 'linux') skip(this, 'of Linux only');
   });
 
   it('one copy of OpenMP is mapped', () => {

@@ -12,6 +12,7 @@ import { load } from '../../lib/checkpoint/load';
 import { save } from '../../lib/checkpoint/save';
 import { StateDict } from '../../lib/checkpoint/state-dict';
 import { findPython, fixture, zipOf } from '../support/checkpoint-files';
+import { skip } from '../support/skip';
 
 /**
  * Prints, for each file, dtype, shape, stride, requires_grad and bytes of each tensor, metadata and shared
@@ -51,8 +52,7 @@ describe('parity: files for Python', function () {
   before(function () {
     const found = findPython();
     if (found === null) {
-      console.log('      skipped: no Python with torch and safetensors (set SENET_TEST_PYTHON to one)');
-      this.skip();
+      skip(this, 'no Python with torch and safetensors (set SENET_TEST_PYTHON to one)');
     }
     python = found;
     folder = mkdtempSync(path.join(tmpdir(), 'senet-python-'));

@@ -11,6 +11,7 @@ import { allowedError, EPSILON, numbers, perturbBatchNorms, relativeError } from
 import { PROCESSOR_FLAGS } from '../support/processor';
 import { Fitted, network, type Network } from '../support/random-networks';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 type Tested = keyof typeof EPSILON;
 
@@ -113,8 +114,7 @@ describe('compiled random networks', function () {
     it(`${runs} in ${dtype}`, async function () {
       const sets = SETS[dtype].filter(([, needs]) => needs.test(PROCESSOR_FLAGS)).map(([kernels]) => kernels);
       if (sets.length === 0) {
-        console.log(`        skipped: this processor has no ${dtype}`);
-        this.skip();
+        skip(this, `this processor has no ${dtype}`);
       }
       const property = fc.asyncProperty(network, (drawn) => check(drawn, dtype, sets));
       await fc.assert(property, { seed: FUZZ_SEED, numRuns: runs * FUZZ_RUNS });

@@ -42,6 +42,7 @@ import { zooNames } from '../support/models';
 import { allowedError, numbers, perturbBatchNorms, readFixture, relativeError } from '../support/parity';
 import { PROCESSOR_FLAGS } from '../support/processor';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 const FIXTURES = path.join(__dirname, '..', 'fixtures');
 const FASHION_MNIST = process.env.SENET_TEST_FASHION_MNIST ?? '/usr/share/datasets/fashion-mnist';
@@ -142,8 +143,7 @@ describe(`compiled models on ${device}`, function () {
   before(function () {
     const reason = unavailable();
     if (reason === undefined) return;
-    console.log(`      skipped: ${reason}`);
-    this.skip();
+    skip(this, reason);
   });
   after(() => temporary.cleanUp());
 
@@ -215,7 +215,7 @@ describe(`compiled models on ${device}`, function () {
 
   // One draw of an ill-conditioned network says little: eager bfloat16 itself is off by 0.005 to 0.06 there.
   it('an ill-conditioned network is no worse than eager over several draws', async function () {
-    if (!bfloat16) this.skip();
+    if (!bfloat16) skip(this, 'no bfloat16 here');
     const ratios: number[] = [];
     for (let seed = 100; seed < 1000; seed += 100) {
       const subject = Subject.model('se_preactresnet56', {}, NARROW, seed);
@@ -435,7 +435,6 @@ describe(`compiled models on ${device}`, function () {
       it(kernels, async function () {
         if (device !== 'cpu' || !needs.test(PROCESSOR_FLAGS)) {
           console.log(`        skipped: ${device === 'cpu' ? 'this processor has none' : 'of the CPU only'}`);
-          this.skip();
         }
         temporary.environment({ SENET_COMPILE_KERNELS: kernels });
         try {
@@ -524,8 +523,7 @@ describe(`compiled models on ${device}`, function () {
 
     it('all 10,000', async function () {
       if (!existsSync(FASHION_MNIST)) {
-        console.log(`        skipped: no ${FASHION_MNIST} (Debian's dataset-fashion-mnist)`);
-        this.skip();
+        skip(this, `no ${FASHION_MNIST} (Debian's dataset-fashion-mnist)`);
       }
       await compare(await findIdxFiles(FASHION_MNIST));
     });

@@ -19,6 +19,7 @@ import { Tensor } from '../../lib/tensor/tensor';
 import { findPython, fixture } from '../support/checkpoint-files';
 import { numbers, readFixture, relativeError, type Values } from '../support/parity';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 interface Continuation {
   steps: { rates: number[]; betas: [number, number][]; norms: number[] }[];
@@ -154,8 +155,7 @@ describe('parity: a training checkpoint of PyTorch', function () {
   it('written back, is read and continued by Python', async function () {
     const python = findPython();
     if (python === null) {
-      console.log('      skipped: no Python with torch and safetensors (set SENET_TEST_PYTHON to one)');
-      this.skip();
+      skip(this, 'no Python with torch and safetensors (set SENET_TEST_PYTHON to one)');
     }
     // Through our own objects, so that Python reads what they write and not what a file said.
     const { run, checkpoint } = await restore(source);
@@ -181,7 +181,7 @@ describe('parity: a training checkpoint of PyTorch', function () {
 
   it('an SGD of this library, read by Python, has its momentum', async function () {
     const python = findPython();
-    if (python === null) this.skip();
+    if (python === null) skip(this, 'no Python with torch and safetensors (set SENET_TEST_PYTHON to one)');
     const weight = tensor([1, 2], { requiresGrad: true });
     const optimizer = new SGD([{ params: weight, name: 'only' }], { lr: 0.5, momentum: 0.9, nesterov: true });
     weight.grad = tensor([3, 4]);

@@ -25,6 +25,7 @@ import {
 import { zooKeys } from '../support/models';
 import { expectSummary, numbers, relativeError, type Summary } from '../support/parity';
 import { drawn } from '../support/zoo-weights';
+import { skip } from '../support/skip';
 
 const FOLDER = path.join(__dirname, '..', 'fixtures', 'zoo');
 /** What docs/models.md says of them (`scripts/checks/model-table.js`). */
@@ -131,7 +132,7 @@ describe('public SE networks', function () {
       const compiled = await model.compile();
       const { backend, multiplyAdds, steps } = compiled.explain();
       compiled.dispose();
-      if (!backend.startsWith('avx')) this.skip();
+      if (!backend.startsWith('avx')) skip(this, 'this processor has none of our kernels');
       const { billionMultiplyAdds } = measured.networks[name];
       expect(billionMultiplyAdds, 'scripts/bench/networks.json').to.be.closeTo(multiplyAdds / 1e9, 0.0051);
       expect(steps.filter(({ kernel }) => kernel !== undefined)).to.deep.equal([]);

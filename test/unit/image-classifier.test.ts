@@ -29,6 +29,7 @@ import { IMAGENET } from '../../lib/models/preprocessing-record';
 import { bundledImages } from '../../lib/vision/bundled-images';
 import { expectCoded, expectRejection } from '../support/errors';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 const FIXTURES = path.join(__dirname, '..', 'fixtures');
 const LEGACY = path.join(FIXTURES, 'se_resnet20_fashion_mnist-ec67461cf95ad.pkl');
@@ -527,7 +528,7 @@ describe('ImageClassifier', () => {
     });
 
     it('a named pipe is no file of labels', async function () {
-      if (process.platform === 'win32') this.skip();
+      if (process.platform === 'win32') skip(this, 'Windows has no named pipes of files');
       const pipe = temporary.path('labels');
       execFileSync('mkfifo', [pipe]);
       await expectRejection(

@@ -8,6 +8,7 @@ import { expect } from 'chai';
 import { tryLock } from '../../lib/hub/lock';
 import { hasDied, ownIdentity } from '../../lib/hub/process-identity';
 import { Temporary } from '../support/temporary';
+import { skip } from '../support/skip';
 
 const TELLS = existsSync('/proc/self/stat');
 
@@ -27,7 +28,7 @@ describe('locks', () => {
   });
 
   it(`of a process that was killed are free at once${TELLS ? '' : ' (skipped: no /proc)'}`, async function () {
-    if (!TELLS) this.skip();
+    if (!TELLS) skip(this, 'no /proc');
     const file = temporary.path('killed');
     const program = `require('tsx/cjs'); require(${JSON.stringify(require.resolve('../../lib/hub/lock'))})
       .tryLock(${JSON.stringify(file)}).then(() => { console.log('held'); setInterval(() => {}, 1000); });`;
@@ -54,7 +55,7 @@ describe('locks', () => {
   });
 
   it('tell the living from the dead, and from who has their number now', async function () {
-    if (!TELLS) this.skip();
+    if (!TELLS) skip(this, 'no /proc');
     const own = (await ownIdentity()) ?? '';
     expect(await hasDied(own)).to.equal(false);
     const [boot, namespace, pid, started] = own.split(' ');

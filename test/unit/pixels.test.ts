@@ -22,6 +22,7 @@ import {
 import { preprocess, shapePixels } from '../../lib/vision/preprocessing';
 import { device, unavailable } from '../support/device';
 import { expectRejection } from '../support/errors';
+import { skip } from '../support/skip';
 
 const MEAN = [0.4914, 0.4822, 0.4465];
 const STD = [0.2023, 0.1994, 0.201];
@@ -36,8 +37,7 @@ describe('pixels', function () {
   before(async function () {
     const reason = unavailable();
     if (reason !== undefined) {
-      console.log(`      skipped: ${reason}`);
-      this.skip();
+      skip(this, reason);
     }
     manualSeed(1);
     const model = se_resnet20({ numClasses: 10 }).eval().to(device);
@@ -157,7 +157,8 @@ describe('pixels', function () {
 
 describe('toTypedArrayAsync', () => {
   it('gives what toTypedArray gives, of the tensor as it was called', async function () {
-    if (unavailable() !== undefined) this.skip();
+    const reason = unavailable();
+    if (reason !== undefined) skip(this, reason);
     for (const dtype of ['float32', 'int64', 'bool', 'bfloat16'] as const) {
       const x = tensor([
         [1, 0, 3],
@@ -172,7 +173,8 @@ describe('toTypedArrayAsync', () => {
   });
 
   it('reads tensors that are disposed meanwhile, many at once', async function () {
-    if (unavailable() !== undefined) this.skip();
+    const reason = unavailable();
+    if (reason !== undefined) skip(this, reason);
     const readings = Array.from({ length: 50 }, (_, i) => {
       const x = tensor([i, i + 1], { device });
       const reading = x.toTypedArrayAsync();

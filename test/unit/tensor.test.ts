@@ -15,6 +15,7 @@ import { Tensor } from '../../lib/tensor/tensor';
 import { whileOccupied } from '../support/occupy';
 import { expectRejection, expectThrow } from '../support/errors';
 import { numbers, readFixture } from '../support/parity';
+import { skip } from '../support/skip';
 
 type Recorded = { shape: number[]; values: (number | boolean | string)[] };
 type Answer = (Recorded & { dtype: string }) | Answer[];
@@ -324,7 +325,7 @@ describe('tensors: data in and out', () => {
   });
 
   it('asking for CUDA where there is none is a coded error', function () {
-    if (cuda.isAvailable()) this.skip();
+    if (cuda.isAvailable()) skip(this, 'there is a CUDA device');
     for (const device of ['cuda', 'cuda:0', 'cuda:7'] as const) {
       const code = 'ERR_SENET_CUDA_UNAVAILABLE';
       expectThrow(() => zeros([1], { device }), code, new RegExp(device));
