@@ -55,7 +55,7 @@ export function addQuantize(program: Command, interrupted: () => AbortSignal): v
     .addOption(
       new Option('--method <method>', 'from the numbers that were seen to the range of 256 values')
         .choices(['minmax', 'percentile', 'mse'])
-        .default('mse'),
+        .default('minmax'),
     )
     .option('--percentile <p>', 'of the method percentile', Number, 99.99)
     .option('--keep <names...>', 'modules whose convolutions stay float32, with all below them')

@@ -44,8 +44,8 @@ export interface CalibrationOptions {
   /** Images as the network takes them, float32 and preprocessed; some 100 that look like those to come are enough. */
   data: CalibrationData;
   /**
-   * 'mse' (default): the range whose 256 values have the least mean squared error; 'percentile': without the smallest and
-   * the largest numbers; 'minmax': all of them.
+   * 'minmax' (default): all the numbers that were seen; 'mse': the range whose 256 values have the least mean squared error,
+   * for networks with a few numbers far from the rest; 'percentile': without the smallest and the largest.
    */
   method?: CalibrationMethod;
   /** Of 'percentile': per cent of the numbers that are not above the range. Default 99.99, from 50 to 100. */
@@ -105,7 +105,7 @@ export function quantizationIn(
 
 const OPTIONS = {
   data: required((given: unknown) => given as CalibrationData),
-  method: orElse('mse', oneOf(METHODS)),
+  method: orElse('minmax', oneOf(METHODS)),
   percentile: orElse(99.99, number(50, 100)),
   limit: orElse(256, integer(1)),
   quantizeFirst: orElse(false, boolean),

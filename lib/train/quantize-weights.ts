@@ -68,7 +68,7 @@ const RULES = {
   model: optional(string),
   key: optional(string),
   prefix: optional(string),
-  method: orElse('mse', oneOf(['minmax', 'percentile', 'mse'])),
+  method: orElse('minmax', oneOf(['minmax', 'percentile', 'mse'])),
   percentile: orElse(99.99, number(50, 100)),
   limit: orElse(256, integer(1)),
   quantizeFirst: orElse(false, boolean),

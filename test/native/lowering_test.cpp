@@ -98,7 +98,7 @@ struct Lowered {
       kernels.winograd_input = [](const WinogradInputTask&) noexcept {};
       return kernels;
     }();
-    static const Kernels kernels = {"plain", 16, 2, &float32, nullptr, multiply_add};
+    static const Kernels kernels = {"plain", 16, 2, &float32, nullptr, nullptr, multiply_add};
     return pack_steps(fused, placed, kernels, /*is_float=*/true);
   }
 

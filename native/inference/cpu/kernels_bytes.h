@@ -85,7 +85,8 @@ struct ByteBlock {
     finish<0, kPixels>(task, pixels, sums);
   }
 
-  // Of one vector after the other, each of which the compiler sees as its own: else it keeps the sums in memory.
+  // Of one vector after the other, each of which the compiler sees as its own: else it keeps the sums in
+  // memory.
   template <int kVector, int kPixels, class Pixels>
   SENET_INLINE static void finish(const ConvTask& task, const Pixels& pixels,
                                   typename Isa::Ints (&sums)[kPixels][kVectors]) {
