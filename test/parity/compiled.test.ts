@@ -434,7 +434,7 @@ describe(`compiled models on ${device}`, function () {
     for (const [kernels, needs, backend] of sets) {
       it(kernels, async function () {
         if (device !== 'cpu' || !needs.test(PROCESSOR_FLAGS)) {
-          console.log(`        skipped: ${device === 'cpu' ? 'this processor has none' : 'of the CPU only'}`);
+          skip(this, device === 'cpu' ? 'this processor has none' : 'of the CPU only');
         }
         temporary.environment({ SENET_COMPILE_KERNELS: kernels });
         try {
