@@ -5,6 +5,8 @@ import { Option, type Command } from 'commander';
 import type { Dataset } from '../data/dataset';
 import type { ModelName } from '../models/registry';
 import type { CompiledStep } from '../binding';
+import type { CalibrationMethod } from '../nn/calibration';
+import { CALIBRATION_METHODS } from '../nn/calibration-methods';
 import type { Quantized } from '../train/quantize-weights';
 import { DATASET_KINDS, type DatasetKind } from '../train/recipe/settings';
 import { lazy } from './lazy';
@@ -20,7 +22,7 @@ interface QuantizeCommandOptions {
   dataset?: DatasetKind;
   output: string;
   limit: number;
-  method: 'minmax' | 'percentile' | 'mse';
+  method: CalibrationMethod;
   percentile: number;
   quantizeFirst?: boolean;
   keep?: string[];
@@ -54,7 +56,7 @@ export function addQuantize(program: Command, interrupted: () => AbortSignal): v
     .option('-n, --limit <n>', 'images for the calibration, evenly spread', atLeastOne, 256)
     .addOption(
       new Option('--method <method>', 'from the numbers that were seen to the range of 256 values')
-        .choices(['minmax', 'percentile', 'mse'])
+        .choices(CALIBRATION_METHODS)
         .default('minmax'),
     )
     .option('--percentile <p>', 'of the method percentile', Number, 99.99)

@@ -22,6 +22,7 @@ import {
   required,
 } from '../tensor/rules';
 import { Tensor, handleOf } from '../tensor/tensor';
+import { CALIBRATION_METHODS } from './calibration-methods';
 
 /** Images that calibration takes: one image C x H x W, several N x C x H x W, or a batch of a DataLoader. */
 export type CalibrationImages = Tensor | { readonly images: Tensor };
@@ -31,9 +32,7 @@ export type CalibrationData =
   CalibrationImages | Iterable<CalibrationImages> | AsyncIterable<CalibrationImages>;
 
 /** How the range of an activation's 256 values follows from the numbers that were seen. */
-export type CalibrationMethod = (typeof METHODS)[number];
-
-const METHODS = ['minmax', 'percentile', 'mse'] as const;
+export type CalibrationMethod = (typeof CALIBRATION_METHODS)[number];
 
 export interface CalibrationProgress {
   /** Images that were seen. */
@@ -105,7 +104,7 @@ export function quantizationIn(
 
 const OPTIONS = {
   data: required((given: unknown) => given as CalibrationData),
-  method: orElse('minmax', oneOf(METHODS)),
+  method: orElse('minmax', oneOf(CALIBRATION_METHODS)),
   percentile: orElse(99.99, number(50, 100)),
   limit: orElse(256, integer(1)),
   quantizeFirst: orElse(false, boolean),

@@ -10,6 +10,7 @@ import { createWithWeights } from '../models/from-weights';
 import { parseSource } from '../models/model-source';
 import { modelRecord, openWeights, type ModelName } from '../models/registry';
 import type { CalibrationMethod } from '../nn/calibration';
+import { CALIBRATION_METHODS } from '../nn/calibration-methods';
 import type { CompiledPlan } from '../nn/compiled-model';
 import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
@@ -68,7 +69,7 @@ const RULES = {
   model: optional(string),
   key: optional(string),
   prefix: optional(string),
-  method: orElse('minmax', oneOf(['minmax', 'percentile', 'mse'])),
+  method: orElse('minmax', oneOf(CALIBRATION_METHODS)),
   percentile: orElse(99.99, number(50, 100)),
   limit: orElse(256, integer(1)),
   quantizeFirst: orElse(false, boolean),
