@@ -74,16 +74,22 @@ function describeRun(run: StartedRun): void {
     printLine(`resumed at step ${resumedAt.step}, in epoch ${resumedAt.epoch + 1} of ${settings.epochs}`);
 }
 
-function printRecord({ output, files, best, history, steps, seconds, skipped, settings }: TrainedRun): void {
-  printJson({ output, files, best, epochs: history.epochs, steps, seconds, skipped, settings });
+function printRecord(run: TrainedRun): void {
+  const { output, files, best, history, steps, seconds, stoppedEarly, skipped, settings } = run;
+  printJson({ output, files, best, epochs: history.epochs, steps, seconds, stoppedEarly, skipped, settings });
 }
 
-function printResult({ output, files, best, seconds, skipped }: TrainedRun): void {
+function printResult(run: TrainedRun): void {
+  const { output, files, best, history, seconds, skipped, stoppedEarly, settings } = run;
   const name = (file: RunFile): string => path.join(shortest(output), files[file]);
   printLine();
   if (best?.validation != null)
     printLine(
       `best: ${percent(best.validation.accuracy)} of the validation images right (epoch ${best.epoch}), ${duration(seconds)} of training`,
+    );
+  if (stoppedEarly)
+    printLine(
+      `ended after epoch ${history.epochs.length} of ${settings.epochs}: ${count(settings.patience ?? 0, 'epoch')} without a better one`,
     );
   if (skipped.length > 0) {
     printLine(`${count(skipped.length, 'image')} left out:`);

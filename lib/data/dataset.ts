@@ -44,6 +44,8 @@ export interface Dataset<T = Sample> {
   getBatch?(indices: readonly number[], options?: GetOptions): Promise<SampleBatch> | SampleBatch;
   /** Names of the classes, where the data set knows them. */
   readonly classes?: readonly string[];
+  /** The label of each sample, where the data set knows them without reading it. */
+  readonly labels?: readonly number[] | undefined;
 }
 
 /** Images of one size in memory, as uint8. */
@@ -146,6 +148,11 @@ export class Subset<T = Sample> implements Dataset<T> {
 
   get classes(): readonly string[] {
     return this.dataset.classes ?? [];
+  }
+
+  get labels(): readonly number[] | undefined {
+    const { labels } = this.dataset;
+    return labels && this.indices.map((index) => labels[index] as number);
   }
 
   get(place: number, options?: GetOptions): Promise<T> | T {

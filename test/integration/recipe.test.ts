@@ -17,6 +17,7 @@ import {
   ExponentialMovingAverage,
   load,
   manualSeed,
+  tensor,
   Trainer,
   trainFromSettings,
   type StartedRun,
@@ -24,6 +25,7 @@ import {
   type TrainedRun,
 } from '../../lib/index';
 import { binding } from '../../lib/native';
+import { withDefaults } from '../../lib/train/recipe/option-checks';
 import { measurePixels, testPreprocessing } from '../../lib/train/recipe/transforms';
 import { CLI } from '../support/built';
 import { expectThrow, expectRejection } from '../support/errors';
@@ -116,6 +118,71 @@ describe('trainFromSettings', function () {
     const last = await load(path.join(output, 'last.safetensors'));
     for (const [name, tensor] of ema.stateDict())
       expect(tensor.toTypedArray(), name).to.deep.equal(last.get(name)?.toTypedArray());
+  });
+
+  it('balances classes that are rare, in the draws or in the loss', async () => {
+    const datasets = await createDatasets({ ...run.settings, validation: null, labels: undefined });
+    const { classes } = datasets;
+    const labels = datasets.train.labels ?? [];
+    expect(labels).to.have.length(60);
+    const drawn = createLoaders(
+      datasets,
+      { size: [32, 32] },
+      {
+        balance: 'sampler',
+        batchSize: 20,
+      },
+    ).train;
+    expect(drawn.stateDict()).to.include({ samples: 60, sampled: 60, shuffle: false });
+    // The loss of one epoch at a rate of 0 is that of the first weights: by hand, with weights and without.
+    const options: TrainingOptions = {
+      ...{ data, reduction: 4, limit: 60, epochs: 1, batchSize: 60, validation: null, seed: 3, lr: 0 },
+      ...{ schedule: 'none', augment: [], labelSmoothing: 0 },
+    };
+    const losses: number[] = [];
+    let { settings } = run;
+    for (const balance of ['none', 'weights'] as const) {
+      const place = temporary.path(`balance-${balance}`);
+      const trained = await trainFromSettings({ ...options, balance, output: place });
+      ({ settings } = trained);
+      expect(settings.balance).to.equal(balance);
+      losses.push(trained.history.epochs[0]?.loss ?? NaN);
+    }
+    manualSeed(3);
+    const model = createModel('se_resnet20', { reduction: 4, numClasses: 10 });
+    const preprocessing = testPreprocessing(datasets.shape, 32, 3, settings);
+    const { train: loader } = createLoaders(datasets, preprocessing, {
+      ...{ batchSize: 60, seed: 3, augment: [] },
+    });
+    for await (const batch of loader) {
+      const counts = classes.map((_, label) => labels.filter((one) => one === label).length);
+      const weight = tensor(counts.map((count) => (count === 0 ? 0 : 60 / (10 * count))));
+      const logits = await model.forward(batch.images);
+      for (const [index, loss] of [new CrossEntropyLoss(), new CrossEntropyLoss({ weight })].entries())
+        expect((await loss.forward(logits, batch.labels)).item()).to.be.closeTo(
+          losses[index] as number,
+          1e-4,
+        );
+    }
+    expect(losses[0]).not.to.be.closeTo(losses[1] as number, 1e-3);
+    model.dispose();
+  });
+
+  it('adds up batches in a step, and ends when no epoch is better', async () => {
+    const place = temporary.path('patience');
+    const ended = await trainFromSettings({
+      ...{ ...given, epochs: 40, lr: 0, ema: null, schedule: 'none', accumulate: 2, patience: 1 },
+      output: place,
+    });
+    const epochs = ended.history.epochs.length;
+    expect([ended.stoppedEarly, epochs]).to.deep.equal([true, (ended.best?.epoch ?? 0) + 1]);
+    expect(ended.steps).to.equal(2 * epochs); // of three batches
+    const report = readFileSync(path.join(place, ended.files.report), 'utf8');
+    expect(report).to.contain('40, or 1 without a better one').and.to.contain('20, 2 in a step');
+    // The rate of a recipe follows the images of a step.
+    const facts = { command: 'train', smallSize: 28, model: { inputSize: 32, anyInputSize: true } } as const;
+    const rate = (options: TrainingOptions): number => withDefaults(options, facts).lr;
+    expect(rate({ accumulate: 4, batchSize: 32 })).to.equal(rate({ batchSize: 128 }));
   });
 
   it('stops at a signal, and goes on to the same weights with the same options only', async () => {

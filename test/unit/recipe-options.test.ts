@@ -63,7 +63,7 @@ describe('the options of a recipe', () => {
       const { kind } = OPTION_ROWS[name];
       const flag = flagOf(name);
       const isNumber = kind.read?.('1') === 1;
-      const text = TYPED[name] ?? (isNumber ? '1' : 'some');
+      const text = TYPED[name] ?? kind.choices?.[0] ?? (isNumber ? '1' : 'some');
       const args = kind === FLAG ? [flag] : [flag, text];
       const value = kind === FLAG ? !flag.startsWith('--no-') : isNumber ? 1 : text;
       expect(parse(recipeOf(name), args), name).to.deep.equal({
@@ -176,6 +176,7 @@ describe('the options of a recipe', () => {
       ...{ batchSize: 5, dropLast: true, optimizer: 'adamw', lr: 0.5, momentum: 0.5, nesterov: false },
       ...{ weightDecay: 0.5, schedule: 'step', warmup: 0.5, minLr: 0.5, stepSize: 9, gamma: 0.5, seed: 9 },
       ...{ labelSmoothing: 0.5, clipGradNorm: 0.5, ema: 0.5, precision: 'bfloat16' },
+      ...{ balance: 'sampler', accumulate: 2, patience: 3 },
     };
     const bound = LIBRARY.filter((name) => OPTION_ROWS[name].free === undefined);
     expect(Object.keys(others)).to.have.members(bound);
@@ -202,6 +203,7 @@ describe('the options of a recipe', () => {
       ...[{ optimizer: 'adamw' }, { lr: 0.5 }, { momentum: 0.5 }, { nesterov: false }, { weightDecay: 0.5 }],
       ...[{ schedule: 'none' }, { warmup: 0.5 }, { labelSmoothing: 0.5 }, { clipGradNorm: 5 }, { ema: 0.5 }],
       ...[{ precision: 'bfloat16' }, { seed: 9 }],
+      ...[{ balance: 'weights' }, { accumulate: 2 }, { patience: 3 }],
     ] as TrainingOptions[])
       expect(rows(given), JSON.stringify(given)).not.to.equal(rows({}));
     const step: TrainingOptions = { schedule: 'step' };

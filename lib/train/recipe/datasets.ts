@@ -13,6 +13,7 @@ import { ImageFolder } from '../../data/image-folder';
 import { DataLoader } from '../../data/loader';
 import { Mixup } from '../../data/mixup';
 import { Random } from '../../data/random';
+import { WeightedRandomSampler } from '../../data/sampler';
 import { findSplitFolders } from '../../data/splits';
 import { makeError } from '../../errors';
 import type { Preprocessing } from '../../models/preprocessing-record';
@@ -329,11 +330,21 @@ function classNames({ data, dataset, labels }: Source, train: Dataset): readonly
 
 /** Options of `createLoaders`. */
 export type LoaderSettings = Partial<
-  Pick<TrainingSettings, 'batchSize' | 'seed' | 'dropLast' | 'skipCorrupt' | 'augment' | 'mixup'>
+  Pick<TrainingSettings, 'batchSize' | 'seed' | 'dropLast' | 'skipCorrupt' | 'balance' | 'augment' | 'mixup'>
 >;
 
 /**
- * The loaders of a run: shuffled and augmented for training, in order and as they are for validation.
+ * The label of each image. The data sets of a recipe know them without reading images.
+ *
+ * @throws ERR_SENET_DATASET of another that does not
+ */
+export function labelsOf(dataset: Dataset): readonly number[] {
+  if (dataset.labels !== undefined) return dataset.labels;
+  throw makeError('ERR_SENET_DATASET', 'balance: expected a data set that has the labels of its samples');
+}
+
+/**
+ * The loaders of a run: shuffled (or drawn, classes balanced) and augmented for training, in order and as they are for validation.
  *
  * @param datasets - from `createDatasets`
  * @param preprocessing - how pixels become the network's input at test time, with a size of the input
@@ -345,16 +356,18 @@ export function createLoaders(
   preprocessing: Partial<Preprocessing>,
   settings: LoaderSettings = {},
 ): { train: DataLoader; validation: DataLoader | null } {
-  const names = ['batchSize', 'seed', 'dropLast', 'skipCorrupt', 'augment', 'mixup'] as const;
+  const names = ['batchSize', 'seed', 'dropLast', 'skipCorrupt', 'balance', 'augment', 'mixup'] as const;
   const smallSize = datasets.shape?.[1] ?? null;
   const chosen = complete(settings, names, 'createLoaders', { smallSize });
-  const { batchSize, seed, dropLast, skipCorrupt, augment, mixup } = chosen;
+  const { batchSize, seed, dropLast, skipCorrupt, balance, augment, mixup } = chosen;
   const train = new DataLoader(datasets.train, {
     batchSize,
     seed,
     dropLast,
     skipCorrupt,
-    shuffle: true,
+    ...(balance === 'sampler'
+      ? { sampler: WeightedRandomSampler.balanced(labelsOf(datasets.train)) }
+      : { shuffle: true }),
     transform: createTransform(preprocessing, { augment }),
     ...(mixup === null
       ? {}

@@ -37,7 +37,7 @@ export function createOptimizer(model: Module<unknown>, settings: Given<Optimize
 /** How long a run is. */
 export interface RunLength {
   readonly epochs: number;
-  /** Batches of an epoch. */
+  /** Optimiser steps of an epoch. */
   readonly stepsPerEpoch: number;
 }
 

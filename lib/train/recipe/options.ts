@@ -8,6 +8,7 @@ import path from 'node:path';
 import { count, percent } from '../words';
 import {
   AUGMENTATIONS,
+  BALANCES,
   DATASET_KINDS,
   type RecipeKind,
   type TrainingOptions,
@@ -261,20 +262,42 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     help: 'leave out images that cannot be decoded, and say which',
     default: () => false,
   },
+  balance: {
+    flags: '--balance <how>',
+    kind: choice(BALANCES),
+    help: 'classes that are rare: draw each as often (sampler), or weigh them in the loss (weights)',
+    usual: 'none',
+    default: () => 'none',
+    started: ({ balance }) => balance ?? 'none',
+    report: ({ balance = 'none' }) => (balance === 'none' ? [] : [['classes balanced by', balance]]),
+  },
   epochs: {
     flags: '-e, --epochs <n>',
     kind: integer(1),
     usual: (command) => String(USUAL_EPOCHS[command]),
     default: (_, { command }) => USUAL_EPOCHS[command],
-    report: ({ epochs }) => [['epochs', String(epochs)]],
+    report: ({ epochs, patience = null }) => [
+      ['epochs', patience === null ? String(epochs) : `${epochs}, or ${patience} without a better one`],
+    ],
+  },
+  patience: {
+    flags: '--patience <epochs>',
+    nullable: true,
+    kind: integer(1),
+    help: 'end after so many epochs without a better one',
+    usual: 'not',
+    default: () => null,
   },
   batchSize: {
     flags: '-b, --batch-size <n>',
     kind: integer(1),
     usual: `${USUAL_BATCH} for small images, else 32`,
     default: (_, { smallSize }) => (smallSize === null ? 32 : USUAL_BATCH),
-    report: ({ batchSize, dropLast }) => [
-      ['batch size', `${batchSize}${dropLast ? ', the last dropped' : ''}`],
+    report: ({ batchSize, dropLast, accumulate = 1 }) => [
+      [
+        'batch size',
+        `${batchSize}${accumulate === 1 ? '' : `, ${accumulate} in a step`}${dropLast ? ', the last dropped' : ''}`,
+      ],
     ],
   },
   dropLast: {
@@ -282,6 +305,14 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     kind: flag,
     help: 'leave out a last batch that is smaller',
     default: () => false,
+  },
+  accumulate: {
+    flags: '--accumulate <batches>',
+    kind: integer(1),
+    help: 'add up the gradients of so many batches in a step, in the memory of one',
+    usual: '1',
+    default: () => 1,
+    started: ({ accumulate }) => accumulate ?? 1,
   },
   optimizer: {
     flags: '--optimizer <name>',
@@ -303,7 +334,8 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     help: 'the highest learning rate',
     usual: (command) =>
       `sgd ${usualRate(command, 'sgd', USUAL_BATCH)} for a batch of ${USUAL_BATCH} and in proportion, adamw ${usualRate(command, 'adamw', USUAL_BATCH)}`,
-    default: ({ optimizer, batchSize }, { command }) => usualRate(command, optimizer, batchSize),
+    default: ({ optimizer, batchSize, accumulate = 1 }, { command }) =>
+      usualRate(command, optimizer, batchSize * accumulate),
     report: (settings) => [['learning rate', describeSchedule(settings)]],
   },
   momentum: {

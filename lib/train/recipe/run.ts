@@ -9,6 +9,7 @@ import type { Device } from '../../binding';
 import { load } from '../../checkpoint/load';
 import { save } from '../../checkpoint/save';
 import type { DataLoader } from '../../data/loader';
+import { countClasses } from '../../data/sampler';
 import { makeError } from '../../errors';
 import { IMAGENET, PLAIN, type Preprocessing } from '../../models/preprocessing-record';
 import { modelRecord, parseName } from '../../models/registry';
@@ -17,8 +18,10 @@ import { CrossEntropyLoss } from '../../nn/losses';
 import type { Module } from '../../nn/module';
 import { ExponentialMovingAverage } from '../../optim/ema';
 import { printable } from '../../printable';
+import { tensor } from '../../tensor/factories';
 import { checkSignal, checkString, describe } from '../../tensor/options';
 import { version } from '../../tensor/runtime';
+import type { Tensor } from '../../tensor/tensor';
 import { readLabels } from '../../vision/labels';
 import { channelsOf } from '../../vision/network';
 import { checkPreprocessing, recordFor } from '../../vision/preprocessing-options';
@@ -27,7 +30,7 @@ import type { EpochRecord } from '../history';
 import { Trainer, type TrainingResult } from '../trainer';
 import { disposeTensors, readTrainingCheckpoint, type TrainingCheckpoint } from '../training-checkpoint';
 import { count, percent } from '../words';
-import { createDatasets, createLoaders, detectDataset, type TrainingDatasets } from './datasets';
+import { createDatasets, createLoaders, detectDataset, labelsOf, type TrainingDatasets } from './datasets';
 import { prepareFolder, RUN_FILES, type RunFile } from './folder';
 import { freeze, frozenParts, networkFromWeights, networkOfCheckpoint, newNetwork } from './network';
 import { createOptimizer, createScheduler } from './optimizer';
@@ -252,12 +255,15 @@ async function train(
 ): Promise<TrainedRun> {
   const { settings, datasets, preprocessing, model } = prepared;
   const { device = 'cpu', signal, checkpointEvery, onProgress, onStart } = options;
-  const { epochs, classes, precision, clipGradNorm } = settings;
+  const { epochs, classes, precision, clipGradNorm, accumulate = 1, patience = null } = settings;
   const file = (name: RunFile): string => path.join(output, RUN_FILES[name]);
   const loaders = createLoaders(datasets, preprocessing, settings);
   const optimizer = createOptimizer(model, settings);
-  const stepsPerEpoch = loaders.train.length;
-  const loss = new CrossEntropyLoss({ labelSmoothing: settings.labelSmoothing });
+  const stepsPerEpoch = Math.ceil(loaders.train.length / accumulate);
+  const loss = new CrossEntropyLoss({
+    labelSmoothing: settings.labelSmoothing,
+    ...(settings.balance === 'weights' ? { weight: classWeights(datasets).to(device) } : {}),
+  });
   const ema =
     settings.ema === null ? undefined : new ExponentialMovingAverage(model, { decay: settings.ema });
   const metadata = (record: EpochRecord): Record<string, string> => metadataOf(prepared, record);
@@ -272,6 +278,8 @@ async function train(
     classes,
     precision,
     device,
+    accumulate,
+    ...(patience === null ? {} : { patience }),
     ...(clipGradNorm === null ? {} : { clipGradNorm }),
     ...(ema === undefined ? {} : { ema }),
     frozen: settings.freeze.map((part) => model.getSubmodule(part)),
@@ -296,6 +304,17 @@ async function train(
   await writeReport(file('report'), { ...prepared, result, evaluation: best });
   const skipped = [...loaders.train.skipped, ...(loaders.validation?.skipped ?? [])];
   return { ...result, settings, output, files: RUN_FILES, skipped: skipped.map(({ message }) => message) };
+}
+
+/** In inverse proportion to the images of each class, 1 where all have as many; 0 of one that has none. */
+function classWeights({ train, classes }: TrainingDatasets): Tensor {
+  const labels = labelsOf(train);
+  const counts = countClasses(labels, 'balance: labels');
+  const weights = classes.map((_, label) => {
+    const images = counts.get(label) ?? 0;
+    return images === 0 ? 0 : labels.length / (counts.size * images);
+  });
+  return tensor(weights);
 }
 
 function startedRun(

@@ -13,6 +13,10 @@ export type RecipeKind = 'train' | 'finetune';
 export type DatasetKind = 'folder' | 'idx' | 'cifar10' | 'cifar100';
 export const DATASET_KINDS: readonly DatasetKind[] = ['folder', 'idx', 'cifar10', 'cifar100'];
 
+/** What is done about classes that are rare: nothing, as many draws of each, or weights in the loss. */
+export const BALANCES = ['none', 'sampler', 'weights'] as const;
+export type Balance = (typeof BALANCES)[number];
+
 export const AUGMENTATIONS = ['crop', 'flip', 'resized-crop', 'jitter', 'erase'] as const;
 export type Augmentation = (typeof AUGMENTATIONS)[number];
 
@@ -71,6 +75,11 @@ export interface TrainingSettings extends OptimizerSettings, SchedulerSettings {
   readonly augment: readonly Augmentation[];
   readonly mixup: number | null;
   readonly skipCorrupt: boolean;
+  /** Undefined, as the two below, in the record of an earlier version: 'none', 1 and null. */
+  readonly balance?: Balance;
+  /** Batches of an optimiser step. */
+  readonly accumulate?: number;
+  readonly patience?: number | null;
   readonly model: string;
   /** Options of the model's factory, but for the number of classes. */
   readonly modelOptions: Readonly<Record<string, number | boolean | string>>;
@@ -144,12 +153,21 @@ export interface TrainingOptions extends Partial<OptimizerSettings>, Partial<Sch
   mixup?: number | null;
   /** Leave out images that cannot be decoded; the result says which. Default false. */
   skipCorrupt?: boolean;
+  /**
+   * Classes that are rare: 'sampler' draws each class as often (`WeightedRandomSampler.balanced`), 'weights' weighs them in
+   * the loss, in inverse proportion to their images. Default 'none'.
+   */
+  balance?: Balance;
   /** From 1. Default 10, to fine-tune 5. */
   epochs?: number;
+  /** Epochs without a better one after which the run ends, from 1. Default: it does not. */
+  patience?: number | null;
   /** From 1. Default 128 for small images, else 32. */
   batchSize?: number;
   /** Leave out a last batch that is smaller. Default false. */
   dropLast?: boolean;
+  /** Batches whose gradients a step of the optimiser adds up, from 1. Default 1. */
+  accumulate?: number;
   /** From 0 to 1. Default 0.05. */
   labelSmoothing?: number;
   /** Scale gradients down to this norm, above 0. Default: not. */
