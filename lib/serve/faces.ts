@@ -1,6 +1,7 @@
 /** How a request of node:http, and one of the web's, becomes one of the core's, and the core's answer theirs. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
+import { clearTimeout, setTimeout } from 'node:timers';
 
 import type { InferenceRequest, InferenceResponse } from './exchange';
 
@@ -28,13 +29,45 @@ export function answerNode(
   // Where he goes while the answer is sent, nobody is left to tell.
   response.on('error', () => undefined);
   const given = { method, url, headers, body: bodyOfNode(request), signal: caller.signal };
-  void core.handle(given).then((answer) => send(answer, response));
+  void core.handle(given).then((answer) => send(answer, request, response));
 }
 
-function send({ status, headers, body }: InferenceResponse, response: ServerResponse): void {
+/** Of a body that was refused so much is read, and for so long, while its sender reads the answer. */
+const LINGER_BYTES = 64 * 2 ** 20;
+const LINGER_MS = 2000;
+
+/** Whether the connection is to end although the body has not. */
+export function mustLinger({ headers }: InferenceResponse, { complete }: IncomingMessage): boolean {
+  return headers.connection === 'close' && !complete;
+}
+
+export function send(answer: InferenceResponse, request: IncomingMessage, response: ServerResponse): void {
   if (response.headersSent || response.destroyed) return;
+  const { status, headers, body } = answer;
   response.writeHead(status, { ...headers, 'content-length': body.byteLength });
-  response.end(body);
+  if (!mustLinger(answer, request)) {
+    response.end(body);
+    return;
+  }
+  // A connection that is closed with bytes unread is reset, and with it the answer, if that has not been read.
+  response.flushHeaders();
+  response.write(body);
+  readOn(request, () => response.end());
+}
+
+function readOn(request: IncomingMessage, done: () => void): void {
+  let left = LINGER_BYTES;
+  const end = (): void => {
+    clearTimeout(timer);
+    request.off('data', read).off('end', end).off('close', end);
+    done();
+  };
+  const read = (part: Uint8Array): void => {
+    left -= part.length;
+    if (left < 0) end();
+  };
+  const timer = setTimeout(end, LINGER_MS);
+  request.on('data', read).on('end', end).on('close', end).resume();
 }
 
 /** The stream, which whoever stops reading leaves as it is: an answer is still to be sent. */

@@ -1,12 +1,13 @@
 /**
  * The service as a plugin of Fastify 5: each path is a route of the application, so that its hooks, logs and plugins see
- * them. Takes what makes a handler from whoever makes the plugin, and imports nothing of the library at run time: the
+ * them. Takes what makes a handler from whoever makes the plugin, and imports nothing that keeps a state at run time: the
  * package has the library joined into one file, and as it was compiled for the command line.
  */
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 
 import type { ImageClassifier } from '../vision/image-classifier';
 import type { InferenceRequest } from './exchange';
+import { mustLinger, send } from './faces';
 import type { createInferenceHandler, InferenceHandler } from './handler';
 import type { InferenceHandlerOptions } from './options';
 
@@ -78,10 +79,17 @@ async function answer(
     // Whoever stops reading leaves the stream as it is: an answer is still to be sent.
     ...(typeof stream?.iterator === 'function' ? { body: stream.iterator({ destroyOnReturn: false }) } : {}),
   };
-  const { status, headers, body, code, error } = await handler.handle(given);
+  const answered = await handler.handle(given);
+  const { status, headers, body, code, error } = answered;
   if (code !== undefined) {
     const level = status >= 500 ? 'error' : 'info';
     request.log[level]({ code, ...(status === 500 ? { err: error } : {}) }, 'the request failed');
+  }
+  if (mustLinger(answered, request.raw)) {
+    const own = reply.getHeaders() as Record<string, string>;
+    reply.hijack();
+    send({ ...answered, headers: { ...own, ...headers } }, request.raw, reply.raw);
+    return reply;
   }
   return reply
     .code(status)

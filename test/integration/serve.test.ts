@@ -63,6 +63,22 @@ async function until(holds: () => boolean | Promise<boolean>, what: string): Pro
   throw new Error(`it never came that ${what}`);
 }
 
+/** How often which status, or error, comes for a body that is too large. */
+async function answersToLarge(url: string, times: number): Promise<[unknown, number][]> {
+  const large = Buffer.alloc(25e6);
+  const seen = new Map<unknown, number>();
+  for (let time = 0; time < times; time++) {
+    const status = await new Promise((resolve) => {
+      const request = http.request(`${url}/classify`, { method: 'POST', headers: PNG }, (response) => {
+        response.resume().on('end', () => resolve(response.statusCode));
+      });
+      request.on('error', ({ message }) => resolve(message)).end(large);
+    });
+    seen.set(status, (seen.get(status) ?? 0) + 1);
+  }
+  return [...seen];
+}
+
 describe('the server behind node:http', () => {
   let handler: InferenceHandler;
   let server: http.Server;
@@ -105,6 +121,12 @@ describe('the server behind node:http', () => {
       .to.match(/^HTTP\/1.1 413 /)
       .and.to.match(/connection: close/i)
       .and.contain('ERR_SENET_REQUEST_SIZE');
+  });
+
+  it('whoever sends too large a body reads why, and not that the connection was reset', async () => {
+    expect(await answersToLarge(url, 40)).to.deep.equal([[413, 40]]);
+    const [status] = await post(`${url}/classify?topK=1`, BAG);
+    expect(status).to.equal(200);
   });
 
   it('a body that does not come is 408, one that ends with its connection is no crash', async () => {
@@ -240,6 +262,8 @@ describe('the plugin of Fastify', () => {
     await app.register(inference, { handler });
     const answer = await app.inject({ method: 'POST', url: '/classify', headers: PNG, payload: BAG });
     expect(answer.statusCode).to.equal(200);
+    const url = await app.listen({ port: 0, host: '127.0.0.1' });
+    expect(await answersToLarge(url, 10)).to.deep.equal([[413, 10]]);
     await app.close();
     expect(
       (await handler.handle({ method: 'POST', url: '/classify', headers: {}, body: [BAG] as never })).status,
