@@ -31,12 +31,19 @@ function examineAddon() {
       cudaDevices: Array.from({ length: cuda.devices }, (_, index) => examineDevice(binding, index)),
       threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
       isa: cpuCapability,
-      compiled: Object.fromEntries(
-        [...DTYPES, 'int8'].map((dtype) => [dtype, binding.backendFor(dtype, 'cpu')]),
-      ),
+      compiled: Object.fromEntries([...DTYPES, 'int8'].map((dtype) => [dtype, backendOf(binding, dtype)])),
     };
   } catch (error) {
     return { loads: false, reason: error.message };
+  }
+}
+
+/** What compiles for the processor in a dtype; where nothing does, why. */
+function backendOf(binding, dtype) {
+  try {
+    return binding.backendFor(dtype, 'cpu');
+  } catch (error) {
+    return `none: ${error.message}`;
   }
 }
 

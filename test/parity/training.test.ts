@@ -202,7 +202,10 @@ describe('parity: optimisers with two groups, one parameter without a gradient, 
         expect(Object.keys(fields)).to.deep.equal(Object.keys(expected));
         for (const [name, tensor] of Object.entries(fields)) {
           expect(tensor.shape, name).to.deep.equal(expected[name]?.shape);
-          expect(relativeError(tensor, expected[name]?.values ?? []), name).to.be.below(1e-5);
+          const recorded = expected[name]?.values ?? [];
+          // Of a parameter without a gradient Adagrad holds what it began with.
+          if (recorded.every((value) => value === 0)) expect(numbers(tensor), name).to.deep.equal(recorded);
+          else expect(relativeError(tensor, recorded), name).to.be.below(1e-5);
         }
       }
       expect(saved.param_groups).to.deep.equal(groups);

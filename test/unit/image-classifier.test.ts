@@ -366,7 +366,8 @@ describe('ImageClassifier', () => {
         weights,
         labels: temporary.path('bad.json'),
       });
-      await refuses('ERR_SENET_DTYPE', /floating/, 'se_resnet20', { weights, dtype: 'int8' });
+      await refuses('ERR_SENET_DTYPE', /floating/, 'se_resnet20', { weights, dtype: 'int32' });
+      await refuses('ERR_SENET_CALIBRATION', /quantize/, 'se_resnet20', { weights, dtype: 'int8' });
       await refuses('ERR_SENET_ARG_RANGE', /device/, 'se_resnet20', { weights, device: 'tpu' });
       await refuses('ERR_SENET_ARG_RANGE', /pad/, 'se_resnet20', { weights, preprocessing: { pad: -1 } });
       await refuses('ERR_SENET_ABORTED', /aborted/, 'se_resnet20', { weights, signal: AbortSignal.abort() });
