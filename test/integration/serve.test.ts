@@ -86,7 +86,7 @@ describe('the server behind node:http', () => {
   let url: string;
 
   before(async () => {
-    handler = createInferenceHandler({ net: await loadBundled() }, { maxBody: 100_000, timeout: 400 });
+    handler = createInferenceHandler({ net: await loadBundled() }, { maxBody: 100_000, timeout: 2000 });
     server = http.createServer(handler);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     ({ port } = server.address() as AddressInfo);
