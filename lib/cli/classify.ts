@@ -1,7 +1,6 @@
 /** `senet-torch classify`: the labels of image files; of few of them as a table, of many as rows. */
 import path from 'node:path';
 
-import { SingleBar } from 'cli-progress';
 import type { Command } from 'commander';
 
 import type { ImageRow } from '../bulk/classify-many';
@@ -10,6 +9,7 @@ import { lazy } from './lazy';
 import { addNetworkOptions, loadClassifier } from './load-classifier';
 import { errorRecord, EXIT_FAILURE, percent, printError, printJson, printLine, printTable } from './output';
 import { atLeastOne } from './training-options';
+import { progressBar } from './progress-bar';
 
 /** Labels of one image stand below each other, those of several beside each other. */
 const TOP_K_ALONE = 5;
@@ -70,7 +70,7 @@ async function classify(
   const topK = options.topK ?? (files.length === 1 ? TOP_K_ALONE : TOP_K_TABLE);
   const classifier = await loadClassifier(options, signal);
   const rows: ImageRow[] = [];
-  const bar = files.length > 1 && process.stderr.isTTY ? progressBar(files.length) : undefined;
+  const bar = files.length > 1 ? progressBar('{bar} {value} of {total} images', files.length) : undefined;
   try {
     for await (const row of lazy.bulk.classifyMany.classifyMany(classifier, files, { topK, signal })) {
       rows.push(row);
@@ -83,16 +83,6 @@ async function classify(
   if (options.json === true) printJson(rows.map(toRecord));
   else printRows(rows, given.length === 0);
   if (rows.some(({ error }) => error !== null)) process.exitCode = EXIT_FAILURE;
-}
-
-function progressBar(total: number): SingleBar {
-  const bar = new SingleBar({
-    format: '{bar} {value} of {total} images',
-    stream: process.stderr,
-    clearOnComplete: true,
-  });
-  bar.start(total, 0);
-  return bar;
 }
 
 function toRecord({ file, labels, error }: ImageRow): object {

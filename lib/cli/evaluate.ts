@@ -1,7 +1,6 @@
 /** `senet-torch evaluate`: what share of a data set a network gets right, what it confuses, how sure it is. */
 import path from 'node:path';
 
-import { SingleBar } from 'cli-progress';
 import { Option, type Command } from 'commander';
 
 import type { ClassifierEvaluation } from '../train/classifier-evaluation';
@@ -20,6 +19,7 @@ import {
   printTable,
 } from './output';
 import { atLeastOne } from './training-options';
+import { progressBar } from './progress-bar';
 
 interface EvaluateOptions extends NetworkOptions {
   limit?: number;
@@ -68,7 +68,11 @@ async function evaluate(
   const { dataset, from } = await openEvaluationData(data, { labels, dataset: kind, limit });
   if (labels === undefined) printNote(`Evaluating ${from}`);
   const classifier = await loadClassifier(options, signal, batchesOf(batchSize));
-  const bar = process.stderr.isTTY ? progressBar(dataset.length) : undefined;
+  const bar = progressBar(
+    '{bar} {value} of {total} images, {right} right, {eta_formatted} left',
+    dataset.length,
+    { right: 0 },
+  );
   let evaluation: ClassifierEvaluation;
   try {
     evaluation = await evaluateClassifier(classifier, dataset, {
@@ -87,16 +91,6 @@ async function evaluate(
   if (json === true) printJson(recordOf(evaluation));
   else printEvaluation(evaluation, report);
   if (evaluation.failed.length > 0) process.exitCode = EXIT_FAILURE;
-}
-
-function progressBar(total: number): SingleBar {
-  const bar = new SingleBar({
-    format: '{bar} {value} of {total} images, {right} right, {eta_formatted} left',
-    stream: process.stderr,
-    clearOnComplete: true,
-  });
-  bar.start(total, 0, { right: 0 });
-  return bar;
 }
 
 function settingsOf({ model, weights, pretrained, preprocessing, labels, device }: EvaluateOptions): Fact[] {

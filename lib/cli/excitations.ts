@@ -1,7 +1,7 @@
 /** `senet-torch excitations`: what SE layers do for each class of a folder of images. */
 import { extname } from 'node:path';
 
-import { SingleBar } from 'cli-progress';
+import type { SingleBar } from 'cli-progress';
 import { Option, type Command } from 'commander';
 
 import { makeError } from '../errors';
@@ -21,6 +21,7 @@ import { lazy } from './lazy';
 import { addNetworkOptions, loadClassifier, type NetworkOptions } from './load-classifier';
 import { count, printJson, printLine, printNote, printTable } from './output';
 import { atLeastOne } from './training-options';
+import { progressBar } from './progress-bar';
 
 interface ExcitationsOptions extends NetworkOptions {
   perClass: number;
@@ -76,7 +77,7 @@ async function excitations(folder: string, options: ExcitationsOptions, signal: 
   const images = chosenImages(data, classes, options.perClass);
   const classifier = await loadClassifier(options, signal);
   try {
-    const bar = process.stderr.isTTY ? progressBar('images', images.length) : undefined;
+    const bar = progressBar(format('images'), images.length);
     const statistics = await lazy.classExcitations
       .classExcitations(classifier, counted(images, bar), { classes, signal })
       .finally(() => bar?.stop());
@@ -129,6 +130,8 @@ function chosenImages(data: ImageFolder, classes: readonly string[], perClass: n
   ).flat();
 }
 
+const format = (what: string): string => `${what} {bar} {value} of {total}, {eta_formatted} left`;
+
 function* counted(images: readonly LabelledImage[], bar: SingleBar | undefined): Iterable<LabelledImage> {
   for (const image of images) {
     yield image;
@@ -149,7 +152,7 @@ async function ablate(
   const some = images.slice(0, ablateImages);
   const found: AblationJson[] = [];
   for (const layer of layers) {
-    const bar = process.stderr.isTTY ? progressBar(layer, some.length) : undefined;
+    const bar = progressBar(format(layer), some.length);
     try {
       let drops: Float64Array | undefined;
       let baseline = 0;
@@ -225,14 +228,4 @@ function highest(values: readonly number[]): number[] {
   return [...values.keys()]
     .sort((left, right) => (values[right] as number) - (values[left] as number))
     .slice(0, STRONGEST);
-}
-
-function progressBar(what: string, total: number): SingleBar {
-  const bar = new SingleBar({
-    format: `${what} {bar} {value} of {total}, {eta_formatted} left`,
-    stream: process.stderr,
-    clearOnComplete: true,
-  });
-  bar.start(total, 0);
-  return bar;
 }

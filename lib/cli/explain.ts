@@ -1,7 +1,6 @@
 /** `senet-torch explain`: what a network saw in images, as a page that is one file, or as JSON. */
 import path from 'node:path';
 
-import { SingleBar } from 'cli-progress';
 import { Option, type Command } from 'commander';
 
 import { makeError } from '../errors';
@@ -21,6 +20,7 @@ import { lazy } from './lazy';
 import { addNetworkOptions, loadClassifier, type NetworkOptions } from './load-classifier';
 import { count, percent, printJson, printLine, printNote } from './output';
 import { atLeastOne } from './training-options';
+import { progressBar } from './progress-bar';
 
 interface ExplainCommandOptions extends NetworkOptions {
   output?: string;
@@ -185,7 +185,7 @@ class PageImageMaker {
       }),
     );
     const layers = (explanation.excitations ?? []).map(({ path: place }) => place);
-    const bar = process.stderr.isTTY ? progressBar(name, wanted.length + 2 * layers.length) : undefined;
+    const bar = progressBar(`${name} {bar} {value} of {total}`, wanted.length + 2 * layers.length);
     try {
       const maps: PageMap[] = [];
       for (const one of wanted) {
@@ -228,14 +228,4 @@ function lastBlocks({ excitations, layer }: Explanation): string[] {
     .map(({ path: place }) => place.slice(0, Math.max(place.lastIndexOf('.'), 0)))
     .filter((place) => place !== '');
   return [...new Set([...lasts.slice(-4), ...(layer === null ? [] : [layer])])];
-}
-
-function progressBar(name: string, total: number): SingleBar {
-  const bar = new SingleBar({
-    format: `${name} {bar} {value} of {total}`,
-    stream: process.stderr,
-    clearOnComplete: true,
-  });
-  bar.start(total, 0);
-  return bar;
 }

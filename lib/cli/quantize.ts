@@ -1,5 +1,4 @@
 /** `senet-torch quantize`: weights for int8, calibrated on images, and how good they are before and after. */
-import { SingleBar } from 'cli-progress';
 import { Option, type Command } from 'commander';
 
 import type { Dataset } from '../data/dataset';
@@ -12,6 +11,7 @@ import { DATASET_KINDS, type DatasetKind } from '../train/recipe/settings';
 import { lazy } from './lazy';
 import { count, percent, printJson, printLine, printLines, printNote, printTable } from './output';
 import { addPlaceOptions, atLeastOne } from './training-options';
+import { progressBar } from './progress-bar';
 
 interface QuantizeCommandOptions {
   model?: string;
@@ -85,7 +85,7 @@ async function quantize(file: string, options: QuantizeCommandOptions, signal: A
   const { openEvaluationData } = lazy.evaluation;
   const { dataset, from } = await openEvaluationData(calibration, { labels, dataset: kind });
   printNote(`Calibrating with ${count(Math.min(options.limit, dataset.length), 'image')} of ${from}`);
-  const bar = process.stderr.isTTY ? progressBar(Math.min(options.limit, dataset.length)) : undefined;
+  const bar = progressBar('{bar} {value} of {total} images', Math.min(options.limit, dataset.length));
   let written: Quantized;
   try {
     written = await lazy.quantize.quantizeWeights(file, output, {
@@ -153,14 +153,4 @@ async function accuracyOf(
   } finally {
     await classifier.dispose();
   }
-}
-
-function progressBar(total: number): SingleBar {
-  const bar = new SingleBar({
-    format: '{bar} {value} of {total} images',
-    stream: process.stderr,
-    clearOnComplete: true,
-  });
-  bar.start(total, 0);
-  return bar;
 }

@@ -96,6 +96,8 @@ const NETWORK = [
   'useTestSize',
   'name',
 ] as const;
+/** What each of a file's models says for itself; of the files of a watched folder the command line says it. */
+const EACH = ['device', 'dtype', 'shrinkOnLoad', 'maxBatch', 'delay', 'maxQueue'] as const;
 
 /**
  * @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE, ERR_SENET_ARG_RANGE (no JSON, options that exclude each
@@ -119,9 +121,13 @@ export async function readServeConfig(options: ServeOptions): Promise<ServeConfi
     throw makeError('ERR_SENET_ARG_RANGE', '--api-key: expected at least 8 characters');
   const checked = models && checkModels(models, folder, where);
   if (checked !== undefined) {
-    const both = NETWORK.find((name) => options[name] !== undefined);
-    if (both !== undefined)
-      throw makeError('ERR_SENET_ARG_RANGE', `--${both} and the models of --config exclude each other`);
+    const names = config.watch === undefined ? [...NETWORK, ...EACH] : NETWORK;
+    // Nobody typed the device that is the usual one.
+    const both = names.find((name) => options[name] !== undefined && options[name] !== 'cpu');
+    if (both !== undefined) {
+      const flag = both.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      throw makeError('ERR_SENET_ARG_RANGE', `--${flag} and the models of --config exclude each other`);
+    }
   }
   return { ...config, models: checked, options };
 }

@@ -133,8 +133,12 @@ export async function compileCalibrated(
     >;
     let images = 0;
     for await (const piece of pieces(data)) {
-      throwIfAborted(signal);
-      images += await observe(handle, piece, limit - images, signal);
+      try {
+        throwIfAborted(signal);
+        images += await observe(handle, piece, limit - images, signal);
+      } finally {
+        if (isLoader(data)) disposeBatch(piece);
+      }
       onProgress?.({ images });
       if (images >= limit) break;
     }
@@ -200,6 +204,17 @@ function isAsyncIterable(value: unknown): value is AsyncIterable<unknown> {
     typeof (value as Partial<AsyncIterable<unknown>> | null | undefined)?.[Symbol.asyncIterator] ===
     'function'
   );
+}
+
+/** A DataLoader, whose batches belong to whoever takes them. */
+function isLoader(data: unknown): boolean {
+  return (
+    isAsyncIterable(data) && typeof (data as Partial<{ loadStateDict: unknown }>).loadStateDict === 'function'
+  );
+}
+
+function disposeBatch(batch: unknown): void {
+  for (const part of Object.values(batch ?? {})) if (Tensor.isTensor(part)) part.dispose();
 }
 
 function isRecord(given: unknown): given is QuantizationRecord {

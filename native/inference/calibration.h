@@ -23,7 +23,7 @@ enum class RangeMethod {
 };
 
 struct CalibrationOptions {
-  RangeMethod method = RangeMethod::kMse;
+  RangeMethod method = RangeMethod::kMinMax;
   double percentile = 99.99;  // of kPercentile
   std::vector<std::string> keep = {};
   bool keep_first = true;

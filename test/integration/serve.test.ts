@@ -505,6 +505,18 @@ describe('senet-torch serve', () => {
 
   it('says what is wrong with what it is told, and what is to be installed', async () => {
     writeFileSync(temporary.path('bad.json'), '{"models":{"a":{"weight":"x"}}}');
+    writeFileSync(temporary.path('good.json'), '{"models":{"a":{"model":"se_resnet20"}}}');
+    // What each model of a file says for itself would be passed over in silence.
+    const passedOver = [
+      ['--max-queue', '3'],
+      ['--delay', '5'],
+      ['--dtype', 'bfloat16'],
+      ['--device', 'cuda'],
+    ].map((option): [string[], RegExp, number] => [
+      ['--config', temporary.path('good.json'), ...option],
+      new RegExp(`${option[0]} and the models of --config exclude each other.*ERR_SENET_ARG_RANGE`),
+      2,
+    ]);
     const hidden = temporary.path('hidden.js');
     writeFileSync(
       hidden,
@@ -524,6 +536,7 @@ describe('senet-torch serve', () => {
       [['--tls-cert', 'x.pem'], /--tls-cert and --tls-key need each other/, 2],
       [['--api-key', 'short'], /at least 8 characters/, 2],
       [['--log', 'loud'], /--log: expected one of/, 2],
+      ...passedOver,
       [['--model', 'se_resnet20', '--weights', 'absent.pt'], /absent\.pt/, 1],
       [
         [],

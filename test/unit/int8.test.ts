@@ -39,6 +39,7 @@ import {
   type QuantizationRecord,
   type Tensor,
 } from '../../lib';
+import { collectGarbage } from '../support/collect';
 import { expectRejection } from '../support/errors';
 import { numbers, perturbBatchNorms, relativeError } from '../support/parity';
 import { Temporary } from '../support/temporary';
@@ -392,11 +393,15 @@ describe('compiled models of int8', () => {
         { batchSize: 3 },
       );
       const seen: number[] = [];
+      await collectGarbage();
+      const held = memory().tensors;
       const compiled = await model.compile({
         dtype: 'int8',
         calibration: { data: loader, limit: 4, onProgress: (progress) => seen.push(progress.images) },
       });
       expect(seen).to.deep.equal([3, 4]);
+      expect(memory().tensors).to.equal(held); // batches of a loader are of whoever takes them
+      expect(images.sum().item()).to.be.a('number');
       compiled.dispose();
       model.dispose();
     });
