@@ -71,11 +71,6 @@ export class WeightedRandomSampler implements Sampler {
     );
   }
 
-  /** @internal How many weights there are: as many samples the data set must have. */
-  get samples(): number {
-    return this.#weights.length;
-  }
-
   order(random: Random): readonly number[] {
     return this.#replacement ? this.#again(random) : this.#once(random);
   }

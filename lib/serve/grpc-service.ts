@@ -127,8 +127,9 @@ export async function startGrpcServer(
     const respond = async (call: grpc.ServerUnaryCall<Buffer, Message>): Promise<Message> => {
       const caller = new AbortController();
       call.on('cancelled', () => caller.abort());
-      if (given.authorize?.(headersOf(call.metadata)) === false)
-        throw makeError('ERR_SENET_UNAUTHORIZED', 'expected a key in the metadata');
+      // Anything but true is no: a promise, and what was forgotten.
+      const allowed: unknown = given.authorize === undefined || given.authorize(headersOf(call.metadata));
+      if (allowed !== true) throw makeError('ERR_SENET_UNAUTHORIZED', 'expected a key in the metadata');
       return method(parseMessage(call.request, read), caller.signal);
     };
     return (call: grpc.ServerUnaryCall<Buffer, Message>, done: grpc.sendUnaryData<Message>): void => {

@@ -37,6 +37,8 @@ describe('gRPC', () => {
       port: 0,
       authorize: ({ 'x-api-key': key }) => {
         if (key === 'broken') throw new Error('a fault of the operator');
+        if (key === 'later') return Promise.resolve(true) as never;
+        if (key === 'forgotten') return undefined as never;
         return key !== 'wrong';
       },
     });
@@ -103,6 +105,8 @@ describe('gRPC', () => {
   it('a call without the key is refused, and no call where the check of the key fails', async () => {
     for (const [key, code, words] of [
       ['wrong', grpc.status.UNAUTHENTICATED, /\[ERR_SENET_UNAUTHORIZED\]/],
+      ['later', grpc.status.UNAUTHENTICATED, /\[ERR_SENET_UNAUTHORIZED\]/],
+      ['forgotten', grpc.status.UNAUTHENTICATED, /\[ERR_SENET_UNAUTHORIZED\]/],
       ['broken', grpc.status.INTERNAL, /^the server failed$/],
     ] as const) {
       const metadata = new grpc.Metadata();
