@@ -277,6 +277,8 @@ export {
   type DataSource,
   type SkippedSample,
 } from './data/loader';
+export { ConcatDataset, type ConcatDatasetOptions } from './data/concat-dataset';
+export { kFold, type Fold, type KFoldOptions } from './data/folds';
 export { WeightedRandomSampler, type Sampler, type WeightedRandomSamplerOptions } from './data/sampler';
 export { Random } from './data/random';
 export {

@@ -7,7 +7,13 @@ import type { ClassifierEvaluation } from '../train/classifier-evaluation';
 import { DATASET_KINDS, type DatasetKind } from '../train/recipe/settings';
 import type { Fact } from '../train/report-page';
 import { lazy } from './lazy';
-import { addNetworkOptions, batchesOf, loadClassifier, type NetworkOptions } from './load-classifier';
+import {
+  addNetworkOptions,
+  batchesOf,
+  loadClassifier,
+  titleOf,
+  type NetworkOptions,
+} from './load-classifier';
 import {
   count,
   EXIT_FAILURE,
@@ -25,6 +31,7 @@ interface EvaluateOptions extends NetworkOptions {
   limit?: number;
   batchSize: number;
   dataset?: DatasetKind;
+  also?: string[];
   report?: string;
   json?: boolean;
 }
@@ -44,6 +51,7 @@ export function addEvaluate(program: Command, interrupted: () => AbortSignal): v
     .addOption(
       new Option('--dataset <kind>', 'what <data> is; default: what its names say').choices(DATASET_KINDS),
     )
+    .option('--also <data...>', 'further data sets, of whatever kind: classes of the same name are one')
     .option('-n, --limit <n>', 'only N images: the first, of folders evenly spread', atLeastOne)
     .option('-b, --batch-size <n>', 'images that go through the network together', atLeastOne, 100)
     .option('--report <file>', 'write a page: confusion matrix, reliability diagram, worst mistakes')
@@ -63,9 +71,9 @@ async function evaluate(
   options: EvaluateOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const { dataset: kind, limit, batchSize, report, json } = options;
+  const { dataset: kind, also, limit, batchSize, report, json } = options;
   const { openEvaluationData, evaluateClassifier, writeClassifierReport } = lazy.evaluation;
-  const { dataset, from } = await openEvaluationData(data, { labels, dataset: kind, limit });
+  const { dataset, from } = await openEvaluationData(data, { labels, dataset: kind, also, limit });
   if (labels === undefined) printNote(`Evaluating ${from}`);
   const classifier = await loadClassifier(options, signal, batchesOf(batchSize));
   const bar = progressBar(
@@ -84,7 +92,7 @@ async function evaluate(
     await classifier.dispose();
   }
   if (report !== undefined) {
-    const title = `${options.model ?? options.weights ?? 'se_resnet20'} on ${path.basename(path.resolve(data))}`;
+    const title = `${titleOf(classifier, options)} on ${path.basename(path.resolve(data))}`;
     const settings: Fact[] = [['images', from], ...settingsOf(options)];
     await writeClassifierReport(report, { title, evaluation, dataset, settings });
   }

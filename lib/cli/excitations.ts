@@ -18,7 +18,7 @@ import type { ImageClassifier } from '../vision/image-classifier';
 import type { ImageFolder } from '../data/image-folder';
 import type { LabelledImage } from '../vision/class-excitations';
 import { lazy } from './lazy';
-import { addNetworkOptions, loadClassifier, type NetworkOptions } from './load-classifier';
+import { addNetworkOptions, loadClassifier, titleOf, type NetworkOptions } from './load-classifier';
 import { count, printJson, printLine, printNote, printTable } from './output';
 import { atLeastOne } from './training-options';
 import { progressBar } from './progress-bar';
@@ -91,7 +91,7 @@ async function excitations(folder: string, options: ExcitationsOptions, signal: 
     );
     const figure = classExcitationsToJson(statistics, ablation);
     for (const file of outputs) {
-      const text = await writerOf(file)(figure, options.model ?? 'se_resnet20');
+      const text = await writerOf(file)(figure, titleOf(classifier, options));
       await lazy.atomicFile.writeAtomically(file, (sink) => sink.write(Buffer.from(text)), 'excitations');
       printNote(`Wrote ${file}`);
     }

@@ -17,7 +17,7 @@ import type { Explanation } from '../vision/explanation';
 import type { ImageClassifier } from '../vision/image-classifier';
 import { packageVersion } from '../package-root';
 import { lazy } from './lazy';
-import { addNetworkOptions, loadClassifier, type NetworkOptions } from './load-classifier';
+import { addNetworkOptions, loadClassifier, titleOf, type NetworkOptions } from './load-classifier';
 import { count, percent, printJson, printLine, printNote } from './output';
 import { atLeastOne } from './training-options';
 import { progressBar } from './progress-bar';
@@ -86,7 +86,7 @@ async function explain(
       images.push(await maker.make(options.scoreCam === true || cam === 'scorecam'));
     }
     if (output !== undefined) {
-      const model = options.model ?? 'se_resnet20';
+      const model = titleOf(classifier, options);
       const page = await makePage({ version: packageVersion(), model, images, figure });
       await lazy.atomicFile.writeAtomically(output, (sink) => sink.write(Buffer.from(page)), 'explain');
       printNote(`Wrote ${output}: ${count(images.length, 'image')}, ${(page.length / 1e6).toFixed(1)} MB`);

@@ -8,10 +8,8 @@ import type { Command } from 'commander';
 
 import type { Device } from '../binding';
 import { makeError } from '../errors';
-import type { WantedWeights } from '../models/find-weights';
-import type { WeightsPlace } from '../models/from-weights';
+import { BUNDLED_WEIGHTS, DEFAULT_NETWORK } from '../models/defaults';
 import type { Preprocessing } from '../models/preprocessing-record';
-import type { ModelName } from '../models/registry';
 import type { ImageClassifierOptions } from '../vision/classifier-loading';
 import type { ImageClassifier } from '../vision/image-classifier';
 import { lazy } from './lazy';
@@ -69,11 +67,14 @@ export async function loadClassifier(
   signal: AbortSignal,
   more: ImageClassifierOptions = {},
 ): Promise<ImageClassifier> {
-  const { model, weights } = await chooseNetwork(options);
   const { ImageClassifier } = lazy.classifier;
+  const { model = null, weights, pretrained = false } = options;
+  const saysNothing = model === null && weights === undefined && !pretrained;
   const given: ImageClassifierOptions = {
     ...more,
     ...(weights === undefined ? {} : { weights }),
+    ...(saysNothing ? { weights: BUNDLED_WEIGHTS } : {}),
+    pretrained,
     signal,
     checkHash: options.checkHash,
     device: options.device as Device,
@@ -86,64 +87,17 @@ export async function loadClassifier(
       ? {}
       : { preprocessing: await readPreprocessing(options.preprocessing) }),
   };
-  return ImageClassifier.load(model as ModelName, given);
+  return ImageClassifier.load(saysNothing ? DEFAULT_NETWORK : model, given);
 }
 
-interface Chosen {
-  readonly model: string;
-  /** Undefined where the model says them: a tag, a repository, a folder. */
-  readonly weights?: string;
+/** What a page or a report calls the network: as it was asked for with a tag, or by its name. */
+export function titleOf({ model }: ImageClassifier, { model: asked }: NetworkOptions): string {
+  return asked ?? model ?? 'network';
 }
 
 /** For whoever has many images in flight, `size` of which go through the network together; undefined is the usual size. */
 export function batchesOf(size: number | undefined): ImageClassifierOptions {
   return size === undefined ? {} : { batching: { maxBatch: size, maxQueue: 4 * size + 1024 } };
-}
-
-/** The model and weights that the options mean. */
-export async function chooseNetwork({
-  model,
-  weights,
-  pretrained,
-  key,
-  prefix,
-}: NetworkOptions): Promise<Chosen> {
-  if (pretrained === true) {
-    if (weights !== undefined)
-      throw makeError('ERR_SENET_ARG_RANGE', '--pretrained and --weights exclude each other');
-    if (model === undefined)
-      throw makeError('ERR_SENET_ARG_MISSING', '--pretrained needs --model, such as se_resnet50');
-    return usualWeights(model);
-  }
-  if (weights !== undefined)
-    return model === undefined ? modelOf(weights, { key, prefix }) : { model, weights };
-  if (model === undefined) return { model: 'se_resnet20', weights: 'fashion_mnist' };
-  const source = lazy.models.parseName(model, '--model');
-  if (lazy.sources.saysWeights(source)) return { model };
-  throw makeError('ERR_SENET_ARG_MISSING', '--model needs --weights FILE or --pretrained');
-}
-
-/** What `--pretrained` means: nothing beside a repository, a folder or a file. @throws ERR_SENET_UNKNOWN_MODEL, ERR_SENET_ARG_RANGE */
-function usualWeights(model: string): Chosen {
-  const source = lazy.models.parseName(model, '--model');
-  if (source.kind === 'model') {
-    const { record, published } = source;
-    const { name } = published ?? lazy.weights.publishedOf(record, true, '--pretrained');
-    return { model: record.name, weights: name };
-  }
-  return { model };
-}
-
-/** The model that published weights belong to, or that they themselves say: a tag, a repository, a file. */
-async function modelOf(weights: string, place: WeightsPlace): Promise<Chosen> {
-  const published = lazy.models.findPublished(weights);
-  if (published !== undefined) return { model: published.model, weights: published.name };
-  // Of several networks: the file of that name, or an error that names them.
-  const source = lazy.sources.parseModel(lazy.models.allRecords(), weights, '--weights');
-  if (source !== null && source.kind !== 'file') return { model: weights };
-  const wanted: WantedWeights = { network: null, weights };
-  const { network } = await lazy.models.findWeights(wanted, place, '--weights');
-  return { model: network.name, weights };
 }
 
 async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {

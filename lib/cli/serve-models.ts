@@ -3,7 +3,7 @@ import { anySignal } from '../tensor/abort';
 import type { ModelLoader } from '../serve/model-table';
 import type { ImageClassifierOptions } from '../vision/classifier-loading';
 import type { ImageClassifier } from '../vision/image-classifier';
-import { chooseNetwork, loadClassifier, type NetworkOptions } from './load-classifier';
+import { loadClassifier, titleOf, type NetworkOptions } from './load-classifier';
 import type { ServeConfig, ServedModelConfig } from './serve-config';
 import type { ServeOptions } from './serve-options';
 
@@ -28,39 +28,38 @@ export async function loadModels(
     options.weights === undefined
   )
     return { models: {}, repository: {} };
-  const listed =
-    models === undefined
-      ? [{ key: await nameOf(options), load: true, make: loaderOf(options, maxPixels) }]
-      : Object.entries(models).map(([key, model]) => ({
-          key,
-          load: model.load,
-          make: loaderOf(model, maxPixels),
-        }));
+  const again =
+    (make: ModelLoader): ModelLoader =>
+    async (closing) => {
+      const { signal: either, stop } = anySignal([signal, closing]);
+      return make(either).finally(stop);
+    };
+  if (models === undefined) {
+    const make = loaderOf(options, maxPixels);
+    const classifier = await make(signal);
+    const name = options.name ?? nameOf(classifier, options);
+    return { models: { [name]: classifier }, repository: { [name]: again(make) } };
+  }
   const loaded: Record<string, ImageClassifier> = {};
+  const repository: Record<string, ModelLoader> = {};
   try {
     // One by one: each takes all processors, and memory for twice its weights.
-    for (const { key, load, make } of listed) if (load) loaded[key] = await make(signal);
+    for (const [name, model] of Object.entries(models)) {
+      const make = loaderOf(model, maxPixels);
+      repository[name] = again(make);
+      if (model.load) loaded[name] = await make(signal);
+    }
   } catch (error) {
     for (const classifier of Object.values(loaded)) await classifier.dispose();
     throw error;
   }
-  const repository = Object.fromEntries(
-    listed.map(({ key, make }): [string, ModelLoader] => [
-      key,
-      async (closing) => {
-        const { signal: either, stop } = anySignal([signal, closing]);
-        return make(either).finally(stop);
-      },
-    ]),
-  );
   return { models: loaded, repository };
 }
 
-/** What requests call the one network of the command line: a name without what separates paths and versions. */
-async function nameOf(options: ServeOptions): Promise<string> {
-  if (options.name !== undefined) return options.name;
-  const { model } = await chooseNetwork(options);
-  return (model.split(/[/:\\]/).at(-1) ?? model)
+/** What requests call the one network of the command line: its title without what separates paths and versions. */
+function nameOf(classifier: ImageClassifier, options: ServeOptions): string {
+  const title = titleOf(classifier, options);
+  return (title.split(/[/:\\]/).at(-1) ?? title)
     .replace(/\.(safetensors|pth?|pkl)$/, '')
     .replaceAll('@', '-');
 }

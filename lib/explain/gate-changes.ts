@@ -45,11 +45,6 @@ export const gateChanges: Rule<GateChanges> = (given, what) => {
   );
 };
 
-/** Whether a change needs to know what the gates are without it. */
-export function needsGates(changes: GateChanges): boolean {
-  return Object.values(changes).includes('mean');
-}
-
 /**
  * The tensors that replace the gates.
  *

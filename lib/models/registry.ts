@@ -14,13 +14,7 @@ import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
 import type { WeightsPlace } from './from-weights';
 import { type Transfer } from './fetch-weights';
-import {
-  findAmong,
-  networkAmong,
-  publishedAmong,
-  type FoundWeights,
-  type WantedWeights,
-} from './find-weights';
+import { findAmong, networkAmong, type FoundWeights, type WantedWeights } from './find-weights';
 import { identify, problemOfDims, twinOf } from './identify';
 import { isOfWeights, parseModel, type ModelSource } from './model-source';
 import { loadModel, openAmong, type OpenedWeights } from './open-weights';
@@ -101,12 +95,6 @@ export function parseName(name: string, where: string): ModelSource {
   return source;
 }
 
-/** @internal Published weights by a name that only they have, or behind their model's: 'seresnet50.a1_in1k'. */
-export function findPublished(weights: string): PublishedWeights | undefined {
-  const named = publishedAmong(allRecords(), weights);
-  return named.length === 1 ? named[0] : undefined;
-}
-
 /** @internal As `findAmong` of all models. */
 export function findWeights<Network extends ModelRecord | Module<unknown>>(
   wanted: WantedWeights<Network>,
@@ -134,8 +122,6 @@ export function openWeights<Network extends ModelRecord | Module<unknown>>(
   return openAmong(allRecords(), wanted, options, where);
 }
 
-identifyNetworks((report, file) => identify(allRecords(), report, file));
-
 /** What is said of a state dict that is another network's. */
 function describeForeign(given: Shapes, expected: Shapes): string | null {
   const found = recognise(allRecords(), given);
@@ -146,14 +132,6 @@ function describeForeign(given: Shapes, expected: Shapes): string | null {
   if (names.some((name) => own.includes(name))) return null;
   return `its keys and shapes are those of ${names.join(' or ')} (${found.framework}): make that network for it`;
 }
-describeNetworks({
-  foreign: describeForeign,
-  twin: (module, metadata) => {
-    const own = recordBehind(module as Module<unknown>);
-    return own === undefined ? null : twinOf(own.name, metadata);
-  },
-});
-
 /**
  * Makes a model by name, with the options of the function of that name. With `pretrained` it is the promise of one with
  * published weights: true for the usual ones, or their name; number of classes, channels and other options are those of
@@ -265,3 +243,13 @@ function unknownModel(name: string, where: string): Error {
     `${where}: no model is named ${describe(name)}${hint(name, listModels())} (listModels() names the ${allRecords().length} that there are)`,
   );
 }
+
+// What `checkpoint/inspect` and `nn/load-state-dict` say of networks: they lie below, and know none themselves.
+identifyNetworks((report, file) => identify(allRecords(), report, file));
+describeNetworks({
+  foreign: describeForeign,
+  twin: (module, metadata) => {
+    const own = recordBehind(module as Module<unknown>);
+    return own === undefined ? null : twinOf(own.name, metadata);
+  },
+});

@@ -172,7 +172,7 @@ function toShapes(given: unknown): number[][] {
 /** As torchinfo (layer_info.py, calculate_macs): every parameter once for each place of the output. */
 function multiplyAdds(type: string, parameters: number, output: readonly number[]): number {
   const [batch = 1, , ...places] = output;
-  if (type === 'Conv2d') return parameters * batch * product(places);
+  if (/^Conv\dd$/.test(type)) return parameters * batch * product(places);
   if (type === 'Linear') return parameters * product(output.slice(0, -1));
   return type === 'BatchNorm2d' ? parameters * batch : 0;
 }

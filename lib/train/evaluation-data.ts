@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { Cifar10, Cifar100 } from '../data/cifar';
+import { ConcatDataset } from '../data/concat-dataset';
 import { Subset, type Dataset } from '../data/dataset';
 import { findIdxFiles } from '../data/idx';
 import { IdxDataset } from '../data/idx-dataset';
@@ -18,7 +19,9 @@ export interface EvaluationDataOptions {
   readonly labels?: string | undefined;
   /** Default: `detectDataset(data)`. */
   readonly dataset?: DatasetKind | undefined;
-  /** How many images: the first, of folders evenly spread over the classes. Default all. */
+  /** Further data sets, of whatever kind: classes of the same name are one. Default none. */
+  readonly also?: readonly string[] | undefined;
+  /** How many images: the first, of folders and mixtures evenly spread over the classes. Default all. */
   readonly limit?: number | undefined;
 }
 
@@ -34,14 +37,25 @@ export interface EvaluationData {
  */
 export async function openEvaluationData(
   data: string,
-  { labels, dataset, limit }: EvaluationDataOptions = {},
+  { labels, dataset, also = [], limit }: EvaluationDataOptions = {},
 ): Promise<EvaluationData> {
-  const opened = await open(data, labels, dataset);
+  const opened = await openAll(await open(data, labels, dataset), also);
   const { length } = opened.dataset;
   if (limit === undefined || limit >= length) return opened;
-  const step = opened.dataset instanceof ImageFolder ? length / limit : 1;
+  const isMixed = opened.dataset instanceof ImageFolder || opened.dataset instanceof ConcatDataset;
+  const step = isMixed ? length / limit : 1;
   const places = Array.from({ length: limit }, (_, place) => Math.floor(place * step));
   return { ...opened, dataset: new Subset(opened.dataset, places) };
+}
+
+async function openAll(first: EvaluationData, also: readonly string[]): Promise<EvaluationData> {
+  const all = [first];
+  for (const data of also) all.push(await open(data, undefined, undefined));
+  if (all.length === 1) return first;
+  return {
+    dataset: new ConcatDataset(all.map(({ dataset }) => dataset)),
+    from: all.map(({ from }) => from).join('; '),
+  };
 }
 
 async function open(

@@ -7,28 +7,29 @@
  */
 
 import { performance } from 'node:perf_hooks';
+
 import { isPromise } from '../brands';
 import type { Batch } from '../data/loader';
-import { StateDict } from '../checkpoint/state-dict';
 import { isSenetError, makeError } from '../errors';
 import { CrossEntropyLoss } from '../nn/losses';
-import { Module } from '../nn/module';
 import { clipGradNorm_ } from '../optim/clip';
 import { GradScaler } from '../optim/grad-scaler';
 import { OneCycleLR } from '../optim/one-cycle';
 import { ReduceLROnPlateau } from '../optim/plateau';
 import { abortError } from '../tensor/abort';
-import { ops } from '../tensor/ops';
 import { checkInteger, describe } from '../tensor/options';
 import { readOptions, type Values } from '../tensor/rules';
 import { getRngState, setRngState } from '../tensor/runtime';
-import { autocast, tidy } from '../tensor/scope';
-import { Tensor } from '../tensor/tensor';
+import { tidy } from '../tensor/scope';
+import type { Tensor } from '../tensor/tensor';
 import { disposeBatches, inGroups } from './batch-groups';
 import { evaluate } from './evaluation';
+import { forwardToLoss, inPrecision } from './forward-to-loss';
 import type { EpochRecord, StepRecord, TrainingHistory } from './history';
 import { StepReadings, sum } from './readings';
-import { checkBatchLabels, networkInput, toDevice, type Criterion } from './step';
+import { checkSameRun, restoreParts, type Part } from './restore-run';
+import { RunPace } from './run-pace';
+import type { Criterion } from './step';
 import { TRAINER_RULES, type TrainerOptions, type TrainingProgress } from './trainer-options';
 import {
   NO_TOTALS,
@@ -39,14 +40,9 @@ import {
   type TrainingCheckpoint,
 } from './training-checkpoint';
 import { TrainingLog, type ResumePoint } from './training-log';
+import { firstNotFinite, withAverage } from './training-weights';
 
 export type { BatchLoader, CheckpointOptions, TrainerOptions, TrainingProgress } from './trainer-options';
-
-/** What a checkpoint has the state of. */
-interface Part {
-  stateDict(): unknown;
-  loadStateDict(state: unknown): unknown;
-}
 
 export interface TrainingResult {
   readonly history: TrainingHistory;
@@ -58,9 +54,6 @@ export interface TrainingResult {
   /** Whether `patience` ended the run before all its epochs were done. */
   readonly stoppedEarly: boolean;
 }
-
-/** Weight of Inception's auxiliary loss (Szegedy et al. 2015; torchvision's reference training). */
-const AUXILIARY_WEIGHT = 0.4;
 
 /**
  * Trains a model. A native model on the CPU gets its images in channels-last order, which is faster than PyTorch's
@@ -91,9 +84,7 @@ export class Trainer {
   #started = false;
   #resumed = false;
   #progressError: { error: unknown } | undefined;
-  /** Seconds of one step, smoothed; and of the last validation. */
-  #stepSeconds: number | null = null;
-  #validationSeconds: number | null = null;
+  readonly #pace = new RunPace();
   /** What the checkpoint on disk holds: nothing new needs no second save. */
   #saved: Position | undefined;
 
@@ -132,35 +123,8 @@ export class Trainer {
         `restore: expected what readTrainingCheckpoint gave, got ${describe(checkpoint)}`,
       );
     if (this.#started) throw makeError('ERR_SENET_BUSY', 'Trainer: restore before run');
-    const names: Readonly<Record<keyof RunIdentity, string>> = {
-      epochs: 'epochs',
-      trainImages: 'training images',
-      batchesPerEpoch: 'batches in an epoch',
-      accumulate: 'batches in a step',
-      validationImages: 'validation images',
-      precision: 'precision',
-    };
-    const own = this.#identity();
-    for (const [name, words] of Object.entries(names) as [keyof RunIdentity, string][]) {
-      if (own[name] === checkpoint.identity[name]) continue;
-      // A run may become longer, but for a schedule that ends with it.
-      const isLonger = name === 'epochs' && own.epochs > checkpoint.identity.epochs;
-      if (isLonger && !(scheduler instanceof OneCycleLR)) continue;
-      const [was, is] = [checkpoint.identity[name] ?? 'none', own[name] ?? 'none'];
-      throw makeError('ERR_SENET_RESUME', `resume: the checkpoint's run has ${words} ${was}, this one ${is}`);
-    }
-    for (const [name, given, kept] of [
-      ['scheduler', scheduler, checkpoint.scheduler],
-      ['moving average', ema, checkpoint.average],
-      ['gradient scaler', this.#scaler, checkpoint.scaler],
-    ] as const) {
-      if ((given === undefined) !== (kept === null || kept === undefined))
-        throw makeError(
-          'ERR_SENET_RESUME',
-          `resume: the checkpoint's run has ${kept == null ? 'no' : 'a'} ${name}, and this one ${given === undefined ? 'none' : 'has one'}`,
-        );
-    }
-    this.#takeAll([
+    checkSameRun(this.#identity(), checkpoint.identity, scheduler instanceof OneCycleLR);
+    restoreParts([
       ['model', model, checkpoint.model],
       ['optimiser', optimizer, checkpoint.optimizer],
       ['scheduler', scheduler, checkpoint.scheduler],
@@ -174,27 +138,6 @@ export class Trainer {
     this.#epochs.push(...checkpoint.history.epochs);
     this.#saved = checkpoint.position;
     this.#resumed = true;
-  }
-
-  /** Each part takes all or nothing; those that took theirs before another refused get back what they had. */
-  #takeAll(parts: readonly (readonly [what: string, part: Part | undefined, state: unknown])[]): void {
-    tidy(() => {
-      const undo: (() => void)[] = [];
-      for (const [what, part, state] of parts) {
-        if (part === undefined) continue;
-        const before = part.stateDict();
-        const kept = before instanceof StateDict ? new StateDict(copiesOf(before), before.metadata) : before;
-        try {
-          part.loadStateDict(state);
-        } catch (cause) {
-          for (const putBack of undo) putBack();
-          if (!isSenetError(cause)) throw cause;
-          const message = `resume: the checkpoint is of another ${what}: ${cause.message}`;
-          throw makeError('ERR_SENET_RESUME', message.split('\n'), { cause });
-        }
-        undo.push(() => part.loadStateDict(kept));
-      }
-    });
   }
 
   /**
@@ -298,7 +241,7 @@ export class Trainer {
     const images = batches.reduce((count, batch) => count + (batch.images.shape[0] ?? 0), 0);
     const learnt: { loss: Tensor; right: Tensor }[] = [];
     for (const batch of batches) {
-      const { loss, right } = await this.#forwardToLoss(batch, where);
+      const { loss, right } = await forwardToLoss(batch, { ...this.#options, loss: this.#loss }, where);
       // Of the mean over all images of the step.
       const share = (batch.images.shape[0] ?? 0) / images;
       const part = share === 1 ? loss : loss.mul(share);
@@ -330,60 +273,6 @@ export class Trainer {
     await ema?.update();
   }
 
-  /** The loss of a batch, and how many of its answers are right, where the network is. */
-  async #forwardToLoss(
-    { images, labels, indices }: Batch,
-    where: string,
-  ): Promise<{ loss: Tensor; right: Tensor }> {
-    const { model, device, classes } = this.#options;
-    const x = networkInput(images, model, device);
-    const target = toDevice(labels, device);
-    const [logits, loss] = await this.#inPrecision(async () => {
-      const output = await this.#forward(x, where);
-      const outputs = output.logits.shape[1] ?? 0;
-      if (classes !== undefined && classes.length !== outputs) {
-        throw makeError(
-          'ERR_SENET_LABELS',
-          `${where}: the data has ${classes.length} classes and the network ${outputs} outputs`,
-        );
-      }
-      if (labels.dtype === 'int64')
-        checkBatchLabels(Array.from(labels.toTypedArray(), Number), outputs, indices, where);
-      let value = await this.#loss.forward(output.logits, target);
-      if (output.auxLogits !== undefined)
-        value = value.add((await this.#loss.forward(output.auxLogits, target)).mul(AUXILIARY_WEIGHT));
-      return [output.logits, value] as const;
-    });
-    const truth = labels.dtype === 'int64' ? target : target.argmax(1); // mixed labels are probabilities
-    return { loss, right: logits.detach().argmax(1).eq(truth).sum() };
-  }
-
-  async #forward(x: Tensor, where: string): Promise<{ logits: Tensor; auxLogits?: Tensor }> {
-    let output: unknown;
-    try {
-      output = await this.#options.model.forward(x);
-    } catch (error) {
-      // PyTorch's error for a batch of one; here it most often is the rest of a data set.
-      if (x.shape[0] === 1 && isSenetError(error) && error.code === 'ERR_SENET_SHAPE') {
-        throw makeError(
-          'ERR_SENET_SHAPE',
-          `${where}: a batch of one image: ${error.message}; dropLast leaves it out`.split('\n'),
-          {
-            cause: error,
-          },
-        );
-      }
-      throw error;
-    }
-    if (Tensor.isTensor(output)) return { logits: output };
-    const both = output as { logits: Tensor; auxLogits: Tensor };
-    if (Tensor.isTensor(both.logits) && Tensor.isTensor(both.auxLogits)) return both;
-    throw makeError(
-      'ERR_SENET_ARG_TYPE',
-      `${where}: expected logits from the model, got ${describe(output)}`,
-    );
-  }
-
   #advance(learningRate: number): void {
     const { step, stepInEpoch } = this.#position;
     this.#position = { ...this.#position, step: step + 1, stepInEpoch: stepInEpoch + 1, learningRate };
@@ -398,8 +287,7 @@ export class Trainer {
       pending: sum(position.pending, done),
       seconds: position.seconds + seconds,
     };
-    if (seconds === 0) return;
-    this.#stepSeconds = this.#stepSeconds === null ? seconds : 0.9 * this.#stepSeconds + 0.1 * seconds;
+    if (seconds > 0) this.#pace.stepTook(seconds);
   }
 
   async #record(log: TrainingLog | undefined): Promise<void> {
@@ -412,8 +300,8 @@ export class Trainer {
   }
 
   async #finishEpoch(log: TrainingLog | undefined): Promise<void> {
-    const { epochs, checkpoint, scheduler, onBest } = this.#options;
-    const record = await this.#withValidatedWeights(async () => {
+    const { model, ema, epochs, checkpoint, scheduler, onBest } = this.#options;
+    const record = await withAverage(model, ema, async () => {
       const validation = await this.#validate();
       const { epoch, step, totals, seconds, learningRate, best } = this.#position;
       const training = means(totals);
@@ -465,41 +353,14 @@ export class Trainer {
     const { loss, accuracy } = await evaluate(model, validation, {
       loss: this.#loss,
       device,
-      inPrecision: (work) => this.#inPrecision(work),
+      inPrecision: (work) => inPrecision(this.#options.precision, work),
       onBatch: () => {
         this.#throwIfAborted();
         this.#report('validation', ++batch, validation.length);
       },
     });
-    this.#validationSeconds = (performance.now() - began) / 1000;
+    this.#pace.validationTook((performance.now() - began) / 1000, validation.length);
     return { loss, accuracy };
-  }
-
-  /** With a moving average: puts it into the model, and the trained weights back afterwards. */
-  async #withValidatedWeights<T>(work: () => Promise<T>): Promise<T> {
-    const { model, ema } = this.#options;
-    if (ema === undefined) return work();
-    const state = model.stateDict();
-    const trained = new Map(copiesOf(state));
-    try {
-      const average = ema.stateDict();
-      model.loadStateDict(average);
-      average.dispose();
-      return await work();
-    } finally {
-      // A forward of somebody else's may be under way, which holds the average.
-      for (;;) {
-        try {
-          model.loadStateDict(trained);
-          break;
-        } catch (error) {
-          if (!isSenetError(error) || error.code !== 'ERR_SENET_BUSY') throw error;
-          await Module.whenIdle(model);
-        }
-      }
-      for (const tensor of trained.values()) tensor.dispose();
-      state.dispose();
-    }
   }
 
   /** Saves where the run stands, unless the file holds just that. */
@@ -536,33 +397,14 @@ export class Trainer {
 
   /** A checkpoint must be one to go on from: weights that are not finite never replace it. */
   async #checkFinite(): Promise<void> {
-    const state = this.#options.model.stateDict();
-    try {
-      const floating = [...state].filter(([, tensor]) => tensor.dtype !== 'int64');
-      const norms = await tidy(async () => {
-        const each = (await ops.callAsync(
-          'aten::_foreach_norm.Scalar',
-          floating.map(([, tensor]) => tensor),
-          2,
-        )) as Tensor[];
-        return each.map((norm) => Number(norm.item()));
-      });
-      const bad = norms.findIndex((norm) => !Number.isFinite(norm));
-      if (bad < 0) return;
-      const { step, epoch } = this.#position;
-      throw makeError(
-        'ERR_SENET_NAN_LOSS',
-        `after training step ${step}: '${floating[bad]?.[0] ?? ''}' is not finite; nothing was saved since step ${this.#saved?.step ?? 0}`,
-        { details: { step, epoch: epoch + 1 } },
-      );
-    } finally {
-      state.dispose();
-    }
-  }
-
-  #inPrecision<T>(work: () => T): T {
-    const { precision } = this.#options;
-    return precision === 'float32' ? work() : autocast(work, { dtype: precision });
+    const bad = await firstNotFinite(this.#options.model);
+    if (bad === null) return;
+    const { step, epoch } = this.#position;
+    throw makeError(
+      'ERR_SENET_NAN_LOSS',
+      `after training step ${step}: '${bad}' is not finite; nothing was saved since step ${this.#saved?.step ?? 0}`,
+      { details: { step, epoch: epoch + 1 } },
+    );
   }
 
   get #stepsPerEpoch(): number {
@@ -600,9 +442,7 @@ export class Trainer {
 
   #imagesPerSecond(): number {
     const { totals, stepInEpoch } = this.#position;
-    const read = stepInEpoch - this.#readings.outstanding;
-    if (this.#stepSeconds === null || read === 0) return 0;
-    return totals.images / read / this.#stepSeconds;
+    return this.#pace.imagesPerSecond(totals.images, stepInEpoch - this.#readings.outstanding);
   }
 
   #report(
@@ -636,12 +476,10 @@ export class Trainer {
   #secondsLeft(): number | null {
     const { epochs, validation } = this.#options;
     const { step, epoch } = this.#position;
-    if (this.#stepSeconds === null) return null;
-    const training = (epochs * this.#stepsPerEpoch - step) * this.#stepSeconds;
-    if (validation === undefined) return training;
-    // Before the first validation: a forward is a third of a step.
-    const each = this.#validationSeconds ?? (validation.length * this.#stepSeconds) / 3;
-    return training + (epochs - epoch) * each;
+    return this.#pace.secondsLeft(
+      epochs * this.#stepsPerEpoch - step,
+      validation === undefined ? 0 : (epochs - epoch) * validation.length,
+    );
   }
 
   #result(): TrainingResult {
@@ -654,10 +492,6 @@ export class Trainer {
       stoppedEarly: this.#position.epoch < this.#options.epochs,
     };
   }
-}
-
-function copiesOf(state: StateDict): [string, Tensor][] {
-  return [...state].map(([name, tensor]) => [name, tensor.clone()]);
 }
 
 function means({ loss, right, images }: Totals): { loss: number; accuracy: number } {

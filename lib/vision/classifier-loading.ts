@@ -11,9 +11,9 @@ import { TRANSFER } from '../models/fetch-weights';
 import { wantedWeights } from '../models/find-weights';
 import { channelsIn, createWithWeights } from '../models/from-weights';
 import type { OpenedWeights } from '../models/open-weights';
-import type { ModelRecord } from '../models/record';
+import { recordBehind, type ModelRecord } from '../models/record';
 import { quantizationIn, type QuantizationRecord } from '../nn/calibration';
-import { openWeights, parseName, type ModelName, type WeightsPath } from '../models/registry';
+import { openWeights, parseName, type ModelName } from '../models/registry';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
 import { Identity } from '../nn/layers';
 import { Module } from '../nn/module';
@@ -46,9 +46,11 @@ export interface ImageClassifierOptions {
   /**
    * A path (any file that `load` reads), or the name of published weights: 'fashion_mnist' of se_resnet20 (part of this
    * package), 'imagenet' of se_resnet50, timm's tags such as 'a1_in1k' of seresnet50, a repository of the hub
-   * ('hf-hub:...'); they are downloaded once. Required with a model's name without a tag.
+   * ('hf-hub:...'); they are downloaded once. Required with a model's name without a tag, unless `pretrained` is true.
    */
   weights?: string;
+  /** The model's usual published weights, in place of `weights`. Default false. */
+  pretrained?: boolean;
   /**
    * Where in that file the state dict is: names joined by dots, such as 'state_dict_ema'. Default: the one whose names fit
    * the model best; of several a `state_dict` or `model` before an average.
@@ -109,6 +111,8 @@ export interface ImageClassifierOptions {
 
 /** What an ImageClassifier is made of. */
 export interface ClassifierParts {
+  /** The network's name; null of one that the library does not know. */
+  readonly model: ModelName | null;
   readonly network: Network;
   /** The plain module, for `explain`. */
   readonly eager: EagerNetwork;
@@ -130,6 +134,7 @@ const computing: Rule<DType> = (given, what) => {
 // What stands here unchecked is checked where it is read.
 const OPTIONS = {
   weights: optional(string),
+  pretrained: orElse(false, boolean),
   key: optional(string),
   prefix: optional(string),
   labels: unchecked<readonly string[] | string>(),
@@ -151,7 +156,7 @@ type Subject = Module<unknown> | ModelRecord;
 
 /** The parts of a classifier. Errors: as `ImageClassifier.load`. */
 export async function loadParts(
-  model: ModelName | WeightsPath | Module<unknown>,
+  model: string | Module<unknown> | null,
   options: ImageClassifierOptions | undefined,
 ): Promise<ClassifierParts> {
   const given = readOptions(options, OPTIONS, WHERE);
@@ -182,6 +187,7 @@ export async function loadParts(
           ? await remaking(opened as OpenedWeights, { model, given, channels })
           : new EagerNetwork(() => Promise.resolve(plain), false);
       return {
+        model: nameOf(subject),
         network,
         eager,
         labels: finalLabels,
@@ -213,11 +219,7 @@ function calibrationIn(opened: OpenedWeights<Subject> | null, dtype: DType): Qua
 /** The module that a compiled copy was made of, to be made once more of the same weights. */
 async function remaking(
   { file, published }: OpenedWeights,
-  {
-    model,
-    given,
-    channels,
-  }: { model: ModelName | WeightsPath | Module<unknown>; given: Given; channels: number },
+  { model, given, channels }: { model: string | Module<unknown> | null; given: Given; channels: number },
 ): Promise<EagerNetwork> {
   // What is published is checked by its name, wherever it lies by then.
   const identity = published === undefined ? await fileIdentity(file).catch(() => '') : undefined;
@@ -238,18 +240,26 @@ async function remaking(
 
 /** The weights that are meant, with the network that they are for; null of a Module that is given none. */
 async function openFor(model: unknown, given: Given): Promise<OpenedWeights<Subject> | null> {
-  const { weights } = given;
+  const { weights, pretrained } = given;
   if (Module.isModule(model)) {
+    if (pretrained)
+      throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: pretrained: for a Module, give weights`);
     if (weights === undefined) return null;
     return openWeights({ network: model, weights }, given, WHERE);
   }
-  if (typeof model !== 'string') {
+  if (typeof model !== 'string' && model !== null) {
     throw makeError(
       'ERR_SENET_ARG_TYPE',
-      `${WHERE}: expected a model's name or a Module, or the path of weights, got ${describe(model)}`,
+      `${WHERE}: expected a model's name or a Module, the path of weights, or null, got ${describe(model)}`,
     );
   }
-  return openWeights(wantedWeights(parseName(model, WHERE), { weights }, WHERE), given, WHERE);
+  const source = model === null ? null : parseName(model, WHERE);
+  return openWeights(wantedWeights(source, { weights, pretrained }, WHERE), given, WHERE);
+}
+
+function nameOf(subject: Subject): ModelName | null {
+  const record = Module.isModule(subject) ? recordBehind(subject) : subject;
+  return (record?.name ?? null) as ModelName | null;
 }
 
 /** Channels of the images, which a Module whose forward is TypeScript does not say; 0 is unknown. */

@@ -1,7 +1,8 @@
 /**
  * ImageClassifier: from image to labels with scores. `classifier-loading` makes its parts. An image then goes, in this
- * order, through `image-work` (from what the caller gave to the network's input: `image-source`, `decode`,
- * `preprocessing`), `image-batches` and `pipeline` (with which others, and when), `network` and `ranking`.
+ * order, through `image-work` (from what the caller gave to the network's input: `image-source`, then nearly every JPEG and
+ * PNG in one job, `input-by-rows`, and all others by `decode` and `preprocessing`), `image-batches` and `pipeline` (with
+ * which others, and when), `network` and `ranking`.
  */
 import { makeError } from '../errors';
 import {
@@ -55,6 +56,8 @@ export type PredictOptions = Omit<ClassifyOptions, 'topK'>;
  * console.log(best.label, best.score);
  */
 export class ImageClassifier {
+  /** The network's name; null of a Module that is none of `listModels`. */
+  readonly model: ModelName | null;
   /** In the order of the model's outputs. */
   readonly labels: readonly string[];
   readonly preprocessing: Preprocessing;
@@ -66,7 +69,8 @@ export class ImageClassifier {
   #disposed = false;
 
   private constructor(parts: ClassifierParts) {
-    const { network, labels, preprocessing, decoding, batching } = parts;
+    const { model, network, labels, preprocessing, decoding, batching } = parts;
+    this.model = model;
     this.#network = network;
     this.labels = labels;
     this.preprocessing = preprocessing;
@@ -76,8 +80,8 @@ export class ImageClassifier {
   }
 
   /**
-   * Makes a classifier from a model's name and weights, from a file of weights alone (the network is the one that they are
-   * for), or from a Module. The number of classes, the input channels and
+   * Makes a classifier from a model's name and weights, from weights alone (a path, or null and `weights`: the network is
+   * the one that they are for), or from a Module. The number of classes, the input channels and
    * the reduction come from the shapes of the weights. A Module that is given is put into evaluation mode and moved to the device, and stays
    * the caller's to dispose. The classifier keeps a compiled copy of it, which later training does not change; for
    * float64, and if its forward is TypeScript that cannot be traced (`Module.compile`), it is converted and used itself.
@@ -87,10 +91,10 @@ export class ImageClassifier {
    *   ERR_SENET_COMPILE; ERR_SENET_LABELS; ERR_SENET_STATE_DICT and the other errors of `load`; ERR_SENET_DOWNLOAD, ERR_SENET_OFFLINE, ERR_SENET_HASH; ERR_SENET_CUDA_UNAVAILABLE; ERR_SENET_ABORTED
    */
   static async load<S extends string>(
-    model: ModelName | `${ModelName}.${string}` | WeightsPath | AnyText<S> | Module<unknown>,
+    model: ModelName | `${ModelName}.${string}` | WeightsPath | AnyText<S> | Module<unknown> | null,
     options?: ImageClassifierOptions,
   ): Promise<ImageClassifier> {
-    return new ImageClassifier(await loadParts(model as ModelName | Module<unknown>, options));
+    return new ImageClassifier(await loadParts(model, options));
   }
 
   /**

@@ -10,7 +10,7 @@ import { detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import type { Hold } from './byte-budget';
 import { openBytes } from './decode';
-import { prepareDirectly } from './direct';
+import { prepareByRows } from './input-by-rows';
 import {
   borrowBytes,
   IMAGE_SOURCES,
@@ -129,7 +129,7 @@ export class ImageWork implements Work {
     const input = this.#asPixels
       ? undefined
       : await detached(this.#owned, () =>
-          prepareDirectly(bytes, { record, ...this.#decoding, borrowed, reserve }),
+          prepareByRows(bytes, { record, ...this.#decoding, borrowed, reserve }),
         );
     this.#ready = input !== undefined;
     if (input === undefined) restart();

@@ -4,6 +4,9 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/conv1d.h>
+#include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
@@ -13,6 +16,8 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -215,10 +220,86 @@ class FusedBatchNorm : public torch::autograd::Function<FusedBatchNorm> {
   }
 };
 
+// The factors of the channels, N x C, from their means, N x C: sigmoid(excite(relu(squeeze(means)))), whose
+// biases may be undefined, or sigmoid(convolve(means)) along the channels.
+struct Gate {
+  at::Tensor squeeze;
+  at::Tensor squeeze_bias;
+  at::Tensor excite;
+  at::Tensor excite_bias;
+  at::Tensor channel_kernel;  // [k], in place of the four
+
+  struct Gradients {
+    at::Tensor means;
+    at::Tensor squeeze;
+    at::Tensor squeeze_bias;
+    at::Tensor excite;
+    at::Tensor excite_bias;
+    at::Tensor channel_kernel;
+  };
+
+  // What the ReLU lets through; undefined with a kernel.
+  at::Tensor hidden(const at::Tensor& means) const {
+    return channel_kernel.defined() ? at::Tensor() : multiply(means, squeeze, squeeze_bias).relu_();
+  }
+
+  at::Tensor factors(const at::Tensor& means, const at::Tensor& hidden) const {
+    if (channel_kernel.defined()) {
+      return at::conv1d(means.unsqueeze(1), kernel(), {}, 1, padding()).squeeze(1).sigmoid_();
+    }
+    return multiply(hidden, excite, excite_bias).sigmoid_();
+  }
+
+  /// @param excited the gradient of what the sigmoid is given
+  Gradients backward(const at::Tensor& excited, const at::Tensor& means, const at::Tensor& hidden) const {
+    Gradients d;
+    if (channel_kernel.defined()) {
+      at::Tensor dmeans;
+      at::Tensor dkernel;
+      std::tie(dmeans, dkernel, std::ignore) =
+          at::convolution_backward(excited.unsqueeze(1), means.unsqueeze(1), kernel(), c10::nullopt, {1},
+                                   {padding()}, {1}, false, {0}, 1, {true, true, false});
+      d.means = dmeans.squeeze(1).contiguous();
+      d.channel_kernel = dkernel.flatten();
+      return d;
+    }
+    d.excite = at::mm(excited.t(), hidden);
+    if (excite_bias.defined()) {
+      d.excite_bias = excited.sum(0);
+    }
+    const at::Tensor dhidden = at::mm(excited, excite).mul_(hidden > 0);
+    d.squeeze = at::mm(dhidden.t(), means);
+    if (squeeze_bias.defined()) {
+      d.squeeze_bias = dhidden.sum(0);
+    }
+    d.means = at::mm(dhidden, squeeze);
+    return d;
+  }
+
+ private:
+  static at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+    return bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+  }
+  at::Tensor kernel() const {
+    return channel_kernel.view({1, 1, -1});
+  }
+  int64_t padding() const {
+    return channel_kernel.numel() / 2;
+  }
+};
+
+// What apply() takes where there may be none: an undefined tensor it does not.
+using Optional = std::optional<Variable>;
+
+Optional optional(const at::Tensor& tensor) {
+  return tensor.defined() ? Optional(tensor) : std::nullopt;
+}
+
 class FusedRecalibration : public torch::autograd::Function<FusedRecalibration> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
-                          const Variable& bias, const Variable& squeeze, const Variable& excite,
+                          const Variable& bias, const Optional& squeeze, const Optional& squeeze_bias,
+                          const Optional& excite, const Optional& excite_bias, const Optional& channel_kernel,
                           const Variable& residual, c10::intrusive_ptr<Kept> kept) {
     const Extent extent(x);
     const Statistics& statistics = *kept->statistics;
@@ -236,8 +317,11 @@ class FusedRecalibration : public torch::autograd::Function<FusedRecalibration> 
       }
     }
     const at::Tensor means = as_matrix(squeezed, extent.images).clone();
-    const at::Tensor hidden = at::mm(means, squeeze.t()).relu_();
-    const at::Tensor factors = at::mm(hidden, excite.t()).sigmoid_();
+    const Gate gate{squeeze.value_or(Variable()), squeeze_bias.value_or(Variable()),
+                    excite.value_or(Variable()), excite_bias.value_or(Variable()),
+                    channel_kernel.value_or(Variable())};
+    const at::Tensor hidden = gate.hidden(means);
+    const at::Tensor factors = gate.factors(means, hidden).contiguous();
     const float* s = factors.const_data_ptr<float>();
     std::vector<float> scale(images * channels);
     std::vector<float> shift(images * channels);
@@ -258,7 +342,8 @@ class FusedRecalibration : public torch::autograd::Function<FusedRecalibration> 
                   scale.data() + n * extent.channels, shift.data() + n * extent.channels,
                   other + n * extent.image(), /*relu=*/true, to + n * extent.image());
     });
-    context->save_for_backward({x, weight, bias, squeeze, excite, y, means, hidden, factors});
+    context->save_for_backward({x, weight, bias, y, means, hidden, factors, gate.squeeze, gate.squeeze_bias,
+                                gate.excite, gate.excite_bias, gate.channel_kernel});
     context->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
     return y;
   }
@@ -266,11 +351,10 @@ class FusedRecalibration : public torch::autograd::Function<FusedRecalibration> 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor& x = saved[0];
-    const at::Tensor& squeeze = saved[3];
-    const at::Tensor& excite = saved[4];
-    const at::Tensor& means = saved[6];
-    const at::Tensor& hidden = saved[7];
-    const at::Tensor& factors = saved[8];
+    const at::Tensor& means = saved[4];
+    const at::Tensor& hidden = saved[5];
+    const at::Tensor& factors = saved[6];
+    const Gate gate{saved[7], saved[8], saved[9], saved[10], saved[11]};
     const Extent extent(x);
     const auto kept = c10::static_intrusive_pointer_cast<Kept>(context->saved_data["kept"].toCapsule());
     const Statistics& statistics = *kept->statistics;
@@ -279,7 +363,7 @@ class FusedRecalibration : public torch::autograd::Function<FusedRecalibration> 
     const at::Tensor dy = plain(gradients[0]);
     const float* dy_data = dy.const_data_ptr<float>();
     const float* x_data = x.const_data_ptr<float>();
-    const float* y_data = saved[5].const_data_ptr<float>();
+    const float* y_data = saved[3].const_data_ptr<float>();
     std::vector<double> sums(images * channels, 0.0);
     std::vector<double> products(images * channels, 0.0);
     for_each_image(extent, [&](int64_t n) {
@@ -299,12 +383,9 @@ class FusedRecalibration : public torch::autograd::Function<FusedRecalibration> 
       }
     }
     const at::Tensor dexcited = as_matrix(dfactors, extent.images) * factors * (1 - factors);
-    const at::Tensor dexcite = at::mm(dexcited.t(), hidden);
-    const at::Tensor dhidden = at::mm(dexcited, excite).mul_(hidden > 0);
-    const at::Tensor dsqueeze = at::mm(dhidden.t(), means);
-    const at::Tensor dmeans = at::mm(dhidden, squeeze);
+    const Gate::Gradients through = gate.backward(dexcited, means, hidden);
     const float* s = factors.const_data_ptr<float>();
-    const float* dm = dmeans.const_data_ptr<float>();
+    const float* dm = through.means.const_data_ptr<float>();
     // Through BatchNorm: z = bn(x) has the gradient s g + dm / pixels.
     const auto count = static_cast<double>(extent.per_channel());
     const auto pixels = static_cast<double>(extent.pixels);
@@ -346,7 +427,16 @@ class FusedRecalibration : public torch::autograd::Function<FusedRecalibration> 
                       d.data() + n * extent.channels, center.data(), dx_data + n * extent.image(),
                       dr_data + n * extent.image());
     });
-    return {dx, dweight, dbias, dsqueeze, dexcite, dresidual, Variable()};
+    return {dx,
+            dweight,
+            dbias,
+            through.squeeze,
+            through.squeeze_bias,
+            through.excite,
+            through.excite_bias,
+            through.channel_kernel,
+            dresidual,
+            Variable()};
   }
 };
 
@@ -379,19 +469,24 @@ bool can_fuse_batch_norm(const at::Tensor& input, const BatchNorm& norm) {
 }
 
 bool can_fuse_recalibration(const at::Tensor& input, const Recalibration& whole, const at::Tensor& residual) {
-  const auto& [norm, squeeze, excite, apart] = whole;
-  if (squeeze.bias.defined() || excite.bias.defined() || residual.sizes() != input.sizes() ||
-      residual.scalar_type() != input.scalar_type() || residual.device() != input.device() ||
-      !can_fuse_batch_norm(input, norm)) {
+  const auto& [norm, squeeze, excite, channel_kernel, apart] = whole;
+  if (residual.sizes() != input.sizes() || residual.scalar_type() != input.scalar_type() ||
+      residual.device() != input.device() || !can_fuse_batch_norm(input, norm)) {
     return false;
   }
-  const auto is_matrix = [](const at::Tensor& weight, int64_t rows, int64_t columns) {
-    return weight.is_cpu() && weight.scalar_type() == at::kFloat &&
-           weight.sizes() == at::IntArrayRef{rows, columns};
+  const auto is_plain = [](const at::Tensor& weight, at::IntArrayRef sizes) {
+    return weight.is_cpu() && weight.scalar_type() == at::kFloat && weight.sizes() == sizes;
+  };
+  if (channel_kernel.defined()) {
+    return is_plain(channel_kernel, {channel_kernel.numel()});
+  }
+  const auto is_linear = [&](const Linear& linear, int64_t rows, int64_t columns) {
+    return is_plain(linear.weight, {rows, columns}) &&
+           (!linear.bias.defined() || is_plain(linear.bias, {rows}));
   };
   const int64_t channels = input.size(1);
   const int64_t hidden = squeeze.weight.size(0);
-  return is_matrix(squeeze.weight, hidden, channels) && is_matrix(excite.weight, channels, hidden);
+  return is_linear(squeeze, hidden, channels) && is_linear(excite, channels, hidden);
 }
 
 at::Tensor fused_batch_norm(const at::Tensor& input, const BatchNorm& norm, bool relu) {
@@ -400,9 +495,10 @@ at::Tensor fused_batch_norm(const at::Tensor& input, const BatchNorm& norm, bool
 
 at::Tensor fused_recalibration(const at::Tensor& input, const Recalibration& whole,
                                const at::Tensor& residual) {
-  return FusedRecalibration::apply(input, whole.norm.weight, whole.norm.bias, whole.squeeze.weight,
-                                   whole.excite.weight, plain(residual),
-                                   measure_and_track(input, whole.norm));
+  return FusedRecalibration::apply(input, whole.norm.weight, whole.norm.bias, optional(whole.squeeze.weight),
+                                   optional(whole.squeeze.bias), optional(whole.excite.weight),
+                                   optional(whole.excite.bias), optional(whole.channel_kernel),
+                                   plain(residual), measure_and_track(input, whole.norm));
 }
 
 }  // namespace senet::graph

@@ -130,6 +130,7 @@ struct Recalibration {
   BatchNorm norm;
   Linear squeeze;
   Linear excite;
+  at::Tensor channel_kernel;           // [k], in place of both; else undefined
   std::shared_ptr<const Graph> apart;  // the same as single operations, for what cannot be fused
 };
 

@@ -36,8 +36,7 @@ std::optional<Tail> find_tail(const Graph& graph, const Uses& uses, size_t relu)
     return std::nullopt;
   }
   std::optional<Excitation> found = find_excitation(uses, *scale);
-  if (!found || found->channel_kernel.defined() || uses.readers(found->input).size() != 2 ||
-      uses.is_output(found->input)) {
+  if (!found || uses.readers(found->input).size() != 2 || uses.is_output(found->input)) {
     return std::nullopt;
   }
   const Node* const norm = producer_of<BatchNorm>(uses, found->input);
@@ -58,8 +57,9 @@ Recalibration make_recalibration(const Graph& graph, const Tail& tail) {
   for (const Node* node : tail.nodes) {
     apart->nodes.push_back(*node);
   }
-  return {std::get<BatchNorm>(tail.nodes.front()->operation), tail.excitation.squeeze, tail.excitation.excite,
-          std::move(apart)};
+  const Excitation& found = tail.excitation;
+  return {std::get<BatchNorm>(tail.nodes.front()->operation), found.squeeze, found.excite,
+          found.channel_kernel, std::move(apart)};
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A plan made ready to run on one device: what the two kinds of compiled program have in common.
+// A plan made ready to run on one device: what the programs of all back ends have in common.
 #pragma once
 
 #include "graph/convolution.h"

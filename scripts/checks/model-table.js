@@ -33,9 +33,9 @@ function parametersOf(record) {
 function imagesOf(preprocessing) {
   if (preprocessing === undefined) return '-';
   const { size, crop } = preprocessing;
-  return [crop?.[0], size]
-    .filter((side) => side !== undefined)
-    .map(String)
+  return [crop, size]
+    .filter((given) => given !== undefined && given !== null)
+    .map((given) => [...new Set([given].flat())].join(' x '))
     .join(' of ');
 }
 

@@ -6,7 +6,7 @@ require('../../dist');
 const sharp = require('sharp');
 const { isSenetError } = require('../../dist/errors');
 const { decodeImage } = require('../../dist/vision/decode');
-const { prepareDirectly } = require('../../dist/vision/direct');
+const { prepareByRows } = require('../../dist/vision/input-by-rows');
 const { preprocess, toPixels } = require('../../dist/vision/preprocessing');
 
 const [seed, count] = process.argv.slice(2).map(Number);
@@ -72,9 +72,9 @@ async function main() {
     const options = { record: RECORD, shrinkOnLoad: false, borrowed: run % 2 === 0, reserve };
     const shrinking = { ...options, shrinkOnLoad: true, record: { ...RECORD, size: 7, crop: null } };
     const [direct, whole] = await Promise.all([
-      outcomeOf(() => prepareDirectly(bytes, options)),
+      outcomeOf(() => prepareByRows(bytes, options)),
       outcomeOf(async () => preprocess(await toPixels(await decodeImage(bytes)), RECORD)),
-      outcomeOf(() => prepareDirectly(bytes, shrinking)),
+      outcomeOf(() => prepareByRows(bytes, shrinking)),
     ]);
     if (direct === undefined) {
       const end = whole.code ?? 'whole';

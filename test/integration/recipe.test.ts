@@ -85,6 +85,47 @@ describe('trainFromSettings', function () {
     for (const name of Object.values(files)) expect(existsSync(path.join(output, name)), name).to.equal(true);
   });
 
+  it('mixes data sets, holds one fold, and learns at other rates in parts; a resumed run does too', async () => {
+    const place = temporary.path('mixed');
+    const mixed: TrainingOptions = {
+      ...{ data, also: [data], fold: '2/3', reduction: 4, limit: 30, batchSize: 10, seed: 3 },
+      ...{ lr: 0.02, lrScale: { fc: 2, 'layer1.0': 0.5 } },
+    };
+    const first = await trainFromSettings({ ...mixed, epochs: 1, schedule: 'none', output: place });
+    const { settings } = first;
+    expect(settings).to.deep.include({ also: [data], fold: '2/3', validation: null, lrScale: mixed.lrScale });
+    const datasets = await createDatasets({ ...settings, limit: null, labels: undefined });
+    expect([datasets.train.length, datasets.validation?.length]).to.deep.equal([667, 333]);
+    expect(Object.fromEntries(datasets.taken)).to.include({
+      'validation images': 'part 2 of 3 of the training images',
+    });
+    const again = await trainFromSettings({ resume: path.join(place, first.files.checkpoint) });
+    expect(again.settings).to.deep.equal(settings);
+    await expectRejection(
+      trainFromSettings({ resume: path.join(place, first.files.checkpoint), fold: '1/3' }),
+      'ERR_SENET_RESUME',
+      /fold/,
+    );
+  });
+
+  it('refuses a fold that is none, one beside validation, and a rate of a part that is not there', async () => {
+    const wrong: [TrainingOptions, string, RegExp][] = [
+      [{ fold: '0/3' }, 'ERR_SENET_ARG_RANGE', /fold.*K\/N/],
+      [{ fold: '4/3' }, 'ERR_SENET_ARG_RANGE', /fold/],
+      [{ fold: '1/3', validation: 0.2 }, 'ERR_SENET_ARG_RANGE', /exclude each other/],
+      [{ lrScale: { layr1: 2 } }, 'ERR_SENET_ARG_RANGE', /no part 'layr1'; did you mean 'layer1'\?/],
+      [{ lrScale: { fc: -1 } }, 'ERR_SENET_ARG_RANGE', /lrScale/],
+      [{ also: 'x' as never }, 'ERR_SENET_ARG_TYPE', /also/],
+      [{ also: [temporary.path('nowhere')] }, 'ERR_SENET_FILE_NOT_FOUND', /nowhere/],
+    ];
+    for (const [options, code, message] of wrong)
+      await expectRejection(
+        trainFromSettings({ data, reduction: 4, epochs: 1, output: temporary.path('wrong'), ...options }),
+        code,
+        message,
+      );
+  });
+
   it('says what it begins and what it made', () => {
     expect(started).to.deep.include({ output, trainingImages: 60, validationImages: 60, resumedAt: null });
     expect(started.settings).to.equal(run.settings);
@@ -230,6 +271,32 @@ describe('trainFromSettings', function () {
       createScheduler(optimizer, { lr: 0.1, schedule: 'none' }, { epochs: 1, stepsPerEpoch: 2 }),
     ).to.equal(null);
     expectThrow(() => createTransform({}, { augment: ['crop'] }), 'ERR_SENET_ARG_MISSING', /a crop needs/);
+    model.dispose();
+  });
+
+  it('an optimiser has a group for each factor, the longest path first, and its schedule the rate of each', () => {
+    const model = createModel('se_resnet20', { numClasses: 4 });
+    for (const parameter of model.getSubmodule('conv1').parameters()) parameter.requiresGrad = false;
+    const lrScale = { layer1: 0.5, 'layer1.0': 3, fc: 10, conv1: 2 };
+    const { paramGroups } = createOptimizer(model, { optimizer: 'adamw', lr: 0.01, lrScale });
+    const namesOf = (params: readonly unknown[]): string[] =>
+      model.namedParameters().flatMap(([name, one]) => (params.includes(one) ? [name] : []));
+    const found = paramGroups.map(({ lr, params }) => [Number(lr.toFixed(6)), namesOf(params)] as const);
+    expect(found.map(([lr]) => lr)).to.deep.equal([0.01, 0.03, 0.005, 0.1]);
+    expect(found.flatMap(([, names]) => names)).to.have.lengthOf(model.parameters().length - 1);
+    const starts = ['bn1.', 'layer1.0.', 'layer1.1.', 'fc.'];
+    for (const [at, start] of starts.entries())
+      expect(
+        found[at]?.[1].every(
+          (name) => at === 0 || name.startsWith(start === 'layer1.1.' ? 'layer1.' : start),
+        ),
+      ).to.equal(true);
+    expect(found[0]?.[1].some((name) => /^(layer1|fc|conv1)\./.test(name))).to.equal(false);
+    const optimizer = createOptimizer(model, { lr: 0.01, lrScale });
+    createScheduler(optimizer, { lr: 0.01 }, { epochs: 2, stepsPerEpoch: 5 });
+    expect(optimizer.paramGroups.map(({ maxLr }) => Number(maxLr?.toFixed(6)))).to.deep.equal([
+      0.01, 0.03, 0.005, 0.1,
+    ]);
     model.dispose();
   });
 });

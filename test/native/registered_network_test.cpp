@@ -70,11 +70,11 @@ class TwinNet : public nn::Module {
       blocks.push_back(register_module(name, std::make_shared<TwinBlock>(32)));
     }
     add_child("avgpool", avgpool, std::make_shared<nn::AdaptiveAvgPool2d>());
-    add_child("fc", fc, std::make_shared<nn::Linear>(32, num_classes));
+    add_head("fc", fc, 32, nn::make_head(32, num_classes));
   }
 
   static std::shared_ptr<nn::Module> make(nn::OptionReader& options) {
-    const int64_t num_classes = options.integer("numClasses", nn::kMaxWidth);
+    const int64_t num_classes = options.integer("numClasses", nn::kMaxWidth, 0);
     options.reject_others();
     return std::make_shared<TwinNet>(num_classes);
   }
@@ -92,7 +92,7 @@ class TwinNet : public nn::Module {
   std::shared_ptr<nn::ReLU> relu;
   std::vector<std::shared_ptr<TwinBlock>> blocks;
   std::shared_ptr<nn::AdaptiveAvgPool2d> avgpool;
-  std::shared_ptr<nn::Linear> fc;
+  std::shared_ptr<nn::Module> fc;
 };
 
 // Its forward asks for numbers, which no trace has.

@@ -6,6 +6,8 @@ import { expect } from 'chai';
 
 import { se_preactresnet20, se_resnet20 } from '../../lib/models/cifar-se-resnet';
 import { SEResNet } from '../../lib/models/se-resnet';
+import { SENet } from '../../lib/models/timm-legacy-senet';
+import { ResNet } from '../../lib/models/timm-resnet';
 import { CrossEntropyLoss } from '../../lib/nn/losses';
 import type { Module } from '../../lib/nn/module';
 import { SEBasicBlock, SEBottleneck } from '../../lib/models/residual-blocks';
@@ -25,11 +27,20 @@ interface Learnt {
 
 const toNumbers = (tensor: Tensor): Float64Array => tensor.to('float64').toTypedArray() as Float64Array;
 
+const timm = (attnLayer: 'se' | 'eca'): Module =>
+  new ResNet({ attnLayer, layers: [1, 1, 1, 1], zeroInitLast: false, numClasses: 10 });
+
 const networks: Readonly<Record<string, { make: () => Module; side: number }>> = {
   se_resnet20: { make: () => se_resnet20(), side: 32 },
   se_preactresnet20: { make: () => se_preactresnet20(), side: 32 },
   'basic blocks': { make: () => new SEResNet(SEBasicBlock, [1, 1, 1, 1], { numClasses: 10 }), side: 64 },
   bottlenecks: { make: () => new SEResNet(SEBottleneck, [1, 1, 1, 1], { numClasses: 10 }), side: 64 },
+  "timm's, SE with biases": { make: () => timm('se'), side: 64 },
+  "timm's, ECA": { make: () => timm('eca'), side: 64 },
+  "Cadene's": {
+    make: () => new SENet({ block: 'SEResNetBottleneck', layers: [1, 1, 1, 1], dropRate: 0, numClasses: 10 }),
+    side: 64,
+  },
 };
 
 async function learn(

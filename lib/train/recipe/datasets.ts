@@ -6,7 +6,9 @@ import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { Cifar10, Cifar100 } from '../../data/cifar';
-import { Subset, type Dataset } from '../../data/dataset';
+import { ConcatDataset } from '../../data/concat-dataset';
+import { Subset, type Dataset, type Sample } from '../../data/dataset';
+import { kFold, type Fold } from '../../data/folds';
 import { findIdxFiles, findIdxSplits, isIdxName } from '../../data/idx';
 import { IdxDataset } from '../../data/idx-dataset';
 import { ImageFolder } from '../../data/image-folder';
@@ -24,6 +26,7 @@ import { complete, SETTING_RULES } from './option-checks';
 import { VALIDATION_SHARE } from './options';
 import type { DatasetKind, TrainingSettings } from './settings';
 import { createTransform } from './transforms';
+import { parseFold } from './value-kinds';
 
 /** Options of `createDatasets`. */
 export interface DatasetSettings {
@@ -37,6 +40,10 @@ export interface DatasetSettings {
   readonly splits?: boolean | undefined;
   /** A path, a share between 0 and 1 of the training images, or null for none. Default: what the data brings, else 0.1. */
   readonly validation?: string | number | null | undefined;
+  /** Further data sets, of whatever kind, that are mixed in; classes of the same name are one. Default: none. */
+  readonly also?: readonly string[] | undefined;
+  /** 'K/N': validation is the K-th of N parts of the training images (`kFold`), in place of `validation`. Default: not. */
+  readonly fold?: string | null | undefined;
   /** Only the first so many of a random order, of each part. Default: all. */
   readonly limit?: number | null | undefined;
   /** Of that order, and of the share for validation. Default 0. */
@@ -130,14 +137,22 @@ export async function detectDataset(data: string): Promise<DatasetKind> {
  */
 export async function createDatasets(settings: DatasetSettings): Promise<TrainingDatasets> {
   const source = await checkDatasetSettings(settings);
-  const { data, validation, limit = null, seed = 0 } = source;
-  const own = await openKind(source);
+  const { data, validation, limit = null, seed = 0, fold = null } = source;
+  if (fold !== null && validation !== undefined && validation !== null) {
+    throw makeError('ERR_SENET_ARG_RANGE', 'createDatasets: fold and validation exclude each other');
+  }
+  const own = await openAll(source);
   const classes = classNames(source, own.train);
-  const chosen =
-    validation === undefined ? (own.held === null ? VALIDATION_SHARE : own.heldPath) : validation;
+  const usual = validation === undefined ? (own.held === null ? VALIDATION_SHARE : own.heldPath) : validation;
+  const chosen = fold === null ? usual : null;
   let train: Dataset = own.train;
   let held: OpenedPart | null = null;
-  if (typeof chosen === 'string') {
+  if (fold !== null) {
+    const { fold: which, folds } = parseFold(fold) as NonNullable<ReturnType<typeof parseFold>>;
+    const part = kFold(own.train, { folds, seed })[which - 1] as Fold<Sample>;
+    train = part.train;
+    held = { dataset: part.validation, from: `part ${which} of ${folds} of the training images` };
+  } else if (typeof chosen === 'string') {
     held =
       validation === undefined ? own.held : await openValidation(source, chosen, own.train.classes ?? []);
   } else if (chosen !== null) {
@@ -181,7 +196,8 @@ async function checkDatasetSettings(settings: DatasetSettings): Promise<Source> 
 /** Files in the folders that are no images, by kind. */
 function leftOutOf(parts: readonly (Dataset | undefined)[]): string[] {
   const kinds = new Map<string, number>();
-  for (const part of parts) {
+  const all = parts.filter((part) => part !== undefined);
+  for (const part of all.flatMap((one) => (one instanceof ConcatDataset ? [...one.datasets] : [one]))) {
     if (!(part instanceof ImageFolder)) continue;
     for (const [kind, times] of part.leftOut) kinds.set(kind, (kinds.get(kind) ?? 0) + times);
   }
@@ -216,10 +232,44 @@ interface OwnData {
   readonly shape: ImageShape;
 }
 
+/** What `data` and `also` hold, as one. */
+async function openAll({ also = [], ...source }: Source): Promise<OwnData> {
+  const first = await openKind(source);
+  if (also.length === 0) return first;
+  const all = [first];
+  for (const data of also) {
+    const { validation, splits, set } = source;
+    // A path of images for validation is of `data` alone.
+    const wanted = { validation: validation === undefined ? undefined : null, splits, set };
+    all.push(await openKind({ data, dataset: await detectDataset(data), ...wanted }));
+  }
+  const train = new ConcatDataset(all.map((one) => one.train));
+  const { classes } = train;
+  const held = all.flatMap((one) => (one.held === null ? [] : [one.held]));
+  const isOneShape = all.every(({ shape }) => shape?.join() === first.shape?.join());
+  return {
+    train,
+    from: all.map(({ from }) => from).join(', '),
+    held:
+      held.length === 0
+        ? null
+        : {
+            dataset: new ConcatDataset(
+              held.map(({ dataset }) => dataset),
+              { classes },
+            ),
+            from: held.map(({ from }) => from).join(', '),
+          },
+    heldPath: first.heldPath,
+    unused: all.flatMap(({ unused }) => unused),
+    shape: isOneShape ? first.shape : null,
+  };
+}
+
 async function openKind(source: Source): Promise<OwnData> {
-  const { data, dataset, validation } = source;
+  const { data, dataset, validation, fold = null } = source;
   // What is not used is not read either.
-  const wantsHeld = validation === undefined;
+  const wantsHeld = validation === undefined && fold === null;
   switch (dataset) {
     case 'idx':
       return openIdx(source, wantsHeld);

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { StateDict } from '../../checkpoint/state-dict';
 import { makeError } from '../../errors';
 import { ClassifierModel, familyOf } from '../../models/classifier-model';
+import { DEFAULT_NETWORK } from '../../models/defaults';
 import { wantedWeights } from '../../models/find-weights';
 import { channelsIn, createShapedLike, createWithWeights } from '../../models/from-weights';
 import { createModel, modelRecord, openWeights, parseName, type ModelName } from '../../models/registry';
@@ -29,7 +30,7 @@ export interface RecipeNetwork {
 
 /** A new network, drawn from the seed. */
 export function newNetwork(given: TrainingOptions, classes: number, seed: number): RecipeNetwork {
-  const { name, options: known } = recordNamed(given.model ?? 'se_resnet20');
+  const { name, options: known } = recordNamed(given.model ?? DEFAULT_NETWORK);
   const { reduction, inChannels } = given;
   if (reduction !== undefined && !known.includes('reduction'))
     throw makeError('ERR_SENET_UNKNOWN_OPTION', `trainFromSettings: reduction: ${name} has none to choose`);

@@ -43,9 +43,11 @@ function ruleOf({ kind: { rule }, nullable }: OptionRow): Rule<unknown> {
 }
 
 /** What `--help` says of an option, its default included. */
-export function helpOf({ help = '', usual }: OptionRow, kind: RecipeKind): string {
+export function helpOf({ help = '', default: value, usual }: OptionRow, kind: RecipeKind): string {
   const words = (given: Words): string => (typeof given === 'string' ? given : given(kind));
-  return [words(help), ...(usual === undefined ? [] : [`(default: ${words(usual)})`])]
+  const isWord = typeof value === 'number' || typeof value === 'string';
+  const said = usual === undefined ? isWord && String(value) : words(usual);
+  return [words(help), ...(said === false ? [] : [`(default: ${said})`])]
     .filter((part) => part !== '')
     .join(' ');
 }
@@ -70,13 +72,17 @@ export function checkRecipe(options: TrainingOptions, kind: RecipeKind, where: s
   }
 }
 
+function defaultOf({ default: value }: OptionRow, chosen: TrainingSettings, facts: RecipeFacts): unknown {
+  return typeof value === 'function' ? value(chosen, facts) : value;
+}
+
 /** What was given, and the defaults of the rest: those that rows say. */
 export function withDefaults(given: TrainingOptions, facts: RecipeFacts): TrainingSettings {
   const chosen: Record<string, unknown> = {};
   for (const [name, row] of ROWS) {
     if (row.default === undefined) continue;
     chosen[name] =
-      given[name as keyof TrainingOptions] ?? row.default(chosen as unknown as TrainingSettings, facts);
+      given[name as keyof TrainingOptions] ?? defaultOf(row, chosen as unknown as TrainingSettings, facts);
   }
   return chosen as unknown as TrainingSettings;
 }
@@ -97,10 +103,11 @@ export function complete<Name extends OptionName & keyof TrainingSettings>(
   const given = readOptions<object, typeof SETTING_NAMES>(settings, SETTING_NAMES, where);
   const chosen = { epochs: known.epochs } as Record<string, unknown>;
   for (const name of names) {
-    const { default: usual } = OPTION_ROWS[name];
     const value =
       given[name] ??
-      (name === needed ? undefined : usual?.(chosen as unknown as TrainingSettings, known as RecipeFacts));
+      (name === needed
+        ? undefined
+        : defaultOf(OPTION_ROWS[name], chosen as unknown as TrainingSettings, known as RecipeFacts));
     const rule = name === needed ? required(RULES[name]) : RULES[name];
     chosen[name] = rule(value, `${where}: ${name}`);
   }

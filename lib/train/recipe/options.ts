@@ -5,6 +5,7 @@
  */
 import path from 'node:path';
 
+import { DEFAULT_NETWORK } from '../../models/defaults';
 import { count, percent } from '../words';
 import {
   AUGMENTATIONS,
@@ -19,10 +20,13 @@ import {
   channelNumbers,
   choice,
   flag,
+  foldOf,
   imageChannels,
   integer,
   modelParts,
   number,
+  partFactors,
+  paths,
   shareOrPath,
   text,
   type ValueKind,
@@ -36,6 +40,7 @@ export interface RecipeFacts {
   readonly model: { readonly inputSize: number; readonly anyInputSize: boolean };
 }
 
+type Constant = string | number | boolean | null | readonly string[];
 export type Words = string | ((command: RecipeKind) => string);
 export type ReportRows = readonly (readonly [name: string, value: string])[];
 
@@ -44,10 +49,10 @@ export interface OptionRow {
   readonly flags: string;
   readonly kind: ValueKind;
   readonly help?: Words;
-  /** What `--help` says of the default. */
-  readonly usual?: Words;
   /** What is recorded if nothing was given. Default: not recorded, or found elsewhere. */
-  readonly default?: (chosen: TrainingSettings, facts: RecipeFacts) => unknown;
+  readonly default?: Constant | ((chosen: TrainingSettings, facts: RecipeFacts) => unknown);
+  /** What `--help` says of the default. Default: the default, if it is a number or a word. */
+  readonly usual?: Words;
   /** A flag beside this one that turns it off. */
   readonly off?: { readonly flags: string; readonly help: string };
   readonly only?: RecipeKind;
@@ -87,6 +92,8 @@ function usualRate(command: RecipeKind, optimizer: 'sgd' | 'adamw', batchSize: n
   return Number((USUAL_RATE[optimizer] * scale * RATE_SHARE[command]).toPrecision(6));
 }
 
+const NONE: readonly string[] = [];
+
 const asPath = (value: string): readonly unknown[] => [path.resolve(value)];
 
 /** What belongs to the caller's own program, beside the rows. */
@@ -108,7 +115,7 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
       command === 'train'
         ? 'the model, one of `senet-torch models`'
         : 'the model that the weights belong to, or what says both: a tag (seresnet50.a1_in1k), hf-hub:REPOSITORY, local-dir:FOLDER',
-    usual: (command) => (command === 'train' ? 'se_resnet20' : 'what the weights say'),
+    usual: (command) => (command === 'train' ? DEFAULT_NETWORK : 'what the weights say'),
     report: ({ model, modelOptions }) => [
       ['model', [model, ...Object.entries(modelOptions).map((pair) => pair.join(' '))].join(', ')],
     ],
@@ -190,13 +197,13 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     nullable: true,
     kind: text,
     help: 'of several data sets in a folder of IDX files, the one that is meant, such as letters of EMNIST',
-    default: () => null,
+    default: null,
   },
   splits: {
     flags: '--no-splits',
     kind: flag,
     help: 'folders called train, val, test and the like are classes, as all others',
-    default: () => true,
+    default: true,
     started: ({ splits }) => splits ?? true,
   },
   labels: {
@@ -214,12 +221,31 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     late: true,
     recordedAs: (value: unknown) => [typeof value === 'string' ? path.resolve(value) : value],
   },
+  also: {
+    flags: '--also <data...>',
+    kind: paths,
+    help: 'further data sets, of whatever kind, whose images are mixed with those of <data>: classes of the same name are one',
+    default: NONE,
+    started: ({ also }) => also ?? NONE,
+    recordedAs: (value: readonly string[]) => [value.map((one) => path.resolve(one))],
+    report: ({ also = NONE }) =>
+      also.length === 0 ? [] : [['mixed with', also.map((one) => path.basename(one)).join(', ')]],
+  },
+  fold: {
+    flags: '--fold <k/n>',
+    nullable: true,
+    kind: foldOf,
+    help: 'validate with the K-th of N equal parts of the training images (cross-validation: one run for each K)',
+    usual: 'not',
+    default: null,
+    report: ({ fold = null }) => (fold === null ? [] : [['validation is fold', fold]]),
+  },
   limit: {
     flags: '--limit <n>',
     nullable: true,
     kind: integer(1),
     help: 'only the first N images of a random order, to try things out',
-    default: () => null,
+    default: null,
   },
   imageSize: {
     flags: '--image-size <n>',
@@ -254,20 +280,19 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     kind: number(0, 100, 'above'),
     help: 'mix pairs of images with this alpha',
     usual: 'not',
-    default: () => null,
+    default: null,
   },
   skipCorrupt: {
     flags: '--skip-corrupt',
     kind: flag,
     help: 'leave out images that cannot be decoded, and say which',
-    default: () => false,
+    default: false,
   },
   balance: {
     flags: '--balance <how>',
     kind: choice(BALANCES),
     help: 'classes that are rare: draw each as often (sampler), or weigh them in the loss (weights)',
-    usual: 'none',
-    default: () => 'none',
+    default: 'none',
     started: ({ balance }) => balance ?? 'none',
     report: ({ balance = 'none' }) => (balance === 'none' ? [] : [['classes balanced by', balance]]),
   },
@@ -286,7 +311,7 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     kind: integer(1),
     help: 'end after so many epochs without a better one',
     usual: 'not',
-    default: () => null,
+    default: null,
   },
   batchSize: {
     flags: '-b, --batch-size <n>',
@@ -304,21 +329,19 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     flags: '--drop-last',
     kind: flag,
     help: 'leave out a last batch that is smaller',
-    default: () => false,
+    default: false,
   },
   accumulate: {
     flags: '--accumulate <batches>',
     kind: integer(1),
     help: 'add up the gradients of so many batches in a step, in the memory of one',
-    usual: '1',
-    default: () => 1,
+    default: 1,
     started: ({ accumulate }) => accumulate ?? 1,
   },
   optimizer: {
     flags: '--optimizer <name>',
     kind: choice(['sgd', 'adamw']),
-    usual: 'sgd',
-    default: () => 'sgd',
+    default: 'sgd',
     report: ({ optimizer, momentum, nesterov, weightDecay }) => [
       [
         'optimiser',
@@ -342,15 +365,14 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     flags: '--momentum <m>',
     kind: number(0, 1),
     help: 'of sgd',
-    usual: '0.9',
-    default: () => 0.9,
+    default: 0.9,
   },
   nesterov: {
     flags: '--nesterov',
     kind: flag,
     help: "sgd with Nesterov's momentum (default)",
     off: { flags: '--no-nesterov', help: 'sgd with plain momentum' },
-    default: () => true,
+    default: true,
   },
   weightDecay: {
     flags: '--weight-decay <d>',
@@ -358,26 +380,42 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     usual: `sgd ${USUAL_DECAY.sgd}, adamw ${USUAL_DECAY.adamw}`,
     default: ({ optimizer }) => USUAL_DECAY[optimizer],
   },
+  lrScale: {
+    flags: '--lr-scale <part=factor,...>',
+    nullable: true,
+    kind: partFactors,
+    help: 'learn faster or slower in parts of the model: layer1=0.1,fc=10',
+    usual: 'not',
+    default: null,
+    report: ({ lrScale = null }) =>
+      lrScale === null
+        ? []
+        : [
+            [
+              'learning rate of parts',
+              Object.entries(lrScale)
+                .map(([part, factor]) => `${part} x ${factor}`)
+                .join(', '),
+            ],
+          ],
+  },
   schedule: {
     flags: '--schedule <name>',
     kind: choice(['onecycle', 'cosine', 'step', 'none']),
     help: 'of the learning rate',
-    usual: 'onecycle',
-    default: () => 'onecycle',
+    default: 'onecycle',
   },
   warmup: {
     flags: '--warmup <share>',
     kind: number(0, 1),
     help: 'onecycle: the share of the run in which the rate rises',
-    usual: '0.25',
-    default: () => 0.25,
+    default: 0.25,
   },
   minLr: {
     flags: '--min-lr <rate>',
     kind: number(0, Infinity),
     help: 'cosine: the rate at the end',
-    usual: '0',
-    default: () => 0,
+    default: 0,
   },
   stepSize: {
     flags: '--step-size <epochs>',
@@ -390,14 +428,12 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     flags: '--gamma <factor>',
     kind: number(0, Infinity),
     help: 'step: what the rate is multiplied with',
-    usual: '0.1',
-    default: () => 0.1,
+    default: 0.1,
   },
   labelSmoothing: {
     flags: '--label-smoothing <s>',
     kind: number(0, 1),
-    usual: '0.05',
-    default: () => 0.05,
+    default: 0.05,
     report: ({ labelSmoothing }) => [['label smoothing', String(labelSmoothing)]],
   },
   clipGradNorm: {
@@ -406,7 +442,7 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     kind: number(0, Infinity, 'above'),
     help: 'scale gradients down to this norm',
     usual: 'not',
-    default: () => null,
+    default: null,
     report: ({ clipGradNorm }) =>
       clipGradNorm === null ? [] : [['gradient norm', `at most ${clipGradNorm}`]],
   },
@@ -416,23 +452,21 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     kind: number(0, 1),
     help: 'validate and save a moving average of the weights',
     usual: 'not',
-    default: () => null,
+    default: null,
     report: ({ ema }) => (ema === null ? [] : [['moving average', String(ema)]]),
   },
   precision: {
     flags: '--precision <dtype>',
     kind: choice(['float32', 'bfloat16', 'float16']),
     help: 'of forward and loss; float16 with a gradient scaler, on a CUDA device',
-    usual: 'float32',
-    default: () => 'float32',
+    default: 'float32',
     report: ({ precision }) => [['precision', precision]],
   },
   seed: {
     flags: '--seed <n>',
     kind: integer(0),
     help: 'of weights, order and augmentation',
-    usual: '0',
-    default: () => 0,
+    default: 0,
     report: ({ seed }) => [['seed', String(seed)]],
   },
   device: {

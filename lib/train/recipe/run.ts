@@ -181,10 +181,13 @@ async function prepareNew(given: TrainingOptions, signal: AbortSignal | undefine
   const data = path.resolve(given.data);
   const seed = given.seed ?? 0;
   const dataset = given.dataset ?? (await detectDataset(given.data));
-  const { set, splits, limit } = given;
+  const { set, splits, limit, fold } = given;
+  const also = (given.also ?? []).map((one) => path.resolve(one));
   const validation = typeof given.validation === 'string' ? path.resolve(given.validation) : given.validation;
   const labels = given.labels == null ? undefined : await readLabels(given.labels, `${WHERE}: labels`);
-  const datasets = await createDatasets({ data, dataset, set, splits, limit, seed, validation, labels });
+  const datasets = await createDatasets({
+    ...{ data, dataset, also, set, splits, limit, seed, validation, fold, labels },
+  });
   const network =
     command === 'finetune'
       ? await networkFromWeights(given, datasets.classes.length, seed, signal)
@@ -210,6 +213,7 @@ async function prepareNew(given: TrainingOptions, signal: AbortSignal | undefine
       command,
       data,
       dataset,
+      also,
       labels: given.labels == null ? null : path.resolve(given.labels),
       validation: datasets.chosenValidation,
       ...pixels,

@@ -32,6 +32,11 @@ export interface OptimizerSettings {
   readonly nesterov: boolean;
   /** From 0. Default: SGD 0.0005, AdamW 0.01. */
   readonly weightDecay: number;
+  /**
+   * What the learning rate of parts of the model is multiplied with, from 0, by their paths: `{ layer1: 0.1, fc: 10 }`. Of
+   * two that hold a parameter, the longer path counts. Default: none.
+   */
+  readonly lrScale?: Readonly<Record<string, number>> | null;
 }
 
 /** Options of the learning rate's schedule that a recipe makes. */
@@ -64,6 +69,9 @@ export interface TrainingSettings extends OptimizerSettings, SchedulerSettings {
   readonly labels: string | null;
   /** A folder or a pair of files, a share of the training images, or none. */
   readonly validation: string | number | null;
+  /** Undefined, as `fold`, in the record of an earlier version: none. Absolute paths. */
+  readonly also?: readonly string[];
+  readonly fold?: string | null;
   readonly limit: number | null;
   readonly imageSize: number;
   /** Of the images of a folder, the short side before the crop; undefined of others and in the record of an earlier version. */
@@ -139,6 +147,16 @@ export interface TrainingOptions extends Partial<OptimizerSettings>, Partial<Sch
    * data set's own test images, a folder for validation or test beside the one for training, else 0.1.
    */
   validation?: string | number | null;
+  /**
+   * Further data sets, of whatever kind, whose images are mixed with those of `data`; classes of the same name are one.
+   * Default: none.
+   */
+  also?: readonly string[];
+  /**
+   * 'K/N', such as '2/5': validation is the K-th of N equal parts of the training images, each with its share of every
+   * class (`kFold`), in place of `validation`. Default: not.
+   */
+  fold?: string | null;
   /** Only the first so many images of a random order, from 1. Default: all. */
   limit?: number | null;
   /** Height and width of the network's input, in pixels, from 1. Default: 32 for small images, else the weights', else the model's. */

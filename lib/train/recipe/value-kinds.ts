@@ -83,6 +83,42 @@ export const modelParts: ValueKind = {
   read: (typed) => (typed === 'none' ? [] : typed.split(',').map((part) => part.trim())),
 };
 
+export const paths: ValueKind = { rule: rules.names };
+
+const FOLD = /^([1-9]\d{0,3})\/([1-9]\d{0,3})$/;
+
+/** The part that is meant and how many there are, of 'K/N'; undefined of anything else. */
+export function parseFold(text: string): { readonly fold: number; readonly folds: number } | undefined {
+  const [, fold, folds] = (FOLD.exec(text) ?? []).map(Number);
+  if (fold === undefined || folds === undefined || folds < 2 || fold > folds) return undefined;
+  return { fold, folds };
+}
+
+export const foldOf: ValueKind = {
+  rule: some(
+    "'K/N', such as '2/5', with N of at least 2 and K from 1 to N",
+    (value) => typeof value === 'string',
+    (value) => parseFold(value as string) !== undefined,
+  ),
+  words: 'K/N, such as 2/5, with N of at least 2 and K from 1 to N',
+};
+
+export const partFactors: ValueKind = {
+  rule: some(
+    'an object of numbers from 0 by the paths of parts',
+    (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
+    (value) => Object.values(value as object).every((one) => Number.isFinite(one) && (one as number) >= 0),
+  ),
+  words: 'paths of parts with numbers from 0, such as layer1=0.1,fc=10',
+  read: (typed) =>
+    Object.fromEntries(
+      typed.split(',').map((pair) => {
+        const [part = '', factor = ''] = pair.split('=').map((one) => one.trim());
+        return [part, factor === '' ? NaN : Number(factor)];
+      }),
+    ),
+};
+
 export const shareOrPath: ValueKind = {
   rule: some(
     'a path, a share between 0 and 1, or none',

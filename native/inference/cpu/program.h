@@ -1,6 +1,7 @@
-// Compiled programs of our own kernels (kernels.h), for x86 processors with AVX2 or better.
+// Compiled programs of our own kernels (kernels.h), for x86 processors with AVX2 or better; of int8, for any.
 //
-// From the plan to the numbers there are five stages, of which the first three happen once. Each of these
+// From the plan to the numbers there are five stages, of which the first three happen once (four for int8: quantize.h,
+// between fuse and place, says which values are bytes). Each of these
 // gives a plain value that can be printed (print.cpp) and is tested alone (test/native/lowering_test.cpp).
 //
 // 1. Fuse (fuse.h): which nodes become one unit of work, and what that takes over from others.
@@ -71,7 +72,7 @@ namespace senet::inference {
 bool serves_cpu_kernels(const Target& target);
 /// Why it does not serve a target on the CPU; empty if it does, or for another device.
 std::string why_no_cpu_kernels(const Target& target);
-/// Of what it serves: "avx512_bf16", "avx512", "avx2".
+/// Of what it serves: "avx512_bf16", "avx512_vnni", "avx2", ... (kernels.cpp names them all).
 const char* cpu_kernels_name(const Target& target);
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target);
 

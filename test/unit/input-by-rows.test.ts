@@ -16,7 +16,7 @@ import type { Tensor } from '../../lib/tensor/tensor';
 import { tidy } from '../../lib/tensor/scope';
 import { ByteBudget } from '../../lib/vision/byte-budget';
 import { decodeImage, MAX_PIXELS } from '../../lib/vision/decode';
-import { prepareDirectly } from '../../lib/vision/direct';
+import { prepareByRows } from '../../lib/vision/input-by-rows';
 import { jpegFrame, pngFrame } from '../../lib/vision/image-frame';
 import { ImageWork } from '../../lib/vision/image-work';
 import { preprocess, toPixels } from '../../lib/vision/preprocessing';
@@ -49,17 +49,17 @@ const RECORDS: readonly Preprocessing[] = [
 
 const enough = (): Promise<void> => Promise.resolve();
 
-function direct(bytes: Buffer, record: Preprocessing, shrinkOnLoad = false): Promise<Tensor | undefined> {
-  return prepareDirectly(bytes, { record, shrinkOnLoad, borrowed: false, reserve: enough });
+function byRows(bytes: Buffer, record: Preprocessing, shrinkOnLoad = false): Promise<Tensor | undefined> {
+  return prepareByRows(bytes, { record, shrinkOnLoad, borrowed: false, reserve: enough });
 }
 
 function whole(bytes: Buffer, record: Preprocessing): Promise<Tensor> {
   return tidy(async () => preprocess(await toPixels(await decodeImage(bytes)), record));
 }
 
-/** Whether the image was prepared directly; its input is then that of the other way to the bit. */
+/** Whether the image was prepared by rows; its input is then that of the other way to the bit. */
 async function isSame(bytes: Buffer, record: Preprocessing): Promise<boolean> {
-  const actual = await direct(bytes, record);
+  const actual = await byRows(bytes, record);
   if (actual === undefined) return false;
   const expected = await whole(bytes, record);
   expect(actual.shape).to.deep.equal(expected.shape);
@@ -68,7 +68,7 @@ async function isSame(bytes: Buffer, record: Preprocessing): Promise<boolean> {
   return true;
 }
 
-describe('prepareDirectly', () => {
+describe('prepareByRows', () => {
   const files = readdirSync(IMAGES).filter(
     (name) => /\.(jpg|png)$/.test(name) && !name.startsWith('resized'),
   );
@@ -139,7 +139,7 @@ describe('prepareDirectly', () => {
     const reserved = async (bytes: Buffer): Promise<number> => {
       let sum = 0;
       const reserve = (count: number): Promise<void> => Promise.resolve(void (sum += count));
-      const input = await prepareDirectly(bytes, {
+      const input = await prepareByRows(bytes, {
         record: IMAGENET,
         shrinkOnLoad: false,
         borrowed: false,
@@ -158,7 +158,7 @@ describe('prepareDirectly', () => {
   it('shrinks a JPEG while it is decoded where that is allowed, near to the exact pixels, and nothing else', async () => {
     const record = { ...PLAIN, size: 60, crop: [50, 50] as const };
     const difference = async (bytes: Buffer): Promise<number> => {
-      const [exact, near] = [await direct(bytes, record), await direct(bytes, record, true)];
+      const [exact, near] = [await byRows(bytes, record), await byRows(bytes, record, true)];
       expect(near?.shape).to.deep.equal(exact?.shape);
       const values = exact?.toTypedArray() as Float32Array;
       const others = near?.toTypedArray() as Float32Array;
@@ -177,7 +177,7 @@ describe('prepareDirectly', () => {
   it('leaves damaged files to the other way, which says what is wrong with them', async () => {
     for (const bytes of [await sharp(PHOTO).jpeg().toBuffer(), await sharp(PHOTO).png().toBuffer()]) {
       for (const length of [0, 3, 20, 60, bytes.length >> 1, bytes.length - 20]) {
-        expect(await direct(bytes.subarray(0, length), IMAGENET)).to.equal(undefined);
+        expect(await byRows(bytes.subarray(0, length), IMAGENET)).to.equal(undefined);
       }
     }
   });
@@ -186,18 +186,18 @@ describe('prepareDirectly', () => {
     const thin = await sharp({ create: { width: 8000, height: 1, channels: 3, background: 'red' } })
       .png()
       .toBuffer();
-    expect(await direct(thin, { ...PLAIN, size: 4000 })).to.equal(undefined);
+    expect(await byRows(thin, { ...PLAIN, size: 4000 })).to.equal(undefined);
     const header = await sharp(PHOTO).png().toBuffer();
     header.writeUInt32BE(60_000, 16);
     header.writeUInt32BE(60_000, 20);
-    expect(await direct(header, IMAGENET)).to.equal(undefined);
+    expect(await byRows(header, IMAGENET)).to.equal(undefined);
   });
 
   it('keeps no tensors but the input, and none of an image that it does not take', async () => {
     const bytes = readFileSync(PHOTO);
     const before = memory().tensors;
-    for (const record of RECORDS) (await direct(bytes, record))?.dispose();
-    await direct(bytes.subarray(0, 500), IMAGENET);
+    for (const record of RECORDS) (await byRows(bytes, record))?.dispose();
+    await byRows(bytes.subarray(0, 500), IMAGENET);
     expect(memory().tensors).to.be.at.most(before);
   });
 });

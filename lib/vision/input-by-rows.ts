@@ -26,7 +26,7 @@ const WINDOW = 8;
 const LEFT_TO_RESIZE = 2;
 const MOST_HALVINGS = 3;
 
-export interface DirectOptions {
+export interface ByRowsOptions {
   readonly record: Preprocessing;
   /** Lets a JPEG be shrunk by libjpeg where it is much larger than the record wants it: not Pillow's pixels. */
   readonly shrinkOnLoad: boolean;
@@ -43,9 +43,9 @@ export interface DirectOptions {
  *
  * @throws (rejects) what `reserve` rejects with; ERR_SENET_THREADS, ERR_SENET_OUT_OF_MEMORY, ERR_SENET_CLOSING
  */
-export async function prepareDirectly(
+export async function prepareByRows(
   bytes: Buffer,
-  { record, shrinkOnLoad, maxPixels = MAX_PIXELS, borrowed, reserve }: DirectOptions,
+  { record, shrinkOnLoad, maxPixels = MAX_PIXELS, borrowed, reserve }: ByRowsOptions,
 ): Promise<Tensor | undefined> {
   const format = formatOf(bytes);
   if (format !== 'jpeg' && format !== 'png') return undefined;

@@ -1,0 +1,70 @@
+/** Whether a checkpoint is of the run that is to go on, and its parts put back, all of them or none. */
+import { StateDict } from '../checkpoint/state-dict';
+import { isSenetError, makeError } from '../errors';
+import { tidy } from '../tensor/scope';
+import type { RunIdentity } from './training-checkpoint';
+import { copiesOf } from './training-weights';
+
+/** What a checkpoint has the state of. */
+export interface Part {
+  stateDict(): unknown;
+  loadStateDict(state: unknown): unknown;
+}
+
+const WORDS: Readonly<Record<keyof RunIdentity, string>> = {
+  epochs: 'epochs',
+  trainImages: 'training images',
+  batchesPerEpoch: 'batches in an epoch',
+  accumulate: 'batches in a step',
+  validationImages: 'validation images',
+  precision: 'precision',
+};
+
+/**
+ * @param hasEnd - whether the schedule ends with the run, which may then not become longer
+ * @throws ERR_SENET_RESUME
+ */
+export function checkSameRun(own: RunIdentity, kept: RunIdentity, hasEnd: boolean): void {
+  for (const [name, words] of Object.entries(WORDS) as [keyof RunIdentity, string][]) {
+    if (own[name] === kept[name]) continue;
+    if (name === 'epochs' && own.epochs > kept.epochs && !hasEnd) continue;
+    const [was, is] = [kept[name] ?? 'none', own[name] ?? 'none'];
+    throw makeError('ERR_SENET_RESUME', `resume: the checkpoint's run has ${words} ${was}, this one ${is}`);
+  }
+}
+
+/** A part that a run has or has not, by name, with its state in the checkpoint. */
+export type KeptPart = readonly [what: string, part: Part | undefined, state: unknown];
+
+/**
+ * Each part takes all or nothing; those that took theirs before another refused get back what they had.
+ *
+ * @throws ERR_SENET_RESUME for a state that is another's, and for a part that only the run or only the checkpoint has
+ */
+export function restoreParts(parts: readonly KeptPart[]): void {
+  for (const [what, part, state] of parts) {
+    const isKept = state !== null && state !== undefined;
+    if (isKept === (part !== undefined)) continue;
+    throw makeError(
+      'ERR_SENET_RESUME',
+      `resume: the checkpoint's run has ${isKept ? 'a' : 'no'} ${what}, and this one ${isKept ? 'none' : 'has one'}`,
+    );
+  }
+  tidy(() => {
+    const undo: (() => void)[] = [];
+    for (const [what, part, state] of parts) {
+      if (part === undefined) continue;
+      const before = part.stateDict();
+      const kept = before instanceof StateDict ? new StateDict(copiesOf(before), before.metadata) : before;
+      try {
+        part.loadStateDict(state);
+      } catch (cause) {
+        for (const putBack of undo) putBack();
+        if (!isSenetError(cause)) throw cause;
+        const message = `resume: the checkpoint is of another ${what}: ${cause.message}`;
+        throw makeError('ERR_SENET_RESUME', message.split('\n'), { cause });
+      }
+      undo.push(() => part.loadStateDict(kept));
+    }
+  });
+}
