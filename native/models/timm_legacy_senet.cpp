@@ -45,6 +45,24 @@ std::pair<int64_t, int64_t> widths_of(const LegacySENetOptions& network, int64_t
   }
 }
 
+std::shared_ptr<nn::Sequential> make_stem(const LegacySENetOptions& options) {
+  std::vector<std::pair<std::string, std::shared_ptr<nn::Module>>> layers;
+  const auto add = [&](const std::string& number, std::shared_ptr<Conv2d> layer) {
+    const int64_t out = layer->options.out_channels;
+    layers.emplace_back("conv" + number, std::move(layer));
+    layers.emplace_back("bn" + number, std::make_shared<BatchNorm2d>(out));
+    layers.emplace_back("relu" + number, std::make_shared<ReLU>());
+  };
+  if (options.input_3x3) {
+    add("1", conv(options.in_channels, 64, 3, 2, 1));
+    add("2", conv(64, 64, 3, 1, 1));
+    add("3", conv(64, options.inplanes, 3, 1, 1));
+  } else {
+    add("1", conv(options.in_channels, options.inplanes, 7, 2, 3));
+  }
+  return std::make_shared<nn::Sequential>(std::move(layers));
+}
+
 }  // namespace
 
 LegacySEBlock::LegacySEBlock(const LegacySENetOptions& network, int64_t inplanes, int64_t planes,
@@ -95,92 +113,35 @@ nn::Width LegacySEBlock::width() const {
   return {conv1->options.in_channels, (conv3 ? conv3 : conv2)->options.out_channels};
 }
 
-LegacySENet::LegacySENet(const LegacySENetOptions& given) : nn::Module("SENet"), options(given) {
-  int64_t inplanes = options.inplanes;
-  const int64_t kernel = options.downsample_kernel_size;
-  const int64_t padding = options.downsample_padding;
-  add_child("layer0", layer0, make_stem());
+LegacySENet::LegacySENet(const LegacySENetOptions& options) : FourStages("SENet") {
+  add_child("layer0", layer0_, make_stem(options));
   graph::MaxPool pool{3, 2};
   pool.ceil_mode = true;
-  add_child("pool0", pool0, std::make_shared<nn::MaxPool2d>(pool));
-  add_child("layer1", layer1, make_layer(inplanes, 64, options.layers[0], 1, 1, 0));
-  add_child("layer2", layer2, make_layer(inplanes, 128, options.layers[1], 2, kernel, padding));
-  add_child("layer3", layer3, make_layer(inplanes, 256, options.layers[2], 2, kernel, padding));
-  add_child("layer4", layer4, make_layer(inplanes, 512, options.layers[3], 2, kernel, padding));
-  add_child("global_pool", global_pool, std::make_shared<nn::AdaptiveAvgPool2d>());
-  add_head("last_linear", last_linear, inplanes, nn::make_head(inplanes, options.num_classes));
+  add_child("pool0", pool0_, std::make_shared<nn::MaxPool2d>(pool));
+  const int64_t expansion = LegacySEBlock::expansion(options.block);
+  add_stages(
+      {"global_pool", "last_linear", options.layers, expansion, options.num_classes, options.drop_rate},
+      options.inplanes,
+      [&](int64_t in, int64_t out, int64_t stride) {
+        // Of the first stage always 1 x 1.
+        const bool is_later = stride != 1;
+        return std::make_shared<nn::Sequential>(std::vector<std::shared_ptr<nn::Module>>{
+            conv(in, out, is_later ? options.downsample_kernel_size : 1, stride,
+                 is_later ? options.downsample_padding : 0),
+            std::make_shared<BatchNorm2d>(out)});
+      },
+      [&](int64_t in, int64_t planes, int64_t stride, std::shared_ptr<nn::Module> downsample) {
+        return std::make_shared<LegacySEBlock>(options, in, planes, stride, std::move(downsample));
+      });
   nn::init_kaiming_normal(*this, nn::Fan::kOut);
 }
 
-std::shared_ptr<nn::Sequential> LegacySENet::make_stem() const {
-  std::vector<std::pair<std::string, std::shared_ptr<nn::Module>>> layers;
-  const auto add = [&](const std::string& number, std::shared_ptr<Conv2d> layer) {
-    const int64_t out = layer->options.out_channels;
-    layers.emplace_back("conv" + number, std::move(layer));
-    layers.emplace_back("bn" + number, std::make_shared<BatchNorm2d>(out));
-    layers.emplace_back("relu" + number, std::make_shared<ReLU>());
-  };
-  if (options.input_3x3) {
-    add("1", conv(options.in_channels, 64, 3, 2, 1));
-    add("2", conv(64, 64, 3, 1, 1));
-    add("3", conv(64, options.inplanes, 3, 1, 1));
-  } else {
-    add("1", conv(options.in_channels, options.inplanes, 7, 2, 3));
-  }
-  return std::make_shared<nn::Sequential>(std::move(layers));
+Value LegacySENet::stem(const Value& input) {
+  return pool0_->forward(layer0_->forward(input));
 }
 
-std::shared_ptr<nn::Sequential> LegacySENet::make_layer(int64_t& inplanes, int64_t planes, int64_t blocks,
-                                                        int64_t stride, int64_t kernel,
-                                                        int64_t padding) const {
-  const int64_t out = planes * LegacySEBlock::expansion(options.block);
-  std::vector<std::shared_ptr<nn::Module>> made;
-  for (int64_t i = 0; i < blocks; ++i) {
-    std::shared_ptr<nn::Module> downsample;
-    // Made before its block, so it draws first, although the block registers it last.
-    if (i == 0 && (stride != 1 || inplanes != out)) {
-      downsample = std::make_shared<nn::Sequential>(std::vector<std::shared_ptr<nn::Module>>{
-          conv(inplanes, out, kernel, stride, padding), std::make_shared<BatchNorm2d>(out)});
-    }
-    made.push_back(std::make_shared<LegacySEBlock>(options, inplanes, planes, i == 0 ? stride : 1,
-                                                   std::move(downsample)));
-    inplanes = out;
-  }
-  return std::make_shared<nn::Sequential>(std::move(made));
-}
-
-Value LegacySENet::compute(const Value& input) {
-  Value x = pool0->forward(layer0->forward(input));  // N x inplanes x 56 x 56, from 224 x 224
-  x = layer1->forward(x);                            // N x 64 e x 56 x 56, e = expansion
-  x = layer2->forward(x);                            // N x 128 e x 28 x 28
-  x = layer3->forward(x);                            // N x 256 e x 14 x 14
-  x = layer4->forward(x);                            // N x 512 e x 7 x 7
-  x = apply(graph::Flatten{}, {global_pool->forward(x)});
-  if (options.drop_rate > 0 && in_training()) {
-    x = apply(graph::Dropout{options.drop_rate}, {x});
-  }
-  return last_linear->forward(x);  // N x classes
-}
-
-void LegacySENet::check_input(const Value& input) const {
-  nn::Module::check_input(input);
-  check_image(input, width().input);
-}
-
-nn::InputSize LegacySENet::input_size() const {
-  return {{224, 224}};
-}
-
-nn::Width LegacySENet::width() const {
-  return {layer0->width().input, head_width("last_linear")};
-}
-
-bool LegacySENet::begins_with(const nn::Module& child) const {
-  return &child == layer0.get();
-}
-
-bool LegacySENet::ends_with(const nn::Module& child) const {
-  return &child == last_linear.get();
+const nn::Module& LegacySENet::first() const {
+  return *layer0_;
 }
 
 std::shared_ptr<nn::Module> LegacySENet::make(nn::OptionReader& options) {

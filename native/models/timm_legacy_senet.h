@@ -3,6 +3,7 @@
 // options.
 #pragma once
 
+#include "models/four_stages.h"
 #include "nn/channel_attention.h"
 
 #include <array>
@@ -55,28 +56,18 @@ class LegacySEBlock : public nn::Module {
   std::shared_ptr<nn::Module> downsample;  // may be null
 };
 
-class LegacySENet : public nn::Module {
+class LegacySENet : public FourStages {
  public:
   static std::shared_ptr<nn::Module> make(nn::OptionReader& options);
   explicit LegacySENet(const LegacySENetOptions& options);
-  nn::Value compute(const nn::Value& input) override;
-  void check_input(const nn::Value& input) const override;
-  nn::InputSize input_size() const override;
-  nn::Width width() const override;
-  bool begins_with(const nn::Module& child) const override;
-  bool ends_with(const nn::Module& child) const override;
 
-  const LegacySENetOptions options;
-  std::shared_ptr<nn::Sequential> layer0;
-  std::shared_ptr<nn::MaxPool2d> pool0;
-  std::shared_ptr<nn::Sequential> layer1, layer2, layer3, layer4;
-  std::shared_ptr<nn::AdaptiveAvgPool2d> global_pool;
-  std::shared_ptr<nn::Module> last_linear;
+ protected:
+  nn::Value stem(const nn::Value& input) override;
+  const nn::Module& first() const override;
 
  private:
-  std::shared_ptr<nn::Sequential> make_stem() const;
-  std::shared_ptr<nn::Sequential> make_layer(int64_t& inplanes, int64_t planes, int64_t blocks,
-                                             int64_t stride, int64_t kernel, int64_t padding) const;
+  std::shared_ptr<nn::Sequential> layer0_;
+  std::shared_ptr<nn::MaxPool2d> pool0_;
 };
 
 }  // namespace senet::models

@@ -40,6 +40,43 @@ std::shared_ptr<nn::Module> make_anti_alias(bool is_used) {
   return std::make_shared<nn::AvgPool2d>(graph::AveragePool{2, 2});
 }
 
+std::shared_ptr<nn::Module> make_stem_pool(const TimmResNetOptions& options, int64_t channels) {
+  if (options.replace_stem_pool) {
+    Layers layers = {conv3x3(channels, channels, options.anti_alias ? 1 : 2, 1)};
+    if (options.anti_alias) {
+      layers.push_back(make_anti_alias(true));
+    }
+    layers.push_back(std::make_shared<BatchNorm2d>(channels));
+    layers.push_back(std::make_shared<ReLU>());
+    return std::make_shared<nn::Sequential>(std::move(layers));
+  }
+  if (options.anti_alias) {
+    return make_anti_alias(true);
+  }
+  return std::make_shared<nn::MaxPool2d>(graph::MaxPool{3, 2, 1});
+}
+
+std::shared_ptr<nn::Module> make_downsample(const TimmResNetOptions& options, int64_t in, int64_t out,
+                                            int64_t stride) {
+  if (options.avg_down) {
+    std::shared_ptr<nn::Module> pool = std::make_shared<nn::Identity>();
+    if (stride != 1) {
+      graph::AveragePool average{2, stride};
+      average.ceil_mode = true;
+      average.count_include_pad = false;
+      pool = std::make_shared<nn::AvgPool2d>(average);
+    }
+    return std::make_shared<nn::Sequential>(
+        Layers{std::move(pool), nn::conv1x1(in, out), std::make_shared<BatchNorm2d>(out)});
+  }
+  const int64_t kernel = stride == 1 ? 1 : options.down_kernel_size;
+  const int64_t padding = (stride - 1 + kernel - 1) / 2;
+  return std::make_shared<nn::Sequential>(
+      Layers{std::make_shared<Conv2d>(
+                 nn::Conv2dOptions{in, out, {kernel, kernel}, {stride, stride}, {padding, padding}}),
+             std::make_shared<BatchNorm2d>(out)});
+}
+
 }  // namespace
 
 TimmBlock::TimmBlock(const TimmResNetOptions& network, int64_t inplanes, int64_t planes, int64_t stride,
@@ -117,131 +154,52 @@ void TimmBlock::zero_init_last() {
   }
 }
 
-TimmResNet::TimmResNet(const TimmResNetOptions& given) : nn::Module("ResNet"), options(given) {
-  int64_t inplanes = add_stem();
-  add_child("layer1", layer1, make_layer(inplanes, 64, options.layers[0], 1));
-  add_child("layer2", layer2, make_layer(inplanes, 128, options.layers[1], 2));
-  add_child("layer3", layer3, make_layer(inplanes, 256, options.layers[2], 2));
-  add_child("layer4", layer4, make_layer(inplanes, 512, options.layers[3], 2));
-  add_child("global_pool", global_pool, std::make_shared<nn::AdaptiveAvgPool2d>());
-  add_head("fc", fc, inplanes, nn::make_head(inplanes, options.num_classes));
+TimmResNet::TimmResNet(const TimmResNetOptions& options) : FourStages("ResNet") {
+  const int64_t channels = add_stem(options);
+  const int64_t expansion = TimmBlock::expansion(options);
+  add_stages(
+      {"global_pool", "fc", options.layers, expansion, options.num_classes, options.drop_rate}, channels,
+      [&](int64_t in, int64_t out, int64_t stride) { return make_downsample(options, in, out, stride); },
+      [&](int64_t in, int64_t planes, int64_t stride, std::shared_ptr<nn::Module> downsample) {
+        return std::make_shared<TimmBlock>(options, in, planes, stride, std::move(downsample));
+      });
   nn::init_kaiming_normal(*this, nn::Fan::kOut);
   if (options.zero_init_last) {
-    for (const auto& layer : {layer1, layer2, layer3, layer4}) {
-      for (const auto& block : layer->layers()) {
+    for (const auto& stage : stages_) {
+      for (const auto& block : stage->layers()) {
         dynamic_cast<TimmBlock&>(*block).zero_init_last();
       }
     }
   }
 }
 
-// Gives the channels behind it.
-int64_t TimmResNet::add_stem() {
+int64_t TimmResNet::add_stem(const TimmResNetOptions& options) {
   const int64_t width = options.stem_width;
   const int64_t inplanes = options.deep_stem ? width * 2 : 64;
   if (options.deep_stem) {
     const int64_t first = options.tiered_stem ? 3 * (width / 4) : width;
-    add_child("conv1", conv1,
+    add_child("conv1", conv1_,
               std::make_shared<nn::Sequential>(Layers{
                   conv3x3(options.in_channels, first, 2, 1), std::make_shared<BatchNorm2d>(first),
                   std::make_shared<ReLU>(), conv3x3(first, width, 1, 1), std::make_shared<BatchNorm2d>(width),
                   std::make_shared<ReLU>(), conv3x3(width, inplanes, 1, 1)}));
   } else {
     add_child(
-        "conv1", conv1,
+        "conv1", conv1_,
         std::make_shared<Conv2d>(nn::Conv2dOptions{options.in_channels, inplanes, {7, 7}, {2, 2}, {3, 3}}));
   }
-  add_child("bn1", bn1, std::make_shared<BatchNorm2d>(inplanes));
-  add_child("act1", act1, std::make_shared<ReLU>());
-  add_child("maxpool", maxpool, make_stem_pool(inplanes));
+  add_child("bn1", bn1_, std::make_shared<BatchNorm2d>(inplanes));
+  add_child("act1", act1_, std::make_shared<ReLU>());
+  add_child("maxpool", maxpool_, make_stem_pool(options, inplanes));
   return inplanes;
 }
 
-std::shared_ptr<nn::Module> TimmResNet::make_stem_pool(int64_t channels) const {
-  if (options.replace_stem_pool) {
-    Layers layers = {conv3x3(channels, channels, options.anti_alias ? 1 : 2, 1)};
-    if (options.anti_alias) {
-      layers.push_back(make_anti_alias(true));
-    }
-    layers.push_back(std::make_shared<BatchNorm2d>(channels));
-    layers.push_back(std::make_shared<ReLU>());
-    return std::make_shared<nn::Sequential>(std::move(layers));
-  }
-  if (options.anti_alias) {
-    return make_anti_alias(true);
-  }
-  return std::make_shared<nn::MaxPool2d>(graph::MaxPool{3, 2, 1});
+Value TimmResNet::stem(const Value& input) {
+  return maxpool_->forward(act1_->forward(bn1_->forward(conv1_->forward(input))));
 }
 
-std::shared_ptr<nn::Module> TimmResNet::make_downsample(int64_t in, int64_t out, int64_t stride) const {
-  if (options.avg_down) {
-    std::shared_ptr<nn::Module> pool = std::make_shared<nn::Identity>();
-    if (stride != 1) {
-      graph::AveragePool average{2, stride};
-      average.ceil_mode = true;
-      average.count_include_pad = false;
-      pool = std::make_shared<nn::AvgPool2d>(average);
-    }
-    return std::make_shared<nn::Sequential>(
-        Layers{std::move(pool), nn::conv1x1(in, out), std::make_shared<BatchNorm2d>(out)});
-  }
-  const int64_t kernel = stride == 1 ? 1 : options.down_kernel_size;
-  const int64_t padding = (stride - 1 + kernel - 1) / 2;
-  return std::make_shared<nn::Sequential>(
-      Layers{std::make_shared<Conv2d>(
-                 nn::Conv2dOptions{in, out, {kernel, kernel}, {stride, stride}, {padding, padding}}),
-             std::make_shared<BatchNorm2d>(out)});
-}
-
-std::shared_ptr<nn::Sequential> TimmResNet::make_layer(int64_t& inplanes, int64_t planes, int64_t blocks,
-                                                       int64_t stride) {
-  const int64_t out = planes * TimmBlock::expansion(options);
-  Layers made;
-  for (int64_t i = 0; i < blocks; ++i) {
-    const int64_t own_stride = i == 0 ? stride : 1;
-    std::shared_ptr<nn::Module> downsample;
-    // Made before its block, so it draws first, although the block registers it last.
-    if (i == 0 && (stride != 1 || inplanes != out)) {
-      downsample = make_downsample(inplanes, out, stride);
-    }
-    made.push_back(std::make_shared<TimmBlock>(options, inplanes, planes, own_stride, std::move(downsample)));
-    inplanes = out;
-  }
-  return std::make_shared<nn::Sequential>(std::move(made));
-}
-
-Value TimmResNet::compute(const Value& input) {
-  Value x = act1->forward(bn1->forward(conv1->forward(input)));  // N x stem x 112 x 112, from 224 x 224
-  x = layer1->forward(maxpool->forward(x));                      // N x 64 e x 56 x 56, e = expansion
-  x = layer2->forward(x);                                        // N x 128 e x 28 x 28
-  x = layer3->forward(x);                                        // N x 256 e x 14 x 14
-  x = layer4->forward(x);                                        // N x 512 e x 7 x 7
-  x = apply(graph::Flatten{}, {global_pool->forward(x)});
-  if (options.drop_rate > 0 && in_training()) {
-    x = apply(graph::Dropout{options.drop_rate}, {x});
-  }
-  return fc->forward(x);  // N x classes
-}
-
-void TimmResNet::check_input(const Value& input) const {
-  nn::Module::check_input(input);
-  check_image(input, width().input);
-}
-
-nn::InputSize TimmResNet::input_size() const {
-  return {{224, 224}};
-}
-
-nn::Width TimmResNet::width() const {
-  return {conv1->width().input, head_width("fc")};
-}
-
-bool TimmResNet::begins_with(const nn::Module& child) const {
-  return &child == conv1.get();
-}
-
-bool TimmResNet::ends_with(const nn::Module& child) const {
-  return &child == fc.get();
+const nn::Module& TimmResNet::first() const {
+  return *conv1_;
 }
 
 std::shared_ptr<nn::Module> TimmResNet::make(nn::OptionReader& options) {

@@ -3,6 +3,7 @@
 // BatchNorm of a branch, before the addition.
 #pragma once
 
+#include "models/four_stages.h"
 #include "nn/channel_attention.h"
 
 #include <array>
@@ -66,32 +67,23 @@ class TimmBlock : public nn::Module {
   void add_bottleneck(const TimmResNetOptions& network, int64_t inplanes, int64_t planes, int64_t stride);
 };
 
-class TimmResNet : public nn::Module {
+class TimmResNet : public FourStages {
  public:
   static std::shared_ptr<nn::Module> make(nn::OptionReader& options);
   explicit TimmResNet(const TimmResNetOptions& options);
-  nn::Value compute(const nn::Value& input) override;
-  void check_input(const nn::Value& input) const override;
-  nn::InputSize input_size() const override;
-  nn::Width width() const override;
-  bool begins_with(const nn::Module& child) const override;
-  bool ends_with(const nn::Module& child) const override;
 
-  const TimmResNetOptions options;
-  std::shared_ptr<nn::Module> conv1;  // a Conv2d, or of a deep stem a Sequential
-  std::shared_ptr<nn::BatchNorm2d> bn1;
-  std::shared_ptr<nn::ReLU> act1;
-  std::shared_ptr<nn::Module> maxpool;
-  std::shared_ptr<nn::Sequential> layer1, layer2, layer3, layer4;
-  std::shared_ptr<nn::AdaptiveAvgPool2d> global_pool;
-  std::shared_ptr<nn::Module> fc;
+ protected:
+  nn::Value stem(const nn::Value& input) override;
+  const nn::Module& first() const override;
 
  private:
-  int64_t add_stem();
-  std::shared_ptr<nn::Module> make_stem_pool(int64_t channels) const;
-  std::shared_ptr<nn::Module> make_downsample(int64_t in, int64_t out, int64_t stride) const;
-  std::shared_ptr<nn::Sequential> make_layer(int64_t& inplanes, int64_t planes, int64_t blocks,
-                                             int64_t stride);
+  /// Gives the channels behind it.
+  int64_t add_stem(const TimmResNetOptions& options);
+
+  std::shared_ptr<nn::Module> conv1_;  // a Conv2d, or of a deep stem a Sequential
+  std::shared_ptr<nn::BatchNorm2d> bn1_;
+  std::shared_ptr<nn::ReLU> act1_;
+  std::shared_ptr<nn::Module> maxpool_;
 };
 
 }  // namespace senet::models

@@ -22,6 +22,7 @@ import {
   trainFromSettings,
   type StartedRun,
   type TrainingOptions,
+  type ErrorCode,
   type TrainedRun,
 } from '../../lib/index';
 import { binding } from '../../lib/native';
@@ -109,7 +110,7 @@ describe('trainFromSettings', function () {
   });
 
   it('refuses a fold that is none, one beside validation, and a rate of a part that is not there', async () => {
-    const wrong: [TrainingOptions, string, RegExp][] = [
+    const wrong: [TrainingOptions, ErrorCode, RegExp][] = [
       [{ fold: '0/3' }, 'ERR_SENET_ARG_RANGE', /fold.*K\/N/],
       [{ fold: '4/3' }, 'ERR_SENET_ARG_RANGE', /fold/],
       [{ fold: '1/3', validation: 0.2 }, 'ERR_SENET_ARG_RANGE', /exclude each other/],

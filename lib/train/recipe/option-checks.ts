@@ -3,7 +3,18 @@
  * report's table. Loads nothing native.
  */
 import { makeError } from '../../errors';
-import { nullOr, optional, readOptions, required, unchecked, type Rule } from '../../tensor/rules';
+import {
+  fn,
+  nullOr,
+  oneOf,
+  optional,
+  readOptions,
+  required,
+  signal,
+  string,
+  unchecked,
+  type Rule,
+} from '../../tensor/rules';
 import {
   OPTION_ROWS,
   type Callback,
@@ -17,16 +28,22 @@ import {
 import type { RecipeKind, TrainingOptions, TrainingSettings } from './settings';
 
 const ROWS = Object.entries(OPTION_ROWS) as [OptionName, OptionRow][];
-const CALLBACKS: readonly Callback[] = ['command', 'data', 'progress', 'signal', 'onStart', 'onProgress'];
-
 const anything = (names: readonly string[]): Readonly<Record<string, Rule<unknown>>> =>
   Object.fromEntries(names.map((name) => [name, unchecked()]));
 
 const RULES = Object.fromEntries(ROWS.map(([name, row]) => [name, ruleOf(row)])) as Readonly<
   Record<OptionName, Rule<unknown>>
 >;
+const CALLERS_RULES: Readonly<Record<Callback, Rule<unknown>>> = {
+  command: optional(oneOf(['train', 'finetune'])),
+  data: optional(string),
+  progress: unchecked(),
+  signal,
+  onStart: optional(fn()),
+  onProgress: optional(fn()),
+};
 const TRAINING_RULES = {
-  ...anything(CALLBACKS),
+  ...CALLERS_RULES,
   ...Object.fromEntries(
     ROWS.filter(([, row]) => row.commandLineOnly === undefined).map(([name]) => [name, RULES[name]]),
   ),

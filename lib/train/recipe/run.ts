@@ -19,7 +19,6 @@ import type { Module } from '../../nn/module';
 import { ExponentialMovingAverage } from '../../optim/ema';
 import { printable } from '../../printable';
 import { tensor } from '../../tensor/factories';
-import { checkSignal, checkString, describe } from '../../tensor/options';
 import { version } from '../../tensor/runtime';
 import type { Tensor } from '../../tensor/tensor';
 import { readLabels } from '../../vision/labels';
@@ -76,7 +75,7 @@ export interface TrainedRun extends TrainingResult {
  */
 export async function trainFromSettings(options: TrainingOptions): Promise<TrainedRun> {
   checkTrainingOptions(options, WHERE);
-  const { signal, resume } = checkCallbacks(options);
+  const { signal, resume } = options;
   const resumed = resume === undefined ? null : await readTrainingCheckpoint(resume);
   try {
     const output = path.resolve(
@@ -95,25 +94,6 @@ export async function trainFromSettings(options: TrainingOptions): Promise<Train
   } finally {
     disposeTensors(resumed);
   }
-}
-
-function checkCallbacks(options: TrainingOptions): TrainingOptions {
-  const { command, data, onStart, onProgress } = options;
-  if (command !== undefined && command !== 'train' && command !== 'finetune')
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      `${WHERE}: command: expected train or finetune, got ${describe(command)}`,
-    );
-  if (data !== undefined) checkString(data, `${WHERE}: data`);
-  checkSignal(options.signal, `${WHERE}: signal`);
-  for (const [name, callback] of Object.entries({ onStart, onProgress })) {
-    if (callback === undefined || typeof callback === 'function') continue;
-    throw makeError(
-      'ERR_SENET_ARG_TYPE',
-      `${WHERE}: ${name}: expected a function, got ${describe(callback)}`,
-    );
-  }
-  return options;
 }
 
 /** The settings of the run that goes on, which what was given must not contradict. */
