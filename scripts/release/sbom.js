@@ -72,10 +72,9 @@ function makeSbom(packed) {
   if (status !== 0) throw new Error(`npm sbom failed:\n${stderr}`);
   const sbom = JSON.parse(stdout);
   const root = sbom.metadata.component['bom-ref'];
-  const refOf = ({ name, version }) => (name === sbom.metadata.component.name ? root : purlOf(name, version));
   for (const one of packed) {
     const needed = one.needs.map((name) => purlOf(name, one.version));
-    if (one.name === sbom.metadata.component.name) {
+    if (one.name === 'senet-torch') {
       sbom.metadata.component.hashes = packageComponent(one).hashes;
       sbom.dependencies.find(({ ref }) => ref === root).dependsOn.push(...needed);
       continue;
@@ -89,7 +88,7 @@ function makeSbom(packed) {
       }
       needed.push(libtorch['bom-ref']);
     }
-    sbom.dependencies.push({ ref: refOf(one), dependsOn: needed });
+    sbom.dependencies.push({ ref: purlOf(one.name, one.version), dependsOn: needed });
   }
   return sbom;
 }

@@ -23,14 +23,18 @@ function manifestOf(tarball) {
   return JSON.parse(Buffer.concat(chunks).toString());
 }
 
+/** Where registries have the file of a package. */
+function placeOf(name, version) {
+  return `/${name}/-/${name.split('/').at(-1)}-${version}.tgz`;
+}
+
 /** What a registry tells of a package that was published once. */
 function describe(tarball, url) {
   const manifest = manifestOf(tarball);
   const { name, version } = manifest;
   const bytes = readFileSync(tarball);
   const hash = (algorithm, encoding) => createHash(algorithm).update(bytes).digest(encoding);
-  // As registries call it: tools that know the form (Yarn) note no address of their own.
-  const place = `/${name}/-/${name.split('/').at(-1)}-${version}.tgz`;
+  const place = placeOf(name, version);
   const dist = {
     tarball: url + place,
     integrity: `sha512-${hash('sha512', 'base64')}`,
@@ -50,10 +54,14 @@ function describe(tarball, url) {
 
 /** @returns { url, add(tarball), fileOf(name), close() } */
 async function startRegistry(tarballs) {
-  const upstream = execFileSync('npm', ['config', 'get', 'registry'], { encoding: 'utf8' }).trim();
+  const upstream = execFileSync('npm', ['config', 'get', 'registry'], { encoding: 'utf8' })
+    .trim()
+    .replace(/\/?$/, '/');
   const published = new Map();
   const files = new Map();
   const packed = new Map();
+  const elsewhere = new Map();
+  let url;
   const server = createServer((request, response) => {
     answer(request, response).catch((error) => {
       response.writeHead(502);
@@ -81,15 +89,26 @@ async function startRegistry(tarballs) {
       return;
     }
     const { accept } = request.headers;
-    const told = await fetch(new URL(request.url.slice(1), upstream), { headers: accept ? { accept } : {} });
-    response.writeHead(told.status, {
-      'content-type': told.headers.get('content-type') ?? 'application/json',
+    const told = await fetch(elsewhere.get(asked) ?? new URL(request.url.slice(1), upstream), {
+      headers: accept ? { accept } : {},
     });
+    const type = told.headers.get('content-type') ?? 'application/json';
+    response.writeHead(told.status, { 'content-type': type });
     if (told.body === null) response.end();
+    else if (told.ok && type.includes('json')) response.end(JSON.stringify(asOwn(await told.json())));
     else Readable.fromWeb(told.body).pipe(response);
   }
+  /** The document of another registry's package, with files that lie here: Yarn notes each address that it would not expect. */
+  function asOwn(document) {
+    for (const { name, version, dist } of Object.values(document.versions ?? {})) {
+      const place = placeOf(name, version);
+      elsewhere.set(place, dist.tarball);
+      dist.tarball = url + place;
+    }
+    return document;
+  }
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const url = `http://127.0.0.1:${server.address().port}`;
+  url = `http://127.0.0.1:${server.address().port}`;
   const add = (tarball) => {
     const { name, place, document } = describe(path.resolve(tarball), url);
     published.set(name, document);
