@@ -2,13 +2,13 @@
 // What `require` says where a package of the release is missing, for each way in which people come to that; and that it works
 // once they have typed what the message tells them to.
 const assert = require('node:assert');
-const { execFileSync } = require('node:child_process');
 const { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } = require('node:fs');
 const path = require('node:path');
 const tar = require('tar');
 const { consumerIn, MANAGERS } = require('./managers');
 const { output } = require('./run');
 const { Skip } = require('./skip');
+const { pack } = require('../../scripts/checks/package');
 
 const ROOT = path.join(__dirname, '..', '..');
 const HERE = `${process.platform}-${process.arch}`;
@@ -79,12 +79,7 @@ async function foreignLock(context) {
 async function foreignModules(context) {
   const { folder, registry, version } = context;
   const work = path.join(folder, 'republished');
-  const pack = (from) => {
-    const [{ filename }] = JSON.parse(
-      execFileSync('npm', ['pack', '--json', '--pack-destination', folder], { cwd: from, encoding: 'utf8' }),
-    );
-    return path.join(folder, filename);
-  };
+  const packed = (from) => path.join(folder, pack(folder, from).filename);
   // A release that has a package for a second platform.
   const foreign = `@senet-torch/${HERE === 'darwin-arm64' ? 'linux-arm64' : 'darwin-arm64'}`;
   const [os, cpu] = foreign.split('/')[1].split('-');
@@ -94,7 +89,7 @@ async function foreignModules(context) {
     path.join(second, 'package.json'),
     JSON.stringify({ name: foreign, version, os: [os], cpu: [cpu] }),
   );
-  registry.add(pack(second));
+  registry.add(packed(second));
   tar.extract({ file: registry.fileOf('senet-torch'), cwd: work, sync: true });
   const again = `${version}-two.1`;
   edit(path.join(work, 'package', 'package.json'), (manifest) => {
@@ -102,7 +97,7 @@ async function foreignModules(context) {
     manifest.optionalDependencies[foreign] = version;
   });
   const released = registry.fileOf('senet-torch');
-  registry.add(pack(path.join(work, 'package')));
+  registry.add(packed(path.join(work, 'package')));
   try {
     const consumer = consumerOf({ folder, version: again });
     await context.tools.add(MANAGERS.npm.tools);

@@ -2,7 +2,7 @@
 // What is tried with a released package (scripts/test-packages.js): name -> function of { folder, registry, tools, version },
 // which throws where something is wrong, and a Skip where it cannot be tried; what it returns is told.
 const assert = require('node:assert');
-const { cpSync, renameSync } = require('node:fs');
+const { cpSync, readFileSync, renameSync, writeFileSync } = require('node:fs');
 const path = require('node:path');
 const { ABSENCES } = require('./absences');
 const { makeBareRoot, noBareRoot, runInBareRoot } = require('./bare-root');
@@ -106,6 +106,21 @@ async function useOn(tool, program, install, start, { folder, registry, tools, v
   assert.deepEqual(JSON.parse(imported), { shape: [1, 10], isTensor: true });
 }
 
+/** Deno without node_modules. */
+async function useDenosCache({ folder, registry, tools, version }) {
+  const own = new Tools(path.join(folder, 'tool'));
+  if (!(await own.add([DENO], true))) throw new Skip('not to be had from the npm registry');
+  const program = path.join(folder, 'cached.mjs');
+  const text = readFileSync(path.join(PROGRAMS, 'cached.mjs'), 'utf8');
+  writeFileSync(program, text.replace('VERSION', version));
+  const image = path.join(ROOT, 'assets', 'images', '00-ankle-boot.png');
+  const env = tools.environment(path.join(folder, 'deno'), registry.url);
+  const said = await output(own.path('.bin/deno'), ['run', '-A', program, image], { cwd: folder, env });
+  checkAnswer(said, env.DENO_DIR, version);
+}
+
+const DENO = 'deno@2.9.6';
+
 const CASES = {
   ...Object.fromEntries(
     Object.keys(MANAGERS).map((name) => [name, (context) => useByManager(name, context)]),
@@ -117,7 +132,8 @@ const CASES = {
     ]),
   ),
   bun: (context) => useOn('bun@1.4.4', '.bin/bun', ['install', '--ignore-scripts'], ['run'], context),
-  deno: (context) => useOn('deno@2.9.6', '.bin/deno', ['install'], ['run', '-A'], context),
+  deno: (context) => useOn(DENO, '.bin/deno', ['install'], ['run', '-A'], context),
+  'deno (without node_modules)': useDenosCache,
   ...Object.fromEntries(
     Object.entries(BUNDLERS).map(([name, bundle]) => [
       name,
