@@ -70,7 +70,7 @@ async function main() {
     if (values.keep) console.log(`kept ${work}`);
     else rmSync(work, { recursive: true, force: true });
   }
-  for (const [name, outcome] of outcomes) console.log(`${name.padEnd(24)}${outcome}`);
+  for (const [name, outcome] of outcomes) console.log(`${name.padEnd(32)}${outcome}`);
   process.exitCode = outcomes.some(([, outcome]) => outcome === 'FAILED') ? 1 : 0;
 }
 

@@ -27,7 +27,7 @@ function examineAddon() {
     return {
       loads: true,
       file: addonFile,
-      libtorch: { version: version.libtorch, folder },
+      libtorch: { version: version.libtorch, folder: path.normalize(folder) },
       cuda,
       cudaDevices: Array.from({ length: cuda.devices }, (_, index) => examineDevice(binding, index)),
       threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
