@@ -1,8 +1,9 @@
 /**
- * Loads the native addon: the only file that knows where it lies. Its absence, a LibTorch that moved and an
- * unsupported platform each become one coded error that says what to type.
+ * Loads the native addon. What `setup` built here comes first (it may be for CUDA, or for a LibTorch of the user's), then the
+ * package of this platform. Its absence, a LibTorch that moved and an unsupported platform each become one coded error that
+ * says what to type.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
@@ -10,14 +11,19 @@ import { isError } from './brands';
 import type { NativeBinding } from './binding';
 import { makeError, ofThisCopy } from './errors';
 import { PACKAGE_ROOT } from './package-root';
+import {
+  explainAbsence,
+  explainFailure,
+  findPlatformPackage,
+  type PlatformPackage,
+} from './platform-package';
+import { ADDON, beginLoading, BUILT, isBuilt } from './preload';
 
 // Of the realm that webpack makes.
 declare const __webpack_require__: unknown;
 
-const RELEASE = path.join(PACKAGE_ROOT, 'build', 'Release');
-const ADDON = path.join(RELEASE, 'senet_torch.node');
-const PRELUDE = path.join(RELEASE, 'senet_prelude.node');
 const SET_UP = 'Run `npx senet-torch setup` (in a clone of the repository: `npm start`).';
+const BUILD_INSTEAD = 'Or build it here: `npx senet-torch setup`.';
 
 function checkPlatform(): void {
   const { platform, arch } = process;
@@ -29,9 +35,10 @@ function checkPlatform(): void {
       : undefined;
   const musl = header !== undefined && header.glibcVersionRuntime === undefined;
   if (supported && !musl) return;
+  const instead = musl ? ' Take an image with glibc, such as node:22-bookworm-slim.' : '';
   throw makeError(
     'ERR_SENET_PLATFORM',
-    `senet-torch runs on Linux with glibc and on macOS (x64, arm64); this is ${platform} ${arch}${musl ? ' with musl' : ''}.`,
+    `senet-torch runs on Linux with glibc and on macOS (x64, arm64); this is ${platform} ${arch}${musl ? ' with musl' : ''}.${instead}`,
   );
 }
 
@@ -75,40 +82,50 @@ function isEsbuilds(bundle: string): boolean {
   return /\(\(?(\w+)\s*=\s*\{\s*exports:\s*\{\s*\}\s*\}\)\.exports,\s*\1\),\s*\1\.exports/.test(bundle);
 }
 
-/** Requires the addon, after the prelude (native/addon/prelude.cpp), on which nothing depends but speed. */
-function requireAddon(): NativeBinding {
-  /* eslint-disable @typescript-eslint/no-require-imports -- an addon can only be required */
-  let prelude: { restoreEnvironment(): void } | undefined;
-  try {
-    prelude = require(PRELUDE) as typeof prelude;
-  } catch {
-    // absent, or of another build
-  }
-  try {
-    return require(ADDON) as NativeBinding;
-  } finally {
-    prelude?.restoreEnvironment();
-  }
-  /* eslint-enable @typescript-eslint/no-require-imports */
+/** Requires the addon, once the prelude has loaded it. */
+function requireAddon(folder: string): NativeBinding {
+  beginLoading(folder)?.endLoading();
+  // eslint-disable-next-line @typescript-eslint/no-require-imports -- an addon can only be required
+  return require(path.join(folder, ADDON)) as NativeBinding;
 }
 
-function loadAddon(): NativeBinding {
-  if (!existsSync(ADDON)) {
-    checkPlatform();
-    checkNotBundled();
-    throw makeError('ERR_SENET_NO_BUILD', `No native build at ${ADDON}. ${SET_UP}`);
+/** The package of this platform; throws an error that says why it is not there. */
+function installedPackage(): PlatformPackage {
+  checkNotBundled();
+  const installed = findPlatformPackage(PACKAGE_ROOT);
+  if (installed !== undefined) return installed;
+  checkPlatform();
+  const absence = explainAbsence(PACKAGE_ROOT);
+  throw makeError(
+    'ERR_SENET_NO_BUILD',
+    absence === undefined
+      ? `No native build at ${path.join(BUILT, ADDON)}. ${SET_UP}`
+      : `${absence} ${BUILD_INSTEAD}`,
+  );
+}
+
+function explainLoad(reason: string, installed: PlatformPackage | undefined): string {
+  if (installed !== undefined) {
+    const { name, folder } = installed;
+    const failure = explainFailure(PACKAGE_ROOT, installed);
+    return `${failure ?? `The package ${name} in ${folder} does not load: ${reason}.`} ${BUILD_INSTEAD}`;
   }
+  const prebuilt = findPlatformPackage(PACKAGE_ROOT);
+  const instead =
+    prebuilt === undefined ? '' : ` Or remove ${path.dirname(BUILT)}: ${prebuilt.name} is installed.`;
+  return `The native build at ${path.join(BUILT, ADDON)} does not load: ${reason}. ${SET_UP}${instead}`;
+}
+
+function loadAddon(): { readonly loaded: NativeBinding; readonly folder: string } {
+  const installed = isBuilt() ? undefined : installedPackage();
+  const folder = installed?.folder ?? BUILT;
   let loaded: NativeBinding;
   try {
-    loaded = requireAddon();
+    loaded = requireAddon(folder);
   } catch (cause) {
     checkPlatform();
     const reason = isError(cause) ? cause.message : String(cause);
-    throw makeError(
-      'ERR_SENET_NO_BUILD',
-      `The native build at ${ADDON} does not load: ${reason}. ${SET_UP}`,
-      { cause },
-    );
+    throw makeError('ERR_SENET_NO_BUILD', explainLoad(reason, installed), { cause });
   }
   if (loaded.libtorchVersion !== loaded.builtWithLibtorch) {
     throw makeError(
@@ -116,10 +133,13 @@ function loadAddon(): NativeBinding {
       `The addon was built with LibTorch ${loaded.builtWithLibtorch} and met ${loaded.libtorchVersion}. ${SET_UP}`,
     );
   }
-  return loaded;
+  return { loaded, folder };
 }
 
-const addon = loadAddon();
+const { loaded: addon, folder } = loadAddon();
+
+/** The file that was loaded. */
+export const addonFile = path.join(folder, ADDON);
 
 /**
  * The addon's functions, typed. A process may load this library several times on one addon (Jest: for each file of

@@ -85,7 +85,7 @@ function compile() {
     '[2/4] Compiling TypeScript',
     'dist/.senet-stamp',
     ['lib', 'tsconfig.json', 'scripts/bundle.js'],
-    ['dist/index.js', 'dist/cli/main.js'],
+    ['dist/index.js', 'dist/library.js', 'dist/cli/main.js'],
     () => {
       const advice = 'Mend the errors above and run it again.';
       run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.'], advice);

@@ -1,6 +1,7 @@
 'use strict';
-// Joins what `require('senet-torch')` loads into one file, dist/index.js: Node then reads one file in place of 150. The
-// command line, which loads little of it, and the types stay as the compiler left them.
+// Joins what `require('senet-torch')` loads into one file, dist/library.js: Node then reads one file in place of 150. Its
+// entry, dist/index.js, is another, since Node compiles a file before it runs any of it, and LibTorch is to be loaded by
+// then (lib/preload.ts). The command line, which loads little of it, and the types stay as the compiler left them.
 const { rmSync, writeFileSync } = require('node:fs');
 const path = require('node:path');
 const { buildSync } = require('esbuild');
@@ -10,7 +11,7 @@ const ROOT = path.join(__dirname, '..');
 
 const [{ path: file, text }] = buildSync({
   entryPoints: [path.join(ROOT, 'lib', 'index.ts')],
-  outfile: path.join(ROOT, 'dist', 'index.js'),
+  outfile: path.join(ROOT, 'dist', 'library.js'),
   bundle: true,
   packages: 'external',
   platform: 'node',
@@ -27,6 +28,11 @@ const named = [...classes].reduce(
   text,
 );
 writeFileSync(file, named);
-rmSync(`${file}.map`, { force: true }); // of what the compiler had put there
+const entry = path.join(ROOT, 'dist', 'index.js');
+writeFileSync(
+  entry,
+  `'use strict';\nrequire('./preload').preload();\nmodule.exports = require('./library');\n`,
+);
+rmSync(`${entry}.map`, { force: true }); // of what the compiler had put there
 
 makePage();

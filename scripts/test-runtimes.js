@@ -1,7 +1,8 @@
 'use strict';
 // `npm run test:runtimes`: the checks of test/runtimes, with the packed package and this clone's build, under Jest (node
-// and jsdom), vitest (vm pools), node:test, Bun and Deno. They come from the npm registry into a temporary folder; what
-// cannot be had is skipped by name. Arguments name the runtimes to run.
+// and jsdom), vitest (vm pools), node:test, Bun and Deno; and the whole suite on other Nodes. They come from the npm registry
+// into a temporary folder; what cannot be had is skipped by name. Arguments name the runtimes to run, and files of the suite
+// (test/...) if not all.
 const { spawnSync } = require('node:child_process');
 const { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } = require('node:fs');
 const os = require('node:os');
@@ -28,6 +29,18 @@ const RUNTIMES = {
   bun: { packages: ['bun@1.4.5'], scripts: true, command: bin('bun', 'plain.cjs') },
   deno: { packages: ['deno@2.9.6'], scripts: true, command: bin('deno', 'run', '-A', 'plain.cjs') },
 };
+
+const SUITE = [
+  path.join(ROOT, 'node_modules', 'mocha', 'bin', 'mocha.js'),
+  '--reporter',
+  'scripts/reporter.js',
+];
+/** Other Nodes, on which the suite runs in this clone. */
+for (const version of ['22.23.3', '24.21.0', '26.12.1'])
+  RUNTIMES[`node ${version}`] = {
+    packages: [`node-${process.platform}-${process.arch}@${version}`],
+    suite: true,
+  };
 
 function bin(name, ...args) {
   return [path.join('node_modules', '.bin', name), ...args];
@@ -56,7 +69,21 @@ function prepare(folder) {
   cpSync(path.join(__dirname, 'checks', 'pages.js'), path.join(folder, 'pages.js'));
 }
 
-const wanted = process.argv.slice(2);
+/** The suite, or these files of it, on the Node that was installed in `folder`; gives the exit status. */
+function runSuite(folder, name, files) {
+  const programs = path.join(folder, 'node_modules', name, 'bin');
+  const node = path.join(programs, 'node');
+  const options = { cwd: ROOT, stdio: 'inherit', env: { ...process.env } };
+  options.env.PATH = `${programs}${path.delimiter}${process.env.PATH}`;
+  // Once, and not by each of the processes that run tests.
+  spawnSync(node, ['-e', "require('./scripts/bootstrap').compile()"], options);
+  const which = files.length === 0 ? ['--parallel', '--jobs', '2', 'test/**/*.test.ts'] : files;
+  return spawnSync(node, [...SUITE, ...which], options).status;
+}
+
+const given = process.argv.slice(2);
+const files = given.filter((argument) => argument.startsWith('test/'));
+const wanted = given.filter((argument) => !argument.startsWith('test/'));
 const names = Object.keys(RUNTIMES).filter(
   (name) => wanted.length === 0 || wanted.some((part) => name.startsWith(part)),
 );
@@ -65,14 +92,16 @@ const outcomes = [];
 try {
   prepare(folder);
   for (const name of names) {
-    const { packages, scripts = false, command } = RUNTIMES[name];
+    const { packages, scripts = false, suite = false, command } = RUNTIMES[name];
     console.log(`== ${name} ${packages.join(' ')}`);
     if (packages.length > 0 && install(folder, packages, scripts).status !== 0) {
       outcomes.push([name, 'skipped: not to be had from the npm registry']);
       continue;
     }
-    const [program, ...args] = command;
-    const { status } = spawnSync(program, args, { cwd: folder, stdio: 'inherit' });
+    const [program, ...args] = command ?? [];
+    const status = suite
+      ? runSuite(folder, packages[0].split('@')[0], files)
+      : spawnSync(program, args, { cwd: folder, stdio: 'inherit' }).status;
     outcomes.push([name, status === 0 ? 'passed' : 'FAILED']);
   }
 } finally {

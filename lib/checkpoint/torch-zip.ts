@@ -23,11 +23,17 @@ import type { ByteSource } from './source';
 import { StorageRecord, TensorRecord } from './tensor-record';
 import { TorchHost, type StorageTable } from './torch-globals';
 import { Dict, UnknownObject, type Value } from './values';
-import { locateEntries, locateEntry, readDirectory, type DirectoryEntry, type LocatedEntry } from './zip';
+import type { DirectoryEntry, LocatedEntry } from './zip';
 
 /** The versions of the container that exist: `kMinSupportedFileFormatVersion` and the writer's newest. */
 const NEWEST_VERSION = 10;
 const SMALL_ENTRY_BYTES = 64;
+
+/** Loaded only here: yauzl takes its time, and safetensors and files of before 1.6 are no archives. */
+function archives(): typeof import('./zip') {
+  // eslint-disable-next-line @typescript-eslint/no-require-imports -- CommonJS, as the output
+  return require('./zip') as typeof import('./zip');
+}
 
 export interface TorchZip {
   readonly container: 'zip' | 'torchscript';
@@ -37,7 +43,7 @@ export interface TorchZip {
 /** Reads the object of a zip checkpoint. Errors: ERR_SENET_CHECKPOINT_*. */
 export async function readTorchZip(source: ByteSource, budget: Budget): Promise<TorchZip> {
   const { label } = source;
-  const directory = await readDirectory(source, budget);
+  const directory = await archives().readDirectory(source, budget);
   const pickle = await findPickle(directory, label, budget);
   if (pickle.length > MAX_PICKLE_BYTES) {
     const message = `a pickle of ${pickle.length} bytes, and at most ${MAX_PICKLE_BYTES} are read`;
@@ -45,7 +51,7 @@ export async function readTorchZip(source: ByteSource, budget: Budget): Promise<
   }
   const folder = pickle.name.slice(0, -'data.pkl'.length);
   // The local headers are scattered over the whole file: they are read while the pickle is parsed.
-  const locating = locateEntries(source, directory.values(), budget);
+  const locating = archives().locateEntries(source, directory.values(), budget);
   locating.catch(() => undefined);
   try {
     await checkFormat(source, directory, folder, budget);
@@ -105,7 +111,7 @@ async function readObject(
   budget: Budget,
 ): Promise<Value> {
   const { label } = source;
-  const start = await locateEntry(source, pickle, budget);
+  const start = await archives().locateEntry(source, pickle, budget);
   budget.charge(pickle.length);
   const bytes = await contentOf(source, pickle, start, pickle.length);
   try {
@@ -233,7 +239,7 @@ async function readSmall(
   budget: Budget,
 ): Promise<string | undefined> {
   if (!entry) return undefined;
-  const start = await locateEntry(source, entry, budget);
+  const start = await archives().locateEntry(source, entry, budget);
   const bytes = await contentOf(source, entry, start, Math.min(entry.length, SMALL_ENTRY_BYTES));
   return Buffer.from(bytes).toString('latin1');
 }

@@ -1,6 +1,4 @@
 /** Progress of a transfer: a callback of the caller's, or a bar on a terminal. */
-import { Presets, SingleBar } from 'cli-progress';
-
 import { makeError } from '../errors';
 import { printable } from '../printable';
 
@@ -27,6 +25,9 @@ export function makeProgress(option: ProgressOption, title: string): ProgressRep
   }
   if (!option || !process.stderr.isTTY) return { update: () => undefined, stop: () => undefined };
   const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
+  // Loaded only here: few programs show a bar, and it takes its time.
+  // eslint-disable-next-line @typescript-eslint/no-require-imports -- CommonJS, as the output
+  const { Presets, SingleBar } = require('cli-progress') as typeof import('cli-progress');
   const bar = new SingleBar(
     {
       format: `${printable(title)} {bar} {percentage}% | {done} of {size} MB | {eta_formatted} left`,

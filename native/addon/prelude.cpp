@@ -2,6 +2,9 @@
 // LibTorch is loaded. Links neither LibTorch nor anything else of this library; without it everything works,
 // only slower.
 //
+// It has that one loaded by a thread of its own, while Node compiles the library's JavaScript
+// (lib/preload.ts).
+//
 // It makes room for what LibTorch registers while it is loaded, some 50 MB of small objects. The heap grows
 // by one page after the other for these, and in a virtual machine the page faults take about as long as the
 // registration itself.
@@ -11,6 +14,7 @@
 // waits for, and a forward takes several times as long. A thousand turns cost nothing measurable on an idle
 // machine (see CONTRIBUTING.md). libgomp reads the variable when it is loaded and never again; a user's own
 // choice stands. It is set here since the process.env of a Worker is a copy.
+#include <dlfcn.h>
 #include <napi.h>
 
 #include <atomic>
@@ -19,6 +23,9 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <string>
+#include <system_error>
+#include <thread>
 
 #if defined(__GLIBC__)
 #include <sys/mman.h>
@@ -70,20 +77,43 @@ void limit_spinning() {
   }
 }
 
-// Child processes are not to inherit it.
-void restore_environment(const Napi::CallbackInfo&) {
+std::mutex loading_mutex;
+// Never freed: a process may end while it runs.
+std::thread* loading = nullptr;
+
+// Loads the addon at the path, once for the process. Its heap is that of the thread, so the room is made
+// there. Whoever requires the addon later finds it loaded, or meets the error that is passed over here.
+void begin_loading(const Napi::CallbackInfo& info) {
+  const std::string path = info[0].As<Napi::String>();
+  static std::once_flag once;
+  std::call_once(once, [&path] {
+    limit_spinning();
+    const std::lock_guard lock(loading_mutex);
+    try {
+      loading = new std::thread([path] {
+        make_room();
+        dlopen(path.c_str(), RTLD_LAZY);
+      });
+    } catch (const std::system_error&) {
+      // no thread to be had: it is loaded when it is required
+    }
+  });
+}
+
+// Waits until the addon is loaded. Child processes are not to inherit what it was told by the environment.
+void end_loading(const Napi::CallbackInfo&) {
+  const std::lock_guard lock(loading_mutex);
+  if (loading != nullptr && loading->joinable()) {
+    loading->join();
+  }
   if (limits_spinning.exchange(false)) {
     unsetenv("GOMP_SPINCOUNT");
   }
 }
 
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    limit_spinning();
-    make_room();
-  });
-  exports.Set("restoreEnvironment", Napi::Function::New(env, restore_environment));
+  exports.Set("beginLoading", Napi::Function::New(env, begin_loading));
+  exports.Set("endLoading", Napi::Function::New(env, end_loading));
   return exports;
 }
 

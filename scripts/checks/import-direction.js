@@ -12,8 +12,8 @@ const ROOT = path.resolve(process.argv[2] ?? path.join(__dirname, '..', '..'));
 // From low to high: a folder imports only from lower layers (and from itself). Folders of one layer do not know each
 // other.
 const TYPESCRIPT_LAYERS = [
-  ['brands', 'instruments', 'printable', 'package-root'],
-  ['binding', 'errors'],
+  ['brands', 'instruments', 'printable', 'package-root', 'platform-package'],
+  ['binding', 'errors', 'preload'],
   ['native', 'peer'],
   ['tensor'],
   ['checkpoint'],
@@ -40,6 +40,8 @@ const NATIVE_INCLUDES = {
   inference: ['nn', 'graph', 'runtime', 'core'],
   addon: ['inference', 'models', 'vision', 'optim', 'nn', 'graph', 'runtime', 'core'],
 };
+/** The files that may load an addon: the addon, and its prelude. */
+const LOADERS = [path.join('lib', 'native.ts'), path.join('lib', 'preload.ts')];
 const NODE_HEADER = /^(napi|node_api|js_native_api|node|v8|uv)[\w-]*\.h$/;
 
 function filesOf(folder, endings) {
@@ -103,8 +105,8 @@ function checkTypescript(report) {
       else if (!(height.get(to) < height.get(from)))
         report(`${file} imports ${target}: '${from}' may not know '${to}'`);
     }
-    if (file !== path.join('lib', 'native.ts') && /\.node['"`]|\bdlopen\b/.test(text)) {
-      report(`${file} loads an addon; only lib/native.ts does`);
+    if (!LOADERS.includes(file) && /\.node['"`]|\bdlopen\b/.test(text)) {
+      report(`${file} loads an addon; only ${LOADERS.join(' and ')} do`);
     }
   }
   reportCircles(imports, report);

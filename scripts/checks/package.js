@@ -19,6 +19,7 @@ const REQUIRED = [
   'CMakeLists.txt',
   ...pagesOf(ROOT).filter((page) => page.startsWith('docs/')),
   'dist/index.js',
+  'dist/library.js',
   'dist/index.d.ts',
   'dist/cli/main.js',
   'dist/serve/page.html',
@@ -36,10 +37,10 @@ const REQUIRED = [
 ];
 const FORBIDDEN = /\.node$|\.so(\.|$)|\.o$|^build\/|^test\/|^node_modules\/|libtorch_|\.log$/;
 
-/** Packs into `folder` and gives npm's description of the tarball. */
-function pack(folder) {
+/** Packs the package in `root` into `folder` and gives npm's description of the tarball. */
+function pack(folder, root = ROOT) {
   const packed = spawnSync('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], {
-    cwd: ROOT,
+    cwd: root,
     encoding: 'utf8',
   });
   if (packed.status !== 0) throw new Error(`npm pack failed:\n${packed.stderr}`);

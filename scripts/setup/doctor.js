@@ -17,16 +17,17 @@ missing. Exits with 1 if the native part is not ready.`;
 
 /** Facts of the addon, or why it does not load. */
 function examineAddon() {
-  if (!existsSync(ADDON)) return { loads: false, reason: 'there is no native build' };
+  if (!existsSync(path.join(ROOT, 'dist'))) return { loads: false, reason: 'there is no native build' };
   try {
     const { version } = require('../../dist/tensor/runtime');
-    const { binding } = require('../../dist/native');
+    const { addonFile, binding } = require('../../dist/native');
     const { folder, cpuCapability } = binding.libtorchConfig();
     const { workers, threadsPerWorker, availableThreads } = binding.configuration();
     const cuda = binding.cudaState();
     return {
       loads: true,
-      libtorch: { version: version.libtorch, folder },
+      file: addonFile,
+      libtorch: { version: version.libtorch, folder: path.normalize(folder) },
       cuda,
       cudaDevices: Array.from({ length: cuda.devices }, (_, index) => examineDevice(binding, index)),
       threads: { available: availableThreads, workers, perWorker: threadsPerWorker },
@@ -59,6 +60,20 @@ function examineDevice(binding, index) {
   }
 }
 
+/** What was loaded, or would be: what `setup` built here, or the package of this platform. */
+function examineBuild(last, { file = ADDON }) {
+  if (file !== ADDON) {
+    const { name, version } = JSON.parse(readFileSync(path.join(path.dirname(file), 'package.json'), 'utf8'));
+    return { file, package: `${name} ${version}`, current: true, source: null };
+  }
+  return {
+    file,
+    package: null,
+    current: last !== null && isCurrent(last.libtorch),
+    source: last?.libtorch.source ?? null,
+  };
+}
+
 function examine() {
   const last = lastBuild();
   const addon = examineAddon();
@@ -74,11 +89,7 @@ function examine() {
     ninja: versionOf('ninja'),
     python: versionOf('python3'),
     missing: missingTools(),
-    build: {
-      file: ADDON,
-      current: last !== null && isCurrent(last.libtorch),
-      source: last?.libtorch.source ?? null,
-    },
+    build: examineBuild(last, addon),
     cache: { folder: cacheFolder(), present: existsSync(cacheFolder()) },
     cudaCache: { folder: cacheFolder(true), present: existsSync(cacheFolder(true)) },
     present: present && {
@@ -151,7 +162,7 @@ function print(facts) {
     [
       'native build',
       existsSync(facts.build.file)
-        ? `${facts.build.file}${facts.build.current ? '' : ' (sources have changed since)'}`
+        ? `${facts.build.file}${facts.build.package === null ? '' : ` (${facts.build.package})`}${facts.build.current ? '' : ' (sources have changed since)'}`
         : 'none',
     ],
   ];

@@ -140,9 +140,11 @@ async function intoCache(source, cuda, fill) {
   return examine(target, source, cuda);
 }
 
-/** Of an archive or a wheel only headers and libraries are kept, without LibTorch's Python part. */
+/** Of an archive or a wheel only headers, libraries and licences are kept, without LibTorch's Python part. */
 function wanted(prefix) {
   return (name) => {
+    const licence = /^torch-[^/]+\.dist-info\/(licenses\/.+)$/.exec(name)?.[1];
+    if (licence !== undefined) return licence;
     if (!name.startsWith(prefix)) return null;
     const rest = name.slice(prefix.length);
     if (rest.startsWith('include/')) return rest;

@@ -801,6 +801,6 @@ describe('senet-torch', () => {
     expect(err).to.match(/^error: No native build .*setup.* \[ERR_SENET_NO_BUILD\]\n$/);
     const doctor = await run(['doctor'], { root });
     expect(doctor.code).to.equal(1);
-    expect(doctor.out + doctor.err).to.match(/no native build/);
+    expect(doctor.out + doctor.err).to.contain('Not ready: No native build');
   });
 });

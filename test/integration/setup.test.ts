@@ -358,6 +358,7 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
     name = "${name}-${version}.dist-info/"
     archive.writestr(name + "METADATA", ${JSON.stringify(['Metadata-Version: 2.1', ...facts, ''].join('\n'))})
     archive.writestr(name + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: false\\nTag: py3-none-any\\n")
+    archive.writestr(name + "licenses/third_party/LICENSE", "")
     archive.writestr(name + "RECORD", "")`;
       mkdirSync(temporary.path('wheels'), { recursive: true });
       zipOf(root, information, temporary.path('wheels', `${name}-${version}-${tag}.whl`));
@@ -381,13 +382,15 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as archive:
       ['CPython 3.11', 'cp311-cp311-manylinux_2_28_x86_64'],
       ['whatever Python is active', `py3-none-linux_x86_64`],
     ] as const) {
-      it(`of ${name} serves, its headers and libraries only, without a network too`, async () => {
+      it(`of ${name} serves, its headers, libraries and licences only, without a network too`, async () => {
         offer(tag);
         temporary.environment({ SENET_OFFLINE: '1' });
         const { found, refused } = await climb('wheel');
         expect(refused).to.deep.equal({});
         expect(found).to.include({ source: 'wheel', version: VERSION });
-        expect(readdirSync(found?.root ?? '').sort()).to.deep.equal(['include', 'lib']);
+        const root = found?.root ?? '';
+        expect(readdirSync(root).sort()).to.deep.equal(['include', 'lib', 'licenses']);
+        expect(existsSync(path.join(root, 'licenses', 'third_party', 'LICENSE'))).to.equal(true);
         expect(readdirSync(temporary.path('home'))).to.have.length(1);
       });
     }
