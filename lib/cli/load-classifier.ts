@@ -146,7 +146,8 @@ async function modelOf(weights: string, place: WeightsPlace): Promise<Chosen> {
   return { model: network.name, weights };
 }
 
-async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {
+/** What `--preprocessing` says. @throws ERR_SENET_ARG_RANGE, ERR_SENET_FILE_NOT_FOUND */
+export async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {
   const json = text.trimStart().startsWith('{') ? text : await readTextFile(text);
   try {
     return JSON.parse(json) as Partial<Preprocessing>;
