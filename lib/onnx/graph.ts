@@ -14,10 +14,8 @@ export class Float {
 }
 
 /** The element types that are written. */
-export type ElementType = Extract<
-  DType,
-  'float32' | 'float16' | 'int8' | 'uint8' | 'int32' | 'int64' | 'bool'
->;
+export type ElementType = Extract<DType, 'float32' | 'float16' | 'int8' | 'uint8' | 'int32' | 'int64'>;
+type ConstantType = Exclude<ElementType, 'float16'>;
 
 const TYPES: Readonly<Record<ElementType, number>> = {
   float32: 1,
@@ -25,7 +23,6 @@ const TYPES: Readonly<Record<ElementType, number>> = {
   int8: 3,
   int32: 6,
   int64: 7,
-  bool: 9,
   float16: 10,
 };
 
@@ -115,7 +112,7 @@ export class OnnxGraph {
 
   /** An initialiser of a few numbers, the same for the same ones. @param shape - default: their count */
   constant(
-    type: ElementType,
+    type: ConstantType,
     values: readonly number[],
     shape: readonly number[] = [values.length],
     name = 'constant',
@@ -180,9 +177,8 @@ function valueInfo(name: string, type: ElementType, shape: readonly Dimension[])
 }
 
 /** Little-endian, whatever the machine. */
-function bytesOf(type: ElementType, values: readonly number[]): Uint8Array {
+function bytesOf(type: ConstantType, values: readonly number[]): Uint8Array {
   const sizes = { float32: 4, int32: 4, int64: 8, int8: 1, uint8: 1 };
-  if (type === 'bool' || type === 'float16') throw new Error(`no constants of ${type}`);
   const bytes = Buffer.alloc(values.length * sizes[type]);
   for (const [index, value] of values.entries()) {
     const at = index * sizes[type];

@@ -5,11 +5,10 @@
 import type { PortableModel, TensorHandle } from '../binding';
 import { writeAtomically } from '../checkpoint/atomic-file';
 import { makeError } from '../errors';
-import { ClassifierModel, familyOf } from '../models/classifier-model';
+import { familyOf } from '../models/classifier-model';
 import type { Preprocessing } from '../models/preprocessing-record';
 import { recordBehind } from '../models/record';
 import { isRecord, type QuantizationRecord } from '../nn/calibration';
-import { Identity } from '../nn/layers';
 import { Module, type CompileOptions } from '../nn/module';
 import { packageVersion } from '../package-root';
 import { printable } from '../printable';
@@ -160,21 +159,20 @@ export async function saveOnnx(
       `${where}: the network has ${classes} classes and there are ${labels.length} labels`,
     );
   }
-  // Without this, the weights are those of the call.
+  // All that is asked of the module is asked now: it may be disposed once its weights were copied.
+  const name = recordBehind(module)?.name ?? Module.typeOf(module);
+  const usual = base ?? recordBehind(module)?.preprocessing ?? familyOf(module)?.preprocessing ?? undefined;
   const quantization = given.dtype === 'int8' ? await quantizationFor(module, given) : undefined;
   const described = await Module.describe(module, { ...given, quantization }, given.signal);
   const tensors = takeTensors(described);
   try {
-    const usual = base ?? recordBehind(module)?.preprocessing ?? familyOf(module)?.preprocessing ?? undefined;
     const preprocessing = preprocessingFor(described, given, usual, where);
-    const isFeatures = module instanceof ClassifierModel && module.getClassifier() instanceof Identity;
     const ends = {
-      logits: classes === undefined || isFeatures ? 'output' : 'logits',
+      logits: classes === undefined ? 'output' : 'logits',
       preprocessing: given.preprocess ? preprocessing : undefined,
     };
     const { graph, input, output } = build(described, given, ends, tensors, where);
     const opset = given.opset ?? (ends.preprocessing === undefined ? 17 : opsetFor(ends.preprocessing));
-    const name = recordBehind(module)?.name ?? Module.typeOf(module);
     const metadata = new Map([
       ['model', name],
       ...(labels === undefined ? [] : [['labels', JSON.stringify(labels)] as const]),
@@ -182,7 +180,7 @@ export async function saveOnnx(
       ...Object.entries(given.metadata),
     ]);
     const message = graph.finish({ opset, name, producer: ['senet-torch', packageVersion()], metadata });
-    await write(message, file, given, where);
+    await writeModel(message, file, given, where);
     return {
       dtype: given.dtype,
       opset,
@@ -295,10 +293,11 @@ function build(
   return { graph, input, output: { name, dtype: 'float32', shape } };
 }
 
-async function write(
+/** @throws (rejects) ERR_SENET_EXPORT, ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE, ERR_SENET_ABORTED */
+export async function writeModel(
   message: Message,
   file: string,
-  { signal: abort, onProgress }: Given,
+  { signal: abort, onProgress }: Pick<Given, 'signal' | 'onProgress'>,
   where: string,
 ): Promise<void> {
   const { length } = message;
