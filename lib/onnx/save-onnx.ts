@@ -41,8 +41,8 @@ import { opsetFor, preprocessNodes } from './preprocess';
 import type { Message } from './protobuf';
 
 /** Of the weights in the file; what is computed is float32, of 'int8' also integers. */
-export type OnnxDType = (typeof DTYPES)[number];
-const DTYPES = ['float32', 'float16', 'int8'] as const;
+export type OnnxDType = 'float32' | 'float16' | 'int8';
+const DTYPES: readonly OnnxDType[] = ['float32', 'float16', 'int8'];
 
 export interface OnnxOptions {
   /**
