@@ -156,6 +156,84 @@ export interface CudaDevice {
   readonly totalBytes: number;
 }
 
+/** What a byte means: `scale * (byte - zero)`. */
+export interface ByteMeaning {
+  readonly scale: number;
+  readonly zero: number;
+}
+
+/** One operation of a network that is handed on, as a compiled model has it (`native/inference/plan.h`). */
+export interface PortableNode {
+  /** 'convolution', 'squeeze_excite', 'max_pool', ... */
+  readonly operation: string;
+  /** Path of its module: "layer1.0.conv3". */
+  readonly name: string;
+  /** Of the layers of a squeeze_excite. */
+  readonly squeezeName: string;
+  readonly exciteName: string;
+  /** Indices of values. */
+  readonly inputs: readonly number[];
+  /** Of each input: the bytes that it is rounded to first; null for one that is taken as it is. */
+  readonly rounds: readonly (ByteMeaning | null)[];
+  readonly output: number;
+  readonly relu: boolean;
+  /** Height and width, of convolutions and pools, as the following. */
+  readonly kernel: readonly number[];
+  readonly stride: readonly number[];
+  readonly padding: readonly number[];
+  readonly dilation: readonly number[];
+  readonly groups: number;
+  readonly ceilMode: boolean;
+  readonly countIncludePad: boolean;
+  /** Of a BatchNorm that was kept. */
+  readonly eps: number;
+  /** The first and the last axis of a flatten, which may count from the end; else empty. */
+  readonly axes: readonly number[];
+  /** On the CPU, contiguous. */
+  readonly tensors: readonly (readonly [name: PortableTensor, TensorHandle])[];
+}
+
+export type PortableTensor =
+  | 'weight'
+  | 'bias'
+  | 'weightScale'
+  | 'biasScale'
+  | 'squeezeWeight'
+  | 'squeezeBias'
+  | 'exciteWeight'
+  | 'exciteBias'
+  | 'channelKernel'
+  | 'normWeight'
+  | 'normBias'
+  | 'runningMean'
+  | 'runningVar';
+
+/** A network that is handed on: data, and tensors that are nobody else's. */
+export interface PortableModel {
+  /** In an order in which they can run. */
+  readonly nodes: readonly PortableNode[];
+  readonly values: readonly {
+    readonly channels: number;
+    /** N x channels, else N x channels x height x width. */
+    readonly isVector: boolean;
+    /** What it is rounded to, for whoever reads it. */
+    readonly bytes: ByteMeaning | null;
+  }[];
+  readonly input: number;
+  readonly output: number;
+  /** Height and width, where it takes no others. */
+  readonly onlySize: readonly number[] | null;
+}
+
+/** What an earlier calibration gave, in columns: names, scales, zeros, keep, keepFirst. */
+export type QuantizationColumns = readonly [
+  names: readonly string[],
+  scales: readonly number[],
+  zeros: readonly number[],
+  keep: readonly string[],
+  keepFirst: boolean,
+];
+
 export type ModuleOptionValue =
   number | boolean | string | readonly number[] | ModuleHandle | readonly ModuleHandle[] | null;
 
@@ -434,14 +512,7 @@ export interface NativeBinding {
     keep: readonly string[],
     keepFirst: boolean,
   ): number;
-  calibrationRestore(
-    c: CalibrationHandle,
-    names: readonly string[],
-    scales: readonly number[],
-    zeros: readonly number[],
-    keep: readonly string[],
-    keepFirst: boolean,
-  ): number;
+  calibrationRestore(c: CalibrationHandle, ...record: QuantizationColumns): number;
   disposeCalibration(c: CalibrationHandle): void;
   /** Null unless it is of int8. */
   compiledQuantization(c: CompiledHandle): {
@@ -451,6 +522,20 @@ export interface NativeBinding {
     error: number | null;
   } | null;
   compiledTensors(c: CompiledHandle): [name: string, tensor: TensorHandle][];
+  /** A job that gives a PortableModel; the columns are of the dtype 'int8' alone. */
+  describeModule(
+    m: ModuleHandle,
+    dtype: DType,
+    keepBatchNorm: boolean,
+    ...record: QuantizationColumns | []
+  ): number;
+  /** The same of what was traced on the way to `output`. */
+  describeTraced(
+    output: TensorHandle,
+    dtype: DType,
+    keepBatchNorm: boolean,
+    ...record: QuantizationColumns | []
+  ): number;
 
   // files
   /** When the file was last modified, in nanoseconds; taken before it is parsed, and given to what reads it. */

@@ -124,6 +124,12 @@ export const ERROR_CODES = {
     status: 500,
     meaning: 'This module cannot be compiled; the message says which part of it and why.',
   },
+  ERR_SENET_EXPORT: {
+    base: 'Error',
+    status: 400,
+    meaning:
+      'A network cannot be written in a format of others: an operation that the format lacks, a weight that its type cannot hold, a file beyond 2 GB; the message says which layer.',
+  },
   // machine
   ERR_SENET_CALIBRATION: {
     base: 'Error',

@@ -87,6 +87,9 @@ export type {
 } from './nn/calibration';
 export { loadCompiled, type LoadCompiledOptions } from './models/quantized';
 export { quantizeWeights, type Quantized, type QuantizeOptions } from './train/quantize-weights';
+export { save } from './onnx/save';
+export type { OnnxDType, OnnxOptions, OnnxSummary, OnnxValue } from './onnx/save-onnx';
+export { exportWeights, type Exported, type ExportOptions, type ExportProgress } from './onnx/export-weights';
 export type { LoadStateDictOptions, LoadStateDictResult } from './nn/load-state-dict';
 export { EcaModule, SEModule, type EcaModuleOptions, type SEModuleOptions } from './nn/channel-attention';
 export { SELayer } from './nn/se-layer';
@@ -170,7 +173,7 @@ export type { ClassExcitations, GateStatistics, LayerStatistics } from './explai
 
 export { load, loadCheckpoint, type LoadCheckpointOptions, type LoadOptions } from './checkpoint/load';
 export { NumpyArray } from './checkpoint/numpy-values';
-export { save, saveCheckpoint, type HasStateDict, type SaveOptions } from './checkpoint/save';
+export { saveCheckpoint, type HasStateDict, type SaveOptions } from './checkpoint/save';
 export {
   inspectCheckpoint,
   type CheckpointReport,

@@ -6,6 +6,7 @@ import { printable } from '../printable';
 import { Budget, inSlices } from './budget';
 import { readLegacy } from './legacy';
 import { MAX_LINE_BYTES } from './limits';
+import { looksLikeOnnx } from './onnx-file';
 import { readPickle } from './pickle';
 import { EndOfPickle } from './pickle-input';
 import { checkpointError } from './problems';
@@ -80,6 +81,9 @@ function refuseOnlyUnknown(value: Value, tensors: number, label: string): void {
   throw unsafe(label, `${where} is no tensor`, unknownGlobal(item) as string);
 }
 
+const ONNX =
+  'an ONNX model, which is written here and not read: give the weights that it was exported from, or run it with ONNX Runtime';
+
 /** What other files begin with, and what to do about them. */
 const OTHER_FILES: readonly (readonly [magic: string, what: string])[] = [
   ['\x1f\x8b', 'a file that gzip compressed; unpack it first (gunzip)'],
@@ -119,6 +123,9 @@ async function unknownFormat(source: ByteSource, head: Buffer): Promise<Error> {
       'a tar archive, the container of PyTorch before 0.1.10, which is not read; if it was packed around a checkpoint, unpack it first (tar -x)',
     );
   }
+  if (looksLikeOnnx(head, source.size)) return unsupported(ONNX);
+  if (head.subarray(4, 8).toString('latin1') === 'ORTM')
+    return unsupported(`${ONNX} (in ONNX Runtime's own format)`);
   const text = head.toString('latin1');
   const other = OTHER_FILES.find(([magic]) => text.startsWith(magic));
   if (other !== undefined) return unsupported(other[1]);

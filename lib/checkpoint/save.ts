@@ -46,15 +46,8 @@ const SAFETENSORS_ORDER: readonly DType[] = [
 ];
 
 /**
- * Saves a state dict or a module's. The extension chooses the format: `.safetensors`; or `.pt`, `.pth`, `.pkl`, `.bin`
- * for PyTorch's zip container. A `.pt` keeps shared storages, strides and `_metadata`; safetensors, as in Python,
- * refuses tensors that share memory and orders them by element type and name. Tensors on other devices are saved as
- * CPU tensors. Do not change the tensors until the promise settles.
- *
- * @param target - a StateDict, a Map of Tensors, or a Module
- * @param file - path of the file; an existing one is replaced at the end
- * @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (unknown extension, shared memory in safetensors),
- *   ERR_SENET_UNKNOWN_OPTION, ERR_SENET_DISPOSED, ERR_SENET_FILE_NOT_FOUND (no such folder), ERR_SENET_FILE
+ * Saves a state dict or a module's as `.safetensors`, `.pt`, `.pth`, `.pkl` or `.bin`: what the public `save`
+ * (`onnx/save.ts`, which says what it does and throws) does with weights.
  */
 export async function save(
   target: StateDict | ReadonlyMap<string, Tensor> | HasStateDict,

@@ -54,6 +54,9 @@ export const lazy = {
   get quantize() {
     return require('../train/quantize-weights') as typeof import('../train/quantize-weights');
   },
+  get onnx() {
+    return require('../onnx/export-weights') as typeof import('../onnx/export-weights');
+  },
   get models() {
     return require('../models/registry') as typeof import('../models/registry');
   },

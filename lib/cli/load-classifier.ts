@@ -100,7 +100,8 @@ export function batchesOf(size: number | undefined): ImageClassifierOptions {
   return size === undefined ? {} : { batching: { maxBatch: size, maxQueue: 4 * size + 1024 } };
 }
 
-async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {
+/** What `--preprocessing` says. @throws ERR_SENET_ARG_RANGE, ERR_SENET_FILE_NOT_FOUND */
+export async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {
   const json = text.trimStart().startsWith('{') ? text : await readTextFile(text);
   try {
     return JSON.parse(json) as Partial<Preprocessing>;

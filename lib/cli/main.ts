@@ -11,6 +11,7 @@ import { addConvert } from './convert';
 import { addEvaluate } from './evaluate';
 import { addExcitations } from './excitations';
 import { addExplain } from './explain';
+import { addExport } from './export';
 import { addFinetune } from './finetune';
 import { addInspect } from './inspect';
 import { addModels } from './models';
@@ -40,6 +41,7 @@ export const COMMANDS: readonly string[] = [
   'inspect',
   'convert',
   'quantize',
+  'export',
   'help',
 ];
 
@@ -73,6 +75,7 @@ export async function main(args: readonly string[]): Promise<void> {
   addInspect(program, interruptSignal);
   addConvert(program, interruptSignal);
   addQuantize(program, interruptSignal);
+  addExport(program, interruptSignal);
   addScripts(program);
   let running: Command = program;
   program.hook('preAction', (_, command) => void (running = command));

@@ -30,7 +30,7 @@ const FORMER_NAMES: Readonly<Record<string, string>> = {
 
 const SCHEME = /^(hf-hub|hf_hub|local-dir|local_dir):(.*)$/s;
 
-const FILE = /[/\\]|\.(safetensors|pth?|pkl|bin|ckpt|tar|zip)$/i;
+const FILE = /[/\\]|\.(safetensors|pth?|pkl|bin|ckpt|tar|zip|onnx)$/i;
 
 /** Whether it says the weights too: a repository, a folder, a file, or a network with a tag. */
 export function saysWeights(source: ModelSource): boolean {

@@ -3,7 +3,7 @@
  * calibration, and the compiled copy that follows from them. What is done with the numbers is C++'s
  * (`native/inference/calibration.h`); here are the options, the walk through the images, and its end.
  */
-import type { CalibrationHandle, CompiledHandle } from '../binding';
+import type { CalibrationHandle, CompiledHandle, QuantizationColumns } from '../binding';
 import { QUANTIZATION } from '../checkpoint/quantized-weights';
 import { makeError } from '../errors';
 import { binding } from '../native';
@@ -182,17 +182,14 @@ async function restore(
   keep: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<CompiledHandle> {
-  const column = <K extends 'name' | 'scale' | 'zero'>(name: K) => record.values.map((value) => value[name]);
-  return (await runJob(
-    () =>
-      binding.calibrationRestore(
-        handle,
-        ...([column('name'), column('scale'), column('zero')] as const),
-        keep.length > 0 ? keep : record.keep,
-        record.keepFirst,
-      ),
-    signal,
-  )) as CompiledHandle;
+  const columns = columnsOf(keep.length > 0 ? { ...record, keep } : record);
+  return (await runJob(() => binding.calibrationRestore(handle, ...columns), signal)) as CompiledHandle;
+}
+
+/** As the addon takes it. */
+export function columnsOf({ values, keep, keepFirst }: QuantizationRecord): QuantizationColumns {
+  const column = <K extends 'name' | 'scale' | 'zero'>(name: K) => values.map((value) => value[name]);
+  return [column('name'), column('scale'), column('zero'), keep, keepFirst];
 }
 
 function isIterable(value: unknown): value is Iterable<unknown> {
@@ -217,7 +214,8 @@ function disposeBatch(batch: unknown): void {
   for (const part of Object.values(batch ?? {})) if (Tensor.isTensor(part)) part.dispose();
 }
 
-function isRecord(given: unknown): given is QuantizationRecord {
+/** Whether it is what an earlier calibration gave. */
+export function isRecord(given: unknown): given is QuantizationRecord {
   return Array.isArray((given as Partial<QuantizationRecord> | null | undefined)?.values);
 }
 

@@ -3,7 +3,7 @@
  * and the calls of forward are the files beside it, jobs, handles and native modes the addon's.
  */
 import { markClass } from '../brands';
-import type { CalibrationHandle, CompiledHandle } from '../binding';
+import type { CalibrationHandle, CompiledHandle, DType, PortableModel } from '../binding';
 import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import { binding } from '../native';
@@ -13,6 +13,7 @@ import { checkBoolean, checkString } from '../tensor/options';
 import { boolean, names, orElse, readOptions, signal, unchecked } from '../tensor/rules';
 import { handleOf, type Tensor } from '../tensor/tensor';
 import {
+  columnsOf,
   compileCalibrated,
   type CalibrationData,
   type CalibrationOptions,
@@ -113,6 +114,36 @@ export abstract class Module<Out = Tensor> {
   static headFeaturesOf(module: Module<unknown>, name: string): number | undefined {
     module.#node.checkOpen();
     return module.#node.readFacts().headFeatures.get(name);
+  }
+
+  /**
+   * @internal What the module computes in evaluation mode, to be written in a format of others, with weights of float32,
+   * float16 or, as `quantization` says, int8; the tensors are the caller's. Errors: as `compile`, and ERR_SENET_EXPORT.
+   */
+  static async describe(
+    module: Module<unknown>,
+    {
+      dtype,
+      keepBatchNorm,
+      quantization,
+    }: { dtype: DType; keepBatchNorm: boolean; quantization: QuantizationRecord | undefined },
+    signal: AbortSignal | undefined,
+  ): Promise<PortableModel> {
+    const node = module.#node;
+    node.checkOpen();
+    const record = quantization === undefined ? ([] as const) : columnsOf(quantization);
+    if (!node.hasNativeForward) {
+      return (await runTraced(
+        node,
+        (output) => binding.describeTraced(output, dtype, keepBatchNorm, ...record),
+        signal,
+      )) as PortableModel;
+    }
+    const handle = node.requireNative('export', 'be exported');
+    return (await runJob(
+      () => binding.describeModule(handle, dtype, keepBatchNorm, ...record),
+      signal,
+    )) as PortableModel;
   }
 
   /** @internal A module's own tensor, or null. */

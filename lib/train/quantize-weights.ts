@@ -5,6 +5,7 @@
 import path from 'node:path';
 
 import type { Dataset } from '../data/dataset';
+import { networkInputs } from '../data/network-inputs';
 import { makeError } from '../errors';
 import { createWithWeights } from '../models/from-weights';
 import { parseSource } from '../models/model-source';
@@ -29,8 +30,6 @@ import {
   signal,
   string,
 } from '../tensor/rules';
-import type { Tensor } from '../tensor/tensor';
-import { preprocess } from '../vision/preprocessing';
 import { broughtBy } from '../vision/weights-metadata';
 
 export interface QuantizeOptions {
@@ -128,7 +127,7 @@ export async function quantizeWeights(
         dtype: 'int8',
         keep: given.keep,
         calibration: {
-          data: inputsOf(dataset, images, (pixels) => preprocess(pixels, preprocessing, abort)),
+          data: networkInputs(dataset, images, preprocessing, abort),
           method: given.method,
           percentile: given.percentile,
           limit: given.limit,
@@ -154,23 +153,5 @@ export async function quantizeWeights(
     }
   } finally {
     opened.state.dispose();
-  }
-}
-
-/** Each input is disposed when the next is asked for. */
-async function* inputsOf(
-  dataset: Dataset,
-  count: number,
-  prepare: (pixels: Tensor) => Promise<Tensor>,
-): AsyncGenerator<Tensor> {
-  for (let place = 0; place < count; place++) {
-    const { image } = await dataset.get(Math.floor((place * dataset.length) / count));
-    const pixels = image.unsqueeze(0);
-    const input = await prepare(pixels);
-    try {
-      yield input;
-    } finally {
-      for (const done of [input, pixels, image]) done.dispose();
-    }
   }
 }

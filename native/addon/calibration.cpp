@@ -134,11 +134,10 @@ Napi::Value calibration_finish(Environment& environment, const Napi::CallbackInf
   });
 }
 
-Napi::Value calibration_restore(Environment& environment, const Napi::CallbackInfo& info) {
-  std::shared_ptr<Calibration> calibration = to_calibration(info[0]);
-  const std::vector<std::string> names = to_strings(info[1], "names");
-  const std::vector<double> scales = to_doubles(info[2], "scales");
-  const std::vector<double> zeros = to_doubles(info[3], "zeros");
+inference::QuantizationRecord to_quantization_record(const Napi::CallbackInfo& info, size_t first) {
+  const std::vector<std::string> names = to_strings(info[first], "names");
+  const std::vector<double> scales = to_doubles(info[first + 1], "scales");
+  const std::vector<double> zeros = to_doubles(info[first + 2], "zeros");
   if (scales.size() != names.size() || zeros.size() != names.size()) {
     throw Error("ERR_SENET_ARG_RANGE", "names, scales and zeros: expected as many of each");
   }
@@ -152,8 +151,14 @@ Napi::Value calibration_restore(Environment& environment, const Napi::CallbackIn
     }
     record.values[names[i]] = {scale, static_cast<int32_t>(zeros[i])};
   }
-  record.keep = to_strings(info[4], "keep");
-  record.keep_first = to_bool(info[5], "keepFirst");
+  record.keep = to_strings(info[first + 3], "keep");
+  record.keep_first = to_bool(info[first + 4], "keepFirst");
+  return record;
+}
+
+Napi::Value calibration_restore(Environment& environment, const Napi::CallbackInfo& info) {
+  std::shared_ptr<Calibration> calibration = to_calibration(info[0]);
+  inference::QuantizationRecord record = to_quantization_record(info, 1);
   return submit_compile(environment,
                         [calibration = std::move(calibration), record = std::move(record)]() mutable {
                           return calibration->restore(std::move(record));

@@ -2,8 +2,15 @@
 #pragma once
 
 #include "addon/environment.h"
+#include "inference/cpu/quantize.h"
+
+#include <cstddef>
 
 namespace senet::addon {
+
+/// What an earlier calibration gave, in five arguments from `first` on: names, scales, zeros, keep,
+/// keepFirst. Throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE.
+inference::QuantizationRecord to_quantization_record(const Napi::CallbackInfo& info, size_t first);
 
 /// module -> a job that copies its weights; its value is a handle of the calibration.
 Napi::Value begin_calibration(Environment& environment, const Napi::CallbackInfo& info);

@@ -12,6 +12,7 @@
 #include "addon/modules.h"
 #include "addon/operators.h"
 #include "addon/optimizers.h"
+#include "addon/portable.h"
 #include "addon/process.h"
 #include "addon/tensors.h"
 #include "addon/trace.h"
@@ -141,6 +142,8 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<compiled_quantization>(exports, "compiledQuantization");
   add<compiled_tensors>(exports, "compiledTensors");
   add<dispose_calibration>(exports, "disposeCalibration");
+  add<describe_module>(exports, "describeModule");
+  add<describe_traced>(exports, "describeTraced");
 
   add<read_tensors>(exports, "readTensors");
   add<map_tensors>(exports, "mapTensors");

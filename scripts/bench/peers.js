@@ -11,11 +11,12 @@ function findPython(wish) {
   return probe.status === 0 ? { python, version: probe.stdout.trim() } : null;
 }
 
-/** onnxruntime-node from this folder's own package.json, which only benchmarks install. */
+/** onnxruntime-node and -web from this folder's own package.json, which only benchmarks and tests of ONNX files install. */
 function installOnnxruntime(progress = { show: console.error }) {
-  const installed = path.join(__dirname, 'node_modules', 'onnxruntime-node', 'package.json');
-  if (!existsSync(installed)) {
-    progress.show('installing onnxruntime-node into scripts/bench (once) ...');
+  const placeOf = (name) => path.join(__dirname, 'node_modules', name, 'package.json');
+  const installed = placeOf('onnxruntime-node');
+  if (!existsSync(installed) || !existsSync(placeOf('onnxruntime-web'))) {
+    progress.show('installing onnxruntime-node and onnxruntime-web into scripts/bench (once) ...');
     // Its install script would fetch CUDA libraries, which nothing here needs.
     const done = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
       cwd: __dirname,

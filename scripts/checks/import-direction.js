@@ -22,7 +22,7 @@ const TYPESCRIPT_LAYERS = [
   ['explain'],
   ['vision', 'optim'],
   ['data'],
-  ['bulk'],
+  ['bulk', 'onnx'],
   ['train'],
   ['serve'],
   ['index', 'cli'],

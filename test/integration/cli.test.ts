@@ -734,6 +734,7 @@ describe('senet-torch', () => {
       'inspect',
       'worker',
       'enqueue',
+      'export',
     ])
       expect(out).to.match(new RegExp(`^ {2}${command} `, 'm'));
     const helps = await Promise.all(
@@ -747,6 +748,7 @@ describe('senet-torch', () => {
         'inspect',
         'worker',
         'enqueue',
+        'export',
       ].map((command) => run([command, '--help'])),
     );
     for (const help of helps) {

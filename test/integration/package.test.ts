@@ -139,7 +139,7 @@ describe('the packed package', function () {
     it('exports what it is meant to, and no more', () => {
       const names = run('names.cjs', "console.log(Object.keys(require('senet-torch')).sort().join(' '))");
       const functions =
-        'arange configure consumePrefixInStateDictIfPresent convertWeights createInferenceHandler createModel cuda empty full httpStatusOf inspectCheckpoint isSenetError ' +
+        'arange configure consumePrefixInStateDictIfPresent convertWeights createInferenceHandler createModel cuda empty exportWeights full httpStatusOf inspectCheckpoint isSenetError ' +
         'listModels load loadCheckpoint loadCompiled loadStateDictFromUrl manualSeed memory modelRecord noGrad ones ops quantizeWeights rand randint randn save ' +
         'se_inception_v3 se_preactresnet20 se_preactresnet32 se_preactresnet56 se_resnet101 se_resnet152 se_resnet18 ' +
         'se_resnet20 se_resnet32 se_resnet34 se_resnet50 se_resnet56 tensor tidy version zeros';

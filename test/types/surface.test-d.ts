@@ -57,6 +57,9 @@ import {
   type ErrorCode,
   excitations,
   type Explanation,
+  type Exported,
+  type ExportOptions,
+  exportWeights,
   Flatten,
   full,
   gatedForward,
@@ -89,6 +92,7 @@ import {
   type NestedArray,
   noGrad,
   ones,
+  type OnnxOptions,
   ops,
   type Preprocessing,
   type ProfiledStep,
@@ -546,6 +550,22 @@ export async function files(x: Tensor, signal: AbortSignal): Promise<void> {
   exactly<Promise<unknown>>()(loadCheckpoint('trainer.pt'));
   exactly<Promise<void>>()(save(state, 'model.safetensors'));
   exactly<Promise<void>>()(save(new SELayer(4, 2), 'model.pt'));
+  exactly<Promise<void>>()(
+    save(new SELayer(4, 2), 'model.onnx', { dtype: 'float16', opset: 18 } satisfies OnnxOptions),
+  );
+  exactly<Promise<void>>()(
+    save(new SELayer(4, 2), 'model.onnx', { dtype: 'int8', calibration: zeros([1, 4, 8, 8]) }),
+  );
+  // @ts-expect-error no such option
+  void save(new SELayer(4, 2), 'model.onnx', { opSet: 18 });
+  // @ts-expect-error weights say nothing of what is computed
+  void save(state, 'model.onnx', { dtype: 'float16' });
+  const exported: Promise<Exported> = exportWeights('best.safetensors', 'net.onnx', {
+    model: 'se_resnet20',
+    preprocess: true,
+    onProgress: ({ phase, done, total }) => console.log(phase satisfies 'calibrate' | 'write', done, total),
+  } satisfies ExportOptions);
+  exactly<number>()((await exported).bytes);
   const options = { modelDir: '.', fileName: 'model.pt', checkHash: false, progress: false, signal };
   exactly<Promise<StateDict>>()(loadStateDictFromUrl('https://example.org/model.pt', options));
   exactly<void>()(consumePrefixInStateDictIfPresent(state, 'module.'));
