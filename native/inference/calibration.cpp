@@ -62,7 +62,7 @@ class Counting : public StepObserver {
  public:
   Counting(size_t values, size_t threads) : counts_(threads, std::vector<Histogram>(values)) {}
 
-  void after(const Step& step, const Work& work) noexcept override {
+  void after(const Step& step, const Work& work) override {
     std::vector<Histogram>& own = counts_[static_cast<size_t>(work.team.index)];
     for (const Step::Operand& given : step.gives) {
       const BufferLayout& at = work.buffer_layout(given.buffer);
@@ -165,7 +165,7 @@ class Seeing : public StepObserver {
  public:
   explicit Seeing(Seen& seen) : seen_(seen) {}
 
-  void before(const Step& step, const Work& work) noexcept override {
+  void before(const Step& step, const Work& work) override {
     if (work.team.index == 0) {
       for (const Step::Operand& given : step.gives) {
         const BufferLayout& at = work.buffer_layout(given.buffer);
@@ -173,7 +173,7 @@ class Seeing : public StepObserver {
       }
     }
   }
-  void after(const Step& step, const Work& work) noexcept override {
+  void after(const Step& step, const Work& work) override {
     for (const Step::Operand& given : step.gives) {
       const BufferLayout& at = work.buffer_layout(given.buffer);
       for (int64_t row = work.team.begin(at.height); row < work.team.end(at.height); ++row) {
@@ -202,7 +202,7 @@ class Comparing : public StepObserver {
  public:
   Comparing(Seen& seen, size_t threads) : seen_(seen), squares_(threads) {}
 
-  void before(const Step& step, const Work& work) noexcept override {
+  void before(const Step& step, const Work& work) override {
     for (const Step::Operand& taken : step.takes) {
       const BufferLayout& at = work.buffer_layout(taken.buffer);
       for (int64_t row = work.team.begin(at.height); row < work.team.end(at.height); ++row) {
@@ -214,7 +214,7 @@ class Comparing : public StepObserver {
       }
     }
   }
-  void after(const Step& step, const Work& work) noexcept override {
+  void after(const Step& step, const Work& work) override {
     if (!step.is_convolution()) {
       return;
     }
