@@ -432,6 +432,7 @@ export interface NativeBinding {
     percentile: number,
     keep: readonly string[],
     keepFirst: boolean,
+    errorBudget: number,
   ): number;
   calibrationRestore(
     c: CalibrationHandle,
