@@ -111,7 +111,8 @@ export interface CompiledStep {
   readonly activationBytes: number;
   readonly multiplyAdds: number;
   /**
-   * What computes it, where there is a choice: 'libtorch' where our kernels have nothing for it. On CUDA, once a batch of
+   * What computes it, where there is a choice: 'libtorch' where our kernels have nothing for it, 'tiles' where the
+   * processor's matrix unit multiplies bfloat16, 'int8' where bytes are multiplied. On CUDA, once a batch of
    * images of this size was run: 'ours', 'libtorch', or 'cudnn' with how much of the step its plan does and which it is.
    */
   readonly kernel?: string;
@@ -471,11 +472,9 @@ export interface NativeBinding {
   ): TensorHandle;
   /** A job that gives a CompiledHandle of what was traced on the way to `output`. */
   compileTraced(output: TensorHandle, name: string, dtype: DType, allowTF32: boolean): number;
-  /** The back end that compiled models of this dtype get on this machine: 'cpu' (our kernels) or 'aten' (LibTorch's operators); of 'int8' the kernels' name. */
-  backendFor(dtype: DType, device: Device): string;
   /**
-   * What compiled models of this dtype run on there (`compiledInfo`'s), and why on nothing faster. Of a CUDA device that was
-   * not used yet, it starts it.
+   * What compiled models of this dtype, or of 'int8', run on there (`compiledInfo`'s), and why on nothing faster. Of a CUDA
+   * device that was not used yet, it starts it.
    */
   compiledBackend(dtype: DType, device: Device): { backend: string; reason: string };
   compiledInfo(c: CompiledHandle): {
@@ -511,6 +510,7 @@ export interface NativeBinding {
     percentile: number,
     keep: readonly string[],
     keepFirst: boolean,
+    errorBudget: number,
   ): number;
   calibrationRestore(c: CalibrationHandle, ...record: QuantizationColumns): number;
   disposeCalibration(c: CalibrationHandle): void;

@@ -25,6 +25,7 @@ interface QuantizeCommandOptions {
   method: CalibrationMethod;
   percentile: number;
   quantizeFirst?: boolean;
+  errorBudget?: number;
   keep?: string[];
   evaluate: boolean;
   json?: boolean;
@@ -61,6 +62,11 @@ export function addQuantize(program: Command, interrupted: () => AbortSignal): v
     )
     .option('--percentile <p>', 'of the method percentile', Number, 99.99)
     .option('--keep <names...>', 'modules whose convolutions stay float32, with all below them')
+    .option(
+      '--error-budget <share>',
+      'what the outputs may be off: the layers that are off the most stay float32, as few as that takes',
+      Number,
+    )
     .option('--quantize-first', 'the convolution that reads the image computes in int8 too')
     .option('--no-evaluate', 'print nothing of the accuracy')
     .option('--json', 'print JSON')
@@ -94,6 +100,7 @@ async function quantize(file: string, options: QuantizeCommandOptions, signal: A
       ...(prefix === undefined ? {} : { prefix }),
       ...{ calibration: dataset, method: options.method, percentile: options.percentile },
       ...{ limit: options.limit, quantizeFirst: options.quantizeFirst ?? false, keep: options.keep ?? [] },
+      ...(options.errorBudget === undefined ? {} : { errorBudget: options.errorBudget }),
       ...{ signal, onProgress: (done: number) => bar?.update(done) },
     });
   } finally {

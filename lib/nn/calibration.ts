@@ -56,6 +56,12 @@ export interface CalibrationOptions {
    * than 256 values once it is normalised: default false.
    */
   quantizeFirst?: boolean;
+  /**
+   * What the outputs may be off, on up to eight of the images: the errors' root mean square over the values'. Where they are
+   * off by more, the layers that are off the most stay float32 (`CompiledModel.quantization.keep`), as few as that takes.
+   * Above 0, to 1; default: no budget.
+   */
+  errorBudget?: number;
   /** Called after each piece of `data`. */
   onProgress?: (progress: CalibrationProgress) => void;
 }
@@ -108,6 +114,7 @@ const OPTIONS = {
   percentile: orElse(99.99, number(50, 100)),
   limit: orElse(256, integer(1)),
   quantizeFirst: orElse(false, boolean),
+  errorBudget: optional(number(Number.MIN_VALUE, 1)),
   onProgress: optional(fn<(progress: CalibrationProgress) => void>()),
 };
 
@@ -128,9 +135,8 @@ export async function compileCalibrated(
   const handle = await begin();
   try {
     if (restored !== undefined) return await restore(handle, restored, keep, signal);
-    const { data, method, percentile, limit, quantizeFirst, onProgress } = options as NonNullable<
-      typeof options
-    >;
+    const { data, method, percentile, limit, quantizeFirst, errorBudget, onProgress } =
+      options as NonNullable<typeof options>;
     let images = 0;
     for await (const piece of pieces(data)) {
       try {
@@ -143,7 +149,15 @@ export async function compileCalibrated(
       if (images >= limit) break;
     }
     return (await runJob(
-      () => binding.calibrationFinish(handle, method, percentile, keep, !quantizeFirst),
+      () =>
+        binding.calibrationFinish(
+          handle,
+          method,
+          percentile,
+          keep,
+          !quantizeFirst,
+          errorBudget ?? Number.POSITIVE_INFINITY,
+        ),
       signal,
     )) as CompiledHandle;
   } finally {

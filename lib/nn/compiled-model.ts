@@ -36,8 +36,9 @@ export interface CompiledPlan {
   readonly dtype: CompiledDType;
   readonly device: Device;
   /**
-   * What the steps run on: 'avx512_vnni', 'avx512_bf16', 'avx512', 'avx2_vnni', 'avx2' and 'scalar' are this library's own kernels, 'cuda-fused' its own and
-   * cuDNN's fused ones in a CUDA graph; 'onednn', 'cuda' and 'libtorch' are LibTorch's operators.
+   * What the steps run on: 'amx_int8', 'amx_bf16', 'avx512_vnni', 'avx512_bf16', 'avx512', 'avx2_vnni', 'avx2' and 'scalar'
+   * are this library's own kernels, 'cuda-fused' its own and cuDNN's fused ones in a CUDA graph; 'onednn', 'cuda' and
+   * 'libtorch' are LibTorch's operators.
    */
   readonly backend: string;
   /** Why a faster back end for this device does not serve it: "missing: libnvrtc.so.13". Left out if the fastest does. */

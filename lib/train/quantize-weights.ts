@@ -47,6 +47,7 @@ export interface QuantizeOptions {
   /** Images that are taken, evenly spread over the data set. Default 256. */
   limit?: number;
   quantizeFirst?: boolean;
+  errorBudget?: number;
   /** Paths of modules whose convolutions stay float32, with all below them. */
   keep?: readonly string[];
   /** Called with the images that were seen, and how many will be. */
@@ -72,6 +73,7 @@ const RULES = {
   percentile: orElse(99.99, number(50, 100)),
   limit: orElse(256, integer(1)),
   quantizeFirst: orElse(false, boolean),
+  errorBudget: optional(number(Number.MIN_VALUE, 1)),
   keep: orElse([], names),
   onProgress: optional(fn<(done: number, total: number) => void>()),
   signal,
@@ -132,6 +134,7 @@ export async function quantizeWeights(
           percentile: given.percentile,
           limit: given.limit,
           quantizeFirst: given.quantizeFirst,
+          ...(given.errorBudget === undefined ? {} : { errorBudget: given.errorBudget }),
           onProgress: (progress) => given.onProgress?.(progress.images, images),
         },
         ...(abort === undefined ? {} : { signal: abort }),

@@ -129,6 +129,7 @@ Napi::Value calibration_finish(Environment& environment, const Napi::CallbackInf
   options.percentile = to_double(info[2], "percentile");
   options.keep = to_strings(info[3], "keep");
   options.keep_first = to_bool(info[4], "keepFirst");
+  options.error_budget = to_double(info[5], "errorBudget");
   return submit_compile(environment, [calibration = std::move(calibration), options = std::move(options)]() {
     return calibration->finish(options);
   });

@@ -77,20 +77,13 @@ Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& i
   });
 }
 
-Napi::Value backend_for(Environment& environment, const Napi::CallbackInfo& info) {
-  const at::ScalarType dtype = parse_dtype(to_string(info[0], "dtype"));
-  const at::Device device = to_device(info[1]);
-  if (dtype == at::kChar && device.is_cpu()) {
-    return Napi::String::New(environment.env(), inference::byte_kernels().name);
-  }
-  return Napi::String::New(environment.env(), inference::find_backend({device, dtype}).name);
-}
-
 Napi::Value compiled_backend(Environment& environment, const Napi::CallbackInfo& info) {
   const at::ScalarType dtype = parse_dtype(to_string(info[0], "dtype"));
   const inference::Target target{to_device(info[1]), dtype};
   auto result = Napi::Object::New(environment.env());
-  result.Set("backend", inference::find_backend(target).kernels(target));
+  result.Set("backend", dtype == at::kChar && target.device.is_cpu()
+                            ? inference::byte_kernels().name
+                            : inference::find_backend(target).kernels(target));
   result.Set("reason", inference::why_no_faster_backend(target));
   return result;
 }

@@ -13,8 +13,6 @@ class CompiledModel;
 namespace senet::addon {
 
 Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info);
-/// dtype, device -> the name of the back end that serves compiled models of it here.
-Napi::Value backend_for(Environment& environment, const Napi::CallbackInfo& info);
 /// dtype, device -> what compiled models of it run on here (explain().backend), and why on nothing faster.
 Napi::Value compiled_backend(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value compiled_info(Environment& environment, const Napi::CallbackInfo& info);

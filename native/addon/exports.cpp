@@ -122,7 +122,6 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<average_into>(exports, "averageInto");
 
   add<compile_module>(exports, "compileModule");
-  add<backend_for>(exports, "backendFor");
   add<compiled_backend>(exports, "compiledBackend");
   add<trace_input>(exports, "traceInput");
   add<trace_module>(exports, "traceModule");

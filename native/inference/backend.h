@@ -22,7 +22,8 @@ struct Backend {
   const char* name;  // of its folder
   /// Whether it makes programs for this device and dtype, on this processor and in this environment.
   bool (*serves)(const Target& target);
-  /// Why it does not serve a target of a device that it is for; empty if it does, or is for other devices.
+  /// Why it does not serve a target of a device that it is for, or not as fast as the device could; empty if
+  /// it does, or is for other devices.
   std::string (*why_not)(const Target& target);
   /// What programs for a target that it serves run on: Program::backend().
   const char* (*kernels)(const Target& target);

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <utility>
 
 namespace senet::inference {
@@ -62,7 +63,7 @@ class Counting : public StepObserver {
  public:
   Counting(size_t values, size_t threads) : counts_(threads, std::vector<Histogram>(values)) {}
 
-  void after(const Step& step, const Work& work) noexcept override {
+  void after(const Step& step, const Work& work) override {
     std::vector<Histogram>& own = counts_[static_cast<size_t>(work.team.index)];
     for (const Step::Operand& given : step.gives) {
       const BufferLayout& at = work.buffer_layout(given.buffer);
@@ -165,7 +166,7 @@ class Seeing : public StepObserver {
  public:
   explicit Seeing(Seen& seen) : seen_(seen) {}
 
-  void before(const Step& step, const Work& work) noexcept override {
+  void before(const Step& step, const Work& work) override {
     if (work.team.index == 0) {
       for (const Step::Operand& given : step.gives) {
         const BufferLayout& at = work.buffer_layout(given.buffer);
@@ -173,7 +174,7 @@ class Seeing : public StepObserver {
       }
     }
   }
-  void after(const Step& step, const Work& work) noexcept override {
+  void after(const Step& step, const Work& work) override {
     for (const Step::Operand& given : step.gives) {
       const BufferLayout& at = work.buffer_layout(given.buffer);
       for (int64_t row = work.team.begin(at.height); row < work.team.end(at.height); ++row) {
@@ -202,7 +203,7 @@ class Comparing : public StepObserver {
  public:
   Comparing(Seen& seen, size_t threads) : seen_(seen), squares_(threads) {}
 
-  void before(const Step& step, const Work& work) noexcept override {
+  void before(const Step& step, const Work& work) override {
     for (const Step::Operand& taken : step.takes) {
       const BufferLayout& at = work.buffer_layout(taken.buffer);
       for (int64_t row = work.team.begin(at.height); row < work.team.end(at.height); ++row) {
@@ -214,7 +215,7 @@ class Comparing : public StepObserver {
       }
     }
   }
-  void after(const Step& step, const Work& work) noexcept override {
+  void after(const Step& step, const Work& work) override {
     if (!step.is_convolution()) {
       return;
     }
@@ -260,6 +261,12 @@ class Comparing : public StepObserver {
 
 // Images that errors are measured on.
 constexpr size_t kSamples = 8;
+
+std::string scientific(double x) {
+  std::ostringstream stream;
+  stream << x;
+  return stream.str();
+}
 
 Fused fuse_all(const Plan& plan) {
   Fused fused = fuse_plan(plan);
@@ -367,10 +374,62 @@ std::shared_ptr<const CompiledModel> Calibration::finish(const CalibrationOption
   }
   const c10::AutoGradMode no_grad(false);
   const std::lock_guard<std::mutex> lock(mutex_);
-  Plan plan = plan_;
-  std::unique_ptr<const ObservableProgram> program = make_byte_program(plan, record, byte_kernels());
-  measure(*program, record);
-  return CompiledModel::of_bytes(name_, plan, std::move(program), std::move(record), rounded(plan));
+  Attempt made = attempt(std::move(record));
+  if (std::isfinite(options.error_budget) && !(made.record.error <= options.error_budget)) {
+    made = keep_within(options.error_budget, std::move(made));
+  }
+  return CompiledModel::of_bytes(name_, made.plan, std::move(made.program), std::move(made.record),
+                                 rounded(made.plan));
+}
+
+Calibration::Attempt Calibration::attempt(QuantizationRecord record) const {
+  Attempt made{plan_, std::move(record), nullptr};
+  made.record.errors.clear();
+  made.program = make_byte_program(made.plan, made.record, byte_kernels());
+  measure(*made.program, made.record);
+  return made;
+}
+
+Calibration::Attempt Calibration::keep_within(double budget, Attempt from) const {
+  // Those that are off the most come first. Of one whose output is float32 nothing was measured.
+  std::vector<std::pair<double, std::string>> layers;
+  const std::vector<bool> are_bytes =
+      find_byte_units(plan_, fused_, from.record.keep, from.record.keep_first);
+  for (size_t i = 0; i < are_bytes.size(); ++i) {
+    if (are_bytes[i]) {
+      const std::string& name = fused_.units[i].name;
+      const auto error = from.record.errors.find(name);
+      layers.emplace_back(error == from.record.errors.end() ? 0.0 : -error->second, name);
+    }
+  }
+  std::sort(layers.begin(), layers.end());
+  const auto with = [&](size_t count) {
+    QuantizationRecord record = from.record;
+    for (size_t i = 0; i < count; ++i) {
+      record.keep.push_back(layers[i].second);
+    }
+    return attempt(std::move(record));
+  };
+  // Half as many of the possible numbers each time. What an attempt with fewer gave is forgotten.
+  size_t too_few = 0;
+  size_t enough = layers.size();
+  Attempt best = with(enough);
+  if (!(best.record.error <= budget)) {
+    throw Error("ERR_SENET_CALIBRATION",
+                name_ + ": errorBudget: expected at least " + scientific(best.record.error) +
+                    ", by which the outputs are off with every layer in float32, got " + scientific(budget));
+  }
+  while (enough - too_few > 1) {
+    const size_t middle = too_few + (enough - too_few) / 2;
+    Attempt made = with(middle);
+    if (made.record.error <= budget) {
+      enough = middle;
+      best = std::move(made);
+    } else {
+      too_few = middle;
+    }
+  }
+  return best;
 }
 
 // How far each layer of bytes is off, and how far all of them are.

@@ -6,6 +6,7 @@
 #include "inference/cpu/quantize.h"
 #include "inference/histogram.h"
 
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -27,6 +28,9 @@ struct CalibrationOptions {
   double percentile = 99.99;  // of kPercentile
   std::vector<std::string> keep = {};
   bool keep_first = true;
+  // What the outputs may be off (QuantizationRecord::error): as many of the layers that are off the most stay
+  // float32 as it takes. Infinity: none.
+  double error_budget = std::numeric_limits<double>::infinity();
 };
 
 class Calibration {
@@ -51,6 +55,16 @@ class Calibration {
 
  private:
   Calibration(Plan plan, std::string name, Tensors tensors);
+  struct Attempt {
+    Plan plan;
+    QuantizationRecord record;
+    std::unique_ptr<const ObservableProgram> program;
+  };
+  /// A program of bytes, and how far it is off.
+  Attempt attempt(QuantizationRecord record) const;
+  /// Of the first attempts of `from` with more and more of its layers kept, the one with the fewest that is
+  /// within the budget.
+  Attempt keep_within(double budget, Attempt from) const;
   void measure(const ObservableProgram& bytes, QuantizationRecord& record) const;
   Tensors rounded(const Plan& plan) const;
   Quantization choose(const Histogram& histogram, const CalibrationOptions& options) const;

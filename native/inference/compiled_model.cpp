@@ -67,7 +67,7 @@ CompiledModel::CompiledModel(std::string name, const Target& target, const Plan&
       device(target.device),
       in_channels(plan.channels(plan.input)),
       usual_size(plan.input_size.usual),
-      backend_reason(target.dtype == at::kChar ? "" : why_no_faster_backend(target)),
+      backend_reason(why_no_faster_backend(target)),
       only_usual_size_(plan.input_size.is_only),
       program_(std::move(program)),
       quantization_(std::move(quantization)),

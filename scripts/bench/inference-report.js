@@ -4,12 +4,13 @@
 const os = require('node:os');
 const { median } = require('./peers');
 
-const COMPILED = ['compiled-float32', 'compiled-bfloat16', 'compiled-int8'];
+const DTYPES = ['float32', 'bfloat16', 'int8'];
+const COMPILED = DTYPES.map((dtype) => `compiled-${dtype}`);
 // Of engines that differ in layout only, the faster one counts.
 const BETTER = { pytorch: ['pytorch', 'pytorch-channels-last'], eager: ['eager', 'eager-channels-last'] };
 
 // What this library wants to reach on two AVX-512 cores: how many times faster than each peer's float32, and what share
-// of the processor's multiply-adds (docs/benchmarks.md).
+// of the processor's multiply-adds (docs/benchmarks.md). Where AMX computes a type, AMX_FLOORS are those of it.
 const FLOORS = [
   floor('se_resnet50', 1, 'compiled-float32', { onnxruntime: 1.15, pytorch: 1.5, inductor: 1.25 }),
   floor('se_resnet50', 8, 'compiled-float32', { onnxruntime: 1.2, pytorch: 1.4, inductor: 1.15 }, 0.85),
@@ -27,14 +28,41 @@ const FLOORS = [
   floor('se_inception_v3', 1, 'compiled-int8', { 'onnxruntime-int8': 1.2, 'compiled-float32': 2 }),
   floor('se_inception_v3', 8, 'compiled-int8', { 'onnxruntime-int8': 1.2, 'compiled-float32': 2.2 }),
 ];
+// On two cores with AMX, of which nothing was measured yet.
+const AMX_FLOORS = [
+  ...[
+    ['se_resnet50', 1, 2, 4],
+    ['se_resnet50', 8, 2, 8, 0.35],
+    ['se_inception_v3', 1, 2, 4],
+    ['se_inception_v3', 8, 2, 8, 0.35],
+    ['se_resnet20', 1, 4, 1.5],
+    ['se_resnet20', 32, 2, 3],
+  ].map(([model, batch, inductor, onnxruntime, share]) =>
+    floor(model, batch, 'compiled-bfloat16', { onnxruntime, 'inductor-bfloat16': inductor }, share),
+  ),
+  ...['se_resnet50', 'se_inception_v3'].flatMap((model) =>
+    [
+      [1, 2.5],
+      [8, 4],
+    ].map(([batch, onnxruntime]) =>
+      floor(model, batch, 'compiled-int8', { 'onnxruntime-int8': onnxruntime, 'compiled-bfloat16': 1.3 }),
+    ),
+  ),
+  floor('se_resnet50', 1, 'compiled-int8-vnni', { 'onnxruntime-int8': 1.3, 'compiled-float32': 2.2 }),
+  floor('se_resnet50', 8, 'compiled-int8-vnni', { 'onnxruntime-int8': 1.3, 'compiled-float32': 2.5 }),
+  floor('se_inception_v3', 1, 'compiled-int8-vnni', { 'onnxruntime-int8': 1.2, 'compiled-float32': 2 }),
+  floor('se_inception_v3', 8, 'compiled-int8-vnni', { 'onnxruntime-int8': 1.2, 'compiled-float32': 2.2 }),
+];
 // More of the processors than this busy between the measurements: other programs disturb them.
 const IDLE = 0.1;
 const PEERS = {
   onnxruntime: 'onnxruntime-node',
   pytorch: 'PyTorch eager, better layout',
   inductor: 'torch.compile, freezing',
+  'inductor-bfloat16': 'torch.compile, freezing, bfloat16',
   'onnxruntime-int8': 'onnxruntime-node int8',
   'compiled-float32': 'our float32',
+  'compiled-bfloat16': 'our bfloat16',
 };
 
 function floor(model, batch, engine, times, peakShare) {
@@ -58,11 +86,14 @@ function ratioOf(theirs, ours) {
 
 /** Everything as data, which --json prints. */
 function summarize({ options, jobs, results, engines, peaks, peakAbsent, busy, versions, absent, failures }) {
-  const peakOf = (dtype) => {
-    const numbers = peaks.map((peak) => peak[dtype]);
+  const peakOf = (dtype, unit = (all) => all) => {
+    const numbers = peaks.map((all) => unit(all)[dtype] ?? null);
     return numbers.length === 0 || numbers[0] === null ? null : statistics(numbers);
   };
-  const peak = { float32: peakOf('float32'), bfloat16: peakOf('bfloat16'), int8: peakOf('int8') };
+  const peak = {
+    ...Object.fromEntries(DTYPES.map((dtype) => [dtype, peakOf(dtype)])),
+    amx: Object.fromEntries(DTYPES.map((dtype) => [dtype, peakOf(dtype, ({ amx }) => amx)])),
+  };
   const rows = [];
   for (const job of jobs) {
     job.batches.forEach(({ size }, index) => {
@@ -71,11 +102,13 @@ function summarize({ options, jobs, results, engines, peaks, peakAbsent, busy, v
         const measured = results[job.model][engine].map((batches) => batches[index]);
         if (measured.length === 0) continue;
         const { title, dtype, slack } = engines[engine];
+        const { instructions } = results[job.model][engine];
         const rounds = measured.map(({ milliseconds }) => milliseconds);
         const milliseconds = statistics(rounds);
-        const limit = peak[dtype];
+        // Of an engine that does not say what it runs on, the best that there is.
+        const limit = (instructions === null || isAmx(instructions) ? peak.amx[dtype] : null) ?? peak[dtype];
         rows.push({
-          ...{ model: job.model, side: job.side, batch: size, gigaflop, engine, title, dtype },
+          ...{ model: job.model, side: job.side, batch: size, gigaflop, engine, title, dtype, instructions },
           ...{ milliseconds, rounds },
           pageFaults: median(measured.map(({ pageFaults }) => pageFaults)),
           peakShare:
@@ -100,8 +133,23 @@ function summarize({ options, jobs, results, engines, peaks, peakAbsent, busy, v
     },
     ...{ threads: options.threads, rounds: options.rounds, seconds: options.seconds, versions },
     ...{ gigaflopsPeak: peak, peakAbsent: peakAbsent ?? null, busyShare: Math.max(...busy) },
+    amxAbsent: options.amx ? whyNoAmx(peaks, rows) : null,
     ...{ rows, floors: judge(rows), absent: byReason(absent, engines), failures },
   };
+}
+
+/** Whether our kernels, or a peer's, of this name are a matrix unit's. */
+function isAmx(instructions) {
+  return instructions !== null && instructions.startsWith('amx');
+}
+
+/** Why nothing here is AMX's; null where something is. */
+function whyNoAmx(peaks, rows) {
+  if (rows.some(({ instructions }) => isAmx(instructions))) return null;
+  const said = peaks.length === 0 ? undefined : peaks[0].amx;
+  return typeof said === 'string'
+    ? said
+    : 'our kernels for it did not run; `npx senet-torch doctor` says why';
 }
 
 /** For each reason the engines that are absent for it. */
@@ -121,9 +169,11 @@ function find(rows, model, batch, engine, alternatives = [engine]) {
 }
 
 function judge(rows) {
-  return FLOORS.flatMap(({ model, batch, engine, times, peakShare }) => {
+  const judged = [...FLOORS.map((entry) => ({ ...entry, isOfAmx: false })), ...AMX_FLOORS];
+  return judged.flatMap(({ model, batch, engine, times, peakShare, isOfAmx = true }) => {
     const ours = find(rows, model, batch, engine, BETTER[engine]);
-    if (ours === undefined) return [];
+    const hasAmx = rows.some(({ instructions }) => isAmx(instructions));
+    if (ours === undefined || (isOfAmx ? !hasAmx : isAmx(ours.instructions))) return [];
     const against = {};
     for (const [peer, least] of Object.entries(times)) {
       const ratio = ratioOf(find(rows, model, batch, peer, BETTER[peer]), ours);
@@ -151,7 +201,9 @@ function withRange({ median: middle, least, most }, form) {
 const percent = (share) => (share === null ? '-' : `${(100 * share).toFixed(0)} %`);
 const times = (ratio) => (ratio === null ? '-' : withRange(ratio, (number) => number.toFixed(2)));
 
-function heading({ date, machine, threads, rounds, versions, gigaflopsPeak, peakAbsent, busyShare }) {
+function heading(summary) {
+  const { date, machine, threads, rounds, versions, gigaflopsPeak, peakAbsent, amxAbsent, busyShare } =
+    summary;
   const { senetTorch, pytorch, onnxruntime, node } = versions;
   const named = [
     `senet-torch ${senetTorch.package} on LibTorch ${senetTorch.libtorch}`,
@@ -159,11 +211,14 @@ function heading({ date, machine, threads, rounds, versions, gigaflopsPeak, peak
     pytorch && `PyTorch ${pytorch}`,
     `Node ${node}`,
   ];
-  const peak = ['float32', 'bfloat16', 'int8']
-    .filter((dtype) => gigaflopsPeak[dtype] !== null)
+  const peak = [
+    ...DTYPES.map((dtype) => [dtype, gigaflopsPeak[dtype], '']),
+    ...DTYPES.map((dtype) => [dtype, gigaflopsPeak.amx[dtype], ' by AMX']),
+  ]
+    .filter(([, reached]) => reached !== null)
     .map(
-      (dtype) =>
-        `${withRange(gigaflopsPeak[dtype], digits)} ${dtype === 'int8' ? 'GOP/s' : 'GFLOP/s'} in ${dtype}`,
+      ([dtype, reached, unit]) =>
+        `${withRange(reached, digits)} ${dtype === 'int8' ? 'GOP/s' : 'GFLOP/s'} in ${dtype}${unit}`,
     );
   const instructions = machine.instructions === null ? '' : ` with ${machine.instructions}`;
   return [
@@ -172,6 +227,7 @@ function heading({ date, machine, threads, rounds, versions, gigaflopsPeak, peak
     peak.length > 0
       ? `Multiply-add peak of ${threads} threads: ${peak.join(', ')}`
       : `Multiply-add peak not measured: ${peakAbsent}`,
+    ...(amxAbsent === null ? [] : [`NOTHING HERE IS AMX'S, neither times nor peaks: ${amxAbsent}`]),
     ...(busyShare > IDLE
       ? [`NOT TO BE TRUSTED: other programs kept ${percent(busyShare)} of the processors busy`]
       : []),
@@ -218,6 +274,7 @@ function toTable(summary) {
   const { rows, floors, absent, failures } = summary;
   const columns = [
     '',
+    'on',
     'ms (rounds)',
     'of peak',
     'page faults',
@@ -234,6 +291,7 @@ function toTable(summary) {
     for (const row of group) {
       lines.push([
         `  ${row.title}`,
+        row.instructions ?? '-',
         withRange(row.milliseconds, digits),
         percent(row.peakShare),
         row.pageFaults.toFixed(row.pageFaults < 10 ? 1 : 0),
@@ -247,7 +305,8 @@ function toTable(summary) {
     '',
     ...align(lines),
     '',
-    'ms: medians, with the range of the rounds. of peak: share of the best multiply-add peak in that type. page faults: in',
+    'on: the instruction set, of engines that name it. ms: medians, with the range of the rounds. of peak: share of the best',
+    'multiply-add peak of that instruction set in that type (of an engine that names none: of the machine). page faults: in',
     'each forward. distance: of the output from our eager output, relative L2. against: the time over that of our compiled',
     'model in that type (more than 1: ours is faster), with the range of the rounds.',
   ];
@@ -261,7 +320,7 @@ function toTable(summary) {
     ];
     text.push(
       '',
-      'Floors, meant for two AVX-512 cores: how many times faster than that engine in float32',
+      'Floors, meant for two AVX-512 cores, or two with AMX: how many times faster than that engine',
       ...align(floorLines),
     );
   }

@@ -37,6 +37,13 @@ const ENGINES = {
   'compiled-float32': { title: 'senet-torch compiled, float32', by: 'senet-torch', ...FLOAT32 },
   'compiled-bfloat16': { title: 'senet-torch compiled, bfloat16', by: 'senet-torch', ...BFLOAT16 },
   'compiled-int8': { title: 'senet-torch compiled, int8', by: 'senet-torch', ...INT8 },
+  'compiled-int8-vnni': {
+    title: 'senet-torch compiled, int8, without AMX',
+    by: 'senet-torch',
+    ...INT8,
+    environment: { SENET_COMPILE_KERNELS: 'avx512_vnni' },
+    onRequest: true,
+  },
   eager: { title: 'senet-torch eager', by: 'senet-torch', ...FLOAT32 },
   'eager-channels-last': { title: 'senet-torch eager, channels-last', by: 'senet-torch', ...FLOAT32 },
   'eager-no-cache': {
@@ -55,6 +62,16 @@ const ENGINES = {
   'inductor-bfloat16': { title: 'torch.compile, freezing, bfloat16', by: 'pytorch', ...BFLOAT16 },
 };
 
+// What `--amx` asks for: everything that the goals for processors with AMX compare, in less than ten minutes.
+const AMX = {
+  engines: [
+    ...['compiled-float32', 'compiled-bfloat16', 'compiled-int8', 'compiled-int8-vnni'],
+    ...['onnxruntime', 'onnxruntime-int8', 'inductor-bfloat16'],
+  ],
+  rounds: 3,
+  seconds: 0.5,
+};
+
 const HELP = `usage: npm run bench -- [options]
 
   --models NAMES     of ${Object.keys(MODELS).join(', ')}
@@ -66,6 +83,7 @@ const HELP = `usage: npm run bench -- [options]
   --rounds N         default 5
   --seconds N        that each engine is measured for, for each batch of each model in each round; default 1
   --quick            2 rounds of 0.3 seconds
+  --amx              what the goals for processors with AMX compare: ${AMX.engines.length} engines, ${AMX.rounds} rounds of ${AMX.seconds} seconds
   --threads N        of each engine; default: the processors of this machine
   --python PATH      a Python with torch, onnx and onnxscript (or SENET_BENCH_PYTHON; default: python3)
   --folder PATH      keeps weights, exports and compiled code there, and takes them from there the next time
@@ -95,6 +113,7 @@ function parseOptions() {
         rounds: { type: 'string' },
         seconds: { type: 'string' },
         quick: { type: 'boolean', default: false },
+        amx: { type: 'boolean', default: false },
         threads: { type: 'string' },
         python: { type: 'string' },
         folder: { type: 'string' },
@@ -129,10 +148,12 @@ function parseOptions() {
     engines: names(
       'engines',
       ENGINES,
-      Object.keys(ENGINES).filter((name) => !ENGINES[name].onRequest),
+      Object.keys(ENGINES).filter((name) =>
+        values.amx ? AMX.engines.includes(name) : !ENGINES[name].onRequest,
+      ),
     ),
-    rounds: Math.round(number('rounds', values.quick ? 2 : 5, 1)),
-    seconds: number('seconds', values.quick ? 0.3 : 1, 0),
+    rounds: Math.round(number('rounds', values.quick ? 2 : values.amx ? AMX.rounds : 5, 1)),
+    seconds: number('seconds', values.quick ? 0.3 : values.amx ? AMX.seconds : 1, 0),
     threads: Math.round(number('threads', os.availableParallelism(), 1)),
   };
 }
@@ -349,7 +370,10 @@ function measureRounds(options, jobs, absent, peak, context) {
         try {
           const answer = measure(name, job, context);
           if (answer.absent !== undefined) absent[name] = answer.absent;
-          else known.push(answer.batches);
+          else {
+            known.push(answer.batches);
+            known.instructions = answer.instructions ?? null;
+          }
           if (round === 1) failures.push(...findMismatches(name, job, answer.batches ?? []));
         } catch (error) {
           if (error.interrupted) throw error;

@@ -1,12 +1,11 @@
 // The processor's own limit: how many fused multiply-adds a second N threads reach on registers alone, in
 // float32 and, where the processor has the instructions for it, in bfloat16 with float32 accumulation and of
-// bytes with int32 accumulation (VNNI). No
+// bytes with int32 accumulation (VNNI); and the same of the processor's matrix unit (AMX). No
 // memory, no library; the shares that the benchmark prints are of these numbers.
 //
 // c++ -std=c++17 -O3 -march=native -pthread peak.cpp -o peak && ./peak THREADS
-// Prints {"instructions": ..., "float32": GFLOP/s, "bfloat16": GFLOP/s or null, "int8": the same}, the best of
-// several runs.
-// Tile instructions (AMX) are not counted: a machine that has them can exceed the bfloat16 number.
+// Prints {"instructions": ..., "float32": GFLOP/s, "bfloat16": GFLOP/s or null, "int8": the same, "amx":
+// {"bfloat16": ..., "int8": ...} or why it was not measured}, the best of several runs.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -14,8 +13,16 @@
 #include <cstdlib>
 #include <thread>
 #include <vector>
-#if defined(__AVX512BF16__) || defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#if defined(__AVX512BF16__) || defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__AMX_TILE__)
 #include <immintrin.h>
+#endif
+#if defined(__linux__) && defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)
+#define SENET_PEAK_AMX
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 #endif
 
 namespace {
@@ -141,6 +148,59 @@ struct Int8 {
 };
 #endif
 
+#if defined(SENET_PEAK_AMX)
+// All tiles of 16 rows of 64 bytes: four of sums, two of each operand, as convolutions have them.
+struct Tiles {
+  static constexpr long kTileSteps = kSteps / 16;
+  static constexpr double kBfloat16Flops = 2.0 * 4 * 16 * 16 * 32;  // of a step
+
+  static void begin() {
+    alignas(64) unsigned char configuration[64] = {1};
+    for (int tile = 0; tile < 8; tile++) {
+      configuration[16 + 2 * tile] = 64;
+      configuration[48 + tile] = 16;
+    }
+    asm volatile("ldtilecfg (%0)" : : "r"(configuration) : "memory");
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_zero(6);
+    _tile_zero(7);
+  }
+};
+
+struct TilesOfBfloat16 : Tiles {
+  static constexpr double kFlopsPerStep = kBfloat16Flops / 16;  // counted in kSteps
+  static void run() {
+    begin();
+    for (long step = 0; step < kTileSteps; step++) {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+  }
+};
+
+struct TilesOfInt8 : Tiles {
+  static constexpr double kFlopsPerStep = 2 * kBfloat16Flops / 16;
+  static void run() {
+    begin();
+    for (long step = 0; step < kTileSteps; step++) {
+      _tile_dpbusd(0, 4, 6);
+      _tile_dpbusd(1, 4, 7);
+      _tile_dpbusd(2, 5, 6);
+      _tile_dpbusd(3, 5, 7);
+    }
+    _tile_release();
+  }
+};
+#endif
+
 /// The team stays for all runs, so that the scheduler has time to give each thread a core of its own; the
 /// calling thread is one of it. A run lasts from the moment at which the last thread arrives at its beginning
 /// to the moment at which the last one has ended, however they were scheduled. The best run counts.
@@ -192,8 +252,19 @@ int main(int argc, char** argv) {
   std::printf("null");
 #endif
 #if defined(SENET_PEAK_INT8)
-  std::printf(", \"int8\": %.1f}\n", best_gigaflops<Int8>(threads));
+  std::printf(", \"int8\": %.1f", best_gigaflops<Int8>(threads));
 #else
-  std::printf(", \"int8\": null}\n");
+  std::printf(", \"int8\": null");
+#endif
+#if defined(SENET_PEAK_AMX)
+  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  if (syscall(SYS_arch_prctl, 0x1023, 18) == 0) {
+    std::printf(", \"amx\": {\"bfloat16\": %.1f, \"int8\": %.1f}}\n", best_gigaflops<TilesOfBfloat16>(threads),
+                best_gigaflops<TilesOfInt8>(threads));
+  } else {
+    std::printf(", \"amx\": \"the system refuses its use (arch_prctl: %s)\"}\n", std::strerror(errno));
+  }
+#else
+  std::printf(", \"amx\": \"this processor has none\"}\n");
 #endif
 }

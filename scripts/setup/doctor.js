@@ -39,12 +39,12 @@ function examineAddon() {
   }
 }
 
-/** What compiles for the processor in a dtype; where nothing does, why. */
+/** What compiled models of a dtype run on on the processor, and why on nothing faster; where nothing compiles, why. */
 function backendOf(binding, dtype) {
   try {
-    return binding.backendFor(dtype, 'cpu');
+    return binding.compiledBackend(dtype, 'cpu');
   } catch (error) {
-    return `none: ${error.message}`;
+    return { backend: 'none', reason: error.message };
   }
 }
 
@@ -175,12 +175,7 @@ function print(facts) {
         `${addon.threads.available} granted; ${addon.threads.workers} worker(s) with ${addon.threads.perWorker} each`,
       ],
       ['instruction set', addon.isa],
-      [
-        'compiled models',
-        Object.entries(addon.compiled)
-          .map(([dtype, backend]) => `${dtype}: ${backend}`)
-          .join(', '),
-      ],
+      ...compiledRows(addon.compiled).map((row, index) => [index === 0 ? 'compiled models' : '', row]),
     );
   }
   if (facts.present !== null) {

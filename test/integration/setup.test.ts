@@ -588,13 +588,16 @@ describe('setup', () => {
         loads: boolean;
         libtorch: { version: string };
         threads: { available: number };
-        compiled: Record<string, string>;
+        compiled: Record<string, { backend: string; reason: string }>;
       };
     };
     expect(facts.addon.loads).to.equal(true);
     expect(facts.addon.libtorch.version).to.match(/^\d+\.\d+\.\d+$/);
     expect(facts.addon.threads.available).to.be.at.least(1);
-    expect(facts.addon.compiled.float32).to.be.oneOf(['cpu', 'aten']);
-    expect(facts.addon.compiled.float16).to.equal('aten');
+    expect(facts.addon.compiled.float32?.backend).to.be.oneOf(['avx512_bf16', 'avx512', 'avx2', 'onednn']);
+    expect(facts.addon.compiled.float16?.backend).to.equal('onednn');
+    expect(facts.addon.compiled.int8?.backend).to.match(
+      /^(amx_int8|avx512_vnni|avx2_vnni|avx512|avx2|scalar)$/,
+    );
   });
 });

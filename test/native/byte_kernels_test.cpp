@@ -24,7 +24,8 @@ void for_each_byte_variant(const std::function<void(const Kernels&)>& test) {
   };
   for (const Set& set :
        {Set{"scalar", scalar_kernels()}, Set{"avx2", avx2_kernels()}, Set{"avx2_vnni", avx2_vnni_kernels()},
-        Set{"avx512", avx512_kernels()}, Set{"avx512_vnni", avx512_vnni_kernels()}}) {
+        Set{"avx512", avx512_kernels()}, Set{"avx512_vnni", avx512_vnni_kernels()},
+        Set{"amx_int8", amx_int8_kernels()}, Set{"amx_emulated", amx_emulated_kernels()}}) {
     SUBCASE(set.name) {
       if (set.kernels == nullptr) {
         MESSAGE("SKIPPED: ", set.name, ": the compiler had no such instructions");
@@ -69,7 +70,7 @@ TEST_CASE("bytes: a convolution is its definition, bit for bit") {
       const int64_t kernel = random.of<int64_t>({1, 1, 3});
       const int64_t stride = random.between(1, 2);
       const int64_t height = random.between(kernel, 9);
-      const int64_t width = random.between(kernel, 9);
+      const int64_t width = random.between(kernel, random.chance(0.3) ? 40 : 9);
       const int64_t out_height = (height - kernel) / stride + 1;
       const int64_t out_width = (width - kernel) / stride + 1;
       const int64_t channels = padded(out);
@@ -137,7 +138,7 @@ TEST_CASE("bytes: a convolution is its definition, bit for bit") {
         task.vectors = vectors;
         task.width = out_width;
         task.last = out_height * out_width;
-        kernels.bytes->convolution(task);
+        ConvolutionRunner(*kernels.bytes, task, out_height, 1).run(task);
         at += packed_byte_bytes(panel, kernel * kernel, in);
         channel += panel;
       }

@@ -5,15 +5,18 @@
 #include "core/error.h"
 #include "inference/compiled_model.h"
 #include "inference/cpu/kernels.h"
+#include "inference/cpu/program.h"
 #include "models/cifar_se_resnet.h"
 #include "models/se_inception_v3.h"
 #include "models/se_resnet.h"
+#include "nn/trace.h"
 #include "runtime/threads.h"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <new>
 
 namespace senet::test {
 namespace {
@@ -115,6 +118,61 @@ TEST_CASE("CompiledModel, dtypes") {
   network->to(at::kDouble);
   REQUIRE_MESSAGE(same_bytes(expected, CompiledModel::compile(*network, at::kFloat)->forward(x)),
                   "float64 weights of the same values: another output");
+}
+
+// Throws in one of its calls, as one does that gets no memory.
+class Failing : public StepObserver {
+ public:
+  Failing(int64_t call, bool is_before) : call_(call), is_before_(is_before) {}
+
+  void before(const Step&, const Work& work) override {
+    look(work, is_before_);
+  }
+  void after(const Step&, const Work& work) override {
+    look(work, !is_before_);
+  }
+  bool was_called_afterwards() const {
+    return was_called_afterwards_;
+  }
+
+ private:
+  void look(const Work& work, bool counts) {
+    if (work.team.index != work.team.size - 1) {
+      return;
+    }
+    was_called_afterwards_ = was_called_afterwards_ || has_failed_;
+    if (counts && calls_++ == call_) {
+      has_failed_ = true;
+      throw std::bad_alloc();
+    }
+  }
+
+  const int64_t call_;
+  const bool is_before_;
+  int64_t calls_ = 0;
+  bool has_failed_ = false;
+  bool was_called_afterwards_ = false;
+};
+
+TEST_CASE("a program that is looked into by whom memory fails") {
+  const auto network = small_network();
+  const Plan plan = make_plan(nn::trace_evaluation(*network));
+  const Fused fused = fuse_plan(plan);
+  const std::unique_ptr<const ObservableProgram> program = make_observable_program(plan, fused);
+  const at::Tensor x = draw({3, 3, 9, 7});
+  for (const int threads : {1, 3}) {
+    runtime::use_threads(threads);
+    for (const bool is_before : {true, false}) {
+      for (const int64_t call : {0, 5, 17}) {
+        Failing observer(call, is_before);
+        CHECK_THROWS_AS(program->observe(x, observer), std::bad_alloc);
+        CHECK_FALSE(observer.was_called_afterwards());
+      }
+    }
+    Failing never(-1, true);
+    CHECK(program->observe(x, never).isfinite().all().item<bool>());
+  }
+  runtime::use_threads(2);
 }
 
 TEST_CASE("CompiledModel, modules that take no image") {

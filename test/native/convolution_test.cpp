@@ -1,5 +1,5 @@
-// ElementKernels::convolution and group_convolution, and the packing of their weights, against at::conv2d in
-// float64.
+// ElementKernels::convolution, tile_convolution and group_convolution, and the packing of their weights,
+// against at::conv2d in float64.
 #include "support.h"
 
 #include "inference/cpu/packing.h"
@@ -231,6 +231,7 @@ class Convolution {
     task.output_is_float = case_.output_is_float;
     task.activation = case_.activation;
     task.width = case_.width();
+    const ConvolutionRunner convolution(*variant_.element, task, case_.height(), variant_.is_float ? 4 : 2);
     for (size_t i = 0; i + 1 < cuts.size(); ++i) {
       int64_t channel = 0;
       int64_t packed = 0;
@@ -247,7 +248,7 @@ class Convolution {
         task.output = case_.has_output ? output_->at(0, 0, channel) : nullptr;
         if (case_.groups == 1) {
           task.input = input_->at(case_.padding[0], case_.padding[1]);
-          variant_.element->convolution(task);
+          convolution.run(task);
         } else {
           task.input =
               input_->at(case_.padding[0], case_.padding[1], first_inputs_[static_cast<size_t>(channel)]);

@@ -1,6 +1,7 @@
 #include "support.h"
 
 #include "core/error.h"
+#include "inference/cpu/matrix_unit.h"
 #include "inference/cpu/packing.h"
 
 #include <ATen/ATen.h>
@@ -37,17 +38,43 @@ void add_test(const std::string& name, std::function<void()> body) {
                            added->first.c_str());
 }
 
+ConvolutionRunner::ConvolutionRunner(const inference::ElementKernels& kernels,
+                                     const inference::ConvTask& layer, int64_t height, int64_t element_bytes)
+    : kernels_(kernels),
+      runs_(kernels.tile_convolution == nullptr ? inference::TileRuns{}
+                                                : inference::plan_tiles(layer, height, element_bytes)) {
+  if (runs_.step_bytes > 0) {
+    inference::ConvTask task = layer;
+    task.runs = runs_;
+    kernels.begin_tiles(task);
+  }
+}
+
+ConvolutionRunner::~ConvolutionRunner() {
+  if (runs_.step_bytes > 0) {
+    kernels_.end_tiles();
+  }
+}
+
+void ConvolutionRunner::run(inference::ConvTask task) const {
+  task.runs = runs_;
+  (runs_.step_bytes > 0 ? kernels_.tile_convolution : kernels_.convolution)(task);
+}
+
 void for_each_variant(const std::function<void(const Variant&)>& test) {
   struct Set {
     const char* name;
     const inference::Kernels* kernels;
+    bool has_float;
     bool has_bfloat16;
   };
-  for (const Set& set :
-       {Set{"avx2", inference::avx2_kernels(), false}, Set{"avx512", inference::avx512_kernels(), false},
-        Set{"avx512_bf16", inference::avx512_bf16_kernels(), true}}) {
+  for (const Set& set : {Set{"avx2", inference::avx2_kernels(), true, false},
+                         Set{"avx512", inference::avx512_kernels(), true, false},
+                         Set{"avx512_bf16", inference::avx512_bf16_kernels(), true, true},
+                         Set{"amx_bf16", inference::amx_bf16_kernels(), false, true},
+                         Set{"amx_emulated", inference::amx_emulated_kernels(), false, true}}) {
     for (const bool is_float : {true, false}) {
-      if (!is_float && !set.has_bfloat16) {
+      if (!(is_float ? set.has_float : set.has_bfloat16)) {
         continue;
       }
       const std::string name = text(set.name, is_float ? " float32" : " bfloat16");

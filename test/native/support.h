@@ -39,6 +39,23 @@ struct Variant {
   }
 };
 
+/// Runs a convolution's tasks as a step does: by the matrix unit, if the kernels have one that the layer
+/// suits (plan_tiles). Its output has `height` rows.
+class ConvolutionRunner {
+ public:
+  ConvolutionRunner(const inference::ElementKernels& kernels, const inference::ConvTask& layer,
+                    int64_t height, int64_t element_bytes);
+  ConvolutionRunner(const ConvolutionRunner&) = delete;
+  ConvolutionRunner& operator=(const ConvolutionRunner&) = delete;
+  ~ConvolutionRunner();
+
+  void run(inference::ConvTask task) const;
+
+ private:
+  const inference::ElementKernels& kernels_;
+  const inference::TileRuns runs_;
+};
+
 /// Runs `test` with each variant that this processor can run, in a subcase of its name, and reports the
 /// others as skipped.
 void for_each_variant(const std::function<void(const Variant&)>& test);

@@ -23,6 +23,8 @@ const SETS: Record<Tested, readonly [kernels: string, needs: RegExp][]> = {
   ],
   bfloat16: [
     ['avx512_bf16', /\bavx512_bf16\b/],
+    ['amx_bf16', /\bamx_bf16\b/],
+    ['amx_emulated', /(?:)/],
     ['libtorch', /\bavx512bw\b/],
   ],
 };

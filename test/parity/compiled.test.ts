@@ -429,9 +429,12 @@ describe(`compiled models on ${device}`, function () {
     const sets: [string, needs: RegExp, backend: string][] = [
       ['avx2', /\bavx2\b/, 'avx2'],
       ['avx512', /\bavx512bw\b/, 'avx512'],
+      ['amx_bf16', /\bamx_bf16\b/, 'amx_bf16'],
+      ['amx_emulated', /(?:)/, 'amx_emulated'], // the code of amx_bf16 over tiles that are computed
       ['libtorch', /(?:)/, 'onednn'],
     ];
     for (const [kernels, needs, backend] of sets) {
+      const tried = (): readonly CompiledDType[] => (kernels.startsWith('amx') ? ['bfloat16'] : dtypes());
       it(kernels, async function () {
         if (device !== 'cpu' || !needs.test(PROCESSOR_FLAGS)) {
           skip(this, device === 'cpu' ? 'this processor has none' : 'of the CPU only');
@@ -449,9 +452,9 @@ describe(`compiled models on ${device}`, function () {
             ['se_resnet50', [[2, 3, 97, 64]]],
           ] as const) {
             const subject = Subject.model(name);
-            for (const dtype of dtypes()) {
+            for (const dtype of tried()) {
               const compiled = await subject.module.compile({ dtype });
-              if (dtype === 'float32') expect(compiled.explain().backend).to.equal(backend);
+              if (dtype === tried()[0]) expect(compiled.explain().backend).to.equal(backend);
               for (const shape of shapes) await subject.expectNear(compiled, input(16, ...shape));
               compiled.dispose();
             }
@@ -463,7 +466,7 @@ describe(`compiled models on ${device}`, function () {
           ] as const) {
             const make = (): Module<unknown> => createModel(name, { numClasses: 3, recalibrate: 'output' });
             const subject = new Subject(make, INCEPTION, part);
-            for (const dtype of dtypes()) {
+            for (const dtype of tried()) {
               const compiled = await subject.module.compile({ dtype });
               await subject.expectNear(compiled, input(17, ...shape), part);
               compiled.dispose();

@@ -438,6 +438,7 @@ export async function compiled(x: Tensor, signal: AbortSignal): Promise<void> {
   await model.getSubmodule('layer1').compile({ signal });
   const bytes = await model.compile({ dtype: 'int8', calibration: [x], keep: ['layer1'] });
   await model.compile({ dtype: 'int8', calibration: { data: x, method: 'percentile', percentile: 99.9 } });
+  await model.compile({ dtype: 'int8', calibration: { data: x, errorBudget: 0.01 } });
   exactly<QuantizationRecord | undefined>()(bytes.quantization);
   exactly<Promise<void>>()(bytes.save('int8.safetensors', { metadata: { note: 'mine' } }));
   exactly<Promise<CompiledModel>>()(loadCompiled('int8.safetensors', { model: 'se_resnet50', signal }));

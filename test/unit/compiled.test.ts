@@ -612,6 +612,25 @@ describe('compiled models', function () {
     const sum = (plan: CompiledPlan, of: 'weightBytes' | 'multiplyAdds'): number =>
       plan.steps.reduce((total, step) => total + step[of], 0);
 
+    it('names the convolutions that a matrix unit computes', async () => {
+      const source = se_resnet20({ initWeights: false });
+      temporary.environment({ SENET_COMPILE_KERNELS: 'amx_emulated' });
+      const half = await source.compile({ dtype: 'bfloat16' });
+      temporary.environment({ SENET_COMPILE_KERNELS: undefined });
+      const plan = half.explain([32, 32]);
+      expect(plan.backend).to.equal('amx_emulated');
+      expect(plan.weightBytes).to.equal(sum(plan, 'weightBytes'));
+      for (const { name, operation, output, kernel } of plan.steps) {
+        const isImage = operation === 'convolution' && output[1] !== 1;
+        expect(kernel, name).to.equal(isImage ? 'tiles' : undefined);
+      }
+      expect(plan.steps.filter(({ kernel }) => kernel === 'tiles')).to.have.length(1 + 3 * 6 + 2);
+      // Of few windows vectors compute all.
+      for (const { kernel } of half.explain([3, 3]).steps) expect(kernel).to.equal(undefined);
+      half.dispose();
+      source.dispose();
+    });
+
     it('counts the multiply-adds and the bytes of se_resnet50, on every backend', async () => {
       const source = se_resnet50({ initWeights: false });
       for (const kernels of [undefined, 'libtorch']) {

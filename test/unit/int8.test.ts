@@ -48,7 +48,7 @@ const wrong = (value: unknown): never => value as never;
 const ROOT = path.join(__dirname, '../..');
 const FIXTURES = path.join(ROOT, 'test/fixtures');
 const WEIGHTS = path.join(ROOT, 'assets/weights/se_resnet20_fashion_mnist.safetensors');
-const KERNELS = ['scalar', 'avx2', 'avx2_vnni', 'avx512', 'avx512_vnni'];
+const KERNELS = ['scalar', 'avx2', 'avx2_vnni', 'avx512', 'avx512_vnni', 'amx_int8', 'amx_emulated'];
 
 function makeModel(seed = 1): ReturnType<typeof se_resnet20> {
   manualSeed(seed);
@@ -176,7 +176,7 @@ describe('compiled models of int8', () => {
         tried.push(kernels);
         compiled.dispose();
       }
-      expect(tried).to.include('scalar');
+      expect(tried).to.include('scalar').and.to.include('amx_emulated');
       model.dispose();
     });
 
@@ -247,6 +247,54 @@ describe('compiled models of int8', () => {
         relativeError(numbers(await everything.forward(x)), numbers(await model.forward(x))),
       ).to.be.below(1e-5);
       everything.dispose();
+      model.dispose();
+    });
+  });
+
+  describe('errorBudget', () => {
+    it('keeps the layers that are off the most in float32, as few as it takes', async () => {
+      const model = makeModel();
+      manualSeed(13);
+      const images = randn([6, 3, 32, 32]);
+      const expected = numbers(await model.forward(images));
+      const compile = (
+        options: { errorBudget?: number },
+        keep: readonly string[] = [],
+      ): Promise<CompiledModel> =>
+        model.compile({ dtype: 'int8', keep, calibration: { data: images, ...options } });
+      const errorOf = async (compiled: CompiledModel): Promise<number> =>
+        relativeError(numbers(await compiled.forward(images)), expected);
+      const plain = await compile({});
+      const budget = (await errorOf(plain)) / 2;
+      const within = await compile({ errorBudget: budget }, ['layer3.2']);
+      const { keep = [] } = within.quantization ?? {};
+      expect(keep[0]).to.equal('layer3.2');
+      expect(keep.length).to.be.within(2, 15);
+      expect(await errorOf(within)).to.be.at.most(1.0001 * budget);
+      // The one that is off the least of them was needed, too.
+      const fewer = await compile({}, keep.slice(0, -1));
+      expect(await errorOf(fewer)).to.be.above(0.9999 * budget);
+      const kinds = new Map(within.explain().steps.map(({ name, kernel }) => [name, kernel]));
+      for (const name of keep.slice(1)) expect(kinds.get(name), name).to.equal(undefined);
+      // Those that suffice are kept no more, and nothing is where all of it is within.
+      const wide = await compile({ errorBudget: 1 });
+      expect(wide.quantization?.keep).to.deep.equal([]);
+      // With every layer in float32 there is no error left.
+      const exact = await compile({ errorBudget: 1e-6 });
+      expect(await errorOf(exact)).to.be.below(1e-5);
+      for (const compiled of [plain, within, fewer, wide, exact]) compiled.dispose();
+      model.dispose();
+    });
+
+    it('that nothing is within is an error', async () => {
+      const model = makeModel();
+      const images = randn([2, 3, 32, 32]);
+      tidy(() => void model.getSubmodule('fc').parameters()[0]?.detach().fill_(NaN));
+      const error = await expectRejection(
+        model.compile({ dtype: 'int8', calibration: { data: images, errorBudget: 0.1 } }),
+        'ERR_SENET_CALIBRATION',
+      );
+      expect(error.message).to.contain('errorBudget').and.to.contain('0.1');
       model.dispose();
     });
   });
@@ -422,6 +470,9 @@ describe('compiled models of int8', () => {
         [{ data: [], method: 'max' }, 'ERR_SENET_ARG_RANGE'],
         [{ data: [], limit: 0 }, 'ERR_SENET_ARG_RANGE'],
         [{ data: [], percentile: NaN }, 'ERR_SENET_ARG_RANGE'],
+        ...([0, -1, 1.5, NaN, Infinity] as const).map(
+          (errorBudget) => [{ data: [], errorBudget }, 'ERR_SENET_ARG_RANGE'] as [unknown, ErrorCode],
+        ),
         [{ data: [], images: 3 }, 'ERR_SENET_UNKNOWN_OPTION'],
       ];
       for (const [calibration, code] of refused) {

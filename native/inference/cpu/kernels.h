@@ -52,6 +52,19 @@ struct ToBytes {
 
 enum class Activation : uint8_t { kNone, kRelu, kSigmoid };
 
+/// Windows whose elements a matrix unit multiplies at a time: the rows of a tile.
+inline constexpr int64_t kTileRows = 16;
+
+/// How a matrix unit walks the windows of a convolution (matrix_unit.h). A run is a row of windows, each
+/// ConvTask::input_strides.column behind the one before, of which any kTileRows neighbours are a tile.
+struct TileRuns {
+  int64_t step_bytes = 0;  // of a tap, that one multiplication takes; 0: the layer does not suit the unit
+  int64_t length = 0;      // windows of a run, at least kTileRows
+  // Windows from one row of the output to the next: all of the image is one run, and those between the end of
+  // a row and the beginning of the next are computed for nothing. 0: each row is a run of its own.
+  int64_t pitch = 0;
+};
+
 /// Elements from one row and one column to the next.
 struct Strides {
   int64_t row = 0;
@@ -98,6 +111,8 @@ struct ConvTask {
   const int32_t* start;     // less the input's zero times the weights
   const float* multiplier;  // input scale * weight scale / output scale
   ToBytes to_bytes;         // also of float with an output of bytes
+
+  TileRuns runs;  // for tile_convolution alone
 };
 
 /// Pixels [first, last) of one image, `channels` (a multiple of kChannelBlock) each:
@@ -229,6 +244,12 @@ struct ElementKernels {
   void (*winograd_input)(const WinogradInputTask&) noexcept;  // these three are null for bfloat16
   void (*winograd_products)(const WinogradProductTask&) noexcept;
   void (*winograd_output)(const WinogradOutputTask&) noexcept;
+  // What `convolution` does, by a matrix unit: null without one. For tasks whose `runs` suit it, of the same
+  // packed weights. A thread prepares the unit for a layer before its first task, and releases it after the
+  // last: nothing else on the thread may use the unit meanwhile.
+  void (*begin_tiles)(const ConvTask&) noexcept = nullptr;
+  void (*tile_convolution)(const ConvTask&) noexcept = nullptr;
+  void (*end_tiles)() noexcept = nullptr;
 };
 
 /// sums += left . right, all float64: [rows, columns] += [rows, inner] . [inner, columns].
@@ -243,7 +264,9 @@ struct ProductTask {
 };
 
 struct Kernels {
-  const char* name;         // "avx512_vnni", "avx512_bf16", "avx512", "avx2_vnni", "avx2", "scalar"
+  // "amx_int8", "amx_bf16", "avx512_vnni", "avx512_bf16", "avx512", "avx2_vnni", "avx2", "scalar",
+  // "amx_emulated"
+  const char* name;
   int32_t vector_channels;  // floats of a vector
   int32_t max_vectors;      // of a panel
   const ElementKernels* float32;
@@ -260,14 +283,17 @@ struct Kernels {
 bool processor_has(const Kernels& kernels);
 
 /// Those of this name, or with null the best for these elements, that this processor can run; null if there
-/// are none (then compiled models use LibTorch's operators). "scalar" is the best for nothing but bytes.
+/// are none (then compiled models use LibTorch's operators). "scalar" is the best for nothing but bytes,
+/// "amx_emulated" for nothing.
 const Kernels* processor_kernels(const char* name = nullptr, Element element = Element::kFloat);
-
-/// Whether the processor multiplies bfloat16 matrices in a unit of their own (AMX).
-bool processor_has_matrix_unit();
 
 /// Of one instruction set, whether this processor has it or not (processor_has); null where the compiler had
 /// none.
+const Kernels* amx_bf16_kernels();
+/// float32 is that of avx512.
+const Kernels* amx_int8_kernels();
+/// For any processor: the code of the two, over a unit that is computed, exactly and slowly.
+const Kernels* amx_emulated_kernels();
 const Kernels* avx512_bf16_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx2_kernels();
@@ -280,5 +306,8 @@ const Kernels* scalar_kernels();
 /// The byte kernels of kernels_avx512_vnni.cpp and kernels_avx2_vnni.cpp; null where the compiler had none.
 const ElementKernels* avx512_vnni_bytes();
 const ElementKernels* avx2_vnni_bytes();
+/// Those of kernels_amx.cpp, likewise.
+const ElementKernels* amx_bfloat16();
+const ElementKernels* amx_bytes();
 
 }  // namespace senet::inference

@@ -169,6 +169,8 @@ struct Avx512Vnni : Avx512Float {
 #endif
 
 #if defined(__AVX512BF16__)
+#include "inference/cpu/kernels_bfloat16.h"
+
 // Elements are the upper halves of floats. Each 32 bits of weights and window hold two of them.
 struct Avx512Bfloat16 : Avx512Float {
   using Element = uint16_t;
@@ -183,12 +185,7 @@ struct Avx512Bfloat16 : Avx512Float {
     __builtin_memcpy(to, &halves, sizeof(halves));
   }
   static Element to_element(float x) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &x, sizeof(bits));
-    if (x != x) {
-      return 0x7fc0;
-    }
-    return static_cast<Element>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to the nearest, ties to even
+    return round_to_bfloat16(x);
   }
   static Vector broadcast_group(const Element* from) {
     int32_t pair;

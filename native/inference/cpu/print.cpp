@@ -183,6 +183,9 @@ StepInfo ConvolutionStep::explain(const Layout& layout) const {
   info.weight_bytes = weight_bytes();
   info.multiply_adds =
       out_channels * (in_channels / groups) * kernel[0] * kernel[1] * info.output[1] * info.output[2];
+  if (tile_runs(layout).step_bytes > 0) {
+    info.kernel = "tiles";
+  }
   if (!start.empty()) {
     info.kernel = "int8";
     info.quantization = {gives.empty() ? 1.0f : gives.front().quantization.scale,

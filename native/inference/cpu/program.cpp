@@ -4,6 +4,7 @@
 #include "core/names.h"
 #include "inference/arena.h"
 #include "inference/cpu/barrier.h"
+#include "inference/cpu/matrix_unit.h"
 #include "inference/cpu/pack.h"
 
 #include <ATen/Parallel.h>
@@ -139,12 +140,21 @@ class CpuProgram : public ObservableProgram {
                         .input = &input,
                         .output = &output,
                         .tensor_image = image};
+        const auto look_on = [&](void (StepObserver::*look)(const Step&, const Work&), const Step& step) {
+          try {
+            if (!failure.has_one()) {
+              (observer.*look)(step, work);
+            }
+          } catch (...) {
+            failure.note();
+          }
+          barrier.wait(team.size);
+        };
         for (int64_t i = 0; i < end; ++i) {
-          observer.before(*steps_[static_cast<size_t>(i)], work);
-          barrier.wait(team.size);
+          const Step& step = *steps_[static_cast<size_t>(i)];
+          look_on(&StepObserver::before, step);
           run_steps(i, i + 1, work, &barrier, nullptr);
-          observer.after(*steps_[static_cast<size_t>(i)], work);
-          barrier.wait(team.size);
+          look_on(&StepObserver::after, step);
         }
       }
       failure.rethrow();
@@ -401,25 +411,31 @@ const Kernels* named_kernels(const char* wish) {
   }
   throw Error(
       "ERR_SENET_COMPILE",
-      "compile: SENET_COMPILE_KERNELS: expected libtorch or scalar, or avx512_vnni, avx512_bf16, avx512, "
-      "avx2_vnni or avx2 on a processor and of a build that has them, got '" +
+      "compile: SENET_COMPILE_KERNELS: expected libtorch, scalar or amx_emulated, or amx_int8, amx_bf16, "
+      "avx512_vnni, avx512_bf16, avx512, avx2_vnni or avx2 on a processor and of a build that has them, got "
+      "'" +
           std::string(name) + "'");
+}
+
+// Whether oneDNN has the better bfloat16: a matrix unit does several times the products of vectors, and this
+// build has no kernels of ours for it.
+bool is_for_onednn(const Kernels& kernels) {
+  return matrix_unit().has_bfloat16 && kernels.bfloat16->tile_convolution == nullptr;
 }
 
 // Our kernels for this element type: those that were asked for, else the best if nothing of LibTorch's is
 // better.
 const Kernels* find_kernels(at::ScalarType dtype) {
-  const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
-  const Kernels* const kernels = wish == nullptr ? processor_kernels() : named_kernels(wish);
-  if (kernels == nullptr) {
+  if (dtype != at::kFloat && dtype != at::kBFloat16) {
     return nullptr;
   }
-  if (dtype == at::kBFloat16) {
-    // Matrix units do several times the products of vector units; oneDNN uses them.
-    const bool is_slower = wish == nullptr && processor_has_matrix_unit();
-    return kernels->bfloat16 == nullptr || is_slower ? nullptr : kernels;
+  const Element element = dtype == at::kFloat ? Element::kFloat : Element::kBfloat16;
+  const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
+  const Kernels* const kernels = wish == nullptr ? processor_kernels(nullptr, element) : named_kernels(wish);
+  if (kernels == nullptr || kernels->of(element) == nullptr) {
+    return nullptr;
   }
-  return dtype == at::kFloat ? kernels : nullptr;
+  return element == Element::kBfloat16 && wish == nullptr && is_for_onednn(*kernels) ? nullptr : kernels;
 }
 
 }  // namespace
@@ -429,17 +445,22 @@ bool serves_cpu_kernels(const Target& target) {
 }
 
 std::string why_no_cpu_kernels(const Target& target) {
-  if (!target.device.is_cpu() || find_kernels(target.dtype) != nullptr) {
+  if (!target.device.is_cpu()) {
     return "";
   }
-  if (const char* const wish = std::getenv("SENET_COMPILE_KERNELS")) {
+  const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
+  if (target.dtype == at::kChar || find_kernels(target.dtype) != nullptr) {
+    const bool could_have_tiles = wish == nullptr && target.dtype != at::kFloat;
+    return could_have_tiles ? matrix_unit().refusal : "";
+  }
+  if (wish != nullptr) {
     return std::string("SENET_COMPILE_KERNELS is ") + wish;
   }
   if (processor_kernels() == nullptr) {
     return "this processor has no AVX2 with FMA, or the build has no kernels for it";
   }
-  return target.dtype == at::kBFloat16 && processor_has_matrix_unit()
-             ? "oneDNN is faster: it uses the processor's matrix unit"
+  return target.dtype == at::kBFloat16 && matrix_unit().has_bfloat16
+             ? "oneDNN uses the processor's matrix unit, for which this build has no kernels"
              : std::string("these kernels do not compute in ") + dtype_name(target.dtype);
 }
 

@@ -70,19 +70,20 @@ namespace senet::inference {
 /// Whether this processor has kernels for the target, and nothing of LibTorch's is better;
 /// SENET_COMPILE_KERNELS decides where it is set. Throws ERR_SENET_COMPILE where it names none.
 bool serves_cpu_kernels(const Target& target);
-/// Why it does not serve a target on the CPU; empty if it does, or for another device.
+/// Why it does not serve a target on the CPU, or why without the processor's matrix unit; empty if it does,
+/// or for another device.
 std::string why_no_cpu_kernels(const Target& target);
-/// Of what it serves: "avx512_bf16", "avx512_vnni", "avx2", ... (kernels.cpp names them all).
+/// Of what it serves: "amx_bf16", "avx512_bf16", "avx512_vnni", "avx2", ... (kernels.cpp names them all).
 const char* cpu_kernels_name(const Target& target);
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target);
 
 /// Looks on while a program runs: before and after each step, with each of the threads that work on an image
-/// together.
+/// together. After one throws, none is called any more, and the run ends with what was thrown.
 class StepObserver {
  public:
   virtual ~StepObserver() = default;
-  virtual void before(const Step&, const Work&) noexcept {}
-  virtual void after(const Step& step, const Work& work) noexcept = 0;
+  virtual void before(const Step&, const Work&) {}
+  virtual void after(const Step& step, const Work& work) = 0;
 };
 
 /// A program whose values can be looked at: an image at a time, by all threads.

@@ -2,6 +2,7 @@
 // What is said of steps to people is in print.cpp, Winograd's convolutions are in winograd.cpp.
 #include "inference/cpu/steps.h"
 
+#include "inference/cpu/matrix_unit.h"
 #include "inference/cpu/winograd.h"
 
 #include <ATen/core/grad_mode.h>
@@ -22,6 +23,8 @@ constexpr int64_t kChunkBytes = 256 * 1024;
 // Pixels of such a part: enough that reading a panel's weights from the shared cache is hidden behind the
 // products.
 constexpr int64_t kChunkPixels = 96;
+// The same for a matrix unit, which computes as many products in a sixteenth of the time.
+constexpr int64_t kTileChunkPixels = 192;
 // With fewer pixels for each thread than this, threads share out the panels.
 constexpr int64_t kFewPixels = 48;
 // Elements of a window up to which a block's outputs are worth fetching ahead: its products take about as
@@ -105,9 +108,13 @@ int64_t elements_of_image(const BufferLayout& at) {
 }
 
 // What is the same for all images, pixels and panels. `taps` must outlive it.
-ConvTask begin_task(const ConvolutionStep& step, const Work& work, const Taps& taps, bool images_are_rows) {
-  const BufferLayout& in = work.buffer_layout(step.input);
-  const BufferLayout& out = work.buffer_layout(step.panels.front().output);
+ConvTask begin_task(const ConvolutionStep& step, const Layout& layout, const Taps& taps,
+                    bool images_are_rows) {
+  const auto layout_of = [&](BufferId buffer) -> const BufferLayout& {
+    return layout.buffers[static_cast<size_t>(buffer)];
+  };
+  const BufferLayout& in = layout_of(step.input);
+  const BufferLayout& out = layout_of(step.panels.front().output);
   const int64_t pixels = out.height * out.width;
   ConvTask task{};
   task.taps = taps.offsets.data();
@@ -122,55 +129,138 @@ ConvTask begin_task(const ConvolutionStep& step, const Work& work, const Taps& t
   task.width = out.width;
   task.prefetch_output = task.tap_count * task.tap_length <= kShortWindow;
   if (step.residual != kNoBuffer) {
-    task.residual_strides = strides_of(work.buffer_layout(step.residual));
+    task.residual_strides = strides_of(layout_of(step.residual));
+  }
+  if (step.kernels->tile_convolution != nullptr && !images_are_rows) {
+    task.runs = plan_tiles(task, out.height, in.element_bytes);
   }
   return task;
 }
 
-// A member's share of an image, or of all images from this one on where these are rows.
-void convolve_image(const ConvolutionStep& step, const Work& work, int64_t image, const Share& share,
-                    bool images_are_rows, ConvTask task) {
-  const BufferLayout& in = work.buffer_layout(step.input);
-  const uint8_t* packed = step.weights.const_data_ptr<uint8_t>();
-  const float* image_scale = floats(work, step.scale, image);
-  double* const image_sums = step.sums == kNoBuffer ? nullptr : work.partial_sums(step.sums, image);
-  const int64_t first_element =
-      (in.border[0] - step.padding[0]) * in.row + (in.border[1] - step.padding[1]) * in.pixel;
-  const char* window = work.image(step.input, image) + first_element * in.element_bytes;
-  const auto convolution =
-      step.algorithm == Algorithm::kGroups ? step.kernels->group_convolution : step.kernels->convolution;
-  const int64_t window_bytes = step.stride[0] * step.stride[1] * in.pixel * in.element_bytes;
-  const int64_t chunk = std::clamp<int64_t>(kChunkBytes / window_bytes, 24, kChunkPixels);
-  const int64_t chunks = (share.last - share.first + chunk - 1) / chunk;
-  task.last = share.first;
-  for (int64_t part = 0; part < chunks; ++part) {
-    task.first = task.last;
-    task.last = share.first + (share.last - share.first) * (part + 1) / chunks;
-    for (int64_t i = share.first_panel; i < share.last_panel; ++i) {
-      const Panel& panel = step.panels[static_cast<size_t>(i)];
-      const BufferLayout& target = work.buffer_layout(panel.output);
-      task.input = window + panel.input_channel * in.element_bytes;
-      task.vectors = panel.vectors;
-      task.activation = panel.activation;
-      task.weights = packed + panel.weight_offset;
-      task.bias = step.bias.data() + panel.channel;
-      task.start = step.start.empty() ? nullptr : step.start.data() + panel.channel;
-      task.multiplier = step.multiplier.empty() ? nullptr : step.multiplier.data() + panel.channel;
-      task.output_is_float = panel.output_element == Element::kFloat;
-      task.output_is_byte = panel.output_element == Element::kByte;
-      task.to_bytes = panel.to_bytes;
-      task.lanes = step.lanes.empty() ? nullptr : step.lanes.data() + panel.channel;
-      task.scale = image_scale == nullptr ? nullptr : image_scale + panel.channel;
-      task.sums = image_sums == nullptr ? nullptr : image_sums + panel.channel;
-      task.residual = step.residual == kNoBuffer ? nullptr : work.pixels(step.residual, image, panel.channel);
-      task.output = step.store ? work.pixels(panel.output, image, panel.output_channel) : nullptr;
-      task.output_strides = {images_are_rows ? elements_of_image(target) : target.row, target.pixel};
-      convolution(task);
+// Prepares the matrix unit for a layer that suits it, while alive.
+class TileScope {
+ public:
+  TileScope(const ElementKernels& kernels, const ConvTask& task)
+      : kernels_(kernels), is_open_(task.runs.step_bytes > 0) {
+    if (is_open_) {
+      kernels.begin_tiles(task);
     }
   }
-}
+  TileScope(const TileScope&) = delete;
+  TileScope& operator=(const TileScope&) = delete;
+  ~TileScope() {
+    if (is_open_) {
+      kernels_.end_tiles();
+    }
+  }
+
+ private:
+  const ElementKernels& kernels_;
+  const bool is_open_;
+};
+
+// The tasks of a member's share, for images that `task`, which is the same for all of them, says the rest of.
+class Tasks {
+ public:
+  Tasks(const ConvolutionStep& step, const Work& work, const Share& share, bool images_are_rows,
+        const ConvTask& task)
+      : step_(step),
+        work_(work),
+        share_(share),
+        images_are_rows_(images_are_rows),
+        task_(task),
+        in_(work.buffer_layout(step.input)),
+        has_tiles_(task.runs.step_bytes > 0),
+        convolution_(has_tiles_                             ? step.kernels->tile_convolution
+                     : step.algorithm == Algorithm::kGroups ? step.kernels->group_convolution
+                                                            : step.kernels->convolution) {
+    const int64_t window_bytes = step.stride[0] * step.stride[1] * in_.pixel * in_.element_bytes;
+    const int64_t chunk =
+        std::clamp<int64_t>(kChunkBytes / window_bytes, 24, has_tiles_ ? kTileChunkPixels : kChunkPixels);
+    chunks_ = (share.last - share.first + chunk - 1) / chunk;
+  }
+
+  // An image, or all images from this one on where these are rows: a chunk of its pixels stays in the cache
+  // for all panels.
+  void run_image(int64_t image) const {
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+      for (int64_t panel = share_.first_panel; panel < share_.last_panel; ++panel) {
+        run(image, panel, chunk);
+      }
+    }
+  }
+  // Images whose weights outweigh them: it is a panel's weights that stay. To a matrix unit reading them anew
+  // for each image would take longer than what it computes.
+  void run_panels(int64_t first_image, int64_t last_image) const {
+    for (int64_t panel = share_.first_panel; panel < share_.last_panel; ++panel) {
+      for (int64_t image = first_image; image < last_image; ++image) {
+        for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+          run(image, panel, chunk);
+        }
+      }
+    }
+  }
+
+ private:
+  // Tiles begin with whole rows of the output where they take what lies between these, too.
+  int64_t cut(int64_t chunk) const {
+    const int64_t pixels = share_.last - share_.first;
+    const int64_t at = pixels * chunk / chunks_;
+    const int64_t unit = !has_tiles_ || chunk == chunks_   ? 1
+                         : task_.runs.pitch == task_.width ? 2 * kTileRows
+                                                           : task_.width;
+    return share_.first + at / unit * unit;
+  }
+
+  void run(int64_t image, int64_t index, int64_t chunk) const {
+    ConvTask task = task_;
+    task.first = cut(chunk);
+    task.last = cut(chunk + 1);
+    if (task.first == task.last) {
+      return;
+    }
+    const Panel& panel = step_.panels[static_cast<size_t>(index)];
+    const BufferLayout& target = work_.buffer_layout(panel.output);
+    const float* const scale = floats(work_, step_.scale, image);
+    const int64_t first_element = (in_.border[0] - step_.padding[0]) * in_.row +
+                                  (in_.border[1] - step_.padding[1]) * in_.pixel + panel.input_channel;
+    task.input = work_.image(step_.input, image) + first_element * in_.element_bytes;
+    task.vectors = panel.vectors;
+    task.activation = panel.activation;
+    task.weights = step_.weights.const_data_ptr<uint8_t>() + panel.weight_offset;
+    task.bias = step_.bias.data() + panel.channel;
+    task.start = step_.start.empty() ? nullptr : step_.start.data() + panel.channel;
+    task.multiplier = step_.multiplier.empty() ? nullptr : step_.multiplier.data() + panel.channel;
+    task.output_is_float = panel.output_element == Element::kFloat;
+    task.output_is_byte = panel.output_element == Element::kByte;
+    task.to_bytes = panel.to_bytes;
+    task.lanes = step_.lanes.empty() ? nullptr : step_.lanes.data() + panel.channel;
+    task.scale = scale == nullptr ? nullptr : scale + panel.channel;
+    task.sums = step_.sums == kNoBuffer ? nullptr : work_.partial_sums(step_.sums, image) + panel.channel;
+    task.residual =
+        step_.residual == kNoBuffer ? nullptr : work_.pixels(step_.residual, image, panel.channel);
+    task.output = step_.store ? work_.pixels(panel.output, image, panel.output_channel) : nullptr;
+    task.output_strides = {images_are_rows_ ? elements_of_image(target) : target.row, target.pixel};
+    convolution_(task);
+  }
+
+  const ConvolutionStep& step_;
+  const Work& work_;
+  const Share& share_;
+  const bool images_are_rows_;
+  const ConvTask& task_;
+  const BufferLayout& in_;
+  const bool has_tiles_;
+  void (*const convolution_)(const ConvTask&) noexcept;
+  int64_t chunks_;
+};
 
 }  // namespace
+
+TileRuns ConvolutionStep::tile_runs(const Layout& layout) const {
+  const Taps taps(*this, layout.buffers[static_cast<size_t>(input)]);
+  return begin_task(*this, layout, taps, /*images_are_rows=*/false).runs;
+}
 
 void ConvolutionStep::run(const Work& work) const noexcept {
   if (algorithm == Algorithm::kWinograd) {
@@ -185,15 +275,23 @@ void ConvolutionStep::run(const Work& work) const noexcept {
   const bool images_are_rows =
       image_pixels == 1 && images > 1 && scale == kNoBuffer && residual == kNoBuffer && sums == kNoBuffer;
   const Taps taps(*this, work.buffer_layout(input));
-  const ConvTask task = begin_task(*this, work, taps, images_are_rows);
+  const ConvTask task = begin_task(*this, *work.layout, taps, images_are_rows);
+  const TileScope tiles(*kernels, task);
   const Share share = share_out(work.team, static_cast<int64_t>(panels.size()),
                                 images_are_rows ? images : image_pixels, kFewPixels, /*may_be_uneven=*/true);
-  const int64_t at_once = images_are_rows ? images : 1;
-  for (int64_t first = work.first; first < work.last; first += at_once) {
-    if (sums != kNoBuffer) {
-      work.clear_partial_sums(sums, first);
+  if (sums != kNoBuffer) {
+    for (int64_t image = work.first; image < work.last; ++image) {
+      work.clear_partial_sums(sums, image);
     }
-    convolve_image(*this, work, first, share, images_are_rows, task);
+  }
+  const Tasks tasks(*this, work, share, images_are_rows, task);
+  if (task.runs.step_bytes > 0 && images > 1) {
+    tasks.run_panels(work.first, work.last);
+  } else {
+    const int64_t at_once = images_are_rows ? images : 1;
+    for (int64_t first = work.first; first < work.last; first += at_once) {
+      tasks.run_image(first);
+    }
   }
 }
 

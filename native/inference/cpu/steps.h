@@ -93,6 +93,10 @@ class Failure {
       first_ = std::current_exception();
     }
   }
+  bool has_one() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return first_ != nullptr;
+  }
   void rethrow() const {
     if (first_ != nullptr) {
       std::rethrow_exception(first_);
@@ -219,6 +223,8 @@ class ConvolutionStep : public Step {
   bool is_convolution() const override {
     return true;
   }
+  /// How the matrix unit walks it; without one, or where the layer does not suit it, with `step_bytes` 0.
+  TileRuns tile_runs(const Layout& layout) const;
 
   Algorithm algorithm = Algorithm::kWindow;
   int64_t coefficient_bytes = 0;  // Winograd's: of packed weights, from one of the 16 to the next

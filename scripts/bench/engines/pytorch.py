@@ -4,7 +4,7 @@ pytorch.py probe          { torch, export }: the version, and why networks can't
 pytorch.py export JOB     writes an ONNX file for each batch
 pytorch.py quantize JOB   writes an int8 ONNX file (static, QDQ) beside each, calibrated on the largest batch
 pytorch.py count JOB      { multiplyAdds } of one image
-pytorch.py measure JOB    times the job's engine: { batches }, or { absent } if this machine can't run it
+pytorch.py measure JOB    times the job's engine: { batches, instructions }, or { absent } if this machine can't run it
 JOB is the JSON that inference.js makes; inputs and outputs are files of raw float32.
 """
 import importlib.util
@@ -144,7 +144,13 @@ def measure(job):
                 "runs": len(milliseconds),
                 "pageFaults": faults / len(milliseconds),
             })
-    return {"batches": results}
+    return {"batches": results, "instructions": instructions(job)}
+
+
+def instructions(job):
+    """What oneDNN has for this type, in the names of our kernels where it is a matrix unit."""
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return "amx_bf16 (oneDNN)" if has_tiles and "bfloat16" in job["engine"] else torch.backends.cpu.get_cpu_capability()
 
 
 def main():

@@ -3,7 +3,8 @@
 //
 // senet-torch.js prepare JOB   writes the weights, the inputs and what the outputs are checked against;
 //                              { versions, multiplyAdds } (null where the build has no compile)
-// senet-torch.js measure JOB   times the job's engine: { batches }, or { absent } if this build or machine lacks it
+// senet-torch.js measure JOB   times the job's engine: { batches, instructions }, or { absent } if this build or machine
+//                              lacks it
 // JOB is the JSON that inference.js makes; inputs and outputs are files of raw float32.
 const { writeFileSync } = require('node:fs');
 const senet = require('../../..');
@@ -64,7 +65,7 @@ async function measure() {
   if (job.engine.startsWith('compiled-')) {
     if (typeof source.compile !== 'function') return { absent: 'this build of senet-torch has no compile' };
     try {
-      const dtype = job.engine.slice('compiled-'.length);
+      const [, dtype] = job.engine.split('-');
       // On what onnxruntime is calibrated on.
       const last = job.batches.at(-1);
       const calibration =
@@ -72,7 +73,8 @@ async function measure() {
       model = await source.compile({ dtype, ...(calibration === null ? {} : { calibration }) });
       calibration?.dispose();
     } catch (error) {
-      if (error.code !== 'ERR_SENET_DTYPE') throw error;
+      // The latter of SENET_COMPILE_KERNELS, which names an instruction set.
+      if (error.code !== 'ERR_SENET_DTYPE' && error.code !== 'ERR_SENET_COMPILE') throw error;
       return { absent: error.message };
     }
     source.dispose();
@@ -91,7 +93,7 @@ async function measure() {
     writeFloats(batch.output, output);
     batches.push({ size: batch.size, ...times });
   }
-  return { batches };
+  return { batches, instructions: model === source ? null : model.explain().backend };
 }
 
 (command === 'prepare' ? prepare() : measure()).then(
