@@ -49,7 +49,7 @@ const SAFETENSORS_ORDER: readonly DType[] = [
  * Saves a state dict or a module's as `.safetensors`, `.pt`, `.pth`, `.pkl` or `.bin`: what the public `save`
  * (`onnx/save.ts`, which says what it does and throws) does with weights.
  */
-export async function save(
+export async function saveWeights(
   target: StateDict | ReadonlyMap<string, Tensor> | HasStateDict,
   file: string,
   options?: SaveOptions,

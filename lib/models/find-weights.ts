@@ -68,7 +68,7 @@ export function wantedWeights(
   const names = record.weights.map(({ name }) => `'${name}'`).join(', ');
   throw makeError(
     'ERR_SENET_ARG_MISSING',
-    `${where}: weights: expected a path or a name (${record.name}: ${names === '' ? 'there are no published ones' : `published: ${names}`})`,
+    `${where}: weights: expected a path or a name, or { pretrained } (${record.name}: ${names === '' ? 'there are no published ones' : `published: ${names}`})`,
   );
 }
 

@@ -4,7 +4,7 @@
  */
 import type { CompiledHandle, CompiledStep, Device, TensorHandle } from '../binding';
 import { QUANTIZATION } from '../checkpoint/quantized-weights';
-import { save, type SaveOptions } from '../checkpoint/save';
+import { saveWeights, type SaveOptions } from '../checkpoint/save';
 import { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import { binding } from '../native';
@@ -263,7 +263,7 @@ export class CompiledModel {
       new Map([[QUANTIZATION, JSON.stringify(record)]]),
     );
     try {
-      await save(state, file, options);
+      await saveWeights(state, file, options);
     } finally {
       state.dispose();
     }

@@ -1,9 +1,5 @@
 /** The public `save`: weights in the formats of `checkpoint/save`, and a network as ONNX. */
-import {
-  save as saveWeights,
-  type HasStateDict,
-  type SaveOptions as WeightsOptions,
-} from '../checkpoint/save';
+import { saveWeights, type HasStateDict, type SaveOptions as WeightsOptions } from '../checkpoint/save';
 import type { StateDict } from '../checkpoint/state-dict';
 import type { Module } from '../nn/module';
 import type { Tensor } from '../tensor/tensor';

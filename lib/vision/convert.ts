@@ -5,7 +5,7 @@
 import { access } from 'node:fs/promises';
 import path from 'node:path';
 
-import { save } from '../checkpoint/save';
+import { saveWeights } from '../checkpoint/save';
 import { makeError } from '../errors';
 import { createWithWeights } from '../models/from-weights';
 import { modelRecord, openWeights, type ModelName } from '../models/registry';
@@ -110,7 +110,7 @@ export async function convertWeights(
       }
       const own = model.stateDict();
       for (const [name, text] of state.fileMetadata) own.fileMetadata.set(name, text);
-      await save(own, output, {
+      await saveWeights(own, output, {
         metadata: {
           model: record.name,
           ...(labels === undefined ? {} : { labels: JSON.stringify(labels) }),

@@ -770,7 +770,7 @@ describe('senet-torch', () => {
       [['classify', '--top-k', '0'], /an integer of at least 1/],
       [['classify', '--model', 'se_resnet5'], /did you mean 'se_resnet50'.*ERR_SENET_UNKNOWN_MODEL/],
       [['classify', '--model', 'se_resnet18', '--pretrained'], /no published weights/],
-      [['classify', '--model', 'se_resnet20'], /--weights FILE or --pretrained/],
+      [['classify', '--model', 'se_resnet20'], /weights: expected a path or a name, or --pretrained/],
       [['classify', '--pretrained'], /--model/],
       [['classify', '--weights', path.join(FIXTURES, 'se_resnet20-zip.pt')], /--preprocessing: .*give size/],
       [['classify', '--weights', 'seresnet50.a9_in1k'], /published are a1_in1k/],

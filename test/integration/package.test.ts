@@ -149,7 +149,7 @@ describe('the packed package', function () {
       const data =
         'CenterCrop Cifar10 Cifar100 ColorJitter Compose DataLoader Grayscale IdxDataset ImageFolder Mixup Normalize Pad ' +
         'PixelDataset Random RandomCrop RandomErasing RandomHorizontalFlip RandomResizedCrop randomSplit Resize Subset ToTensor ' +
-        'WeightedRandomSampler';
+        'WeightedRandomSampler ConcatDataset kFold';
       const training =
         'Adam AdamW autocast BCEWithLogitsLoss clipGradNorm_ CosineAnnealingLR CrossEntropyLoss ExponentialLR ' +
         'ExponentialMovingAverage getRngState GradScaler LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +

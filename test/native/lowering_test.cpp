@@ -5,6 +5,7 @@
 
 #include "graph/operations.h"
 #include "inference/cpu/pack.h"
+#include "inference/cpu/quantize.h"
 #include "inference/cuda/lower.h"
 #include "nn/layers.h"
 #include "nn/residual_blocks.h"
@@ -162,6 +163,22 @@ TEST_CASE("fuse, a linear layer") {
 // Lowering packs weights where it is told to: the processor will do.
 std::string lowered_for_cuda(const std::shared_ptr<nn::Module>& module) {
   return to_string(cuda::lower(plan_of(module), cuda::Type::kHalf, at::kCPU).steps);
+}
+
+TEST_CASE("quantize, a bottleneck") {
+  // The image stays float32 for the first convolution, whose results are bytes; so are those of all others
+  // but the excitation's, whose layers read the means of bytes.
+  const Plan plan = plan_of(bottleneck());
+  Fused fused = fuse_plan(plan);
+  QuantizationRecord record;
+  for (const std::string& name : value_names(fused)) {
+    if (!name.empty()) {
+      record.values[name] = {0.5f, 3};
+    }
+  }
+  quantize_values(record, find_byte_units(plan, fused, record.keep, record.keep_first), fused);
+  expect_lines(to_string(fused), "");
+  expect_lines(to_string(fused, place_values(plan, fused, /*is_float=*/true)), "");
 }
 
 TEST_CASE("lower for CUDA, a bottleneck") {

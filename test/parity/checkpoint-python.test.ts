@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import { load } from '../../lib/checkpoint/load';
-import { save } from '../../lib/checkpoint/save';
+import { saveWeights as save } from '../../lib/checkpoint/save';
 import { StateDict } from '../../lib/checkpoint/state-dict';
 import { findPython, fixture, zipOf } from '../support/checkpoint-files';
 import { skip } from '../support/skip';

@@ -21,7 +21,7 @@ import path from 'node:path';
 
 import { load, loadCheckpoint } from '../../lib/checkpoint/load';
 import { parseCheckpoint } from '../../lib/checkpoint/parse';
-import { save } from '../../lib/checkpoint/save';
+import { saveWeights as save } from '../../lib/checkpoint/save';
 import { withSource } from '../../lib/checkpoint/source';
 import { StateDict, consumePrefixInStateDictIfPresent } from '../../lib/checkpoint/state-dict';
 import { planRead } from '../../lib/checkpoint/tensor-record';

@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 
 import { ConcatDataset } from '../../lib/data/concat-dataset';
-import { PixelDataset, Subset, type Dataset, type Sample } from '../../lib/data/dataset';
+import { PixelDataset, Subset, type Dataset } from '../../lib/data/dataset';
 import { kFold } from '../../lib/data/folds';
 import { DataLoader } from '../../lib/data/loader';
 import { memory } from '../../lib/tensor/runtime';
@@ -131,7 +131,7 @@ describe('kFold', () => {
   });
 
   it('takes data sets that do not know their labels, unless they are to be stratified', () => {
-    const unknown: Dataset = { length: 5, get: (index) => dataset.get(index) as Sample };
+    const unknown: Dataset = { length: 5, get: (index) => dataset.get(index) };
     const sizes = kFold(unknown, { folds: 5 }).map(({ validation }) => validation.length);
     expect(sizes).to.deep.equal([1, 1, 1, 1, 1]);
     expectThrow(

@@ -30,6 +30,8 @@ const TYPED: Partial<Record<OptionName, string>> = {
   precision: 'bfloat16',
   inChannels: '1',
   freeze: 'conv1, bn1',
+  fold: '2/5',
+  lrScale: 'fc=2, layer1=0.5',
 };
 const READ: Partial<Record<OptionName, unknown>> = {
   augment: ['flip', 'erase'],
@@ -37,6 +39,8 @@ const READ: Partial<Record<OptionName, unknown>> = {
   std: [0.2],
   validation: 0.25,
   freeze: ['conv1', 'bn1'],
+  also: ['some'],
+  lrScale: { fc: 2, layer1: 0.5 },
 };
 
 function parse(kind: 'train' | 'finetune', args: readonly string[]): TrainingOptions {
@@ -95,7 +99,7 @@ describe('the options of a recipe', () => {
       const { kind, late } = OPTION_ROWS[name];
       const isOfFew = kind.choices !== undefined || name === 'inChannels';
       expectThrow(
-        () => checkTrainingOptions({ [name]: {} }, 'here'),
+        () => checkTrainingOptions({ [name]: name === 'lrScale' ? [] : {} }, 'here'),
         isOfFew ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE',
         new RegExp(`^here: ${name}: expected `),
       );
@@ -177,6 +181,7 @@ describe('the options of a recipe', () => {
       ...{ weightDecay: 0.5, schedule: 'step', warmup: 0.5, minLr: 0.5, stepSize: 9, gamma: 0.5, seed: 9 },
       ...{ labelSmoothing: 0.5, clipGradNorm: 0.5, ema: 0.5, precision: 'bfloat16' },
       ...{ balance: 'sampler', accumulate: 2, patience: 3 },
+      ...{ also: ['more'], fold: '1/5', lrScale: { fc: 2 } },
     };
     const bound = LIBRARY.filter((name) => OPTION_ROWS[name].free === undefined);
     expect(Object.keys(others)).to.have.members(bound);
@@ -204,6 +209,7 @@ describe('the options of a recipe', () => {
       ...[{ schedule: 'none' }, { warmup: 0.5 }, { labelSmoothing: 0.5 }, { clipGradNorm: 5 }, { ema: 0.5 }],
       ...[{ precision: 'bfloat16' }, { seed: 9 }],
       ...[{ balance: 'weights' }, { accumulate: 2 }, { patience: 3 }],
+      ...[{ also: ['more'] }, { fold: '1/5' }, { lrScale: { fc: 2 } }],
     ] as TrainingOptions[])
       expect(rows(given), JSON.stringify(given)).not.to.equal(rows({}));
     const step: TrainingOptions = { schedule: 'step' };

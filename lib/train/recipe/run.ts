@@ -7,7 +7,7 @@ import path from 'node:path';
 
 import type { Device } from '../../binding';
 import { load } from '../../checkpoint/load';
-import { save } from '../../checkpoint/save';
+import { saveWeights } from '../../checkpoint/save';
 import type { DataLoader } from '../../data/loader';
 import { countClasses } from '../../data/sampler';
 import { makeError } from '../../errors';
@@ -275,14 +275,14 @@ async function train(
     recordEvery: Math.max(1, Math.round((epochs * stepsPerEpoch) / RECORDS)),
     ...(signal === undefined ? {} : { signal }),
     ...(onProgress === undefined ? {} : { onProgress }),
-    onBest: (record) => save(model, file('best'), { metadata: metadata(record) }),
+    onBest: (record) => saveWeights(model, file('best'), { metadata: metadata(record) }),
     settings,
   });
   if (resumed !== null) trainer.restore(resumed);
   onStart?.(startedRun(prepared, output, resumed));
   const result = await trainer.run();
   const last = result.history.epochs.at(-1) as EpochRecord;
-  await save(ema?.stateDict() ?? model, file('last'), { metadata: metadata(last) });
+  await saveWeights(ema?.stateDict() ?? model, file('last'), { metadata: metadata(last) });
   const best =
     loaders.validation && (await evaluateBest(model, file('best'), loaders.validation, loss, device));
   await writeReport(file('report'), { ...prepared, result, evaluation: best });

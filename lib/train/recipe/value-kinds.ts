@@ -101,6 +101,7 @@ export const foldOf: ValueKind = {
     (value) => parseFold(value as string) !== undefined,
   ),
   words: 'K/N, such as 2/5, with N of at least 2 and K from 1 to N',
+  read: (typed) => typed,
 };
 
 export const partFactors: ValueKind = {

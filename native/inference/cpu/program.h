@@ -1,8 +1,8 @@
 // Compiled programs of our own kernels (kernels.h), for x86 processors with AVX2 or better; of int8, for any.
 //
-// From the plan to the numbers there are five stages, of which the first three happen once (four for int8: quantize.h,
-// between fuse and place, says which values are bytes). Each of these
-// gives a plain value that can be printed (print.cpp) and is tested alone (test/native/lowering_test.cpp).
+// From the plan to the numbers there are five stages, of which the first three happen once (four for int8:
+// quantize.h, between the first two, says which values are bytes). Each of these gives a plain value that can
+// be printed (print.cpp) and is tested alone (test/native/lowering_test.cpp).
 //
 // 1. Fuse (fuse.h): which nodes become one unit of work, and what that takes over from others.
 //
