@@ -15,7 +15,7 @@ import type { WeightsPlace } from './from-weights';
 import { architectureBeside } from './hub-config';
 import { configOf, fileOf } from './hub-snapshot';
 import { identifyFile } from './identify';
-import { parseScheme, saysWeights, type ModelSource, type WeightsSource } from './model-source';
+import { parseModel, parseScheme, saysWeights, type ModelSource, type WeightsSource } from './model-source';
 import type { ModelRecord, PublishedWeights } from './record';
 
 /** Which weights are meant, and of which network. */
@@ -137,13 +137,17 @@ async function meaningOf(
   const own = record === null ? elsewhere : elsewhere.filter(({ model }) => model === record.name);
   const [named, ...others] = own;
   if (named !== undefined && others.length === 0) return named;
-  // A path, whether it exists or not.
-  if (elsewhere.length === 0 && /[/\\.]/.test(weights)) return { kind: 'file', file: weights };
   const exists = await access(weights, constants.F_OK).then(
     () => true,
     () => false,
   );
   if (exists) return { kind: 'file', file: weights };
+  if (elsewhere.length === 0) {
+    // A tag that its network has not is said as such; what else looks like a path is one.
+    const parsed = parseModel(records, weights, where);
+    if (parsed?.kind === 'model' && parsed.published !== null) return parsed.published;
+    if (/[/\\.]/.test(weights)) return { kind: 'file', file: weights };
+  }
   const names = (record === null ? records : [record]).flatMap((one) => one.weights.map(({ name }) => name));
   const owners = elsewhere.map(({ model }) => model);
   const meant = owners.length === 0 ? hint(weights, names) : `; they are of ${owners.join(', ')}`;
