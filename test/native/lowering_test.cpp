@@ -166,8 +166,8 @@ std::string lowered_for_cuda(const std::shared_ptr<nn::Module>& module) {
 }
 
 TEST_CASE("quantize, a bottleneck") {
-  // The image stays float32 for the first convolution, whose results are bytes; so are those of all others
-  // but the excitation's, whose layers read the means of bytes.
+  // The same units. What lies between convolutions is bytes; the image, the excitation and what leaves are
+  // float32.
   const Plan plan = plan_of(bottleneck());
   Fused fused = fuse_plan(plan);
   QuantizationRecord record;
@@ -177,8 +177,25 @@ TEST_CASE("quantize, a bottleneck") {
     }
   }
   quantize_values(record, find_byte_units(plan, fused, record.keep, record.keep_first), fused);
-  expect_lines(to_string(fused), "");
-  expect_lines(to_string(fused, place_values(plan, fused, /*is_float=*/true)), "");
+  expect_lines(to_string(fused),
+               "load input: -> %0\n"
+               "convolution conv1 1 x 1: %0 -> %1, %5; relu, downsample.0\n"
+               "convolution conv2 3 x 3 padding 1 x 1: %1 -> sums of se, %2; relu, sums of se\n"
+               "mean se: sums of se -> mean of se\n"
+               "convolution se.fc.0 1 x 1: mean of se -> hidden of se; relu\n"
+               "convolution se.fc.2 1 x 1: hidden of se -> scale se; sigmoid\n"
+               "convolution conv3 1 x 1: %2, scale se, %5 -> %4; scale se, residual, relu\n"
+               "store output: %4 ->\n");
+  expect_lines(to_string(fused, place_values(plan, fused, /*is_float=*/true)),
+               "0: %0; 24 channels of 32, float32\n"
+               "1: %1; 16 channels, border 1 x 1, uint8\n"
+               "2: %5; 64 channels, uint8\n"
+               "3: %2; 16 channels, uint8\n"
+               "4: sums of se; 16 channels, 1 x 1, float64 of each thread\n"
+               "5: mean of se; 16 channels, 1 x 1, float32\n"
+               "6: hidden of se; 16 channels, 1 x 1, float32\n"
+               "7: scale se; 64 channels, 1 x 1, float32\n"
+               "8: %4; 64 channels, float32\n");
 }
 
 TEST_CASE("lower for CUDA, a bottleneck") {

@@ -41,8 +41,8 @@ TEST_CASE("training's passes, an SEBottleneck") {
   nn::SEBottleneck block(options);
   block.train();
   const Counts counts = fused(block, {2, 64, 7, 5});
-  CHECK(counts.tails == 1);
-  CHECK(counts.norms == 2);
+  REQUIRE(counts.tails == 1);
+  REQUIRE(counts.norms == 2);
 }
 
 TEST_CASE("training's passes, timm's blocks with SE that has biases, and with ECA") {
@@ -54,8 +54,8 @@ TEST_CASE("training's passes, timm's blocks with SE that has biases, and with EC
     models::TimmResNet network(options);
     network.train();
     const Counts counts = fused(network, {2, 3, 64, 64});
-    CHECK(counts.tails == 5);
-    CHECK(counts.norms == 11);  // two of each block, and the stem's
+    REQUIRE(counts.tails == 5);
+    REQUIRE(counts.norms == 11);  // two of each block, and the stem's
   }
 }
 
@@ -67,7 +67,7 @@ TEST_CASE("training's passes, a legacy bottleneck, and a block whose ReLU stands
     options.num_classes = 3;
     models::LegacySENet network(options);
     network.train();
-    CHECK(fused(network, {2, 3, 64, 64}).tails == tails);
+    REQUIRE(fused(network, {2, 3, 64, 64}).tails == tails);
   }
 }
 
