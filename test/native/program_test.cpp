@@ -131,16 +131,24 @@ std::vector<ModuleCase> module_cases() {
        },
        5,
        {{1, 1}, {5, 3}}},
-      {"EcaModules whose kernels are a channel, as wide as the channels, and wider",
+      {"EcaModule whose kernel is a channel",
        [=] {
-         return sequence({conv({3, 17, {1, 1}}), std::make_shared<nn::EcaModule>(1), conv({17, 7, {1, 1}}),
-                          std::make_shared<nn::EcaModule>(7), conv({7, 2, {1, 1}}),
-                          std::make_shared<nn::EcaModule>(9), conv({2, 1, {1, 1}}),
-                          std::make_shared<nn::EcaModule>(3), conv({1, 67, {1, 1}}),
-                          std::make_shared<nn::EcaModule>(9)});
+         return sequence({conv({5, 17, {1, 1}}), std::make_shared<nn::EcaModule>(1)});
        },
-       3,
-       {{1, 1}, {2, 9}, {5, 3}}},
+       5,
+       {{1, 1}, {5, 3}}},
+      {"EcaModule whose kernel is as wide as the channels",
+       [=] {
+         return sequence({conv({5, 7, {1, 1}}), std::make_shared<nn::EcaModule>(7)});
+       },
+       5,
+       {{1, 1}, {5, 3}}},
+      {"EcaModule whose kernel is wider than the channels",
+       [=] {
+         return sequence({conv({5, 2, {1, 1}}), std::make_shared<nn::EcaModule>(9)});
+       },
+       5,
+       {{1, 1}, {5, 3}}},
       {"grouped 4 to 4 channels", [=] { return grouped(64, 64, 16, 1); }, 64, {{1, 1}, {5, 7}}},
       {"grouped 8 to 8 channels", [=] { return grouped(64, 64, 8, 1); }, 64, {{3, 17}}},
       {"grouped 8 to 16 channels", [=] { return grouped(48, 96, 6, 1); }, 48, {{2, 7}}},
