@@ -2,18 +2,16 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 
 import type { ModelName } from '../models/registry';
-import type { CalibrationMethod } from '../nn/calibration';
-import { CALIBRATION_METHODS } from '../nn/calibration-methods';
 import type { ExportProgress } from '../onnx/export-weights';
 import type { OnnxDType, OnnxValue } from '../onnx/save-onnx';
-import { DATASET_KINDS, type DatasetKind } from '../train/recipe/settings';
+import { addCalibrationOptions, type CalibrationOptions } from './calibration-options';
 import { lazy } from './lazy';
 import { readPreprocessing } from './load-classifier';
 import { count, printJson, printLine, printNote } from './output';
 import { progressBar } from './progress-bar';
-import { addPlaceOptions, atLeastOne } from './training-options';
+import { addPlaceOptions } from './training-options';
 
-interface ExportCommandOptions {
+interface ExportCommandOptions extends CalibrationOptions {
   output: string;
   model?: string;
   key?: string;
@@ -26,13 +24,6 @@ interface ExportCommandOptions {
   labels?: string;
   preprocessing?: string;
   calibration?: string;
-  calibrationLabels?: string;
-  dataset?: DatasetKind;
-  limit: number;
-  method: CalibrationMethod;
-  percentile: number;
-  keep?: string[];
-  quantizeFirst?: boolean;
   checkHash: boolean;
   json?: boolean;
 }
@@ -70,22 +61,8 @@ export function addExport(program: Command, interrupted: () => AbortSignal): voi
     .option(
       '--calibration <data>',
       'images like those to come, as of `quantize`; default: what weights that `quantize` wrote say',
-    )
-    .option('--calibration-labels <file>', 'of IDX files: the file of labels')
-    .addOption(
-      new Option('--dataset <kind>', 'what the images are; default: what their names say').choices(
-        DATASET_KINDS,
-      ),
-    )
-    .option('-n, --limit <n>', 'images for the calibration, evenly spread', atLeastOne, 256)
-    .addOption(
-      new Option('--method <method>', 'from the numbers that were seen to the range of 256 values')
-        .choices(CALIBRATION_METHODS)
-        .default('minmax'),
-    )
-    .option('--percentile <p>', 'of the method percentile', Number, 99.99)
-    .option('--keep <names...>', 'modules whose convolutions stay float32, with all below them')
-    .option('--quantize-first', 'the convolution that reads the image computes in int8 too')
+    );
+  addCalibrationOptions(command)
     .optionsGroup('Options:')
     .option('--json', 'print JSON')
     .addHelpText(

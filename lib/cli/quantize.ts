@@ -1,32 +1,23 @@
 /** `senet-torch quantize`: weights for int8, calibrated on images, and how good they are before and after. */
-import { Option, type Command } from 'commander';
+import type { Command } from 'commander';
 
 import type { Dataset } from '../data/dataset';
 import type { ModelName } from '../models/registry';
 import type { CompiledStep } from '../binding';
-import type { CalibrationMethod } from '../nn/calibration';
-import { CALIBRATION_METHODS } from '../nn/calibration-methods';
 import type { Quantized } from '../train/quantize-weights';
-import { DATASET_KINDS, type DatasetKind } from '../train/recipe/settings';
+import { addCalibrationOptions, type CalibrationOptions } from './calibration-options';
 import { lazy } from './lazy';
 import { count, percent, printJson, printLine, printLines, printNote, printTable } from './output';
-import { addPlaceOptions, atLeastOne } from './training-options';
+import { addPlaceOptions } from './training-options';
 import { progressBar } from './progress-bar';
 
-interface QuantizeCommandOptions {
+interface QuantizeCommandOptions extends CalibrationOptions {
   model?: string;
   key?: string;
   prefix?: string;
   calibration: string;
-  labels?: string;
-  dataset?: DatasetKind;
   output: string;
-  limit: number;
-  method: CalibrationMethod;
-  percentile: number;
-  quantizeFirst?: boolean;
   errorBudget?: number;
-  keep?: string[];
   evaluate: boolean;
   json?: boolean;
 }
@@ -46,48 +37,25 @@ export function addQuantize(program: Command, interrupted: () => AbortSignal): v
       'images like those to come: a folder with a folder for each class, IDX files, CIFAR (as of `evaluate`)',
     )
     .requiredOption('-o, --output <file>', 'a path that ends in .safetensors')
-    .option('--calibration-labels <file>', 'of IDX files: the file of labels')
-    .addOption(
-      new Option('--dataset <kind>', 'what the images are; default: what their names say').choices(
-        DATASET_KINDS,
-      ),
-    )
     .option('-m, --model <name>', 'the network; default: what the keys and shapes of the weights say');
-  addPlaceOptions(command)
-    .option('-n, --limit <n>', 'images for the calibration, evenly spread', atLeastOne, 256)
-    .addOption(
-      new Option('--method <method>', 'from the numbers that were seen to the range of 256 values')
-        .choices(CALIBRATION_METHODS)
-        .default('minmax'),
-    )
-    .option('--percentile <p>', 'of the method percentile', Number, 99.99)
-    .option('--keep <names...>', 'modules whose convolutions stay float32, with all below them')
+  addCalibrationOptions(addPlaceOptions(command))
     .option(
       '--error-budget <share>',
       'what the outputs may be off: the layers that are off the most stay float32, as few as that takes',
       Number,
     )
-    .option('--quantize-first', 'the convolution that reads the image computes in int8 too')
     .option('--no-evaluate', 'print nothing of the accuracy')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
       '\nExamples:\n  $ senet-torch quantize best.safetensors --calibration photos --output best-int8.safetensors\n  $ senet-torch serve --weights best-int8.safetensors --dtype int8',
     )
-    .action((file: string, options: QuantizeCommandOptions & { calibrationLabels?: string }) =>
-      quantize(
-        file,
-        {
-          ...options,
-          ...(options.calibrationLabels === undefined ? {} : { labels: options.calibrationLabels }),
-        },
-        interrupted(),
-      ),
-    );
+    .action((file: string, options: QuantizeCommandOptions) => quantize(file, options, interrupted()));
 }
 
 async function quantize(file: string, options: QuantizeCommandOptions, signal: AbortSignal): Promise<void> {
-  const { model, key, prefix, calibration, labels, dataset: kind, output, evaluate, json } = options;
+  const { model, key, prefix, calibration, dataset: kind, output, evaluate, json } = options;
+  const { calibrationLabels: labels } = options;
   const { openEvaluationData } = lazy.evaluation;
   const { dataset, from } = await openEvaluationData(calibration, { labels, dataset: kind });
   printNote(`Calibrating with ${count(Math.min(options.limit, dataset.length), 'image')} of ${from}`);

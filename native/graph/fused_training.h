@@ -1,7 +1,7 @@
 // Training steps of a residual block in two passes over memory instead of about twenty: BatchNorm with its
-// ReLU, and BatchNorm with the Squeeze-and-Excitation, the residual sum and the ReLU that follow it. The same
-// functions as the layers one after the other, forward and backward, for float32 channels-last activations on
-// the CPU.
+// ReLU, and BatchNorm with the Squeeze-and-Excitation (or ECA), the residual sum and the ReLU that follow it.
+// The same functions as the layers one after the other, forward and backward, for float32 channels-last
+// activations on the CPU.
 //
 // Which forwards are rewritten, nn/run.h says: all with float32 images on the CPU that have a part in
 // training mode, whatever their layout. A node that finds an input of another kind when it is computed, such
