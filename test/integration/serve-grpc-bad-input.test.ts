@@ -6,6 +6,7 @@ import { expect } from 'chai';
 
 import { createInferenceHandler, memory, type ErrorCode, type InferenceHandler } from '../../lib';
 import { startGrpcServer, type GrpcServer } from '../../lib/grpc';
+import { collectGarbage } from '../support/collect';
 import { bareCall, framed, grpcClient, PROTO, SERVICE, statusOf, type GrpcClient } from '../support/grpc';
 import { BAG, element, loadBundled } from '../support/serving';
 
@@ -167,6 +168,7 @@ describe('bad requests over gRPC', () => {
     handler = createInferenceHandler({ net: await loadBundled() }, { maxBody: MAX_MESSAGE, maxImages: 8 });
     server = await startGrpcServer(handler, { port: 0, maxMessage: MAX_MESSAGE });
     client = grpcClient(PROTO, SERVICE, server.port);
+    await collectGarbage();
     tensors = memory().tensors;
   });
   after(async () => {

@@ -6,6 +6,7 @@ import { PixelDataset, Subset, type Dataset } from '../../lib/data/dataset';
 import { kFold } from '../../lib/data/folds';
 import { DataLoader } from '../../lib/data/loader';
 import { memory } from '../../lib/tensor/runtime';
+import { collectGarbage } from '../support/collect';
 import { expectRejection, expectThrow } from '../support/errors';
 import { CLASSES, smallDataset } from '../support/training';
 
@@ -56,6 +57,7 @@ describe('ConcatDataset', () => {
 
   it('reads a batch of images in memory at once, each where it belongs, and keeps none', async () => {
     const both = new ConcatDataset([animals, new Subset(others, [1, 0]), animals]);
+    await collectGarbage();
     const before = memory().tensors;
     const { images, labels } = await (both.getBatch as NonNullable<Dataset['getBatch']>)([7, 3, 0, 4, 3]);
     expect(Array.from(images.toTypedArray(), Number)).to.deep.equal([12, 21, 10, 20, 21]);

@@ -4,6 +4,7 @@ import { deflateSync, gzipSync } from 'node:zlib';
 import { expect } from 'chai';
 
 import { createInferenceHandler, memory, type ErrorCode, type InferenceHandler } from '../../lib';
+import { collectGarbage } from '../support/collect';
 import { ask, BAG, binary, element, form, loadBundled, type Sent } from '../support/serving';
 
 const INFER = '/v2/models/net/infer';
@@ -633,6 +634,7 @@ describe('bad requests', () => {
 
   before(async () => {
     handler = createInferenceHandler({ net: await loadBundled() }, { maxBody: MAX_BODY, maxImages: 8 });
+    await collectGarbage();
     before_ = memory().tensors;
   });
   after(() => handler.close());

@@ -14,6 +14,7 @@ import {
   type InferenceHandler,
 } from '../../lib';
 import { makeError } from '../../lib/errors';
+import { collectGarbage } from '../support/collect';
 import { ask, BAG, binary, element, form, loadBundled, type Sent } from '../support/serving';
 
 const MAX_BODY = 400_000;
@@ -311,6 +312,7 @@ describe('hostile requests', () => {
 
   before(async () => {
     handler = createInferenceHandler({ net: await loadBundled() }, { maxBody: MAX_BODY, maxImages: 8 });
+    await collectGarbage();
     tensors = memory().tensors;
   });
   after(() => handler.close());
