@@ -14,7 +14,7 @@ import { Turns } from '../vision/turns';
 import type { Random } from './random';
 import {
   checkRandoms,
-  colourChannels,
+  checkColourChannels,
   isFloatingImage,
   range,
   sizesOf,
@@ -91,7 +91,7 @@ export class ColorJitter implements Transform {
 
 /** The adjustments of `draws`, one draw for each image. */
 export async function jitter(images: Tensor, draws: readonly JitterDraw[]): Promise<Tensor> {
-  colourChannels(images, 'ColorJitter');
+  checkColourChannels(images, 'ColorJitter');
   isFloatingImage(images, 'ColorJitter');
   return tidy(async () => {
     let x = images;
@@ -132,7 +132,7 @@ export function adjustBrightness(images: Tensor, factors: readonly number[]): Te
 
 /** Between the image's mean grey (0), the image (1) and beyond. */
 export function adjustContrast(images: Tensor, factors: readonly number[]): Tensor {
-  const grey = colourChannels(images, 'adjustContrast') === 3 ? toGrey(images) : images;
+  const grey = checkColourChannels(images, 'adjustContrast') === 3 ? toGrey(images) : images;
   const floating = isFloatingImage(images, 'adjustContrast') ? grey : grey.to('float32');
   // One by one: the order of the sum, and so its last bit, depends on the shape.
   const means = factors.map((_, index) =>
@@ -143,13 +143,13 @@ export function adjustContrast(images: Tensor, factors: readonly number[]): Tens
 
 /** Between the grey image (0), the image (1) and beyond; grey images stay as they are. */
 export function adjustSaturation(images: Tensor, factors: readonly number[]): Tensor {
-  if (colourChannels(images, 'adjustSaturation') === 1) return images;
+  if (checkColourChannels(images, 'adjustSaturation') === 1) return images;
   return blend(images, toGrey(images), factors);
 }
 
 /** Turns the colour circle by a share of a full turn; grey images stay as they are. */
 export function adjustHue(images: Tensor, factors: readonly number[]): Tensor {
-  if (colourChannels(images, 'adjustHue') === 1) return images;
+  if (checkColourChannels(images, 'adjustHue') === 1) return images;
   const floating = isFloatingImage(images, 'adjustHue');
   const rgb = floating ? images.to('float32') : images.to('float32').div_(255);
   const { hue, saturation, value } = toHsv(rgb);

@@ -64,7 +64,7 @@ export class WeightedRandomSampler implements Sampler {
    * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION
    */
   static balanced(labels: ArrayLike<number>, options?: WeightedRandomSamplerOptions): WeightedRandomSampler {
-    const counts = countClasses(labels, 'WeightedRandomSampler.balanced: labels');
+    const counts = samplesPerClass(labels, 'WeightedRandomSampler.balanced: labels');
     return new WeightedRandomSampler(
       Array.from(labels, (label) => 1 / (counts.get(label) as number)),
       options,
@@ -122,7 +122,7 @@ function checkWeights(weights: unknown, what: string): number[] {
 }
 
 /** How many samples each class has. @throws ERR_SENET_ARG_TYPE */
-export function countClasses(labels: ArrayLike<number>, what: string): Map<number, number> {
+export function samplesPerClass(labels: ArrayLike<number>, what: string): Map<number, number> {
   const counts = new Map<number, number>();
   const given = labels as ArrayLike<unknown> | null;
   if (typeof given !== 'object' || given === null || !Number.isSafeInteger(given.length))

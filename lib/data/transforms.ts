@@ -154,7 +154,7 @@ export class Grayscale implements Transform {
     _randoms: readonly Random[] = [],
     options?: TransformOptions,
   ): Tensor | Promise<Tensor> {
-    const channels = colourChannels(images, 'Grayscale');
+    const channels = checkColourChannels(images, 'Grayscale');
     const pillow = this.formula === 'pillow';
     if (pillow && images.dtype !== 'uint8') {
       throw makeError(
@@ -209,7 +209,7 @@ export function sizesOf(
 }
 
 /** @throws ERR_SENET_SHAPE unless images have one or three channels */
-export function colourChannels(images: Tensor, where: string): 1 | 3 {
+export function checkColourChannels(images: Tensor, where: string): 1 | 3 {
   const [, channels] = sizesOf(images, where);
   if (channels === 1 || channels === 3) return channels;
   throw makeError('ERR_SENET_SHAPE', `${where}: expected images of 1 or 3 channels, got ${channels}`);

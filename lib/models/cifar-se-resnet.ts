@@ -35,6 +35,7 @@ const CIFAR_SE_RESNET: ModelFamily = {
   auxiliaryClassifiers: [],
   preprocessing: null,
   framework: 'senet.pytorch',
+  firstBlock: 'layer1.0',
   mark: /^layer1\.0\.se\.fc\.0\.weight$/,
   adaptsWeights: false,
   keyMaps: [ARTICLE],

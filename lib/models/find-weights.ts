@@ -11,24 +11,24 @@ import { Module } from '../nn/module';
 import { printable } from '../printable';
 import { checkString, describe, hint } from '../tensor/options';
 import { toFile, type Transfer } from './fetch-weights';
-import type { WeightsPlace } from './from-weights';
+import type { Subject, WeightsPlace } from './from-weights';
 import { architectureBeside } from './hub-config';
 import { configOf, fileOf } from './hub-snapshot';
 import { identifyFile } from './identify';
 import { parseModel, parseScheme, saysWeights, type ModelSource, type WeightsSource } from './model-source';
 import type { ModelRecord, PublishedWeights } from './record';
 
-/** Which weights are meant, and of which network. */
-export interface WantedWeights<Network extends ModelRecord | Module<unknown> = ModelRecord> {
-  /** A record, or a Module that there is; null where the weights say it. */
-  readonly network: Network | null;
+/** Which weights are meant, and what for. */
+export interface WantedWeights<Of extends Subject = ModelRecord> {
+  /** Null where the weights say it. */
+  readonly subject: Of | null;
   /** What published ones or a file are called, or what that means. */
   readonly weights: string | PublishedWeights | WeightsSource;
 }
 
 /** Their file. */
-export interface FoundWeights<Network extends ModelRecord | Module<unknown> = ModelRecord> {
-  readonly network: Network;
+export interface FoundWeights<Of extends Subject = ModelRecord> {
+  readonly subject: Of;
   /** Of published ones. */
   readonly published: PublishedWeights | undefined;
   readonly file: string;
@@ -54,17 +54,17 @@ export function wantedWeights(
     );
   }
   if (model === null) {
-    if (given !== null) return { network: null, weights: given };
+    if (given !== null) return { subject: null, weights: given };
     throw makeError(
       'ERR_SENET_ARG_MISSING',
       `${where}: ${pretrained ? '{ pretrained } needs { model }, such as se_resnet50' : 'give { weights: FILE } or { pretrained }'}`,
     );
   }
-  if (model.kind !== 'model') return { network: null, weights: model };
+  if (model.kind !== 'model') return { subject: null, weights: model };
   const { record, published } = model;
   const usual = pretrained ? publishedOf(record, true, `${where}: pretrained`) : null;
   const wanted = given ?? published ?? usual;
-  if (wanted !== null) return { network: record, weights: wanted };
+  if (wanted !== null) return { subject: record, weights: wanted };
   const names = record.weights.map(({ name }) => `'${name}'`).join(', ');
   throw makeError(
     'ERR_SENET_ARG_MISSING',
@@ -105,22 +105,22 @@ export function publishedAmong(records: readonly ModelRecord[], weights: string)
  * @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (neither a file nor a name, with the names that there are),
  *   ERR_SENET_FILE_NOT_FOUND, ERR_SENET_UNKNOWN_MODEL, and as `toFile`, `fetchFromHub` and `identifyFile`
  */
-export async function findAmong<Network extends ModelRecord | Module<unknown>>(
+export async function findAmong<Of extends Subject>(
   records: readonly ModelRecord[],
-  { network, weights }: WantedWeights<Network>,
+  { subject, weights }: WantedWeights<Of>,
   options: Transfer & WeightsPlace,
   where: string,
-): Promise<FoundWeights<ModelRecord | Network>> {
-  const subject: ModelRecord | Module<unknown> | null = network;
-  const record = Module.isModule(subject) ? null : subject;
+): Promise<FoundWeights<ModelRecord | Of>> {
+  const named: Subject | null = subject;
+  const record = Module.isModule(named) ? null : named;
   const meant = typeof weights === 'string' ? await meaningOf(records, weights, record, where) : weights;
   if ('location' in meant) {
-    const own = network ?? (records.find(({ name }) => name === meant.model) as ModelRecord);
-    return { network: own, published: meant, file: await toFile(meant, options) };
+    const own = subject ?? (records.find(({ name }) => name === meant.model) as ModelRecord);
+    return { subject: own, published: meant, file: await toFile(meant, options) };
   }
   const file = await fileOf(meant, options, where);
-  const own = network ?? (await recordOf(records, meant, file, options, where));
-  return { network: own, published: undefined, file };
+  const own = subject ?? (await recordOf(records, meant, file, options, where));
+  return { subject: own, published: undefined, file };
 }
 
 /** What a user calls weights. */
@@ -198,6 +198,6 @@ export async function networkAmong(
     const architecture = await architectureBeside(await configOf(source, options));
     if (architecture !== null) return recordNamed(records, architecture, where);
   }
-  const wanted: WantedWeights = { network: null, weights: source };
-  return (await findAmong(records, wanted, options, where)).network;
+  const wanted: WantedWeights = { subject: null, weights: source };
+  return (await findAmong(records, wanted, options, where)).subject;
 }

@@ -10,6 +10,9 @@ import type { Tensor } from '../tensor/tensor';
 import { adaptWeights, type Adapted } from './adapt-weights';
 import { aliasesOf, type ClassifyingModule, type ModelRecord } from './record';
 
+/** What weights are for: a network that is to be made, or a Module that there is. */
+export type Subject = ModelRecord | Module<unknown>;
+
 /** Where in a file the weights are, where the file alone does not say. */
 export interface WeightsPlace {
   /** Of the state dict: names joined by dots. Default: the one that fits the model best. */
@@ -19,8 +22,8 @@ export interface WeightsPlace {
 }
 
 /** Weights that were read, and the network that they are for. */
-export interface ReadWeights<Network extends ModelRecord | Module<unknown> = ModelRecord> {
-  readonly network: Network;
+export interface ReadWeights<Of extends Subject = ModelRecord> {
+  readonly subject: Of;
   readonly state: StateDict;
   /** Options of the network that stand beside the weights, in `config.json`. */
   readonly options?: Readonly<Record<string, unknown>>;
@@ -29,7 +32,7 @@ export interface ReadWeights<Network extends ModelRecord | Module<unknown> = Mod
 /** The state dict of a file that fits the model best. Errors: as `load`. */
 export function readWeights(
   file: string,
-  model: ModelRecord | Module<unknown>,
+  model: Subject,
   { key, prefix }: WeightsPlace,
   signal: AbortSignal | undefined,
 ): Promise<StateDict> {
@@ -95,9 +98,9 @@ function shapesIn(state: ReadonlyMap<string, Tensor>, aliases: readonly KeyAlias
 }
 
 /** Channels of the images that these weights are for: those of the options, else of the first convolution, else the usual. */
-export function channelsIn({ network, state, options = {} }: ReadWeights): number {
+export function weightsChannels({ subject, state, options = {} }: ReadWeights): number {
   const { inChannels } = options;
-  return typeof inChannels === 'number' ? inChannels : channelsOfStem(network, state);
+  return typeof inChannels === 'number' ? inChannels : channelsOfStem(subject, state);
 }
 
 function channelsOfStem(record: ModelRecord, state: StateDict): number {
@@ -137,7 +140,7 @@ function definedOf(given: Readonly<Record<string, unknown>> = {}): Readonly<Reco
  * @throws as the model's own function; ERR_SENET_STATE_DICT
  */
 export function createWithWeights(
-  { network: record, state, options }: ReadWeights,
+  { subject: record, state, options }: ReadWeights,
   given?: Readonly<Record<string, unknown>>,
   { assign = true }: { assign?: boolean } = {},
 ): ClassifyingModule {

@@ -32,6 +32,7 @@ export const MMPRETRAIN: KeyMap = {
  */
 export const NVIDIA: KeyMap = {
   framework: 'NVIDIA DeepLearningExamples',
+  firstBlock: 'layers.0.0',
   aliases: [
     [/^layers\.0\./, 'layer1.'],
     [/^layers\.1\./, 'layer2.'],
@@ -49,6 +50,7 @@ export const NVIDIA: KeyMap = {
  */
 export const PYTORCHCV: KeyMap = {
   framework: 'pytorchcv',
+  firstBlock: 'stage1.unit1',
   isOf: (shapeOf) => {
     const [outputs = 0, inputsOfGroup = 0] = shapeOf('layer1.0.conv2.weight') ?? [];
     return inputsOfGroup < outputs;

@@ -8,15 +8,20 @@ import { Module } from '../nn/module';
 import { printable } from '../printable';
 import type { Transfer } from './fetch-weights';
 import { findAmong, type FoundWeights, type WantedWeights } from './find-weights';
-import { createWithWeights, readWeights, type ReadWeights, type WeightsPlace } from './from-weights';
+import {
+  createWithWeights,
+  readWeights,
+  type ReadWeights,
+  type Subject,
+  type WeightsPlace,
+} from './from-weights';
 import { configFor, readConfigBeside, type HubConfig } from './hub-config';
 import { twinOf } from './identify';
 import { recordBehind, type ClassifyingModule, type ModelRecord } from './record';
 
 /** Where they come from, what they are for, and their tensors. */
-export interface OpenedWeights<Network extends ModelRecord | Module<unknown> = ModelRecord>
-  extends FoundWeights<Network>, ReadWeights<Network> {
-  readonly network: Network;
+export interface OpenedWeights<Of extends Subject = ModelRecord> extends FoundWeights<Of>, ReadWeights<Of> {
+  readonly subject: Of;
   /** Of weights that are not published, where it is of this network. */
   readonly config: HubConfig | null;
 }
@@ -27,18 +32,18 @@ export interface OpenedWeights<Network extends ModelRecord | Module<unknown> = M
  * @throws (rejects) as `findAmong` and `load`; ERR_SENET_STATE_DICT where what they say of themselves is another network
  *   with the same keys and shapes; as `configFor`
  */
-export async function openAmong<Network extends ModelRecord | Module<unknown>>(
+export async function openAmong<Of extends Subject>(
   records: readonly ModelRecord[],
-  wanted: WantedWeights<Network>,
+  wanted: WantedWeights<Of>,
   options: Transfer & WeightsPlace,
   where: string,
-): Promise<OpenedWeights<ModelRecord | Network>> {
+): Promise<OpenedWeights<ModelRecord | Of>> {
   const found = await findAmong(records, wanted, options, where);
-  const { network, file, published } = found;
-  const state = await readWeights(file, network, options, options.signal);
+  const { subject, file, published } = found;
+  const state = await readWeights(file, subject, options, options.signal);
   try {
-    const subject: ModelRecord | Module<unknown> = network;
-    const record = Module.isModule(subject) ? recordBehind(subject) : subject;
+    const of: Subject = subject;
+    const record = Module.isModule(of) ? recordBehind(of) : of;
     const beside = published === undefined ? await readConfigBeside(file) : null;
     const twin = record === undefined ? null : twinOf(record.name, state.fileMetadata, beside?.architecture);
     if (twin !== null) throw makeError('ERR_SENET_STATE_DICT', `${where}: ${printable(file, 1000)} ${twin}`);

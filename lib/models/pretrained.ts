@@ -63,7 +63,7 @@ async function loadPretrained(
   const { pretrained, progress, checkHash, signal, ...given } = readOptions(options, rules, where);
   const published = publishedOf(record, pretrained as true | string, `${where}: pretrained`);
   checkChannels(record, published, given);
-  const wanted = { network: record, weights: published };
+  const wanted = { subject: record, weights: published };
   return loadModel([record], wanted, { progress, checkHash, signal }, where, given);
 }
 

@@ -6,6 +6,7 @@
 import type { Sequential } from '../nn/containers';
 import type { Linear } from '../nn/layers';
 import { createNativeModule } from '../nn/native-module';
+import { registerGate } from '../nn/native-part';
 import { boolean, integer, optional, orElse, readOptions, type Rules } from '../tensor/rules';
 import { ClassifierModel, registerModel } from './classifier-model';
 import { PYTORCHCV } from './key-maps';
@@ -60,6 +61,7 @@ const FAMILY: ModelFamily = {
   auxiliaryClassifiers: [],
   preprocessing: IMAGENET,
   framework: PYTORCHCV.framework,
+  firstBlock: 'stage1.unit1',
   mark: /^features\.stage1\.unit1\.se\.conv1\.weight$/,
   adaptsWeights: true,
   keyMaps: [],
@@ -89,6 +91,7 @@ export class PytorchcvSEResNet extends ClassifierModel {
   }
 }
 registerModel('PytorchcvSEResNet', PytorchcvSEResNet, ['features', 'output']);
+registerGate('SEBlock', 'sigmoid');
 
 type Configuration = Omit<PytorchcvSEResNetOptions, keyof PytorchcvModelOptions>;
 type Create = (options?: PytorchcvModelOptions) => PytorchcvSEResNet;

@@ -32,7 +32,7 @@ export async function loadCompiled(file: string, options?: LoadCompiledOptions):
   throwIfAborted(abort);
   const opened = await openWeights(
     {
-      network: model === undefined ? null : modelRecord(model as ModelName),
+      subject: model === undefined ? null : modelRecord(model as ModelName),
       weights: parseSource(file, WHERE),
     },
     { progress: false, checkHash: true, signal: abort },

@@ -39,8 +39,7 @@ const MAX_ENTRIES = 4000;
 const MAX_NAME = 128;
 /** Keys that are respelt in one step, some milliseconds. */
 const KEYS_PER_STEP = 512;
-/** Where the marks are, in every spelling: the first block. So many keys are looked at, */
-const FIRST_BLOCK = /(?<![^.])(layer1\.0|layers\.0\.0|stage1\.unit1|Mixed_5b)\./;
+/** So many keys of a first block are looked at, */
 const MAX_MARKED = 64;
 /** and before it so many words, of which the last may be the network's own: `features.stage1.unit1`. */
 const WORDS_BEFORE = 2;
@@ -57,9 +56,10 @@ export function* recogniseInSteps(
 ): Sliced<Recognised | null> {
   if (shapes.size > MAX_ENTRIES) return null;
   const marked: Marked[] = [];
+  const firstBlock = firstBlockOf(records);
   for (const key of shapes.keys()) {
     if (key.length > MAX_NAME) return null;
-    const block = marked.length < MAX_MARKED ? FIRST_BLOCK.exec(key) : null;
+    const block = marked.length < MAX_MARKED ? firstBlock.exec(key) : null;
     if (block !== null) marked.push({ key, starts: startsOf(key, block.index) });
   }
   for (const family of familiesOf(records)) {
@@ -101,6 +101,16 @@ function familiesOf(records: readonly ModelRecord[]): Family[] {
     else family.push(record);
   }
   return [...families.values()];
+}
+
+/** Where the marks are, in every spelling. */
+function firstBlockOf(records: readonly ModelRecord[]): RegExp {
+  const paths = records.flatMap(({ firstBlock, keyMaps }) => [
+    firstBlock,
+    ...keyMaps.map((spelling) => spelling.firstBlock ?? firstBlock),
+  ]);
+  const alternatives = [...new Set(paths)].map((path) => path.replaceAll('.', '\\.'));
+  return new RegExp(`(?<![^.])(${alternatives.join('|')})\\.`);
 }
 
 /** A key of the first block, and where the network's own name for it may begin, the longest first. */

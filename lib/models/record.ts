@@ -55,6 +55,8 @@ export interface WeightFacts {
 /** How a framework spells the keys of networks that this library has. */
 export interface KeyMap extends Spelling {
   readonly framework: string;
+  /** How it spells the path of the first block. Default: as the network does. */
+  readonly firstBlock?: string;
 }
 
 /** What the models of one class share. */
@@ -81,7 +83,9 @@ export interface ModelFamily {
   readonly preprocessing: Preprocessing | null;
   /** Whose spelling its keys have. */
   readonly framework: string;
-  /** A key, in that spelling, by which a state dict is known as one of this class. */
+  /** Path of the first block that has the mark, in that spelling, from its last two words on: where `recognise` looks. */
+  readonly firstBlock: string;
+  /** A key of it by which a state dict is known as one of this class. */
   readonly mark: RegExp;
   /**
    * Whether weights for other classes and channels are adapted, as timm does it; else they are refused, as by PyTorch.
@@ -117,7 +121,10 @@ export interface ModelRecord<Factory extends Create = Create> extends ModelFamil
 }
 
 /** What differs within a class stands in the row; the places of its parts cannot. */
-type Differing = Omit<ModelFamily, 'classifier' | 'auxiliaryClassifiers' | 'mark' | 'keyMaps' | 'optionKeys'>;
+type Differing = Omit<
+  ModelFamily,
+  'classifier' | 'auxiliaryClassifiers' | 'firstBlock' | 'mark' | 'keyMaps' | 'optionKeys'
+>;
 
 interface Row extends Partial<Differing> {
   readonly create: Create;

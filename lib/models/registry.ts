@@ -12,7 +12,7 @@ import { boolean, optional, readOptions, string } from '../tensor/rules';
 import type { Tensor } from '../tensor/tensor';
 import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
-import type { WeightsPlace } from './from-weights';
+import type { Subject, WeightsPlace } from './from-weights';
 import { type Transfer } from './fetch-weights';
 import { findAmong, networkAmong, type FoundWeights, type WantedWeights } from './find-weights';
 import { identify, problemOfDims, twinOf } from './identify';
@@ -96,11 +96,11 @@ export function parseName(name: string, where: string): ModelSource {
 }
 
 /** @internal As `findAmong` of all models. */
-export function findWeights<Network extends ModelRecord | Module<unknown>>(
-  wanted: WantedWeights<Network>,
+export function findWeights<Of extends Subject>(
+  wanted: WantedWeights<Of>,
   options: Transfer & WeightsPlace,
   where: string,
-): Promise<FoundWeights<ModelRecord | Network>> {
+): Promise<FoundWeights<ModelRecord | Of>> {
   return findAmong(allRecords(), wanted, options, where);
 }
 
@@ -114,11 +114,11 @@ export function networkNamed(
 }
 
 /** @internal As `openAmong` of all models. */
-export function openWeights<Network extends ModelRecord | Module<unknown>>(
-  wanted: WantedWeights<Network>,
+export function openWeights<Of extends Subject>(
+  wanted: WantedWeights<Of>,
   options: Transfer & WeightsPlace,
   where: string,
-): Promise<OpenedWeights<ModelRecord | Network>> {
+): Promise<OpenedWeights<ModelRecord | Of>> {
   return openAmong(allRecords(), wanted, options, where);
 }
 
@@ -185,7 +185,7 @@ function makeNamed(
   const { pretrained: _, ...rest } = (options ?? {}) as FileModelOptions & { pretrained?: unknown };
   // Of which network they are will be known when it is fetched.
   const [own, given] = readFileOptions(allRecords(), rest, 'createModel');
-  return loadModel(allRecords(), { network: null, weights: source }, own, 'createModel', given);
+  return loadModel(allRecords(), { subject: null, weights: source }, own, 'createModel', given);
 }
 
 /** What options mean behind a name with a tag: `pretrained: true` the tag, and without weights its classes, as in timm. */

@@ -60,6 +60,7 @@ const SE_INCEPTION: ModelFamily = {
   auxiliaryClassifiers: ['model.AuxLogits.fc'],
   preprocessing: INCEPTION,
   framework: 'senet.pytorch',
+  firstBlock: 'Mixed_5b',
   mark: /^model\.Mixed_5b\.SELayer\.fc\.0\.weight$/,
   adaptsWeights: false,
   keyMaps: [ARTICLE],

@@ -35,6 +35,7 @@ const SE_RESNET: ModelFamily = {
   auxiliaryClassifiers: [],
   preprocessing: IMAGENET,
   framework: 'senet.pytorch',
+  firstBlock: 'layer1.0',
   mark: /^layer1\.0\.se\.fc\.0\.weight$/,
   adaptsWeights: false,
   keyMaps: [ARTICLE],

@@ -72,6 +72,7 @@ const SENET: ModelFamily = {
   auxiliaryClassifiers: [],
   preprocessing: IMAGENET,
   framework: "Cadene, timm's legacy",
+  firstBlock: 'layer1.0',
   mark: /^layer1\.0\.se_module\.fc1\.weight$/,
   adaptsWeights: true,
   keyMaps: [MONAI],

@@ -94,6 +94,7 @@ const RESNET: ModelFamily = {
   auxiliaryClassifiers: [],
   preprocessing: timmPreprocessing(224, 0.875),
   framework: 'timm',
+  firstBlock: 'layer1.0',
   mark: /^layer1\.0\.se\.(fc1|conv)\.weight$/,
   adaptsWeights: true,
   keyMaps: [MMPRETRAIN, NVIDIA, PYTORCHCV],

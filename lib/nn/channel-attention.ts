@@ -6,7 +6,7 @@ import { checkInteger } from '../tensor/options';
 import { boolean, integer, number, optional, orElse, readOptions } from '../tensor/rules';
 import type { AdaptiveAvgPool2d, Conv1d, Conv2d, Identity, ReLU, Sigmoid } from './layers';
 import { createNativeModule, defineChildProperties, NativeModule } from './native-module';
-import { registerModuleClass } from './native-part';
+import { registerGate, registerModuleClass } from './native-part';
 
 export interface SEModuleOptions {
   /** The squeezed width as a share of the channels, rounded to a multiple of `rdDivisor`. Default 1 / 16. */
@@ -49,6 +49,7 @@ export class SEModule extends NativeModule {
   }
 }
 registerModuleClass('SEModule', SEModule);
+registerGate('SEModule', 'gate');
 defineChildProperties(SEModule, ['pool', 'fc1', 'bn', 'act', 'fc2', 'gate']);
 
 export interface EcaModuleOptions {
@@ -86,4 +87,5 @@ export class EcaModule extends NativeModule {
   }
 }
 registerModuleClass('EcaModule', EcaModule);
+registerGate('EcaModule', 'gate');
 defineChildProperties(EcaModule, ['pool', 'conv', 'gate']);

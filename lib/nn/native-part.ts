@@ -78,9 +78,27 @@ const classes = new Map<string, ModuleClass>();
 /** Makes the wrappers of children, and is the class of those whose type has none. */
 let wrapperClass: ModuleClass | undefined;
 
+/** Type of an SE layer -> its child whose output is the gates. */
+const gates = new Map<string, string>();
+
 /** Makes children of the native type `type` instances of `moduleClass`. */
 export function registerModuleClass(type: string, moduleClass: ModuleClass): void {
   classes.set(type, moduleClass);
+}
+
+/**
+ * Makes modules of a type SE layers.
+ *
+ * @param gate - the child whose output is the gates, the factors that channels are scaled by: N x C, N x C x 1 x 1 or
+ *   N x 1 x C
+ */
+export function registerGate(type: string, gate: string): void {
+  gates.set(type, gate);
+}
+
+/** The child of an SE layer of this type whose output is the gates; undefined of another type. */
+export function gateOf(type: string): string | undefined {
+  return gates.get(type);
 }
 
 /** Gives the base of the classes of native modules. */

@@ -4,7 +4,7 @@ import type { Sequential } from './containers';
 import type { AdaptiveAvgPool2d } from './layers';
 import { registerSpellings, type KeyAlias } from './load-state-dict';
 import { createNativeModule, defineChildProperties, NativeModule } from './native-module';
-import { registerModuleClass } from './native-part';
+import { registerGate, registerModuleClass } from './native-part';
 
 /** The article's first listing of SELayer names its halves fc1 and fc2. */
 export const SE_LAYER_ALIASES: readonly KeyAlias[] = [
@@ -36,5 +36,6 @@ export class SELayer extends NativeModule {
   }
 }
 registerModuleClass('SELayer', SELayer);
+registerGate('SELayer', 'fc');
 registerSpellings('SELayer', [{ aliases: SE_LAYER_ALIASES }]);
 defineChildProperties(SELayer, ['avg_pool', 'fc']);

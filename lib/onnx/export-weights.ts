@@ -6,7 +6,7 @@ import type { Dataset } from '../data/dataset';
 import { networkInputs } from '../data/network-inputs';
 import { makeError } from '../errors';
 import { TRANSFER, type TransferOptions } from '../models/fetch-weights';
-import { channelsIn, createWithWeights } from '../models/from-weights';
+import { weightsChannels, createWithWeights } from '../models/from-weights';
 import type { Preprocessing } from '../models/preprocessing-record';
 import type { OpenedWeights } from '../models/open-weights';
 import { modelRecord, openWeights, type ModelName } from '../models/registry';
@@ -120,10 +120,10 @@ export async function exportWeights(
   checkString(weights, `${WHERE}: weights`);
   checkOnnxPath(output, `${WHERE}: output`);
   throwIfAborted(given.signal);
-  const network = given.model === undefined ? null : modelRecord(given.model as ModelName);
-  const opened = await openWeights({ network, weights }, given, WHERE);
+  const subject = given.model === undefined ? null : modelRecord(given.model as ModelName);
+  const opened = await openWeights({ subject, weights }, given, WHERE);
   try {
-    const { network: record } = opened;
+    const { subject: record } = opened;
     const brought = await broughtBy(opened);
     const labels = given.labels === undefined ? brought.labels : await readLabels(given.labels);
     const base = brought.preprocessing ?? record.preprocessing ?? undefined;
@@ -186,7 +186,7 @@ function calibrationFor(
       `${WHERE}: preprocessing: the weights say nothing of how images are prepared, and this network has no usual way`,
     );
   }
-  const channels = channelsIn(opened);
+  const channels = weightsChannels(opened);
   const preprocessing = chooseRecord(given.preprocessing, base, channels, `${WHERE}: preprocessing`);
   const images = Math.min(limit, dataset.length);
   return {

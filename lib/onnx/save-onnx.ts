@@ -32,8 +32,8 @@ import {
 } from '../tensor/rules';
 import { wrapUntracked, type Tensor } from '../tensor/tensor';
 import { checkLabels } from '../vision/labels';
-import { countClasses } from '../vision/network';
-import { chooseRecord, inputChannels } from '../vision/preprocessing-options';
+import { moduleClasses } from '../vision/model-facts';
+import { chooseRecord, recordChannels } from '../vision/preprocessing-options';
 import { PLAIN } from '../models/preprocessing-record';
 import { OnnxGraph, type Dimension } from './graph';
 import { lower } from './lower';
@@ -152,7 +152,7 @@ export async function saveOnnx(
   checkTogether(given, where);
   throwIfAborted(given.signal);
   const { labels } = given;
-  const classes = countClasses(module);
+  const classes = moduleClasses(module);
   if (labels !== undefined && classes !== undefined && labels.length !== classes) {
     throw makeError(
       'ERR_SENET_LABELS',
@@ -248,7 +248,7 @@ function preprocessingFor(
   const isOfImages = channels === 1 || channels === 3;
   if (!isOfImages && given === undefined && !preprocess) return undefined;
   const record = chooseRecord(given, usual ?? PLAIN, channels, `${where}: preprocessing`);
-  if (preprocess && inputChannels(record) !== channels) {
+  if (preprocess && recordChannels(record) !== channels) {
     throw makeError(
       'ERR_SENET_ARG_RANGE',
       `${where}: preprocess: the network takes ${channels} channels, and images have 1 (grey) or 3 (colour)`,

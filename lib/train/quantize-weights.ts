@@ -105,14 +105,14 @@ export async function quantizeWeights(
   throwIfAborted(given.signal);
   const opened = await openWeights(
     {
-      network: given.model === undefined ? null : modelRecord(given.model as ModelName),
+      subject: given.model === undefined ? null : modelRecord(given.model as ModelName),
       weights: parseSource(file, WHERE),
     },
     { ...given, progress: false, checkHash: true },
     WHERE,
   );
   try {
-    const { network: record } = opened;
+    const { subject: record } = opened;
     const { labels, preprocessing = record.preprocessing } = await broughtBy(opened);
     if (preprocessing === null) {
       throw makeError(

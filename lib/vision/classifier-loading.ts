@@ -9,9 +9,9 @@ import type { ProgressOption } from '../hub/progress';
 import { ClassifierModel, familyOf } from '../models/classifier-model';
 import { TRANSFER } from '../models/fetch-weights';
 import { wantedWeights } from '../models/find-weights';
-import { channelsIn, createWithWeights } from '../models/from-weights';
+import { createWithWeights, weightsChannels, type Subject } from '../models/from-weights';
 import type { OpenedWeights } from '../models/open-weights';
-import { recordBehind, type ModelRecord } from '../models/record';
+import { recordBehind } from '../models/record';
 import { quantizationIn, type QuantizationRecord } from '../nn/calibration';
 import { openWeights, parseName, type ModelName } from '../models/registry';
 import { PLAIN, type Preprocessing } from '../models/preprocessing-record';
@@ -34,11 +34,12 @@ import {
   type Values,
 } from '../tensor/rules';
 import { loadDecoder, MAX_PIXELS } from './decode';
-import { checkUnchanged, EagerNetwork, fileIdentity } from './eager-network';
 import { BATCHING, type BatchingOptions } from './image-batches';
 import type { DecodingSettings } from './image-work';
 import { readLabels } from './labels';
-import { channelsOf, checkImageChannels, countClasses, makeNetwork, type Network } from './network';
+import { checkImageChannels, moduleChannels, moduleClasses } from './model-facts';
+import { checkUnchanged, fileIdentity, PlainModule } from './plain-module';
+import { makePredictor, type Predictor } from './predictor';
 import { chooseRecord } from './preprocessing-options';
 import { broughtBy, type Brought } from './weights-metadata';
 
@@ -113,9 +114,9 @@ export interface ImageClassifierOptions {
 export interface ClassifierParts {
   /** The network's name; null of one that the library does not know. */
   readonly model: ModelName | null;
-  readonly network: Network;
+  readonly predictor: Predictor;
   /** The plain module, for `explain`. */
-  readonly eager: EagerNetwork;
+  readonly eager: PlainModule;
   /** In the order of the model's outputs; none if it does not say how many it has. */
   readonly labels: readonly string[];
   readonly preprocessing: Preprocessing;
@@ -151,8 +152,6 @@ const OPTIONS = {
 } satisfies Rules<ImageClassifierOptions>;
 
 type Given = Values<typeof OPTIONS>;
-/** A network that there is, or what is known of one that is to be made. */
-type Subject = Module<unknown> | ModelRecord;
 
 /** The parts of a classifier. Errors: as `ImageClassifier.load`. */
 export async function loadParts(
@@ -165,9 +164,9 @@ export async function loadParts(
   const opened = await openFor(model, given);
   const state = opened?.state;
   try {
-    const subject = opened?.network ?? (model as Module<unknown>);
+    const subject = opened?.subject ?? (model as Module<unknown>);
     const brought: Brought = opened === null ? {} : await broughtBy(opened);
-    const channels = channelsFor(subject, opened, given);
+    const channels = subjectChannels(subject, opened, given);
     const preprocessing = preprocessingFor(subject, brought, channels, given);
     const labels = given.labels === undefined ? brought.labels : await readLabels(given.labels);
     const made = Module.isModule(subject)
@@ -177,18 +176,18 @@ export async function loadParts(
     try {
       if (!owned && state !== undefined) made.loadStateDict(state);
       const finalLabels = labelsFor(made, labels);
-      // The network is made on the executor's threads, meanwhile this one loads the decoder.
+      // The predictor is made on the executor's threads, meanwhile this one loads the decoder.
       const calibration = calibrationIn(opened, dtype);
-      const making = makeNetwork(made, owned, dtype, device, preprocessing, signal, calibration);
-      const [network] = await Promise.all([making, loadDecoder()]);
-      const plain = owned ? network.module : made;
+      const making = makePredictor(made, owned, dtype, device, preprocessing, signal, calibration);
+      const [predictor] = await Promise.all([making, loadDecoder()]);
+      const plain = owned ? predictor.module : made;
       const eager =
         plain === undefined
           ? await remaking(opened as OpenedWeights, { model, given, channels })
-          : new EagerNetwork(() => Promise.resolve(plain), false);
+          : new PlainModule(() => Promise.resolve(plain), false);
       return {
         model: nameOf(subject),
-        network,
+        predictor,
         eager,
         labels: finalLabels,
         preprocessing,
@@ -220,7 +219,7 @@ function calibrationIn(opened: OpenedWeights<Subject> | null, dtype: DType): Qua
 async function remaking(
   { file, published }: OpenedWeights,
   { model, given, channels }: { model: string | Module<unknown> | null; given: Given; channels: number },
-): Promise<EagerNetwork> {
+): Promise<PlainModule> {
   // What is published is checked by its name, wherever it lies by then.
   const identity = published === undefined ? await fileIdentity(file).catch(() => '') : undefined;
   // The call that wants it has a signal of its own, and leaves alone.
@@ -235,7 +234,7 @@ async function remaking(
       opened.state.dispose();
     }
   };
-  return new EagerNetwork(make, true);
+  return new PlainModule(make, true);
 }
 
 /** The weights that are meant, with the network that they are for; null of a Module that is given none. */
@@ -245,7 +244,7 @@ async function openFor(model: unknown, given: Given): Promise<OpenedWeights<Subj
     if (pretrained)
       throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: pretrained: for a Module, give weights`);
     if (weights === undefined) return null;
-    return openWeights({ network: model, weights }, given, WHERE);
+    return openWeights({ subject: model, weights }, given, WHERE);
   }
   if (typeof model !== 'string' && model !== null) {
     throw makeError(
@@ -263,20 +262,20 @@ function nameOf(subject: Subject): ModelName | null {
 }
 
 /** Channels of the images, which a Module whose forward is TypeScript does not say; 0 is unknown. */
-function channelsFor(
+function subjectChannels(
   subject: Subject,
   opened: OpenedWeights<Subject> | null,
   { inChannels: told }: Given,
 ): number {
   const channels = Module.isModule(subject)
-    ? channelsOfModule(subject, told)
-    : (told ?? channelsIn(opened as OpenedWeights));
+    ? agreedChannels(subject, told)
+    : (told ?? weightsChannels(opened as OpenedWeights));
   if (channels !== 0) checkImageChannels(channels, `${WHERE}: inChannels`);
   return channels;
 }
 
-function channelsOfModule(model: Module<unknown>, told: number | undefined): number {
-  const own = channelsOf(model);
+function agreedChannels(model: Module<unknown>, told: number | undefined): number {
+  const own = moduleChannels(model);
   if (own !== 0 && told !== undefined && told !== own) {
     throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: inChannels: the module takes ${own}, got ${told}`);
   }
@@ -315,7 +314,7 @@ function labelsFor(model: Module<unknown>, given: readonly string[] | undefined)
       `${WHERE}: the model has no classifier and gives ${model.numFeatures} features: it classifies after resetClassifier(numClasses) and training`,
     );
   }
-  const classes = countClasses(model);
+  const classes = moduleClasses(model);
   const labels = given ?? Array.from({ length: classes ?? 0 }, (_, index) => String(index));
   if (classes !== undefined && labels.length !== classes) {
     throw makeError(

@@ -88,13 +88,13 @@ export async function convertWeights(
   if (!given.overwrite) await checkAbsent(output);
   const opened = await openWeights(
     {
-      network: given.model === undefined ? null : modelRecord(given.model as ModelName),
+      subject: given.model === undefined ? null : modelRecord(given.model as ModelName),
       weights: parseSource(file, WHERE),
     },
     given,
     WHERE,
   );
-  const { network: record, state } = opened;
+  const { subject: record, state } = opened;
   try {
     const brought = await broughtBy(opened);
     const labels = given.labels === undefined ? brought.labels : await readLabels(given.labels);

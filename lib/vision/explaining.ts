@@ -6,7 +6,7 @@ import type { Module } from '../nn/module';
 import { detached, tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 import { classifierPixels } from './byte-budget';
-import type { EagerNetwork } from './eager-network';
+import type { PlainModule } from './plain-module';
 import { explainInput, type CheckedExplainOptions, type ExplainedNetwork } from './explain-input';
 import type { Explanation } from './explanation';
 import type { BatchingOptions } from './image-batches';
@@ -30,11 +30,11 @@ export type ExplainerFacts = ExplainedNetwork & { readonly decoding: DecodingSet
 
 export class Explainer {
   readonly #pipeline: Pipeline<ExplainWork, { readonly value: unknown }>;
-  readonly #network: EagerNetwork;
+  readonly #plain: PlainModule;
   readonly #facts: ExplainerFacts;
 
-  constructor(network: EagerNetwork, facts: ExplainerFacts, { maxQueue }: Required<BatchingOptions>) {
-    this.#network = network;
+  constructor(plain: PlainModule, facts: ExplainerFacts, { maxQueue }: Required<BatchingOptions>) {
+    this.#plain = plain;
     this.#facts = facts;
     this.#pipeline = new Pipeline({
       ...{ maxBatch: 1, delay: 0, maxQueue, decoders: 1 },
@@ -62,11 +62,11 @@ export class Explainer {
   /** Waits for what was accepted, and frees the module if it was made here. */
   async close(): Promise<void> {
     await this.#pipeline.close();
-    await this.#network.dispose();
+    await this.#plain.dispose();
   }
 
   async #run({ input, task }: ExplainWork): Promise<[{ value: unknown }]> {
-    const model = await this.#network.get();
+    const model = await this.#plain.get();
     const [like] = model.parameters();
     const x = like === undefined ? input : input.to({ dtype: like.dtype, device: like.device });
     return [{ value: await task(model, x) }];

@@ -25,8 +25,8 @@ import { Explainer } from './explaining';
 import type { Explanation } from './explanation';
 import { imagePipeline } from './image-batches';
 import { checkSource, ImageWork, type DecodingSettings, type ImageSource } from './image-work';
-import type { Network } from './network';
 import type { ItemTimes, Pipeline, QueueState } from './pipeline';
+import type { Predictor } from './predictor';
 import { preprocess, shapePixels } from './preprocessing';
 import { nanError, rank, type Classification, type Prediction, type Wanted } from './ranking';
 
@@ -61,7 +61,7 @@ export class ImageClassifier {
   /** In the order of the model's outputs. */
   readonly labels: readonly string[];
   readonly preprocessing: Preprocessing;
-  readonly #network: Network;
+  readonly #predictor: Predictor;
   readonly #decoding: DecodingSettings;
   readonly #pipeline: Pipeline<ImageWork, Classification[] | Prediction>;
   readonly #explainer: Explainer;
@@ -69,13 +69,15 @@ export class ImageClassifier {
   #disposed = false;
 
   private constructor(parts: ClassifierParts) {
-    const { model, network, labels, preprocessing, decoding, batching } = parts;
+    const { model, predictor, labels, preprocessing, decoding, batching } = parts;
     this.model = model;
-    this.#network = network;
+    this.#predictor = predictor;
     this.labels = labels;
     this.preprocessing = preprocessing;
     this.#decoding = decoding;
-    this.#pipeline = imagePipeline(batching, network.lanes, (input, wanted) => this.#classify(input, wanted));
+    this.#pipeline = imagePipeline(batching, predictor.lanes, (input, wanted) =>
+      this.#classify(input, wanted),
+    );
     this.#explainer = new Explainer(parts.eager, parts, batching);
   }
 
@@ -148,7 +150,7 @@ export class ImageClassifier {
       checkSource(source, this.preprocessing, many ? `images[${index}]` : 'image');
     const works = sources.map(
       (source) =>
-        new ImageWork(source, this.preprocessing, this.#decoding, wanted, this.#network.takesPixels),
+        new ImageWork(source, this.preprocessing, this.#decoding, wanted, this.#predictor.takesPixels),
     );
     const times: ItemTimes[] | undefined = onTimes && [];
     const results = await this.#track(this.#pipeline.run(works, signal, times));
@@ -187,7 +189,7 @@ export class ImageClassifier {
     const running = detached(null, () =>
       tidy(async () => {
         const own = pixels.detach(); // the caller may dispose his, and his scope may end
-        const prepare = this.#network.takesPixels ? shapePixels : preprocess;
+        const prepare = this.#predictor.takesPixels ? shapePixels : preprocess;
         const x = await prepare(own, this.preprocessing, signal);
         return this.#classify(x, new Array<number>(shape[0] as number).fill(topK));
       }),
@@ -244,7 +246,7 @@ export class ImageClassifier {
     const first = !this.#disposed;
     this.#disposed = true;
     await Promise.allSettled([this.#pipeline.close(), this.#explainer.close(), ...this.#running]);
-    if (first) this.#network.dispose();
+    if (first) this.#predictor.dispose();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -278,6 +280,6 @@ export class ImageClassifier {
     input: Tensor,
     wanted: readonly Wanted[],
   ): Promise<(Classification[] | Prediction | null)[]> {
-    return rank(await this.#network.forward(input), this.labels, wanted);
+    return rank(await this.#predictor.forward(input), this.labels, wanted);
   }
 }

@@ -22,7 +22,7 @@ import {
 import type { Work } from './pipeline';
 import { Places } from './places';
 import { preprocess, resizedSize, shapePixels, toPixels } from './preprocessing';
-import { inputChannels } from './preprocessing-options';
+import { recordChannels } from './preprocessing-options';
 import type { Wanted } from './ranking';
 
 /**
@@ -54,7 +54,7 @@ export function checkSource(
       `${where}: ${place}: expected uint8 pixels or a floating, preprocessed image, got ${dtype}`,
     );
   }
-  const widths = preprocessed ? [inputChannels(record)] : [3, 1];
+  const widths = preprocessed ? [recordChannels(record)] : [3, 1];
   const expected = !preprocessed ? '3 channels or 1' : widths[0] === 1 ? '1 channel' : '3 channels';
   if (shape.length !== 3 || shape.includes(0) || !widths.includes(channels)) {
     throw makeError(

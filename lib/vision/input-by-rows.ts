@@ -14,7 +14,7 @@ import { decoding, formatOf, loadDecoder, MAX_PIXELS } from './decode';
 import { jpegFrame, pngFrame, type Frame } from './image-frame';
 import { pngOrientation } from './png';
 import { normalisationTable, placementOf, resizedSize } from './preprocessing';
-import { inputChannels } from './preprocessing-options';
+import { recordChannels } from './preprocessing-options';
 
 /** Longest side: beyond it the weights of a resize are more than are held at a time. */
 const MAX_SIDE = 65_535;
@@ -67,7 +67,7 @@ export async function prepareByRows(
   const handle = (await decoding.together(() => runJob(submit))) as TensorHandle | null;
   if (handle === null) return undefined;
   const input = wrapTensor(handle);
-  const channels = inputChannels(record);
+  const channels = recordChannels(record);
   if (channels === input.shape[1]) return input;
   const repeated = input.expand([-1, channels, -1, -1]);
   input.dispose();

@@ -11,7 +11,7 @@ import { integer, matching, nullOr, oneOf, orElse, readOptions, unchecked, type 
 export const CHANNELS: readonly Preprocessing['channels'][] = ['rgb', 'grey', 'grey-repeated'];
 
 /** Channels of the input that a record makes. */
-export function inputChannels({ channels }: Pick<Preprocessing, 'channels'>): 1 | 3 {
+export function recordChannels({ channels }: Pick<Preprocessing, 'channels'>): 1 | 3 {
   return channels === 'grey' ? 1 : 3;
 }
 
@@ -20,7 +20,7 @@ export function inputChannels({ channels }: Pick<Preprocessing, 'channels'>): 1 
  * three channels weighed as L weighs the pixels (ImageNet's become 0.459 and 0.2256).
  */
 export function recordFor(record: Preprocessing, channels: number): Preprocessing {
-  if (channels === inputChannels(record) || (channels !== 1 && channels !== 3)) return record;
+  if (channels === recordChannels(record) || (channels !== 1 && channels !== 3)) return record;
   if (channels === 3) return { ...record, channels: 'grey-repeated' };
   return { ...record, channels: 'grey', mean: [greyOf(record.mean)], std: [greyOf(record.std)] };
 }
@@ -95,7 +95,7 @@ export function chooseRecord(
   where: string,
 ): Preprocessing {
   const kind = CHANNELS.find((name) => name === given?.channels);
-  const wanted = kind === undefined ? channels : inputChannels({ channels: kind });
+  const wanted = kind === undefined ? channels : recordChannels({ channels: kind });
   if (channels === 0 || channels === wanted) return checkPreprocessing(given, recordFor(base, wanted), where);
   throw makeError(
     'ERR_SENET_ARG_RANGE',

@@ -14,7 +14,7 @@ import { detached, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { MAX_PIXELS } from './decode';
 import type { DecodedImage } from './encoded-image';
-import { inputChannels, L_WEIGHTS } from './preprocessing-options';
+import { recordChannels, L_WEIGHTS } from './preprocessing-options';
 import { INLINE_RESIZE_ELEMENTS, resize, type Box } from './resize';
 
 /**
@@ -51,7 +51,7 @@ export async function toPixels({ data, height, width }: DecodedImage, signal?: A
 export function preprocess(pixels: Tensor, record: Preprocessing, signal?: AbortSignal): Promise<Tensor> {
   return tidy(async () => {
     const { x } = await shape(pixels, record, signal);
-    return (await normalise(x, record, signal)).expand([-1, inputChannels(record), -1, -1]);
+    return (await normalise(x, record, signal)).expand([-1, recordChannels(record), -1, -1]);
   });
 }
 

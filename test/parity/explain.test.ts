@@ -46,8 +46,8 @@ async function makeCase(name: Case['name']): Promise<{ model: Module<unknown>; x
 
 /** The first bundled image as the network sees it. */
 async function boot(): Promise<Tensor> {
-  const { network, preprocessing } = await loadParts('se_resnet20', { weights: 'fashion_mnist' });
-  network.dispose();
+  const { predictor, preprocessing } = await loadParts('se_resnet20', { weights: 'fashion_mnist' });
+  predictor.dispose();
   const [file] = await bundledImages();
   const pixels = await toPixels(await (await openImage(file as string)).decode());
   return preprocess(pixels, preprocessing);

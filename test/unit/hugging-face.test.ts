@@ -191,12 +191,12 @@ describe('published weights of timm', () => {
       /'seresnet50\.a1_in1k' says the weights already, got 'ra2_in1k'/,
     );
     await expectRejection(
-      findWeights({ network: modelRecord('seresnet50'), weights: 'seresnet152d.ra2_in1k' }, {}, 'x'),
+      findWeights({ subject: modelRecord('seresnet50'), weights: 'seresnet152d.ra2_in1k' }, {}, 'x'),
       'ERR_SENET_ARG_RANGE',
       /they are of seresnet152d/,
     );
     await expectRejection(
-      findWeights({ network: null, weights: 'ra2_in1k' }, {}, 'x'),
+      findWeights({ subject: null, weights: 'ra2_in1k' }, {}, 'x'),
       'ERR_SENET_ARG_RANGE',
       /they are of seresnet50, seresnet152d,.*NETWORK\.NAME/,
     );

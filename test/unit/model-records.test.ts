@@ -360,7 +360,7 @@ describe('createModel with pretrained', function () {
 
   it('an unknown name of weights says whose they are', async () => {
     await expectRejection(
-      findWeights({ network: modelRecord('se_resnet20'), weights: 'imagenet' }, {}, 'test'),
+      findWeights({ subject: modelRecord('se_resnet20'), weights: 'imagenet' }, {}, 'test'),
       'ERR_SENET_ARG_RANGE',
       /test: no file and no published weights 'imagenet'; they are of se_resnet50/,
     );
@@ -417,6 +417,7 @@ const TINY: ModelFamily = {
   auxiliaryClassifiers: [],
   preprocessing: { ...IMAGENET, size: 16, crop: [16, 16] },
   framework: 'its author',
+  firstBlock: 'stem',
   mark: /^stem\.weight$/,
   adaptsWeights: false,
   keyMaps: [
@@ -483,7 +484,7 @@ describe('a row that someone adds', () => {
     );
     const file = temporary.path('foreign.safetensors');
     await save(foreign, file);
-    const model = made(await loadModel([tiny], { network: tiny, weights: file }, {}, 'test'), Tiny);
+    const model = made(await loadModel([tiny], { subject: tiny, weights: file }, {}, 'test'), Tiny);
     expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
     const x = randn([2, 1, 8, 8]);
     expect(numbers(await model.forward(x))).to.deep.equal(numbers(await original.forward(x)));
@@ -511,11 +512,11 @@ describe('a row that someone adds', () => {
     try {
       const bad = weights('bad', '0123456789');
       await expectRejection(
-        loadModel([tiny], { network: tiny, weights: bad }, { progress: false }, 'test'),
+        loadModel([tiny], { subject: tiny, weights: bad }, { progress: false }, 'test'),
         'ERR_SENET_HASH',
       );
       for (const good of [weights('whole', sha256), weights('begin', sha256.slice(0, 8))]) {
-        const model = await loadModel([tiny], { network: tiny, weights: good }, { progress: false }, 'test');
+        const model = await loadModel([tiny], { subject: tiny, weights: good }, { progress: false }, 'test');
         expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
       }
     } finally {
@@ -579,7 +580,7 @@ describe("the article's spelling", () => {
     await save(spelt, file);
     const record = modelRecord('se_resnet20');
     const state = await readWeights(file, record, {}, undefined);
-    const model = createWithWeights({ network: record, state });
+    const model = createWithWeights({ subject: record, state });
     expect(shapes(model.stateDict())).to.deep.equal(shapes(original.stateDict()));
     const given = await readWeights(file, original, {}, undefined);
     expect(given.has('layer1.0.se.fc1.0.weight')).to.equal(true);

@@ -6,7 +6,7 @@ import { makeError } from '../../errors';
 import type { Preprocessing } from '../../models/preprocessing-record';
 import { packageVersion } from '../../package-root';
 import { describe } from '../../tensor/options';
-import { inputChannels } from '../../vision/preprocessing-options';
+import { recordChannels } from '../../vision/preprocessing-options';
 import type { ServedModel } from '../model-table';
 
 export const PLATFORM = 'senet-torch_libtorch';
@@ -66,7 +66,7 @@ export interface ModelMetadata {
 
 export function modelMetadata({ name, classifier }: ServedModel, versions: readonly string[]): ModelMetadata {
   const { preprocessing, labels } = classifier;
-  const input = [-1, inputChannels(preprocessing), ...inputSize(preprocessing)];
+  const input = [-1, recordChannels(preprocessing), ...inputSize(preprocessing)];
   const classes = labels.length > 0 ? labels.length : -1;
   return {
     ...{ name, versions, platform: PLATFORM },

@@ -6,14 +6,14 @@ import { makeError } from '../../errors';
 import { ClassifierModel, familyOf } from '../../models/classifier-model';
 import { DEFAULT_NETWORK } from '../../models/defaults';
 import { wantedWeights } from '../../models/find-weights';
-import { channelsIn, createShapedLike, createWithWeights } from '../../models/from-weights';
+import { weightsChannels, createShapedLike, createWithWeights } from '../../models/from-weights';
 import { createModel, modelRecord, openWeights, parseName, type ModelName } from '../../models/registry';
 import type { Preprocessing } from '../../models/preprocessing-record';
 import type { ModelRecord } from '../../models/record';
 import type { Module } from '../../nn/module';
 import { printable } from '../../printable';
 import { manualSeed } from '../../tensor/runtime';
-import { checkImageChannels } from '../../vision/network';
+import { checkImageChannels } from '../../vision/model-facts';
 import { broughtBy } from '../../vision/weights-metadata';
 import type { TrainingOptions, TrainingSettings } from './settings';
 
@@ -65,10 +65,10 @@ export async function networkFromWeights(
   const named = given.model === undefined ? null : parseName(given.model, `${WHERE}: model`);
   const { key, prefix } = given;
   const opened = await openWeights(wantedWeights(named, given, WHERE), { ...transfer, key, prefix }, WHERE);
-  const { network: record, state, file, published } = opened;
+  const { subject: record, state, file, published } = opened;
   try {
     const { preprocessing } = await broughtBy(opened);
-    const inChannels = checkImageChannels(channelsIn(opened), printable(file, 1000));
+    const inChannels = checkImageChannels(weightsChannels(opened), printable(file, 1000));
     const model = createWithWeights(opened, { inChannels }, { assign: false });
     try {
       manualSeed(seed);

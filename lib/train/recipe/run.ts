@@ -9,7 +9,7 @@ import type { Device } from '../../binding';
 import { load } from '../../checkpoint/load';
 import { saveWeights } from '../../checkpoint/save';
 import type { DataLoader } from '../../data/loader';
-import { countClasses } from '../../data/sampler';
+import { samplesPerClass } from '../../data/sampler';
 import { makeError } from '../../errors';
 import { IMAGENET, PLAIN, type Preprocessing } from '../../models/preprocessing-record';
 import { modelRecord, parseName } from '../../models/registry';
@@ -22,7 +22,7 @@ import { tensor } from '../../tensor/factories';
 import { version } from '../../tensor/runtime';
 import type { Tensor } from '../../tensor/tensor';
 import { readLabels } from '../../vision/labels';
-import { channelsOf } from '../../vision/network';
+import { moduleChannels } from '../../vision/model-facts';
 import { checkPreprocessing, recordFor } from '../../vision/preprocessing-options';
 import { evaluate, type Evaluation } from '../evaluation';
 import type { EpochRecord } from '../history';
@@ -42,7 +42,7 @@ import {
 } from './option-checks';
 import { MISTAKES, writeReport } from './run-report';
 import type { StartedRun, TrainingOptions, TrainingSettings } from './settings';
-import { channelsFor, measurePixels, resizingOf, sideOf, testPreprocessing } from './transforms';
+import { colourKind, measurePixels, resizingOf, sideOf, testPreprocessing } from './transforms';
 
 const WHERE = 'trainFromSettings';
 const DEFAULT_OUTPUT = 'training';
@@ -139,7 +139,7 @@ async function prepareResumed(
     );
   }
   const model = networkOfCheckpoint(settings, resumed.model);
-  const preprocessing = testPreprocessing(datasets.shape, imageSize, channelsOf(model), settings);
+  const preprocessing = testPreprocessing(datasets.shape, imageSize, moduleChannels(model), settings);
   model.to(options.device ?? 'cpu');
   freeze(model, settings.freeze);
   return { settings, datasets, preprocessing, model };
@@ -175,7 +175,7 @@ async function prepareNew(given: TrainingOptions, signal: AbortSignal | undefine
   const { model } = network;
   try {
     model.to(given.device ?? 'cpu');
-    const inChannels = channelsOf(model);
+    const inChannels = moduleChannels(model);
     const smallSize = datasets.shape?.[1] ?? null;
     const { inputSize, anyInputSize, preprocessing: own } = modelRecord(network.name);
     const usual = network.preprocessing ?? own;
@@ -225,7 +225,7 @@ async function pixelStatistics(
       `${WHERE}: { mean } and { std } belong together: give both or none`,
     );
   // Weights expect the statistics that they were trained with; grey ones do not fit colour images.
-  const kind = channelsFor(shape, inChannels);
+  const kind = colourKind(shape, inChannels);
   if (brought?.channels === kind) return brought;
   if (shape === null) return recordFor(brought?.channels === 'rgb' ? brought : IMAGENET, inChannels);
   return measurePixels(train, kind);
@@ -293,7 +293,7 @@ async function train(
 /** In inverse proportion to the images of each class, 1 where all have as many; 0 of one that has none. */
 function classWeights({ train, classes }: TrainingDatasets): Tensor {
   const labels = labelsOf(train);
-  const counts = countClasses(labels, 'balance: labels');
+  const counts = samplesPerClass(labels, 'balance: labels');
   const weights = classes.map((_, label) => {
     const images = counts.get(label) ?? 0;
     return images === 0 ? 0 : labels.length / (counts.size * images);

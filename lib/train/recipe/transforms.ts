@@ -47,7 +47,7 @@ export function resizingOf(usual: Preprocessing | null, imageSize: number): Requ
 }
 
 /** What images become for a network of one channel or three. */
-export function channelsFor(shape: ImageShape, inChannels: number): Preprocessing['channels'] {
+export function colourKind(shape: ImageShape, inChannels: number): Preprocessing['channels'] {
   if (inChannels === 1) return 'grey';
   return shape?.[0] === 1 ? 'grey-repeated' : 'rgb';
 }
@@ -59,7 +59,7 @@ export function testPreprocessing(
   inChannels: number,
   { mean, std, ...resizing }: Pick<TrainingSettings, 'mean' | 'std'> & Resizing,
 ): Preprocessing {
-  const base = { ...PLAIN, channels: channelsFor(shape, inChannels), mean, std };
+  const base = { ...PLAIN, channels: colourKind(shape, inChannels), mean, std };
   if (shape === null) {
     const { resize: size, interpolation } = { ...resizingOf(null, imageSize), ...resizing };
     return { ...base, size, crop: [imageSize, imageSize], interpolation };

@@ -1,44 +1,15 @@
-/**
- * What gives a classifier its logits: a compiled copy of a model, or the model; and what a model tells of itself: the
- * channels of its images, its classes.
- */
+/** What gives a classifier its logits: a compiled copy of a model, or the model. */
 import type { Device, DType } from '../binding';
-import { makeError } from '../errors';
-import { ClassifierModel } from '../models/classifier-model';
 import type { Preprocessing } from '../models/preprocessing-record';
 import type { QuantizationRecord } from '../nn/calibration';
 import type { CompiledDType, CompiledModel } from '../nn/compiled-model';
-import { Linear } from '../nn/layers';
 import { Module } from '../nn/module';
 import { COMPILED_DTYPES } from '../tensor/dtype';
 import type { Tensor } from '../tensor/tensor';
-import { inputChannels } from './preprocessing-options';
-
-/** Channels of the images that a module takes; 0 if it does not say, as with a forward in TypeScript. */
-export function channelsOf(model: Module<unknown>): number {
-  return Module.runsNatively(model) ? Module.widthOf(model)[0] : 0;
-}
-
-/** @throws ERR_SENET_ARG_RANGE unless images have so many channels */
-export function checkImageChannels(channels: number, where: string): number {
-  if (channels === 1 || channels === 3) return channels;
-  throw makeError(
-    'ERR_SENET_ARG_RANGE',
-    `${where}: the network takes ${channels} channels, and images have 1 (grey) or 3 (colour)`,
-  );
-}
-
-/** Outputs of the classifier; in a module of one's own of the layer called `fc`, as in torchvision's. Else undefined. */
-export function countClasses(model: Module<unknown>): number | undefined {
-  const head =
-    model instanceof ClassifierModel
-      ? model.getClassifier()
-      : model.namedChildren().find(([name]) => name === 'fc')?.[1];
-  return head instanceof Linear ? head.outFeatures : undefined;
-}
+import { recordChannels } from './preprocessing-options';
 
 /** What gives the logits of a batch. */
-export interface Network {
+export interface Predictor {
   /** What runs, unless it is a compiled copy. */
   readonly module?: Module<unknown>;
   /** Whether `forward` also takes pixels as `shapePixels` makes them, and does the rest of their preprocessing itself. */
@@ -54,10 +25,10 @@ export interface Network {
 }
 
 /**
- * The network of a model in evaluation mode: a compiled copy, or the model itself for a dtype that is not compiled
- * (float64) and for a forward in TypeScript that cannot be traced. What `owned` says is this network's to dispose.
+ * The predictor of a model in evaluation mode: a compiled copy, or the model itself for a dtype that is not compiled
+ * (float64) and for a forward in TypeScript that cannot be traced. What `owned` says is the predictor's to dispose.
  */
-export async function makeNetwork(
+export async function makePredictor(
   model: Module<unknown>,
   owned: boolean,
   dtype: DType,
@@ -65,7 +36,7 @@ export async function makeNetwork(
   record: Preprocessing,
   signal: AbortSignal | undefined,
   calibration?: QuantizationRecord,
-): Promise<Network> {
+): Promise<Predictor> {
   model.eval();
   const compiled = await compileFor(model, owned, { dtype, device, signal, calibration });
   if (compiled === undefined) {
@@ -81,7 +52,7 @@ export async function makeNetwork(
   const dispose = (): void => compiled.dispose();
   const { lanes } = compiled;
   if (lanes > 0) {
-    const channels = inputChannels(record);
+    const channels = recordChannels(record);
     const [mean, std] = [perChannel(record.mean, channels), perChannel(record.std, channels)];
     return {
       takesPixels: true,

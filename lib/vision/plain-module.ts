@@ -10,7 +10,7 @@ import { printable } from '../printable';
 import { detached } from '../tensor/scope';
 
 /** Gives the module of a classifier; disposes it, if it was made for that. */
-export class EagerNetwork {
+export class PlainModule {
   #made: Promise<Module<unknown>> | undefined;
   readonly #make: () => Promise<Module<unknown>>;
   readonly #owned: boolean;
