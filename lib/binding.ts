@@ -226,13 +226,15 @@ export interface PortableModel {
   readonly onlySize: readonly number[] | null;
 }
 
-/** What an earlier calibration gave, in columns: names, scales, zeros, keep, keepFirst. */
+/** What an earlier calibration gave, in columns: names, scales, zeros, keep, keepFirst, corrected, corrections. */
 export type QuantizationColumns = readonly [
   names: readonly string[],
   scales: readonly number[],
   zeros: readonly number[],
   keep: readonly string[],
   keepFirst: boolean,
+  corrected: readonly string[],
+  corrections: readonly (readonly number[])[],
 ];
 
 export type ModuleOptionValue =
@@ -519,6 +521,7 @@ export interface NativeBinding {
     values: { name: string; scale: number; zero: number }[];
     keep: string[];
     keepFirst: boolean;
+    corrections: { name: string; bias: number[] }[];
     error: number | null;
   } | null;
   compiledTensors(c: CompiledHandle): [name: string, tensor: TensorHandle][];

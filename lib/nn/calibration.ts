@@ -71,6 +71,11 @@ export interface QuantizationRecord {
   readonly values: readonly { readonly name: string; readonly scale: number; readonly zero: number }[];
   readonly keep: readonly string[];
   readonly keepFirst: boolean;
+  /**
+   * What is added to the biases of a convolution, one number for each output channel: what the rounding of its weights takes
+   * from the mean of that channel (Nagel et al., "Data-Free Quantization", ICCV 2019, section 4.2).
+   */
+  readonly corrections: readonly { readonly name: string; readonly bias: readonly number[] }[];
 }
 
 /**
@@ -90,22 +95,47 @@ export function quantizationIn(
   } catch {
     given = null;
   }
-  const { values, keep, keepFirst } = (given ?? {}) as Partial<QuantizationRecord>;
+  const record = recordOf(given);
+  if (record !== undefined) return record;
+  throw makeError(
+    'ERR_SENET_CHECKPOINT_FORMAT',
+    `${label}: metadata '${QUANTIZATION}': expected JSON as a compiled model's save writes it`,
+  );
+}
+
+/**
+ * What an earlier calibration gave; undefined for images, and for options that say where images are.
+ *
+ * @throws ERR_SENET_ARG_TYPE for a record that lacks something
+ */
+export function earlierCalibration(given: unknown, where: string): QuantizationRecord | undefined {
+  if (!Array.isArray((given as Partial<QuantizationRecord> | null | undefined)?.values)) return undefined;
+  const record = recordOf(given);
+  if (record !== undefined) return record;
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `${where}: calibration: expected \`quantization\` of a compiled model`,
+  );
+}
+
+/** A record, if it is one. */
+function recordOf(given: unknown): QuantizationRecord | undefined {
+  const { values, keep, keepFirst, corrections } = (given ?? {}) as Partial<QuantizationRecord>;
   const isValue = (value: Partial<QuantizationRecord['values'][number]> | null): boolean =>
     typeof value?.name === 'string' && typeof value.scale === 'number' && typeof value.zero === 'number';
-  if (
-    !Array.isArray(values) ||
-    !values.every(isValue) ||
-    !Array.isArray(keep) ||
-    !keep.every((name) => typeof name === 'string') ||
-    typeof keepFirst !== 'boolean'
-  ) {
-    throw makeError(
-      'ERR_SENET_CHECKPOINT_FORMAT',
-      `${label}: metadata '${QUANTIZATION}': expected JSON as a compiled model's save writes it`,
-    );
-  }
-  return { values, keep, keepFirst };
+  const isCorrection = (value: Partial<QuantizationRecord['corrections'][number]> | null): boolean =>
+    typeof value?.name === 'string' &&
+    Array.isArray(value.bias) &&
+    value.bias.every((x) => typeof x === 'number');
+  const isRecord =
+    Array.isArray(values) &&
+    values.every(isValue) &&
+    Array.isArray(keep) &&
+    keep.every((name) => typeof name === 'string') &&
+    typeof keepFirst === 'boolean' &&
+    Array.isArray(corrections) &&
+    corrections.every(isCorrection);
+  return isRecord ? { values, keep, keepFirst, corrections } : undefined;
 }
 
 const OPTIONS = {
@@ -129,7 +159,7 @@ export async function compileCalibrated(
   keep: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<CompiledHandle> {
-  const restored = isRecord(calibration) ? calibration : undefined;
+  const restored = earlierCalibration(calibration, 'compile');
   const options =
     restored === undefined ? readOptions(toOptions(calibration), OPTIONS, 'compile: calibration') : undefined;
   const handle = await begin();
@@ -201,9 +231,18 @@ async function restore(
 }
 
 /** As the addon takes it. */
-export function columnsOf({ values, keep, keepFirst }: QuantizationRecord): QuantizationColumns {
+export function columnsOf({ values, keep, keepFirst, corrections }: QuantizationRecord): QuantizationColumns {
   const column = <K extends 'name' | 'scale' | 'zero'>(name: K) => values.map((value) => value[name]);
-  return [column('name'), column('scale'), column('zero'), keep, keepFirst];
+  const corrected = corrections.map(({ name }) => name);
+  return [
+    column('name'),
+    column('scale'),
+    column('zero'),
+    keep,
+    keepFirst,
+    corrected,
+    corrections.map(({ bias }) => bias),
+  ];
 }
 
 function isIterable(value: unknown): value is Iterable<unknown> {
@@ -226,11 +265,6 @@ function isLoader(data: unknown): boolean {
 
 function disposeBatch(batch: unknown): void {
   for (const part of Object.values(batch ?? {})) if (Tensor.isTensor(part)) part.dispose();
-}
-
-/** Whether it is what an earlier calibration gave. */
-export function isRecord(given: unknown): given is QuantizationRecord {
-  return Array.isArray((given as Partial<QuantizationRecord> | null | undefined)?.values);
 }
 
 function hasImages(given: unknown): given is { readonly images: Tensor } {

@@ -8,7 +8,7 @@ import { makeError } from '../errors';
 import { familyOf } from '../models/classifier-model';
 import type { Preprocessing } from '../models/preprocessing-record';
 import { recordBehind } from '../models/record';
-import { isRecord, type QuantizationRecord } from '../nn/calibration';
+import { earlierCalibration, type QuantizationRecord } from '../nn/calibration';
 import { Module, type CompileOptions } from '../nn/module';
 import { packageVersion } from '../package-root';
 import { printable } from '../printable';
@@ -162,7 +162,7 @@ export async function saveOnnx(
   // All that is asked of the module is asked now: it may be disposed once its weights were copied.
   const name = recordBehind(module)?.name ?? Module.typeOf(module);
   const usual = base ?? recordBehind(module)?.preprocessing ?? familyOf(module)?.preprocessing ?? undefined;
-  const quantization = given.dtype === 'int8' ? await quantizationFor(module, given) : undefined;
+  const quantization = given.dtype === 'int8' ? await quantizationFor(module, given, where) : undefined;
   const described = await Module.describe(module, { ...given, quantization }, given.signal);
   const tensors = takeTensors(described);
   try {
@@ -211,8 +211,10 @@ function checkTogether({ dtype, calibration, keep, keepBatchNorm }: Given, where
 async function quantizationFor(
   module: Module<unknown>,
   { calibration, keep, signal: abort }: Given,
+  where: string,
 ): Promise<QuantizationRecord | undefined> {
-  if (isRecord(calibration)) return keep.length > 0 ? { ...calibration, keep } : calibration;
+  const earlier = earlierCalibration(calibration, where);
+  if (earlier !== undefined) return keep.length > 0 ? { ...earlier, keep } : earlier;
   const compiled = await module.compile({
     ...{ dtype: 'int8', keep },
     ...(calibration === undefined ? {} : { calibration }),

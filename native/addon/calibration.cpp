@@ -8,6 +8,8 @@
 #include "core/error.h"
 #include "inference/calibration.h"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -79,6 +81,14 @@ std::vector<std::string> to_strings(const Napi::Value& value, const char* what) 
 std::vector<double> to_doubles(const Napi::Value& value, const char* what) {
   std::vector<double> result;
   for_each(value, what, [&](const Napi::Value& item) { result.push_back(to_double(item, what)); });
+  return result;
+}
+
+Napi::Array from_doubles(Napi::Env env, const std::vector<double>& numbers) {
+  auto result = Napi::Array::New(env, numbers.size());
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    result.Set(static_cast<uint32_t>(i), numbers[i]);
+  }
   return result;
 }
 
@@ -154,6 +164,16 @@ inference::QuantizationRecord to_quantization_record(const Napi::CallbackInfo& i
   }
   record.keep = to_strings(info[first + 3], "keep");
   record.keep_first = to_bool(info[first + 4], "keepFirst");
+  const std::vector<std::string> corrected = to_strings(info[first + 5], "corrected");
+  size_t count = 0;
+  for_each(info[first + 6], "corrections", [&](const Napi::Value& item) {
+    std::vector<double> bias = to_doubles(item, "corrections");
+    if (count >= corrected.size() ||
+        !std::all_of(bias.begin(), bias.end(), [](double x) { return std::abs(x) < 1e30; })) {
+      throw Error("ERR_SENET_ARG_RANGE", "corrections: expected finite numbers, as many lists as names");
+    }
+    record.corrections[corrected[count++]] = std::move(bias);
+  });
   return record;
 }
 
@@ -189,6 +209,14 @@ Napi::Value compiled_quantization(Environment& environment, const Napi::Callback
   result.Set("values", values);
   result.Set("keep", keep);
   result.Set("keepFirst", record->keep_first);
+  auto corrections = Napi::Array::New(env);
+  for (const auto& [name, numbers] : record->corrections) {
+    auto object = Napi::Object::New(env);
+    object.Set("name", name);
+    object.Set("bias", from_doubles(env, numbers));
+    corrections.Set(corrections.Length(), object);
+  }
+  result.Set("corrections", corrections);
   result.Set("error", record->error < 0 ? env.Null() : Napi::Value::From(env, record->error));
   return result;
 }

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <sstream>
 #include <utility>
 
@@ -58,36 +59,59 @@ void take_copies(Plan& plan, const nn::Module* module, Tensors& copies) {
   }
 }
 
-// Counts what each step gives, each thread for itself.
+void add_to(ChannelSums& sums, const float* pixel, int64_t channels) {
+  sums.channels.resize(static_cast<size_t>(channels));
+  for (int64_t c = 0; c < channels; ++c) {
+    sums.channels[static_cast<size_t>(c)] += pixel[c];
+  }
+  ++sums.pixels;
+}
+
+void add_to(ChannelSums& sums, const ChannelSums& others) {
+  sums.channels.resize(std::max(sums.channels.size(), others.channels.size()));
+  std::transform(others.channels.begin(), others.channels.end(), sums.channels.begin(), sums.channels.begin(),
+                 std::plus<>());
+  sums.pixels += others.pixels;
+  sums.size = others.pixels > 0 ? others.size : sums.size;
+}
+
+// Counts and adds up what each step gives, each thread for itself.
 class Counting : public StepObserver {
  public:
-  Counting(size_t values, size_t threads) : counts_(threads, std::vector<Histogram>(values)) {}
+  Counting(size_t values, size_t threads)
+      : counts_(threads, std::vector<Histogram>(values)), sums_(threads, std::vector<ChannelSums>(values)) {}
 
   void after(const Step& step, const Work& work) override {
     std::vector<Histogram>& own = counts_[static_cast<size_t>(work.team.index)];
+    std::vector<ChannelSums>& sums = sums_[static_cast<size_t>(work.team.index)];
     for (const Step::Operand& given : step.gives) {
       const BufferLayout& at = work.buffer_layout(given.buffer);
+      sums[static_cast<size_t>(given.value)].size = {at.height, at.width};
       for (int64_t row = work.team.begin(at.height); row < work.team.end(at.height); ++row) {
         const char* const line =
             work.pixels(given.buffer, work.first, given.channel) + row * at.row * at.element_bytes;
         for (int64_t column = 0; column < at.width; ++column) {
-          own[static_cast<size_t>(given.value)].add(
-              reinterpret_cast<const float*>(line + column * at.pixel * at.element_bytes), given.channels);
+          const auto* const pixel =
+              reinterpret_cast<const float*>(line + column * at.pixel * at.element_bytes);
+          own[static_cast<size_t>(given.value)].add(pixel, given.channels);
+          inference::add_to(sums[static_cast<size_t>(given.value)], pixel, given.channels);
         }
       }
     }
   }
 
-  void add_to(std::vector<Histogram>& totals) const {
-    for (const std::vector<Histogram>& of_thread : counts_) {
+  void add_to(std::vector<Histogram>& totals, std::vector<ChannelSums>& sums) const {
+    for (size_t thread = 0; thread < counts_.size(); ++thread) {
       for (size_t i = 0; i < totals.size(); ++i) {
-        totals[i].add(of_thread[i]);
+        totals[i].add(counts_[thread][i]);
+        inference::add_to(sums[i], sums_[thread][i]);
       }
     }
   }
 
  private:
   std::vector<std::vector<Histogram>> counts_;
+  std::vector<std::vector<ChannelSums>> sums_;
 };
 
 // What is float32 or bytes, as float32.
@@ -281,6 +305,7 @@ Fused fuse_all(const Plan& plan) {
 Calibration::Calibration(Plan plan, std::string name, Tensors tensors)
     : plan_(std::move(plan)), name_(std::move(name)), tensors_(std::move(tensors)), fused_(fuse_all(plan_)) {
   histograms_.resize(fused_.values.size());
+  sums_.resize(fused_.values.size());
 }
 
 Calibration::~Calibration() = default;
@@ -324,7 +349,7 @@ void Calibration::observe(const at::Tensor& images) {
   }
   Counting counting(histograms_.size(), static_cast<size_t>(at::get_num_threads()));
   program_->observe(input, counting);
-  counting.add_to(histograms_);
+  counting.add_to(histograms_, sums_);
   images_ += input.size(0);
   for (int64_t image = 0; image < input.size(0) && samples_.size() < kSamples; ++image) {
     samples_.push_back(input.narrow(0, image, 1).clone());
@@ -385,9 +410,41 @@ std::shared_ptr<const CompiledModel> Calibration::finish(const CalibrationOption
 Calibration::Attempt Calibration::attempt(QuantizationRecord record) const {
   Attempt made{plan_, std::move(record), nullptr};
   made.record.errors.clear();
+  correct(made.record);
   made.program = make_byte_program(made.plan, made.record, byte_kernels());
   measure(*made.program, made.record);
   return made;
+}
+
+void Calibration::correct(QuantizationRecord& record) const {
+  record.corrections.clear();
+  std::vector<ChannelMeans> means;
+  for (const ChannelSums& sums : sums_) {
+    means.push_back({sums.channels, sums.size});
+    for (double& mean : means.back().channels) {
+      mean /= static_cast<double>(sums.pixels);
+    }
+  }
+  const std::vector<std::string> names = value_names(fused_);
+  const std::vector<bool> are_bytes = find_byte_units(plan_, fused_, record.keep, record.keep_first);
+  for (size_t i = 0; i < are_bytes.size(); ++i) {
+    const Unit& unit = fused_.units[i];
+    if (unit.kind == Unit::Kind::kConcatenate) {
+      ChannelMeans& whole = means[static_cast<size_t>(unit.output)];
+      whole.channels.clear();
+      for (const ValueId input : unit.inputs) {
+        const ChannelMeans& part = means[static_cast<size_t>(input)];
+        whole.channels.insert(whole.channels.end(), part.channels.begin(), part.channels.end());
+        whole.size = part.size;
+      }
+    }
+    for (const Part& part : unit.parts) {
+      const std::string& name = names[static_cast<size_t>(part.output)];
+      if (are_bytes[i] && !name.empty()) {
+        record.corrections[name] = lost_means(*part.node, means[static_cast<size_t>(unit.inputs.front())]);
+      }
+    }
+  }
 }
 
 Calibration::Attempt Calibration::keep_within(double budget, Attempt from) const {

@@ -16,6 +16,13 @@ namespace senet::inference {
 
 class ObservableProgram;
 
+/// The numbers of a value that were seen, added up.
+struct ChannelSums {
+  std::vector<double> channels;
+  int64_t pixels = 0;
+  graph::Size2 size{};  // of the last one
+};
+
 /// How the range of a value's bytes follows from the numbers that were seen.
 enum class RangeMethod {
   kMinMax,      // all of them
@@ -60,8 +67,9 @@ class Calibration {
     QuantizationRecord record;
     std::unique_ptr<const ObservableProgram> program;
   };
-  /// A program of bytes, and how far it is off.
+  /// A program of bytes with corrected biases, and how far it is off.
   Attempt attempt(QuantizationRecord record) const;
+  void correct(QuantizationRecord& record) const;
   /// Of the first attempts of `from` with more and more of its layers kept, the one with the fewest that is
   /// within the budget.
   Attempt keep_within(double budget, Attempt from) const;
@@ -76,6 +84,7 @@ class Calibration {
   std::mutex mutex_;
   std::unique_ptr<const ObservableProgram> program_;  // null until it is needed
   std::vector<Histogram> histograms_;                 // of the values of fused_
+  std::vector<ChannelSums> sums_;                     // as many
   int64_t images_ = 0;
   std::vector<at::Tensor> samples_;  // some of the images, for what is measured at the end
 };

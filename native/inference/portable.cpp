@@ -78,6 +78,7 @@ class Exporting {
         }
       }
     }
+    correct_biases(record, fused, byte_units, plan_);
     quantize_values(record, byte_units, fused);
     for (size_t i = 0; i < values_.size(); ++i) {
       values_[i].bytes = bytes_of(fused.values[i]);
@@ -238,7 +239,7 @@ class Exporting {
     }
   }
 
-  const Plan plan_;
+  Plan plan_;
   const PortableOptions& options_;
   const bool keeps_batch_norm_;
   std::vector<PortableNode> nodes_;

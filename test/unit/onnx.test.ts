@@ -271,7 +271,7 @@ describe('ONNX files', () => {
       [
         'a calibration of another network',
         () => new Sequential(conv(), new ReLU(), new Conv2d(4, 4, 1)),
-        { dtype: 'int8', calibration: { values: [], keep: [], keepFirst: true } },
+        { dtype: 'int8', calibration: { values: [], keep: [], keepFirst: true, corrections: [] } },
         'ERR_SENET_CALIBRATION',
         /another network/,
       ],

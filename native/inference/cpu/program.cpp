@@ -492,6 +492,7 @@ std::unique_ptr<const ObservableProgram> make_byte_program(Plan& plan, const Qua
   Fused fused = fuse_plan(plan);
   const std::vector<bool> byte_units = find_byte_units(plan, fused, record.keep, record.keep_first);
   round_weights(fused, byte_units, plan);
+  correct_biases(record, fused, byte_units, plan);
   quantize_values(record, byte_units, fused);
   Placed placed = place_values(plan, fused, /*is_float=*/true);
   Steps steps = pack_steps(fused, placed, kernels, /*is_float=*/true);

@@ -6,9 +6,14 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/outer.h>
 #include <ATen/ops/round.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 #include <functional>
 #include <optional>
@@ -28,6 +33,31 @@ size_t index(ValueId value) {
 
 bool is_below(const std::string& name, const std::string& path) {
   return name == path || (name.size() > path.size() && name[path.size()] == '.' && name.rfind(path, 0) == 0);
+}
+
+// So few that a record of thousands of them is short as text.
+double four_digits(double x) {
+  std::array<char, 32> text{};
+  const auto end = std::to_chars(text.begin(), text.end(), x, std::chars_format::scientific, 3).ptr;
+  double result = 0.0;
+  std::from_chars(text.data(), end, result);
+  return result;
+}
+
+// Of each row (or column) of a window, the share of its places in the image that are no padding.
+at::Tensor shares_inside(const graph::Window& window, size_t dimension, graph::Size2 size) {
+  const int64_t padding = window.padding[dimension];
+  const int64_t dilation = window.dilation[dimension];
+  const int64_t reach = dilation * (window.kernel[dimension] - 1);
+  const int64_t outputs = (size[dimension] + 2 * padding - reach - 1) / window.stride[dimension] + 1;
+  std::vector<double> shares(static_cast<size_t>(window.kernel[dimension]));
+  for (size_t i = 0; i < shares.size(); ++i) {
+    for (int64_t output = 0; output < outputs; ++output) {
+      const int64_t at = output * window.stride[dimension] - padding + static_cast<int64_t>(i) * dilation;
+      shares[i] += at >= 0 && at < size[dimension] ? 1.0 / static_cast<double>(outputs) : 0.0;
+    }
+  }
+  return at::tensor(shares, at::kDouble);
 }
 
 bool is_convolution(const Unit& unit) {
@@ -364,6 +394,50 @@ void round_weights(const Fused& fused, const std::vector<bool>& byte_units, Plan
           (to_int8(node.weight, scales).to(at::kDouble) * scales.reshape({-1, 1, 1, 1})).to(at::kFloat);
     }
   }
+}
+
+void correct_biases(const QuantizationRecord& record, const Fused& fused, const std::vector<bool>& byte_units,
+                    Plan& plan) {
+  const std::vector<std::string> names = value_names(fused);
+  for (size_t i = 0; i < fused.units.size(); ++i) {
+    if (!byte_units[i]) {
+      continue;
+    }
+    for (const Part& part : fused.units[i].parts) {
+      const std::string& name = names[index(part.output)];
+      const auto found = record.corrections.find(name);
+      if (found == record.corrections.end()) {
+        continue;
+      }
+      Node& node = plan.nodes[static_cast<size_t>(part.node - plan.nodes.data())];
+      const auto width = static_cast<int64_t>(found->second.size());
+      if (width != node.weight.size(0)) {
+        throw Error("ERR_SENET_CALIBRATION", "compile: calibration: corrections of '" + name +
+                                                 "': expected " + std::to_string(node.weight.size(0)) +
+                                                 " numbers, got " + std::to_string(width));
+      }
+      const at::Tensor correction = at::tensor(found->second, at::kDouble);
+      node.bias = (node.bias.defined() ? node.bias.to(at::kDouble) + correction : correction).to(at::kFloat);
+    }
+  }
+}
+
+std::vector<double> lost_means(const Node& convolution, const ChannelMeans& input) {
+  const at::Tensor scales = weight_scales(convolution.weight);
+  const at::Tensor rounded =
+      to_int8(convolution.weight, scales).to(at::kDouble) * scales.reshape({-1, 1, 1, 1});
+  const at::Tensor inside = at::outer(shares_inside(convolution.window, 0, input.size),
+                                      shares_inside(convolution.window, 1, input.size));
+  const at::Tensor lost =
+      ((convolution.weight.detach().to(at::kDouble) - rounded) * inside).sum({2, 3});  // [out, in / groups]
+  const at::Tensor means =
+      at::tensor(input.channels, at::kDouble).reshape({convolution.groups, lost.size(1), 1});
+  const at::Tensor sums =
+      lost.reshape({convolution.groups, -1, lost.size(1)}).matmul(means).flatten().contiguous();
+  std::vector<double> result(static_cast<size_t>(sums.numel()));
+  std::transform(sums.const_data_ptr<double>(), sums.const_data_ptr<double>() + sums.numel(), result.begin(),
+                 four_digits);
+  return result;
 }
 
 void quantize_values(const QuantizationRecord& record, std::vector<bool> byte_units, Fused& fused) {

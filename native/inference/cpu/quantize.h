@@ -24,6 +24,9 @@ struct QuantizationRecord {
   std::vector<std::string> keep;
   /// Whether the convolutions that read the image stay float32.
   bool keep_first = true;
+  /// What is added to the bias of a convolution of bytes, by the name of the value that it gives: as much as
+  /// the rounding of its weights takes from the mean of each output channel.
+  std::map<std::string, std::vector<double>> corrections = {};
   /// Of each step of bytes, by its name: how far what it gives is off where what it takes is not (StepInfo).
   std::map<std::string, double> errors = {};
   /// The same of the whole program; less than 0 if nobody knows.
@@ -46,6 +49,19 @@ at::Tensor to_int8(const at::Tensor& weight, const at::Tensor& scales);
 
 /// Rounds the weights of the nodes that the units compute to what int8 can say. `fused` is of `plan`.
 void round_weights(const Fused& fused, const std::vector<bool>& byte_units, Plan& plan);
+/// Adds the record's corrections to their biases. Throws ERR_SENET_CALIBRATION for one of another width.
+void correct_biases(const QuantizationRecord& record, const Fused& fused, const std::vector<bool>& byte_units,
+                    Plan& plan);
+/// The means of a value's channels, and its last height and width.
+struct ChannelMeans {
+  std::vector<double> channels;
+  graph::Size2 size{};
+};
+
+/// What rounding the weights of a convolution takes from the mean of each output channel (Nagel et al.,
+/// "Data-Free Quantization", ICCV 2019, section 4.2), as if each channel of the input had its mean everywhere
+/// but in the padding; in four digits.
+std::vector<double> lost_means(const Node& convolution, const ChannelMeans& input);
 
 /// Makes values bytes, and adds units that convert others. A value that the record lacks stays float32.
 void quantize_values(const QuantizationRecord& record, std::vector<bool> byte_units, Fused& fused);
