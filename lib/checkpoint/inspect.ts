@@ -11,7 +11,7 @@ import { COST } from './limits';
 import { Layers } from './pages';
 import { parseCheckpoint, type Container, type ParsedCheckpoint } from './parse';
 import { checkpointError } from './problems';
-import { withSource, type ByteSource } from './source';
+import { withSource } from './source';
 import type { ModuleMetadata, StateDictSource } from './state-dict';
 import { TensorRecord } from './tensor-record';
 import { moduleMetadata } from './to-plain';
@@ -116,17 +116,17 @@ export async function inspectCheckpoint(
   const where = 'inspectCheckpoint';
   const { key, prefix } = readOptions(options, { key: optional(string), prefix: optional(string) }, where);
   const described = await withSource(source, async (opened) =>
-    report(await parseCheckpoint(opened), opened, { key, prefix }),
+    report(await parseCheckpoint(opened), opened.size, { key, prefix }),
   );
   return { ...described, network: await identify(described, typeof source === 'string' ? source : null) };
 }
 
 async function report(
   parsed: ParsedCheckpoint,
-  source: ByteSource,
+  fileBytes: number,
   wish: { key: string | undefined; prefix: string | undefined },
 ): Promise<Omit<CheckpointReport, 'network'>> {
-  const { value, budget, container } = parsed;
+  const { value, budget, container, source } = parsed;
   const { tensors, values } = await inSlices(budget, listParts(parsed, source.label));
   // What stands in the place of a weight is for `load` to refuse; here it is shown.
   const found = await findStateDict(value, { ...wish, lenient: true }, source.label, budget);
@@ -136,7 +136,7 @@ async function report(
   );
   return {
     container,
-    fileBytes: source.size,
+    fileBytes,
     stateDictAt: found ? found.wrappers : null,
     stateDict: found && {
       key: found.wrappers.join('.'),

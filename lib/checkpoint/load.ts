@@ -40,7 +40,7 @@ export interface LoadOptions extends LoadCheckpointOptions {
 
 /**
  * Loads a state dict: a file of `torch.save` (zip or legacy container, stored or deflated), `torch.jit.save` (its weights)
- * or safetensors, told apart by content. A state dict that sits inside dictionaries is found there, whatever their names:
+ * or safetensors, told apart by content, or a zip archive around one of them (`.pth.zip`). A state dict that sits inside dictionaries is found there, whatever their names:
  * of several the largest, one called `state_dict`, `model_state_dict`, `model`, `net`, ... before others, averages (`ema`,
  * ...) and what belongs to an optimiser last. `source` of the result says which, what was left out, and where the others
  * are. Names stay as they are in the file, unless `prefix` says otherwise.
@@ -125,9 +125,9 @@ async function readWith<T>(
     }
     const parsed = await parseCheckpoint(opened);
     throwIfAborted(abort);
-    const wanted = await choose(parsed, opened);
+    const wanted = await choose(parsed, parsed.source);
     throwIfAborted(abort);
-    const tensors = await readTensors(opened, wanted.records, { mmap, modified }, parsed.budget, () =>
+    const tensors = await readTensors(parsed.source, wanted.records, { mmap, modified }, parsed.budget, () =>
       throwIfAborted(abort),
     );
     return wanted.finish((record) => tensors.get(record) as Tensor);

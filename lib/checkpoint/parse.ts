@@ -7,6 +7,7 @@ import { Budget, inSlices } from './budget';
 import { readLegacy } from './legacy';
 import { MAX_LINE_BYTES } from './limits';
 import { looksLikeOnnx } from './onnx-file';
+import { looksLikeZip } from './packed-checkpoint';
 import { readPickle } from './pickle';
 import { EndOfPickle } from './pickle-input';
 import { checkpointError } from './problems';
@@ -23,6 +24,8 @@ export type Container = 'zip' | 'legacy' | 'safetensors' | 'torchscript';
 
 export interface ParsedCheckpoint {
   readonly container: Container;
+  /** Where the bytes of its tensors are: what was opened, or of an archive around a checkpoint that checkpoint, in memory. */
+  readonly source: ByteSource;
   /** Inert: Maps, arrays, numbers, text, records of tensors, and names of what is unknown. */
   readonly value: Value;
   /** Every tensor of the value, once, in the order of the file. */
@@ -39,19 +42,25 @@ const HEAD_BYTES = 512;
  * Reads the description of a checkpoint. Nothing in the file is executed and no tensor data is read.
  * Errors: ERR_SENET_CHECKPOINT_FORMAT, _UNSAFE, _UNSUPPORTED, _LIMIT; ERR_SENET_FILE, ERR_SENET_FILE_CHANGED.
  */
-export async function parseCheckpoint(source: ByteSource): Promise<ParsedCheckpoint> {
-  const { label } = source;
+export function parseCheckpoint(source: ByteSource): Promise<ParsedCheckpoint> {
+  return parse(source, new Budget(source.label), true);
+}
+
+/** @param mayBePacked - whether it may be an archive around a checkpoint */
+async function parse(source: ByteSource, budget: Budget, mayBePacked: boolean): Promise<ParsedCheckpoint> {
   const head = Buffer.from(await source.read(0, Math.min(HEAD_BYTES, source.size)));
-  const budget = new Budget(label);
-  if (head.subarray(0, 2).toString('latin1') === 'PK') {
-    const { container, value } = await readTorchZip(source, budget);
-    return describe(container, value, label, budget);
+  if (looksLikeZip(head)) {
+    const read = await readTorchZip(source, budget);
+    if ('value' in read) return describe(read.container, read.value, source, budget);
+    if (mayBePacked) return parse(read, budget, false);
+    const message = 'a zip archive around a zip archive; unpack it first';
+    throw checkpointError('ERR_SENET_CHECKPOINT_UNSUPPORTED', source.label, message);
   }
   if (looksLikeSafetensors(head)) {
-    return { container: 'safetensors', ...(await readSafetensors(source, budget)), budget };
+    return { container: 'safetensors', source, ...(await readSafetensors(source, budget)), budget };
   }
   if (head[0] === 0x80) {
-    return describe('legacy', await readLegacy(source, budget), label, budget);
+    return describe('legacy', await readLegacy(source, budget), source, budget);
   }
   throw await unknownFormat(source, head);
 }
@@ -59,12 +68,13 @@ export async function parseCheckpoint(source: ByteSource): Promise<ParsedCheckpo
 async function describe(
   container: Container,
   value: Value,
-  label: string,
+  source: ByteSource,
   budget: Budget,
 ): Promise<ParsedCheckpoint> {
+  const { label } = source;
   const tensors = await inSlices(budget, collectTensors(value, label, budget));
   refuseOnlyUnknown(value, tensors.length, label);
-  return { container, value, tensors, metadata: new Map(), budget };
+  return { container, source, value, tensors, metadata: new Map(), budget };
 }
 
 /** What is unknown may stand beside the weights. A file that is nothing else is no checkpoint, whoever asks what is in it. */

@@ -139,6 +139,11 @@ function takeBytes(bytes: unknown): ByteSource {
     );
   }
   checkBuffer(bytes, label);
+  return bytesSource(bytes, label);
+}
+
+/** An array as a source. */
+export function bytesSource(bytes: Uint8Array, label: string): ByteSource {
   return {
     label,
     size: bytes.length,

@@ -16,6 +16,7 @@ import {
   MAX_LINE_BYTES,
   MAX_PICKLE_BYTES,
 } from './limits';
+import { archives, CHECKPOINT_NAME, inflatedTooMuch, unpackOnly } from './packed-checkpoint';
 import { readPickle } from './pickle';
 import { EndOfPickle } from './pickle-input';
 import { checkpointError } from './problems';
@@ -29,21 +30,17 @@ import type { DirectoryEntry, LocatedEntry } from './zip';
 const NEWEST_VERSION = 10;
 const SMALL_ENTRY_BYTES = 64;
 
-/** Loaded only here: yauzl takes its time, and safetensors and files of before 1.6 are no archives. */
-function archives(): typeof import('./zip') {
-  // eslint-disable-next-line @typescript-eslint/no-require-imports -- CommonJS, as the output
-  return require('./zip') as typeof import('./zip');
-}
-
 export interface TorchZip {
   readonly container: 'zip' | 'torchscript';
   readonly value: Value;
 }
 
-/** Reads the object of a zip checkpoint. Errors: ERR_SENET_CHECKPOINT_*. */
-export async function readTorchZip(source: ByteSource, budget: Budget): Promise<TorchZip> {
+/** The object of a zip checkpoint, or the one checkpoint that an archive is packed around. Errors: ERR_SENET_CHECKPOINT_*. */
+export async function readTorchZip(source: ByteSource, budget: Budget): Promise<TorchZip | ByteSource> {
   const { label } = source;
   const directory = await archives().readDirectory(source, budget);
+  const packed = await unpackOnly(source, directory, budget);
+  if (packed !== null) return packed;
   const pickle = await findPickle(directory, label, budget);
   if (pickle.length > MAX_PICKLE_BYTES) {
     const message = `a pickle of ${pickle.length} bytes, and at most ${MAX_PICKLE_BYTES} are read`;
@@ -74,7 +71,7 @@ const OTHER_ARCHIVES: readonly (readonly [entry: RegExp, what: string])[] = [
   ],
   [/(^|\/)model\.json$/, 'a TorchScript archive of PyTorch before 1.3; load and save it with a later one'],
   [/\.npy$/, "an archive of NumPy's arrays; save a state dict with PyTorch"],
-  [/\.(pt|pth|pkl|bin|ckpt|safetensors)$/, 'a zip archive around a checkpoint; unpack it first'],
+  [CHECKPOINT_NAME, 'a zip archive around a checkpoint and other files; unpack it first'],
 ];
 
 async function findPickle(
@@ -227,8 +224,7 @@ class ZipStorages implements StorageTable {
       if (entry.packed !== null) inflated += entry.length;
     }
     if (inflated > MAX_INFLATED_BYTES + MAX_INFLATION * fileSize) {
-      const message = `${inflated} bytes of tensors in a compressed file of ${fileSize}: more than weights that were trained can be compressed`;
-      throw checkpointError('ERR_SENET_CHECKPOINT_LIMIT', this.label, message);
+      throw inflatedTooMuch({ label: this.label, size: fileSize }, inflated);
     }
   }
 }

@@ -4,11 +4,13 @@
  * guess. Knows the records that it is given, and not the registry; reads no weights.
  */
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import path from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 
 import { Budget, inSlices } from '../checkpoint/budget';
 import { inspectCheckpoint, type CheckpointReport, type WeightsNetwork } from '../checkpoint/inspect';
+import { unpacked } from '../checkpoint/packed-checkpoint';
+import { withSource } from '../checkpoint/source';
 import { makeError } from '../errors';
 import { printable } from '../printable';
 import type { WeightsPlace } from './from-weights';
@@ -16,6 +18,9 @@ import { architectureBeside } from './hub-config';
 import { recogniseInSteps, type Shapes } from './recognise';
 import type { ModelRecord } from './record';
 import { SIGNATURES } from './signatures';
+
+/** Bytes that are hashed in one step, some milliseconds. */
+const PIECE_BYTES = 1024 * 1024;
 
 /** What an inspected file's state dict is of; null if no network of the library is known by any of its keys. */
 export async function identify(
@@ -147,8 +152,15 @@ async function namedAsPublished(
   return undefined;
 }
 
-async function digestOf(file: string, algorithm: 'sha1' | 'sha256'): Promise<string> {
-  const hash = createHash(algorithm);
-  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
-  return hash.digest('hex');
+/** Of the checkpoint, where the file is an archive around it. */
+function digestOf(file: string, algorithm: 'sha1' | 'sha256'): Promise<string> {
+  return withSource(file, async (opened) => {
+    const source = await unpacked(opened);
+    const hash = createHash(algorithm);
+    for (let at = 0; at < source.size; at += PIECE_BYTES) {
+      hash.update(await source.read(at, Math.min(PIECE_BYTES, source.size - at)));
+      await turn();
+    }
+    return hash.digest('hex');
+  });
 }

@@ -30,7 +30,11 @@ const FORMER_NAMES: Readonly<Record<string, string>> = {
 
 const SCHEME = /^(hf-hub|hf_hub|local-dir|local_dir):(.*)$/s;
 
-const FILE = /[/\\]|\.(safetensors|pth?|pkl|bin|ckpt|tar|zip|onnx)$/i;
+/** What files of weights are called; the last two so that the error is about what they are. */
+const ENDINGS = ['safetensors', 'pt', 'pth', 'pkl', 'bin', 'ckpt', 'zip', 'tar', 'onnx'] as const;
+export type WeightsEnding = (typeof ENDINGS)[number];
+
+const FILE = new RegExp(`[/\\\\]|\\.(${ENDINGS.join('|')})$`, 'i');
 
 /** Whether it says the weights too: a repository, a folder, a file, or a network with a tag. */
 export function saysWeights(source: ModelSource): boolean {

@@ -156,7 +156,9 @@ function row(name: string, configuration: Configuration): Row {
     numClasses: isCifar ? 10 : 1000,
     preprocessing: isCifar ? CIFAR : IMAGENET,
     // With the data set, if it is not ImageNet, and the error: seresnet50b-0539-0123abcd.pth.
-    publishedFile: new RegExp(`^${name.slice(PREFIX.length)}(?:_[a-z0-9]+)?-\\d{4}-([0-9a-f]{8})\\.pth$`),
+    publishedFile: new RegExp(
+      `^${name.slice(PREFIX.length)}(?:_[a-z0-9]+)?-\\d{4}-([0-9a-f]{8})\\.pth(?:\\.zip)?$`,
+    ),
   };
 }
 

@@ -16,7 +16,7 @@ import type { Subject, WeightsPlace } from './from-weights';
 import { type Transfer } from './fetch-weights';
 import { findAmong, networkAmong, type FoundWeights, type WantedWeights } from './find-weights';
 import { identify, problemOfDims, twinOf } from './identify';
-import { isOfWeights, parseModel, type ModelSource } from './model-source';
+import { isOfWeights, parseModel, type ModelSource, type WeightsEnding } from './model-source';
 import { loadModel, openAmong, type OpenedWeights } from './open-weights';
 import { makeOrLoad, readFileOptions, wantsPretrained, type PretrainedOptions } from './pretrained';
 import { PYTORCHCV_MODELS } from './pytorchcv-se-resnet';
@@ -208,7 +208,7 @@ function optionsOfTag(
 export type WeightsPath =
   | `${'hf-hub' | 'hf_hub' | 'local-dir' | 'local_dir'}:${string}`
   | `${string}/${string}`
-  | `${string}.${'safetensors' | 'pt' | 'pth' | 'pkl' | 'bin'}`;
+  | `${string}.${WeightsEnding}`;
 
 /** A string of which the compiler knows no letter: what a literal means is checked instead. */
 export type AnyText<S extends string> = string extends S ? S : never;

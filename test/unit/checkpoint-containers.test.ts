@@ -165,15 +165,44 @@ describe('checkpoint: files that are something else are named', () => {
   it('archives', async () => {
     const archive = (name: string, message: RegExp): Promise<Error> =>
       expectCode(
-        async () => parse(await zipOf({ [name]: '{}' })),
+        async () => parse(await zipOf({ [name]: '{}', 'README.md': '' })),
         'ERR_SENET_CHECKPOINT_UNSUPPORTED',
         message,
       );
-    await archive('model.pt', /zip archive around a checkpoint; unpack/);
+    await archive('model.pt', /zip archive around a checkpoint and other files; unpack/);
     await archive('x/models/model.json', /torch\.export/);
     await archive('serialized_exported_program.json', /torch\.export/);
     await archive('weights.npy', /NumPy/);
     await archive('x/model.json', /TorchScript.*before 1\.3/);
+  });
+});
+
+describe('checkpoint: a zip archive around one', () => {
+  for (const name of ['se_resnet20-zip.pt', 'se_resnet20-legacy.pkl', 'se_resnet20.safetensors'])
+    for (const pack of [zipOf, deflatedZip])
+      it(`${name} in a ${pack === zipOf ? 'stored' : 'deflated'} archive is that file`, async () => {
+        const bytes = readFileSync(fixture(name));
+        const archive = Buffer.from(await pack({ [`models/${name}`]: bytes }));
+        const [packed, plain] = [await load(archive), await load(bytes)];
+        expect([...packed.keys()]).to.deep.equal([...plain.keys()]);
+        for (const [key, tensor] of plain) expect(packed.get(key)?.equal(tensor), key).to.equal(true);
+        const [inside, outside] = [await inspectCheckpoint(archive), await inspectCheckpoint(bytes)];
+        expect(inside).to.deep.equal({ ...outside, fileBytes: archive.length });
+        for (const state of [packed, plain]) state.dispose();
+      });
+
+  it('is refused where it is no checkpoint, names which file, and where it is packed twice', async () => {
+    const packed = (name: string, bytes: Uint8Array): Buffer => deflatedZip({ [name]: bytes });
+    const nothing = packed('a.pth', Buffer.alloc(0));
+    await expectCode(() => parse(nothing), 'ERR_SENET_CHECKPOINT_FORMAT', /a\.pth.*no bytes/);
+    const noise = packed('a.pth', Buffer.from('<!DOCTYPE html>'));
+    await expectCode(() => parse(noise), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', /a\.pth.*web page/);
+    const evil = packed('a.pth', readFileSync(fixture('evil-zip.pt')));
+    await expectCode(() => parse(evil), 'ERR_SENET_CHECKPOINT_UNSAFE', /a\.pth.*posix\.system/);
+    const twice = packed('b.pth', packed('a.pth', readFileSync(fixture('se_resnet20-zip.pt'))));
+    await expectCode(() => parse(twice), 'ERR_SENET_CHECKPOINT_UNSUPPORTED', /around a zip archive/);
+    const bomb = packed('a.pth', Buffer.alloc(100e6));
+    await expectCode(() => parse(bomb), 'ERR_SENET_CHECKPOINT_LIMIT', /100000000 bytes/);
   });
 });
 

@@ -31,8 +31,10 @@ import type { ClassifierModel } from '../../lib/models/classifier-model';
 import { create } from '../../lib/models/from-weights';
 import { identify } from '../../lib/models/identify';
 import { recognise } from '../../lib/models/recognise';
+import { recordBehind } from '../../lib/models/record';
 import { allRecords } from '../../lib/models/registry';
 import { SIGNATURES } from '../../lib/models/signatures';
+import { zipOf } from '../support/checkpoint-files';
 import { expectRejection } from '../support/errors';
 import { numbers, relativeError } from '../support/parity';
 import { Temporary } from '../support/temporary';
@@ -229,6 +231,13 @@ describe('recognised weights', function () {
     };
     expect(await calledAs(`seresnet50-0575-${hash}.pth`)).to.equal('pytorchcv_seresnet50');
     expect(await calledAs(`seresnet50b_cub-2772-${hash}.pth`)).to.equal('pytorchcv_seresnet50b');
+    // As it is published: in an archive, and the hash is that of the file in it.
+    const archive = temporary.path(`seresnet50-0575-${hash}.pth.zip`);
+    writeFileSync(archive, await zipOf({ [`seresnet50-0575-${hash}.pth`]: readFileSync(file) }));
+    expect((await inspectCheckpoint(archive)).network?.model).to.equal('pytorchcv_seresnet50');
+    const loaded = await createModel(archive);
+    expect(recordBehind(loaded)?.name).to.equal('pytorchcv_seresnet50');
+    loaded.dispose();
     for (const name of [
       `seresnet50-0575-${other}.pth`,
       `seresnet50-${hash}.pth`,
