@@ -29,6 +29,8 @@ declare const moduleHandle: unique symbol;
 declare const compiledHandle: unique symbol;
 declare const calibrationHandle: unique symbol;
 declare const optimizerHandle: unique symbol;
+declare const groupHandle: unique symbol;
+declare const dataParallelHandle: unique symbol;
 export interface TensorHandle {
   readonly [tensorHandle]: true;
 }
@@ -40,6 +42,14 @@ export interface OptimizerHandle {
 }
 export interface CompiledHandle {
   readonly [compiledHandle]: true;
+}
+/** The group of processes that this one belongs to. */
+export interface GroupHandle {
+  readonly [groupHandle]: true;
+}
+/** A network whose gradients a group averages. */
+export interface DataParallelHandle {
+  readonly [dataParallelHandle]: true;
 }
 /** A module that is being calibrated for int8. */
 export interface CalibrationHandle {
@@ -297,7 +307,9 @@ export interface NativeBinding {
   /** A job that does nothing once those before it have ended. */
   afterQueued(): number;
   /** Frees what a job made and nobody takes. */
-  discard(handle: TensorHandle | CompiledHandle): void;
+  discard(handle: TensorHandle | CompiledHandle | GroupHandle): void;
+  /** The integers below a count in random order, `torch.randperm` of a generator with this seed; int64. */
+  permutation(count: number, seed: bigint): TensorHandle;
 
   // tensors
   fromTypedArray(
@@ -404,6 +416,8 @@ export interface NativeBinding {
     outputs: readonly string[],
     replacements: readonly (readonly [path: string, TensorHandle])[],
   ): number;
+  /** Has every BatchNorm2d of `m` normalise over the whole group in training. */
+  syncBatchNorms(m: ModuleHandle): void;
   /** Puts `replacement`, which is part of no other module, where the child `name` is; that one is then free. */
   replaceModule(parent: ModuleHandle, name: string, replacement: ModuleHandle): void;
   setTraining(m: ModuleHandle, training: boolean): void;
@@ -459,6 +473,44 @@ export interface NativeBinding {
   unscaleGradients(parameters: readonly TensorHandle[], scale: TensorHandle): number;
   /** averages += weight * (values - averages); tensors of integers are copied. */
   averageInto(averages: readonly TensorHandle[], values: readonly TensorHandle[], weight: number): number;
+
+  // training on several processes
+  /** Why this build has none; empty if it has. */
+  distributedAbsence(): string;
+  /** A job that gives a GroupHandle once all processes are there; `timeout` in milliseconds. One at a time. */
+  connectGroup(
+    host: string,
+    port: number,
+    rank: number,
+    worldSize: number,
+    rank0HostsStore: boolean,
+    timeout: number,
+  ): number;
+  /** Lets the job that connects end early. */
+  stopConnecting(): void;
+  // Jobs that begin in the order of their calls and settle when all processes have called them.
+  groupAllReduce(g: GroupHandle, t: TensorHandle, op: 'sum' | 'avg' | 'product' | 'min' | 'max'): number;
+  groupBroadcast(g: GroupHandle, tensors: readonly TensorHandle[], src: number): number;
+  groupAllGather(g: GroupHandle, t: TensorHandle): number;
+  groupBarrier(g: GroupHandle): number;
+  /** A job that tells the other processes why this one fails. */
+  groupFail(g: GroupHandle, reason: string): number;
+  /** A job; whatever waits in the group is rejected. */
+  destroyGroup(g: GroupHandle): number;
+  /** A job that gives a DataParallelHandle; `state` becomes rank 0's. */
+  createDataParallel(
+    g: GroupHandle,
+    names: readonly string[],
+    parameters: readonly TensorHandle[],
+    state: readonly TensorHandle[],
+    bucketBytes: number,
+    findUnusedParameters: boolean,
+  ): number;
+  /** A job before a forward: `averages` if the backward of it will; `buffers` become rank 0's. */
+  dataParallelBegin(d: DataParallelHandle, averages: boolean, buffers: readonly TensorHandle[]): number;
+  /** A job after a forward whose backward averages. */
+  dataParallelEnd(d: DataParallelHandle, outputs: readonly TensorHandle[]): number;
+  dataParallelDetach(d: DataParallelHandle): number;
 
   // compiled models
   /** A job that gives a CompiledHandle. */

@@ -293,6 +293,23 @@ export const ERROR_CODES = {
     meaning:
       'The loss or the weights of a training run are not finite; the message names the step, the last checkpoint is good.',
   },
+  ERR_SENET_DISTRIBUTED: {
+    base: 'Error',
+    status: 500,
+    meaning:
+      'Processes that train together did not come together: not all joined in time, a collective waited longer than the timeout, their networks differ, or this process is in no group.',
+  },
+  ERR_SENET_DISTRIBUTED_UNAVAILABLE: {
+    base: 'Error',
+    status: 500,
+    meaning: 'This build, or this machine, has not the backend that processes should train together with.',
+  },
+  ERR_SENET_RANK_LOST: {
+    base: 'Error',
+    status: 500,
+    meaning:
+      'A process of the group has ended or failed; the message names its rank and, if it could say, the code that it failed with.',
+  },
   ERR_SENET_RESUME: {
     base: 'Error',
     status: 409,

@@ -94,6 +94,23 @@ export type { LoadStateDictOptions, LoadStateDictResult } from './nn/load-state-
 export { EcaModule, SEModule, type EcaModuleOptions, type SEModuleOptions } from './nn/channel-attention';
 export { SELayer } from './nn/se-layer';
 export {
+  allGather,
+  allReduce,
+  barrier,
+  broadcast,
+  destroyProcessGroup,
+  getRank,
+  getWorldSize,
+  initProcessGroup,
+  isInitialized,
+  type DistributedBackend,
+  type InitProcessGroupOptions,
+  type ReduceOp,
+} from './distributed/process-group';
+export type { RendezvousOptions } from './distributed/rendezvous';
+export { DistributedDataParallel, type DistributedDataParallelOptions } from './distributed/data-parallel';
+export { SyncBatchNorm } from './distributed/sync-batch-norm';
+export {
   BCEWithLogitsLoss,
   CrossEntropyLoss,
   L1Loss,
@@ -282,6 +299,7 @@ export {
 } from './data/loader';
 export { ConcatDataset, type ConcatDatasetOptions } from './data/concat-dataset';
 export { kFold, type Fold, type KFoldOptions } from './data/folds';
+export { DistributedSampler, type DistributedSamplerOptions } from './data/distributed-sampler';
 export { WeightedRandomSampler, type Sampler, type WeightedRandomSamplerOptions } from './data/sampler';
 export { Random } from './data/random';
 export {

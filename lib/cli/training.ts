@@ -2,6 +2,7 @@
  * `train` and `finetune` at a terminal: what was typed goes to the library's recipe, and what that says of its run is
  * printed. Loads the native build with it.
  */
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
 
 import { isSenetError } from '../errors';
@@ -28,7 +29,11 @@ export async function runTraining(
   { threads, json = false, ...options }: TrainingArguments,
   signal: AbortSignal,
 ): Promise<void> {
+  const processes = options.distributed === true ? Number(process.env.LOCAL_WORLD_SIZE ?? 1) : 1;
   if (threads !== undefined) configure({ threadsPerWorker: threads });
+  // Processes on one machine share it.
+  else if (processes > 1)
+    configure({ threadsPerWorker: Math.max(1, Math.floor(availableParallelism() / processes)) });
   const display = new ProgressDisplay();
   let started: StartedRun | undefined;
   try {
@@ -44,17 +49,20 @@ export async function runTraining(
       onProgress: (progress) => display.update(progress),
     });
     display.stop();
+    if (run.rank !== 0) return;
     if (json) printRecord(run);
     else printResult(run);
   } catch (error) {
     display.stop();
-    if (started === undefined || !(isSenetError(error) && error.code === 'ERR_SENET_ABORTED')) throw error;
+    const interrupted = isSenetError(error) && error.code === 'ERR_SENET_ABORTED';
+    if (!interrupted || (started === undefined && options.distributed !== true)) throw error;
+    process.exitCode = EXIT_INTERRUPTED;
+    if (started === undefined) return; // another process has saved, and says so
     const place = shortest(path.join(started.output, RUN_FILES.checkpoint));
     printNote(
       `interrupted: the run is saved in ${place}. To go on:`,
       `  senet-torch ${started.settings.command} --resume ${quote(place)}`,
     );
-    process.exitCode = EXIT_INTERRUPTED;
   }
 }
 

@@ -401,7 +401,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
   #orderOf(making: Making, samples: number): readonly number[] | null {
     const random = new Random(making.seed, making.epoch, FOR_ORDER);
     if (this.#sampler === null) return this.#shuffle ? random.permutation(samples) : null;
-    const order = this.#sampler.order(random);
+    const order = this.#sampler.order(random, making.epoch);
     if (order.length !== this.#sampler.length) {
       throw makeError(
         'ERR_SENET_ARG_RANGE',
@@ -499,7 +499,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
 
   /** Of a sample in an epoch; where a sampler may give one twice, of its place in the epoch. */
   #randomOf(index: number, batch: number, place: number, { seed, epoch }: Making): Random {
-    return this.#sampler === null
+    return this.#sampler === null || this.#sampler.isUnique === true
       ? new Random(seed, epoch, FOR_SAMPLE, index)
       : new Random(seed, epoch, FOR_DRAW, batch * this.#batchSize + place);
   }

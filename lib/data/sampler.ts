@@ -11,8 +11,13 @@ import type { Random } from './random';
 export interface Sampler {
   /** Indices in an epoch. */
   readonly length: number;
-  /** @param random - of this epoch: the same seed and epoch give the same draws */
-  order(random: Random): readonly number[];
+  /** Whether no index comes twice in an epoch but to fill it up: transforms then draw for the index, wherever it stands. */
+  readonly isUnique?: boolean;
+  /**
+   * @param random - of this epoch: the same seed and epoch give the same draws
+   * @param epoch - of the loader, from 0
+   */
+  order(random: Random, epoch?: number): readonly number[];
 }
 
 export interface WeightedRandomSamplerOptions {

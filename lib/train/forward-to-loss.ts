@@ -11,6 +11,8 @@ import { checkBatchLabels, networkInput, toDevice, type Criterion } from './step
 /** As `TrainerOptions`. */
 interface ForwardOptions {
   readonly model: Module<unknown>;
+  /** What computes in the model, if that is only its shell. */
+  readonly network: Module<unknown>;
   readonly loss: Criterion;
   readonly device: Device;
   readonly precision: Precision;
@@ -30,10 +32,10 @@ export function inPrecision<T>(precision: Precision, work: () => T): T {
 /** @throws (rejects) ERR_SENET_LABELS, ERR_SENET_SHAPE, ERR_SENET_ARG_TYPE for a forward that gives no logits */
 export async function forwardToLoss(
   { images, labels, indices }: Batch,
-  { model, loss: criterion, device, precision, classes }: ForwardOptions,
+  { model, network, loss: criterion, device, precision, classes }: ForwardOptions,
   where: string,
 ): Promise<{ loss: Tensor; right: Tensor }> {
-  const x = networkInput(images, model, device);
+  const x = networkInput(images, network, device);
   const target = toDevice(labels, device);
   const [logits, loss] = await inPrecision(precision, async () => {
     const output = await forward(model, x, where);

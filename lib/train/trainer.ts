@@ -2,6 +2,9 @@
  * The training loop: epochs of optimiser steps with validation, a log, progress, and checkpoints from which an
  * interrupted run goes on and ends with the same weights, bit for bit.
  *
+ * Given a DistributedDataParallel it is one of several that train together: all take the same steps, read the same losses
+ * and stop at the same step; the first of them writes.
+ *
  * Every step's work is jobs of the executor; the event loop stays free, and the loader makes the next batches ready
  * meanwhile. Knows no model by name, no data set and no terminal.
  */
@@ -12,22 +15,24 @@ import { isPromise } from '../brands';
 import type { Batch } from '../data/loader';
 import { isSenetError, makeError } from '../errors';
 import { CrossEntropyLoss } from '../nn/losses';
+import type { Module } from '../nn/module';
 import { clipGradNorm_ } from '../optim/clip';
 import { GradScaler } from '../optim/grad-scaler';
 import { OneCycleLR } from '../optim/one-cycle';
 import { ReduceLROnPlateau } from '../optim/plateau';
-import { abortError } from '../tensor/abort';
 import { checkInteger, describe } from '../tensor/options';
+import { tensor } from '../tensor/factories';
 import { readOptions, type Values } from '../tensor/rules';
 import { getRngState, setRngState } from '../tensor/runtime';
 import { tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 import { disposeBatches, inGroups } from './batch-groups';
+import { Companions } from './companions';
 import { evaluate } from './evaluation';
 import { forwardToLoss, inPrecision } from './forward-to-loss';
 import type { EpochRecord, StepRecord, TrainingHistory } from './history';
 import { StepReadings, sum } from './readings';
-import { checkSameRun, restoreParts, type Part } from './restore-run';
+import { atWorldSize, checkSameRun, restoreParts, type Part } from './restore-run';
 import { RunPace } from './run-pace';
 import type { Criterion } from './step';
 import { TRAINER_RULES, type TrainerOptions, type TrainingProgress } from './trainer-options';
@@ -68,6 +73,9 @@ export class Trainer {
   readonly #loss: Criterion;
   readonly #scaler: GradScaler | undefined;
   readonly #readings: StepReadings;
+  readonly #companions: Companions;
+  /** What computes: the model, or what is inside of a DistributedDataParallel. */
+  readonly #network: Module<unknown>;
   #position: Position = {
     epoch: 0,
     stepInEpoch: 0,
@@ -99,6 +107,8 @@ export class Trainer {
       );
     }
     this.#loss = loss ?? new CrossEntropyLoss();
+    this.#companions = new Companions(this.#options.model, this.#options.signal);
+    this.#network = this.#companions.parallel?.module ?? this.#options.model;
     this.#scaler = gradScaler ?? (precision === 'float16' ? new GradScaler() : undefined);
     this.#readings = new StepReadings(device === 'cpu' ? 0 : 1);
     for (const loader of [options.train, options.validation]) {
@@ -116,27 +126,29 @@ export class Trainer {
    *   more epochs, or with OneCycleLR of fewer
    */
   restore(checkpoint: TrainingCheckpoint): void {
-    const { model, optimizer, scheduler, ema, train } = this.#options;
+    const { optimizer, scheduler, ema, train } = this.#options;
     if (typeof checkpoint !== 'object' || checkpoint === null || typeof checkpoint.identity !== 'object')
       throw makeError(
         'ERR_SENET_ARG_TYPE',
         `restore: expected what readTrainingCheckpoint gave, got ${describe(checkpoint)}`,
       );
     if (this.#started) throw makeError('ERR_SENET_BUSY', 'Trainer: restore before run');
-    checkSameRun(this.#identity(), checkpoint.identity, scheduler instanceof OneCycleLR);
+    const identity = this.#identity();
+    checkSameRun(identity, checkpoint.identity, scheduler instanceof OneCycleLR);
+    const { position, loader } = atWorldSize(checkpoint, identity, train.stateDict());
     restoreParts([
-      ['model', model, checkpoint.model],
+      ['model', this.#network, checkpoint.model],
       ['optimiser', optimizer, checkpoint.optimizer],
       ['scheduler', scheduler, checkpoint.scheduler],
       ['moving average', ema, checkpoint.average],
       ['gradient scaler', this.#scaler, checkpoint.scaler],
-      ['data loader', train as Part, checkpoint.loader],
+      ['data loader', train as Part, loader],
       ['random generator', { stateDict: getRngState, loadStateDict: setRngState }, checkpoint.generator],
     ]);
-    this.#position = checkpoint.position;
+    this.#position = position;
     this.#steps.push(...checkpoint.history.steps);
     this.#epochs.push(...checkpoint.history.epochs);
-    this.#saved = checkpoint.position;
+    this.#saved = position;
     this.#resumed = true;
   }
 
@@ -153,7 +165,7 @@ export class Trainer {
     this.#started = true;
     const { log: path, epochs, settings } = this.#options;
     const log =
-      path === undefined
+      path === undefined || !this.#companions.isMain
         ? undefined
         : await TrainingLog.open(path, this.#resumed ? this.#resumePoint() : undefined);
     try {
@@ -169,6 +181,7 @@ export class Trainer {
       await log?.write('end', this.#position.step, { best, seconds, stoppedEarly });
       return result;
     } catch (error) {
+      await this.#companions.report(error);
       await this.#stopped(error, log);
       throw error;
     } finally {
@@ -182,8 +195,7 @@ export class Trainer {
   }
 
   async #stopped(error: unknown, log: TrainingLog | undefined): Promise<void> {
-    const aborted =
-      this.#options.signal?.aborted === true && isSenetError(error) && error.code === 'ERR_SENET_ABORTED';
+    const aborted = this.#companions.isStopping && isSenetError(error) && error.code === 'ERR_SENET_ABORTED';
     if (aborted) await this.#save(log);
     const facts = isSenetError(error)
       ? { code: error.code, message: error.message }
@@ -211,7 +223,7 @@ export class Trainer {
         const saves = everySteps !== undefined && step % everySteps === 0;
         const records = step % this.#options.recordEvery === 0;
         const first = this.#position.totals.images === 0; // there would be nothing to report
-        const all = first || saves || records || this.#options.signal?.aborted === true;
+        const all = first || saves || records || this.#companions.isStopping;
         this.#count(await this.#readings.take(all), (performance.now() - began) / 1000);
         if (records) await this.#record(log);
         this.#report('training', stepInEpoch, this.#stepsPerEpoch);
@@ -240,21 +252,29 @@ export class Trainer {
     const scaler = this.#scaler;
     const images = batches.reduce((count, batch) => count + (batch.images.shape[0] ?? 0), 0);
     const learnt: { loss: Tensor; right: Tensor }[] = [];
-    for (const batch of batches) {
-      const { loss, right } = await forwardToLoss(batch, { ...this.#options, loss: this.#loss }, where);
+    const learn = async (batch: Batch): Promise<void> => {
+      const forward = { ...this.#options, network: this.#network, loss: this.#loss };
+      const { loss, right } = await forwardToLoss(batch, forward, where);
       // Of the mean over all images of the step.
       const share = (batch.images.shape[0] ?? 0) / images;
       const part = share === 1 ? loss : loss.mul(share);
       if (learnt.length === 0) optimizer.zeroGrad();
       await (scaler?.scale(part) ?? part).backward();
       learnt.push({ loss: part.detach(), right });
-    }
+    };
+    const { parallel } = this.#companions;
+    // Gradients are averaged over the processes with the last batch of the step.
+    for (const [index, batch] of batches.entries())
+      await (parallel === null || index === batches.length - 1
+        ? learn(batch)
+        : parallel.noSync(() => learn(batch)));
     const all = learnt.reduce((sum, { loss, right }) => ({
       loss: sum.loss.add(loss),
       right: sum.right.add(right),
     }));
-    this.#readings.add(all.loss, all.right, {
-      images,
+    const read = await this.#ofAll(all, images);
+    this.#readings.add(read.loss, read.right, {
+      images: read.images,
       check: (value) => {
         if (Number.isFinite(value)) return;
         throw makeError(
@@ -271,6 +291,20 @@ export class Trainer {
     await (scaler === undefined ? optimizer.step() : scaler.step(optimizer));
     scaler?.update();
     await ema?.update();
+  }
+
+  /** What a step came to on all processes together. */
+  async #ofAll(
+    own: { readonly loss: Tensor; readonly right: Tensor },
+    images: number,
+  ): Promise<{ readonly loss: Tensor; readonly right: Tensor; readonly images: number }> {
+    if (this.#companions.parallel === null) return { ...own, images };
+    const [loss, right, count] = await this.#companions.sum([
+      Number(own.loss.item()) * images,
+      Number(own.right.item()),
+      images,
+    ]);
+    return { loss: tensor(loss / count, { dtype: 'float64' }), right: tensor(right), images: count };
   }
 
   #advance(learningRate: number): void {
@@ -300,8 +334,8 @@ export class Trainer {
   }
 
   async #finishEpoch(log: TrainingLog | undefined): Promise<void> {
-    const { model, ema, epochs, checkpoint, scheduler, onBest } = this.#options;
-    const record = await withAverage(model, ema, async () => {
+    const { ema, epochs, checkpoint, scheduler, onBest } = this.#options;
+    const record = await withAverage(this.#network, ema, async () => {
       const validation = await this.#validate();
       const { epoch, step, totals, seconds, learningRate, best } = this.#position;
       const training = means(totals);
@@ -318,7 +352,7 @@ export class Trainer {
       };
       if (made.best) {
         await this.#checkFinite();
-        await onBest?.(made);
+        if (this.#companions.isMain) await onBest?.(made);
         this.#position = { ...this.#position, best: { epoch: made.epoch, value } };
       }
       return made;
@@ -346,30 +380,35 @@ export class Trainer {
   }
 
   async #validate(): Promise<{ loss: number; accuracy: number } | null> {
-    const { model, validation, device } = this.#options;
+    const { validation, device } = this.#options;
+    const { parallel } = this.#companions;
     if (validation === undefined) return null;
+    // What is saved, and validated, are the statistics of rank 0.
+    await parallel?.syncBuffers();
     const began = performance.now();
     let batch = 0;
-    const { loss, accuracy } = await evaluate(model, validation, {
+    const { loss, accuracy, count } = await evaluate(this.#network, validation, {
       loss: this.#loss,
       device,
       inPrecision: (work) => inPrecision(this.#options.precision, work),
       onBatch: () => {
-        this.#throwIfAborted();
+        // Others would wait for this process's sums.
+        if (parallel === null) this.#throwIfAborted();
         this.#report('validation', ++batch, validation.length);
       },
     });
     this.#pace.validationTook((performance.now() - began) / 1000, validation.length);
-    return { loss, accuracy };
+    const [lossSum, right, all] = await this.#companions.sum([loss * count, accuracy * count, count]);
+    return parallel === null ? { loss, accuracy } : { loss: lossSum / all, accuracy: right / all };
   }
 
   /** Saves where the run stands, unless the file holds just that. */
   async #save(log: TrainingLog | undefined): Promise<void> {
-    const { checkpoint, model, optimizer, scheduler, ema, train, settings = null } = this.#options;
-    if (checkpoint === undefined || this.#saved === this.#position) return;
+    const { checkpoint, optimizer, scheduler, ema, train, settings = null } = this.#options;
+    if (!this.#companions.isMain || checkpoint === undefined || this.#saved === this.#position) return;
     if (this.#readings.outstanding > 0) this.#count(await this.#readings.take(true), 0);
     await this.#checkFinite();
-    const state = model.stateDict();
+    const state = this.#network.stateDict();
     const average = ema?.stateDict() ?? null;
     const generator = getRngState();
     try {
@@ -397,7 +436,7 @@ export class Trainer {
 
   /** A checkpoint must be one to go on from: weights that are not finite never replace it. */
   async #checkFinite(): Promise<void> {
-    const bad = await firstNotFinite(this.#options.model);
+    const bad = await firstNotFinite(this.#network);
     if (bad === null) return;
     const { step, epoch } = this.#position;
     throw makeError(
@@ -432,12 +471,13 @@ export class Trainer {
       accumulate,
       validationImages: validation?.dataset?.length ?? null,
       precision,
+      worldSize: this.#companions.worldSize,
     };
   }
 
   #throwIfAborted(): void {
     if (this.#progressError !== undefined) throw this.#progressError.error;
-    if (this.#options.signal?.aborted === true) throw abortError(this.#options.signal);
+    this.#companions.throwIfStopping();
   }
 
   #imagesPerSecond(): number {
@@ -452,7 +492,7 @@ export class Trainer {
     finished: EpochRecord | null = null,
   ): void {
     const { onProgress, epochs } = this.#options;
-    if (onProgress === undefined) return;
+    if (onProgress === undefined || !this.#companions.isMain) return;
     const { epoch, step, totals, learningRate } = this.#position;
     const tell: (progress: TrainingProgress) => unknown = onProgress;
     const told = tell({

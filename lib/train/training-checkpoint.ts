@@ -52,6 +52,8 @@ export interface RunIdentity {
   readonly accumulate: number;
   readonly validationImages: number | null;
   readonly precision: string;
+  /** Processes that trained together; the numbers of batches are those of each. */
+  readonly worldSize: number;
 }
 
 export interface TrainingCheckpoint {
@@ -94,8 +96,8 @@ export async function readTrainingCheckpoint(path: string): Promise<TrainingChec
   const model: unknown = value.get('model');
   const average: unknown = value.get('average');
   const generator: unknown = value.get('generator');
-  // Runs of before that was an option had one batch in a step.
-  const identity = { accumulate: 1, ...(toPlain(value.get('identity')) as object) };
+  // Runs of before there were these had one batch in a step, and one process.
+  const identity = { accumulate: 1, worldSize: 1, ...(toPlain(value.get('identity')) as object) };
   const position = toPlain(value.get('position'));
   const history = toPlain(value.get('history'));
   if (
@@ -156,7 +158,9 @@ function isIdentity(value: unknown): value is RunIdentity {
     isCount(value.batchesPerEpoch) &&
     isCount(value.accumulate) &&
     (value.validationImages === null || isCount(value.validationImages)) &&
-    typeof value.precision === 'string'
+    typeof value.precision === 'string' &&
+    isCount(value.worldSize) &&
+    value.worldSize > 0
   );
 }
 

@@ -1,5 +1,7 @@
 #include "addon/environment.h"
 
+#include "addon/distributed.h"
+
 #include "core/error.h"
 #include "runtime/cuda_failure.h"
 
@@ -248,6 +250,7 @@ void Environment::on_close(void* self) {
     std::lock_guard lock(environment->mailbox_->mutex);
     wake = std::exchange(environment->mailbox_->wake, nullptr);
   }
+  close_group(environment);
   runtime::Executor::instance().abandon(environment);
   runtime::Executor::decoders().abandon(environment);
   napi_release_threadsafe_function(wake, napi_tsfn_abort);

@@ -6,6 +6,7 @@
 #include "addon/calibration.h"
 #include "addon/compiled.h"
 #include "addon/cuda.h"
+#include "addon/distributed.h"
 #include "addon/environment.h"
 #include "addon/files.h"
 #include "addon/images.h"
@@ -105,6 +106,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<module_node>(exports, "moduleNode");
   add<module_forward>(exports, "moduleForward");
   add<module_record>(exports, "moduleRecord");
+  add<sync_batch_norms>(exports, "syncBatchNorms");
   add<replace_module>(exports, "replaceModule");
   add<set_training>(exports, "setTraining");
   add<is_training>(exports, "isTraining");
@@ -112,6 +114,21 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
   add<module_load>(exports, "moduleLoad");
   add<assert_idle>(exports, "assertIdle");
   add<dispose_module>(exports, "disposeModule");
+
+  add<distributed_absence>(exports, "distributedAbsence");
+  add<connect_group>(exports, "connectGroup");
+  add<stop_connecting>(exports, "stopConnecting");
+  add<group_all_reduce>(exports, "groupAllReduce");
+  add<group_broadcast>(exports, "groupBroadcast");
+  add<group_all_gather>(exports, "groupAllGather");
+  add<group_barrier>(exports, "groupBarrier");
+  add<group_fail>(exports, "groupFail");
+  add<destroy_group>(exports, "destroyGroup");
+  add<create_data_parallel>(exports, "createDataParallel");
+  add<data_parallel_begin>(exports, "dataParallelBegin");
+  add<data_parallel_end>(exports, "dataParallelEnd");
+  add<data_parallel_detach>(exports, "dataParallelDetach");
+  add<permutation>(exports, "permutation");
 
   add<create_optimizer>(exports, "createOptimizer");
   add<optimizer_step>(exports, "optimizerStep");

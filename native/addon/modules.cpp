@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/names.h"
 #include "models/registry.h"
+#include "nn/layers.h"
 #include "nn/module.h"
 #include "nn/run.h"
 
@@ -425,6 +426,21 @@ Napi::Value set_training(Environment& environment, const Napi::CallbackInfo& inf
 
 Napi::Value is_training(Environment& environment, const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(environment.env(), to_node(info[0]).module->is_training());
+}
+
+Napi::Value sync_batch_norms(Environment& environment, const Napi::CallbackInfo& info) {
+  const Node& node = to_node(info[0]);
+  check_idle(*node.tree);
+  const auto mark = [](torch::nn::Module* module) {
+    if (auto* norm = dynamic_cast<nn::BatchNorm2d*>(module)) {
+      norm->sync = true;
+    }
+  };
+  mark(node.module);
+  for (const auto& below : node.module->modules(/*include_self=*/false)) {
+    mark(below.get());
+  }
+  return environment.env().Undefined();
 }
 
 Napi::Value replace_module(Environment& environment, const Napi::CallbackInfo& info) {

@@ -24,6 +24,8 @@ Napi::Value create_module(Environment& environment, const Napi::CallbackInfo& in
 Napi::Value module_node(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value module_record(Environment& environment, const Napi::CallbackInfo& info);
+/// Has every BatchNorm2d of a module normalise over the whole group in training.
+Napi::Value sync_batch_norms(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value replace_module(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value set_training(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value is_training(Environment& environment, const Napi::CallbackInfo& info);

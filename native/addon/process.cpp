@@ -3,6 +3,7 @@
 #include "addon/calibration.h"
 #include "addon/compiled.h"
 #include "addon/convert.h"
+#include "addon/distributed.h"
 #include "core/error.h"
 #include "core/names.h"
 #include "runtime/allocator.h"
@@ -13,6 +14,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/Version.h>
+#include <ATen/ops/randperm.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -87,6 +89,17 @@ Napi::Value set_generator_state(Environment& environment, const Napi::CallbackIn
   return environment.env().Undefined();
 }
 
+Napi::Value permutation(Environment& environment, const Napi::CallbackInfo& info) {
+  const int64_t count = to_int64(info[0], "count");
+  bool lossless = false;
+  if (count < 0 || !info[1].IsBigInt()) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected a count and a seed that is a bigint");
+  }
+  // As manual_seed.
+  at::Generator generator = at::detail::createCPUGenerator(info[1].As<Napi::BigInt>().Uint64Value(&lossless));
+  return wrap_tensor(environment, at::randperm(count, generator, at::TensorOptions(at::kLong)));
+}
+
 Napi::Value memory(Environment& environment, const Napi::CallbackInfo&) {
   const auto counts = runtime::allocator_counts();
   const auto jobs = runtime::Executor::instance().counts();
@@ -113,6 +126,8 @@ Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo&)
 
 Napi::Value drain(Environment& environment, const Napi::CallbackInfo& info) {
   const int64_t exit_code = to_int64(info[0], "exitCode");
+  // A collective that waits for other processes would wait on.
+  close_group(nullptr, exit_code == 0 ? "" : "its process ended with exit code " + std::to_string(exit_code));
   const bool is_idle = runtime::Executor::decoders().drain(kDrainLimit);
   if (!runtime::Executor::instance().drain(kDrainLimit) || !is_idle) {
     // A job still uses LibTorch, whose statics exit() would destroy under it.
@@ -138,7 +153,7 @@ Napi::Value after_queued(Environment& environment, const Napi::CallbackInfo&) {
 }
 
 Napi::Value discard(Environment& environment, const Napi::CallbackInfo& info) {
-  if (!discard_compiled(info[0]) && !discard_calibration(info[0])) {
+  if (!discard_compiled(info[0]) && !discard_calibration(info[0]) && !discard_group(info[0])) {
     dispose_tensor(environment, info[0]);
   }
   return environment.env().Undefined();

@@ -11,6 +11,8 @@ Napi::Value configuration(Environment& environment, const Napi::CallbackInfo& in
 Napi::Value manual_seed(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value generator_state(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value set_generator_state(Environment& environment, const Napi::CallbackInfo& info);
+/// The integers below a count in random order: torch.randperm of a generator of its own with this seed.
+Napi::Value permutation(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value memory(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value libtorch_config(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value drain(Environment& environment, const Napi::CallbackInfo& info);

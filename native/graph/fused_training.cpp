@@ -461,7 +461,7 @@ bool can_fuse_batch_norm(const at::Tensor& input, const BatchNorm& norm) {
   const bool channels_last = input.dim() == 4 &&
                              input.suggest_memory_format() == at::MemoryFormat::ChannelsLast &&
                              input.is_contiguous(at::MemoryFormat::ChannelsLast);
-  return norm.training && norm.momentum == kUsualMomentum && input.is_cpu() &&
+  return norm.training && !norm.sync && norm.momentum == kUsualMomentum && input.is_cpu() &&
          input.scalar_type() == at::kFloat && channels_last && !input.is_neg() &&
          input.numel() > input.size(1) && !at::autocast::is_autocast_enabled(at::kCPU) &&
          is_plain(norm.weight) && is_plain(norm.bias) && is_plain(norm.running_mean) &&

@@ -5,6 +5,7 @@
 #include "core/names.h"
 #include "graph/fused_training.h"
 #include "graph/graph.h"
+#include "graph/sync_batch_norm.h"
 
 #include <ATen/Context.h>
 #include <ATen/ExpandUtils.h>
@@ -332,6 +333,9 @@ struct Compute {
       counter.add_(1);
       if (factor < 0) {
         factor = 1.0 / counter.item<double>();
+      }
+      if (const auto group = norm.sync ? collective() : nullptr; group != nullptr && group->size() > 1) {
+        return sync_batch_norm(x(), norm, factor, group);
       }
     }
     // LibTorch's backward for channels-last reads the weight as if it were contiguous.

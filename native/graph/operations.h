@@ -37,6 +37,7 @@ struct BatchNorm {
   double eps = 1e-5;
   double momentum = kUsualMomentum;  // negative: the average of all batches
   bool training = false;
+  bool sync = false;  // in training, over the images of all processes of the group
 };
 
 /// scale * x + shift, per channel, with constants.

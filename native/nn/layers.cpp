@@ -118,7 +118,7 @@ Width BatchNorm2d::width() const {
 }
 
 graph::BatchNorm BatchNorm2d::operation() const {
-  return {weight, bias, running_mean, running_var, num_batches_tracked, eps, momentum, in_training()};
+  return {weight, bias, running_mean, running_var, num_batches_tracked, eps, momentum, in_training(), sync};
 }
 
 Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias)

@@ -92,6 +92,7 @@ class BatchNorm2d : public Module {
   at::Tensor running_mean;
   at::Tensor running_var;
   at::Tensor num_batches_tracked;  // int64, no dimensions
+  bool sync = false;  // as torch.nn.SyncBatchNorm: in training over the images of the whole group
 
  private:
   graph::BatchNorm operation() const;

@@ -18,6 +18,7 @@ const TYPESCRIPT_LAYERS = [
   ['tensor'],
   ['checkpoint'],
   ['hub', 'nn'],
+  ['distributed'],
   ['models'],
   ['explain'],
   ['vision', 'optim'],
@@ -35,10 +36,11 @@ const NATIVE_INCLUDES = {
   graph: ['core'],
   nn: ['graph', 'core'],
   optim: ['core'],
+  distributed: ['graph', 'core'],
   vision: ['core'],
   models: ['nn', 'graph', 'core'],
   inference: ['nn', 'graph', 'runtime', 'core'],
-  addon: ['inference', 'models', 'vision', 'optim', 'nn', 'graph', 'runtime', 'core'],
+  addon: ['inference', 'models', 'distributed', 'vision', 'optim', 'nn', 'graph', 'runtime', 'core'],
 };
 /** The files that may load an addon: the addon, and its prelude. */
 const LOADERS = [path.join('lib', 'native.ts'), path.join('lib', 'preload.ts')];

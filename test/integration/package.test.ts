@@ -149,7 +149,7 @@ describe('the packed package', function () {
       const data =
         'CenterCrop Cifar10 Cifar100 ColorJitter Compose DataLoader Grayscale IdxDataset ImageFolder Mixup Normalize Pad ' +
         'PixelDataset Random RandomCrop RandomErasing RandomHorizontalFlip RandomResizedCrop randomSplit Resize Subset ToTensor ' +
-        'WeightedRandomSampler ConcatDataset kFold';
+        'WeightedRandomSampler ConcatDataset DistributedSampler kFold';
       const training =
         'Adam AdamW autocast BCEWithLogitsLoss clipGradNorm_ CosineAnnealingLR CrossEntropyLoss ExponentialLR ' +
         'ExponentialMovingAverage getRngState GradScaler LinearLR LRScheduler MSELoss MultiStepLR NLLLoss OneCycleLR Optimizer ' +
@@ -160,11 +160,14 @@ describe('the packed package', function () {
       const layers =
         'AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv1d Conv2d Dropout Flatten Identity Linear MaxPool2d ModuleList ReLU ' +
         'Sequential Sigmoid';
+      const distributed =
+        'allGather allReduce barrier broadcast destroyProcessGroup DistributedDataParallel getRank getWorldSize initProcessGroup ' +
+        'isInitialized SyncBatchNorm';
       const explaining =
         'ablateChannels classActivationMap classExcitations excitations gatedForward resizeMap';
       const bulk = 'classifyMany classifyToFile enqueueImages listImages startQueueWorker';
       expect(names.split(' ')).to.have.members(
-        `${bulk} ${training} ${layers} ${classes} ${functions} ${data} ${explaining}`.split(' '),
+        `${bulk} ${training} ${layers} ${classes} ${functions} ${data} ${explaining} ${distributed}`.split(' '),
       );
     });
 
@@ -194,6 +197,7 @@ describe('the packed package', function () {
       expect(examples.map(({ page }) => page)).to.include.members([
         'README.md',
         'docs/checkpoints.md',
+        'docs/distributed.md',
         'docs/compiled-models.md',
         'docs/memory-and-threads.md',
         'docs/networks.md',

@@ -4,6 +4,18 @@
  */
 import {
   ablateChannels,
+  allGather,
+  allReduce,
+  barrier,
+  broadcast,
+  destroyProcessGroup,
+  DistributedDataParallel,
+  DistributedSampler,
+  getRank,
+  initProcessGroup,
+  type InitProcessGroupOptions,
+  isInitialized,
+  SyncBatchNorm,
   AdaptiveAvgPool2d,
   arange,
   BatchNorm2d,
@@ -863,6 +875,28 @@ export async function many(classifier: ImageClassifier, signal: AbortSignal): Pr
   await startQueueWorker(classifier, 'redis://localhost', {});
   // @ts-expect-error no list
   classifyMany(classifier, 7);
+}
+
+export async function distributed(x: Tensor, signal: AbortSignal): Promise<void> {
+  await initProcessGroup({ backend: 'gloo', timeout: 60_000, signal } satisfies InitProcessGroupOptions);
+  exactly<boolean>()(isInitialized());
+  exactly<Promise<void>>()(allReduce(x, { op: 'avg', signal }));
+  exactly<Promise<void>>()(broadcast([x], { src: 1 }));
+  exactly<Tensor[]>()(await allGather(x));
+  exactly<Promise<void>>()(barrier());
+  const inception = new DistributedDataParallel(se_inception_v3({ numClasses: 2 }), { bucketCapMb: 4 });
+  exactly<Tensor | InceptionOutputs>()(await inception.forward(x));
+  const model = new DistributedDataParallel(se_resnet18());
+  exactly<Tensor>()(await model.forward(x));
+  exactly<number>()(await model.noSync(() => Promise.resolve(1)));
+  exactly<Module>()(await model.unwrap());
+  exactly<SEResNet>()(SyncBatchNorm.convertSyncBatchnorm(se_resnet18()));
+  exactly<number>()(new DistributedSampler([1, 2], { rank: getRank(), dropLast: true }).length);
+  exactly<Promise<void>>()(destroyProcessGroup());
+  // @ts-expect-error no such reduction
+  void allReduce(x, { op: 'mean' });
+  // @ts-expect-error no such backend
+  void initProcessGroup({ backend: 'mpi' });
 }
 
 export function errors(error: unknown): ErrorCode | undefined {

@@ -15,7 +15,8 @@ import { ImageFolder } from '../../data/image-folder';
 import { DataLoader } from '../../data/loader';
 import { Mixup } from '../../data/mixup';
 import { Random } from '../../data/random';
-import { WeightedRandomSampler } from '../../data/sampler';
+import { PartSampler, ShareSampler } from '../../data/distributed-sampler';
+import { WeightedRandomSampler, type Sampler } from '../../data/sampler';
 import { findSplitFolders } from '../../data/splits';
 import { makeError } from '../../errors';
 import type { Preprocessing } from '../../models/preprocessing-record';
@@ -399,25 +400,31 @@ export function labelsOf(dataset: Dataset): readonly number[] {
  * @param datasets - from `createDatasets`
  * @param preprocessing - how pixels become the network's input at test time, with a size of the input
  * @param settings - with the defaults of `trainFromSettings`
+ * @param share - of several processes that train together, which one the loaders are for. Default: there is one
  * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, and as `createTransform`
  */
 export function createLoaders(
   datasets: TrainingDatasets,
   preprocessing: Partial<Preprocessing>,
   settings: LoaderSettings = {},
+  share?: { readonly rank: number; readonly worldSize: number },
 ): { train: DataLoader; validation: DataLoader | null } {
   const names = ['batchSize', 'seed', 'dropLast', 'skipCorrupt', 'balance', 'augment', 'mixup'] as const;
   const smallSize = datasets.shape?.[1] ?? null;
   const chosen = complete(settings, names, 'createLoaders', { smallSize });
   const { batchSize, seed, dropLast, skipCorrupt, balance, augment, mixup } = chosen;
+  const orderOf = (sampler: Sampler | null): { sampler: Sampler } | { shuffle: true } =>
+    share === undefined
+      ? sampler === null
+        ? { shuffle: true }
+        : { sampler }
+      : { sampler: new ShareSampler(datasets.train.length, sampler, { shuffle: true, ...share }) };
   const train = new DataLoader(datasets.train, {
     batchSize,
     seed,
     dropLast,
     skipCorrupt,
-    ...(balance === 'sampler'
-      ? { sampler: WeightedRandomSampler.balanced(labelsOf(datasets.train)) }
-      : { shuffle: true }),
+    ...orderOf(balance === 'sampler' ? WeightedRandomSampler.balanced(labelsOf(datasets.train)) : null),
     transform: createTransform(preprocessing, { augment }),
     ...(mixup === null
       ? {}
@@ -425,5 +432,10 @@ export function createLoaders(
   });
   if (datasets.validation === null) return { train, validation: null };
   const transform = createTransform(preprocessing);
-  return { train, validation: new DataLoader(datasets.validation, { batchSize, skipCorrupt, transform }) };
+  const { length } = datasets.validation;
+  // Too few for all to have one: each then looks at all of them.
+  const parts =
+    share !== undefined && length >= share.worldSize ? { sampler: new PartSampler(length, share) } : {};
+  const options = { batchSize, skipCorrupt, transform, ...parts };
+  return { train, validation: new DataLoader(datasets.validation, options) };
 }

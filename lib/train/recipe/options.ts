@@ -469,6 +469,19 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
     default: 0,
     report: ({ seed }) => [['seed', String(seed)]],
   },
+  distributed: {
+    flags: '--distributed',
+    kind: flag,
+    help: 'train on all processes of the group that torchrun --no-python started; --batch-size is that of each',
+    free: true,
+  },
+  syncBatchNorm: {
+    flags: '--sync-batch-norm',
+    kind: flag,
+    help: 'distributed: take the statistics of BatchNorm over the images of all processes',
+    default: false,
+    report: ({ syncBatchNorm }) => (syncBatchNorm === true ? [['BatchNorm', 'over all processes']] : []),
+  },
   device: {
     flags: '--device <device>',
     kind: text,

@@ -10,9 +10,20 @@ import { load } from '../../checkpoint/load';
 import { saveWeights } from '../../checkpoint/save';
 import type { DataLoader } from '../../data/loader';
 import { samplesPerClass } from '../../data/sampler';
+import { DistributedDataParallel } from '../../distributed/data-parallel';
+import {
+  barrier,
+  destroyProcessGroup,
+  getRank,
+  getWorldSize,
+  initProcessGroup,
+  isInitialized,
+} from '../../distributed/process-group';
+import { SyncBatchNorm } from '../../distributed/sync-batch-norm';
 import { makeError } from '../../errors';
 import { IMAGENET, PLAIN, type Preprocessing } from '../../models/preprocessing-record';
 import { modelRecord, parseName } from '../../models/registry';
+import { SEInception3 } from '../../models/se-inception-v3';
 import { binding } from '../../native';
 import { CrossEntropyLoss } from '../../nn/losses';
 import type { Module } from '../../nn/module';
@@ -24,6 +35,7 @@ import type { Tensor } from '../../tensor/tensor';
 import { readLabels } from '../../vision/labels';
 import { moduleChannels } from '../../vision/model-facts';
 import { checkPreprocessing, recordFor } from '../../vision/preprocessing-options';
+import { reportError } from '../companions';
 import { evaluate, type Evaluation } from '../evaluation';
 import type { EpochRecord } from '../history';
 import { Trainer, type TrainingResult } from '../trainer';
@@ -52,6 +64,8 @@ const RECORDS = 400;
 /** What a recipe made. */
 export interface TrainedRun extends TrainingResult {
   readonly settings: TrainingSettings;
+  /** Of this process among those that trained; 0 wrote the files. */
+  readonly rank: number;
   /** The absolute path of the folder with everything. */
   readonly output: string;
   /** Names in it: `best` and `last` are weights that `ImageClassifier.load` needs nothing else for. */
@@ -75,6 +89,26 @@ export interface TrainedRun extends TrainingResult {
  */
 export async function trainFromSettings(options: TrainingOptions): Promise<TrainedRun> {
   checkTrainingOptions(options, WHERE);
+  const { distributed = false, signal } = options;
+  if (!distributed) return runRecipe(options, null);
+  const joins = !isInitialized();
+  if (joins) await initProcessGroup(signal === undefined ? {} : { signal });
+  try {
+    const run = await runRecipe(options, { rank: getRank(), worldSize: getWorldSize() });
+    await barrier(); // rank 0 has written everything
+    return run;
+  } catch (error) {
+    await reportError(error);
+    throw error;
+  } finally {
+    if (joins) await destroyProcessGroup();
+  }
+}
+
+/** Of the processes that train together, which one this is; null of one alone. */
+type Share = { readonly rank: number; readonly worldSize: number } | null;
+
+async function runRecipe(options: TrainingOptions, share: Share): Promise<TrainedRun> {
   const { signal, resume } = options;
   const resumed = resume === undefined ? null : await readTrainingCheckpoint(resume);
   try {
@@ -86,8 +120,9 @@ export async function trainFromSettings(options: TrainingOptions): Promise<Train
         ? await prepareNew(options, signal)
         : await prepareResumed(options, startedSettings(options, resumed), resumed);
     try {
-      await prepareFolder(output, options, resumed?.position.best ?? null);
-      return await train(prepared, output, options, resumed);
+      if (isMain(share)) await prepareFolder(output, options, resumed?.position.best ?? null);
+      if (share !== null) await barrier();
+      return await train(prepared, output, options, resumed, share);
     } finally {
       prepared.model.dispose();
     }
@@ -236,12 +271,36 @@ async function train(
   output: string,
   options: TrainingOptions,
   resumed: TrainingCheckpoint | null,
+  share: Share,
+): Promise<TrainedRun> {
+  const { settings, model } = prepared;
+  if (settings.syncBatchNorm === true) SyncBatchNorm.convertSyncBatchnorm(model);
+  // SE-Inception-v3 has layers that nothing calls.
+  const parallel =
+    share === null
+      ? null
+      : new DistributedDataParallel(model, { findUnusedParameters: model instanceof SEInception3 });
+  try {
+    await parallel?.whenReady();
+    return await trainModel(prepared, output, options, resumed, share, parallel);
+  } finally {
+    await parallel?.unwrap();
+  }
+}
+
+async function trainModel(
+  prepared: Prepared,
+  output: string,
+  options: TrainingOptions,
+  resumed: TrainingCheckpoint | null,
+  share: Share,
+  parallel: DistributedDataParallel<unknown> | null,
 ): Promise<TrainedRun> {
   const { settings, datasets, preprocessing, model } = prepared;
   const { device = 'cpu', signal, checkpointEvery, onProgress, onStart } = options;
   const { epochs, classes, precision, clipGradNorm, accumulate = 1, patience = null } = settings;
   const file = (name: RunFile): string => path.join(output, RUN_FILES[name]);
-  const loaders = createLoaders(datasets, preprocessing, settings);
+  const loaders = createLoaders(datasets, preprocessing, settings, share ?? undefined);
   const optimizer = createOptimizer(model, settings);
   const stepsPerEpoch = Math.ceil(loaders.train.length / accumulate);
   const loss = new CrossEntropyLoss({
@@ -252,7 +311,7 @@ async function train(
     settings.ema === null ? undefined : new ExponentialMovingAverage(model, { decay: settings.ema });
   const metadata = (record: EpochRecord): Record<string, string> => metadataOf(prepared, record);
   const trainer = new Trainer({
-    model,
+    model: parallel ?? model,
     train: loaders.train,
     ...(loaders.validation === null ? {} : { validation: loaders.validation }),
     optimizer,
@@ -279,15 +338,23 @@ async function train(
     settings,
   });
   if (resumed !== null) trainer.restore(resumed);
-  onStart?.(startedRun(prepared, output, resumed));
+  if (isMain(share)) onStart?.(startedRun(prepared, output, resumed));
   const result = await trainer.run();
+  const made = { ...result, settings, rank: share?.rank ?? 0, output, files: RUN_FILES };
+  const skipped = [...loaders.train.skipped, ...(loaders.validation?.skipped ?? [])];
+  const messages = skipped.map(({ message }) => message);
+  if (!isMain(share)) return { ...made, skipped: messages };
   const last = result.history.epochs.at(-1) as EpochRecord;
   await saveWeights(ema?.stateDict() ?? model, file('last'), { metadata: metadata(last) });
-  const best =
-    loaders.validation && (await evaluateBest(model, file('best'), loaders.validation, loss, device));
+  const whole = share === null ? loaders : createLoaders(datasets, preprocessing, settings);
+  const best = whole.validation && (await evaluateBest(model, file('best'), whole.validation, loss, device));
   await writeReport(file('report'), { ...prepared, result, evaluation: best });
-  const skipped = [...loaders.train.skipped, ...(loaders.validation?.skipped ?? [])];
-  return { ...result, settings, output, files: RUN_FILES, skipped: skipped.map(({ message }) => message) };
+  return { ...made, skipped: messages };
+}
+
+/** Whether this process writes the files and tells of progress. */
+function isMain(share: Share): boolean {
+  return share === null || share.rank === 0;
 }
 
 /** In inverse proportion to the images of each class, 1 where all have as many; 0 of one that has none. */

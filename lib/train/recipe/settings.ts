@@ -103,6 +103,8 @@ export interface TrainingSettings extends OptimizerSettings, SchedulerSettings {
   readonly ema: number | null;
   readonly precision: 'float32' | 'bfloat16' | 'float16';
   readonly seed: number;
+  /** Undefined in the record of an earlier version: false. */
+  readonly syncBatchNorm?: boolean;
   /** Of each operator, as `configure({ threadsPerWorker })` had it: sums of others round differently. */
   readonly threads: number;
 }
@@ -196,6 +198,14 @@ export interface TrainingOptions extends Partial<OptimizerSettings>, Partial<Sch
   precision?: 'float32' | 'bfloat16' | 'float16';
   /** Of weights, order and augmentation, from 0. Default 0. */
   seed?: number;
+  /**
+   * Trains on all processes of the group, each on its share of the images, `batchSize` at a time on each. Joins the group of
+   * the environment (`initProcessGroup`) for as long as the run takes, unless this process is in one. Rank 0 alone writes
+   * and tells of progress. Default false.
+   */
+  distributed?: boolean;
+  /** Distributed: BatchNorm over the images of all processes (`SyncBatchNorm`). Default false. */
+  syncBatchNorm?: boolean;
   /** Default 'cpu'. */
   device?: Device;
   /** The folder where everything goes. Default 'training', or where `resume` is. */

@@ -1,0 +1,127 @@
+// As torch/nn/parallel/distributed.py: which buckets, in which order what is called.
+#ifdef SENET_HAS_C10D
+
+#include "distributed/data_parallel.h"
+
+#include "core/error.h"
+#include "distributed/gloo_group.h"
+
+#include <torch/csrc/distributed/c10d/comm.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include <algorithm>
+#include <limits>
+#include <unordered_map>
+#include <utility>
+
+namespace senet::distributed {
+namespace {
+
+// `broadcast_bucket_size`.
+constexpr size_t kBroadcastBytes = size_t{250} * 1024 * 1024;
+
+using Buckets = std::vector<std::vector<size_t>>;
+using Group = c10::intrusive_ptr<c10d::ProcessGroup>;
+
+// Later versions have more arguments; these are their defaults in Python.
+template <class Reducer = c10d::Reducer>
+std::unique_ptr<Reducer> make_reducer(const DataParallelOptions& options, Buckets buckets,
+                                      const Group& group) {
+  const std::vector<bool> sparse(options.parameters.size(), false);
+  std::unordered_map<size_t, std::string> names;
+  for (size_t i = 0; i < options.names.size(); ++i) {
+    names[i] = options.names[i];
+  }
+  const int64_t bytes = options.bucket_bytes;
+  // Smaller where nobody chose a size, so that the first of them is on its way sooner.
+  const int64_t first =
+      bytes == c10d::kDefaultBucketBytesCap ? int64_t{c10d::kDefaultFirstBucketBytes} : bytes;
+  const bool unused = options.find_unused_parameters;
+  const auto& parameters = options.parameters;
+  if constexpr (requires {
+                  Reducer(parameters, buckets, group, sparse, bytes, unused, false, names, first, false,
+                          false, std::vector<int64_t>{}, false);
+                }) {
+    return std::make_unique<Reducer>(parameters, std::move(buckets), group, sparse, bytes, unused, false,
+                                     names, first, false, false, std::vector<int64_t>{}, false);
+  } else if constexpr (requires {
+                         Reducer(parameters, buckets, group, sparse, bytes, unused, false, names, first,
+                                 false, false);
+                       }) {
+    return std::make_unique<Reducer>(parameters, std::move(buckets), group, sparse, bytes, unused, false,
+                                     names, first, false, false);
+  } else {
+    return std::make_unique<Reducer>(parameters, std::move(buckets), group, sparse, bytes, unused, false,
+                                     names, first);
+  }
+}
+
+class C10dDataParallel : public DataParallel {
+ public:
+  C10dDataParallel(const std::shared_ptr<ProcessGroup>& group, const DataParallelOptions& options)
+      : owner_(group), group_(c10d_group(*group)) {
+    verify(options);
+    broadcast(options.state);
+    std::vector<size_t> limits{static_cast<size_t>(std::numeric_limits<int64_t>::max())};
+    if (options.find_unused_parameters) {
+      limits = {static_cast<size_t>(std::min<int64_t>(options.bucket_bytes, c10d::kDefaultFirstBucketBytes)),
+                static_cast<size_t>(options.bucket_bytes)};
+    }
+    Buckets buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(
+        options.parameters, limits, std::vector<bool>(options.parameters.size(), false)));
+    // Backward has the gradients of the last layers first.
+    std::reverse(buckets.begin(), buckets.end());
+    reducer_ = make_reducer(options, std::move(buckets), group_);
+  }
+
+  void begin_forward() override {
+    reducer_->prepare_for_forward();
+    reducer_->rebuild_buckets();
+  }
+
+  void broadcast(const std::vector<at::Tensor>& buffers) override {
+    if (buffers.empty()) {
+      return;
+    }
+    const at::NoGradGuard no_grad;
+    std::vector<at::Tensor> plain;
+    for (const at::Tensor& buffer : buffers) {
+      plain.push_back(buffer.detach());
+    }
+    c10d::broadcast_coalesced(group_, plain, kBroadcastBytes, /*rank=*/0);
+  }
+
+  void end_forward(const std::vector<at::Tensor>& outputs) override {
+    reducer_->prepare_for_backward(outputs);
+  }
+
+  void detach() override {
+    reducer_->remove_autograd_hooks();
+  }
+
+ private:
+  void verify(const DataParallelOptions& options) {
+    try {
+      c10d::verify_params_across_processes(group_, options.parameters, std::nullopt);
+    } catch (const c10::Error& error) {
+      const std::string text = error.what_without_backtrace();
+      throw Error("ERR_SENET_DISTRIBUTED",
+                  "the processes have different networks: " + text.substr(0, text.find('\n')));
+    }
+  }
+
+  const std::shared_ptr<ProcessGroup> owner_;
+  const Group group_;
+  std::unique_ptr<c10d::Reducer> reducer_;
+};
+
+}  // namespace
+
+std::shared_ptr<DataParallel> make_data_parallel(const std::shared_ptr<ProcessGroup>& group,
+                                                 DataParallelOptions options) {
+  return std::make_shared<C10dDataParallel>(group, options);
+}
+
+}  // namespace senet::distributed
+
+#endif

@@ -1,0 +1,2 @@
+// ProcessGroupGloo.hpp includes it and names nothing of it.
+#pragma once
