@@ -15,11 +15,11 @@ const {
   DistributedDataParallel,
   Flatten,
   getRank,
-  getWorldSize,
   initProcessGroup,
   Linear,
   manualSeed,
   Module,
+  ones,
   randn,
   ReLU,
   SELayer,
@@ -157,6 +157,23 @@ const scenarios = {
           (error) => error.code,
         ),
       );
+    // What does not fit together is an error on both, after which the group is as it was.
+    const different = [];
+    for (const wrong of [
+      () => allReduce(ones([rank === 0 ? 1000 : 10])),
+      () => allGather(ones([2]).to(rank === 0 ? 'float32' : 'int64')),
+      () => broadcast(ones([2]), { src: rank }),
+      () => (rank === 0 ? barrier() : allReduce(ones([3]))),
+    ])
+      different.push(
+        await wrong().then(
+          () => 'none',
+          (error) => `${error.code}: ${error.message}`,
+        ),
+      );
+    // Later ones wait in line behind it.
+    const inLine = tensor([rank]);
+    await Promise.all([allReduce(ones([rank + 1])).catch(() => undefined), allReduce(inLine), barrier()]);
     await destroyProcessGroup();
     codes.push(
       await allReduce(tensor([1])).then(
@@ -171,6 +188,8 @@ const scenarios = {
       pair: pair.map(numbers),
       all: all.map(numbers),
       many: many.map((one) => one.item()),
+      different,
+      inLine: inLine.item(),
       codes,
     });
   },
@@ -196,32 +215,34 @@ const scenarios = {
     });
   },
 
-  async train(network, parts = '1') {
-    await initProcessGroup();
-    const result = await train(NETWORKS[network](), {
-      rank: getRank(),
-      worldSize: getWorldSize(),
-      parts: Number(parts),
-    });
-    await destroyProcessGroup();
-    print(result);
+  /** Networks by name, those that end in '2' with batches in two parts; alone in a group of one. */
+  async train(...networks) {
+    const worldSize = Number(process.env.WORLD_SIZE);
+    if (worldSize > 1) await initProcessGroup();
+    const results = {};
+    for (const network of networks) {
+      const parts = network.endsWith('2') ? 2 : 1;
+      const rank = Number(process.env.RANK);
+      results[network] = await train(NETWORKS[network.replace('2', '')](), { rank, worldSize, parts });
+    }
+    if (worldSize > 1) await destroyProcessGroup();
+    print(results);
   },
 
-  async alone(network) {
-    print(await train(NETWORKS[network](), { rank: 0, worldSize: 1 }));
-  },
-
-  /** Backward without the others: rank 1 comes when rank 0 has done it. */
+  /** Backward without the others: rank 1 does nothing until rank 0 has said that it has done it. */
   async noSync() {
     await initProcessGroup();
     const model = new DistributedDataParallel(plain());
     const x = randn([2, 3, 6, 6]).to('float64');
     await model.whenReady();
-    if (getRank() === 0) await model.noSync(async () => (await model.forward(x)).sum().backward());
-    say('done');
-    await barrier();
+    const parts = getRank() === 0 ? 3 : 0;
+    for (let part = 0; part < parts; part++)
+      await model.noSync(async () => (await model.forward(x)).sum().backward());
+    // Had one of them been sent anywhere, this would be another collective than rank 1's.
+    const sum = tensor([parts]);
+    await allReduce(sum);
     await destroyProcessGroup();
-    print({});
+    print({ waited: sum.item() !== 3 });
   },
 
   /** Weights that differ become rank 0's; networks that differ are an error. */
@@ -292,7 +313,10 @@ const scenarios = {
     );
     await new Promise((resolve) => setTimeout(resolve, 100));
     const began = performance.now();
-    if (how === 'exit') process.exit(3);
+    if (how === 'exit') {
+      process.on('exit', () => print({ seconds: (performance.now() - began) / 1000 }));
+      process.exit(3);
+    }
     if (how === 'throw')
       setImmediate(() => {
         throw new Error('uncaught');

@@ -6,7 +6,7 @@ import { expect } from 'chai';
 
 import { findPython } from '../support/checkpoint-files';
 import { readFixture } from '../support/parity';
-import { runGroup, scenario, startGroup, type Command } from '../support/processes';
+import { runGroup, scenario, startGroup, type Command, type Ended } from '../support/processes';
 import { skip } from '../support/skip';
 
 type Named = Readonly<Record<string, readonly number[]>>;
@@ -81,6 +81,17 @@ describe('training on several processes', () => {
           [1, 11],
         ]);
         expect(result.many).to.deep.equal(Array.from({ length: 20 }, (_, index) => 2 * index + 1));
+        const different = result.different as string[];
+        for (const words of [
+          'rank 0 allReduce of 1000 values of float32, rank 1 allReduce of 10 values of float32',
+          'rank 0 allGather of 2 values of float32, rank 1 allGather of 2 values of int64',
+          'rank 0 broadcast of 2 values of float32 from rank 0, rank 1 broadcast of 2 values of float32 from rank 1',
+          'rank 0 barrier, rank 1 allReduce of 3 values of float32',
+        ])
+          expect(different.shift()).to.equal(
+            `ERR_SENET_DISTRIBUTED: the processes call different collectives: ${words}`,
+          );
+        expect(result.inLine).to.equal(1);
         expect(result.codes, `rank ${rank}`).to.deep.equal([
           'ERR_SENET_DTYPE',
           'ERR_SENET_DTYPE',
@@ -95,35 +106,37 @@ describe('training on several processes', () => {
       }
     });
 
-    for (const [first, name] of [
-      ['node', 'Node'],
-      ['python', 'Python'],
-    ] as const) {
-      it(`go together with processes of Python, ${name} being rank 0`, async function () {
-        const python = findPython();
-        if (python === null) return skip(this, 'no Python with torch');
-        const commands: Command[] = [scenario('mixed'), [python, '-c', PYTHON]];
-        const all = await runGroup(first === 'node' ? commands : commands.reverse());
+    it('go together with processes of Python, whichever is rank 0', async function () {
+      const python = findPython();
+      if (python === null) return skip(this, 'no Python with torch');
+      const commands: Command[] = [scenario('mixed'), [python, '-c', PYTHON]];
+      const groups = await Promise.all([runGroup(commands), runGroup([...commands].reverse())]);
+      for (const all of groups) {
         expect(all[0]).to.deep.equal(all[1]);
         expect(all[0]).to.deep.include({ sum: [3, 1], given: [1, 1], all: [[7], [8]] });
-      });
-    }
+      }
+    });
   });
 
   describe('DistributedDataParallel', () => {
-    const alone = new Map<string, Promise<Trained>>();
-    const ofOne = (network: string): Promise<Trained> => {
-      const known = alone.get(network) ?? run<Trained>(1, 'alone', network).then(([one]) => one as Trained);
-      alone.set(network, known);
-      return known;
-    };
+    let alone: Record<string, Trained>;
+    let onTwo: Record<string, Trained>[];
+    let onFour: Record<string, Trained>[];
+    const { ddp } = readFixture<{ ddp: Trained[] }>('distributed.json');
+
+    before(async () => {
+      [alone = {}] = await run<Record<string, Trained>>(1, 'train', 'plain', 'sync');
+      onTwo = await run(2, 'train', 'plain', 'sync', 'norm', 'plain2');
+      onFour = await run(4, 'train', 'plain', 'sync');
+    });
 
     for (const network of ['plain', 'sync']) {
       for (const count of [2, 4]) {
         const what = network === 'plain' ? 'a network without BatchNorm' : 'SyncBatchNorm';
-        it(`trains ${what} on ${count} processes as one process does`, async () => {
-          const expected = await ofOne(network);
-          const all = await run<Trained>(count, 'train', network);
+        it(`trains ${what} on ${count} processes as one process does`, () => {
+          const expected = alone[network] as Trained;
+          const all = (count === 2 ? onTwo : onFour).map((result) => result[network] as Trained);
+          expect(all).to.have.length(count);
           for (const result of all) {
             expectClose(result.gradients, expected.gradients, 1e-12, 'gradients');
             expectClose(result.parameters, expected.parameters, 1e-12, 'parameters');
@@ -137,35 +150,31 @@ describe('training on several processes', () => {
       }
     }
 
-    it('trains plain BatchNorm as PyTorch does', async () => {
-      const { ddp } = readFixture<{ ddp: Trained[] }>('distributed.json');
-      const all = await run<Trained>(2, 'train', 'norm');
-      for (const [rank, expected] of ddp.entries()) {
-        const { losses, ...rest } = all[rank] as Trained;
-        expectClose({ losses }, { losses: expected.losses }, 1e-12, `rank ${rank}`);
-        expectClose(rest.gradients, expected.gradients, 1e-12, `rank ${rank}: gradients`);
-        expectClose(rest.parameters, expected.parameters, 1e-12, `rank ${rank}: parameters`);
-        expectClose(rest.buffers, expected.buffers, 1e-12, `rank ${rank}: buffers`);
+    it('trains plain BatchNorm as PyTorch does', () => {
+      for (const [rank, { losses, ...expected }] of ddp.entries()) {
+        const own = onTwo[rank]?.norm as Trained;
+        expectClose({ losses: own.losses }, { losses }, 1e-12, `rank ${rank}`);
+        expectClose(own.gradients, expected.gradients, 1e-12, `rank ${rank}: gradients`);
+        expectClose(own.parameters, expected.parameters, 1e-12, `rank ${rank}: parameters`);
+        expectClose(own.buffers, expected.buffers, 1e-12, `rank ${rank}: buffers`);
       }
     });
 
-    it('accumulates gradients to the same', async () => {
-      const expected = await ofOne('plain');
-      for (const result of await run<Trained>(2, 'train', 'plain', '2')) {
-        expectClose(result.gradients, expected.gradients, 1e-12, 'gradients');
-        expectClose(result.parameters, expected.parameters, 1e-12, 'parameters');
+    it('accumulates gradients to the same', () => {
+      for (const { plain2 } of onTwo) {
+        expectClose(plain2?.gradients ?? {}, alone.plain?.gradients ?? {}, 1e-12, 'gradients');
+        expectClose(plain2?.parameters ?? {}, alone.plain?.parameters ?? {}, 1e-12, 'parameters');
       }
     });
 
     it('waits for nobody inside noSync', async () => {
-      const [first, second] = await startGroup(times(2, 'noSync'));
-      second?.child.kill('SIGSTOP');
-      // Joining needs both.
-      await new Promise((resolve) => setTimeout(resolve, 100));
-      second?.child.kill('SIGCONT');
-      await first?.said('done');
-      const ends = await Promise.all([first?.ended, second?.ended]);
-      expect(ends.map((end) => end?.code)).to.deep.equal([0, 0]);
+      const all = await startGroup(times(2, 'noSync'));
+      // Rank 1 comes to the barrier when rank 0 has done its backward.
+      const ends = await Promise.all(all.map(({ ended }) => ended));
+      expect(ends.map(({ code, result }) => [code, result])).to.deep.equal([
+        [0, { waited: false }],
+        [0, { waited: false }],
+      ]);
     });
 
     it('begins with the weights of rank 0', async () => {
@@ -184,15 +193,29 @@ describe('training on several processes', () => {
     });
   });
 
+  // Most of their time is waiting, so all of them wait at the same time.
   describe('a rank that ends', () => {
-    const lost = async (how: string): Promise<Failed[]> => {
-      const all = await startGroup(times(3, 'lost', how));
-      const ends = await Promise.all(all.map(({ ended }) => ended));
-      return [0, 2].map((rank) => ends[rank]?.result as Failed);
+    const started: Record<string, Promise<Ended[]>> = {};
+    before(() => {
+      const start = async (count: number, name: string, ...args: string[]): Promise<Ended[]> =>
+        Promise.all((await startGroup(times(count, name, ...args))).map(({ ended }) => ended));
+      started.killed = start(3, 'lost', 'killed');
+      started.thrown = start(3, 'lost', 'thrown');
+      started.plain = start(2, 'lostTraining', 'plain');
+      started.sync = start(2, 'lostTraining', 'sync');
+      started.timeout = start(2, 'timeout');
+    });
+    const failures = async (name: string, ...ranks: number[]): Promise<Failed[]> => {
+      const ends = (await started[name]) ?? [];
+      return ranks.map((rank) => {
+        const { result, stderr } = ends[rank] as Ended;
+        expect(result, stderr).to.be.an('object');
+        return result as Failed;
+      });
     };
 
     it('is named to the others within seconds when it is killed', async () => {
-      for (const { code, message, seconds } of await lost('killed')) {
+      for (const { code, message, seconds } of await failures('killed', 0, 2)) {
         expect(code).to.equal('ERR_SENET_RANK_LOST');
         expect(message).to.match(/^rank 1 has ended without a word/);
         expect(seconds).to.be.below(10);
@@ -200,37 +223,44 @@ describe('training on several processes', () => {
     });
 
     it('is named with its exit code when it throws', async () => {
-      for (const { code, message } of await lost('thrown')) {
+      for (const { code, message } of await failures('thrown', 0, 2)) {
         expect(code).to.equal('ERR_SENET_RANK_LOST');
         expect(message).to.equal('rank 1 failed: its process ended with exit code 1');
       }
     });
 
-    for (const network of ['norm', 'sync']) {
-      it(`is named by forward and backward (${network})`, async () => {
-        const [first] = await startGroup(times(2, 'lostTraining', network));
-        const { result } = (await first?.ended) ?? {};
-        expect((result as Failed).code).to.equal('ERR_SENET_RANK_LOST');
-        expect((result as Failed).message).to.match(/^rank 1 has ended/);
+    for (const [network, what] of [
+      ['plain', 'backward'],
+      ['sync', 'a forward with SyncBatchNorm'],
+    ] as const) {
+      it(`is named by ${what}`, async () => {
+        for (const { code, message } of await failures(network, 0)) {
+          expect(code).to.equal('ERR_SENET_RANK_LOST');
+          expect(message).to.match(/^rank 1 has ended/);
+        }
       });
     }
 
     it('is named when it does not call what the others call', async () => {
-      const all = await startGroup(times(2, 'timeout'));
-      const { code, message } = (await all[0]?.ended)?.result as Failed;
-      for (const { child } of all) child.kill('SIGKILL');
-      expect(code).to.equal('ERR_SENET_DISTRIBUTED');
-      expect(message).to.match(/longer than the group's timeout for rank 1, which did not call it/);
+      for (const { code, message } of await failures('timeout', 0)) {
+        expect(code).to.equal('ERR_SENET_DISTRIBUTED');
+        expect(message).to.match(/longer than the group's timeout for rank 1, which did not call it/);
+      }
     });
   });
 
   describe('waiting for the others', () => {
-    const first = async (how: string) => {
-      const all = await startGroup(times(2, 'waiting', how));
-      const end = await all[0]?.ended;
-      for (const { child } of all) child.kill('SIGKILL');
-      return end;
-    };
+    const started: Record<string, Promise<Ended | undefined>> = {};
+    before(() => {
+      const start = async (how: string): Promise<Ended | undefined> => {
+        const all = await startGroup(times(2, 'waiting', how));
+        const end = await all[0]?.ended;
+        for (const { child } of all) child.kill('SIGKILL');
+        return end;
+      };
+      for (const how of ['destroy', 'abort', 'exit', 'throw']) started[how] = start(how);
+    });
+    const first = async (how: string): Promise<Ended | undefined> => started[how];
 
     it('ends with destroyProcessGroup', async () => {
       const { code, seconds } = (await first('destroy'))?.result as Failed;
@@ -245,7 +275,7 @@ describe('training on several processes', () => {
     it('keeps no process from ending', async () => {
       const exit = await first('exit');
       expect(exit?.code, exit?.stderr).to.equal(3);
-      expect(exit?.seconds).to.be.below(8);
+      expect((exit?.result as Failed).seconds, 'a drain that waited takes ten').to.be.below(8);
       const thrown = await first('throw');
       expect(thrown?.code).to.equal(1);
       expect(thrown?.stderr).to.match(/uncaught/);
