@@ -3,8 +3,6 @@
 // library's.
 #ifdef SENET_HAS_C10D
 
-#include "doctest/doctest.h"
-
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
@@ -13,6 +11,10 @@
 #include <string>
 #include <thread>
 #include <typeinfo>
+
+// LibTorch's logging has one too, which ends the process.
+#undef CHECK
+#include "doctest/doctest.h"
 
 namespace {
 
