@@ -31,6 +31,7 @@ module.exports = tseslint.config(
       'test/lifetime/scenario.js',
       'test/support/interrupt.js',
       'test/fuzz/images-scenario.js',
+      'test/integration/distributed-scenario.js',
       'test/packages',
       'test/runtimes',
       'eslint.config.js',
