@@ -24,6 +24,8 @@ import { skip } from '../support/skip';
 import { Temporary } from '../support/temporary';
 
 const FIXTURES = path.join(__dirname, '..', 'fixtures');
+/** Epochs of a run that does not come to its end. */
+const MANY = 1000;
 
 describe('senet-torch train --distributed', function () {
   this.timeout(120_000);
@@ -91,8 +93,8 @@ describe('senet-torch train --distributed', function () {
 
   it('stops on all at the same step, and goes on with another number of processes', async () => {
     const folder = temporary.path('interrupted');
-    const all = await startGroup([distributed(folder, 40), distributed(folder, 40)]);
-    while (!existsSync(path.join(folder, 'checkpoint.pt'))) await delay(20);
+    const all = await startGroup([distributed(folder, MANY), distributed(folder, MANY)]);
+    await waitForStep(folder, 1, all);
     all[1]?.child.kill('SIGINT');
     const stopped = await ends(all);
     expect(
@@ -104,35 +106,43 @@ describe('senet-torch train --distributed', function () {
     const resumed = await startGroup([
       train('--resume', path.join(folder, 'checkpoint.pt'), '--checkpoint-every', '1', '--threads', '1'),
     ]);
-    await waitForStep(path.join(folder, 'checkpoint.pt'), before.position.step + 2);
+    await waitForStep(folder, before.position.step + 2, resumed);
     resumed[0]?.child.kill('SIGTERM');
     expect((await ends(resumed))[0]?.code).to.equal(130);
     const after = await historyOf(folder);
     expect(after.identity.worldSize).to.equal(1);
     expect(after.identity.batchesPerEpoch).to.equal(2 * before.identity.batchesPerEpoch);
     expect(after.history.epochs.slice(0, before.history.epochs.length)).to.deep.equal(before.history.epochs);
-    // Back again, to the end of nothing: it reads what one process wrote.
-    const back = train('--resume', path.join(folder, 'checkpoint.pt'), '--distributed', '--threads', '1');
+    // Back again: it reads what one process wrote. Its first steps may be those that the checkpoint has.
+    const back = train(
+      ...['--resume', path.join(folder, 'checkpoint.pt'), '--checkpoint-every', '1', '--threads', '1'],
+      '--distributed',
+    );
     const both = await startGroup([back, back]);
-    await delay(2500);
+    await waitForStep(folder, after.position.step + 2, both);
     both[0]?.child.kill('SIGINT');
     expect((await ends(both)).map(({ code }) => code)).to.deep.equal([130, 130]);
+    expect((await historyOf(folder)).identity.worldSize).to.equal(2);
   });
 
-  async function waitForStep(file: string, step: number): Promise<void> {
+  /** Until the checkpoint of a run is of that step or a later one; an error if the run ends before. */
+  async function waitForStep(folder: string, step: number, run: readonly Started[]): Promise<void> {
+    let hasEnded = false;
+    void run[0]?.ended.then(() => (hasEnded = true));
     for (;;) {
-      const checkpoint = await readTrainingCheckpoint(file).catch(() => null);
+      const checkpoint = await readTrainingCheckpoint(path.join(folder, 'checkpoint.pt')).catch(() => null);
       const reached = checkpoint !== null && checkpoint.position.step >= step;
       disposeTensors(checkpoint);
       if (reached) return;
+      if (hasEnded) throw new Error(`the run ended before step ${step}: ${(await run[0]?.ended)?.stderr}`);
       await delay(50);
     }
   }
 
   it('ends on all when one is killed, and leaves a good checkpoint', async () => {
     const folder = temporary.path('killed');
-    const all = await startGroup([distributed(folder, 40), distributed(folder, 40)]);
-    while (!existsSync(path.join(folder, 'checkpoint.pt'))) await delay(20);
+    const all = await startGroup([distributed(folder, MANY), distributed(folder, MANY)]);
+    await waitForStep(folder, 1, all);
     all[1]?.child.kill('SIGKILL');
     const began = performance.now();
     const [first] = await ends(all);

@@ -289,7 +289,8 @@ describe('ONNX files', function () {
         manualSeed(9);
         const { file: given, own, between } = await compare(model, randn(shape), randn(shape), how);
         expect(given, `own ${own}, between ${between}`).to.be.at.most(1.25 * own + 1e-3);
-        expect(between).to.be.at.most(Math.max(own, 1e-3));
+        // What both are off by is rounding at other places: as far from each other as two that know nothing of each other.
+        expect(between).to.be.at.most(Math.max(Math.hypot(own, given) * 1.1, 1e-3));
         model.dispose();
       });
     }

@@ -180,7 +180,7 @@ describe('the options of a recipe', () => {
       ...{ batchSize: 5, dropLast: true, optimizer: 'adamw', lr: 0.5, momentum: 0.5, nesterov: false },
       ...{ weightDecay: 0.5, schedule: 'step', warmup: 0.5, minLr: 0.5, stepSize: 9, gamma: 0.5, seed: 9 },
       ...{ labelSmoothing: 0.5, clipGradNorm: 0.5, ema: 0.5, precision: 'bfloat16' },
-      ...{ balance: 'sampler', accumulate: 2, patience: 3 },
+      ...{ balance: 'sampler', accumulate: 2, patience: 3, syncBatchNorm: true },
       ...{ also: ['more'], fold: '1/5', lrScale: { fc: 2 } },
     };
     const bound = LIBRARY.filter((name) => OPTION_ROWS[name].free === undefined);
