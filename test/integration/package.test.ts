@@ -167,7 +167,9 @@ describe('the packed package', function () {
         'ablateChannels classActivationMap classExcitations excitations gatedForward resizeMap';
       const bulk = 'classifyMany classifyToFile enqueueImages listImages startQueueWorker';
       expect(names.split(' ')).to.have.members(
-        `${bulk} ${training} ${layers} ${classes} ${functions} ${data} ${explaining} ${distributed}`.split(' '),
+        `${bulk} ${training} ${layers} ${classes} ${functions} ${data} ${explaining} ${distributed}`.split(
+          ' ',
+        ),
       );
     });
 
