@@ -11,7 +11,8 @@ import { bytesSource, type ByteSource } from './source';
 import type { DirectoryEntry } from './zip';
 
 /** What checkpoints are called. */
-export const CHECKPOINT_NAME = /\.(pt|pth|pkl|bin|ckpt|safetensors)$/;
+export const CHECKPOINT_ENDINGS = ['safetensors', 'pt', 'pth', 'pkl', 'bin', 'ckpt'] as const;
+export const CHECKPOINT_NAME = new RegExp(`\\.(${CHECKPOINT_ENDINGS.join('|')})$`);
 
 /** Loaded only here: yauzl takes its time, and safetensors and files of before 1.6 are no archives. */
 export function archives(): typeof import('./zip') {

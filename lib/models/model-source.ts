@@ -3,6 +3,7 @@
  * a repository of the hub (`hf-hub:timm/seresnet50.a1_in1k@revision`), a folder (`local-dir:path`) or a file of weights.
  * Knows the records that it is given, and not the registry.
  */
+import { CHECKPOINT_ENDINGS } from '../checkpoint/packed-checkpoint';
 import { makeError } from '../errors';
 import { checkRepository, checkRevision } from '../hub/hugging-face';
 import { printable } from '../printable';
@@ -31,7 +32,7 @@ const FORMER_NAMES: Readonly<Record<string, string>> = {
 const SCHEME = /^(hf-hub|hf_hub|local-dir|local_dir):(.*)$/s;
 
 /** What files of weights are called; the last two so that the error is about what they are. */
-const ENDINGS = ['safetensors', 'pt', 'pth', 'pkl', 'bin', 'ckpt', 'zip', 'tar', 'onnx'] as const;
+const ENDINGS = [...CHECKPOINT_ENDINGS, 'zip', 'tar', 'onnx'] as const;
 export type WeightsEnding = (typeof ENDINGS)[number];
 
 const FILE = new RegExp(`[/\\\\]|\\.(${ENDINGS.join('|')})$`, 'i');

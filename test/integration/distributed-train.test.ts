@@ -11,15 +11,8 @@ import { expect } from 'chai';
 import { disposeTensors, readTrainingCheckpoint } from '../../lib/train/training-checkpoint';
 import { CLI } from '../support/built';
 import { findPython } from '../support/checkpoint-files';
-import {
-  freePort,
-  runGroup,
-  scenario,
-  startGroup,
-  type Command,
-  type Ended,
-  type Started,
-} from '../support/processes';
+import { freePort } from '../support/free-port';
+import { runGroup, scenario, startGroup, type Command, type Ended, type Started } from '../support/processes';
 import { skip } from '../support/skip';
 import { Temporary } from '../support/temporary';
 

@@ -1,8 +1,9 @@
 /** Processes that form a group, as torchrun starts them: what each of them printed and how it ended. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
 import path from 'node:path';
+
+import { freePort } from './free-port';
 
 /** Longer than any of them takes on a busy machine. */
 const LIMIT_MS = 50_000;
@@ -25,16 +26,6 @@ export interface Started {
 }
 
 export type Command = readonly [program: string, ...args: string[]];
-
-/** A port that nobody listens at. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 /** A part of `distributed-scenario.js`. */
 export function scenario(name: string, ...args: string[]): Command {

@@ -1,8 +1,9 @@
 /** A Redis server of a test's own, where the system has one: Debian's redis-server. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
+
+import { freePort } from './free-port';
 
 const PROGRAM = 'redis-server';
 export const HAS_REDIS = spawnSync(PROGRAM, ['--version']).status === 0;
@@ -53,13 +54,4 @@ export class Redis {
     }
     throw new Error(`${PROGRAM} does not answer at port ${this.port}`);
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }

@@ -322,7 +322,10 @@ describe('compiled models of int8', () => {
       const errorOf = async (compiled: CompiledModel): Promise<number> =>
         relativeError(numbers(await compiled.forward(images)), expected);
       const plain = await compile({});
+      const record = plain.quantization as QuantizationRecord;
+      const uncorrected = await model.compile({ dtype: 'int8', calibration: { ...record, corrections: [] } });
       const budget = (await errorOf(plain)) * 0.7;
+      expect(budget).to.be.below((await errorOf(uncorrected)) / 2); // half of that needs no layer kept any more
       const within = await compile({ errorBudget: budget }, ['layer3.2']);
       const { keep = [] } = within.quantization ?? {};
       expect(keep[0]).to.equal('layer3.2');
@@ -339,7 +342,7 @@ describe('compiled models of int8', () => {
       // With every layer in float32 there is no error left.
       const exact = await compile({ errorBudget: 1e-6 });
       expect(await errorOf(exact)).to.be.below(1e-5);
-      for (const compiled of [plain, within, fewer, wide, exact]) compiled.dispose();
+      for (const compiled of [plain, uncorrected, within, fewer, wide, exact]) compiled.dispose();
       model.dispose();
     });
 
