@@ -1,9 +1,10 @@
 // fuse_training(): finds what fused_training.h computes in fewer passes.
 #include "graph/fused_training.h"
 
+#include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -49,24 +50,45 @@ std::optional<Tail> find_tail(const Graph& graph, const Uses& uses, size_t relu)
   return Tail{std::move(nodes), *std::move(found), norm->inputs.front(), sum->inputs[1]};
 }
 
-Recalibration make_recalibration(const Graph& graph, const Tail& tail) {
-  auto apart = std::make_shared<Graph>();
-  apart->shapes = graph.shapes;
-  apart->inputs = {tail.input, tail.residual};
-  apart->outputs = {tail.nodes.back()->output};
+// The nodes of a tail as a graph of their own, over values of its own numbering.
+Graph cut_out(const Graph& graph, const Tail& tail) {
+  Graph apart;
+  std::map<ValueId, ValueId> numbers;
+  const auto number = [&](ValueId value) {
+    const auto [found, is_new] = numbers.try_emplace(value, static_cast<ValueId>(apart.shapes.size()));
+    if (is_new) {
+      apart.shapes.push_back(graph.shape(value));
+    }
+    return found->second;
+  };
+  apart.inputs = {number(tail.input), number(tail.residual)};
   for (const Node* node : tail.nodes) {
-    apart->nodes.push_back(*node);
+    std::vector<ValueId> inputs;
+    for (const ValueId input : node->inputs) {
+      inputs.push_back(number(input));
+    }
+    apart.nodes.push_back(
+        {node->operation, node->name, node->owner, std::move(inputs), number(node->output)});
   }
-  const Excitation& found = tail.excitation;
-  return {std::get<BatchNorm>(tail.nodes.front()->operation), found.squeeze, found.excite,
-          found.channel_kernel, std::move(apart)};
+  apart.outputs = {apart.nodes.back().output};
+  return apart;
+}
+
+Recalibration make_recalibration(const Graph& graph, Tail tail) {
+  auto apart = std::make_shared<Graph>(cut_out(graph, tail));
+  Excitation& found = tail.excitation;
+  return {std::get<BatchNorm>(tail.nodes.front()->operation), std::move(found.squeeze),
+          std::move(found.excite), std::move(found.channel_kernel), std::move(apart)};
 }
 
 }  // namespace
 
 void fuse_training(Graph& graph) {
   const Uses uses(graph);
-  std::set<const Node*> gone;
+  std::vector<bool> is_gone(graph.nodes.size(), false);
+  const auto remove = [&](const Node* node) {
+    is_gone[static_cast<size_t>(node - graph.nodes.data())] = true;
+  };
   std::vector<Node> fused;
   const auto replace = [&](const Node& last, Operation operation, std::vector<ValueId> inputs) {
     fused.push_back({std::move(operation), last.name, last.owner, std::move(inputs), last.output});
@@ -77,25 +99,28 @@ void fuse_training(Graph& graph) {
     if (relu == nullptr) {
       continue;
     }
-    if (const std::optional<Tail> tail = find_tail(graph, uses, i)) {
-      gone.insert(tail->nodes.begin(), tail->nodes.end());
-      replace(node, make_recalibration(graph, *tail), {tail->input, tail->residual});
+    if (std::optional<Tail> tail = find_tail(graph, uses, i)) {
+      std::for_each(tail->nodes.begin(), tail->nodes.end(), remove);
+      const std::vector<ValueId> inputs = {tail->input, tail->residual};
+      replace(node, make_recalibration(graph, *std::move(tail)), inputs);
       continue;
     }
     const Node* const norm = producer_of<BatchNorm>(uses, node.inputs.front());
     if (norm != nullptr && norm == &graph.nodes[i - 1] && uses.only_reader(norm->output) == &node) {
-      gone.insert({norm, &node});
+      remove(norm);
+      remove(&node);
       replace(node, BatchNormRelu{std::get<BatchNorm>(norm->operation), relu->in_place}, norm->inputs);
     }
   }
   // Each in the place of its last node.
   std::vector<Node> nodes;
   auto next = fused.begin();
-  for (const Node& node : graph.nodes) {
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    Node& node = graph.nodes[i];
     if (next != fused.end() && next->output == node.output) {
       nodes.push_back(std::move(*next++));
-    } else if (gone.count(&node) == 0) {
-      nodes.push_back(node);
+    } else if (!is_gone[i]) {
+      nodes.push_back(std::move(node));
     }
   }
   graph.nodes = std::move(nodes);

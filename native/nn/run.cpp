@@ -1,7 +1,6 @@
 #include "nn/run.h"
 
 #include "graph/fused_training.h"
-#include "nn/trace.h"
 
 #include <ATen/autocast_mode.h>
 
@@ -35,8 +34,7 @@ std::optional<Result> run_fused(Module& module, const at::Tensor& input) {
   graph::Graph graph;
   bool has_both = false;
   try {
-    graph::Trace trace;
-    add_paths(module, "", trace);
+    graph::Trace trace;  // without paths: nobody sees its names
     const Output output = module.forward_all(trace.input(input.sizes().vec(), input.options()));
     has_both = output.aux_logits.defined();
     graph =
