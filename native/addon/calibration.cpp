@@ -38,26 +38,14 @@ const std::shared_ptr<Calibration>& to_calibration(const Napi::Value& value) {
   return box->calibration;
 }
 
-Napi::Value job_number(Environment& environment, int64_t job) {
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
-}
-
 Napi::Value submit_begin(Environment& environment, std::function<std::shared_ptr<Calibration>()> begin) {
-  return job_number(environment, environment.submit([begin = std::move(begin)]() -> Deliver {
+  return environment.job_number(environment.submit([begin = std::move(begin)]() -> Deliver {
     return [calibration = begin()](Environment& here) mutable -> Napi::Value {
       auto box = std::make_unique<CalibrationBox>();
       box->calibration = std::move(calibration);
       return wrap(here.env(), std::move(box));
     };
   }));
-}
-
-double to_double(const Napi::Value& value, const char* what) {
-  if (!value.IsNumber()) {
-    throw Error("ERR_SENET_ARG_TYPE",
-                std::string(what) + ": expected a number, got " + describe_value(value));
-  }
-  return value.As<Napi::Number>().DoubleValue();
 }
 
 template <class Read>
@@ -125,11 +113,11 @@ Napi::Value calibration_observe(Environment& environment, const Napi::CallbackIn
   // An alias: whoever changes the tensor's shape in place meanwhile does not change what the job reads.
   const at::Tensor images = to_tensor(info[1], "images").detach();
   calibration->check_input(images);
-  return job_number(environment,
-                    environment.submit([calibration = std::move(calibration), images]() -> Deliver {
-                      calibration->observe(images);
-                      return [](Environment& here) -> Napi::Value { return here.env().Undefined(); };
-                    }));
+  return environment.job_number(
+      environment.submit([calibration = std::move(calibration), images]() -> Deliver {
+        calibration->observe(images);
+        return [](Environment& here) -> Napi::Value { return here.env().Undefined(); };
+      }));
 }
 
 Napi::Value calibration_finish(Environment& environment, const Napi::CallbackInfo& info) {

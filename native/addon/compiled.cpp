@@ -37,10 +37,6 @@ Napi::Value wrap_compiled(Environment& environment, std::shared_ptr<const infere
   return wrap(environment.env(), std::move(box));
 }
 
-Napi::Number job_number(Environment& environment, int64_t job) {
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
-}
-
 }  // namespace
 
 const std::shared_ptr<const inference::CompiledModel>& to_compiled(const Napi::Value& value) {
@@ -61,7 +57,7 @@ Napi::Value submit_compile(Environment& environment,
       return wrap_compiled(here, std::move(model));
     };
   });
-  return job_number(environment, job);
+  return environment.job_number(job);
 }
 
 Napi::Value compile_module(Environment& environment, const Napi::CallbackInfo& info) {
@@ -81,9 +77,7 @@ Napi::Value compiled_backend(Environment& environment, const Napi::CallbackInfo&
   const at::ScalarType dtype = parse_dtype(to_string(info[0], "dtype"));
   const inference::Target target{to_device(info[1]), dtype};
   auto result = Napi::Object::New(environment.env());
-  result.Set("backend", dtype == at::kChar && target.device.is_cpu()
-                            ? inference::byte_kernels().name
-                            : inference::find_backend(target).kernels(target));
+  result.Set("backend", inference::kernels_name(target));
   result.Set("reason", inference::why_no_faster_backend(target));
   return result;
 }
@@ -112,19 +106,13 @@ Napi::Value compiled_forward(Environment& environment, const Napi::CallbackInfo&
       return wrap_tensor(here, std::move(output));
     };
   });
-  return job_number(environment, job);
+  return environment.job_number(job);
 }
 
 Napi::Value compiled_answer(Environment& environment, const Napi::CallbackInfo& info) {
   auto model = to_compiled(info[0]);
-  const auto to_floats = [](const Napi::Value& value) {
-    if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) {
-      throw Error("ERR_SENET_ARG_TYPE", "expected a Float32Array, got " + describe_value(value));
-    }
-    const auto numbers = value.As<Napi::Float32Array>();
-    return std::vector<float>(numbers.Data(), numbers.Data() + numbers.ElementLength());
-  };
-  inference::HostBatch batch{to_tensor(info[1], "pixels").detach(), to_floats(info[2]), to_floats(info[3])};
+  inference::HostBatch batch{to_tensor(info[1], "pixels").detach(), to_floats(info[2], "mean"),
+                             to_floats(info[3], "deviation")};
   model->check_batch(batch);
   const int64_t job =
       environment.submit_later([model = std::move(model), batch = std::move(batch)](JobFinish finish) {
@@ -140,7 +128,7 @@ Napi::Value compiled_answer(Environment& environment, const Napi::CallbackInfo& 
             [](std::function<void()> work) { runtime::Executor::instance().go_on(std::move(work)); }};
         model->answer(batch, afterwards);
       });
-  return job_number(environment, job);
+  return environment.job_number(job);
 }
 
 Napi::Value compiled_explain(Environment& environment, const Napi::CallbackInfo& info) {
@@ -197,7 +185,7 @@ Napi::Value compiled_profile(Environment& environment, const Napi::CallbackInfo&
       return result;
     };
   });
-  return job_number(environment, job);
+  return environment.job_number(job);
 }
 
 bool discard_compiled(const Napi::Value& value) {

@@ -40,6 +40,15 @@ TensorBox* tensor_box(const Napi::Value& value) {
   return unwrap<TensorBox>(value);
 }
 
+template <class Array>
+Array as_array(const Napi::Value& value, napi_typedarray_type type, const char* what, const char* expected) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) {
+    throw Error("ERR_SENET_ARG_TYPE",
+                std::string(what) + ": expected " + expected + ", got " + describe_value(value));
+  }
+  return value.As<Array>();
+}
+
 }  // namespace
 
 std::string describe_value(const Napi::Value& value) {
@@ -95,6 +104,14 @@ int64_t to_int64(const Napi::Value& value, const char* what) {
   return static_cast<int64_t>(number);
 }
 
+double to_double(const Napi::Value& value, const char* what) {
+  if (!value.IsNumber()) {
+    throw Error("ERR_SENET_ARG_TYPE",
+                std::string(what) + ": expected a number, got " + describe_value(value));
+  }
+  return value.As<Napi::Number>().DoubleValue();
+}
+
 bool to_bool(const Napi::Value& value, const char* what) {
   if (!value.IsBoolean()) {
     throw Error("ERR_SENET_ARG_TYPE",
@@ -134,6 +151,16 @@ std::vector<int64_t> to_int64_array(const Napi::Value& value, const char* what) 
     numbers.push_back(to_int64(array.Get(i), what));
   }
   return numbers;
+}
+
+std::vector<float> to_floats(const Napi::Value& value, const char* what) {
+  const auto array = as_array<Napi::Float32Array>(value, napi_float32_array, what, "a Float32Array");
+  return {array.Data(), array.Data() + array.ElementLength()};
+}
+
+std::span<const uint8_t> to_bytes(const Napi::Value& value, const char* what) {
+  const auto array = as_array<Napi::Uint8Array>(value, napi_uint8_array, what, "a Uint8Array");
+  return {array.Data(), array.ByteLength()};
 }
 
 Napi::Value from_int64(Napi::Env env, int64_t value) {

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,11 +22,17 @@ std::string describe_value(const Napi::Value& value);
 /// A number that is an integer within int64, or a bigint that fits; throws ERR_SENET_ARG_TYPE or
 /// ERR_SENET_ARG_RANGE.
 int64_t to_int64(const Napi::Value& value, const char* what);
+/// Any number, NaN and infinities too.
+double to_double(const Napi::Value& value, const char* what);
 bool to_bool(const Napi::Value& value, const char* what);
 /// "bfloat16" or "float16"; none of null.
 std::optional<at::ScalarType> to_autocast(const Napi::Value& value);
 std::string to_string(const Napi::Value& value, const char* what);
 std::vector<int64_t> to_int64_array(const Napi::Value& value, const char* what);
+/// A copy of a Float32Array.
+std::vector<float> to_floats(const Napi::Value& value, const char* what);
+/// The memory of a Uint8Array, which may be detached as soon as JavaScript runs.
+std::span<const uint8_t> to_bytes(const Napi::Value& value, const char* what);
 
 /// A number where it is exact, else a bigint.
 Napi::Value from_int64(Napi::Env env, int64_t value);

@@ -78,7 +78,7 @@ Napi::Value synchronize_cuda(Environment& environment, const Napi::CallbackInfo&
         return [](Environment& here) -> Napi::Value { return here.env().Undefined(); };
       },
       nullptr, runtime::Company::kAlone);
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value allow_tf32(Environment& environment, const Napi::CallbackInfo&) {

@@ -72,22 +72,12 @@ std::shared_ptr<DataParallel> to_parallel(const Napi::Value& value) {
 }
 
 distributed::Reduction to_reduction(const std::string& name) {
-  if (name == "sum") {
-    return distributed::Reduction::kSum;
+  const auto& names = distributed::kReductionNames;
+  const auto* const found = std::find(std::begin(names), std::end(names), name);
+  if (found == std::end(names)) {
+    throw Error("ERR_SENET_ARG_RANGE", "no such reduction: '" + name + "'");
   }
-  if (name == "avg") {
-    return distributed::Reduction::kAverage;
-  }
-  if (name == "product") {
-    return distributed::Reduction::kProduct;
-  }
-  if (name == "min") {
-    return distributed::Reduction::kMinimum;
-  }
-  if (name == "max") {
-    return distributed::Reduction::kMaximum;
-  }
-  throw Error("ERR_SENET_ARG_RANGE", "no such reduction: '" + name + "'");
+  return static_cast<distributed::Reduction>(found - std::begin(names));
 }
 
 Deliver nothing() {
@@ -108,7 +98,7 @@ Napi::Value submit_collective(Environment& environment, std::function<void(const
       finish({}, std::current_exception());
     }
   });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 // The same, of work that blocks, on a thread of its own.
@@ -343,7 +333,7 @@ Napi::Value create_data_parallel(Environment& environment, const Napi::CallbackI
         };
       },
       "ERR_SENET_DISTRIBUTED");
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value data_parallel_begin(Environment& environment, const Napi::CallbackInfo& info) {
@@ -357,7 +347,7 @@ Napi::Value data_parallel_begin(Environment& environment, const Napi::CallbackIn
         return nothing();
       },
       "ERR_SENET_DISTRIBUTED");
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value data_parallel_end(Environment& environment, const Napi::CallbackInfo& info) {
@@ -367,7 +357,7 @@ Napi::Value data_parallel_end(Environment& environment, const Napi::CallbackInfo
         return nothing();
       },
       "ERR_SENET_DISTRIBUTED");
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value data_parallel_detach(Environment& environment, const Napi::CallbackInfo& info) {
@@ -375,7 +365,7 @@ Napi::Value data_parallel_detach(Environment& environment, const Napi::CallbackI
     parallel->detach();
     return nothing();
   });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 }  // namespace senet::addon

@@ -237,7 +237,7 @@ void Environment::settle_next() {
     } catch (...) {
       error = make_error(describe(std::current_exception())).Value();
     }
-    settle_.Call({Napi::Number::New(env_, static_cast<double>(id)), error, value});
+    settle_.Call({job_number(id), error, value});
   } catch (const Napi::Error&) {
     // settle only resolves or rejects a promise. While a Worker is terminated every call throws.
   }

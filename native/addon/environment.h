@@ -63,6 +63,10 @@ class Environment {
                  runtime::Executor& executor = runtime::Executor::instance());
   /// The same, of work that ends later than its call and occupies no thread meanwhile.
   int64_t submit_later(LaterWork work);
+  /// A job's number as JavaScript has it.
+  Napi::Number job_number(int64_t id) const {
+    return Napi::Number::New(env_, static_cast<double>(id));
+  }
   /// Keeps a value from being collected while a job that was submitted may read its memory.
   void keep(int64_t id, Napi::ObjectReference value);
   /// True if the job had not started: it never will, and will not settle.

@@ -89,7 +89,7 @@ Napi::Value submit_reading(Environment& environment, const Napi::CallbackInfo& i
           return wrap_all(here, std::move(tensors));
         };
       });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 }  // namespace
@@ -119,19 +119,16 @@ Napi::Value read_bytes(Environment& environment, const Napi::CallbackInfo& info)
       return Napi::Uint8Array::New(here.env(), bytes.size(), buffer, 0);
     };
   });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value tensors_from_bytes(Environment& environment, const Napi::CallbackInfo& info) {
   const auto ranges = to_ranges(info[1]);
   const auto views = to_views(info[2]);
   // After the conversions, which may run JavaScript: the bytes cannot be detached between here and the copy.
-  if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
-    throw Error("ERR_SENET_ARG_TYPE", "expected a Uint8Array, got " + describe_value(info[0]));
-  }
-  const auto bytes = info[0].As<Napi::Uint8Array>();
-  return wrap_all(environment, runtime::copy_tensors(bytes.Data(), static_cast<int64_t>(bytes.ByteLength()),
-                                                     ranges, views));
+  const std::span<const uint8_t> bytes = to_bytes(info[0], "bytes");
+  return wrap_all(environment,
+                  runtime::copy_tensors(bytes.data(), static_cast<int64_t>(bytes.size()), ranges, views));
 }
 
 Napi::Value storage_info(Environment& environment, const Napi::CallbackInfo& info) {

@@ -19,7 +19,7 @@
 namespace senet::addon {
 namespace {
 
-struct Call {
+struct Resizing {
   at::Tensor images;
   std::vector<int64_t> size;  // height, width
   vision::Rectangle window;
@@ -30,7 +30,7 @@ struct Call {
   }
 };
 
-Call to_call(const Napi::CallbackInfo& info) {
+Resizing to_resizing(const Napi::CallbackInfo& info) {
   std::vector<int64_t> size = to_int64_array(info[1], "size");
   const std::vector<int64_t> window = to_int64_array(info[2], "window");
   if (size.size() != 2 || window.size() != 4) {
@@ -82,15 +82,6 @@ struct Preparation {
   }
 };
 
-const uint8_t* bytes_of(const Napi::Value& value, size_t& length) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
-    throw Error("ERR_SENET_ARG_TYPE", "image: expected a Uint8Array, got " + describe_value(value));
-  }
-  const auto array = value.As<Napi::Uint8Array>();
-  length = array.ByteLength();
-  return array.Data();
-}
-
 vision::PictureFormat to_format(const std::string& name) {
   if (name == "jpeg") {
     return vision::PictureFormat::kJpeg;
@@ -120,14 +111,6 @@ int to_one_of(const Napi::Value& value, const char* what, int64_t least, int64_t
   return static_cast<int>(number);
 }
 
-std::vector<float> to_table(const Napi::Value& value) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) {
-    throw Error("ERR_SENET_ARG_TYPE", "table: expected a Float32Array, got " + describe_value(value));
-  }
-  const auto array = value.As<Napi::Float32Array>();
-  return {array.Data(), array.Data() + array.ElementLength()};
-}
-
 }  // namespace
 
 Napi::Value can_prepare_images(Environment& environment, const Napi::CallbackInfo&) {
@@ -148,10 +131,12 @@ Napi::Value prepare_image(Environment& environment, const Napi::CallbackInfo& in
   preparation.plan.placements = {to_placement(info[5]), to_placement(info[6])};
   preparation.plan.filter = vision::parse_filter(to_string(info[7], "interpolation"));
   preparation.plan.is_grey = to_bool(info[8], "grey");
-  preparation.plan.table = to_table(info[9]);
+  preparation.plan.table = to_floats(info[9], "table");
   const bool is_borrowed = to_bool(info[10], "borrowed");
   // The last: a getter of another argument might have moved them.
-  preparation.bytes = bytes_of(info[0], preparation.length);
+  const std::span<const uint8_t> bytes = to_bytes(info[0], "image");
+  preparation.bytes = bytes.data();
+  preparation.length = bytes.size();
   if (is_borrowed && preparation.length > 0) {
     // Into memory that was in use before: new pages cost more than the copy.
     preparation.copy = at::empty({static_cast<int64_t>(preparation.length)}, at::kByte);
@@ -174,18 +159,19 @@ Napi::Value prepare_image(Environment& environment, const Napi::CallbackInfo& in
   if (!is_borrowed) {
     environment.keep(job, std::move(kept));
   }
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value resize_images(Environment& environment, const Napi::CallbackInfo& info) {
-  return wrap_tensor(environment, to_call(info).run());
+  return wrap_tensor(environment, to_resizing(info).run());
 }
 
 Napi::Value resize_images_async(Environment& environment, const Napi::CallbackInfo& info) {
-  const int64_t job = environment.submit([call = to_call(info)]() -> Deliver {
-    return [result = call.run()](Environment& here) mutable { return wrap_tensor(here, std::move(result)); };
+  const int64_t job = environment.submit([resizing = to_resizing(info)]() -> Deliver {
+    return
+        [result = resizing.run()](Environment& here) mutable { return wrap_tensor(here, std::move(result)); };
   });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 }  // namespace senet::addon

@@ -48,7 +48,7 @@ Extremes extremes_of(const at::Tensor& tensor) {
 
 struct Note {
   c10::weak_intrusive_ptr<c10::TensorImpl> tensor;
-  uint32_t version;
+  int64_t version;
   Extremes extremes;
 };
 

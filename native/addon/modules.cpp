@@ -350,7 +350,7 @@ Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& i
           return both;
         };
       });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value module_record(Environment& environment, const Napi::CallbackInfo& info) {
@@ -414,7 +414,7 @@ Napi::Value module_record(Environment& environment, const Napi::CallbackInfo& in
       return result;
     };
   });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value set_training(Environment& environment, const Napi::CallbackInfo& info) {

@@ -246,12 +246,12 @@ Stack make_stack(const c10::FunctionSchema& schema, const Napi::Array& positiona
   return stack;
 }
 
-struct Call {
+struct OperatorCall {
   c10::OperatorHandle op;
   Stack stack;
 };
 
-Call prepare(const Napi::CallbackInfo& info) {
+OperatorCall prepare(const Napi::CallbackInfo& info) {
   const std::string name = to_string(info[0], "operator name");
   if (!info[1].IsArray()) {
     throw Error("ERR_SENET_ARG_TYPE", "expected an array of arguments, got " + describe_value(info[1]));
@@ -342,7 +342,7 @@ Mode to_mode(const Napi::CallbackInfo& info) {
 // fits.
 class OutArguments {
  public:
-  OutArguments(Call& call, Mode mode) {
+  OutArguments(OperatorCall& call, Mode mode) {
     const auto& arguments = call.op.schema().arguments();
     for (size_t i = 0; i < arguments.size(); ++i) {
       if (!arguments[i].is_out()) {
@@ -396,7 +396,7 @@ at::Tensor first_tensor(const Stack& stack) {
   return stack.empty() || !stack[0].isTensor() ? at::Tensor() : stack[0].toTensor();
 }
 
-void run(Call& call, Mode mode) {
+void run(OperatorCall& call, Mode mode) {
   const ModeScope scope(mode);
   const OutArguments out(call, mode);
   check_index_arguments(call.op, call.stack);
@@ -421,21 +421,21 @@ void run(Call& call, Mode mode) {
 
 Napi::Value call_operator(Environment& environment, const Napi::CallbackInfo& info) {
   const Mode mode = to_mode(info);
-  Call call = prepare(info);
+  OperatorCall call = prepare(info);
   run(call, mode);
   return from_stack(environment, std::move(call.stack));
 }
 
 Napi::Value call_operator_async(Environment& environment, const Napi::CallbackInfo& info) {
   const Mode mode = to_mode(info);
-  auto call = std::make_shared<Call>(prepare(info));
+  auto call = std::make_shared<OperatorCall>(prepare(info));
   const int64_t job = environment.submit([call = std::move(call), mode]() -> Deliver {
     run(*call, mode);
     return [stack = std::move(call->stack)](Environment& here) mutable {
       return from_stack(here, std::move(stack));
     };
   });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value list_operators(Environment& environment, const Napi::CallbackInfo&) {

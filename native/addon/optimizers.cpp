@@ -79,14 +79,6 @@ optim::OptimizerKind to_kind(const Napi::Value& value) {
   throw Error("ERR_SENET_ARG_RANGE", "no such optimiser: '" + name + "'");
 }
 
-double to_number(const Napi::Value& value, const char* what) {
-  if (!value.IsNumber()) {
-    throw Error("ERR_SENET_ARG_TYPE",
-                std::string(what) + ": expected a number, got " + describe_value(value));
-  }
-  return value.As<Napi::Number>().DoubleValue();
-}
-
 // Absent numbers are 0 and absent flags false: an optimiser does not read what its kind does not have.
 optim::OptimizerOptions to_options(const Napi::Value& value) {
   if (!value.IsObject()) {
@@ -105,7 +97,7 @@ optim::OptimizerOptions to_options(const Napi::Value& value) {
                              {"lrDecay", &options.lr_decay},
                              {"initialAccumulatorValue", &options.initial_accumulator_value}}) {
     if (const Napi::Value number = given.Get(name); !number.IsUndefined()) {
-      *field = to_number(number, name);
+      *field = to_double(number, name);
     }
   }
   for (auto [name, field] : {std::pair<const char*, bool*>{"maximize", &options.maximize},
@@ -150,7 +142,7 @@ Napi::Value optimizer_step(Environment& environment, const Napi::CallbackInfo& i
         return [](Environment& here) { return here.env().Undefined(); };
       },
       nullptr, runtime::Company::kAlone);
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value optimizer_state(Environment& environment, const Napi::CallbackInfo& info) {
@@ -192,8 +184,8 @@ Napi::Value set_optimizer_state(Environment& environment, const Napi::CallbackIn
 }
 
 Napi::Value clip_gradients(Environment& environment, const Napi::CallbackInfo& info) {
-  const double max_norm = to_number(info[1], "maxNorm");
-  const double norm_type = to_number(info[2], "normType");
+  const double max_norm = to_double(info[1], "maxNorm");
+  const double norm_type = to_double(info[2], "normType");
   const bool error_if_nonfinite = to_bool(info[3], "errorIfNonfinite");
   const int64_t job = environment.submit(
       [gradients = std::make_shared<const TensorUse>(to_tensors(info[0], "parameters")), max_norm, norm_type,
@@ -205,7 +197,7 @@ Napi::Value clip_gradients(Environment& environment, const Napi::CallbackInfo& i
         };
       },
       nullptr, runtime::Company::kAlone);
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value unscale_gradients(Environment& environment, const Napi::CallbackInfo& info) {
@@ -219,12 +211,12 @@ Napi::Value unscale_gradients(Environment& environment, const Napi::CallbackInfo
         };
       },
       nullptr, runtime::Company::kAlone);
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value average_into(Environment& environment, const Napi::CallbackInfo& info) {
   auto averages = to_tensors(info[0], "averages");
-  const double weight = to_number(info[2], "weight");
+  const double weight = to_double(info[2], "weight");
   // The values are a module's, whose tensors must stay what they are until they have been read.
   auto values = std::make_shared<const TensorUse>(to_tensors(info[1], "values"));
   if (averages.size() != values->tensors().size()) {
@@ -236,7 +228,7 @@ Napi::Value average_into(Environment& environment, const Napi::CallbackInfo& inf
         return [](Environment& here) { return here.env().Undefined(); };
       },
       nullptr, runtime::Company::kAlone);
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 }  // namespace senet::addon

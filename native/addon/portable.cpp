@@ -140,7 +140,7 @@ Napi::Value submit_description(Environment& environment, std::function<PortableM
       return from_model(here, std::move(model));
     };
   });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 }  // namespace

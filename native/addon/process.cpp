@@ -149,7 +149,7 @@ Napi::Value after_queued(Environment& environment, const Napi::CallbackInfo&) {
   const int64_t job = environment.submit(
       [] { return [](Environment& here) -> Napi::Value { return here.env().Undefined(); }; }, nullptr,
       runtime::Company::kAlone);
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value discard(Environment& environment, const Napi::CallbackInfo& info) {

@@ -161,7 +161,7 @@ Napi::Value copy_bytes(Environment& environment, const Napi::CallbackInfo& info)
     };
   });
   environment.keep(job, std::move(kept));
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& info) {
@@ -199,7 +199,7 @@ Napi::Value to_typed_array_later(Environment& environment, const Napi::CallbackI
       give({}, std::current_exception());
     }
   });
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value tensor_info(Environment& environment, const Napi::CallbackInfo& info) {
@@ -311,7 +311,7 @@ Napi::Value backward(Environment& environment, const Napi::CallbackInfo& info) {
         return [](Environment& here) { return here.env().Undefined(); };
       },
       "ERR_SENET_AUTOGRAD");
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 Napi::Value gradients(Environment& environment, const Napi::CallbackInfo& info) {
@@ -337,7 +337,7 @@ Napi::Value gradients(Environment& environment, const Napi::CallbackInfo& info) 
         };
       },
       "ERR_SENET_AUTOGRAD");
-  return Napi::Number::New(environment.env(), static_cast<double>(job));
+  return environment.job_number(job);
 }
 
 }  // namespace senet::addon

@@ -6,11 +6,11 @@
 
 #include "core/error.h"
 #include "core/names.h"
+#include "distributed/explained_gloo.h"
 #include "distributed/watch.h"
 
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/tensor.h>
 #include <c10/util/Logging.h>
 #include <torch/csrc/utils/tensor_flatten.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -18,14 +18,9 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstdlib>
-#include <deque>
-#include <mutex>
 #include <optional>
-#include <string_view>
 #include <thread>
-#include <typeinfo>
 #include <utility>
 
 namespace senet::distributed {
@@ -73,253 +68,6 @@ class PatientStore : public c10d::PrefixStore {
 
   const Stop stopped_;
   const Clock::time_point until_;
-};
-
-// A collective that begins now or later, and whose failure is told by the watch. All of this file give
-// tensors.
-class ExplainedWork : public c10d::Work {
- public:
-  explicit ExplainedWork(const std::shared_ptr<Watch>& watch)
-      : watch_(watch), future_(c10::make_intrusive<Future>(c10::ListType::create(c10::TensorType::get()))) {}
-
-  // It has begun.
-  void bind(const intrusive_ptr<c10d::Work>& work) {
-    work->getFuture()->addCallback([future = future_, watch = watch_](Future& done) {
-      if (!done.hasError()) {
-        future->markCompleted(done.constValue());
-        return;
-      }
-      fail(future, watch, done.exception_ptr());
-    });
-  }
-  // It will not begin.
-  void fail(const std::exception_ptr& failure) {
-    try {
-      std::rethrow_exception(failure);
-    } catch (const Error&) {
-      future_->setError(failure);
-    } catch (...) {
-      fail(future_, watch_, failure);
-    }
-  }
-
-  bool isCompleted() override {
-    return future_->completed();
-  }
-  bool isSuccess() const override {
-    return future_->completed() && !future_->hasError();
-  }
-  std::exception_ptr exception() const override {
-    return future_->hasError() ? future_->exception_ptr() : nullptr;
-  }
-  std::vector<at::Tensor> result() override {
-    return future_->value().toTensorVector();
-  }
-  bool wait(std::chrono::milliseconds) override {
-    future_->wait();
-    if (future_->hasError()) {
-      std::rethrow_exception(future_->exception_ptr());
-    }
-    return true;
-  }
-  void synchronize() override {}
-  void abort() override {}
-  intrusive_ptr<Future> getFuture() override {
-    return future_;
-  }
-
- private:
-  static void fail(const intrusive_ptr<Future>& future, const std::weak_ptr<Watch>& watch,
-                   const std::exception_ptr& failure) {
-    if (const std::shared_ptr<Watch> alive = watch.lock()) {
-      alive->explain(failure, [future](std::exception_ptr error) { future->setError(error); });
-    } else {
-      future->setError(failure);
-    }
-  }
-
-  const std::weak_ptr<Watch> watch_;
-  const intrusive_ptr<Future> future_;
-};
-
-// What a process says of a collective before it begins.
-struct Announcement {
-  int64_t kind;  // of kKinds
-  at::ScalarType dtype;
-  int64_t elements;
-  int64_t detail;  // which reduction, or the rank that broadcasts
-};
-
-constexpr const char* kKinds[] = {"allReduce", "broadcast", "allGather", "barrier"};
-
-// gloo, with failures that name the rank, also where c10d itself begins a collective (the reducer of
-// gradients).
-//
-// gloo ends a process that is sent more than it has room for. So where all processes are of this library,
-// those of its own functions are announced first, and begin once all have said the same. Whatever is begun
-// meanwhile waits in line: every process begins all of them in one order.
-class ExplainedGloo : public c10d::ProcessGroupGloo {
- public:
-  using Begin = std::function<intrusive_ptr<c10d::Work>()>;
-  using ProcessGroupGloo::ProcessGroupGloo;
-
-  ~ExplainedGloo() override {
-    {
-      const std::lock_guard lock(mutex_);
-      is_ending_ = true;
-    }
-    wake_.notify_all();
-    if (thread_.joinable()) {
-      thread_.join();
-    }
-  }
-
-  void start(std::shared_ptr<Watch> watch, bool announces) {
-    watch_ = std::move(watch);
-    announces_ = announces;
-  }
-
-  // Whoever waits for another process fails, here and there.
-  void close_connections() {
-    for (const auto& context : contexts_) {
-      for (int rank = 0; rank < getSize(); ++rank) {
-        gloo::transport::Pair* pair = rank == getRank() ? nullptr : context->getPair(rank).get();
-        // Of another transport, a wait ends with its timeout.
-        if (pair != nullptr && std::string_view(typeid(*pair).name()) == "N4gloo9transport3tcp4PairE") {
-          static_cast<gloo::transport::tcp::Pair*>(dynamic_cast<void*>(pair))
-              ->signalExceptionExternal("closed");
-        }
-      }
-    }
-  }
-
-  intrusive_ptr<c10d::Work> announced(const Announcement& announcement, Begin begin) {
-    return submit(announces_ ? std::optional(announcement) : std::nullopt, std::move(begin));
-  }
-
-  // As gloo has them, for what is announced.
-  intrusive_ptr<c10d::Work> begin_broadcast(std::vector<at::Tensor> tensors,
-                                            const c10d::BroadcastOptions& options) {
-    return ProcessGroupGloo::broadcast(tensors, options);
-  }
-  intrusive_ptr<c10d::Work> begin_allreduce(std::vector<at::Tensor> tensors,
-                                            const c10d::AllreduceOptions& options) {
-    return ProcessGroupGloo::allreduce(tensors, options);
-  }
-  intrusive_ptr<c10d::Work> begin_allgather(std::vector<std::vector<at::Tensor>> outputs,
-                                            std::vector<at::Tensor> inputs) {
-    return ProcessGroupGloo::allgather(outputs, inputs, {});
-  }
-  intrusive_ptr<c10d::Work> begin_barrier() {
-    return ProcessGroupGloo::barrier({});
-  }
-
-  // What c10d begins.
-  intrusive_ptr<c10d::Work> broadcast(std::vector<at::Tensor>& tensors,
-                                      const c10d::BroadcastOptions& options) override {
-    return submit(std::nullopt, [this, tensors, options] { return begin_broadcast(tensors, options); });
-  }
-  intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors,
-                                      const c10d::AllreduceOptions& options) override {
-    return submit(std::nullopt, [this, tensors, options] { return begin_allreduce(tensors, options); });
-  }
-  intrusive_ptr<c10d::Work> allgather(std::vector<std::vector<at::Tensor>>& outputs,
-                                      std::vector<at::Tensor>& inputs,
-                                      const c10d::AllgatherOptions&) override {
-    return submit(std::nullopt, [this, outputs, inputs] { return begin_allgather(outputs, inputs); });
-  }
-  intrusive_ptr<c10d::Work> barrier(const c10d::BarrierOptions&) override {
-    return submit(std::nullopt, [this] { return begin_barrier(); });
-  }
-
- private:
-  struct Waiting {
-    intrusive_ptr<ExplainedWork> work;
-    std::optional<Announcement> announcement;
-    Begin begin;
-  };
-
-  intrusive_ptr<c10d::Work> submit(std::optional<Announcement> announcement, Begin begin) {
-    if (watch_ == nullptr) {
-      return begin();  // nobody watches yet
-    }
-    watch_->count();
-    auto work = c10::make_intrusive<ExplainedWork>(watch_);
-    const std::lock_guard lock(mutex_);
-    if (!announcement && line_.empty() && !is_busy_) {
-      work->bind(begin());
-      return work;
-    }
-    line_.push_back({work, announcement, std::move(begin)});
-    if (!thread_.joinable()) {
-      thread_ = std::thread(&ExplainedGloo::run, this);
-    }
-    wake_.notify_all();
-    return work;
-  }
-
-  void run() {
-    std::unique_lock lock(mutex_);
-    while (true) {
-      wake_.wait(lock, [&] { return is_ending_ || !line_.empty(); });
-      if (line_.empty()) {
-        return;
-      }
-      const Waiting next = std::move(line_.front());
-      line_.pop_front();
-      is_busy_ = true;
-      lock.unlock();
-      try {
-        if (next.announcement) {
-          compare(*next.announcement);
-        }
-        next.work->bind(next.begin());
-      } catch (...) {
-        next.work->fail(std::current_exception());
-      }
-      lock.lock();
-      is_busy_ = false;
-    }
-  }
-
-  // Throws ERR_SENET_DISTRIBUTED, on every process, unless all say the same.
-  void compare(const Announcement& own) {
-    const at::Tensor said =
-        at::tensor({own.kind, static_cast<int64_t>(own.dtype), own.elements, own.detail}, at::kLong);
-    std::vector<std::vector<at::Tensor>> all(1);
-    for (int rank = 0; rank < getSize(); ++rank) {
-      all[0].push_back(at::empty_like(said));
-    }
-    begin_allgather(all, {said})->wait();
-    for (int rank = 1; rank < getSize(); ++rank) {
-      if (!all[0][rank].equal(all[0][0])) {
-        throw Error("ERR_SENET_DISTRIBUTED", "the processes call different collectives: rank 0 " +
-                                                 text_of(all[0][0]) + ", rank " + std::to_string(rank) + " " +
-                                                 text_of(all[0][rank]));
-      }
-    }
-  }
-
-  static std::string text_of(const at::Tensor& said) {
-    const auto* values = said.const_data_ptr<int64_t>();
-    const std::string name = kKinds[values[0]];
-    if (name == "barrier") {
-      return name;
-    }
-    const std::string what = name + " of " + std::to_string(values[2]) + " values of " +
-                             dtype_name(static_cast<at::ScalarType>(values[1]));
-    return name == "broadcast" ? what + " from rank " + std::to_string(values[3]) : what;
-  }
-
-  std::shared_ptr<Watch> watch_;
-  bool announces_ = false;
-
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<Waiting> line_;
-  bool is_busy_ = false;
-  bool is_ending_ = false;
-  std::thread thread_;
 };
 
 // What gloo reduces (GENERATE_ALL_TYPES of ProcessGroupGloo), but for bool, whose bytes it would add.
@@ -399,7 +147,7 @@ class GlooGroup : public ProcessGroup {
     c10d::AllreduceOptions options;
     options.reduceOp = operation_of(reduction);
     const auto work = gloo_->announced(
-        {0, given.scalar_type(), given.numel(), static_cast<int64_t>(reduction)},
+        {CollectiveKind::kAllReduce, given.scalar_type(), given.numel(), static_cast<int64_t>(reduction)},
         [gloo = gloo_.get(), values, options] { return gloo->begin_allreduce(values, options); });
     const int divisor = reduction == Reduction::kAverage ? size() : 1;
     when_done(
@@ -431,7 +179,7 @@ class GlooGroup : public ProcessGroup {
     c10d::BroadcastOptions options;
     options.rootRank = root;
     const auto work = gloo_->announced(
-        {1, values[0].scalar_type(), values[0].numel(), root},
+        {CollectiveKind::kBroadcast, values[0].scalar_type(), values[0].numel(), root},
         [gloo = gloo_.get(), values, options] { return gloo->begin_broadcast(values, options); });
     const bool is_root = root == rank();
     when_done(
@@ -464,7 +212,7 @@ class GlooGroup : public ProcessGroup {
       outputs[0].push_back(at::empty_like(inputs[0]));
     }
     const auto work = gloo_->announced(
-        {2, inputs[0].scalar_type(), inputs[0].numel(), 0},
+        {CollectiveKind::kAllGather, inputs[0].scalar_type(), inputs[0].numel()},
         [gloo = gloo_.get(), outputs, inputs] { return gloo->begin_allgather(outputs, inputs); });
     when_done(
         work, [] {}, [outputs, done](std::exception_ptr failure) { done(outputs[0], failure); });
@@ -472,7 +220,7 @@ class GlooGroup : public ProcessGroup {
 
   void barrier(Done done) override {
     const auto work =
-        gloo_->announced({3, at::kByte, 0, 0}, [gloo = gloo_.get()] { return gloo->begin_barrier(); });
+        gloo_->announced({CollectiveKind::kBarrier}, [gloo = gloo_.get()] { return gloo->begin_barrier(); });
     when_done(
         work, [] {}, done);
   }
@@ -513,12 +261,6 @@ class GlooGroup : public ProcessGroup {
   const intrusive_ptr<c10d::Store> store_;
 };
 
-std::string first_line(const std::exception& error) {
-  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-  const std::string text = torch_error == nullptr ? error.what() : torch_error->what_without_backtrace();
-  return text.substr(0, text.find('\n'));
-}
-
 // Tries until the store answers: the process that has it may begin later.
 intrusive_ptr<c10d::TCPStore> reach_store(const Rendezvous& rendezvous, uint16_t port, bool hosts, bool joins,
                                           const Stop& stopped, Clock::time_point until) {
@@ -535,19 +277,19 @@ intrusive_ptr<c10d::TCPStore> reach_store(const Rendezvous& rendezvous, uint16_t
       auto store = c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options);
       store->setTimeout(rendezvous.timeout);
       return store;
-    } catch (const std::exception& error) {
+    } catch (const std::exception&) {
       const std::string where = rendezvous.host + ":" + std::to_string(port);
       if (*stopped) {
         throw Error("ERR_SENET_ABORTED", "connecting was aborted");
       }
       if (hosts) {
-        throw Error("ERR_SENET_DISTRIBUTED",
-                    "rank 0 cannot open the group's store at " + where + ": " + first_line(error));
+        throw Error("ERR_SENET_DISTRIBUTED", "rank 0 cannot open the group's store at " + where + ": " +
+                                                 first_line(std::current_exception()));
       }
       if (Clock::now() > until) {
-        throw Error("ERR_SENET_DISTRIBUTED", "rank " + std::to_string(rendezvous.rank) +
-                                                 ": nobody answers at " + where +
-                                                 ", where the group's store should be: " + first_line(error));
+        throw Error("ERR_SENET_DISTRIBUTED",
+                    "rank " + std::to_string(rendezvous.rank) + ": nobody answers at " + where +
+                        ", where the group's store should be: " + first_line(std::current_exception()));
       }
     }
   }
@@ -587,7 +329,7 @@ std::shared_ptr<ProcessGroup> connect(const Rendezvous& rendezvous, const Stop& 
     gloo = c10::make_intrusive<ExplainedGloo>(c10::make_intrusive<c10d::PrefixStore>("cpu/", named),
                                               rendezvous.rank, rendezvous.size, options);
     gloo->setSequenceNumberForGroup();
-  } catch (const std::exception& error) {
+  } catch (const std::exception&) {
     if (*stopped) {
       throw Error("ERR_SENET_ABORTED", "connecting was aborted");
     }
@@ -602,7 +344,8 @@ std::shared_ptr<ProcessGroup> connect(const Rendezvous& rendezvous, const Stop& 
         "rank " + std::to_string(rendezvous.rank) + " could not connect to the group of " +
             std::to_string(rendezvous.size) + " within " +
             std::to_string(std::chrono::duration_cast<std::chrono::seconds>(rendezvous.timeout).count()) +
-            " s" + (absent.empty() ? "" : " (not there: rank " + absent + ")") + ": " + first_line(error));
+            " s" + (absent.empty() ? "" : " (not there: rank " + absent + ")") + ": " +
+            first_line(std::current_exception()));
   }
   auto group = c10::make_intrusive<c10d::ProcessGroup>(named, rendezvous.rank, rendezvous.size);
   group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);

@@ -34,6 +34,8 @@ struct Rendezvous {
 };
 
 enum class Reduction { kSum, kAverage, kProduct, kMinimum, kMaximum };
+/// As JavaScript names them, in this order.
+inline constexpr const char* kReductionNames[] = {"sum", "avg", "product", "min", "max"};
 
 /// Set to have connect() end early.
 using Stop = std::shared_ptr<const std::atomic<bool>>;

@@ -23,6 +23,17 @@ std::string key_of(const char* what, int rank) {
   return std::string("senet/") + what + "/" + std::to_string(rank);
 }
 
+std::string listed(const std::vector<int>& ranks, const char* conjunction) {
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    text += i == 0 ? "" : i + 1 == ranks.size() ? std::string(" ") + conjunction + " " : ", ";
+    text += std::to_string(ranks[i]);
+  }
+  return text;
+}
+
+}  // namespace
+
 std::string first_line(const std::exception_ptr& failure) {
   try {
     std::rethrow_exception(failure);
@@ -36,17 +47,6 @@ std::string first_line(const std::exception_ptr& failure) {
     return "an unknown exception";
   }
 }
-
-std::string listed(const std::vector<int>& ranks, const char* conjunction) {
-  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
-  for (size_t i = 0; i < ranks.size(); ++i) {
-    text += i == 0 ? "" : i + 1 == ranks.size() ? std::string(" ") + conjunction + " " : ", ";
-    text += std::to_string(ranks[i]);
-  }
-  return text;
-}
-
-}  // namespace
 
 Watch::Watch(c10::intrusive_ptr<c10d::Store> store, int rank, int size, bool hosts_store, bool rank_0_hosts,
              std::function<void()> on_verdict)

@@ -19,6 +19,9 @@
 
 namespace senet::distributed {
 
+/// The first line of what went wrong, without LibTorch's backtrace.
+std::string first_line(const std::exception_ptr& failure);
+
 class Watch {
  public:
   using Tell = std::function<void(std::exception_ptr)>;

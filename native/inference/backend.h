@@ -7,7 +7,6 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 namespace senet::inference {
 
@@ -19,7 +18,6 @@ struct Target {
 };
 
 struct Backend {
-  const char* name;  // of its folder
   /// Whether it makes programs for this device and dtype, on this processor and in this environment.
   bool (*serves)(const Target& target);
   /// Why it does not serve a target of a device that it is for, or not as fast as the device could; empty if
@@ -32,11 +30,11 @@ struct Backend {
   std::unique_ptr<const Program> (*make)(const Plan& plan, const Target& target);
 };
 
-/// In the order in which they are tried; the last serves every target.
-const std::vector<Backend>& backends();
-
 /// The first that serves this target.
 const Backend& find_backend(const Target& target);
+
+/// What a compiled model of this target runs on, in int8 too: Program::backend().
+const char* kernels_name(const Target& target);
 
 /// Why none of those before it serve: "missing: libnvrtc.so.13". Empty if the first for this kind of device
 /// does.

@@ -1,7 +1,6 @@
 // An inference-only copy of a module: `model.compile()`.
 //
-// A Plan (plan.h) says what it computes, a Program (program.h) how: our own kernels where the processor has
-// them (cpu/program.h), LibTorch's operators elsewhere (aten/program.h).
+// A Plan (plan.h) says what it computes, a Program (program.h) how; which program, backend.h chooses.
 #pragma once
 
 #include "inference/backend.h"

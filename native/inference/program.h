@@ -84,8 +84,7 @@ class Program {
   /// Memory that the packed weights take.
   virtual int64_t weight_bytes() const = 0;
 
-  /// What the steps run on: "amx_int8", "amx_bf16", "avx512_vnni", "avx512_bf16", "avx512", "avx2_vnni",
-  /// "avx2", "scalar", "onednn", "libtorch", "cuda", "cuda-fused".
+  /// What the steps run on: a set of kernels (cpu/kernel_sets.h), "onednn", "libtorch", "cuda", "cuda-fused".
   virtual const char* backend() const = 0;
 };
 

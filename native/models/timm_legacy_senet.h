@@ -5,6 +5,7 @@
 
 #include "models/four_stages.h"
 #include "nn/channel_attention.h"
+#include "nn/se_layer.h"
 
 #include <array>
 #include <string>
@@ -23,7 +24,7 @@ struct LegacySENetOptions {
   LegacyBlockKind block;
   std::array<int64_t, 4> layers;
   int64_t groups = 1;
-  int64_t reduction = 16;
+  int64_t reduction = nn::kUsualReduction;
   int64_t inplanes = 64;               // behind the stem
   bool input_3x3 = false;              // three 3 x 3 convolutions in place of 7 x 7
   int64_t downsample_kernel_size = 1;  // from layer2 on

@@ -10,7 +10,7 @@ struct BlockOptions {
   int64_t inplanes;
   int64_t planes;
   int64_t stride = 1;
-  int64_t reduction = 16;
+  int64_t reduction = kUsualReduction;
   std::shared_ptr<Module> downsample = nullptr;  // what the residual goes through; null is the identity
 };
 
@@ -62,7 +62,7 @@ class SEBottleneck : public Module {
 class CifarSEBasicBlock : public Module {
  public:
   static std::shared_ptr<Module> make(OptionReader& options);
-  CifarSEBasicBlock(int64_t inplanes, int64_t planes, int64_t stride = 1, int64_t reduction = 16);
+  CifarSEBasicBlock(int64_t inplanes, int64_t planes, int64_t stride, int64_t reduction);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
   Width width() const override;

@@ -5,11 +5,14 @@
 
 namespace senet::nn {
 
+/// How much narrower the hidden layer is, where nobody says otherwise (section 4 of the paper).
+inline constexpr int64_t kUsualReduction = 16;
+
 /// Scales each channel by a factor in (0, 1) that is computed from the means of all channels.
 class SELayer : public Module {
  public:
   static std::shared_ptr<Module> make(OptionReader& options);
-  explicit SELayer(int64_t channel, int64_t reduction = 16);
+  explicit SELayer(int64_t channel, int64_t reduction = kUsualReduction);
   Value compute(const Value& input) override;
   void check_input(const Value& input) const override;
   Width width() const override;

@@ -105,6 +105,37 @@ void check_writable(const at::Tensor& tensor, const char* what) {
   }
 }
 
+// What the multi-tensor operators take together.
+using Kind = std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>;
+
+Kind kind_of(const at::Tensor& tensor) {
+  return {tensor.device().type(), tensor.device().index(), tensor.scalar_type()};
+}
+
+// The gradients that the parameters have, in their order; each may be written to.
+std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& parameters) {
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& parameter : parameters) {
+    const at::Tensor gradient = parameter.grad();
+    if (!gradient.defined()) {
+      continue;
+    }
+    check_parameter(parameter);
+    check_gradient(parameter, gradient);
+    check_writable(gradient, "a gradient");
+    gradients.push_back(gradient);
+  }
+  return gradients;
+}
+
+std::map<Kind, std::vector<at::Tensor>> by_kind(const std::vector<at::Tensor>& tensors) {
+  std::map<Kind, std::vector<at::Tensor>> batches;
+  for (const at::Tensor& tensor : tensors) {
+    batches[kind_of(tensor)].push_back(tensor);
+  }
+  return batches;
+}
+
 }  // namespace
 
 std::vector<std::pair<const char*, at::Tensor*>> ParameterState::fields() {
@@ -392,7 +423,7 @@ bool Optimizer::must_know(const std::vector<ParameterGroup>& groups) {
 // Parameters that are views of one memory are updated in their order, as in PyTorch: so one that has to be
 // copied first goes by itself, when those before it are done.
 void Optimizer::step(const ParameterGroup& group, const at::Tensor& found_inf) {
-  std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>, Batch> batches;
+  std::map<Kind, Batch> batches;
   bool starts_momentum = false;  // of what is in `batches`
   const auto flush = [&] {
     for (auto& [key, batch] : batches) {
@@ -420,8 +451,7 @@ void Optimizer::step(const ParameterGroup& group, const at::Tensor& found_inf) {
     }
     starts_momentum = starts;
     const at::Tensor updated = without_gaps(parameter);
-    add(batches[{parameter.device().type(), parameter.device().index(), parameter.scalar_type()}], parameter,
-        updated, group.options);
+    add(batches[kind_of(parameter)], parameter, updated, group.options);
     if (alone) {
       flush();
       if (!updated.is_same(parameter)) {
@@ -435,30 +465,15 @@ void Optimizer::step(const ParameterGroup& group, const at::Tensor& found_inf) {
 at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_norm, double norm_type,
                           bool error_if_nonfinite) {
   const at::NoGradGuard no_grad;
-  std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>, std::vector<at::Tensor>> batches;
-  at::Device first_device = at::kCPU;
-  bool any = false;
-  for (const at::Tensor& parameter : parameters) {
-    const at::Tensor gradient = parameter.grad();
-    if (!gradient.defined()) {
-      continue;
-    }
-    check_parameter(parameter);
-    check_gradient(parameter, gradient);
-    check_writable(gradient, "a gradient");
-    if (!any) {
-      first_device = gradient.device();
-      any = true;
-    }
-    batches[{gradient.device().type(), gradient.device().index(), gradient.scalar_type()}].push_back(
-        gradient);
-  }
-  if (!any) {
+  const std::vector<at::Tensor> gradients = gradients_of(parameters);
+  if (gradients.empty()) {
     return at::zeros({}, at::kFloat);
   }
+  const at::Device first_device = gradients.front().device();
+  auto batches = by_kind(gradients);
   std::vector<at::Tensor> norms;
-  for (const auto& [key, gradients] : batches) {
-    for (const at::Tensor& norm : at::_foreach_norm(gradients, norm_type)) {
+  for (const auto& [kind, batch] : batches) {
+    for (const at::Tensor& norm : at::_foreach_norm(batch, norm_type)) {
       norms.push_back(norm.to(first_device));
     }
   }
@@ -477,38 +492,29 @@ at::Tensor clip_gradients(const std::vector<at::Tensor>& parameters, double max_
                                           "by it all the same)");
   }
   const at::Tensor scale = at::clamp(max_norm / (total + kNormEpsilon), std::nullopt, 1.0);
-  for (auto& [key, gradients] : batches) {
-    at::_foreach_mul_(gradients, scale.to(gradients.front().device()));
+  for (auto& [kind, batch] : batches) {
+    at::_foreach_mul_(batch, scale.to(batch.front().device()));
   }
   return total;
 }
 
 at::Tensor unscale_gradients(const std::vector<at::Tensor>& parameters, const at::Tensor& scale) {
   const at::NoGradGuard no_grad;
-  std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>, std::vector<at::Tensor>> batches;
-  for (const at::Tensor& parameter : parameters) {
-    const at::Tensor gradient = parameter.grad();
-    if (!gradient.defined()) {
-      continue;
-    }
-    check_parameter(parameter);
-    check_gradient(parameter, gradient);
-    check_writable(gradient, "a gradient");
+  const std::vector<at::Tensor> gradients = gradients_of(parameters);
+  for (const at::Tensor& gradient : gradients) {
     if (gradient.scalar_type() == at::kHalf) {
       throw Error(
           "ERR_SENET_DTYPE",
           "a gradient is float16: its scale cannot be taken back without losing what the scale saved; "
           "keep the parameters in float32 and compute in float16 under autocast");
     }
-    batches[{gradient.device().type(), gradient.device().index(), gradient.scalar_type()}].push_back(
-        gradient);
   }
   const at::Tensor inverse = scale.to(at::kDouble).reciprocal().to(at::kFloat);
   at::Tensor found = at::zeros({}, scale.options());
-  for (auto& [key, gradients] : batches) {
-    const at::Device device = gradients.front().device();
+  for (auto& [kind, batch] : by_kind(gradients)) {
+    const at::Device device = batch.front().device();
     at::Tensor here = device == scale.device() ? found : at::zeros({}, scale.options().device(device));
-    at::_amp_foreach_non_finite_check_and_unscale_(gradients, here, copy_to(device, inverse));
+    at::_amp_foreach_non_finite_check_and_unscale_(batch, here, copy_to(device, inverse));
     if (!here.is_same(found)) {
       found = at::maximum(found, here.to(scale.device()));
     }
@@ -526,16 +532,13 @@ void average_into(const std::vector<at::Tensor>& averages, const std::vector<at:
                   "the module's tensors changed in shape, dtype or device since the average began");
     }
   }
-  std::map<std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>,
-           std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>>
-      batches;
+  std::map<Kind, std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>> batches;
   for (size_t i = 0; i < averages.size(); ++i) {
     if (!averages[i].is_floating_point() || weight == 1) {
       averages[i].copy_(values[i]);
       continue;
     }
-    auto& batch =
-        batches[{averages[i].device().type(), averages[i].device().index(), averages[i].scalar_type()}];
+    auto& batch = batches[kind_of(averages[i])];
     batch.first.push_back(averages[i]);
     batch.second.push_back(values[i]);
   }

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "runtime/cuda_library.h"
+#include "runtime/cuda_numbers.h"
 
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/util/Exception.h>
@@ -18,9 +19,6 @@ namespace senet::runtime {
 namespace {
 
 // Of the CUDA runtime (cudaError_t).
-constexpr int kSuccess = 0;
-constexpr int kOutOfMemory = 2;
-constexpr int kNotReady = 600;
 constexpr int kFirstOfCapture = 900;  // what a stream that is captured refuses
 constexpr int kLastOfCapture = 908;
 // Those that end the context: ECC, NVLink, contained, illegal address, launch timeout, context destroyed,
@@ -67,10 +65,11 @@ bool answers(int index) {
   size_t free = 0;
   size_t total = 0;
   int status = set_device(index);
-  if (status == kSuccess) {
+  if (status == kCudaSuccess) {
     status = ask(&free, &total);
   }
-  return status == kSuccess || status == kNotReady || (status >= kFirstOfCapture && status <= kLastOfCapture);
+  return status == kCudaSuccess || status == kCudaErrorNotReady ||
+         (status >= kFirstOfCapture && status <= kLastOfCapture);
 }
 
 bool is_used(int index) {
@@ -92,7 +91,7 @@ Devices ask_devices() {
   auto* const set_device = find_in_cuda_runtime<int(int)>("cudaSetDevice");
   auto* const clear_error = find_in_cuda_runtime<int()>("cudaGetLastError");
   int current = 0;
-  const bool is_known = get_device != nullptr && get_device(&current) == kSuccess;
+  const bool is_known = get_device != nullptr && get_device(&current) == kCudaSuccess;
   for (int index = 0, count = cuda_device_count(); index < count; ++index) {
     if (is_used(index)) {
       devices.used.push_back(index);
@@ -141,7 +140,7 @@ CudaFailure cuda_failure(const std::string& message) {
     return {"ERR_SENET_CUDA_LOST", lost_message(index, remembered.why.at(index))};
   }
   const bool is_memory = contains(message, "CUBLAS_STATUS_ALLOC_FAILED") ||
-                         contains(message, "CUDA error: " + cuda_error_text(kOutOfMemory));
+                         contains(message, "CUDA error: " + cuda_error_text(kCudaErrorMemoryAllocation));
   return {is_memory ? "ERR_SENET_OUT_OF_MEMORY" : "ERR_SENET_CUDA", message};
 }
 

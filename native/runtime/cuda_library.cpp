@@ -1,4 +1,5 @@
 #include "runtime/cuda_library.h"
+#include "runtime/cuda_numbers.h"
 
 #include <ATen/Context.h>
 #include <ATen/Version.h>
@@ -9,11 +10,6 @@
 
 namespace senet::runtime {
 namespace {
-
-// Of the CUDA runtime (cudaError_t).
-constexpr int kSuccess = 0;
-constexpr int kNoDevice = 100;
-constexpr int kInsufficientDriver = 35;
 
 struct CudaLibrary {
   std::string file;        // where it should be
@@ -38,7 +34,7 @@ const CudaLibrary& cuda_library() {
 int version_by(const char* function) {
   auto* const ask = find_in_cuda_runtime<int(int*)>(function);
   int version = 0;
-  return ask != nullptr && ask(&version) == kSuccess ? version : 0;
+  return ask != nullptr && ask(&version) == kCudaSuccess ? version : 0;
 }
 
 std::string version_text(int version) {
@@ -67,15 +63,15 @@ std::string why_no_device(const CudaState& state) {
   }
   int count = 0;
   const int status = count_devices(&count);
-  if (status == kInsufficientDriver) {
+  if (status == kCudaErrorInsufficientDriver) {
     return "the NVIDIA driver is too old: it serves " + version_text(state.driver) +
            " at most, and this LibTorch was built for " + version_text(state.runtime);
   }
   const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
-  if ((status == kSuccess || status == kNoDevice) && visible != nullptr) {
+  if ((status == kCudaSuccess || status == kCudaErrorNoDevice) && visible != nullptr) {
     return std::string("CUDA_VISIBLE_DEVICES='") + visible + "' hides every device";
   }
-  if (status == kSuccess || status == kNoDevice) {
+  if (status == kCudaSuccess || status == kCudaErrorNoDevice) {
     return "the NVIDIA driver finds no device";
   }
   return "CUDA does not start: " + cuda_error_text(status);

@@ -21,7 +21,8 @@
 namespace senet::runtime {
 namespace {
 
-constexpr int64_t kAlignment = 64;
+// Where a storage begins in the memory that several share.
+constexpr int64_t kStorageAlignment = 64;
 // What one thread reads at a time.
 constexpr int64_t kChunk = int64_t{4} << 20;
 // What headers may take: a file names its own ranges, and they may repeat each other.
@@ -56,7 +57,7 @@ std::shared_ptr<Arena> allocate_arena(const std::vector<ByteRange>& ranges) {
   for (const auto& range : ranges) {
     places.push_back(total);
     add_length(total, range.length);
-    add_length(total, (kAlignment - range.length % kAlignment) % kAlignment);
+    add_length(total, (kStorageAlignment - range.length % kStorageAlignment) % kStorageAlignment);
   }
   arena->memory = allocate_uncached(static_cast<size_t>(total));
   auto* base = static_cast<uint8_t*>(arena->memory.get());

@@ -13,11 +13,11 @@ namespace {
 constexpr int kRed = 19595;
 constexpr int kGreen = 38470;
 constexpr int kBlue = 7471;
-constexpr int kHalf = 1 << 15;
+constexpr int kHalfGrey = 1 << 15;
 
 void to_grey_portable(const uint8_t* from, int64_t channels, int64_t pixels, uint8_t* to) {
   for (int64_t pixel = 0; pixel < pixels; ++pixel, from += channels) {
-    to[pixel] = static_cast<uint8_t>((kRed * from[0] + kGreen * from[1] + kBlue * from[2] + kHalf) >> 16);
+    to[pixel] = static_cast<uint8_t>((kRed * from[0] + kGreen * from[1] + kBlue * from[2] + kHalfGrey) >> 16);
   }
 }
 
@@ -34,7 +34,7 @@ SENET_AVX2 inline __m256i eight_greys(const uint8_t* from, __m256i red_green, __
   const __m256i sum = _mm256_add_epi32(
       _mm256_madd_epi16(_mm256_shuffle_epi8(bytes, red_green), _mm256_set1_epi32(kGreen / 2 << 16 | kRed)),
       _mm256_madd_epi16(_mm256_shuffle_epi8(bytes, green_blue), _mm256_set1_epi32(kBlue << 16 | kGreen / 2)));
-  return _mm256_srli_epi32(_mm256_add_epi32(sum, _mm256_set1_epi32(kHalf)), 16);
+  return _mm256_srli_epi32(_mm256_add_epi32(sum, _mm256_set1_epi32(kHalfGrey)), 16);
 }
 
 /// How many pixels, from the first on, it did: it reads 16 bytes from every fourth pixel on, and none beyond

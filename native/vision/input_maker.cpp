@@ -1,7 +1,9 @@
 #include "vision/input_maker.h"
+#include "vision/resize_passes.h"
 
 #include "core/error.h"
 #include "vision/grey.h"
+#include "vision/resize_passes.h"
 
 #include <ATen/ops/empty.h>
 
@@ -12,16 +14,7 @@
 namespace senet::vision {
 namespace {
 
-/// Rows that are converted together.
-constexpr int64_t kTogether = 16;
-constexpr int64_t kMostSide = INT32_MAX;
-
-bool is_within(int64_t start, int64_t length, int64_t whole) {
-  return start >= 0 && length >= 1 && start <= whole && length <= whole - start;
-}
-
 void check(const InputPlan& plan, const Picture& picture) {
-  const auto is_side = [](int64_t side) { return side >= 1 && side <= kMostSide; };
   const Placement& place = plan.placements[picture.is_turned() ? 1 : 0];
   const bool is_picture = is_side(picture.width) && is_side(picture.height) && picture.bands >= 1 &&
                           picture.bands <= 4 && picture.orientation >= 1 && picture.orientation <= 8;
@@ -67,13 +60,12 @@ InputMaker::InputMaker(InputPlan plan, const Picture& picture, Instructions inst
   const Direction along =
       is_turned ? direction(picture.width, place.height, window.top, window.height, is_flipped_along_)
                 : direction(picture.width, place.width, window.left, window.width, is_flipped_along_);
-  // Pillow filters an upright picture along its rows first, if it is not very high.
   const int64_t upright_height = is_turned ? picture.width : picture.height;
   const int64_t upright_width = is_turned ? picture.height : picture.width;
-  const bool is_height_first = upright_height > 100 * upright_width && place.height < upright_height;
+  const bool is_height_first = is_down_first(upright_height, upright_width, place.height);
   resizer_.emplace(down, along, channels_, plan_.filter, is_turned != is_height_first, instructions);
   if (channels_ != picture.bands) {
-    converted_.resize(static_cast<size_t>(kTogether * picture.width));
+    converted_.resize(static_cast<size_t>(kRowsTogether * picture.width));
   }
 }
 
@@ -82,8 +74,8 @@ void InputMaker::push(const uint8_t* rows, int64_t pitch, int64_t count) {
     resizer_->push(rows, pitch, count);
     return;
   }
-  for (int64_t row = 0; row < count; row += kTogether) {
-    const int64_t together = std::min(kTogether, count - row);
+  for (int64_t row = 0; row < count; row += kRowsTogether) {
+    const int64_t together = std::min(kRowsTogether, count - row);
     for (int64_t i = 0; i < together; ++i) {
       const uint8_t* const from = rows + (row + i) * pitch;
       uint8_t* const to = converted_.data() + i * picture_.width;

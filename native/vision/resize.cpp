@@ -47,16 +47,11 @@ void check(const at::Tensor& images, int64_t height, int64_t width, const Rectan
     throw Error("ERR_SENET_DEVICE",
                 "resize: expected uint8 images on cpu, got them on " + device_name(images.device()));
   }
-  constexpr int64_t kMostSide = INT32_MAX;
-  const auto is_side = [](int64_t side) { return side >= 1 && side <= kMostSide; };
   const bool is_shaped = images.dim() == 4 && is_side(images.size(2)) && is_side(images.size(3));
   if (!is_shaped) {
     throw Error("ERR_SENET_SHAPE",
                 "resize: expected images of N x C x H x W with pixels, got " + shape_text(images.sizes()));
   }
-  const auto is_within = [](int64_t start, int64_t length, int64_t whole) {
-    return start >= 0 && length >= 1 && start <= whole && length <= whole - start;
-  };
   if (!is_side(height) || !is_side(width) || !is_within(window.top, window.height, height) ||
       !is_within(window.left, window.width, width)) {
     throw Error("ERR_SENET_ARG_RANGE", "resize: expected a part of an image of at least a pixel, got " +
@@ -87,9 +82,8 @@ at::Tensor resize(const at::Tensor& images, int64_t height, int64_t width, const
                               (is_column || images.stride(3) == channels);
   const int64_t together = is_interleaved ? channels : 1;
   const int64_t column = is_column ? together : images.stride(3);
-  // Pillow's order, which shows in the rounding between the passes.
-  const bool is_down_first = images.size(2) > 100 * images.size(3) && height < images.size(2);
-  if (is_down_first && column != together) {
+  const bool down_first = is_down_first(images.size(2), images.size(3), height);
+  if (down_first && column != together) {
     return resize(images.contiguous(), height, width, window, filter, instructions);
   }
   at::Tensor result =
@@ -100,7 +94,7 @@ at::Tensor resize(const at::Tensor& images, int64_t height, int64_t width, const
   const Resizing how{
       Pass({images.size(2), height, filter}, window.top, window.top + window.height, loops.column_group),
       Pass({images.size(3), width, filter}, window.left, window.left + window.width, loops.row_group), loops,
-      is_down_first};
+      down_first};
   const auto* const from = images.const_data_ptr<uint8_t>();
   auto* const to = result.mutable_data_ptr<uint8_t>();
   const int64_t planes = channels / together;

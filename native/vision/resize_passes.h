@@ -29,6 +29,22 @@ struct Resizing {
   bool is_down_first;  // else along first
 };
 
+/// A side that a picture may have.
+inline bool is_side(int64_t side) {
+  return side >= 1 && side <= INT32_MAX;
+}
+
+/// Whether a part of at least a pixel lies in the whole.
+inline bool is_within(int64_t start, int64_t length, int64_t whole) {
+  return start >= 0 && length >= 1 && start <= whole && length <= whole - start;
+}
+
+/// Pillow's order of the passes, which shows in the rounding between them: along first, unless an upright
+/// picture is very high and becomes lower.
+inline bool is_down_first(int64_t height, int64_t width, int64_t new_height) {
+  return height > 100 * width && new_height < height;
+}
+
 /// Columns [begin, end) of a row, one after the other.
 void copy_columns(const Source& from, int64_t row, int64_t begin, int64_t end, uint8_t* to);
 /// `bytes` columns of rows, down; `from` is the first that is needed.

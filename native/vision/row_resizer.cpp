@@ -6,9 +6,6 @@
 namespace senet::vision {
 namespace {
 
-/// Rows that are taken up together, at most.
-constexpr int64_t kTogether = 16;
-
 Pass pass_of(const Direction& direction, Filter filter, int64_t group) {
   return {Axis(direction.from, direction.to, filter, direction.is_mirrored), direction.begin,
           direction.begin + direction.length, group};
@@ -34,11 +31,12 @@ RowResizer::RowResizer(const Direction& down, const Direction& along, int64_t ch
       held_row_((how_.is_down_first ? along.from : along.length) * channels) {
   result_.resize(static_cast<size_t>(down.length * along.length * channels));
   // Twice what is needed: then what is kept moves once for as many rows as come.
-  most_held_ =
-      how_.down.axis().changes() ? std::min(lines_.count, 2 * (how_.down.axis().most_taps() + kTogether)) : 0;
+  most_held_ = how_.down.axis().changes()
+                   ? std::min(lines_.count, 2 * (how_.down.axis().most_taps() + kRowsTogether))
+                   : 0;
   held_.resize(static_cast<size_t>(most_held_ * held_row_));
   if (how_.is_down_first) {
-    between_.resize(static_cast<size_t>(kTogether * held_row_));
+    between_.resize(static_cast<size_t>(kRowsTogether * held_row_));
   }
 }
 
@@ -54,8 +52,8 @@ void RowResizer::push(const uint8_t* rows, int64_t pitch, int64_t count) {
   const Source source{rows, pitch, channels_, channels_};
   const int64_t begin = std::max(came_, lines_.first);
   const int64_t end = std::min(came_ + count, lines_.end());
-  for (int64_t row = begin; row < end; row += kTogether) {
-    take(source, row - came_, std::min(kTogether, end - row));
+  for (int64_t row = begin; row < end; row += kRowsTogether) {
+    take(source, row - came_, std::min(kRowsTogether, end - row));
   }
   came_ += count;
 }
@@ -104,7 +102,7 @@ void RowResizer::finish_rows() {
     const Span& pixels = weights.span(made_);
     uint8_t* to = result_.data() + made_ * row_bytes;
     if (how_.is_down_first) {
-      if (made_ - flushed_ == kTogether) {
+      if (made_ - flushed_ == kRowsTogether) {
         flush_between(made_);
       }
       to = between_.data() + (made_ - flushed_) * held_row_;

@@ -20,6 +20,9 @@ struct Direction {
   bool is_mirrored;
 };
 
+/// Rows that are taken up together, at most.
+inline constexpr int64_t kRowsTogether = 16;
+
 class RowResizer {
  public:
   /// `channels` 1, 3 or 4, interleaved. `is_down_first`: which pass is the first, which shows in the rounding

@@ -161,6 +161,7 @@ const scenarios = {
     const different = [];
     for (const wrong of [
       () => allReduce(ones([rank === 0 ? 1000 : 10])),
+      () => allReduce(ones([4]), { op: rank === 0 ? 'sum' : 'max' }),
       () => allGather(ones([2]).to(rank === 0 ? 'float32' : 'int64')),
       () => broadcast(ones([2]), { src: rank }),
       () => (rank === 0 ? barrier() : allReduce(ones([3]))),

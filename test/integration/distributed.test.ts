@@ -83,10 +83,11 @@ describe('training on several processes', () => {
         expect(result.many).to.deep.equal(Array.from({ length: 20 }, (_, index) => 2 * index + 1));
         const different = result.different as string[];
         for (const words of [
-          'rank 0 allReduce of 1000 values of float32, rank 1 allReduce of 10 values of float32',
+          'rank 0 allReduce (sum) of 1000 values of float32, rank 1 allReduce (sum) of 10 values of float32',
+          'rank 0 allReduce (sum) of 4 values of float32, rank 1 allReduce (max) of 4 values of float32',
           'rank 0 allGather of 2 values of float32, rank 1 allGather of 2 values of int64',
           'rank 0 broadcast of 2 values of float32 from rank 0, rank 1 broadcast of 2 values of float32 from rank 1',
-          'rank 0 barrier, rank 1 allReduce of 3 values of float32',
+          'rank 0 barrier, rank 1 allReduce (sum) of 3 values of float32',
         ])
           expect(different.shift()).to.equal(
             `ERR_SENET_DISTRIBUTED: the processes call different collectives: ${words}`,

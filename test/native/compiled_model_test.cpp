@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 #include "inference/compiled_model.h"
-#include "inference/cpu/kernels.h"
+#include "inference/cpu/kernel_sets.h"
 #include "inference/cpu/program.h"
 #include "models/cifar_se_resnet.h"
 #include "models/se_inception_v3.h"
@@ -278,19 +278,16 @@ TEST_CASE("CompiledModel, facts") {
   REQUIRE_MESSAGE((model->name == "CifarSEResNet" && model->dtype == at::kFloat && model->device.is_cpu() &&
                    model->in_channels == 3),
                   "other facts than the module's");
-  const std::pair<const char*, const inference::Kernels*> kKernels[] = {
-      {"avx2", avx2_kernels()}, {"avx512", avx512_kernels()}, {"libtorch", nullptr}};
-  for (const auto& [kernels, table] : kKernels) {
-    const ChosenKernels chosen(kernels);
+  for (const std::string kernels : {"avx2", "avx512", "libtorch"}) {
+    const ChosenKernels chosen(kernels.c_str());
     const auto compile = [&] { return CompiledModel::compile(*network, at::kFloat); };
-    const bool is_libtorch = std::string("libtorch") == kernels;
-    if (!is_libtorch && (table == nullptr || !inference::processor_has(*table))) {
+    const bool is_libtorch = kernels == "libtorch";
+    if (!is_libtorch && inference::processor_kernels(kernels) == nullptr) {
       expect_code("ERR_SENET_COMPILE", kernels, compile);
       continue;
     }
     const std::string backend = compile()->backend();
-    REQUIRE_MESSAGE(backend == std::string(is_libtorch ? "onednn" : table->name), kernels, ": runs on ",
-                    backend);
+    REQUIRE_MESSAGE(backend == (is_libtorch ? "onednn" : kernels), kernels, ": runs on ", backend);
   }
   const ChosenKernels unknown("sse");
   expect_code("ERR_SENET_COMPILE", "unknown kernels", [&] { CompiledModel::compile(*network, at::kFloat); });

@@ -164,7 +164,7 @@ Driver make_driver() {
     SENET_CALL("cudaEventQuery")
     use(event, "cudaEventQuery");
     FakeDevice& device = fake_device();
-    return device.holds_events || device.not_ready-- > 0 ? kNotReady : 0;
+    return device.holds_events || device.not_ready-- > 0 ? runtime::kCudaErrorNotReady : 0;
   };
   driver.cudaEventElapsedTime = [](float* milliseconds, Event first, Event second) -> int {
     SENET_CALL("cudaEventElapsedTime")

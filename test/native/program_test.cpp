@@ -492,15 +492,8 @@ struct Maker {
 // Runs `test` with each way, in a subcase of its name.
 void for_each_maker(const std::function<void(const Maker&)>& test) {
   for_each_variant([&](const Variant& variant) {
-    // A program of avx512 differs from one of avx512_bf16 in nothing but the kernels, which have tests of
-    // their own.
-    const bool is_tested = variant.name == "avx512 float32" && avx512_bf16_kernels() != nullptr &&
-                           processor_has(*avx512_bf16_kernels());
-    if (!is_tested) {
-      test({variant.name, variant.is_float, true, [variant](const Plan& plan) {
-              return make_cpu_program(plan, *variant.kernels, variant.dtype());
-            }});
-    }
+    test({variant.name, variant.is_float, true,
+          [variant](const Plan& plan) { return make_cpu_program(plan, *variant.kernels, variant.dtype()); }});
   });
   for (const auto& [name, dtype] :
        {std::pair{"LibTorch float32", at::kFloat}, std::pair{"LibTorch bfloat16", at::kBFloat16}}) {

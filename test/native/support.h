@@ -2,7 +2,7 @@
 // layout in the middle of memory that must not change, and comparisons.
 #pragma once
 
-#include "inference/cpu/kernels.h"
+#include "inference/cpu/kernel_sets.h"
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/Logging.h>
@@ -61,6 +61,9 @@ class ConvolutionRunner {
 
 /// Runs `test` with each variant that this processor can run, in a subcase of its name, and reports the
 /// others as skipped.
+/// The set of kernels of this name; null, and a line that says why, where it cannot run here.
+const inference::Kernels* runnable_kernels(const char* name);
+
 void for_each_variant(const std::function<void(const Variant&)>& test);
 
 /// Numbers for the shapes and options of a test: the same at each run.

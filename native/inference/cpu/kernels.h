@@ -1,8 +1,8 @@
-// The vector kernels of compiled models, as a table that is chosen once by what the processor can do. Plain
-// pointers and sizes only: the sources behind this table are compiled with other machine flags than the rest,
-// so that they must share no inline function with it (a linker keeps one copy of each, and it might be the
-// one that this processor cannot run). For the same reason they include nothing of LibTorch and little of the
-// standard library.
+// The vector kernels of compiled models, as tables of what the source of each instruction set compiles, of
+// which kernel_sets.h makes the sets. Plain pointers and sizes only: those sources are compiled with other
+// machine flags than the rest, so that they must share no inline function with it (a linker keeps one copy of
+// each, and it might be the one that this processor cannot run). For the same reason they include nothing of
+// LibTorch and little of the standard library.
 //
 // Layout. Activations are channels-last with the channels padded to a multiple of `kChannelBlock` and a
 // border of zeros around each image as wide as the padding of the convolutions that read it; so a convolution
@@ -232,6 +232,15 @@ struct WinogradOutputTask {
   int64_t last;
 };
 
+/// What `convolution` does, by a matrix unit, for tasks whose `runs` suit it, of the same packed weights. A
+/// thread prepares the unit for a layer before its first task, and releases it after the last: nothing else
+/// on the thread may use the unit meanwhile.
+struct TileKernels {
+  void (*begin)(const ConvTask&) noexcept;
+  void (*convolution)(const ConvTask&) noexcept;
+  void (*end)() noexcept;
+};
+
 /// The kernels for one element type.
 struct ElementKernels {
   void (*convolution)(const ConvTask&) noexcept;
@@ -244,12 +253,7 @@ struct ElementKernels {
   void (*winograd_input)(const WinogradInputTask&) noexcept;  // these three are null for bfloat16
   void (*winograd_products)(const WinogradProductTask&) noexcept;
   void (*winograd_output)(const WinogradOutputTask&) noexcept;
-  // What `convolution` does, by a matrix unit: null without one. For tasks whose `runs` suit it, of the same
-  // packed weights. A thread prepares the unit for a layer before its first task, and releases it after the
-  // last: nothing else on the thread may use the unit meanwhile.
-  void (*begin_tiles)(const ConvTask&) noexcept = nullptr;
-  void (*tile_convolution)(const ConvTask&) noexcept = nullptr;
-  void (*end_tiles)() noexcept = nullptr;
+  const TileKernels* tiles = nullptr;  // null without a matrix unit
 };
 
 /// sums += left . right, all float64: [rows, columns] += [rows, inner] . [inner, columns].
@@ -263,51 +267,33 @@ struct ProductTask {
   int64_t columns;
 };
 
-struct Kernels {
-  // "amx_int8", "amx_bf16", "avx512_vnni", "avx512_bf16", "avx512", "avx2_vnni", "avx2", "scalar",
-  // "amx_emulated"
-  const char* name;
-  int32_t vector_channels;  // floats of a vector
-  int32_t max_vectors;      // of a panel
-  const ElementKernels* float32;
-  const ElementKernels* bfloat16;  // null where the processor multiplies none
-  const ElementKernels* bytes;     // activations uint8, weights int8; null where others of its name serve
+// --- what the sources of the instruction sets compile, each with the flags of its own; null where the
+// compiler had no such instructions
+
+/// float32 and bytes.
+struct VectorKernels {
+  int32_t vector_channels;
+  int32_t max_vectors;
+  ElementKernels float32;
+  ElementKernels bytes;
   void (*multiply_add)(const ProductTask&) noexcept;
-
-  const ElementKernels* of(Element element) const {
-    return element == Element::kFloat ? float32 : element == Element::kBfloat16 ? bfloat16 : bytes;
-  }
 };
+const VectorKernels* scalar_vectors();
+const VectorKernels* avx2_vectors();
+const VectorKernels* avx512_vectors();
 
-/// Whether this processor has the instructions of these kernels.
-bool processor_has(const Kernels& kernels);
-
-/// Those of this name, or with null the best for these elements, that this processor can run; null if there
-/// are none (then compiled models use LibTorch's operators). "scalar" is the best for nothing but bytes,
-/// "amx_emulated" for nothing.
-const Kernels* processor_kernels(const char* name = nullptr, Element element = Element::kFloat);
-
-/// Of one instruction set, whether this processor has it or not (processor_has); null where the compiler had
-/// none.
-const Kernels* amx_bf16_kernels();
-/// float32 is that of avx512.
-const Kernels* amx_int8_kernels();
-/// For any processor: the code of the two, over a unit that is computed, exactly and slowly.
-const Kernels* amx_emulated_kernels();
-const Kernels* avx512_bf16_kernels();
-const Kernels* avx512_kernels();
-const Kernels* avx2_kernels();
-/// float32 is that of avx512 and avx2.
-const Kernels* avx512_vnni_kernels();
-const Kernels* avx2_vnni_kernels();
-/// For any processor: what the others are compared with.
-const Kernels* scalar_kernels();
-
-/// The byte kernels of kernels_avx512_vnni.cpp and kernels_avx2_vnni.cpp; null where the compiler had none.
+/// Beside those, for processors with more.
+const ElementKernels* avx512_bfloat16();
 const ElementKernels* avx512_vnni_bytes();
 const ElementKernels* avx2_vnni_bytes();
-/// Those of kernels_amx.cpp, likewise.
-const ElementKernels* amx_bfloat16();
-const ElementKernels* amx_bytes();
+const ElementKernels* scalar_bfloat16();
+
+struct UnitKernels {
+  TileKernels bfloat16;
+  TileKernels bytes;
+};
+const UnitKernels* amx_unit();
+/// For any processor: the code of AMX's, over a unit that is computed, exactly and slowly.
+const UnitKernels* emulated_unit();
 
 }  // namespace senet::inference

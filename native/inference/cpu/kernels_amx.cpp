@@ -1,4 +1,4 @@
-// The bfloat16 and byte kernels for processors with AMX (tiles, bfloat16, int8), which have AVX-512 with BF16
+// The matrix unit's kernels for processors with AMX (tiles, bfloat16, int8), which have AVX-512 with BF16
 // and VNNI too. Compiled with those flags; see kernels.h. Nothing of it has run on such a processor yet: what
 // ran is the same code over the emulation (kernels_amx_emulated.cpp).
 #include "inference/cpu/kernels.h"
@@ -19,29 +19,20 @@ namespace {
 #include "inference/cpu/kernels_tiles.h"
 #include "inference/cpu/tile_unit.h"
 
-constexpr ElementKernels kBfloat16 =
-    with_tiles<AmxTiles, Bfloat16Tiles<Avx512Bfloat16>>(element_kernels<Avx512Bfloat16>());
-constexpr ElementKernels kBytes = with_tiles<AmxTiles, ByteTiles<Avx512Vnni>>(byte_kernels<Avx512Vnni>());
+constexpr UnitKernels kUnit = {tile_kernels<AmxTiles, Bfloat16Tiles<Avx512Bfloat16>>(),
+                               tile_kernels<AmxTiles, ByteTiles<Avx512Vnni>>()};
 
 }  // namespace
 
-const ElementKernels* amx_bfloat16() {
-  return &kBfloat16;
-}
-
-const ElementKernels* amx_bytes() {
-  return &kBytes;
+const UnitKernels* amx_unit() {
+  return &kUnit;
 }
 
 }  // namespace senet::inference
 
 #else
 
-const senet::inference::ElementKernels* senet::inference::amx_bfloat16() {
-  return nullptr;
-}
-
-const senet::inference::ElementKernels* senet::inference::amx_bytes() {
+const senet::inference::UnitKernels* senet::inference::amx_unit() {
   return nullptr;
 }
 

@@ -1,5 +1,5 @@
-// The kernels of kernels_amx.cpp for any processor, over a matrix unit that is computed: for tests, which run
-// the code of the tiles with them. Compiled without flags; see kernels.h.
+// The kernels of kernels_amx.cpp for any processor, over a matrix unit that is computed, and bfloat16 beside
+// them: for tests, which run the code of the tiles with them. Compiled without flags; see kernels.h.
 #include "inference/cpu/kernels.h"
 
 #include <math.h>
@@ -15,27 +15,18 @@ namespace {
 #include "inference/cpu/kernels_tiles.h"
 #include "inference/cpu/tile_emulation.h"
 
-// Panels are AMX's.
-struct EmulatedFloat : ScalarFloat {
-  static constexpr int kMaxVectors = 2;
-};
-struct EmulatedBfloat16 : ScalarBfloat16 {
-  static constexpr int kMaxVectors = 2;
-};
-
-constexpr ElementKernels kFloat = float_kernels<EmulatedFloat>();
-constexpr ElementKernels kBfloat16 =
-    with_tiles<EmulatedTiles, Bfloat16Tiles<EmulatedBfloat16>>(element_kernels<EmulatedBfloat16>());
-constexpr ElementKernels kBytes =
-    with_tiles<EmulatedTiles, ByteTiles<EmulatedFloat>>(byte_kernels<EmulatedFloat>());
-constexpr Kernels kKernels = {
-    "amx_emulated", EmulatedFloat::kWidth,      EmulatedFloat::kMaxVectors, &kFloat, &kBfloat16,
-    &kBytes,        multiply_add<EmulatedFloat>};
+constexpr ElementKernels kBfloat16 = element_kernels<ScalarBfloat16>();
+constexpr UnitKernels kUnit = {tile_kernels<EmulatedTiles, Bfloat16Tiles<ScalarBfloat16>>(),
+                               tile_kernels<EmulatedTiles, ByteTiles<ScalarFloat>>()};
 
 }  // namespace
 
-const Kernels* amx_emulated_kernels() {
-  return &kKernels;
+const ElementKernels* scalar_bfloat16() {
+  return &kBfloat16;
+}
+
+const UnitKernels* emulated_unit() {
+  return &kUnit;
 }
 
 }  // namespace senet::inference

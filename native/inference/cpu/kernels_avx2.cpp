@@ -13,22 +13,20 @@ namespace {
 #include "inference/cpu/kernels_avx2.h"
 #include "inference/cpu/kernels_bytes.h"
 
-constexpr ElementKernels kFloat = float_kernels<Avx2Float>();
-constexpr ElementKernels kBytes = byte_kernels<Avx2Bytes>();
-constexpr Kernels kKernels = {"avx2",  Avx2Float::kWidth, Avx2Float::kMaxVectors, &kFloat,
-                              nullptr, &kBytes,           multiply_add<Avx2Float>};
+constexpr VectorKernels kVectors = {Avx2Float::kWidth, Avx2Float::kMaxVectors, float_kernels<Avx2Float>(),
+                                    byte_kernels<Avx2Bytes>(), multiply_add<Avx2Float>};
 
 }  // namespace
 
-const Kernels* avx2_kernels() {
-  return &kKernels;
+const VectorKernels* avx2_vectors() {
+  return &kVectors;
 }
 
 }  // namespace senet::inference
 
 #else
 
-const senet::inference::Kernels* senet::inference::avx2_kernels() {
+const senet::inference::VectorKernels* senet::inference::avx2_vectors() {
   return nullptr;
 }
 

@@ -13,22 +13,21 @@ namespace {
 #include "inference/cpu/kernels_avx512.h"
 #include "inference/cpu/kernels_bytes.h"
 
-constexpr ElementKernels kFloat = float_kernels<Avx512Float>();
-constexpr ElementKernels kBytes = byte_kernels<Avx512Bytes>();
-constexpr Kernels kKernels = {"avx512", Avx512Float::kWidth,      Avx512Float::kMaxVectors, &kFloat, nullptr,
-                              &kBytes,  multiply_add<Avx512Float>};
+constexpr VectorKernels kVectors = {Avx512Float::kWidth, Avx512Float::kMaxVectors,
+                                    float_kernels<Avx512Float>(), byte_kernels<Avx512Bytes>(),
+                                    multiply_add<Avx512Float>};
 
 }  // namespace
 
-const Kernels* avx512_kernels() {
-  return &kKernels;
+const VectorKernels* avx512_vectors() {
+  return &kVectors;
 }
 
 }  // namespace senet::inference
 
 #else
 
-const senet::inference::Kernels* senet::inference::avx512_kernels() {
+const senet::inference::VectorKernels* senet::inference::avx512_vectors() {
   return nullptr;
 }
 

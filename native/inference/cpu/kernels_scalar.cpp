@@ -14,15 +14,14 @@ namespace {
 
 #include "inference/cpu/kernels_bytes.h"
 
-constexpr ElementKernels kFloat = float_kernels<ScalarFloat>();
-constexpr ElementKernels kBytes = byte_kernels<ScalarFloat>();
-constexpr Kernels kKernels = {"scalar", ScalarFloat::kWidth,      ScalarFloat::kMaxVectors, &kFloat, nullptr,
-                              &kBytes,  multiply_add<ScalarFloat>};
+constexpr VectorKernels kVectors = {ScalarFloat::kWidth, ScalarFloat::kMaxVectors,
+                                    float_kernels<ScalarFloat>(), byte_kernels<ScalarFloat>(),
+                                    multiply_add<ScalarFloat>};
 
 }  // namespace
 
-const Kernels* scalar_kernels() {
-  return &kKernels;
+const VectorKernels* scalar_vectors() {
+  return &kVectors;
 }
 
 }  // namespace senet::inference

@@ -12,7 +12,7 @@ struct ScalarFloat {
   using Lanes = Ints;
   static constexpr int kWidth = 16;
   static constexpr int kGroup = 1;
-  static constexpr int kMaxVectors = 1;
+  static constexpr int kMaxVectors = 2;
   static constexpr int kRowPixels = 2;
 
   static constexpr int block_pixels(int) {

@@ -376,11 +376,7 @@ void convolve_by_tiles(const ConvTask& task) noexcept {
   }
 }
 
-// `kernels` of the vectors beside the unit, with it.
 template <class Unit, class Kind>
-constexpr ElementKernels with_tiles(ElementKernels kernels) {
-  kernels.begin_tiles = begin_tiles<Unit>;
-  kernels.tile_convolution = convolve_by_tiles<Unit, Kind>;
-  kernels.end_tiles = end_tiles<Unit>;
-  return kernels;
+constexpr TileKernels tile_kernels() {
+  return {begin_tiles<Unit>, convolve_by_tiles<Unit, Kind>, end_tiles<Unit>};
 }

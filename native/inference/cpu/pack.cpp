@@ -255,7 +255,7 @@ class StepMaker {
     const bool suits_groups = is_one_group ? step.stride[1] == 1 && step.kernel[1] == kTapsAbreast
                                            : grouping.slice <= vector && vector <= pixel;
     // A matrix unit multiplies with others' zeros faster than vectors do without.
-    const bool has_tiles = step.kernels->tile_convolution != nullptr;
+    const bool has_tiles = step.kernels->tiles != nullptr;
     step.algorithm = has_vectors && suits_groups && !has_tiles ? Algorithm::kGroups : Algorithm::kWindow;
     step.groups = groups;
     step.slice = step.algorithm == Algorithm::kGroups ? inputs : grouping.slice;

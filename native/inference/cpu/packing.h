@@ -4,7 +4,7 @@
 // them.
 #pragma once
 
-#include "inference/cpu/kernels.h"
+#include "inference/cpu/kernel_sets.h"
 #include "inference/plan.h"
 
 #include <cstdint>

@@ -406,32 +406,30 @@ const Kernels* named_kernels(const char* wish) {
   if (name == "libtorch") {
     return nullptr;
   }
-  if (const Kernels* kernels = processor_kernels(wish)) {
+  if (const Kernels* kernels = processor_kernels(name)) {
     return kernels;
   }
   throw Error(
       "ERR_SENET_COMPILE",
-      "compile: SENET_COMPILE_KERNELS: expected libtorch, scalar or amx_emulated, or amx_int8, amx_bf16, "
-      "avx512_vnni, avx512_bf16, avx512, avx2_vnni or avx2 on a processor and of a build that has them, got "
-      "'" +
-          std::string(name) + "'");
+      "compile: SENET_COMPILE_KERNELS: expected libtorch, or what the processor and the build have of " +
+          kernels_names() + ", got '" + std::string(name) + "'");
 }
 
 // Whether oneDNN has the better bfloat16: a matrix unit does several times the products of vectors, and this
 // build has no kernels of ours for it.
 bool is_for_onednn(const Kernels& kernels) {
-  return matrix_unit().has_bfloat16 && kernels.bfloat16->tile_convolution == nullptr;
+  return matrix_unit().has_bfloat16 && kernels.bfloat16->tiles == nullptr;
 }
 
 // Our kernels for this element type: those that were asked for, else the best if nothing of LibTorch's is
 // better.
-const Kernels* find_kernels(at::ScalarType dtype) {
+const Kernels* kernels_for(at::ScalarType dtype) {
   if (dtype != at::kFloat && dtype != at::kBFloat16) {
     return nullptr;
   }
   const Element element = dtype == at::kFloat ? Element::kFloat : Element::kBfloat16;
   const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
-  const Kernels* const kernels = wish == nullptr ? processor_kernels(nullptr, element) : named_kernels(wish);
+  const Kernels* const kernels = wish == nullptr ? best_kernels(element) : named_kernels(wish);
   if (kernels == nullptr || kernels->of(element) == nullptr) {
     return nullptr;
   }
@@ -441,7 +439,7 @@ const Kernels* find_kernels(at::ScalarType dtype) {
 }  // namespace
 
 bool serves_cpu_kernels(const Target& target) {
-  return target.device.is_cpu() && find_kernels(target.dtype) != nullptr;
+  return target.device.is_cpu() && kernels_for(target.dtype) != nullptr;
 }
 
 std::string why_no_cpu_kernels(const Target& target) {
@@ -449,14 +447,14 @@ std::string why_no_cpu_kernels(const Target& target) {
     return "";
   }
   const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
-  if (target.dtype == at::kChar || find_kernels(target.dtype) != nullptr) {
+  if (target.dtype == at::kChar || kernels_for(target.dtype) != nullptr) {
     const bool could_have_tiles = wish == nullptr && target.dtype != at::kFloat;
     return could_have_tiles ? matrix_unit().refusal : "";
   }
   if (wish != nullptr) {
     return std::string("SENET_COMPILE_KERNELS is ") + wish;
   }
-  if (processor_kernels() == nullptr) {
+  if (best_kernels(Element::kFloat) == nullptr) {
     return "this processor has no AVX2 with FMA, or the build has no kernels for it";
   }
   return target.dtype == at::kBFloat16 && matrix_unit().has_bfloat16
@@ -465,13 +463,12 @@ std::string why_no_cpu_kernels(const Target& target) {
 }
 
 const char* cpu_kernels_name(const Target& target) {
-  return find_kernels(target.dtype)->name;
+  return kernels_for(target.dtype)->name;
 }
 
 const Kernels& byte_kernels() {
   const char* const wish = std::getenv("SENET_COMPILE_KERNELS");
-  const Kernels* const kernels =
-      wish == nullptr ? processor_kernels(nullptr, Element::kByte) : named_kernels(wish);
+  const Kernels* const kernels = wish == nullptr ? best_kernels(Element::kByte) : named_kernels(wish);
   if (kernels == nullptr || kernels->bytes == nullptr) {
     throw Error("ERR_SENET_DTYPE", std::string("compile: the kernels '") + (wish == nullptr ? "" : wish) +
                                        "' (SENET_COMPILE_KERNELS) compute no int8");
@@ -501,7 +498,7 @@ std::unique_ptr<const ObservableProgram> make_byte_program(Plan& plan, const Qua
 }
 
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target) {
-  return make_cpu_program(plan, *find_kernels(target.dtype), target.dtype);
+  return make_cpu_program(plan, *kernels_for(target.dtype), target.dtype);
 }
 
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Kernels& kernels,

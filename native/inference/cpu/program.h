@@ -73,7 +73,7 @@ bool serves_cpu_kernels(const Target& target);
 /// Why it does not serve a target on the CPU, or why without the processor's matrix unit; empty if it does,
 /// or for another device.
 std::string why_no_cpu_kernels(const Target& target);
-/// Of what it serves: "amx_bf16", "avx512_bf16", "avx512_vnni", "avx2", ... (kernels.cpp names them all).
+/// Of what it serves: "amx_bf16", "avx512_bf16", "avx512_vnni", "avx2", ... (kernel_sets.cpp names them all).
 const char* cpu_kernels_name(const Target& target);
 std::unique_ptr<const Program> make_cpu_program(const Plan& plan, const Target& target);
 

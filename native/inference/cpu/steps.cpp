@@ -131,7 +131,7 @@ ConvTask begin_task(const ConvolutionStep& step, const Layout& layout, const Tap
   if (step.residual != kNoBuffer) {
     task.residual_strides = strides_of(layout_of(step.residual));
   }
-  if (step.kernels->tile_convolution != nullptr && !images_are_rows) {
+  if (step.kernels->tiles != nullptr && !images_are_rows) {
     task.runs = plan_tiles(task, out.height, in.element_bytes);
   }
   return task;
@@ -143,14 +143,14 @@ class TileScope {
   TileScope(const ElementKernels& kernels, const ConvTask& task)
       : kernels_(kernels), is_open_(task.runs.step_bytes > 0) {
     if (is_open_) {
-      kernels.begin_tiles(task);
+      kernels.tiles->begin(task);
     }
   }
   TileScope(const TileScope&) = delete;
   TileScope& operator=(const TileScope&) = delete;
   ~TileScope() {
     if (is_open_) {
-      kernels_.end_tiles();
+      kernels_.tiles->end();
     }
   }
 
@@ -171,7 +171,7 @@ class Tasks {
         task_(task),
         in_(work.buffer_layout(step.input)),
         has_tiles_(task.runs.step_bytes > 0),
-        convolution_(has_tiles_                             ? step.kernels->tile_convolution
+        convolution_(has_tiles_                             ? step.kernels->tiles->convolution
                      : step.algorithm == Algorithm::kGroups ? step.kernels->group_convolution
                                                             : step.kernels->convolution) {
     const int64_t window_bytes = step.stride[0] * step.stride[1] * in_.pixel * in_.element_bytes;

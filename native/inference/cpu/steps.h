@@ -1,7 +1,7 @@
 // The steps of a program of our kernels and the memory that they work on. See cpu/program.h for the whole.
 #pragma once
 
-#include "inference/cpu/kernels.h"
+#include "inference/cpu/kernel_sets.h"
 #include "inference/plan.h"
 #include "inference/program.h"
 

@@ -61,7 +61,7 @@ void Completions::run() {
         current = asked[i].device;
       }
       const int status = driver.cudaEventQuery(asked[i].event);
-      if (status == kNotReady) {
+      if (status == runtime::kCudaErrorNotReady) {
         driver.cudaGetLastError();
         ++i;
         continue;

@@ -12,13 +12,9 @@
 namespace senet::inference::cuda {
 namespace {
 
-constexpr Stream kDefaultStream = nullptr;
 // Memory that was pinned is kept up to this: making it takes as long as a small batch.
 constexpr size_t kLeastBytes = 4096;
 constexpr size_t kMostKeptBytes = size_t{64} << 20;
-constexpr unsigned kWithoutTiming = 2;  // cudaEventDisableTiming
-constexpr unsigned kPortable = 1;       // cudaHostAllocPortable
-constexpr int kDeviceToHost = 2;
 
 // Where a download goes, and the event behind it. Of one device.
 struct Place {
@@ -52,8 +48,9 @@ class Places {
       }
     }
     Place place{nullptr, wanted, nullptr};
-    check_cuda(driver, driver.cudaHostAlloc(&place.memory, wanted, kPortable), "pinned memory of the host");
-    const int status = driver.cudaEventCreateWithFlags(&place.event, kWithoutTiming);
+    check_cuda(driver, driver.cudaHostAlloc(&place.memory, wanted, runtime::kCudaHostAllocPortable),
+               "pinned memory of the host");
+    const int status = driver.cudaEventCreateWithFlags(&place.event, runtime::kCudaEventDisableTiming);
     if (status != 0) {
       driver.cudaFreeHost(place.memory);
     }
@@ -103,8 +100,10 @@ void download(const Driver& driver, int device, const void* from, size_t bytes, 
   try {
     const DeviceScope scope(driver, device);
     place = places.take(driver, device, bytes);
-    check_cuda(driver, driver.cudaMemcpyAsync(place.memory, from, bytes, kDeviceToHost, kDefaultStream),
-               "a download");
+    check_cuda(
+        driver,
+        driver.cudaMemcpyAsync(place.memory, from, bytes, runtime::kCudaMemcpyDeviceToHost, kDefaultStream),
+        "a download");
     is_enqueued = true;
     check_cuda(driver, driver.cudaEventRecord(place.event, kDefaultStream), "an event");
     Completions::instance().watch(driver, device, place.event, [=, &driver, &places](int status) {

@@ -8,9 +8,6 @@
 namespace senet::inference::cuda {
 namespace {
 
-// Of the CUDA runtime (cudaError_t).
-constexpr int kOutOfMemory = 2;
-
 Library open(const std::string& name) {
   Library library{dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)};
   if (library.handle == nullptr) {
@@ -128,8 +125,8 @@ const Driver& driver_of(const std::string& folder, void* libtorch_cuda) {
 void check_cuda(const Driver& driver, int status, const char* what) {
   if (status != 0) {
     driver.cudaGetLastError();  // which would answer every later call else
-    fail(status == kOutOfMemory ? "ERR_SENET_OUT_OF_MEMORY" : "ERR_SENET_CUDA", "CUDA", status, what,
-         driver.cudaGetErrorString(status));
+    fail(status == runtime::kCudaErrorMemoryAllocation ? "ERR_SENET_OUT_OF_MEMORY" : "ERR_SENET_CUDA", "CUDA",
+         status, what, driver.cudaGetErrorString(status));
   }
 }
 

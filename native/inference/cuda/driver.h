@@ -4,13 +4,17 @@
 // Knows no LibTorch.
 #pragma once
 
+#include "runtime/cuda_numbers.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
 namespace senet::inference::cuda {
 
-using Stream = struct StreamOpaque*;  // null: the legacy default stream
+using Stream = struct StreamOpaque*;
+/// The legacy default stream, which is LibTorch's: nobody here changes it.
+inline constexpr Stream kDefaultStream = nullptr;
 using Event = struct EventOpaque*;
 using Graph = struct GraphOpaque*;
 using GraphRun = struct GraphRunOpaque*;  // cudaGraphExec_t
@@ -76,9 +80,6 @@ using CudnnDescriptor = void*;
   X(cudnnBackendSetAttribute, (CudnnDescriptor, int, int, int64_t, const void*))     \
   X(cudnnBackendGetAttribute, (CudnnDescriptor, int, int, int64_t, int64_t*, void*)) \
   X(cudnnBackendExecute, (CudnnHandle, CudnnDescriptor, CudnnDescriptor))
-
-/// What cudaEventQuery answers of an event that is still to come.
-inline constexpr int kNotReady = 600;
 
 struct Driver {
 #define SENET_DECLARE(function, parameters) int(*function) parameters = nullptr;

@@ -8,13 +8,7 @@
 #include <utility>
 
 namespace senet::inference::cuda {
-namespace {
-
-// Of the CUDA runtime.
-constexpr unsigned kNonBlocking = 1;    // cudaStreamNonBlocking
-constexpr unsigned kWithoutTiming = 2;  // cudaEventDisableTiming
-
-}  // namespace
+namespace {}  // namespace
 
 struct Lanes::Lane {
   Lane(const Driver& driver, int device, const Limits& limits)
@@ -23,8 +17,9 @@ struct Lanes::Lane {
         sequences(std::max<size_t>(1, limits.sequences / limits.lanes),
                   limits.bytes / static_cast<int64_t>(limits.lanes)) {
     const DeviceScope scope(driver, device);
-    check_cuda(driver, driver.cudaStreamCreateWithFlags(&stream, kNonBlocking), "a lane's stream");
-    const int status = driver.cudaEventCreateWithFlags(&event, kWithoutTiming);
+    check_cuda(driver, driver.cudaStreamCreateWithFlags(&stream, runtime::kCudaStreamNonBlocking),
+               "a lane's stream");
+    const int status = driver.cudaEventCreateWithFlags(&event, runtime::kCudaEventDisableTiming);
     if (status != 0) {
       driver.cudaStreamDestroy(stream);
     }

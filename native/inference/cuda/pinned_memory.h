@@ -7,14 +7,12 @@
 
 namespace senet::inference::cuda {
 
-/// Of cudaHostAlloc: pinned for every device.
-inline constexpr unsigned kPortable = 1;
-
 /// Memory of the host that the device reads and writes by itself.
 class PinnedMemory {
  public:
   PinnedMemory(const Driver& driver, int64_t bytes) : driver_(driver) {
-    check_cuda(driver, driver.cudaHostAlloc(&data_, static_cast<size_t>(bytes), kPortable),
+    check_cuda(driver,
+               driver.cudaHostAlloc(&data_, static_cast<size_t>(bytes), runtime::kCudaHostAllocPortable),
                "pinned memory of the host");
   }
   ~PinnedMemory() {

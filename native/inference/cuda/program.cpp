@@ -407,8 +407,6 @@ class CudaProgram : public Program, private Host {
     to.copy_(result.dim() == 2 ? result.unsqueeze(-1).unsqueeze(-1) : result);
   }
 
-  static constexpr Stream kDefaultStream = nullptr;  // LibTorch's, which nobody here changes
-
   const Plan plan_;
   const at::Device device_;
   const Type type_;

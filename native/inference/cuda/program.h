@@ -13,6 +13,9 @@
 // 3. A run enqueues three things on LibTorch's stream: the images into the sequence's memory, the graph, and
 // the results out of it. It does not wait for the device.
 //
+// 4. A classifier's batches go through lanes (lanes.h): each a stream with a sequence of its own, images and
+// answers in pinned memory, so that copies and computation of several overlap.
+//
 // The functions of NVIDIA's libraries are found at run time (driver.h), our kernels are compiled then
 // (kernels.h). What they do not serve is LibTorch's operator inside the same program, which is then not
 // captured.

@@ -28,13 +28,6 @@ constexpr int64_t kMostDenseChannels = 12'000;
 // What the arena holds while plans are measured: neither zeros, with which matrix units run faster, nor NaN.
 constexpr int kFilling = 0x3c;
 
-// Of the CUDA runtime.
-constexpr int kNonBlocking = 1;         // cudaStreamNonBlocking
-constexpr int kThreadLocalCapture = 1;  // cudaStreamCaptureModeThreadLocal
-constexpr int kHostToDevice = 1;
-constexpr int kDeviceToHost = 2;
-constexpr Stream kDefaultStream = nullptr;
-
 int64_t align(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
@@ -55,7 +48,8 @@ class CapturedSequence : public Sequence {
       host_input_ = std::make_unique<const PinnedMemory>(driver, upload_bytes());
       host_output_ = std::make_unique<const PinnedMemory>(driver, results_bytes());
     }
-    check_cuda(driver, driver.cudaStreamCreateWithFlags(&stream_, kNonBlocking), "a stream");
+    check_cuda(driver, driver.cudaStreamCreateWithFlags(&stream_, runtime::kCudaStreamNonBlocking),
+               "a stream");
     try {
       if (setup.known != nullptr) {
         take(setup.known);
@@ -217,7 +211,7 @@ class CapturedSequence : public Sequence {
     const auto& driver = machine_.driver;
     check_cuda(driver,
                driver.cudaMemcpyAsync(upload(), host_input_->data(), static_cast<size_t>(upload_bytes()),
-                                      kHostToDevice, stream),
+                                      runtime::kCudaMemcpyHostToDevice, stream),
                "the upload of images");
     Activation to = input();
     const int64_t channels = to.channels;
@@ -245,7 +239,7 @@ class CapturedSequence : public Sequence {
     const auto& driver = machine_.driver;
     check_cuda(driver,
                driver.cudaMemcpyAsync(host_output_->data(), results(), static_cast<size_t>(results_bytes()),
-                                      kDeviceToHost, stream),
+                                      runtime::kCudaMemcpyDeviceToHost, stream),
                "the download of results");
   }
 
@@ -644,7 +638,8 @@ class CapturedSequence : public Sequence {
     const std::lock_guard<std::mutex> lock(machine_.handle_mutex);
     const auto& driver = machine_.driver;
     Graph graph = nullptr;
-    check_cuda(driver, driver.cudaStreamBeginCapture(stream_, kThreadLocalCapture), "the capture of a graph");
+    check_cuda(driver, driver.cudaStreamBeginCapture(stream_, runtime::kCudaStreamCaptureModeThreadLocal),
+               "the capture of a graph");
     try {
       enqueue_all(stream_);
     } catch (...) {
