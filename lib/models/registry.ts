@@ -16,7 +16,7 @@ import type { Subject, WeightsPlace } from './from-weights';
 import { type Transfer } from './fetch-weights';
 import { findAmong, networkAmong, type FoundWeights, type WantedWeights } from './find-weights';
 import { identify, problemOfDims, twinOf } from './identify';
-import { isOfWeights, parseModel, type ModelSource, type WeightsEnding } from './model-source';
+import { isOfWeights, parseModel, parseSource, type ModelSource, type WeightsEnding } from './model-source';
 import { loadModel, openAmong, type OpenedWeights } from './open-weights';
 import { makeOrLoad, readFileOptions, wantsPretrained, type PretrainedOptions } from './pretrained';
 import { PYTORCHCV_MODELS } from './pytorchcv-se-resnet';
@@ -120,6 +120,20 @@ export function openWeights<Of extends Subject>(
   where: string,
 ): Promise<OpenedWeights<ModelRecord | Of>> {
   return openAmong(allRecords(), wanted, options, where);
+}
+
+/**
+ * @internal Weights that a path, a repository of the hub ('hf-hub:...') or a folder ('local-dir:...') says, and never a
+ * name of published ones. @param model - the network that they are for; undefined: the one that they say
+ */
+export function openPlace(
+  place: string,
+  model: string | undefined,
+  options: Transfer & WeightsPlace,
+  where: string,
+): Promise<OpenedWeights> {
+  const subject = model === undefined ? null : modelRecord(model as ModelName);
+  return openWeights({ subject, weights: parseSource(place, where) }, options, where);
 }
 
 /** What is said of a state dict that is another network's. */

@@ -2,18 +2,15 @@
  * `quantizeWeights`: a file of weights written anew for int8, calibrated on the images of a data set, with what a classifier
  * needs beside it; and how good it is before and after.
  */
-import path from 'node:path';
-
+import { checkSafetensorsPath } from '../checkpoint/endings';
 import type { Dataset } from '../data/dataset';
 import { networkInputs } from '../data/network-inputs';
 import { makeError } from '../errors';
 import { createWithWeights } from '../models/from-weights';
-import { parseSource } from '../models/model-source';
-import { modelRecord, openWeights, type ModelName } from '../models/registry';
+import { openPlace, type ModelName } from '../models/registry';
 import type { CalibrationMethod } from '../nn/calibration';
 import { CALIBRATION_METHODS } from '../nn/calibration-methods';
 import type { CompiledPlan } from '../nn/compiled-model';
-import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
 import {
@@ -96,21 +93,9 @@ export async function quantizeWeights(
 ): Promise<Quantized> {
   const given = readOptions(options, RULES, WHERE);
   checkString(file, `${WHERE}: file`);
-  if (path.extname(checkString(output, `${WHERE}: output`)).toLowerCase() !== '.safetensors') {
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      `${WHERE}: output: expected a path that ends in .safetensors, got '${printable(output, 1000)}'`,
-    );
-  }
+  checkSafetensorsPath(output, `${WHERE}: output`);
   throwIfAborted(given.signal);
-  const opened = await openWeights(
-    {
-      subject: given.model === undefined ? null : modelRecord(given.model as ModelName),
-      weights: parseSource(file, WHERE),
-    },
-    { ...given, progress: false, checkHash: true },
-    WHERE,
-  );
+  const opened = await openPlace(file, given.model, { ...given, progress: false }, WHERE);
   try {
     const { subject: record } = opened;
     const { labels, preprocessing = record.preprocessing } = await broughtBy(opened);
