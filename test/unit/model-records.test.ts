@@ -28,7 +28,7 @@ import {
   SGD,
   StateDict,
   tensor,
-  type Tensor,
+  Tensor,
   type InceptionOutputs,
   type ModelName,
   type ModelOptions,
@@ -142,6 +142,19 @@ for (const name of listModels()) {
       expect(relativeError(await compiled.forward(x), numbers(eager))).to.be.below(1e-4);
       expect(compiled.explain().inputSize).to.deep.equal([record.inputSize, record.inputSize]);
       compiled.dispose();
+      model.dispose();
+    });
+
+    it('has a gradient of every parameter, but where its record says that its forward calls not all', async () => {
+      const model = make(name);
+      const out = await model.forward(randn([2, record.inChannels, size, size]));
+      const outs = out instanceof Tensor ? [out] : (Object.values(out as InceptionOutputs) as Tensor[]);
+      const sums = outs.map((one) => one.sum());
+      await sums.reduce((sum, one) => sum.add(one)).backward();
+      const without = model.namedParameters().filter(([, { grad }]) => grad === null);
+      expect(without.length > 0, without.map(([key]) => key).join()).to.equal(
+        record.hasUncalledLayers ?? false,
+      );
       model.dispose();
     });
 
