@@ -177,8 +177,8 @@ export class CompiledModel {
   /**
    * The plan: steps with their shapes, what is fused into each, and bytes.
    *
-   * @param inputSize - height and width of an image. Default: what the model is made for (224 x 224 for SE-ResNet,
-   *   299 x 299 for SE-Inception-v3, else 32 x 32)
+   * @param inputSize - height and width of an image. Default: what the network was designed for (`inputSize` of its record), else
+   *   32 x 32
    * @throws ERR_SENET_SHAPE for a size that the model does not take; ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE,
    *   ERR_SENET_DISPOSED
    */
