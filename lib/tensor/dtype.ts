@@ -20,6 +20,10 @@ export const DTYPES = [
   'bool',
 ] as const satisfies readonly DType[];
 
+/** Those of a forward under `autocast`, and without. */
+export const PRECISIONS = ['float32', 'bfloat16', 'float16'] as const satisfies readonly DType[];
+export type Precision = (typeof PRECISIONS)[number];
+
 /** Those of compiled models. */
 export const COMPILED_DTYPES = ['float32', 'bfloat16', 'float16', 'int8'] as const satisfies readonly DType[];
 
