@@ -6,7 +6,7 @@ import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { isUint8Array } from '../brands';
-import { fileError, makeError } from '../errors';
+import { checkRegular, fileError, makeError } from '../errors';
 import { printable } from '../printable';
 import { checkString } from '../tensor/options';
 import { beginsAsGzip, MAX_EXPANSION, readPieces } from './gzip';
@@ -350,11 +350,8 @@ export async function findIdxFiles(
 async function checkDataFile(file: string, label: string): Promise<number> {
   try {
     const stats = await stat(file);
-    if (stats.isFile()) return stats.size;
-    throw makeError(
-      'ERR_SENET_FILE',
-      `${label}: expected an IDX file, found ${stats.isDirectory() ? 'a folder' : 'no regular file'}`,
-    );
+    checkRegular(stats, label, 'an IDX file');
+    return stats.size;
   } catch (cause) {
     throw fileError(label, cause, MISSING);
   }
