@@ -43,7 +43,7 @@ export interface ByteSource {
  * Errors: ERR_SENET_ARG_TYPE, ERR_SENET_BUFFER (detached, shared or resizable), ERR_SENET_FILE_NOT_FOUND,
  * ERR_SENET_FILE (a folder, a device, no permission), ERR_SENET_CHECKPOINT_FORMAT (empty).
  */
-export async function openSource(source: string | Uint8Array): Promise<ByteSource> {
+async function openSource(source: string | Uint8Array): Promise<ByteSource> {
   const opened = typeof source === 'string' ? await openPath(source) : takeBytes(source);
   if (opened.size === 0) {
     await opened.close();

@@ -14,7 +14,7 @@ import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
 import type { Subject, WeightsPlace } from './from-weights';
 import { type Transfer } from './fetch-weights';
-import { findAmong, networkAmong, type FoundWeights, type WantedWeights } from './find-weights';
+import { networkAmong, type WantedWeights } from './find-weights';
 import { identify, problemOfDims, twinOf } from './identify';
 import { isOfWeights, parseModel, parseSource, type ModelSource, type WeightsEnding } from './model-source';
 import { loadModel, openAmong, type OpenedWeights } from './open-weights';
@@ -93,15 +93,6 @@ export function parseName(name: string, where: string): ModelSource {
   const source = parseModel(allRecords(), name, where);
   if (source === null) throw unknownModel(name, where);
   return source;
-}
-
-/** @internal As `findAmong` of all models. */
-export function findWeights<Of extends Subject>(
-  wanted: WantedWeights<Of>,
-  options: Transfer & WeightsPlace,
-  where: string,
-): Promise<FoundWeights<ModelRecord | Of>> {
-  return findAmong(allRecords(), wanted, options, where);
 }
 
 /** @internal As `networkAmong` of all models. */

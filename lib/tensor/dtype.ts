@@ -32,7 +32,7 @@ const MEMORY_FORMATS = ['contiguous', 'channels_last', 'preserve'] as const sati
 /** What `to` takes: a dtype, a device, or both with a memory format. */
 export type Target = DType | Device | { dtype?: DType; device?: Device; memoryFormat?: MemoryFormat };
 
-export function isDType(value: unknown): value is DType {
+function isDType(value: unknown): value is DType {
   return (DTYPES as readonly unknown[]).includes(value);
 }
 

@@ -8,7 +8,7 @@ import { checkInteger, describe } from '../tensor/options';
 import { integer, matching, nullOr, oneOf, orElse, readOptions, unchecked, type Rule } from '../tensor/rules';
 
 /** What a record may make of the channels. */
-export const CHANNELS: readonly Preprocessing['channels'][] = ['rgb', 'grey', 'grey-repeated'];
+const CHANNELS: readonly Preprocessing['channels'][] = ['rgb', 'grey', 'grey-repeated'];
 
 /** Channels of the input that a record makes. */
 export function recordChannels({ channels }: Pick<Preprocessing, 'channels'>): 1 | 3 {

@@ -38,7 +38,8 @@ import { createShapedLike, createWithWeights, readWeights } from '../../lib/mode
 import { labelsFileOf } from '../../lib/models/fetch-weights';
 import { loadModel } from '../../lib/models/open-weights';
 import { defineModels, type ModelFamily, type PublishedWeights } from '../../lib/models/record';
-import { findWeights } from '../../lib/models/registry';
+import { findAmong } from '../../lib/models/find-weights';
+import { allRecords } from '../../lib/models/registry';
 import { IMAGENET } from '../../lib/models/preprocessing-record';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
@@ -373,7 +374,7 @@ describe('createModel with pretrained', function () {
 
   it('an unknown name of weights says whose they are', async () => {
     await expectRejection(
-      findWeights({ subject: modelRecord('se_resnet20'), weights: 'imagenet' }, {}, 'test'),
+      findAmong(allRecords(), { subject: modelRecord('se_resnet20'), weights: 'imagenet' }, {}, 'test'),
       'ERR_SENET_ARG_RANGE',
       /test: no file and no published weights 'imagenet'; they are of se_resnet50/,
     );
