@@ -194,6 +194,21 @@ describe('prepareByRows', () => {
     expect(await byRows(header, IMAGENET)).to.equal(undefined);
   });
 
+  it('takes a PNG that is longer than any JPEG, and leaves one for which too many weights were held', async () => {
+    const strip = async (width: number): Promise<Buffer> => {
+      const data = Buffer.alloc(3 * width * 4, 0);
+      for (let at = 0; at < data.length; at++) data[at] = (at * 31 + (at >> 9)) & 255;
+      return sharp(data, { raw: { width, height: 4, channels: 3 } })
+        .png()
+        .toBuffer();
+    };
+    const record = { ...PLAIN, size: [8, 50], interpolation: 'bicubic' } as const;
+    for (const width of [70_000, 240_000]) expect(await isSame(await strip(width), record)).to.equal(true);
+    const longer = await strip(600_000);
+    expect(await byRows(longer, record)).to.equal(undefined);
+    expect((await whole(longer, record)).shape).to.deep.equal([1, 3, 8, 50]);
+  });
+
   it('keeps no tensors but the input, and none of an image that it does not take', async () => {
     const bytes = readFileSync(PHOTO);
     const before = memory().tensors;
