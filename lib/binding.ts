@@ -1,5 +1,5 @@
 /**
- * The types of exactly what the native addon exports (`native/addon/exports.cc`). No code.
+ * The types of exactly what the native addon exports (`native/addon/exports.cpp`). No code.
  * Handles are opaque objects that only the addon can make; it checks their type tags on every call.
  */
 

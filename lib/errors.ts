@@ -501,6 +501,17 @@ export function fileError(label: string, cause: unknown, missing?: string): AnyS
     : makeError('ERR_SENET_FILE', `${label}: ${message}`, { cause });
 }
 
+/** Throws ERR_SENET_FILE for what is no regular file. @param expected - such as 'a checkpoint file' */
+export function checkRegular(
+  stats: { isFile(): boolean; isDirectory(): boolean },
+  label: string,
+  expected: string,
+): void {
+  if (stats.isFile()) return;
+  const found = stats.isDirectory() ? 'a folder' : 'no regular file';
+  throw makeError('ERR_SENET_FILE', `${label}: expected ${expected}, found ${found}`);
+}
+
 /** An error of another copy of this library as one of this copy's classes; anything else as it is. */
 export function ofThisCopy<T>(error: T): T | AnySenetError {
   if (!isSenetError(error) || CLASSES.some((one) => error instanceof one)) return error;

@@ -80,11 +80,11 @@ export {
 export type {
   CalibrationData,
   CalibrationImages,
-  CalibrationMethod,
   CalibrationOptions,
   CalibrationProgress,
   QuantizationRecord,
 } from './nn/calibration';
+export type { CalibrationMethod } from './nn/calibration-settings';
 export { loadCompiled, type LoadCompiledOptions } from './models/quantized';
 export { quantizeWeights, type Quantized, type QuantizeOptions } from './train/quantize-weights';
 export { save } from './onnx/save';

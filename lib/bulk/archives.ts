@@ -8,7 +8,7 @@ import type { Readable } from 'node:stream';
 import type { Entry, ZipFile } from 'yauzl';
 
 import { beginsAsGzip, piecesOf } from '../data/gzip';
-import { fileError, isSenetError, makeError } from '../errors';
+import { checkRegular, fileError, isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { MAX_FILE_BYTES } from '../vision/image-source';
@@ -47,8 +47,7 @@ export async function* imagesOfArchive(
   const kind = isTar(archive) ? 'tar' : 'zip';
   const label = printable(archive, 1000);
   try {
-    if (!(await stat(archive)).isFile())
-      throw makeError('ERR_SENET_FILE', `${label}: expected a ${kind} archive, found no regular file`);
+    checkRegular(await stat(archive), label, `a ${kind} archive`);
     yield* kind === 'tar' ? imagesOfTar(archive, options) : imagesOfZip(archive, options);
   } catch (cause) {
     throwIfAborted(options.signal);

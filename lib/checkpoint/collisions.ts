@@ -12,7 +12,7 @@ const PLACES = 32_768;
 const LEAST_SIZE = 1024;
 
 /** Bytes of heap that counting one table takes. */
-export const COUNTS_BYTES = 2 * PLACES;
+const COUNTS_BYTES = 2 * PLACES;
 
 interface Table {
   readonly size: number;

@@ -4,15 +4,12 @@
  */
 import { printable } from '../printable';
 import { Budget } from './budget';
+import { CHECKPOINT_NAME } from './endings';
 import { contentOf } from './inflate';
 import { MAX_INFLATED_BYTES, MAX_INFLATION, MAX_LINE_BYTES } from './limits';
 import { checkpointError } from './problems';
 import { bytesSource, type ByteSource } from './source';
 import type { DirectoryEntry } from './zip';
-
-/** What checkpoints are called. */
-export const CHECKPOINT_ENDINGS = ['safetensors', 'pt', 'pth', 'pkl', 'bin', 'ckpt'] as const;
-export const CHECKPOINT_NAME = new RegExp(`\\.(${CHECKPOINT_ENDINGS.join('|')})$`);
 
 /** Loaded only here: yauzl takes its time, and safetensors and files of before 1.6 are no archives. */
 export function archives(): typeof import('./zip') {

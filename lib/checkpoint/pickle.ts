@@ -670,7 +670,7 @@ function* inOrder(pages: readonly Value[][]): Iterable<Value> {
 }
 
 /** Python's rule, with tuples of tuples up to a depth that no honest key has. */
-export function isHashable(key: Value, depth: number): boolean {
+function isHashable(key: Value, depth: number): boolean {
   if (key === null || typeof key !== 'object') return true;
   if (key instanceof Tuple) {
     return depth < 2 && key.items.length <= 16 && key.items.every((item) => isHashable(item, depth + 1));

@@ -6,10 +6,12 @@ import path from 'node:path';
 import { isMap } from '../brands';
 import type { DType } from '../binding';
 import { makeError } from '../errors';
+import { printable } from '../printable';
 import { checkString, describe } from '../tensor/options';
 import { orElse, readOptions, type Rule } from '../tensor/rules';
 import { handleOf, type Tensor } from '../tensor/tensor';
 import { writeAtomically } from './atomic-file';
+import { isSafetensorsPath, isTorchPath, TORCH_ENDINGS } from './endings';
 import { LENGTH_BYTES, safetensorsName } from './safetensors';
 import { StateDict } from './state-dict';
 import { ITEM_SIZE, countElements } from './tensor-record';
@@ -26,8 +28,6 @@ export interface SaveOptions {
 export interface HasStateDict {
   stateDict(): StateDict;
 }
-
-const PT_EXTENSIONS = ['.pt', '.pth', '.pkl', '.bin'];
 
 /** The order in which the reference implementation writes element types: the most aligned first. */
 const SAFETENSORS_ORDER: readonly DType[] = [
@@ -56,16 +56,16 @@ export async function saveWeights(
 ): Promise<void> {
   checkString(file, 'save: file');
   const { metadata } = readOptions(options, { metadata: orElse({}, texts) }, 'save');
-  const extension = path.extname(file).toLowerCase();
-  if (extension !== '.safetensors' && !PT_EXTENSIONS.includes(extension)) {
+  const isSafetensors = isSafetensorsPath(file);
+  if (!isSafetensors && !isTorchPath(file)) {
     throw makeError(
       'ERR_SENET_ARG_RANGE',
-      `save: expected a path that ends in .safetensors or ${PT_EXTENSIONS.join(', ')}, got '${file}'`,
+      `save: expected a path that ends in .safetensors or ${TORCH_ENDINGS.join(', ')}, got '${printable(file, 1000)}'`,
     );
   }
   const stateDict = toStateDict(target);
   const fileMetadata = new Map([['format', 'pt'], ...stateDict.fileMetadata, ...Object.entries(metadata)]);
-  if (extension === '.safetensors') {
+  if (isSafetensors) {
     // The entries keep the tensors of a module's state dict alive until they are written.
     const entries = [...stateDict].map(([name, tensor]) => savedTensor(tensor, checkName(name)));
     await writeAtomically(file, (sink) => writeSafetensors(sink, entries, fileMetadata));

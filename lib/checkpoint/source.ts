@@ -6,9 +6,10 @@
 import { constants, fstat, open, read, close, type Stats } from 'node:fs';
 import { inspect, promisify } from 'node:util';
 import { isUint8Array } from '../brands';
-import { fileError, makeError } from '../errors';
+import { checkRegular, fileError, makeError } from '../errors';
 import { printable } from '../printable';
 import { checkBuffer } from '../tensor/options';
+import { poolThreads } from '../tensor/pool-threads';
 import { checkpointError } from './problems';
 
 const openFile = promisify(open);
@@ -17,8 +18,6 @@ const fileStats: (fd: number) => Promise<Stats> = promisify(fstat);
 
 /** Up to so many spans are read one by one: a batch may have to wait for a thread. */
 const FEW_SPANS = 8;
-/** As many as libuv has threads. */
-const CONCURRENT_READS = 4;
 
 export interface Span {
   readonly offset: number;
@@ -44,7 +43,7 @@ export interface ByteSource {
  * Errors: ERR_SENET_ARG_TYPE, ERR_SENET_BUFFER (detached, shared or resizable), ERR_SENET_FILE_NOT_FOUND,
  * ERR_SENET_FILE (a folder, a device, no permission), ERR_SENET_CHECKPOINT_FORMAT (empty).
  */
-export async function openSource(source: string | Uint8Array): Promise<ByteSource> {
+async function openSource(source: string | Uint8Array): Promise<ByteSource> {
   const opened = typeof source === 'string' ? await openPath(source) : takeBytes(source);
   if (opened.size === 0) {
     await opened.close();
@@ -93,7 +92,7 @@ export async function readSpans(source: ByteSource, spans: readonly Span[]): Pro
       }
     }
   };
-  await Promise.all(Array.from({ length: Math.min(CONCURRENT_READS, spans.length) }, work));
+  await Promise.all(Array.from({ length: Math.min(poolThreads(), spans.length) }, work));
   if (failures.length > 0) throw failures[0];
   return results;
 }
@@ -112,10 +111,7 @@ async function openPath(path: string): Promise<ByteSource> {
   }
   try {
     const stats = await fileStats(fd);
-    if (!stats.isFile()) {
-      const kind = stats.isDirectory() ? 'a folder' : 'no regular file';
-      throw makeError('ERR_SENET_FILE', `${label}: expected a checkpoint file, found ${kind}`);
-    }
+    checkRegular(stats, label, 'a checkpoint file');
     const { size } = stats;
     return {
       label,

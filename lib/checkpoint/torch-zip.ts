@@ -16,7 +16,8 @@ import {
   MAX_LINE_BYTES,
   MAX_PICKLE_BYTES,
 } from './limits';
-import { archives, CHECKPOINT_NAME, inflatedTooMuch, unpackOnly } from './packed-checkpoint';
+import { CHECKPOINT_NAME } from './endings';
+import { archives, inflatedTooMuch, unpackOnly } from './packed-checkpoint';
 import { readPickle } from './pickle';
 import { EndOfPickle } from './pickle-input';
 import { checkpointError } from './problems';

@@ -11,7 +11,7 @@ import { StorageRecord, TensorRecord } from './tensor-record';
 import { Dict, NumpyRecord, Tuple, UnknownObject, type Value } from './values';
 
 /** What lies in a value; null for a value that holds no others. */
-export function childrenOf(value: Value): Iterable<Value> | null {
+function childrenOf(value: Value): Iterable<Value> | null {
   if (Array.isArray(value) || isSet(value)) return value;
   if (value instanceof Tuple) return value.items;
   if (value instanceof Dict) return keysAndValues(value);

@@ -1,19 +1,19 @@
 /** The options of int8 that `quantize` and `export` share: which images calibrate, and how. Loads nothing native. */
 import { Option, type Command } from 'commander';
 
-import type { CalibrationMethod } from '../nn/calibration';
-import { CALIBRATION_METHODS } from '../nn/calibration-methods';
+import {
+  CALIBRATION_DEFAULTS,
+  CALIBRATION_METHODS,
+  type CalibrationSettings,
+} from '../nn/calibration-settings';
 import { DATASET_KINDS, type DatasetKind } from '../train/recipe/settings';
 import { atLeastOne } from './training-options';
 
-export interface CalibrationOptions {
+/** What was typed, with the defaults. */
+export interface CalibrationOptions extends Required<CalibrationSettings> {
   calibrationLabels?: string;
   dataset?: DatasetKind;
-  limit: number;
-  method: CalibrationMethod;
-  percentile: number;
   keep?: string[];
-  quantizeFirst?: boolean;
 }
 
 export function addCalibrationOptions(command: Command): Command {
@@ -24,13 +24,27 @@ export function addCalibrationOptions(command: Command): Command {
         DATASET_KINDS,
       ),
     )
-    .option('-n, --limit <n>', 'images for the calibration, evenly spread', atLeastOne, 256)
+    .option(
+      '-n, --limit <n>',
+      'images for the calibration, evenly spread',
+      atLeastOne,
+      CALIBRATION_DEFAULTS.limit,
+    )
     .addOption(
       new Option('--method <method>', 'from the numbers that were seen to the range of 256 values')
         .choices(CALIBRATION_METHODS)
-        .default('minmax'),
+        .default(CALIBRATION_DEFAULTS.method),
     )
-    .option('--percentile <p>', 'of the method percentile', Number, 99.99)
+    .option('--percentile <p>', 'of the method percentile', Number, CALIBRATION_DEFAULTS.percentile)
     .option('--keep <names...>', 'modules whose convolutions stay float32, with all below them')
-    .option('--quantize-first', 'the convolution that reads the image computes in int8 too');
+    .option(
+      '--quantize-first',
+      'the convolution that reads the image computes in int8 too',
+      CALIBRATION_DEFAULTS.quantizeFirst,
+    )
+    .option(
+      '--error-budget <share>',
+      'what the outputs may be off: the layers that are off the most stay float32, as few as that takes',
+      Number,
+    );
 }

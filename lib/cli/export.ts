@@ -2,6 +2,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 
 import type { ModelName } from '../models/registry';
+import { calibrationSettings } from '../nn/calibration-settings';
 import type { ExportProgress } from '../onnx/export-weights';
 import type { OnnxDType, OnnxValue } from '../onnx/save-onnx';
 import { addCalibrationOptions, type CalibrationOptions } from './calibration-options';
@@ -103,8 +104,7 @@ async function exportTo(weights: string, options: ExportCommandOptions, signal: 
       ...(preprocessing === undefined ? {} : { preprocessing }),
       ...(dataset === undefined ? {} : { calibration: dataset.dataset }),
       ...(opset === undefined ? {} : { opset }),
-      ...{ dtype: options.dtype, keep: keep ?? [], method: options.method, percentile: options.percentile },
-      ...{ limit: options.limit, quantizeFirst: options.quantizeFirst ?? false },
+      ...{ dtype: options.dtype, keep: keep ?? [], ...calibrationSettings(options) },
       ...{ preprocess: options.preprocess ?? false, softmax: options.softmax ?? false },
       ...{ keepBatchNorm: options.keepBatchNorm ?? false, checkHash: options.checkHash },
       ...{ progress: process.stderr.isTTY, signal, onProgress: (progress) => bars.show(progress) },

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { Dataset } from '../data/dataset';
 import type { ModelName } from '../models/registry';
 import type { CompiledStep } from '../binding';
+import { calibrationSettings } from '../nn/calibration-settings';
 import type { Quantized } from '../train/quantize-weights';
 import { addCalibrationOptions, type CalibrationOptions } from './calibration-options';
 import { lazy } from './lazy';
@@ -17,7 +18,6 @@ interface QuantizeCommandOptions extends CalibrationOptions {
   prefix?: string;
   calibration: string;
   output: string;
-  errorBudget?: number;
   evaluate: boolean;
   json?: boolean;
 }
@@ -39,11 +39,6 @@ export function addQuantize(program: Command, interrupted: () => AbortSignal): v
     .requiredOption('-o, --output <file>', 'a path that ends in .safetensors')
     .option('-m, --model <name>', 'the network; default: what the keys and shapes of the weights say');
   addCalibrationOptions(addPlaceOptions(command))
-    .option(
-      '--error-budget <share>',
-      'what the outputs may be off: the layers that are off the most stay float32, as few as that takes',
-      Number,
-    )
     .option('--no-evaluate', 'print nothing of the accuracy')
     .option('--json', 'print JSON')
     .addHelpText(
@@ -66,9 +61,7 @@ async function quantize(file: string, options: QuantizeCommandOptions, signal: A
       ...(model === undefined ? {} : { model: model as ModelName }),
       ...(key === undefined ? {} : { key }),
       ...(prefix === undefined ? {} : { prefix }),
-      ...{ calibration: dataset, method: options.method, percentile: options.percentile },
-      ...{ limit: options.limit, quantizeFirst: options.quantizeFirst ?? false, keep: options.keep ?? [] },
-      ...(options.errorBudget === undefined ? {} : { errorBudget: options.errorBudget }),
+      ...{ calibration: dataset, ...calibrationSettings(options), keep: options.keep ?? [] },
       ...{ signal, onProgress: (done: number) => bar?.update(done) },
     });
   } finally {

@@ -4,11 +4,13 @@ import path from 'node:path';
 
 import { fileError, makeError } from '../errors';
 import type { Preprocessing } from '../models/preprocessing-record';
+import { TIMEOUT } from '../serve/options';
 import { describe } from '../tensor/options';
 import {
   boolean,
   integer,
   matching,
+  milliseconds,
   names,
   optional,
   orElse,
@@ -21,7 +23,6 @@ import {
 import type { ServeOptions } from './serve-options';
 
 const MAX_PORT = 65_535;
-const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /** Of one model in the file. */
 const MODEL = {
@@ -72,8 +73,8 @@ const CONFIG = {
   maxImages: optional(integer(1)),
   /** Of every model that has none of its own. */
   maxPixels: optional(integer(1)),
-  timeout: orElse(30_000, integer(1, MAX_TIMEOUT)),
-  drainDelay: orElse(0, integer(0, MAX_TIMEOUT)),
+  timeout: TIMEOUT,
+  drainDelay: orElse(0, milliseconds(0)),
   log: orElse('warn', string),
 };
 

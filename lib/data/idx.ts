@@ -6,7 +6,7 @@ import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { isUint8Array } from '../brands';
-import { fileError, makeError } from '../errors';
+import { checkRegular, fileError, makeError } from '../errors';
 import { printable } from '../printable';
 import { checkString } from '../tensor/options';
 import { beginsAsGzip, MAX_EXPANSION, readPieces } from './gzip';
@@ -45,18 +45,14 @@ const ELEMENTS: Readonly<Record<number, Element>> = {
 /**
  * Reads an IDX file, gzip-compressed or not.
  *
+ * @param checkShape - throws for an array that is not wanted, before there is room for it
  * @throws (rejects) ERR_SENET_DATA_FORMAT (no IDX file, truncated, too long), ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE
  */
-export async function readIdx(file: string): Promise<IdxArray> {
-  return readArray(checkString(file, 'readIdx: file'), () => undefined);
-}
-
-/** @param checkShape - throws for an array that is not wanted, before there is room for it */
-async function readArray(
+export async function readIdx(
   file: string,
-  checkShape: (shape: readonly number[], type: number) => void,
+  checkShape: (shape: readonly number[], type: number) => void = () => undefined,
 ): Promise<IdxArray> {
-  const label = printable(file, 1000);
+  const label = printable(checkString(file, 'readIdx: file'), 1000);
   const size = await checkDataFile(file, label);
   const packed = await isGzip(file, label);
   const array = new ArrayReader(label, size, packed, checkShape);
@@ -185,7 +181,7 @@ export interface LabelledImages {
  * @throws (rejects) as `readIdx`, and ERR_SENET_DATA_FORMAT if a file holds something else or the counts differ
  */
 export async function readIdxDataset(imagesFile: string, labelsFile: string): Promise<LabelledImages> {
-  const images = await readArray(imagesFile, (shape, type) => {
+  const images = await readIdx(imagesFile, (shape, type) => {
     if (shape.length === 3 && type === BYTES && shape.slice(1).every((side) => side > 0)) return;
     throw formatError(
       printable(imagesFile),
@@ -193,7 +189,7 @@ export async function readIdxDataset(imagesFile: string, labelsFile: string): Pr
     );
   });
   const [count = 0, height = 0, width = 0] = images.shape;
-  const labels = await readArray(labelsFile, (shape, type) => {
+  const labels = await readIdx(labelsFile, (shape, type) => {
     // QMNIST has eight numbers for each image, the class first.
     const fits =
       (shape.length === 1 && type === BYTES) || (shape.length === 2 && shape[1] === 8 && type === INTEGERS);
@@ -350,11 +346,8 @@ export async function findIdxFiles(
 async function checkDataFile(file: string, label: string): Promise<number> {
   try {
     const stats = await stat(file);
-    if (stats.isFile()) return stats.size;
-    throw makeError(
-      'ERR_SENET_FILE',
-      `${label}: expected an IDX file, found ${stats.isDirectory() ? 'a folder' : 'no regular file'}`,
-    );
+    checkRegular(stats, label, 'an IDX file');
+    return stats.size;
   } catch (cause) {
     throw fileError(label, cause, MISSING);
   }

@@ -11,6 +11,7 @@ import { checkInteger, checkNumber, describe } from '../tensor/options';
 import { number, oneOf, orElse, readOptions, type Rule } from '../tensor/rules';
 import type { Tensor } from '../tensor/tensor';
 import { toGrey as toPillowGrey } from '../vision/preprocessing';
+import { MAX_SIDE } from '../vision/preprocessing-options';
 import { Turns } from '../vision/turns';
 import type { Random } from './random';
 
@@ -264,9 +265,6 @@ const numbers: Rule<readonly number[]> = (value, what) => {
 };
 
 export type Size = number | readonly [height: number, width: number];
-
-/** No side is longer: one of a mistaken unit would otherwise take all memory. */
-const MAX_SIDE = 16_384;
 
 /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
 export const size: Rule<Size> = (value, what) => {

@@ -3,7 +3,7 @@
  * Kubernetes' training operator, and scripts for Slurm), which options go before. Knows nothing native.
  */
 import { makeError } from '../errors';
-import { integer, optional, orElse, string, type Values } from '../tensor/rules';
+import { integer, milliseconds, optional, orElse, string, type Values } from '../tensor/rules';
 import { describe } from '../tensor/options';
 
 export interface RendezvousOptions {
@@ -26,7 +26,7 @@ export const RENDEZVOUS = {
   worldSize: optional(integer(1, 65536)),
   masterAddr: optional(string),
   masterPort: optional(integer(0, 65535)),
-  timeout: orElse(HALF_AN_HOUR, integer(1, 2 ** 31 - 1)),
+  timeout: orElse(HALF_AN_HOUR, milliseconds(1)),
 };
 
 export interface Rendezvous {

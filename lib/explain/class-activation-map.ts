@@ -112,7 +112,7 @@ export async function mapOf(
 }
 
 /** Gradients of the classes' scores, each image's of its own. */
-export async function classGradients(
+async function classGradients(
   activations: readonly Tensor[],
   {
     scores,

@@ -94,7 +94,7 @@ export function publishedOf(
 }
 
 /** All that are meant by a name of their own, or behind their model's: 'seresnet50.a1_in1k'. */
-export function publishedAmong(records: readonly ModelRecord[], weights: string): PublishedWeights[] {
+function publishedAmong(records: readonly ModelRecord[], weights: string): PublishedWeights[] {
   const all = records.flatMap((record) => record.weights);
   return all.filter(({ name, model }) => name === weights || `${model}.${name}` === weights);
 }

@@ -3,7 +3,7 @@
  * a repository of the hub (`hf-hub:timm/seresnet50.a1_in1k@revision`), a folder (`local-dir:path`) or a file of weights.
  * Knows the records that it is given, and not the registry.
  */
-import { CHECKPOINT_ENDINGS } from '../checkpoint/packed-checkpoint';
+import { CHECKPOINT_ENDINGS } from '../checkpoint/endings';
 import { makeError } from '../errors';
 import { checkRepository, checkRevision } from '../hub/hugging-face';
 import { printable } from '../printable';

@@ -1,5 +1,7 @@
 /** The options that every model factory has, and their rules. */
-import { boolean, integer, matching, orElse, type Rules } from '../tensor/rules';
+import { makeError } from '../errors';
+import { checkInteger, describe } from '../tensor/options';
+import { boolean, integer, orElse, type Rule, type Rules } from '../tensor/rules';
 
 export interface InitOptions {
   /** Channels of the images, from 1: 1 for grey ones. Default 3. */
@@ -17,10 +19,9 @@ export const INIT_OPTIONS = {
 } satisfies Rules<InitOptions>;
 
 /** Blocks in each of the four stages of a residual network. */
-export const depths = matching<readonly number[]>(
-  'four numbers of blocks, each from 1',
-  (value) =>
-    Array.isArray(value) &&
-    value.length === 4 &&
-    value.every((count) => Number.isInteger(count) && count > 0),
-);
+export const depths: Rule<readonly number[]> = (value, what) => {
+  const isFour = Array.isArray(value) && value.length === 4;
+  if (!isFour)
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected four numbers of blocks, got ${describe(value)}`);
+  return value.map((count, stage) => checkInteger(count, `${what}[${stage}]`, 1));
+};

@@ -7,8 +7,7 @@ import { throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
 import { optional, readOptions, signal, string } from '../tensor/rules';
 import { createWithWeights } from './from-weights';
-import { parseSource } from './model-source';
-import { modelRecord, openWeights, type ModelName } from './registry';
+import { openPlace, type ModelName } from './registry';
 
 export interface LoadCompiledOptions {
   /** The network that the file is of. Default: what its metadata, or its keys and shapes, say. */
@@ -30,14 +29,7 @@ export async function loadCompiled(file: string, options?: LoadCompiledOptions):
   const { model, signal: abort } = readOptions(options, RULES, WHERE);
   checkString(file, `${WHERE}: file`);
   throwIfAborted(abort);
-  const opened = await openWeights(
-    {
-      subject: model === undefined ? null : modelRecord(model as ModelName),
-      weights: parseSource(file, WHERE),
-    },
-    { progress: false, checkHash: true, signal: abort },
-    WHERE,
-  );
+  const opened = await openPlace(file, model, { progress: false, signal: abort }, WHERE);
   try {
     const label = printable(file, 1000);
     const calibration = quantizationIn(opened.state.fileMetadata, label);

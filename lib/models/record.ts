@@ -79,6 +79,8 @@ export interface ModelFamily {
   readonly classifier: string;
   /** Paths of those that give others in training, where the options leave them in. */
   readonly auxiliaryClassifiers: readonly string[];
+  /** Whether some of its options leave layers that its forward never calls. Default false. */
+  readonly hasUncalledLayers?: boolean;
   /** How images become its input where the weights do not say; null if nothing is usual. */
   readonly preprocessing: Preprocessing | null;
   /** Whose spelling its keys have. */
@@ -123,7 +125,13 @@ export interface ModelRecord<Factory extends Create = Create> extends ModelFamil
 /** What differs within a class stands in the row; the places of its parts cannot. */
 type Differing = Omit<
   ModelFamily,
-  'classifier' | 'auxiliaryClassifiers' | 'firstBlock' | 'mark' | 'keyMaps' | 'optionKeys'
+  | 'classifier'
+  | 'auxiliaryClassifiers'
+  | 'hasUncalledLayers'
+  | 'firstBlock'
+  | 'mark'
+  | 'keyMaps'
+  | 'optionKeys'
 >;
 
 interface Row extends Partial<Differing> {

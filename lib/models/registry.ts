@@ -14,9 +14,9 @@ import { CIFAR_MODELS } from './cifar-se-resnet';
 import type { ClassifierModel } from './classifier-model';
 import type { Subject, WeightsPlace } from './from-weights';
 import { type Transfer } from './fetch-weights';
-import { findAmong, networkAmong, type FoundWeights, type WantedWeights } from './find-weights';
+import { networkAmong, type WantedWeights } from './find-weights';
 import { identify, problemOfDims, twinOf } from './identify';
-import { isOfWeights, parseModel, type ModelSource, type WeightsEnding } from './model-source';
+import { isOfWeights, parseModel, parseSource, type ModelSource, type WeightsEnding } from './model-source';
 import { loadModel, openAmong, type OpenedWeights } from './open-weights';
 import { makeOrLoad, readFileOptions, wantsPretrained, type PretrainedOptions } from './pretrained';
 import { PYTORCHCV_MODELS } from './pytorchcv-se-resnet';
@@ -95,15 +95,6 @@ export function parseName(name: string, where: string): ModelSource {
   return source;
 }
 
-/** @internal As `findAmong` of all models. */
-export function findWeights<Of extends Subject>(
-  wanted: WantedWeights<Of>,
-  options: Transfer & WeightsPlace,
-  where: string,
-): Promise<FoundWeights<ModelRecord | Of>> {
-  return findAmong(allRecords(), wanted, options, where);
-}
-
 /** @internal As `networkAmong` of all models. */
 export function networkNamed(
   name: string,
@@ -120,6 +111,20 @@ export function openWeights<Of extends Subject>(
   where: string,
 ): Promise<OpenedWeights<ModelRecord | Of>> {
   return openAmong(allRecords(), wanted, options, where);
+}
+
+/**
+ * @internal Weights that a path, a repository of the hub ('hf-hub:...') or a folder ('local-dir:...') says, and never a
+ * name of published ones. @param model - the network that they are for; undefined: the one that they say
+ */
+export function openPlace(
+  place: string,
+  model: string | undefined,
+  options: Transfer & WeightsPlace,
+  where: string,
+): Promise<OpenedWeights> {
+  const subject = model === undefined ? null : modelRecord(model as ModelName);
+  return openWeights({ subject, weights: parseSource(place, where) }, options, where);
 }
 
 /** What is said of a state dict that is another network's. */

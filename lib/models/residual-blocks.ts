@@ -78,7 +78,10 @@ export class SEBasicBlock extends NativeModule {
     options?: BlockOptions,
   ) {
     const type = 'SEBasicBlock';
-    super(createNativeModule(type, blockOptions(type, 1, inplanes, planes, stride, downsample, options)));
+    const { expansion } = SEBasicBlock;
+    super(
+      createNativeModule(type, blockOptions(type, expansion, inplanes, planes, stride, downsample, options)),
+    );
   }
 }
 registerModuleClass('SEBasicBlock', SEBasicBlock);
@@ -123,7 +126,10 @@ export class SEBottleneck extends NativeModule {
     options?: BlockOptions,
   ) {
     const type = 'SEBottleneck';
-    super(createNativeModule(type, blockOptions(type, 4, inplanes, planes, stride, downsample, options)));
+    const { expansion } = SEBottleneck;
+    super(
+      createNativeModule(type, blockOptions(type, expansion, inplanes, planes, stride, downsample, options)),
+    );
   }
 }
 registerModuleClass('SEBottleneck', SEBottleneck);

@@ -58,6 +58,7 @@ const SE_INCEPTION: ModelFamily = {
   stem: 'model.Conv2d_1a_3x3.conv',
   classifier: 'model.fc',
   auxiliaryClassifiers: ['model.AuxLogits.fc'],
+  hasUncalledLayers: true, // the SE layers, where `recalibrate` is 'none'; in training the auxiliary head runs
   preprocessing: INCEPTION,
   framework: 'senet.pytorch',
   firstBlock: 'Mixed_5b',

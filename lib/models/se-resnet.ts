@@ -6,11 +6,11 @@ import { makeError } from '../errors';
 import type { Sequential } from '../nn/containers';
 import type { AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU } from '../nn/layers';
 import { createNativeModule } from '../nn/native-module';
-import { checkInteger, describe } from '../tensor/options';
+import { describe } from '../tensor/options';
 import { integer, orElse, readOptions, type Rules } from '../tensor/rules';
 import { ClassifierModel, registerModel } from './classifier-model';
 import { ARTICLE, SE_LAYER_OPTIONS } from './key-maps';
-import { INIT_OPTIONS, type InitOptions } from './options';
+import { depths, INIT_OPTIONS, type InitOptions } from './options';
 import { IMAGENET } from './preprocessing-record';
 import { makeOrLoad, type PretrainedOptions } from './pretrained';
 import { defineModels, type ModelFamily } from './record';
@@ -75,17 +75,10 @@ export class SEResNet extends ClassifierModel {
         `SEResNet: block: expected SEBasicBlock or SEBottleneck, got ${describe(block)}`,
       );
     }
-    if (!Array.isArray(layers) || layers.length !== 4) {
-      throw makeError(
-        'ERR_SENET_ARG_TYPE',
-        `SEResNet: layers: expected four numbers of blocks, got ${describe(layers)}`,
-      );
-    }
-    for (const count of layers) checkInteger(count, 'SEResNet: layers', 1);
     super(
       createNativeModule('SEResNet', {
         block: block === SEBasicBlock ? 'SEBasicBlock' : 'SEBottleneck',
-        layers,
+        layers: depths(layers, 'SEResNet: layers'),
         ...readOptions(options, OPTIONS, 'SEResNet'),
       }),
     );

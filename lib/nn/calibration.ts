@@ -10,19 +10,9 @@ import { binding } from '../native';
 import { throwIfAborted } from '../tensor/abort';
 import { runJob } from '../tensor/jobs';
 import { describe } from '../tensor/options';
-import {
-  boolean,
-  fn,
-  integer,
-  number,
-  oneOf,
-  orElse,
-  optional,
-  readOptions,
-  required,
-} from '../tensor/rules';
+import { fn, optional, readOptions, required, type Rules } from '../tensor/rules';
 import { Tensor, handleOf } from '../tensor/tensor';
-import { CALIBRATION_METHODS } from './calibration-methods';
+import { CALIBRATION_RULES, type CalibrationSettings } from './calibration-settings';
 
 /** Images that calibration takes: one image C x H x W, several N x C x H x W, or a batch of a DataLoader. */
 export type CalibrationImages = Tensor | { readonly images: Tensor };
@@ -31,37 +21,14 @@ export type CalibrationImages = Tensor | { readonly images: Tensor };
 export type CalibrationData =
   CalibrationImages | Iterable<CalibrationImages> | AsyncIterable<CalibrationImages>;
 
-/** How the range of an activation's 256 values follows from the numbers that were seen. */
-export type CalibrationMethod = (typeof CALIBRATION_METHODS)[number];
-
 export interface CalibrationProgress {
   /** Images that were seen. */
   readonly images: number;
 }
 
-export interface CalibrationOptions {
+export interface CalibrationOptions extends CalibrationSettings {
   /** Images as the network takes them, float32 and preprocessed; some 100 that look like those to come are enough. */
   data: CalibrationData;
-  /**
-   * 'minmax' (default): all the numbers that were seen; 'mse': the range whose 256 values have the least mean squared error,
-   * for networks with a few numbers far from the rest; 'percentile': without the smallest and the largest.
-   */
-  method?: CalibrationMethod;
-  /** Of 'percentile': per cent of the numbers that are not above the range. Default 99.99, from 50 to 100. */
-  percentile?: number;
-  /** Images that are taken of `data` at most. Default 256. */
-  limit?: number;
-  /**
-   * Whether the convolutions that read the image compute in int8 too. They are few of the products, and an image has more
-   * than 256 values once it is normalised: default false.
-   */
-  quantizeFirst?: boolean;
-  /**
-   * What the outputs may be off, on up to eight of the images: the errors' root mean square over the values'. Where they are
-   * off by more, the layers that are off the most stay float32 (`CompiledModel.quantization.keep`), as few as that takes.
-   * Above 0, to 1; default: no budget.
-   */
-  errorBudget?: number;
   /** Called after each piece of `data`. */
   onProgress?: (progress: CalibrationProgress) => void;
 }
@@ -140,13 +107,9 @@ function recordOf(given: unknown): QuantizationRecord | undefined {
 
 const OPTIONS = {
   data: required((given: unknown) => given as CalibrationData),
-  method: orElse('minmax', oneOf(CALIBRATION_METHODS)),
-  percentile: orElse(99.99, number(50, 100)),
-  limit: orElse(256, integer(1)),
-  quantizeFirst: orElse(false, boolean),
-  errorBudget: optional(number(Number.MIN_VALUE, 1)),
+  ...CALIBRATION_RULES,
   onProgress: optional(fn<(progress: CalibrationProgress) => void>()),
-};
+} satisfies Rules<CalibrationOptions>;
 
 /**
  * The compiled copy of what `begin` starts to calibrate.

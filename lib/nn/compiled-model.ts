@@ -3,6 +3,7 @@
  * What it computes and how is C++'s (`native/inference`); here are its options, results and life.
  */
 import type { CompiledHandle, CompiledStep, Device, TensorHandle } from '../binding';
+import { checkSafetensorsPath } from '../checkpoint/endings';
 import { QUANTIZATION } from '../checkpoint/quantized-weights';
 import { saveWeights, type SaveOptions } from '../checkpoint/save';
 import { StateDict } from '../checkpoint/state-dict';
@@ -10,7 +11,7 @@ import { makeError } from '../errors';
 import { binding } from '../native';
 import { COMPILED_DTYPES } from '../tensor/dtype';
 import { runJob, runJobSync } from '../tensor/jobs';
-import { checkInteger, checkString, describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
 import { integer, matching, orElse, readOptions, signal, type Rule, type Rules } from '../tensor/rules';
 import { currentScope } from '../tensor/scope';
 import { handleOf, wrapTensor, wrapUntracked, type Tensor } from '../tensor/tensor';
@@ -176,8 +177,8 @@ export class CompiledModel {
   /**
    * The plan: steps with their shapes, what is fused into each, and bytes.
    *
-   * @param inputSize - height and width of an image. Default: what the model is made for (224 x 224 for SE-ResNet,
-   *   299 x 299 for SE-Inception-v3, else 32 x 32)
+   * @param inputSize - height and width of an image. Default: what the network was designed for (`inputSize` of its record), else
+   *   32 x 32
    * @throws ERR_SENET_SHAPE for a size that the model does not take; ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE,
    *   ERR_SENET_DISPOSED
    */
@@ -244,12 +245,7 @@ export class CompiledModel {
         `save: expected a compiled model of int8, this one is ${this.dtype}`,
       );
     }
-    if (!checkString(file, 'save: file').endsWith('.safetensors')) {
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `save: expected a path that ends in .safetensors, got '${file}'`,
-      );
-    }
+    checkSafetensorsPath(file, 'save: file');
     const entries = binding.compiledTensors(this.#handle);
     if (entries.length === 0) {
       throw makeError(

@@ -5,7 +5,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 import { isAbortSignal, isPlainObject } from '../brands';
-import type { ModuleHandle, TensorHandle } from '../binding';
+import type { ModuleCall, ModuleHandle, TensorHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding } from '../native';
 import { throwIfAborted, untilAborted } from '../tensor/abort';
@@ -32,7 +32,7 @@ const FORWARD = { grad: optional(boolean), signal };
 
 interface Recorded {
   readonly output: TensorHandle;
-  readonly calls: readonly (readonly [string, readonly number[], readonly number[]])[];
+  readonly calls: readonly ModuleCall[];
   readonly outputs: readonly (TensorHandle | null)[];
 }
 

@@ -10,8 +10,8 @@ import { weightsChannels, createWithWeights } from '../models/from-weights';
 import type { Preprocessing } from '../models/preprocessing-record';
 import type { OpenedWeights } from '../models/open-weights';
 import { modelRecord, openWeights, type ModelName } from '../models/registry';
-import { quantizationIn, type CalibrationMethod } from '../nn/calibration';
-import { CALIBRATION_METHODS } from '../nn/calibration-methods';
+import { quantizationIn } from '../nn/calibration';
+import { CALIBRATION_RULES, calibrationSettings, type CalibrationSettings } from '../nn/calibration-settings';
 import type { CompileOptions } from '../nn/module';
 import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
@@ -19,10 +19,7 @@ import { checkString } from '../tensor/options';
 import {
   boolean,
   fn,
-  integer,
   names,
-  number,
-  oneOf,
   optional,
   orElse,
   readOptions,
@@ -50,6 +47,7 @@ export interface ExportOptions
       OnnxOptions,
       'dtype' | 'keep' | 'keepBatchNorm' | 'opset' | 'preprocess' | 'softmax' | 'preprocessing'
     >,
+    CalibrationSettings,
     TransferOptions {
   /** The network that the weights are for. Default: what their keys and shapes say. */
   model?: ModelName;
@@ -61,12 +59,6 @@ export interface ExportOptions
   labels?: readonly string[] | string;
   /** Of 'int8': images like those to come. Default: what weights that were quantised say of themselves. */
   calibration?: Dataset;
-  /** As of `compile`'s `calibration`. */
-  method?: CalibrationMethod;
-  percentile?: number;
-  /** Images that are taken, evenly spread over the data set. Default 256. */
-  limit?: number;
-  quantizeFirst?: boolean;
   onProgress?: (progress: ExportProgress) => void;
 }
 
@@ -91,10 +83,7 @@ const RULES = {
   preprocess: orElse(false, boolean),
   softmax: orElse(false, boolean),
   calibration: unchecked<Dataset>(),
-  method: orElse('minmax', oneOf(CALIBRATION_METHODS)),
-  percentile: orElse(99.99, number(50, 100)),
-  limit: orElse(256, integer(1)),
-  quantizeFirst: orElse(false, boolean),
+  ...CALIBRATION_RULES,
   onProgress: optional(fn<(progress: ExportProgress) => void>()),
   ...TRANSFER,
 } satisfies Rules<ExportOptions>;
@@ -166,7 +155,10 @@ function calibrationFor(
   given: Given,
   base: Preprocessing | undefined,
 ): CompileOptions['calibration'] {
-  const { calibration: dataset, dtype, method, percentile, limit, quantizeFirst, signal } = given;
+  const { calibration: dataset, dtype, limit, errorBudget, signal } = given;
+  if (dataset === undefined && errorBudget !== undefined) {
+    throw makeError('ERR_SENET_ARG_MISSING', `${WHERE}: calibration: an errorBudget needs images`);
+  }
   if (dtype !== 'int8') {
     if (dataset === undefined) return undefined;
     throw makeError('ERR_SENET_ARG_RANGE', `${WHERE}: calibration: it is of the dtype 'int8' alone`);
@@ -191,7 +183,7 @@ function calibrationFor(
   const images = Math.min(limit, dataset.length);
   return {
     data: networkInputs(dataset, images, preprocessing, signal),
-    ...{ method, percentile, limit, quantizeFirst },
+    ...calibrationSettings(given),
     onProgress: (progress) =>
       given.onProgress?.({ phase: 'calibrate', done: progress.images, total: images }),
   };

@@ -99,7 +99,7 @@ export interface OnnxSummary {
 }
 
 /** The opsets whose nodes are written. */
-export const OPSETS = [17, 25] as const;
+const OPSETS = [17, 25] as const;
 
 /** Protocol Buffers have no longer messages. */
 const MOST_BYTES = 2 ** 31 - 1;

@@ -40,13 +40,11 @@ const KIND: OptimizerKind = {
   extras: { foreach: null, differentiable: false, fused: null },
   stateNames: ['step', 'sum'],
   // PyTorch's has it from the beginning, and steps with no other.
-  initialState: ({ shape, dtype, device }, group) => {
-    const { initialAccumulatorValue } = group as unknown as { initialAccumulatorValue: number };
-    return detached(null, () => ({
+  initialState: ({ shape, dtype, device }, { initialAccumulatorValue }) =>
+    detached(null, () => ({
       step: zeros([]),
-      sum: full(shape, initialAccumulatorValue, { dtype, device }),
-    }));
-  },
+      sum: full(shape, initialAccumulatorValue as number, { dtype, device }),
+    })),
 };
 
 /** Duchi, Hazan and Singer: *Adaptive Subgradient Methods for Online Learning and Stochastic Optimization* (2011). */

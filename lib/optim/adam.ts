@@ -6,7 +6,6 @@ import {
   Optimizer,
   twoBetas,
   type OptimizerKind,
-  type OptionRule,
   type Parameters,
   type ParamGroupOptions,
 } from './optimizer';
@@ -26,7 +25,7 @@ export interface AdamOptions {
   maximize?: boolean;
 }
 
-const rules = (weightDecay: number): Record<string, OptionRule> => ({
+const rules = (weightDecay: number): OptimizerKind['rules'] => ({
   lr: atLeastZero(1e-3),
   betas: twoBetas([0.9, 0.999]),
   eps: atLeastZero(1e-8),

@@ -1,6 +1,7 @@
 /**
  * Optimizer: parameter groups with their options, and the state that the native optimiser keeps for each parameter, as
- * `torch.optim.Optimizer`. Knows no optimiser by name: sgd.ts and adam.ts say which options each has.
+ * `torch.optim.Optimizer`. Knows no optimiser by name: the
+ * file of each says in its `OptimizerKind` which options it has.
  *
  * The state dict is PyTorch's, with Python's names (`param_groups`, `weight_decay`, `exp_avg`), so that `saveCheckpoint`
  * writes what `optimizer.load_state_dict` of Python reads, and the other way round.
@@ -40,8 +41,14 @@ export interface GroupOptions {
   eps?: number;
   weightDecay?: number;
   amsgrad?: boolean;
+  alpha?: number;
+  centered?: boolean;
+  lrDecay?: number;
+  initialAccumulatorValue?: number;
   maximize?: boolean;
 }
+
+type OptionRules = Readonly<Partial<Record<keyof GroupOptions, OptionRule>>>;
 
 /** What a constructor or `addParamGroup` takes: options that are left out are the optimiser's. */
 export interface ParamGroupOptions extends GroupOptions {
@@ -117,7 +124,7 @@ export interface OptimizerKind {
   readonly name: string;
   readonly native: 'sgd' | 'adam' | 'rmsprop' | 'adagrad';
   /** By the names of options, in PyTorch's order. */
-  readonly rules: Readonly<Record<string, OptionRule>>;
+  readonly rules: OptionRules;
   /** What PyTorch's groups hold besides, with Python's names: written, and kept from a file. */
   readonly extras: Readonly<Record<string, unknown>>;
   /** Whether a step shrinks the weights instead of adding them to the gradient; reads the group's extras. */

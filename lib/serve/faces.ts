@@ -71,7 +71,7 @@ function readOn(request: IncomingMessage, done: () => void): void {
 }
 
 /** The stream, which whoever stops reading leaves as it is: an answer is still to be sent. */
-export function bodyOfNode(request: IncomingMessage & { body?: unknown }): AsyncIterable<Uint8Array> {
+function bodyOfNode(request: IncomingMessage & { body?: unknown }): AsyncIterable<Uint8Array> {
   // A parser of the framework may have been there before.
   const { body, readableEnded } = request;
   if (readableEnded && body !== undefined) return parsedBody(body);

@@ -6,6 +6,7 @@ import {
   fn,
   integer,
   matching,
+  milliseconds,
   names,
   optional,
   orElse,
@@ -55,8 +56,9 @@ export interface InferenceHandlerOptions {
 }
 
 const MIB = 2 ** 20;
-/** Node's timers take no longer ones. */
-const MAX_TIMEOUT = 2 ** 31 - 1;
+
+/** Of a request, of a handler as of `senet-torch serve`. */
+export const TIMEOUT = orElse(30_000, milliseconds(1));
 
 const URLS = {
   hosts: optional(names),
@@ -90,7 +92,7 @@ const OPTIONS = {
   maxBody: orElse(20 * MIB, integer(1)),
   maxBodies: orElse(512 * MIB, integer(1)),
   maxImages: orElse(64, integer(1, 65_536)),
-  timeout: orElse(30_000, integer(1, MAX_TIMEOUT)),
+  timeout: TIMEOUT,
   urls,
   metrics: orElse(true, boolean),
   docs: orElse(true, boolean),

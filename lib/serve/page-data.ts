@@ -73,7 +73,7 @@ export interface PageData {
 }
 
 /** Where the build puts the page. */
-export const PAGE_FILE = path.join(PACKAGE_ROOT, 'dist', 'serve', 'page.html');
+const PAGE_FILE = path.join(PACKAGE_ROOT, 'dist', 'serve', 'page.html');
 
 const PLACE = '<script type="application/json" id="data"></script>';
 

@@ -20,6 +20,10 @@ export const DTYPES = [
   'bool',
 ] as const satisfies readonly DType[];
 
+/** Those of a forward under `autocast`, and without. */
+export const PRECISIONS = ['float32', 'bfloat16', 'float16'] as const satisfies readonly DType[];
+export type Precision = (typeof PRECISIONS)[number];
+
 /** Those of compiled models. */
 export const COMPILED_DTYPES = ['float32', 'bfloat16', 'float16', 'int8'] as const satisfies readonly DType[];
 
@@ -28,7 +32,7 @@ const MEMORY_FORMATS = ['contiguous', 'channels_last', 'preserve'] as const sati
 /** What `to` takes: a dtype, a device, or both with a memory format. */
 export type Target = DType | Device | { dtype?: DType; device?: Device; memoryFormat?: MemoryFormat };
 
-export function isDType(value: unknown): value is DType {
+function isDType(value: unknown): value is DType {
   return (DTYPES as readonly unknown[]).includes(value);
 }
 

@@ -111,6 +111,9 @@ export const integer =
   (given, what) =>
     checkInteger(given, what, minimum, maximum);
 
+/** What Node's timers take. */
+export const milliseconds = (minimum: number): Rule<number> => integer(minimum, 2 ** 31 - 1);
+
 export const number =
   (minimum?: number, maximum?: number): Rule<number> =>
   (given, what) =>

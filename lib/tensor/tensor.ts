@@ -43,7 +43,6 @@ export type Keywords = Readonly<Record<string, unknown>>;
 
 const NO_KEYWORDS: Keywords = Object.freeze({});
 
-const readBackwardOptions = optionsReader({ signal });
 const readSignal = optionsReader({ signal });
 // Values of what operators take are their schemas' to check.
 const keepdim = orElse(false, unchecked<boolean>());
@@ -209,7 +208,7 @@ export class Tensor {
    * @throws (rejects) ERR_SENET_AUTOGRAD, ERR_SENET_SHAPE, ERR_SENET_ABORTED
    */
   async backward(gradient?: Tensor | null, options?: { signal?: AbortSignal }): Promise<void> {
-    const { signal: abort } = readBackwardOptions(options, 'backward');
+    const { signal: abort } = readSignal(options, 'backward');
     const gradientHandle =
       gradient === undefined || gradient === null ? null : handleOf(gradient, 'gradient');
     await runJob(() => binding.backward(this.#handle, gradientHandle), abort);

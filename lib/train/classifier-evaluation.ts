@@ -194,7 +194,7 @@ function fileIn(dataset: Dataset, index: number): ImageFile | null {
 }
 
 /** How reports and messages name an image of a data set. */
-export function nameIn(dataset: Dataset, index: number): string {
+function nameIn(dataset: Dataset, index: number): string {
   return fileIn(dataset, index)?.file ?? `image ${index}`;
 }
 

@@ -3,6 +3,7 @@ import type { Device } from '../binding';
 import type { Batch } from '../data/loader';
 import { isSenetError, makeError } from '../errors';
 import type { Module } from '../nn/module';
+import type { Precision } from '../tensor/dtype';
 import { describe } from '../tensor/options';
 import { autocast } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
@@ -18,8 +19,6 @@ interface ForwardOptions {
   readonly precision: Precision;
   readonly classes?: readonly string[] | undefined;
 }
-
-type Precision = 'float32' | 'bfloat16' | 'float16';
 
 /** Weight of Inception's auxiliary loss (Szegedy et al. 2015; torchvision's reference training). */
 const AUXILIARY_WEIGHT = 0.4;

@@ -2,37 +2,30 @@
  * `quantizeWeights`: a file of weights written anew for int8, calibrated on the images of a data set, with what a classifier
  * needs beside it; and how good it is before and after.
  */
-import path from 'node:path';
-
+import { checkSafetensorsPath } from '../checkpoint/endings';
 import type { Dataset } from '../data/dataset';
 import { networkInputs } from '../data/network-inputs';
 import { makeError } from '../errors';
 import { createWithWeights } from '../models/from-weights';
-import { parseSource } from '../models/model-source';
-import { modelRecord, openWeights, type ModelName } from '../models/registry';
-import type { CalibrationMethod } from '../nn/calibration';
-import { CALIBRATION_METHODS } from '../nn/calibration-methods';
+import { openPlace, type ModelName } from '../models/registry';
+import { CALIBRATION_RULES, calibrationSettings, type CalibrationSettings } from '../nn/calibration-settings';
 import type { CompiledPlan } from '../nn/compiled-model';
-import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
 import {
-  boolean,
   fn,
-  integer,
   names,
-  number,
-  oneOf,
   optional,
   orElse,
   readOptions,
   required,
   signal,
   string,
+  type Rules,
 } from '../tensor/rules';
 import { broughtBy } from '../vision/weights-metadata';
 
-export interface QuantizeOptions {
+export interface QuantizeOptions extends CalibrationSettings {
   /** Images like those to come; labels are not read. */
   calibration: Dataset;
   /** The network that the weights are for. Default: what their keys and shapes say. */
@@ -41,13 +34,6 @@ export interface QuantizeOptions {
   key?: string;
   /** What its names begin with, as of `load`. */
   prefix?: string;
-  /** As of `compile`'s `calibration`. */
-  method?: CalibrationMethod;
-  percentile?: number;
-  /** Images that are taken, evenly spread over the data set. Default 256. */
-  limit?: number;
-  quantizeFirst?: boolean;
-  errorBudget?: number;
   /** Paths of modules whose convolutions stay float32, with all below them. */
   keep?: readonly string[];
   /** Called with the images that were seen, and how many will be. */
@@ -69,15 +55,11 @@ const RULES = {
   model: optional(string),
   key: optional(string),
   prefix: optional(string),
-  method: orElse('minmax', oneOf(CALIBRATION_METHODS)),
-  percentile: orElse(99.99, number(50, 100)),
-  limit: orElse(256, integer(1)),
-  quantizeFirst: orElse(false, boolean),
-  errorBudget: optional(number(Number.MIN_VALUE, 1)),
+  ...CALIBRATION_RULES,
   keep: orElse([], names),
   onProgress: optional(fn<(done: number, total: number) => void>()),
   signal,
-};
+} satisfies Rules<QuantizeOptions>;
 
 /**
  * Quantises the weights of a file to int8 and saves them as safetensors, for `loadCompiled` and for `ImageClassifier.load`
@@ -96,21 +78,9 @@ export async function quantizeWeights(
 ): Promise<Quantized> {
   const given = readOptions(options, RULES, WHERE);
   checkString(file, `${WHERE}: file`);
-  if (path.extname(checkString(output, `${WHERE}: output`)).toLowerCase() !== '.safetensors') {
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      `${WHERE}: output: expected a path that ends in .safetensors, got '${printable(output, 1000)}'`,
-    );
-  }
+  checkSafetensorsPath(output, `${WHERE}: output`);
   throwIfAborted(given.signal);
-  const opened = await openWeights(
-    {
-      subject: given.model === undefined ? null : modelRecord(given.model as ModelName),
-      weights: parseSource(file, WHERE),
-    },
-    { ...given, progress: false, checkHash: true },
-    WHERE,
-  );
+  const opened = await openPlace(file, given.model, { ...given, progress: false }, WHERE);
   try {
     const { subject: record } = opened;
     const { labels, preprocessing = record.preprocessing } = await broughtBy(opened);
@@ -130,11 +100,7 @@ export async function quantizeWeights(
         keep: given.keep,
         calibration: {
           data: networkInputs(dataset, images, preprocessing, abort),
-          method: given.method,
-          percentile: given.percentile,
-          limit: given.limit,
-          quantizeFirst: given.quantizeFirst,
-          ...(given.errorBudget === undefined ? {} : { errorBudget: given.errorBudget }),
+          ...calibrationSettings(given),
           onProgress: (progress) => given.onProgress?.(progress.images, images),
         },
         ...(abort === undefined ? {} : { signal: abort }),

@@ -6,7 +6,7 @@ import { ExponentialMovingAverage } from '../optim/ema';
 import { GradScaler } from '../optim/grad-scaler';
 import { Optimizer } from '../optim/optimizer';
 import { LRScheduler } from '../optim/scheduler';
-import { checkDevice } from '../tensor/dtype';
+import { checkDevice, PRECISIONS, type Precision } from '../tensor/dtype';
 import {
   fn,
   integer,
@@ -60,7 +60,7 @@ export interface TrainerOptions {
    * 'bfloat16', 'float16': forward and loss under `autocast`, 'float16' on a CUDA device only and with a `gradScaler`.
    * Default 'float32'.
    */
-  precision?: 'float32' | 'bfloat16' | 'float16';
+  precision?: Precision;
   /** Scales the loss, and its state is part of the checkpoint. Default: a new one for 'float16', else none. */
   gradScaler?: GradScaler;
   /** Default 'cpu'; the model must be there. */
@@ -142,7 +142,7 @@ export const TRAINER_RULES = {
   loss: optional(matching<Criterion>('a loss with forward(input, target)', (value) => has(value, 'forward'))),
   epochs: required(integer(1)),
   classes: optional(names),
-  precision: orElse('float32', either(['float32', 'bfloat16', 'float16'])),
+  precision: orElse('float32', either(PRECISIONS)),
   gradScaler: optional(matching<GradScaler>('a GradScaler', (value) => value instanceof GradScaler)),
   device: orElse('cpu', checkDevice),
   accumulate: orElse(1, integer(1)),

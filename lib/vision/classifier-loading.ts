@@ -1,7 +1,7 @@
 /**
  * What an ImageClassifier is made of, found and made: from a model's name and weights, or a Module, to a network that is
  * ready, with labels and preprocessing for it. In this order: the weights that are meant (`models/open-weights`), the model
- * of their shape (`models/from-weights`), what else they bring (`weights-metadata`), and what runs the model (`network`).
+ * of their shape (`models/from-weights`), what else they bring (`weights-metadata`), and what runs the model (`predictor`).
  */
 import type { Device, DType } from '../binding';
 import { makeError } from '../errors';

@@ -3,13 +3,12 @@
  * spelling, with what a classifier needs beside it: the network's name, labels, preprocessing.
  */
 import { access } from 'node:fs/promises';
-import path from 'node:path';
 
+import { checkSafetensorsPath } from '../checkpoint/endings';
 import { saveWeights } from '../checkpoint/save';
 import { makeError } from '../errors';
 import { createWithWeights } from '../models/from-weights';
-import { modelRecord, openWeights, type ModelName } from '../models/registry';
-import { parseSource } from '../models/model-source';
+import { openPlace, type ModelName } from '../models/registry';
 import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
@@ -78,22 +77,10 @@ export async function convertWeights(
 ): Promise<Converted> {
   const given = readOptions(options, RULES, WHERE);
   checkString(file, `${WHERE}: file`);
-  if (path.extname(checkString(output, `${WHERE}: output`)).toLowerCase() !== '.safetensors') {
-    throw makeError(
-      'ERR_SENET_ARG_RANGE',
-      `${WHERE}: output: expected a path that ends in .safetensors, got '${printable(output, 1000)}'`,
-    );
-  }
+  checkSafetensorsPath(output, `${WHERE}: output`);
   throwIfAborted(given.signal);
   if (!given.overwrite) await checkAbsent(output);
-  const opened = await openWeights(
-    {
-      subject: given.model === undefined ? null : modelRecord(given.model as ModelName),
-      weights: parseSource(file, WHERE),
-    },
-    given,
-    WHERE,
-  );
+  const opened = await openPlace(file, given.model, given, WHERE);
   const { subject: record, state } = opened;
   try {
     const brought = await broughtBy(opened);

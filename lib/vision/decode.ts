@@ -13,7 +13,7 @@ import { isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
 import { Alone } from './alone';
 import { isBmp, openBmp } from './bmp';
-import type { DecodedImage, EncodedImage } from './encoded-image';
+import type { EncodedImage } from './encoded-image';
 import { fillAround, prepareGif } from './gif';
 import { labelOf, readBytes, type ImageFileSource } from './image-source';
 import { isNetpbm, openNetpbm } from './netpbm';
@@ -46,11 +46,6 @@ export function loadDecoder(): Promise<typeof sharp> {
 
 /** Height and width that are wanted of an image, from its own. */
 export type WantedSize = (height: number, width: number) => readonly [height: number, width: number];
-
-/** `openImage` and `decode` in one. */
-export async function decodeImage(source: ImageFileSource, wantedSize?: WantedSize): Promise<DecodedImage> {
-  return (await openImage(source, wantedSize)).decode();
-}
 
 /**
  * Reads the header of a JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP, PBM, PGM or PPM image: what its pixels will take is known

@@ -124,7 +124,7 @@ export function toJson(explanation: Omit<Explanation, 'toJSON'>): ExplanationJso
   };
 }
 
-export function planeToJson({ width, height, data }: Plane): PictureJson {
+function planeToJson({ width, height, data }: Plane): PictureJson {
   const bytes = Uint8ClampedArray.from(data, (value) => 255 * value);
   return { width, height, channels: 1, data: Buffer.from(bytes.buffer).toString('base64') };
 }

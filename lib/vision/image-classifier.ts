@@ -2,7 +2,7 @@
  * ImageClassifier: from image to labels with scores. `classifier-loading` makes its parts. An image then goes, in this
  * order, through `image-work` (from what the caller gave to the network's input: `image-source`, then nearly every JPEG and
  * PNG in one job, `input-by-rows`, and all others by `decode` and `preprocessing`), `image-batches` and `pipeline` (with
- * which others, and when), `network` and `ranking`.
+ * which others, and when), `predictor` and `ranking`.
  */
 import { makeError } from '../errors';
 import {

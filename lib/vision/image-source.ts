@@ -4,7 +4,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
 
-import { fileError, makeError } from '../errors';
+import { checkRegular, fileError, makeError } from '../errors';
 import { printable } from '../printable';
 import { checkBuffer, describe } from '../tensor/options';
 
@@ -140,10 +140,7 @@ async function readImageFile(path: string, label: string): Promise<Buffer> {
     // Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = await file.stat();
-    if (!stats.isFile()) {
-      const kind = stats.isDirectory() ? 'a folder' : 'no regular file';
-      throw makeError('ERR_SENET_FILE', `${label}: expected an image file, found ${kind}`);
-    }
+    checkRegular(stats, label, 'an image file');
     checkLength(stats.size, label);
     return await file.readFile();
   } catch (cause) {

@@ -6,6 +6,7 @@ import { makeError } from '../errors';
 import type { Preprocessing } from '../models/preprocessing-record';
 import { isFloating } from '../tensor/dtype';
 import { describe } from '../tensor/options';
+import { poolThreads } from '../tensor/pool-threads';
 import { detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import type { Hold } from './byte-budget';
@@ -71,7 +72,7 @@ export interface DecodingSettings {
 }
 
 /** Images whole at a time: each occupies a thread of libuv's pool, of which one stays free for files and names. */
-const wholes = new Places(Math.max(1, (Number(process.env.UV_THREADPOOL_SIZE) || 4) - 1));
+const wholes = new Places(Math.max(1, poolThreads() - 1));
 
 export class ImageWork implements Work {
   readonly encoded: boolean;

@@ -16,8 +16,6 @@ import { pngOrientation } from './png';
 import { normalisationTable, placementOf, resizedSize } from './preprocessing';
 import { recordChannels } from './preprocessing-options';
 
-/** Longest side: beyond it the weights of a resize are more than are held at a time. */
-const MAX_SIDE = 65_535;
 /** Bytes of a pixel at most, and rows that decoder and resize hold of an image, but for what the resize's window needs. */
 const [PIXEL_BYTES, HELD_ROWS] = [4, 512];
 /** Rows that a row of the result is made of, at most, for each that falls to it: cubic, twice, and as many that wait. */
@@ -74,10 +72,9 @@ export async function prepareByRows(
   return repeated;
 }
 
-/** Neither more pixels than are decoded or made, which is refused elsewhere, nor so long that no resize can stream it. */
+/** No more pixels than are decoded or made, which is refused elsewhere. */
 function isUsual({ width, height }: Frame, { size }: Preprocessing, maxPixels: number): boolean {
-  if (width < 1 || height < 1 || width > MAX_SIDE || height > MAX_SIDE || width * height > maxPixels)
-    return false;
+  if (width < 1 || height < 1 || width * height > maxPixels) return false;
   const [newHeight, newWidth] = resizedSize(size, height, width);
   const [turnedHeight, turnedWidth] = resizedSize(size, width, height);
   return Math.max(newHeight * newWidth, turnedHeight * turnedWidth) <= MAX_PIXELS;

@@ -7,7 +7,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { TextDecoder } from 'node:util';
 
 import { isError } from '../brands';
-import { fileError, isSenetError, makeError } from '../errors';
+import { checkRegular, fileError, isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
 import { describe } from '../tensor/options';
 import { Entries, parseLiteral, type Literal } from './literal';
@@ -49,7 +49,7 @@ async function readLabelsFile(file: string, where: string, label: string): Promi
   try {
     const stats = await stat(file);
     // A named pipe would wait for a writer for ever.
-    if (!stats.isFile()) throw makeError('ERR_SENET_FILE', `${label}: expected a regular file`);
+    checkRegular(stats, label, 'a file of labels');
     if (stats.size > MAX_FILE_BYTES) {
       throw makeError(
         'ERR_SENET_LABELS',

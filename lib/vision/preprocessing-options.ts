@@ -8,7 +8,7 @@ import { checkInteger, describe } from '../tensor/options';
 import { integer, matching, nullOr, oneOf, orElse, readOptions, unchecked, type Rule } from '../tensor/rules';
 
 /** What a record may make of the channels. */
-export const CHANNELS: readonly Preprocessing['channels'][] = ['rgb', 'grey', 'grey-repeated'];
+const CHANNELS: readonly Preprocessing['channels'][] = ['rgb', 'grey', 'grey-repeated'];
 
 /** Channels of the input that a record makes. */
 export function recordChannels({ channels }: Pick<Preprocessing, 'channels'>): 1 | 3 {
@@ -35,8 +35,9 @@ function greyOf(values: readonly number[]): number {
 /** Of red, green and blue in Pillow's L, in parts of 2 ** 16. */
 export const L_WEIGHTS = [19595, 38470, 7471] as const;
 
-/** No side of a model's input is longer. */
-const MAX_SIDE = 16_384;
+/** No side of a network's input is longer: one of a mistaken unit would otherwise take all memory. */
+export const MAX_SIDE = 16_384;
+
 /**
  * A whole record: what `given` says, and `base` for the rest.
  *

@@ -140,6 +140,41 @@ describe('checks', function () {
     });
   });
 
+  describe('exports', () => {
+    it('accepts this repository', () => {
+      expect(check('exports.js')).to.include({ status: 0, stderr: '' });
+    });
+
+    it('notices what nobody imports, also of a file that is taken whole, and what tests alone do', () => {
+      cpSync(path.join(ROOT, 'test', 'unit'), path.join(copy, 'test', 'unit'), { recursive: true });
+      append(
+        'lib/tensor/places.ts',
+        [
+          'export const [alone, imported] = [1, 2];',
+          '/** not_in_comments */ export function not_in_comments(): void {}',
+          'export class Tested {}',
+          'export const usedTested = (): string => usedTested.name;',
+          'export interface Type {}',
+          'export function re_exported(): void {}',
+        ].join('\n'),
+      );
+      append('lib/train/whole.ts', 'export const [said, unsaid] = [1, 2];');
+      append('lib/cli/other.ts', "import { imported } from '../tensor/places';\nsaid(imported);");
+      append('lib/cli/lazy.ts', "export { re_exported as said } from '../tensor/places';");
+      append('lib/cli/lazy.ts', "void (require('../train/whole') as typeof import('../train/whole'));");
+      append('test/unit/new.ts', "import { Tested, usedTested } from '../../lib/tensor/places';");
+      const { status, stderr } = check('exports.js', copy);
+      const lines = stderr.split('\n').filter((line) => /places|whole/.test(line));
+      expect(lines).to.have.members([
+        'lib/tensor/places.ts exports alone, which no other file of lib/ imports',
+        'lib/tensor/places.ts exports not_in_comments, which no other file of lib/ imports',
+        'lib/tensor/places.ts exports Tested, which no other file of lib/ imports',
+        'lib/train/whole.ts exports unsaid, which no other file of lib/ imports',
+      ]);
+      expect(status).to.equal(1);
+    });
+  });
+
   describe('pages', () => {
     it('accepts this repository', () => {
       expect(check('pages.js')).to.include({ status: 0, stderr: '' });

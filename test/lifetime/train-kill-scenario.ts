@@ -1,7 +1,7 @@
 /**
  * A training run in a process of its own, for train-kill.test.ts: goes on from its checkpoint if there is one, saves
  * after every second step, and prints the digest of the weights at the end. Kills itself some turns of the event loop
- * after its `STEP`-th step, if one is given. `node scenario.ts FOLDER [STEP TURNS]`
+ * after its `STEP`-th step, if one is given. `node --require tsx/cjs train-kill-scenario.ts FOLDER [STEP TURNS]`
  */
 import { existsSync, writeSync } from 'node:fs';
 import path from 'node:path';

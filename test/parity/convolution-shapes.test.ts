@@ -1,6 +1,6 @@
 /**
  * Convolutions of drawn shapes, narrow ones above all, on every path that leads to LibTorch's operators, against float64:
- * oneDNN computes some shapes wrong on some processors (native/nn/convolution.h), and nobody knows beforehand which.
+ * oneDNN computes some shapes wrong on some processors (native/graph/convolution.h), and nobody knows beforehand which.
  * SENET_FUZZ_SEED=... draws others, SENET_FUZZ_RUNS=... more of them; each failure is printed with its shape.
  *
  * What this processor computes right says nothing of others, so the second test reads oneDNN's own log of what it was

@@ -742,6 +742,11 @@ export async function optimisers(model: Module<unknown>, x: Tensor, signal: Abor
   });
   exactly<ParamGroup[]>()(groups.paramGroups);
   groups.addParamGroup({ params: [x], weightDecay: 0 });
+  new RMSprop([{ params: x, alpha: 0.9, centered: true }]).addParamGroup({ params: [x], alpha: 0.5 });
+  new Adagrad([{ params: x, lrDecay: 0.1 }]).addParamGroup({ params: [x], initialAccumulatorValue: 0.5 });
+  exactly<(number | undefined)[]>()(groups.paramGroups.map(({ alpha }) => alpha));
+  // @ts-expect-error no optimiser has it
+  groups.addParamGroup({ params: [x], beta: 1 });
   const scaling: GradScalerOptions = {
     initScale: 1024,
     growthFactor: 2,

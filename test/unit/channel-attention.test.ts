@@ -103,6 +103,12 @@ describe("timm's channel attention", () => {
     ['EcaModule: even', () => new EcaModule(null, { kernelSize: 4 }), 'ERR_SENET_ARG_RANGE', /odd/],
     ['EcaModule: NaN', () => new EcaModule(Number.NaN), 'ERR_SENET_ARG_RANGE', /channels/],
     ['Conv1d: groups', () => new Conv1d(3, 4, 1, { groups: 2 }), 'ERR_SENET_ARG_RANGE', /groups/],
+    [
+      'ResNet: an empty stage',
+      () => new ResNet({ layers: [1, 0, 1, 1] }),
+      'ERR_SENET_ARG_RANGE',
+      /layers\[1\].*got 0/,
+    ],
     ['ResNet: stages', () => new ResNet({ layers: [1, 2, 3] }), 'ERR_SENET_ARG_TYPE', /four numbers/],
     [
       'ResNet: block',

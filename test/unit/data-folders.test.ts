@@ -24,7 +24,7 @@ import { readNumpyPickle, type ByteArray } from '../../lib/data/numpy-pickle';
 import { Compose } from '../../lib/data/transforms';
 import { memory } from '../../lib/tensor/runtime';
 import type { Tensor } from '../../lib/tensor/tensor';
-import { decodeImage } from '../../lib/vision/decode';
+import { decodeImage } from '../support/decode';
 import { expectRejection } from '../support/errors';
 import { numbers } from '../support/parity';
 import { Temporary } from '../support/temporary';

@@ -14,7 +14,7 @@ import fc from 'fast-check';
 import sharp from 'sharp';
 
 import { isSenetError, type ErrorCode } from '../../lib/errors';
-import { decodeImage } from '../../lib/vision/decode';
+import { decodeImage } from '../support/decode';
 import { expectRejection } from '../support/errors';
 
 const IMAGES = path.join(__dirname, '..', 'fixtures', 'images');

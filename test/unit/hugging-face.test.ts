@@ -37,9 +37,10 @@ import {
 } from '../../lib';
 import { fetchFromHub, hubFolder } from '../../lib/hub/hugging-face';
 import { adaptWeights } from '../../lib/models/adapt-weights';
-import { allRecords, findWeights, parseName } from '../../lib/models/registry';
+import { findAmong } from '../../lib/models/find-weights';
+import { allRecords, parseName } from '../../lib/models/registry';
 import { timmPreprocessing } from '../../lib/models/timm-weights';
-import { decodeImage } from '../../lib/vision/decode';
+import { decodeImage } from '../support/decode';
 import { preprocess, toPixels } from '../../lib/vision/preprocessing';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
@@ -191,12 +192,17 @@ describe('published weights of timm', () => {
       /'seresnet50\.a1_in1k' says the weights already, got 'ra2_in1k'/,
     );
     await expectRejection(
-      findWeights({ subject: modelRecord('seresnet50'), weights: 'seresnet152d.ra2_in1k' }, {}, 'x'),
+      findAmong(
+        allRecords(),
+        { subject: modelRecord('seresnet50'), weights: 'seresnet152d.ra2_in1k' },
+        {},
+        'x',
+      ),
       'ERR_SENET_ARG_RANGE',
       /they are of seresnet152d/,
     );
     await expectRejection(
-      findWeights({ subject: null, weights: 'ra2_in1k' }, {}, 'x'),
+      findAmong(allRecords(), { subject: null, weights: 'ra2_in1k' }, {}, 'x'),
       'ERR_SENET_ARG_RANGE',
       /they are of seresnet50, seresnet152d,.*NETWORK\.NAME/,
     );

@@ -15,7 +15,8 @@ import { memory } from '../../lib/tensor/runtime';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { tidy } from '../../lib/tensor/scope';
 import { ByteBudget } from '../../lib/vision/byte-budget';
-import { decodeImage, MAX_PIXELS } from '../../lib/vision/decode';
+import { MAX_PIXELS } from '../../lib/vision/decode';
+import { decodeImage } from '../support/decode';
 import { prepareByRows } from '../../lib/vision/input-by-rows';
 import { jpegFrame, pngFrame } from '../../lib/vision/image-frame';
 import { ImageWork } from '../../lib/vision/image-work';
@@ -191,6 +192,21 @@ describe('prepareByRows', () => {
     header.writeUInt32BE(60_000, 16);
     header.writeUInt32BE(60_000, 20);
     expect(await byRows(header, IMAGENET)).to.equal(undefined);
+  });
+
+  it('takes a PNG that is longer than any JPEG, and leaves one for which too many weights were held', async () => {
+    const strip = async (width: number): Promise<Buffer> => {
+      const data = Buffer.alloc(3 * width * 4, 0);
+      for (let at = 0; at < data.length; at++) data[at] = (at * 31 + (at >> 9)) & 255;
+      return sharp(data, { raw: { width, height: 4, channels: 3 } })
+        .png()
+        .toBuffer();
+    };
+    const record = { ...PLAIN, size: [8, 50], interpolation: 'bicubic' } as const;
+    for (const width of [70_000, 240_000]) expect(await isSame(await strip(width), record)).to.equal(true);
+    const longer = await strip(600_000);
+    expect(await byRows(longer, record)).to.equal(undefined);
+    expect((await whole(longer, record)).shape).to.deep.equal([1, 3, 8, 50]);
   });
 
   it('keeps no tensors but the input, and none of an image that it does not take', async () => {

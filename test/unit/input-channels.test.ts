@@ -39,7 +39,7 @@ import {
 } from '../../lib';
 import { IMAGENET, PLAIN } from '../../lib/models/preprocessing-record';
 import { createTransform, measurePixels, testPreprocessing } from '../../lib/train/recipe/transforms';
-import { decodeImage } from '../../lib/vision/decode';
+import { decodeImage } from '../support/decode';
 import { modelRecord } from '../../lib/models/registry';
 import { preprocess, toPixels } from '../../lib/vision/preprocessing';
 import { recordFor } from '../../lib/vision/preprocessing-options';

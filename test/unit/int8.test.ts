@@ -468,6 +468,23 @@ describe('compiled models of int8', () => {
       );
     });
 
+    it('is written wherever the output ends in .safetensors, in any case, and nowhere else', async () => {
+      const calibration = await IdxDataset.open(IDX);
+      const output = temporary.path('x.SAFETENSORS');
+      const { images } = await quantizeWeights(WEIGHTS, output, { calibration, limit: 2 });
+      expect(images).to.equal(2);
+      const compiled = await loadCompiled(output);
+      const again = temporary.path('again.SafeTensors');
+      await compiled.save(again);
+      expect((await readFile(again)).length).to.be.above(0);
+      const words = /expected a path that ends in \.safetensors, got '.*x\.pt'/;
+      const other = temporary.path('x.pt');
+      await expectRejection(quantizeWeights(WEIGHTS, other, { calibration }), 'ERR_SENET_ARG_RANGE', words);
+      await expectRejection(compiled.save(other), 'ERR_SENET_ARG_RANGE', words);
+      expect(existsSync(other)).to.equal(false);
+      compiled.dispose();
+    });
+
     it('stops between two images when it is aborted, and writes nothing', async () => {
       const output = temporary.path('never.safetensors');
       const controller = new AbortController();

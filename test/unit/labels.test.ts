@@ -129,7 +129,7 @@ describe('readLabels', () => {
   it('refuses what is no such file', async () => {
     await expectRejection(readLabels(temporary.path('none')), 'ERR_SENET_FILE_NOT_FOUND');
     mkdirSync(temporary.path('folder'));
-    await expectRejection(readLabels(temporary.path('folder')), 'ERR_SENET_FILE', /regular file/);
+    await expectRejection(readLabels(temporary.path('folder')), 'ERR_SENET_FILE', /found a folder/);
     await expectRejection(readLabels(['a', 7]), 'ERR_SENET_ARG_TYPE');
   });
 

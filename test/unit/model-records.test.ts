@@ -28,7 +28,7 @@ import {
   SGD,
   StateDict,
   tensor,
-  type Tensor,
+  Tensor,
   type InceptionOutputs,
   type ModelName,
   type ModelOptions,
@@ -38,7 +38,8 @@ import { createShapedLike, createWithWeights, readWeights } from '../../lib/mode
 import { labelsFileOf } from '../../lib/models/fetch-weights';
 import { loadModel } from '../../lib/models/open-weights';
 import { defineModels, type ModelFamily, type PublishedWeights } from '../../lib/models/record';
-import { findWeights } from '../../lib/models/registry';
+import { findAmong } from '../../lib/models/find-weights';
+import { allRecords } from '../../lib/models/registry';
 import { IMAGENET } from '../../lib/models/preprocessing-record';
 import { expectRejection, expectThrow } from '../support/errors';
 import { startServer } from '../support/http-server';
@@ -142,6 +143,19 @@ for (const name of listModels()) {
       expect(relativeError(await compiled.forward(x), numbers(eager))).to.be.below(1e-4);
       expect(compiled.explain().inputSize).to.deep.equal([record.inputSize, record.inputSize]);
       compiled.dispose();
+      model.dispose();
+    });
+
+    it('has a gradient of every parameter, but where its record says that its forward calls not all', async () => {
+      const model = make(name);
+      const out = await model.forward(randn([2, record.inChannels, size, size]));
+      const outs = out instanceof Tensor ? [out] : (Object.values(out as InceptionOutputs) as Tensor[]);
+      const sums = outs.map((one) => one.sum());
+      await sums.reduce((sum, one) => sum.add(one)).backward();
+      const without = model.namedParameters().filter(([, { grad }]) => grad === null);
+      expect(without.length > 0, without.map(([key]) => key).join()).to.equal(
+        record.hasUncalledLayers ?? false,
+      );
       model.dispose();
     });
 
@@ -360,7 +374,7 @@ describe('createModel with pretrained', function () {
 
   it('an unknown name of weights says whose they are', async () => {
     await expectRejection(
-      findWeights({ subject: modelRecord('se_resnet20'), weights: 'imagenet' }, {}, 'test'),
+      findAmong(allRecords(), { subject: modelRecord('se_resnet20'), weights: 'imagenet' }, {}, 'test'),
       'ERR_SENET_ARG_RANGE',
       /test: no file and no published weights 'imagenet'; they are of se_resnet50/,
     );

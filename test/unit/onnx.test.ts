@@ -482,6 +482,31 @@ describe('ONNX files', () => {
       );
     });
 
+    it('keeps the layers in float32 that an error budget takes, as quantised weights do', async () => {
+      const calibration = await IdxDataset.open({
+        images: path.join(FIXTURES, 'fashion-mnist-500-images-idx3-ubyte.gz'),
+        labels: path.join(FIXTURES, 'fashion-mnist-500-labels-idx1-ubyte.gz'),
+      });
+      const bytesOf = async (errorBudget?: number): Promise<number> => {
+        await exportWeights(WEIGHTS, file, { dtype: 'int8', calibration, limit: 8, errorBudget });
+        return readOnnx(file).nodes.filter(({ operation }) => operation === 'QuantizeLinear').length;
+      };
+      const [all, wide, exact] = [await bytesOf(), await bytesOf(1), await bytesOf(1e-6)];
+      expect(wide).to.equal(all);
+      expect(exact).to.be.below(all);
+      const { nodes } = readOnnx(file);
+      const int8 = temporary.path('int8.safetensors');
+      await quantizeWeights(WEIGHTS, int8, { calibration, limit: 8, errorBudget: 1e-6 });
+      await exportWeights(int8, file, { dtype: 'int8' });
+      expect(readOnnx(file).nodes).to.deep.equal(nodes);
+      for (const [options, code] of [
+        [{ dtype: 'int8', calibration, errorBudget: 0 }, 'ERR_SENET_ARG_RANGE'],
+        [{ dtype: 'int8', calibration, errorBudget: NaN }, 'ERR_SENET_ARG_RANGE'],
+        [{ dtype: 'int8', errorBudget: 0.1 }, 'ERR_SENET_ARG_MISSING'],
+      ] as const)
+        await expectRejection(exportWeights(int8, file, options), code, /exportWeights: .*errorBudget/);
+    });
+
     it('is refused another ending, and weights that are not there', async () => {
       await expectRejection(exportWeights(WEIGHTS, temporary.path('a.pt')), 'ERR_SENET_ARG_RANGE', /\.onnx/);
       await expectRejection(
@@ -566,6 +591,10 @@ describe('ONNX files', () => {
       const said = await run(process.execPath, [CLI, 'export', WEIGHTS, '-o', file, ...given], { cwd: ROOT });
       expect(said.stderr).to.match(/Calibrating with 20 images/);
       expect(said.stdout).to.match(/of int8/);
+      const { nodes } = readOnnx(file);
+      const exact = ['--error-budget', '1e-6'];
+      await run(process.execPath, [CLI, 'export', WEIGHTS, '-o', file, ...given, ...exact], { cwd: ROOT });
+      expect(readOnnx(file).nodes).to.not.deep.equal(nodes);
       const fails = async (...args: string[]): Promise<string> => {
         try {
           await run(process.execPath, [CLI, 'export', WEIGHTS, ...args], { cwd: ROOT });
@@ -580,6 +609,8 @@ describe('ONNX files', () => {
       );
       expect(await fails('-o', file, '--opset', 'x')).to.match(/^2 .*whole number/);
       expect(await fails('-o', file, '--dtype', 'int8')).to.match(/^1 .*--calibration/);
+      expect(await fails('-o', file, ...given, '--error-budget', '2')).to.match(/^2 [^]*--error-budget/);
+      expect(await fails('-o', file, '--error-budget', '0.1')).to.match(/^2 .*--error-budget needs images/);
       const other = temporary.path('other.onnx');
       expect(await fails('-o', other, '--opset', '17', '--preprocess')).to.match(/^2 .*--opset/);
       expect(existsSync(other)).to.equal(false);

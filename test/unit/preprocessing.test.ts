@@ -12,7 +12,7 @@ import { ops } from '../../lib/tensor/ops';
 import { memory } from '../../lib/tensor/runtime';
 import { tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
-import { decodeImage } from '../../lib/vision/decode';
+import { decodeImage } from '../support/decode';
 import type { DecodedImage } from '../../lib/vision/encoded-image';
 import { preprocess, resizedSize, roundHalfToEven, toPixels } from '../../lib/vision/preprocessing';
 import { checkPreprocessing } from '../../lib/vision/preprocessing-options';

@@ -442,6 +442,7 @@ describe('convertWeights', function () {
     const to = temporary.path('small.safetensors');
     await expectRejection(convertWeights(from, to, { labels: ['a'] }), 'ERR_SENET_LABELS');
     await expectRejection(convertWeights(from, temporary.path('small.onnx')), 'ERR_SENET_ARG_RANGE');
+    expect(await convertWeights(from, temporary.path('small.SAFETENSORS'))).to.include({ labels: null });
     await convertWeights(from, to);
     await expectRejection(convertWeights(from, to), 'ERR_SENET_FILE', /exists/);
     await convertWeights(from, to, { overwrite: true });

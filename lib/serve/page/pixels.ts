@@ -47,7 +47,7 @@ function contextOf(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
   return context;
 }
 
-export function bytesOf(base64: string): Uint8ClampedArray {
+function bytesOf(base64: string): Uint8ClampedArray {
   return Uint8ClampedArray.from(atob(base64), (character) => character.charCodeAt(0));
 }
 

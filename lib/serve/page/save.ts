@@ -6,7 +6,7 @@ type Cell = string | number;
 /** Spreadsheets take what begins with these for a formula. */
 const FORMULA = /^[=+\-@\t\r]/;
 
-export function csvOf(rows: readonly (readonly Cell[])[]): string {
+function csvOf(rows: readonly (readonly Cell[])[]): string {
   const cell = (value: Cell): string => {
     const text = typeof value === 'string' && FORMULA.test(value) ? `'${value}` : String(value);
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
@@ -14,7 +14,7 @@ export function csvOf(rows: readonly (readonly Cell[])[]): string {
   return rows.map((row) => `${row.map(cell).join(',')}\r\n`).join('');
 }
 
-export function saveText(name: string, type: string, text: string): void {
+function saveText(name: string, type: string, text: string): void {
   saveBlob(name, new Blob([text], { type }));
 }
 

@@ -155,7 +155,7 @@ export function useKey(given: string): void {
 }
 
 /** Asks the server that the page came from. */
-export async function ask<T>(address: string, init: RequestInit = {}): Promise<T> {
+async function ask<T>(address: string, init: RequestInit = {}): Promise<T> {
   const headers = new Headers(init.headers);
   if (key !== undefined) headers.set('authorization', `Bearer ${key}`);
   const response = await fetch(address, { ...init, headers });

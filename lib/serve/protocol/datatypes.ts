@@ -9,9 +9,9 @@ import { describe } from '../../tensor/options';
 import { recordChannels } from '../../vision/preprocessing-options';
 import type { ServedModel } from '../model-table';
 
-export const PLATFORM = 'senet-torch_libtorch';
+const PLATFORM = 'senet-torch_libtorch';
 /** Of the protocol's optional parts. */
-export const EXTENSIONS = ['binary_tensor_data', 'classification', 'model_repository'] as const;
+const EXTENSIONS = ['binary_tensor_data', 'classification', 'model_repository'] as const;
 
 /** All that the protocol names, with BF16, which Triton added; the bytes of an element, 0 where they differ. */
 const DATATYPES = {
@@ -23,7 +23,7 @@ const DATATYPES = {
 export const INPUT_DATATYPES = ['BYTES', 'UINT8', 'FP32'] as const;
 export type InputDatatype = (typeof INPUT_DATATYPES)[number];
 
-export const INPUT_NAME = 'input';
+const INPUT_NAME = 'input';
 /** Softmax probabilities, and what they are made of. */
 export const OUTPUT_NAMES = ['scores', 'logits'] as const;
 export type OutputName = (typeof OUTPUT_NAMES)[number];

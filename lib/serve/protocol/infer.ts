@@ -38,7 +38,7 @@ export async function inferRoute(call: Call): Promise<InferenceResponse> {
 }
 
 /** What gRPC does, too. */
-export async function infer(
+async function infer(
   call: Pick<Call, 'server' | 'span'>,
   model: ServedModel,
   input: RequestInput,

@@ -6,6 +6,7 @@
 import path from 'node:path';
 
 import { DEFAULT_NETWORK } from '../../models/defaults';
+import { PRECISIONS } from '../../tensor/dtype';
 import { count, percent } from '../words';
 import {
   AUGMENTATIONS,
@@ -457,7 +458,7 @@ export const OPTION_ROWS: Readonly<Record<OptionName, OptionRow>> = {
   },
   precision: {
     flags: '--precision <dtype>',
-    kind: choice(['float32', 'bfloat16', 'float16']),
+    kind: choice(PRECISIONS),
     help: 'of forward and loss; float16 with a gradient scaler, on a CUDA device',
     default: 'float32',
     report: ({ precision }) => [['precision', precision]],

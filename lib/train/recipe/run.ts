@@ -21,9 +21,9 @@ import {
 } from '../../distributed/process-group';
 import { SyncBatchNorm } from '../../distributed/sync-batch-norm';
 import { makeError } from '../../errors';
+import { familyOf } from '../../models/classifier-model';
 import { IMAGENET, PLAIN, type Preprocessing } from '../../models/preprocessing-record';
 import { modelRecord, parseName } from '../../models/registry';
-import { SEInception3 } from '../../models/se-inception-v3';
 import { binding } from '../../native';
 import { CrossEntropyLoss } from '../../nn/losses';
 import type { Module } from '../../nn/module';
@@ -275,11 +275,8 @@ async function train(
 ): Promise<TrainedRun> {
   const { settings, model } = prepared;
   if (settings.syncBatchNorm === true) SyncBatchNorm.convertSyncBatchnorm(model);
-  // SE-Inception-v3 has layers that nothing calls.
-  const parallel =
-    share === null
-      ? null
-      : new DistributedDataParallel(model, { findUnusedParameters: model instanceof SEInception3 });
+  const findUnusedParameters = familyOf(model)?.hasUncalledLayers ?? false;
+  const parallel = share === null ? null : new DistributedDataParallel(model, { findUnusedParameters });
   try {
     await parallel?.whenReady();
     return await trainModel(prepared, output, options, resumed, share, parallel);

@@ -4,6 +4,7 @@
  */
 import type { Device } from '../../binding';
 import type { ProgressOption } from '../../hub/progress';
+import type { Precision } from '../../tensor/dtype';
 import type { TrainingProgress } from '../trainer';
 
 /** 'train': a new network. 'finetune': weights that exist, with a new head. */
@@ -101,7 +102,7 @@ export interface TrainingSettings extends OptimizerSettings, SchedulerSettings {
   readonly labelSmoothing: number;
   readonly clipGradNorm: number | null;
   readonly ema: number | null;
-  readonly precision: 'float32' | 'bfloat16' | 'float16';
+  readonly precision: Precision;
   readonly seed: number;
   /** Undefined in the record of an earlier version: false. */
   readonly syncBatchNorm?: boolean;
@@ -195,7 +196,7 @@ export interface TrainingOptions extends Partial<OptimizerSettings>, Partial<Sch
   /** Validate and save a moving average of the weights with this decay, from 0 to 1. Default: not. */
   ema?: number | null;
   /** Of forward and loss. Default 'float32'. */
-  precision?: 'float32' | 'bfloat16' | 'float16';
+  precision?: Precision;
   /** Of weights, order and augmentation, from 0. Default 0. */
   seed?: number;
   /**

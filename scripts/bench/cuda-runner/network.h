@@ -8,7 +8,7 @@
 
 namespace senet::runner {
 
-/// docs/cuda.md and GPU.md count them so.
+/// By the names that the runner prints.
 enum class Form {
   kV0,  // each operator by itself, but for the bias of a convolution
   kV1,  // bias and ReLU in the convolutions; squeeze, excitation, and one pass of scale, residual and ReLU
