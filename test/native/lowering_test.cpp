@@ -99,7 +99,8 @@ struct Lowered {
       kernels.winograd_input = [](const WinogradInputTask&) noexcept {};
       return kernels;
     }();
-    static const Kernels kernels = {"plain", 16, 2, &float32, nullptr, nullptr, multiply_add};
+    static const Kernels kernels = {"plain", [] { return true; }, 16, 2, &float32, nullptr,
+                                    nullptr, multiply_add};
     return pack_steps(fused, placed, kernels, /*is_float=*/true);
   }
 
