@@ -141,7 +141,7 @@ async function setUp({ from, cuda = false, intoPackage = false, force = false } 
   await exclusively(report, async (waited) => {
     // The set-up that was waited for may have done it.
     if ((force && !waited) || !isCurrent(libtorch)) {
-      report.line('[4/4] Building the native addon (five to eight minutes on two cores)');
+      report.line('[4/4] Building the native addon (three to six minutes on two cores)');
       const buildStarted = Date.now();
       await build(libtorch, (text) => report.step(text));
       report.line(`      done in ${((Date.now() - buildStarted) / 1000).toFixed(1)} s`);

@@ -5,7 +5,7 @@
 require('../../dist');
 const sharp = require('sharp');
 const { isSenetError } = require('../../dist/errors');
-const { decodeImage } = require('../../dist/vision/decode');
+const { openImage } = require('../../dist/vision/decode');
 const { prepareByRows } = require('../../dist/vision/input-by-rows');
 const { preprocess, toPixels } = require('../../dist/vision/preprocessing');
 
@@ -73,7 +73,7 @@ async function main() {
     const shrinking = { ...options, shrinkOnLoad: true, record: { ...RECORD, size: 7, crop: null } };
     const [direct, whole] = await Promise.all([
       outcomeOf(() => prepareByRows(bytes, options)),
-      outcomeOf(async () => preprocess(await toPixels(await decodeImage(bytes)), RECORD)),
+      outcomeOf(async () => preprocess(await toPixels(await (await openImage(bytes)).decode()), RECORD)),
       outcomeOf(() => prepareByRows(bytes, shrinking)),
     ]);
     if (direct === undefined) {
