@@ -85,7 +85,7 @@ void for_each_variant(const std::function<void(const Variant&)>& test) {
   }
 }
 
-const inference::Kernels* runnable_kernels(const char* name) {
+const inference::Kernels* runnable_kernels(const std::string& name) {
   const inference::Kernels* const kernels = inference::find_kernels(name);
   if (kernels == nullptr) {
     MESSAGE("SKIPPED: ", name, ": the compiler had no such instructions");

@@ -62,7 +62,7 @@ class ConvolutionRunner {
 /// Runs `test` with each variant that this processor can run, in a subcase of its name, and reports the
 /// others as skipped.
 /// The set of kernels of this name; null, and a line that says why, where it cannot run here.
-const inference::Kernels* runnable_kernels(const char* name);
+const inference::Kernels* runnable_kernels(const std::string& name);
 
 void for_each_variant(const std::function<void(const Variant&)>& test);
 
