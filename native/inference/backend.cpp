@@ -5,28 +5,26 @@
 #include "inference/cuda/program.h"
 
 #include <algorithm>
-#include <vector>
+#include <iterator>
+#include <string>
 
 namespace senet::inference {
-
 namespace {
 
-// In the order in which they are tried; the last serves every target.
-const std::vector<Backend>& backends() {
-  static const std::vector<Backend> rows = {
-      {serves_cpu_kernels, why_no_cpu_kernels, cpu_kernels_name, make_cpu_program},
-      {serves_cuda_kernels, why_no_cuda_kernels, [](const Target&) { return kCudaKernelsName; },
-       make_cuda_program},
-      {[](const Target&) { return true; }, [](const Target&) { return std::string(); }, aten_kernels_name,
-       make_aten_program},
-  };
-  return rows;
-}
+// In the order in which they are tried; the last serves every target. Nothing of it is destroyed, since
+// compiling may go on when the process ends.
+const Backend kBackends[] = {
+    {serves_cpu_kernels, why_no_cpu_kernels, cpu_kernels_name, make_cpu_program},
+    {serves_cuda_kernels, why_no_cuda_kernels, [](const Target&) { return kCudaKernelsName; },
+     make_cuda_program},
+    {[](const Target&) { return true; }, [](const Target&) { return std::string(); }, aten_kernels_name,
+     make_aten_program},
+};
 
 }  // namespace
 
 const Backend& find_backend(const Target& target) {
-  return *std::find_if(backends().begin(), backends().end(),
+  return *std::find_if(std::begin(kBackends), std::end(kBackends),
                        [&](const Backend& row) { return row.serves(target); });
 }
 
@@ -37,7 +35,7 @@ const char* kernels_name(const Target& target) {
 }
 
 std::string why_no_faster_backend(const Target& target) {
-  for (const Backend& row : backends()) {
+  for (const Backend& row : kBackends) {
     if (const std::string reason = row.why_not(target); row.serves(target) || !reason.empty()) {
       return reason;
     }

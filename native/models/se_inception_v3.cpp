@@ -14,9 +14,11 @@ std::shared_ptr<nn::BasicConv2d> basic_conv(int64_t in, int64_t out, int64_t ker
 
 // From ImageNet's mean and standard deviation to 0.5 and 0.5, which weights ported from TensorFlow expect.
 const graph::ChannelAffine& to_half_normalisation() {
-  static const graph::ChannelAffine made = {{0.229 / 0.5, 0.224 / 0.5, 0.225 / 0.5},
-                                            {(0.485 - 0.5) / 0.5, (0.456 - 0.5) / 0.5, (0.406 - 0.5) / 0.5}};
-  return made;
+  // Never destroyed: a forward may still run when the process ends.
+  static const auto* const made =
+      new graph::ChannelAffine{{0.229 / 0.5, 0.224 / 0.5, 0.225 / 0.5},
+                               {(0.485 - 0.5) / 0.5, (0.456 - 0.5) / 0.5, (0.406 - 0.5) / 0.5}};
+  return *made;
 }
 
 nn::Recalibrate to_recalibrate(const nn::OptionReader& options, const std::string& name) {

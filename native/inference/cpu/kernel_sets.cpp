@@ -3,7 +3,6 @@
 #include "inference/cpu/matrix_unit.h"
 
 #include <algorithm>
-#include <deque>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,7 +54,8 @@ bool has_amx_int8() {
 }
 #endif
 
-// What a set has for one type of elements.
+// What a set has for one type of elements: nothing, vectors' kernels, or a matrix unit's beside them. What is
+// wanted and null, the compiler had no instructions for.
 struct Elements {
   bool is_wanted = false;
   const ElementKernels* vectors = nullptr;
@@ -127,32 +127,36 @@ struct Set {
   Choice choice;
 };
 
-// Those that the compiler had the instructions for, for the life of the process.
-const std::vector<Set>& sets() {
-  static const std::vector<Set> all = [] {
-    static std::deque<ElementKernels> with_unit;
-    const auto made = [](const Elements& part) {
-      if (!part.has_unit) {
-        return part.vectors;
-      }
-      with_unit.push_back(*part.vectors);
-      with_unit.back().tiles = part.tiles;
-      return static_cast<const ElementKernels*>(&with_unit.back());
-    };
-    std::vector<Set> result;
-    for (const Row& row : rows()) {
-      if (row.vectors == nullptr || !row.bfloat16.is_compiled() || !row.bytes.is_compiled()) {
-        continue;
-      }
-      const bool has_unit = row.bfloat16.has_unit || row.bytes.has_unit;
-      result.push_back({{row.name, row.processor_has, row.vectors->vector_channels,
-                         has_unit ? kUnitVectors : row.vectors->max_vectors, &row.vectors->float32,
-                         made(row.bfloat16), made(row.bytes), row.vectors->multiply_add},
-                        row.choice});
+// A table for these elements; of a unit, one for the life of the process.
+const ElementKernels* made(const Elements& part) {
+  if (!part.has_unit) {
+    return part.vectors;
+  }
+  auto* const with_unit = new ElementKernels(*part.vectors);
+  with_unit->tiles = part.tiles;
+  return with_unit;
+}
+
+std::vector<Set> make_sets() {
+  std::vector<Set> sets;
+  for (const Row& row : rows()) {
+    if (row.vectors == nullptr || !row.bfloat16.is_compiled() || !row.bytes.is_compiled()) {
+      continue;
     }
-    return result;
-  }();
-  return all;
+    const bool has_unit = row.bfloat16.has_unit || row.bytes.has_unit;
+    sets.push_back({{row.name, row.processor_has, row.vectors->vector_channels,
+                     has_unit ? kUnitVectors : row.vectors->max_vectors, &row.vectors->float32,
+                     made(row.bfloat16), made(row.bytes), row.vectors->multiply_add},
+                    row.choice});
+  }
+  return sets;
+}
+
+// Those that the compiler had the instructions for. Never destroyed: programs may still run when the process
+// ends.
+const std::vector<Set>& sets() {
+  static const auto* const all = new std::vector<Set>(make_sets());
+  return *all;
 }
 
 }  // namespace

@@ -53,7 +53,8 @@ MatrixUnit find_matrix_unit(uint32_t features, int (*request)()) {
 }
 
 const MatrixUnit& matrix_unit() {
-  static const MatrixUnit unit = [] {
+  // Never destroyed: compiling may go on when the process ends.
+  static const auto* const unit = [] {
     unsigned features = 0;
 #if defined(__x86_64__)
     unsigned eax = 0;
@@ -61,9 +62,9 @@ const MatrixUnit& matrix_unit() {
     unsigned ecx = 0;
     __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &features);
 #endif
-    return find_matrix_unit(features, request_tiles);
+    return new MatrixUnit(find_matrix_unit(features, request_tiles));
   }();
-  return unit;
+  return *unit;
 }
 
 TileRuns plan_tiles(const ConvTask& task, int64_t height, int64_t element_bytes) {
