@@ -13,9 +13,6 @@
 #include <typeinfo>
 
 namespace senet::distributed {
-
-using c10::intrusive_ptr;
-
 namespace {
 
 // "allReduce (sum) of 4 values of float32"

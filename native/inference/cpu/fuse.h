@@ -4,7 +4,7 @@
 // is.
 #pragma once
 
-#include "inference/cpu/kernel_sets.h"
+#include "inference/cpu/kernels.h"
 #include "inference/plan.h"
 
 #include <string>

@@ -8,7 +8,6 @@
 #include <utility>
 
 namespace senet::inference::cuda {
-namespace {}  // namespace
 
 struct Lanes::Lane {
   Lane(const Driver& driver, int device, const Limits& limits)
