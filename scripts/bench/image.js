@@ -59,13 +59,15 @@ print(json.dumps({"single": single, "concurrent": concurrent, "checksum": checks
 async function measure(file) {
   const { configure } = require('../..');
   const { IMAGENET } = require('../../dist/models/preprocessing-record');
+  const { MAX_PIXELS } = require('../../dist/vision/decode');
   const { ImageWork } = require('../../dist/vision/image-work');
   configure({ threadsPerWorker: Number(options.threads) });
   const bytes = readFileSync(file);
   const count = Number(options.images);
+  const decoding = { shrinkOnLoad: options.shrink, maxPixels: MAX_PIXELS };
   const { signal } = new AbortController();
   const prepare = async () => {
-    const work = new ImageWork(bytes, IMAGENET, options.shrink, 1);
+    const work = new ImageWork(bytes, IMAGENET, decoding, 1, false);
     await work.decode(
       async () => {},
       () => {},

@@ -12,7 +12,7 @@ const yauzl = require('yauzl');
 
 /** `wanted(name)` gives the path to write an entry to, below `folder`, or null. */
 async function extractZip(file, folder, wanted) {
-  const zip = await yauzl.openPromise(file, { lazyEntries: true, validateEntrySize: true });
+  const zip = await yauzl.openPromise(file, { lazyEntries: true, validateEntrySizes: true });
   try {
     for await (const entry of zip.eachEntry()) {
       const name = wanted(entry.fileName);

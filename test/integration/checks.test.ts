@@ -3,7 +3,7 @@
  * Violations are added to a copy, one at a time.
  */
 import { spawnSync } from 'node:child_process';
-import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { expect } from 'chai';
@@ -171,6 +171,33 @@ describe('checks', function () {
         'lib/tensor/places.ts exports Tested, which no other file of lib/ imports',
         'lib/train/whole.ts exports unsaid, which no other file of lib/ imports',
       ]);
+      expect(status).to.equal(1);
+    });
+  });
+
+  describe('calls', () => {
+    it('accepts this repository', () => {
+      expect(check('calls.js')).to.include({ status: 0, stderr: '' });
+    });
+
+    it('notices a name, a number of arguments and an option that are gone, and no more', () => {
+      cpSync(path.join(ROOT, 'package.json'), path.join(copy, 'package.json'));
+      symlinkSync(path.join(ROOT, 'node_modules'), path.join(copy, 'node_modules'));
+      const lines = [
+        "const { manualSeed, gone } = require('../../dist/index');",
+        "const { Places } = require('../../dist/vision/places');",
+        "const { other } = require('../../dist/tensor/nowhere');",
+        'manualSeed();',
+        'new Places(2, 3);',
+        "require('node:fs').rmSync('x', { forced: true });",
+        'const [value] = [1]; value.toFixed("2");',
+      ];
+      writeFileSync(path.join(copy, 'scripts', 'setup', 'new.js'), lines.join('\n'));
+      const { status, stderr } = check('calls.js', copy);
+      const found = stderr.trim().split('\n');
+      expect(found.map((line) => line.split(': ')[0])).to.deep.equal(
+        [1, 3, 4, 5, 6].map((line) => `scripts/setup/new.js:${line}`),
+      );
       expect(status).to.equal(1);
     });
   });
