@@ -16,6 +16,7 @@ const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
 const { examplesOf } = require('../checks/pages');
+const { Callers, keepRate } = require('./callers');
 const { percentile } = require('./loop-delay');
 const { median, spread } = require('./peers');
 const { makePhotograph } = require('./photograph');
@@ -33,8 +34,6 @@ const { values: options } = parseArgs({
 
 const ROOT = path.join(__dirname, '..', '..');
 const PHOTOGRAPH = [500, 375];
-/** A rate is kept by sending what is due every so many milliseconds. */
-const TICK = 5;
 
 /** The README's server, on a free port. */
 async function startServer(folder) {
@@ -59,59 +58,6 @@ async function freePort() {
   return port;
 }
 
-/** Sends images and counts what comes back. */
-class Callers {
-  #agent = new http.Agent({ keepAlive: true });
-  #port;
-  #body;
-  /** Milliseconds of each answer with status 200. */
-  times = [];
-  /** Of the others: by status, or 'left', or the code of an error. */
-  others = {};
-  #under = new Set();
-
-  constructor(port, body) {
-    this.#port = port;
-    this.#body = body;
-  }
-
-  /** One request; gives its status. @param patience - milliseconds after which the caller hangs up */
-  send(patience) {
-    const start = performance.now();
-    const answer = new Promise((resolve) => {
-      const request = http.request({
-        ...{ host: '127.0.0.1', port: this.#port, method: 'POST', agent: this.#agent },
-        headers: { 'content-length': this.#body.length },
-      });
-      const timer = patience && setTimeout(() => request.destroy(new Error('left')), patience);
-      const end = (status) => {
-        clearTimeout(timer);
-        resolve(status);
-      };
-      request.on('response', (response) => {
-        response.resume();
-        response.on('end', () => end(response.statusCode));
-        response.on('error', (error) => end(error.code ?? error.message));
-      });
-      request.on('error', (error) => end(error.code ?? error.message));
-      request.end(this.#body);
-    }).then((status) => {
-      this.#under.delete(answer);
-      if (status === 200) this.times.push(performance.now() - start);
-      else this.others[status] = (this.others[status] ?? 0) + 1;
-      return status;
-    });
-    this.#under.add(answer);
-    return answer;
-  }
-
-  /** Waits for what is under way, and closes the connections. */
-  async end() {
-    await Promise.all(this.#under);
-    this.#agent.destroy();
-  }
-}
-
 /** So many callers, each of which asks again when it is answered. */
 async function measureCapacity(callers, seconds) {
   const stop = performance.now() + 1000 * seconds;
@@ -119,16 +65,6 @@ async function measureCapacity(callers, seconds) {
     while (performance.now() < stop) await callers.send();
   };
   await Promise.all(Array.from({ length: Number(options.connections) }, caller));
-}
-
-/** So many requests a second, whatever becomes of them. */
-async function keepRate(callers, seconds, rate, patience) {
-  const start = performance.now();
-  let sent = 0;
-  for (let now = 0; now < 1000 * seconds; now = performance.now() - start) {
-    for (; sent < (rate * now) / 1000; sent++) void callers.send(patience);
-    await sleep(TICK);
-  }
 }
 
 async function measure(port, body, work) {

@@ -21,6 +21,8 @@ def serve(model, weights, port):
 
     import se_models
 
+    # It warns at each convolution where the processor is not one of NNPACK's.
+    torch.backends.nnpack.set_flags(False)
     network = se_models.load(model, weights)
     side = SIDES[model]
     app = fastapi.FastAPI()
