@@ -3,7 +3,6 @@
 // Many images from a folder to a file: generates small images, runs `senet-torch classify --recursive --output` over them
 // as a process of its own, and prints its rate, its memory while it works, and how busy the network was; beside it the
 // rate of the network alone, on pixels that are in memory.
-//   node scripts/bench/bulk.js [images, default 100000] [ending, default .jsonl] [--keep]
 const { spawn } = require('node:child_process');
 const {
   existsSync,
@@ -18,13 +17,20 @@ const {
 const os = require('node:os');
 const path = require('node:path');
 const { performance } = require('node:perf_hooks');
+const { parseArgs } = require('node:util');
 
 const ROOT = path.join(__dirname, '..', '..');
 const sharp = require('sharp');
 
-const [count = '100000', ending = '.jsonl'] = process.argv.slice(2).filter((word) => !word.startsWith('--'));
+const { values: options, positionals } = parseArgs({
+  options: {
+    keep: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+  allowPositionals: true,
+});
+const [count = '100000', ending = '.jsonl'] = positionals;
 const IMAGES = Number(count);
-const FOLDER = process.env.SENET_BENCH_FOLDER ?? mkdtempSync(path.join(os.tmpdir(), 'senet-bulk-'));
 const PER_FOLDER = 1000;
 const [WIDTH, HEIGHT] = [64, 48];
 
@@ -108,9 +114,18 @@ async function networkAlone() {
 }
 
 async function main() {
-  const folder = path.join(FOLDER, 'images');
+  if (options.help) {
+    console.log(
+      'usage: node scripts/bench/bulk.js [IMAGES, default 100000] [ENDING, default .jsonl] [--keep]\n\n' +
+        'SENET_BENCH_FOLDER: a folder of an earlier run, whose images are taken.',
+    );
+    return;
+  }
+  const own = process.env.SENET_BENCH_FOLDER;
+  const place = own ?? mkdtempSync(path.join(os.tmpdir(), 'senet-bulk-'));
+  const folder = path.join(place, 'images');
   await generate(folder);
-  const output = path.join(FOLDER, `answers${ending}`);
+  const output = path.join(place, `answers${ending}`);
   for (const file of [output, `${output}.run.json`]) rmSync(file, { recursive: true, force: true });
   const { report, memory } = await classify(folder, output);
   const alone = await networkAlone();
@@ -132,8 +147,7 @@ async function main() {
     `resident memory: ${line.join(', ')}; most ${Math.max(...memory.map(([, most]) => most)).toFixed(0)} MB`,
   );
   console.log(`output: ${(statSync(output).size / 1e6).toFixed(1)} MB`);
-  if (!process.argv.includes('--keep') && process.env.SENET_BENCH_FOLDER === undefined)
-    rmSync(FOLDER, { recursive: true });
+  if (!options.keep && own === undefined) rmSync(place, { recursive: true });
 }
 
 void main();

@@ -11,6 +11,7 @@ const { fork } = require('node:child_process');
 const { once } = require('node:events');
 const { createServer } = require('node:net');
 const { performance } = require('node:perf_hooks');
+const { parseArgs } = require('node:util');
 
 const ROUNDS = Number(process.env.SENET_BENCH_ROUNDS ?? 6);
 const STEPS = 2;
@@ -110,8 +111,21 @@ async function overlap() {
   await senet.destroyProcessGroup();
 }
 
-const mode = process.argv[2];
-const main = mode === '--work' ? work : mode === '--overlap' ? overlap : efficiency;
+async function help() {
+  console.log(
+    'usage: node scripts/bench/distributed.js [--overlap]\n\n' +
+      'SENET_BENCH_ROUNDS: rounds, default 6. --overlap wants the variables that torchrun sets.',
+  );
+}
+
+const { values: options } = parseArgs({
+  options: {
+    overlap: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+    work: { type: 'boolean', default: false }, // internal: a process of a group
+  },
+});
+const main = options.help ? help : options.work ? work : options.overlap ? overlap : efficiency;
 main().catch((error) => {
   console.error(error);
   process.exitCode = 1;

@@ -14,7 +14,11 @@ const UNMEASURED_RUNS = 2;
 const RUNS = 7;
 
 const { values: options, positionals } = parseArgs({
-  options: { plan: { type: 'boolean', default: false }, fresh: { type: 'boolean', default: false } },
+  options: {
+    plan: { type: 'boolean', default: false },
+    fresh: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
   allowPositionals: true,
 });
 
@@ -32,6 +36,10 @@ async function timeOf(senet, compiled, shape) {
 }
 
 async function main() {
+  if (options.help) {
+    console.log('usage: node scripts/bench/networks.js [NAME...] [--plan] [--fresh]');
+    return;
+  }
   const senet = require('../..');
   const names = positionals.length > 0 ? positionals : senet.listModels();
   const { networks: before, ...measured } = JSON.parse(readFileSync(FILE, 'utf8'));
