@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <mutex>
 #include <string_view>
 
@@ -52,6 +53,9 @@ constexpr int kLeastMinorVersion = 15;
 /// The rows that libvips decodes together; others would be copied on their way.
 constexpr int64_t kJpegRows = 8;
 constexpr int64_t kPngRows = 16;
+/// Pixels from which on a thread of libvips's own pays: it keeps the memory of a few rows for the next ones
+/// there, where it gives back, asks for anew and zeroes each several times on a thread that is not its own.
+constexpr int64_t kOwnThreadPixels = 1 << 19;
 
 struct Libvips {
   int (*version)(int);
@@ -72,6 +76,8 @@ struct Libvips {
   int (*region_prepare)(VipsRegion*, const VipsRect*);
   void (*error_clear)();
   void (*thread_shutdown)();
+  void* (*thread_new)(const char*, void* (*)(void*), void*);
+  void* (*thread_join)(void*);
   void (*object_unref)(void*);
 };
 
@@ -117,6 +123,8 @@ bool look_up_all(void* library, Libvips& vips) {
          look_up(library, "vips_region_prepare", vips.region_prepare) &&
          look_up(library, "vips_error_clear", vips.error_clear) &&
          look_up(library, "vips_thread_shutdown", vips.thread_shutdown) &&
+         look_up(library, "vips_g_thread_new", vips.thread_new) &&
+         look_up(library, "g_thread_join", vips.thread_join) &&
          look_up(library, "g_object_unref", vips.object_unref);
 }
 
@@ -215,6 +223,41 @@ class VipsReader final : public PictureReader {
                std::string_view::npos;
   }
   bool read(InputMaker& maker) override {
+    Reading reading{*this, maker};
+    void* const thread = picture_.width * picture_.height < kOwnThreadPixels
+                             ? nullptr
+                             : vips_.thread_new("senet-decode", &Reading::run, &reading);
+    if (thread == nullptr) {  // or the system has none left
+      vips_.error_clear();
+      return read_here(maker);
+    }
+    vips_.thread_join(thread);
+    if (reading.failure != nullptr) {
+      std::rethrow_exception(reading.failure);
+    }
+    return reading.is_whole;
+  }
+
+ private:
+  // What a thread of libvips's does, while the one that wants it waits.
+  struct Reading {
+    const VipsReader& reader;
+    InputMaker& maker;
+    bool is_whole = false;
+    std::exception_ptr failure = nullptr;
+
+    static void* run(void* given) {
+      auto& reading = *static_cast<Reading*>(given);
+      try {
+        reading.is_whole = reading.reader.read_here(reading.maker);
+      } catch (...) {
+        reading.failure = std::current_exception();
+      }
+      return nullptr;
+    }
+  };
+
+  bool read_here(InputMaker& maker) const {
     VipsRegion* const region = vips_.region_new(image_);
     if (region == nullptr) {
       vips_.error_clear();
@@ -228,7 +271,6 @@ class VipsReader final : public PictureReader {
     return is_whole;
   }
 
- private:
   bool read_rows(VipsRegion& region, InputMaker& maker) const {
     for (int64_t row = 0; row < picture_.height; row += strip_) {
       const int64_t count = std::min(strip_, picture_.height - row);

@@ -175,8 +175,24 @@ describe('prepareByRows', () => {
     }
   });
 
+  it('gives it for large pictures, several at a time', async () => {
+    const large = sharp(PHOTO).resize(1001, 715);
+    for (const image of [large.clone().jpeg(), large.clone().png(), large.clone().greyscale().png()]) {
+      const bytes = await image.toBuffer();
+      const same = RECORDS.slice(0, 4).map((record) => isSame(bytes, record));
+      expect(await Promise.all(same)).to.deep.equal([true, true, true, true]);
+    }
+  });
+
   it('leaves damaged files to the other way, which says what is wrong with them', async () => {
-    for (const bytes of [await sharp(PHOTO).jpeg().toBuffer(), await sharp(PHOTO).png().toBuffer()]) {
+    const large = sharp(PHOTO).resize(1001, 715);
+    for (const image of [
+      sharp(PHOTO).jpeg(),
+      sharp(PHOTO).png(),
+      large.clone().jpeg(),
+      large.clone().png(),
+    ]) {
+      const bytes = await image.toBuffer();
       for (const length of [0, 3, 20, 60, bytes.length >> 1, bytes.length - 20]) {
         expect(await byRows(bytes.subarray(0, length), IMAGENET)).to.equal(undefined);
       }
