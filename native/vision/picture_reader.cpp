@@ -223,11 +223,12 @@ class VipsReader final : public PictureReader {
                std::string_view::npos;
   }
   bool read(InputMaker& maker) override {
+    if (picture_.width * picture_.height < kOwnThreadPixels) {
+      return read_here(maker);
+    }
     Reading reading{*this, maker};
-    void* const thread = picture_.width * picture_.height < kOwnThreadPixels
-                             ? nullptr
-                             : vips_.thread_new("senet-decode", &Reading::run, &reading);
-    if (thread == nullptr) {  // or the system has none left
+    void* const thread = vips_.thread_new("senet-decode", &Reading::run, &reading);
+    if (thread == nullptr) {  // the system has none left
       vips_.error_clear();
       return read_here(maker);
     }

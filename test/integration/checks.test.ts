@@ -190,13 +190,14 @@ describe('checks', function () {
         'manualSeed();',
         'new Places(2, 3);',
         "require('node:fs').rmSync('x', { forced: true });",
+        "require('node:fs').rmSync('x', { wholly_other: true });",
         'const [value] = [1]; value.toFixed("2");',
       ];
       writeFileSync(path.join(copy, 'scripts', 'setup', 'new.js'), lines.join('\n'));
       const { status, stderr } = check('calls.js', copy);
       const found = stderr.trim().split('\n');
       expect(found.map((line) => line.split(': ')[0])).to.deep.equal(
-        [1, 3, 4, 5, 6].map((line) => `scripts/setup/new.js:${line}`),
+        [1, 3, 4, 5, 6, 7].map((line) => `scripts/setup/new.js:${line}`),
       );
       expect(status).to.equal(1);
     });
