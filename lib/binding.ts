@@ -475,10 +475,11 @@ export interface NativeBinding {
   averageInto(averages: readonly TensorHandle[], values: readonly TensorHandle[], weight: number): number;
 
   // training on several processes
-  /** Why this build has none; empty if it has. */
-  distributedAbsence(): string;
+  /** Why this backend is not there; empty if it is. */
+  distributedAbsence(backend: 'gloo' | 'nccl'): string;
   /** A job that gives a GroupHandle once all processes are there; `timeout` in milliseconds. One at a time. */
   connectGroup(
+    backend: 'gloo' | 'nccl',
     host: string,
     port: number,
     rank: number,

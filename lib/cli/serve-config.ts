@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 
 import { fileError, makeError } from '../errors';
+import { besideFile } from '../models/model-source';
 import type { Preprocessing } from '../models/preprocessing-record';
 import { TIMEOUT } from '../serve/options';
 import { describe } from '../tensor/options';
@@ -85,6 +86,9 @@ export interface ServeConfig extends Omit<Values<typeof CONFIG>, 'models'> {
   readonly options: ServeOptions;
 }
 
+/** Those of `CONFIG` that are paths. */
+const PATHS: ReadonlySet<string> = new Set(['watch', 'tlsCert', 'tlsKey']);
+
 /** The names of options that choose a network, which a file's models have instead. */
 const NETWORK = [
   'model',
@@ -105,7 +109,8 @@ const EACH = ['device', 'dtype', 'shrinkOnLoad', 'maxBatch', 'delay', 'maxQueue'
  *   other), ERR_SENET_ARG_TYPE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_ARG_MISSING
  */
 export async function readServeConfig(options: ServeOptions): Promise<ServeConfig> {
-  const file = options.config === undefined ? {} : await readJson(options.config);
+  const folder = options.config === undefined ? '.' : path.dirname(options.config);
+  const file = options.config === undefined ? {} : besideIt(await readJson(options.config), folder);
   const said = Object.fromEntries(
     Object.entries({ ...options, allowUrls: allowedUrls(options.allowUrls) }).filter(
       ([name, value]) => name in CONFIG && value !== undefined,
@@ -115,7 +120,6 @@ export async function readServeConfig(options: ServeOptions): Promise<ServeConfi
   const { SENET_API_KEY: key } = process.env;
   const fromEnvironment = key === undefined || key === '' ? {} : { apiKey: [key] };
   const { models, ...config } = readOptions({ ...fromEnvironment, ...file, ...said }, CONFIG, where);
-  const folder = options.config === undefined ? '.' : path.dirname(options.config);
   if ((config.tlsCert === undefined) !== (config.tlsKey === undefined))
     throw makeError('ERR_SENET_ARG_MISSING', '--tls-cert and --tls-key need each other');
   if (config.apiKey.some((one) => one.length < 8))
@@ -133,6 +137,16 @@ export async function readServeConfig(options: ServeOptions): Promise<ServeConfi
   return { ...config, models: checked, options };
 }
 
+/** Paths in the file are beside it. */
+function besideIt(file: object, folder: string): object {
+  return Object.fromEntries(
+    Object.entries(file).map(([name, value]: [string, unknown]) => [
+      name,
+      PATHS.has(name) && typeof value === 'string' ? path.resolve(folder, value) : value,
+    ]),
+  );
+}
+
 /** `--allow-urls` alone is public hosts, with names these. */
 function allowedUrls(given: ServeOptions['allowUrls']): true | { hosts: string[] } | undefined {
   return typeof given === 'string' ? { hosts: given.split(',').map((host) => host.trim()) } : given;
@@ -146,11 +160,20 @@ function checkModels(
   return Object.fromEntries(
     Object.entries(models).map(([key, given]) => {
       const model = readOptions(given, MODEL, `${where}: models: ${key}`);
-      // A path in the file is one beside it.
-      const beside = (name: string | undefined): string | undefined =>
-        name !== undefined && /[/\\]|\.\w+$/.test(name) ? path.resolve(folder, name) : name;
-      const labels = typeof model.labels === 'string' ? beside(model.labels) : model.labels;
-      return [key, { ...model, weights: beside(model.weights), labels }];
+      const place = (name: string | undefined): string | undefined => name && besideFile(name, folder);
+      const text = <T>(value: T): T | string =>
+        typeof value === 'string' ? path.resolve(folder, value) : value;
+      return [
+        key,
+        {
+          ...model,
+          ...{ model: place(model.model), weights: place(model.weights) },
+          ...{
+            labels: text(model.labels),
+            preprocessing: text(model.preprocessing) as Partial<Preprocessing>,
+          },
+        },
+      ];
     }),
   );
 }

@@ -29,7 +29,7 @@ export async function runTraining(
   { threads, json = false, ...options }: TrainingArguments,
   signal: AbortSignal,
 ): Promise<void> {
-  const processes = options.distributed === true ? Number(process.env.LOCAL_WORLD_SIZE ?? 1) : 1;
+  const processes = options.distributed === true ? Number(process.env.LOCAL_WORLD_SIZE || 1) : 1;
   if (threads !== undefined) configure({ threadsPerWorker: threads });
   // Processes on one machine share it.
   else if (processes > 1)

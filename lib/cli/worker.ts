@@ -59,7 +59,7 @@ export function addWorker(program: Command, interrupted: () => AbortSignal): voi
   addNetworkOptions(command)
     .addHelpText(
       'after',
-      '\nExamples:\n  $ senet-torch enqueue --queue redis://queue:6379 --recursive photos\n  $ senet-torch worker --queue redis://queue:6379 --root photos --output answers --port 8080',
+      '\nExamples:\n  $ senet-torch enqueue --queue redis://queue:6379 --recursive photos\n  $ senet-torch worker --queue redis://queue:6379 --output answers --port 8080',
     )
     .action((options: WorkerOptions) => work(options, interrupted()));
 }

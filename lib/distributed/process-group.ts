@@ -2,7 +2,7 @@
  * The group of processes that this one trains with, as `torch.distributed`: LibTorch's c10d does the work
  * (`native/distributed`). A process is one rank of one group.
  */
-import type { GroupHandle } from '../binding';
+import type { Device, GroupHandle } from '../binding';
 import { makeError } from '../errors';
 import { binding, shared } from '../native';
 import { onAbort, throwIfAborted } from '../tensor/abort';
@@ -18,7 +18,10 @@ import { findRendezvous, RENDEZVOUS, type RendezvousOptions } from './rendezvous
 export type DistributedBackend = 'gloo' | 'nccl';
 
 export interface InitProcessGroupOptions extends RendezvousOptions {
-  /** 'gloo' for tensors on processors, over TCP. Default 'gloo'. */
+  /**
+   * 'gloo' over TCP; or 'nccl', which carries tensors of GPUs from device to device (gloo those of the processor), with one
+   * GPU for each process. Default 'gloo'.
+   */
   backend?: DistributedBackend;
   /** Gives up connecting. */
   signal?: AbortSignal;
@@ -67,7 +70,7 @@ export async function initProcessGroup(options?: InitProcessGroupOptions): Promi
   const settled = abort === undefined ? () => undefined : onAbort(abort, () => binding.stopConnecting());
   try {
     const handle = (await runJob(() =>
-      binding.connectGroup(host, port, rank, worldSize, rank0HostsStore, timeout),
+      binding.connectGroup(backend, host, port, rank, worldSize, rank0HostsStore, timeout),
     )) as GroupHandle;
     state.joined = { handle, rank, worldSize };
   } catch (error) {
@@ -79,16 +82,14 @@ export async function initProcessGroup(options?: InitProcessGroupOptions): Promi
 }
 
 function checkBackend(backend: DistributedBackend, where: string): void {
-  const fail = (why: string): never => {
-    throw makeError('ERR_SENET_DISTRIBUTED_UNAVAILABLE', `${where}: backend '${backend}': ${why}`);
-  };
-  const absence = binding.distributedAbsence();
-  if (absence !== '') fail(absence);
-  if (backend === 'gloo') return;
-  const { reason } = binding.cudaState();
-  fail(
-    reason === '' ? 'this build has gloo alone, which takes tensors of the CPU' : `it needs CUDA: ${reason}`,
-  );
+  const absence = binding.distributedAbsence(backend);
+  if (absence !== '')
+    throw makeError('ERR_SENET_DISTRIBUTED_UNAVAILABLE', `${where}: backend '${backend}': ${absence}`);
+}
+
+/** @internal The backend that serves tensors of this device best. */
+export function backendFor(device: Device): DistributedBackend {
+  return device !== 'cpu' && binding.distributedAbsence('nccl') === '' ? 'nccl' : 'gloo';
 }
 
 /** Leaves the group, as `torch.distributed.destroy_process_group`: collectives that wait here are rejected. */

@@ -2,6 +2,7 @@
  * Where the processes of a group meet and which of them this one is: the environment variables that `torchrun` sets (and
  * Kubernetes' training operator, and scripts for Slurm), which options go before. Knows nothing native.
  */
+import type { Device } from '../binding';
 import { makeError } from '../errors';
 import { integer, milliseconds, optional, orElse, string, type Values } from '../tensor/rules';
 import { describe } from '../tensor/options';
@@ -80,4 +81,10 @@ export function findRendezvous(
     rank0HostsStore: environment.TORCHELASTIC_USE_AGENT_STORE !== 'True',
     timeout: given.timeout,
   };
+}
+
+/** Of a process: 'cuda' is the GPU of its number on this machine (`LOCAL_RANK`), for processes that share a machine. */
+export function deviceOfRank(device: Device, environment: Environment): Device {
+  const { LOCAL_RANK: rank } = environment;
+  return device === 'cuda' && rank !== undefined && /^\d{1,4}$/.test(rank) ? `cuda:${Number(rank)}` : device;
 }

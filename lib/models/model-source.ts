@@ -3,6 +3,8 @@
  * a repository of the hub (`hf-hub:timm/seresnet50.a1_in1k@revision`), a folder (`local-dir:path`) or a file of weights.
  * Knows the records that it is given, and not the registry.
  */
+import path from 'node:path';
+
 import { CHECKPOINT_ENDINGS } from '../checkpoint/endings';
 import { makeError } from '../errors';
 import { checkRepository, checkRevision } from '../hub/hugging-face';
@@ -62,6 +64,13 @@ export function parseScheme(name: string, where: string): Exclude<WeightsSource,
 /** Where weights are that are called by no name of their own. @throws as `parseScheme` */
 export function parseSource(name: string, where: string): WeightsSource {
   return parseScheme(name, where) ?? { kind: 'file', file: name };
+}
+
+/** What a name is that was written in a file of `folder`: a path is taken from there, any other name stays. */
+export function besideFile(name: string, folder: string): string {
+  const [, scheme, rest = ''] = SCHEME.exec(name) ?? [];
+  if (scheme === undefined) return FILE.test(name) ? path.resolve(folder, name) : name;
+  return scheme.startsWith('local') && rest !== '' ? `${scheme}:${path.resolve(folder, rest)}` : name;
 }
 
 /** Whether a name is of weights and not of a network: a repository, a folder or a file. */

@@ -1,8 +1,8 @@
 #include "addon/cuda.h"
 
 #include "addon/convert.h"
-#include "inference/cuda/driver.h"
 #include "runtime/cuda_device.h"
+#include "runtime/cuda_driver.h"
 #include "runtime/cuda_library.h"
 
 #include <ATen/Context.h>
@@ -31,8 +31,7 @@ Napi::Value cuda_state(Environment& environment, const Napi::CallbackInfo&) {
   facts.Set("runtime", state.runtime);
   // Only a LibTorch with CUDA has brought these.
   if (!state.library.empty()) {
-    const auto& driver =
-        inference::cuda::driver_of(runtime::libtorch_folder(), runtime::cuda_library_handle());
+    const auto& driver = runtime::cuda::driver_of(runtime::libtorch_folder(), runtime::cuda_library_handle());
     facts.Set("nvrtc", driver.nvrtc_version);
     facts.Set("cudnn", static_cast<double>(driver.cudnn_version));
     facts.Set("missing", driver.missing);

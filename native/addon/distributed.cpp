@@ -80,6 +80,14 @@ distributed::Reduction to_reduction(const std::string& name) {
   return static_cast<distributed::Reduction>(found - std::begin(names));
 }
 
+distributed::Carrier to_carrier(const Napi::Value& value) {
+  const std::string name = to_string(value, "backend");
+  if (name != "gloo" && name != "nccl") {
+    throw Error("ERR_SENET_ARG_RANGE", "no such backend: '" + name + "'");
+  }
+  return name == "nccl" ? distributed::Carrier::kNccl : distributed::Carrier::kGloo;
+}
+
 Deliver nothing() {
   return [](Environment& here) { return here.env().Undefined(); };
 }
@@ -144,18 +152,22 @@ std::vector<std::string> to_names(const Napi::Value& value) {
 
 }  // namespace
 
-Napi::Value distributed_absence(Environment& environment, const Napi::CallbackInfo&) {
-  return Napi::String::New(environment.env(), distributed::absence());
+Napi::Value distributed_absence(Environment& environment, const Napi::CallbackInfo& info) {
+  return Napi::String::New(environment.env(), distributed::absence(to_carrier(info[0])));
 }
 
 Napi::Value connect_group(Environment& environment, const Napi::CallbackInfo& info) {
   distributed::Rendezvous rendezvous;
-  rendezvous.host = to_string(info[0], "host");
-  const int64_t port = to_int64(info[1], "port");
-  const int64_t rank = to_int64(info[2], "rank");
-  const int64_t size = to_int64(info[3], "worldSize");
-  rendezvous.rank_0_hosts_store = to_bool(info[4], "rank0HostsStore");
-  const int64_t timeout = to_int64(info[5], "timeout");
+  rendezvous.carrier = to_carrier(info[0]);
+  if (const std::string absence = distributed::absence(rendezvous.carrier); !absence.empty()) {
+    throw Error("ERR_SENET_DISTRIBUTED_UNAVAILABLE", absence);
+  }
+  rendezvous.host = to_string(info[1], "host");
+  const int64_t port = to_int64(info[2], "port");
+  const int64_t rank = to_int64(info[3], "rank");
+  const int64_t size = to_int64(info[4], "worldSize");
+  rendezvous.rank_0_hosts_store = to_bool(info[5], "rank0HostsStore");
+  const int64_t timeout = to_int64(info[6], "timeout");
   if (port < 0 || port > 65535 || size < 1 || size > 65536 || rank < 0 || rank >= size || timeout < 1) {
     throw Error("ERR_SENET_ARG_RANGE", "port, rank, worldSize or timeout is impossible");
   }

@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "core/names.h"
 #include "inference/cuda/downloads.h"
-#include "inference/cuda/driver.h"
+#include "runtime/cuda_driver.h"
 #include "runtime/cuda_library.h"
 #include "runtime/threads.h"
 
@@ -181,7 +181,7 @@ Napi::Value to_typed_array_later(Environment& environment, const Napi::CallbackI
         return;
       }
       const auto& driver =
-          inference::cuda::driver_of(runtime::libtorch_folder(), runtime::cuda_library_handle());
+          runtime::cuda::driver_of(runtime::libtorch_folder(), runtime::cuda_library_handle());
       if (!driver.missing_of_runtime.empty()) {
         give(dense.cpu(), nullptr);
         return;

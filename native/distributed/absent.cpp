@@ -8,17 +8,17 @@
 
 namespace senet::distributed {
 
-const char* absence() {
+std::string absence(Carrier) {
   return "the LibTorch that this was built with has no c10d with gloo, or another one than that of PyTorch "
          "2.13";
 }
 
 std::shared_ptr<ProcessGroup> connect(const Rendezvous&, const Stop&) {
-  throw Error("ERR_SENET_DISTRIBUTED_UNAVAILABLE", absence());
+  throw Error("ERR_SENET_DISTRIBUTED_UNAVAILABLE", absence(Carrier::kGloo));
 }
 
 std::shared_ptr<DataParallel> make_data_parallel(const std::shared_ptr<ProcessGroup>&, DataParallelOptions) {
-  throw Error("ERR_SENET_DISTRIBUTED_UNAVAILABLE", absence());
+  throw Error("ERR_SENET_DISTRIBUTED_UNAVAILABLE", absence(Carrier::kGloo));
 }
 
 }  // namespace senet::distributed

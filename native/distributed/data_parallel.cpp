@@ -4,7 +4,7 @@
 #include "distributed/data_parallel.h"
 
 #include "core/error.h"
-#include "distributed/gloo_group.h"
+#include "distributed/c10d_group.h"
 #include "distributed/reducer.h"
 
 #include <torch/csrc/distributed/c10d/comm.hpp>

@@ -1,5 +1,5 @@
-// The processes of a group and what they do together: LibTorch's c10d (TCPStore, ProcessGroupGloo), under one
-// interface that names no type of it, so that a LibTorch without c10d builds too (absent.cpp).
+// The processes of a group and what they do together: LibTorch's c10d (TCPStore, ProcessGroupGloo) and NCCL,
+// under one interface that names no type of it, so that a LibTorch without c10d builds too (absent.cpp).
 //
 // Who fails says so to the others through the store, and who is gone is missed there (watch.h): whatever
 // waits for a peer ends with an error that names the rank.
@@ -20,8 +20,13 @@
 
 namespace senet::distributed {
 
+/// What carries the tensors: gloo over TCP, or NCCL those of GPUs (one for each process) and gloo the
+/// processor's.
+enum class Carrier { kGloo, kNccl };
+
 /// Where the processes meet, and which of them this one is.
 struct Rendezvous {
+  Carrier carrier;
   std::string host;
   uint16_t port;
   int rank;
@@ -49,7 +54,7 @@ class ProcessGroup : public graph::Collective {
  public:
   virtual int rank() const = 0;
 
-  /// In place. Throws ERR_SENET_DTYPE for a dtype that gloo does not reduce.
+  /// In place. Throws ERR_SENET_DTYPE for a dtype that is not reduced.
   virtual void all_reduce(const at::Tensor& tensor, Reduction reduction, Done done) = 0;
   /// In place: the values of rank `root`, of tensors of one dtype.
   virtual void broadcast(const std::vector<at::Tensor>& tensors, int root, Done done) = 0;
@@ -65,8 +70,8 @@ class ProcessGroup : public graph::Collective {
   virtual void close(const char* code, const std::string& why) = 0;
 };
 
-/// Why there is no c10d here; empty if there is.
-const char* absence();
+/// Why this cannot carry tensors here: no c10d, no CUDA, no NCCL; empty if it can.
+std::string absence(Carrier carrier);
 
 /// Blocks until all processes are there. Throws ERR_SENET_DISTRIBUTED (naming those that did not come), or
 /// ERR_SENET_ABORTED once `stopped` is set.

@@ -5,6 +5,7 @@
 #include "core/error.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -78,6 +79,11 @@ void Watch::explain(std::exception_ptr failure, Tell tell) {
     questions_.push_back({std::move(failure), std::move(tell), Clock::now()});
   }
   wake_.notify_all();
+}
+
+void Watch::look_after(bool looks) {
+  const std::lock_guard lock(mutex_);
+  looks_after_since_ = looks ? std::optional(Clock::now()) : std::nullopt;
 }
 
 void Watch::close(const char* code, const std::string& why) {
@@ -164,16 +170,29 @@ Watch::Verdict Watch::quiet(const std::vector<int>& ranks, const std::exception_
   return {"ERR_SENET_RANK_LOST", message};
 }
 
-std::optional<Watch::Verdict> Watch::judge(const Question& question) {
-  const auto waited = Clock::now() - question.since;
+// Whoever is certainly gone.
+std::optional<Watch::Verdict> Watch::find_lost(const std::exception_ptr& failure, Clock::time_point since) {
   if (is_store_lost_) {
     return Verdict{"ERR_SENET_RANK_LOST",
-                   rank_0_hosts_
-                       ? "rank 0, which has the group's store, has ended: " + first_line(question.failure)
-                       : "the group's store is gone, and with it whoever started the ranks: " +
-                             first_line(question.failure)};
+                   rank_0_hosts_ ? "rank 0, which has the group's store, has ended: " + first_line(failure)
+                                 : "the group's store is gone, and with it whoever started the ranks: " +
+                                       first_line(failure)};
   }
   std::vector<int> dead;
+  for (int rank = 0; rank < size_; ++rank) {
+    const Peer& peer = peers_[static_cast<size_t>(rank)];
+    if (rank != rank_ && !peer.beat.empty() && Clock::now() - std::max(peer.changed, since) > kQuiet) {
+      dead.push_back(rank);
+    }
+  }
+  return dead.empty() ? std::nullopt : std::optional(quiet(dead, failure));
+}
+
+std::optional<Watch::Verdict> Watch::judge(const Question& question) {
+  if (std::optional<Verdict> lost = find_lost(question.failure, question.since)) {
+    return lost;
+  }
+  const auto waited = Clock::now() - question.since;
   std::vector<int> unknown;
   std::vector<int> behind;
   for (int rank = 0; rank < size_; ++rank) {
@@ -183,14 +202,9 @@ std::optional<Watch::Verdict> Watch::judge(const Question& question) {
     }
     if (peer.beat.empty()) {
       unknown.push_back(rank);
-    } else if (Clock::now() - std::max(peer.changed, question.since) > kQuiet) {
-      dead.push_back(rank);
     } else if (std::stoull(peer.beat.substr(peer.beat.find(' ') + 1)) < collectives_.load()) {
       behind.push_back(rank);
     }
-  }
-  if (!dead.empty()) {
-    return quiet(dead, question.failure);
   }
   if (waited < kPatience) {
     return std::nullopt;
@@ -229,6 +243,7 @@ void Watch::run() {
       question = questions_.front();
     }
     const bool is_open = !verdict_;
+    const auto looks_after_since = looks_after_since_;
     lock.unlock();
     std::optional<Verdict> found;
     try {
@@ -236,16 +251,21 @@ void Watch::run() {
       if (!is_store_lost_) {
         beat();
         found = read_failure();
-        if (!found && question && is_open) {
+        if (!found && (question || looks_after_since) && is_open) {
           read_peers();
         }
       }
     } catch (const std::exception&) {
       is_store_lost_ = true;
     }
-    if (!found && question && is_open) {
+    if (!found && is_open && (question || looks_after_since)) {
       const std::lock_guard store_lock(store_mutex_);
-      found = judge(*question);
+      if (question) {
+        found = judge(*question);
+      } else {
+        found = find_lost(std::make_exception_ptr(std::runtime_error("it is no longer heard of")),
+                          *looks_after_since);
+      }
     }
     lock.lock();
     if (found && !verdict_) {

@@ -39,6 +39,9 @@ class Watch {
   }
   /// Gives `tell` an error that says why a collective failed, from any thread, within seconds.
   void explain(std::exception_ptr failure, Tell tell);
+  /// Whether a rank that goes quiet is to be found out although nothing has failed here: for who waits for
+  /// others without a connection that would break.
+  void look_after(bool looks);
   /// Writes down that this rank has failed; the one that hosts the store waits for the others to read it.
   void fail(const std::string& reason);
   /// From now on whatever fails here does so with this.
@@ -65,6 +68,7 @@ class Watch {
   void beat();
   void read_peers();
   std::optional<Verdict> read_failure();
+  std::optional<Verdict> find_lost(const std::exception_ptr& failure, Clock::time_point since);
   std::optional<Verdict> judge(const Question& question);
   Verdict quiet(const std::vector<int>& ranks, const std::exception_ptr& failure);
   void settle(std::unique_lock<std::mutex>& lock);
@@ -88,6 +92,7 @@ class Watch {
   bool stopped_ = false;
   std::optional<Verdict> verdict_;
   std::vector<Question> questions_;
+  std::optional<Clock::time_point> looks_after_since_;
   std::thread thread_;
 };
 

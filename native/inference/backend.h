@@ -23,7 +23,7 @@ struct Backend {
   /// Why it does not serve a target of a device that it is for, or not as fast as the device could; empty if
   /// it does, or is for other devices.
   std::string (*why_not)(const Target& target);
-  /// What programs for a target that it serves run on: Program::backend().
+  /// What programs for a target that it serves run on: Program::backend(). Throws as make().
   const char* (*kernels)(const Target& target);
   /// Packs what the plan's tensors hold; afterwards the program and the plan share nothing. Throws
   /// ERR_SENET_DTYPE if the device does not compute with the dtype.
@@ -33,7 +33,8 @@ struct Backend {
 /// The first that serves this target.
 const Backend& find_backend(const Target& target);
 
-/// What a compiled model of this target runs on, in int8 too: Program::backend().
+/// What a compiled model of this target runs on, in int8 too: Program::backend(). Throws ERR_SENET_DTYPE
+/// where none would be made.
 const char* kernels_name(const Target& target);
 
 /// Why none of those before it serve: "missing: libnvrtc.so.13". Empty if the first for this kind of device

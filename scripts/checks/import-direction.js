@@ -36,7 +36,7 @@ const NATIVE_INCLUDES = {
   graph: ['core'],
   nn: ['graph', 'core'],
   optim: ['core'],
-  distributed: ['graph', 'core'],
+  distributed: ['graph', 'runtime', 'core'],
   vision: ['core'],
   models: ['nn', 'graph', 'core'],
   inference: ['nn', 'graph', 'runtime', 'core'],

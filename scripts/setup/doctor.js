@@ -39,10 +39,10 @@ function examineAddon() {
   }
 }
 
-/** What compiled models of a dtype run on on the processor, and why on nothing faster; where nothing compiles, why. */
-function backendOf(binding, dtype) {
+/** What compiled models of a dtype run on, and why on nothing faster; where nothing compiles, why. */
+function backendOf(binding, dtype, device = 'cpu') {
   try {
-    return binding.compiledBackend(dtype, 'cpu');
+    return binding.compiledBackend(dtype, device);
   } catch (error) {
     return { backend: 'none', reason: error.message };
   }
@@ -53,7 +53,7 @@ const DTYPES = ['float32', 'bfloat16', 'float16'];
 /** What the driver tells of a device, and what compiled models would run on there; or why nobody tells. */
 function examineDevice(binding, index) {
   try {
-    const compiled = DTYPES.map((dtype) => [dtype, binding.compiledBackend(dtype, `cuda:${index}`)]);
+    const compiled = DTYPES.map((dtype) => [dtype, backendOf(binding, dtype, `cuda:${index}`)]);
     return { ...binding.cudaDevice(index), compiled: Object.fromEntries(compiled) };
   } catch (error) {
     return { reason: error.message };

@@ -8,7 +8,7 @@
 namespace senet::test {
 namespace {
 
-using namespace inference::cuda;
+using namespace runtime::cuda;
 
 std::mutex& mutex = fake_mutex();
 

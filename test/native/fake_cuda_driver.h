@@ -2,7 +2,7 @@
 // answer success, and fail once where a test asks for it. cuDNN's plans exist and compute nothing.
 #pragma once
 
-#include "inference/cuda/driver.h"
+#include "runtime/cuda_driver.h"
 
 #include <mutex>
 #include <set>
@@ -39,6 +39,6 @@ FakeDevice& fake_device();
 std::mutex& fake_mutex();
 
 /// Its functions.
-const inference::cuda::Driver& fake_driver();
+const runtime::cuda::Driver& fake_driver();
 
 }  // namespace senet::test

@@ -479,7 +479,8 @@ describe('the Hugging Face hub', function () {
 
   it('an interrupted download goes on where it ended, and other bytes are refused', async () => {
     await publish('someone/tiny', 'pytorchcv_seresnet20');
-    hub.cutAfter = 400_000;
+    // What had come and was not on disk yet is lost with the connection.
+    hub.cutAfter = 500_000;
     await createModel('hf-hub:someone/tiny', quiet);
     const ranges = hub.blobRequests.map(({ range }) => range ?? 'all');
     expect(ranges.join(' ')).to.match(/^all bytes=[1-9]\d*- bytes=[1-9]\d*-$/);

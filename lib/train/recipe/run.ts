@@ -12,6 +12,7 @@ import type { DataLoader } from '../../data/loader';
 import { samplesPerClass } from '../../data/sampler';
 import { DistributedDataParallel } from '../../distributed/data-parallel';
 import {
+  backendFor,
   barrier,
   destroyProcessGroup,
   getRank,
@@ -19,6 +20,7 @@ import {
   initProcessGroup,
   isInitialized,
 } from '../../distributed/process-group';
+import { deviceOfRank } from '../../distributed/rendezvous';
 import { SyncBatchNorm } from '../../distributed/sync-batch-norm';
 import { makeError } from '../../errors';
 import { familyOf } from '../../models/classifier-model';
@@ -91,10 +93,12 @@ export async function trainFromSettings(options: TrainingOptions): Promise<Train
   checkTrainingOptions(options, WHERE);
   const { distributed = false, signal } = options;
   if (!distributed) return runRecipe(options, null);
+  const device = deviceOfRank(options.device ?? 'cpu', process.env);
   const joins = !isInitialized();
-  if (joins) await initProcessGroup(signal === undefined ? {} : { signal });
+  if (joins)
+    await initProcessGroup({ backend: backendFor(device), ...(signal === undefined ? {} : { signal }) });
   try {
-    const run = await runRecipe(options, { rank: getRank(), worldSize: getWorldSize() });
+    const run = await runRecipe({ ...options, device }, { rank: getRank(), worldSize: getWorldSize() });
     await barrier(); // rank 0 has written everything
     return run;
   } catch (error) {

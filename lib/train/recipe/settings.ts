@@ -207,7 +207,7 @@ export interface TrainingOptions extends Partial<OptimizerSettings>, Partial<Sch
   distributed?: boolean;
   /** Distributed: BatchNorm over the images of all processes (`SyncBatchNorm`). Default false. */
   syncBatchNorm?: boolean;
-  /** Default 'cpu'. */
+  /** Default 'cpu'. Distributed, 'cuda' is the GPU of the process's number on its machine (`LOCAL_RANK`). */
   device?: Device;
   /** The folder where everything goes. Default 'training', or where `resume` is. */
   output?: string;

@@ -287,22 +287,28 @@ class AtenProgram : public Program {
   std::vector<Layer> layers_;
 };
 
+// Throws ERR_SENET_DTYPE.
+void check_computes(const Target& target) {
+  const char* query = target.dtype == at::kHalf       ? "mkldnn::_is_mkldnn_fp16_supported"
+                      : target.dtype == at::kBFloat16 ? "mkldnn::_is_mkldnn_bf16_supported"
+                                                      : nullptr;
+  if (target.device.is_cpu() && query != nullptr && !query_mkldnn(query)) {
+    throw Error("ERR_SENET_DTYPE", std::string("compile: this processor has no ") + dtype_name(target.dtype) +
+                                       " convolutions in oneDNN; use float32" +
+                                       (target.dtype == at::kHalf ? " or bfloat16" : ""));
+  }
+}
+
 }  // namespace
 
 const char* aten_kernels_name(const Target& target) {
+  check_computes(target);
   return target.device.is_cuda() ? "cuda" : at::Context::hasMKLDNN() ? "onednn" : "libtorch";
 }
 
 std::unique_ptr<const Program> make_aten_program(const Plan& plan, const Target& target) {
+  check_computes(target);
   const auto& [device, dtype, allow_tf32] = target;
-  const char* query = dtype == at::kHalf       ? "mkldnn::_is_mkldnn_fp16_supported"
-                      : dtype == at::kBFloat16 ? "mkldnn::_is_mkldnn_bf16_supported"
-                                               : nullptr;
-  if (device.is_cpu() && query != nullptr && !query_mkldnn(query)) {
-    throw Error("ERR_SENET_DTYPE", std::string("compile: this processor has no ") + dtype_name(dtype) +
-                                       " convolutions in oneDNN; use float32" +
-                                       (dtype == at::kHalf ? " or bfloat16" : ""));
-  }
   return std::make_unique<const AtenProgram>(plan, device, dtype, allow_tf32);
 }
 

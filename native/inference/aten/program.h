@@ -10,7 +10,7 @@
 
 namespace senet::inference {
 
-/// "cuda", "onednn" or "libtorch".
+/// "cuda", "onednn" or "libtorch". Throws as make_aten_program().
 const char* aten_kernels_name(const Target& target);
 /// Throws ERR_SENET_DTYPE if the device does not compute with the dtype.
 std::unique_ptr<const Program> make_aten_program(const Plan& plan, const Target& target);

@@ -4,7 +4,7 @@
 // ever.) Knows no LibTorch.
 #pragma once
 
-#include "inference/cuda/driver.h"
+#include "runtime/cuda_driver.h"
 
 #include <condition_variable>
 #include <functional>
@@ -12,6 +12,8 @@
 #include <vector>
 
 namespace senet::inference::cuda {
+
+using namespace runtime::cuda;
 
 class Completions {
  public:

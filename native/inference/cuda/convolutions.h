@@ -3,7 +3,7 @@
 // Squeeze-and-Excitation, a residual and a ReLU. Knows no LibTorch.
 #pragma once
 
-#include "inference/cuda/driver.h"
+#include "runtime/cuda_driver.h"
 
 #include <array>
 #include <cstdint>
@@ -12,6 +12,8 @@
 #include <vector>
 
 namespace senet::inference::cuda {
+
+using namespace runtime::cuda;
 
 enum class Type { kHalf, kBFloat16, kFloat };
 inline int64_t bytes_of(Type type) {

@@ -1,7 +1,7 @@
 #include "inference/cuda/downloads.h"
 
 #include "inference/cuda/completions.h"
-#include "inference/cuda/device_scope.h"
+#include "runtime/cuda_device_scope.h"
 
 #include <algorithm>
 #include <map>

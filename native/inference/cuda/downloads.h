@@ -2,13 +2,15 @@
 // before, into memory that the device writes by itself. Knows no LibTorch.
 #pragma once
 
-#include "inference/cuda/driver.h"
+#include "runtime/cuda_driver.h"
 
 #include <cstddef>
 #include <exception>
 #include <functional>
 
 namespace senet::inference::cuda {
+
+using namespace runtime::cuda;
 
 /// Called once, on any thread: the bytes, valid until it returns, or what went wrong.
 using Downloaded = std::function<void(const void* data, std::exception_ptr failure)>;

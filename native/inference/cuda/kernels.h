@@ -4,14 +4,16 @@
 #pragma once
 
 #include "inference/cuda/convolutions.h"
-#include "inference/cuda/driver.h"
 #include "inference/cuda/tasks.h"
+#include "runtime/cuda_driver.h"
 
 #include <cstdint>
 #include <memory>
 #include <string>
 
 namespace senet::inference::cuda {
+
+using namespace runtime::cuda;
 
 /// The kernels of one element type on one device. Its functions enqueue and return; each may be captured, and
 /// may be called by several threads. All throw ERR_SENET_CUDA.

@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 #include "inference/cuda/completions.h"
-#include "inference/cuda/device_scope.h"
+#include "runtime/cuda_device_scope.h"
 
 #include <algorithm>
 #include <utility>

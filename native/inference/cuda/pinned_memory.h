@@ -1,11 +1,13 @@
 // Memory of the host for a device. Knows no LibTorch.
 #pragma once
 
-#include "inference/cuda/driver.h"
+#include "runtime/cuda_driver.h"
 
 #include <cstdint>
 
 namespace senet::inference::cuda {
+
+using namespace runtime::cuda;
 
 /// Memory of the host that the device reads and writes by itself.
 class PinnedMemory {

@@ -1,9 +1,11 @@
 // How long a device works on something. Knows no LibTorch.
 #pragma once
 
-#include "inference/cuda/driver.h"
+#include "runtime/cuda_driver.h"
 
 namespace senet::inference::cuda {
+
+using namespace runtime::cuda;
 
 class TimedEvent {
  public:

@@ -2,8 +2,8 @@
 // LibTorch.
 #pragma once
 
-#include "inference/cuda/driver.h"
 #include "inference/cuda/sequence.h"
+#include "runtime/cuda_driver.h"
 
 #include <dlfcn.h>
 

@@ -1,11 +1,11 @@
-#include "inference/cuda/driver.h"
+#include "runtime/cuda_driver.h"
 
 #include "core/error.h"
 
 #include <dlfcn.h>
 #include <glob.h>
 
-namespace senet::inference::cuda {
+namespace senet::runtime::cuda {
 namespace {
 
 Library open(const std::string& name) {
@@ -125,8 +125,8 @@ const Driver& driver_of(const std::string& folder, void* libtorch_cuda) {
 void check_cuda(const Driver& driver, int status, const char* what) {
   if (status != 0) {
     driver.cudaGetLastError();  // which would answer every later call else
-    fail(status == runtime::kCudaErrorMemoryAllocation ? "ERR_SENET_OUT_OF_MEMORY" : "ERR_SENET_CUDA", "CUDA",
-         status, what, driver.cudaGetErrorString(status));
+    fail(status == kCudaErrorMemoryAllocation ? "ERR_SENET_OUT_OF_MEMORY" : "ERR_SENET_CUDA", "CUDA", status,
+         what, driver.cudaGetErrorString(status));
   }
 }
 
@@ -136,4 +136,4 @@ void check_cudnn(const Driver& driver, int status, const char* what) {
   }
 }
 
-}  // namespace senet::inference::cuda
+}  // namespace senet::runtime::cuda

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <string>
 
-namespace senet::inference::cuda {
+namespace senet::runtime::cuda {
 
 using Stream = struct StreamOpaque*;
 /// The legacy default stream, which is LibTorch's: nobody here changes it.
@@ -122,4 +122,4 @@ const Driver& driver_of(const std::string& folder, void* libtorch_cuda);
 void check_cuda(const Driver& driver, int status, const char* what);
 void check_cudnn(const Driver& driver, int status, const char* what);
 
-}  // namespace senet::inference::cuda
+}  // namespace senet::runtime::cuda

@@ -1,4 +1,4 @@
-// A ProcessGroup on c10d::ProcessGroupGloo, for the files of this folder that use c10d themselves.
+// A ProcessGroup on c10d's, for the files of this folder that use c10d themselves.
 #pragma once
 
 #include "distributed/process_group.h"

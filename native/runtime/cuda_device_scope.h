@@ -1,9 +1,9 @@
 // A device as the current one of a thread, for a while. Knows no LibTorch.
 #pragma once
 
-#include "inference/cuda/driver.h"
+#include "runtime/cuda_driver.h"
 
-namespace senet::inference::cuda {
+namespace senet::runtime::cuda {
 
 /// The device is this thread's as long as it lives, and then the one before again, which LibTorch takes for
 /// its own.
@@ -24,4 +24,4 @@ class DeviceScope {
   int before_ = 0;
 };
 
-}  // namespace senet::inference::cuda
+}  // namespace senet::runtime::cuda

@@ -2,12 +2,15 @@
 // (torch/distributed/distributed_c10d.py), so that processes of both take part in one group.
 #ifdef SENET_HAS_C10D
 
-#include "distributed/gloo_group.h"
+#include "distributed/c10d_group.h"
 
 #include "core/error.h"
 #include "core/names.h"
-#include "distributed/explained_gloo.h"
+#include "distributed/explained_backend.h"
+#include "distributed/line.h"
+#include "distributed/nccl_backend.h"
 #include "distributed/watch.h"
+#include "runtime/cuda_library.h"
 
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/empty_like.h>
@@ -20,7 +23,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <optional>
+#include <string_view>
 #include <thread>
+#include <typeinfo>
 #include <utility>
 
 namespace senet::distributed {
@@ -70,7 +75,49 @@ class PatientStore : public c10d::PrefixStore {
   const Clock::time_point until_;
 };
 
-// What gloo reduces (GENERATE_ALL_TYPES of ProcessGroupGloo), but for bool, whose bytes it would add.
+// gloo, whose connections can be ended.
+class Gloo : public c10d::ProcessGroupGloo {
+ public:
+  using ProcessGroupGloo::ProcessGroupGloo;
+
+  // Whoever waits for another process fails, here and there.
+  void close_connections() {
+    for (const auto& context : contexts_) {
+      for (int rank = 0; rank < getSize(); ++rank) {
+        gloo::transport::Pair* pair = rank == getRank() ? nullptr : context->getPair(rank).get();
+        // Of another transport, a wait ends with its timeout.
+        if (pair != nullptr && std::string_view(typeid(*pair).name()) == "N4gloo9transport3tcp4PairE") {
+          static_cast<gloo::transport::tcp::Pair*>(dynamic_cast<void*>(pair))
+              ->signalExceptionExternal("closed");
+        }
+      }
+    }
+  }
+};
+
+// What carries the tensors: gloo those of the processor, and NCCL those of GPUs where it was asked for.
+struct Carriers {
+  intrusive_ptr<Gloo> gloo;
+  intrusive_ptr<NcclBackend> nccl;  // may be null
+
+  void close(const std::string& why) const {
+    gloo->close_connections();
+    if (nccl != nullptr) {
+      nccl->close(why);
+    }
+  }
+};
+
+std::vector<std::vector<at::Tensor>> places_for_all(const at::Tensor& tensor, int size) {
+  std::vector<std::vector<at::Tensor>> places(1);
+  for (int rank = 0; rank < size; ++rank) {
+    places[0].push_back(at::empty_like(tensor));
+  }
+  return places;
+}
+
+// What gloo (GENERATE_ALL_TYPES of ProcessGroupGloo) and NCCL reduce, but for bool, whose bytes gloo would
+// add.
 void check_reducible(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case at::kFloat:
@@ -119,24 +166,37 @@ void when_done(const intrusive_ptr<c10d::Work>& work, const std::function<void()
   });
 }
 
-class GlooGroup : public ProcessGroup {
+class C10dGroup : public ProcessGroup {
  public:
-  GlooGroup(intrusive_ptr<ExplainedGloo> gloo, intrusive_ptr<c10d::ProcessGroup> group,
-            std::shared_ptr<Watch> watch, intrusive_ptr<c10d::Store> store)
-      : gloo_(std::move(gloo)),
-        group_(std::move(group)),
+  C10dGroup(Carriers carriers, std::shared_ptr<Watch> watch, std::shared_ptr<Line> line,
+            const intrusive_ptr<c10d::Store>& named, intrusive_ptr<c10d::Store> store)
+      : carriers_(std::move(carriers)),
         watch_(std::move(watch)),
-        store_(std::move(store)) {}
+        line_(std::move(line)),
+        store_(std::move(store)),
+        group_(c10::make_intrusive<c10d::ProcessGroup>(named, rank(), size())),
+        host_(c10::make_intrusive<ExplainedBackend>(carriers_.gloo, line_)),
+        device_(host_) {
+    using Type = c10d::ProcessGroup::BackendType;
+    const bool has_nccl = carriers_.nccl != nullptr;
+    if (has_nccl) {
+      device_ = c10::make_intrusive<ExplainedBackend>(carriers_.nccl, line_);
+    }
+    group_->setDefaultBackend(Type::GLOO);
+    // gloo serves both, as in Python, unless NCCL was asked for.
+    group_->setBackend(c10::DeviceType::CUDA, has_nccl ? Type::NCCL : Type::GLOO, device_);
+    group_->setBackend(c10::DeviceType::CPU, Type::GLOO, host_);
+  }
 
-  ~GlooGroup() override {
+  ~C10dGroup() override {
     close("ERR_SENET_DISTRIBUTED", "the process group was destroyed");
   }
 
   int rank() const override {
-    return gloo_->getRank();
+    return carriers_.gloo->getRank();
   }
   int size() const override {
-    return gloo_->getSize();
+    return carriers_.gloo->getSize();
   }
 
   void all_reduce(const at::Tensor& tensor, Reduction reduction, Done done) override {
@@ -146,9 +206,11 @@ class GlooGroup : public ProcessGroup {
     std::vector<at::Tensor> values{given.contiguous()};
     c10d::AllreduceOptions options;
     options.reduceOp = operation_of(reduction);
-    const auto work = gloo_->announced(
+    const auto work = line_->announce(
         {CollectiveKind::kAllReduce, given.scalar_type(), given.numel(), static_cast<int64_t>(reduction)},
-        [gloo = gloo_.get(), values, options] { return gloo->begin_allreduce(values, options); });
+        [carrier = carrier_of(given), values, options]() mutable {
+          return carrier->allreduce(values, options);
+        });
     const int divisor = reduction == Reduction::kAverage ? size() : 1;
     when_done(
         work,
@@ -178,9 +240,11 @@ class GlooGroup : public ProcessGroup {
                                                      : torch::utils::flatten_dense_tensors(given)};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    const auto work = gloo_->announced(
-        {CollectiveKind::kBroadcast, values[0].scalar_type(), values[0].numel(), root},
-        [gloo = gloo_.get(), values, options] { return gloo->begin_broadcast(values, options); });
+    const auto work =
+        line_->announce({CollectiveKind::kBroadcast, values[0].scalar_type(), values[0].numel(), root},
+                        [carrier = carrier_of(values[0]), values, options]() mutable {
+                          return carrier->broadcast(values, options);
+                        });
     const bool is_root = root == rank();
     when_done(
         work,
@@ -207,37 +271,33 @@ class GlooGroup : public ProcessGroup {
                   std::function<void(std::vector<at::Tensor>, std::exception_ptr)> done) override {
     const at::NoGradGuard no_grad;
     std::vector<at::Tensor> inputs{tensor.detach().contiguous()};
-    std::vector<std::vector<at::Tensor>> outputs(1);
-    for (int i = 0; i < size(); ++i) {
-      outputs[0].push_back(at::empty_like(inputs[0]));
-    }
-    const auto work = gloo_->announced(
-        {CollectiveKind::kAllGather, inputs[0].scalar_type(), inputs[0].numel()},
-        [gloo = gloo_.get(), outputs, inputs] { return gloo->begin_allgather(outputs, inputs); });
+    auto outputs = places_for_all(inputs[0], size());
+    const auto work =
+        line_->announce({CollectiveKind::kAllGather, inputs[0].scalar_type(), inputs[0].numel()},
+                        [carrier = carrier_of(inputs[0]), outputs, inputs]() mutable {
+                          return carrier->allgather(outputs, inputs);
+                        });
     when_done(
         work, [] {}, [outputs, done](std::exception_ptr failure) { done(outputs[0], failure); });
   }
 
   void barrier(Done done) override {
     const auto work =
-        gloo_->announced({CollectiveKind::kBarrier}, [gloo = gloo_.get()] { return gloo->begin_barrier(); });
+        line_->announce({CollectiveKind::kBarrier}, [gloo = carriers_.gloo] { return gloo->barrier(); });
     when_done(
         work, [] {}, done);
   }
 
   std::vector<at::Tensor> gather(const at::Tensor& tensor) override {
     std::vector<at::Tensor> inputs{tensor.contiguous()};
-    std::vector<std::vector<at::Tensor>> outputs(1);
-    for (int i = 0; i < size(); ++i) {
-      outputs[0].push_back(at::empty_like(inputs[0]));
-    }
-    gloo_->allgather(outputs, inputs, {})->wait();
+    auto outputs = places_for_all(inputs[0], size());
+    backend_of(tensor)->allgather(outputs, inputs, {})->wait();
     return outputs[0];
   }
 
   at::Tensor sum(const at::Tensor& tensor) override {
     std::vector<at::Tensor> values{tensor.clone()};
-    gloo_->allreduce(values, {})->wait();
+    backend_of(tensor)->allreduce(values, {})->wait();
     return values[0];
   }
 
@@ -247,7 +307,7 @@ class GlooGroup : public ProcessGroup {
 
   void close(const char* code, const std::string& why) override {
     watch_->close(code, why);
-    gloo_->close_connections();
+    carriers_.close(why);
   }
 
   const intrusive_ptr<c10d::ProcessGroup>& group() const {
@@ -255,10 +315,20 @@ class GlooGroup : public ProcessGroup {
   }
 
  private:
-  const intrusive_ptr<ExplainedGloo> gloo_;
-  const intrusive_ptr<c10d::ProcessGroup> group_;
+  const intrusive_ptr<ExplainedBackend>& backend_of(const at::Tensor& tensor) const {
+    return tensor.is_cuda() ? device_ : host_;
+  }
+  const intrusive_ptr<c10d::Backend>& carrier_of(const at::Tensor& tensor) const {
+    return backend_of(tensor)->carrier();
+  }
+
+  const Carriers carriers_;
   const std::shared_ptr<Watch> watch_;
+  const std::shared_ptr<Line> line_;
   const intrusive_ptr<c10d::Store> store_;
+  const intrusive_ptr<c10d::ProcessGroup> group_;
+  const intrusive_ptr<ExplainedBackend> host_;
+  intrusive_ptr<ExplainedBackend> device_;
 };
 
 // Tries until the store answers: the process that has it may begin later.
@@ -295,6 +365,10 @@ intrusive_ptr<c10d::TCPStore> reach_store(const Rendezvous& rendezvous, uint16_t
   }
 }
 
+const runtime::cuda::Driver& cuda_driver() {
+  return runtime::cuda::driver_of(runtime::libtorch_folder(), runtime::cuda_library_handle());
+}
+
 // Those that did not come, or are processes of Python's.
 std::string absent_ranks(c10d::Store& store, int size) {
   std::string names;
@@ -308,8 +382,17 @@ std::string absent_ranks(c10d::Store& store, int size) {
 
 }  // namespace
 
-const char* absence() {
-  return "";
+std::string absence(Carrier carrier) {
+  if (carrier == Carrier::kGloo) {
+    return "";
+  }
+  const runtime::CudaState state = runtime::cuda_state();
+  if (!state.reason.empty()) {
+    return "it needs CUDA: " + state.reason;
+  }
+  const std::string& runtime = cuda_driver().missing_of_runtime;
+  const std::string& missing = runtime.empty() ? nccl_of_libtorch().missing : runtime;
+  return missing.empty() ? "" : "not there: " + missing;
 }
 
 std::shared_ptr<ProcessGroup> connect(const Rendezvous& rendezvous, const Stop& stopped) {
@@ -324,11 +407,11 @@ std::shared_ptr<ProcessGroup> connect(const Rendezvous& rendezvous, const Stop& 
   auto patient = c10::make_intrusive<PatientStore>(store, stopped, until);
   auto named = c10::make_intrusive<c10d::PrefixStore>("0/", patient);
   auto options = c10d::ProcessGroupGloo::Options::create_default(rendezvous.timeout);
-  intrusive_ptr<ExplainedGloo> gloo;
+  Carriers carriers;
   try {
-    gloo = c10::make_intrusive<ExplainedGloo>(c10::make_intrusive<c10d::PrefixStore>("cpu/", named),
+    carriers.gloo = c10::make_intrusive<Gloo>(c10::make_intrusive<c10d::PrefixStore>("cpu/", named),
                                               rendezvous.rank, rendezvous.size, options);
-    gloo->setSequenceNumberForGroup();
+    carriers.gloo->setSequenceNumberForGroup();
   } catch (const std::exception&) {
     if (*stopped) {
       throw Error("ERR_SENET_ABORTED", "connecting was aborted");
@@ -347,22 +430,40 @@ std::shared_ptr<ProcessGroup> connect(const Rendezvous& rendezvous, const Stop& 
             " s" + (absent.empty() ? "" : " (not there: rank " + absent + ")") + ": " +
             first_line(std::current_exception()));
   }
-  auto group = c10::make_intrusive<c10d::ProcessGroup>(named, rendezvous.rank, rendezvous.size);
-  group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-  // gloo serves both, as in Python.
-  group->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::GLOO, gloo);
-  group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, gloo);
+  // Who carries needs the watch, and the watch whom to close.
+  const auto patrol = std::make_shared<std::weak_ptr<Watch>>();
+  if (rendezvous.carrier == Carrier::kNccl) {
+    carriers.nccl = c10::make_intrusive<NcclBackend>(
+        NcclBackend::Setup{nccl_of_libtorch(), cuda_driver(),
+                           // Not the patient store, whose time is over when all have connected.
+                           c10::make_intrusive<c10d::PrefixStore>("default_pg/0/cuda", store),
+                           rendezvous.rank, rendezvous.size, rendezvous.timeout, [patrol](bool looks) {
+                             if (const auto watch = patrol->lock()) {
+                               watch->look_after(looks);
+                             }
+                           }});
+  }
   // A connection of the watch's own: one request at a time goes over each.
   auto watch = std::make_shared<Watch>(
       reach_store(rendezvous, store->getPort(), /*hosts=*/false, /*joins=*/false, stopped, until),
       rendezvous.rank, rendezvous.size, hosts, rendezvous.rank_0_hosts_store,
-      [raw = gloo.get()] { raw->close_connections(); });
-  gloo->start(watch, rendezvous.size > 1 && absent_ranks(*store, rendezvous.size).empty());
-  return std::make_shared<GlooGroup>(std::move(gloo), std::move(group), std::move(watch), store);
+      [carriers] { carriers.close("a rank has ended"); });
+  *patrol = watch;
+  Line::Exchange exchange;
+  if (rendezvous.size > 1 && absent_ranks(*store, rendezvous.size).empty()) {
+    exchange = [gloo = carriers.gloo](const at::Tensor& said) {
+      std::vector<at::Tensor> own{said};
+      auto all = places_for_all(said, gloo->getSize());
+      gloo->allgather(all, own, {})->wait();
+      return all[0];
+    };
+  }
+  auto line = std::make_shared<Line>(watch, std::move(exchange));
+  return std::make_shared<C10dGroup>(std::move(carriers), std::move(watch), std::move(line), named, store);
 }
 
 intrusive_ptr<c10d::ProcessGroup> c10d_group(const ProcessGroup& group) {
-  return dynamic_cast<const GlooGroup&>(group).group();
+  return dynamic_cast<const C10dGroup&>(group).group();
 }
 
 }  // namespace senet::distributed
