@@ -28,8 +28,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <unordered_set>
 
@@ -134,6 +136,11 @@ std::map<Kind, std::vector<at::Tensor>> by_kind(const std::vector<at::Tensor>& t
     batches[kind_of(tensor)].push_back(tensor);
   }
   return batches;
+}
+
+// In place. mul_ of a number rounds that to the tensor's dtype first, which Python's does not.
+const at::Tensor& multiply_in_place(const at::Tensor& tensor, double factor) {
+  return tensor.copy_(tensor.mul(factor));
 }
 
 }  // namespace
@@ -281,8 +288,7 @@ void Optimizer::run_sgd_by_parts(const Batch& batch, const OptimizerOptions& opt
       if (batch.starts_momentum) {
         buffer.copy_(gradient);
       } else {
-        // mul_ of a number rounds that to the tensor's dtype first, which Python's does not.
-        buffer.copy_(buffer.mul(options.momentum)).add_(gradient, 1 - options.dampening);
+        multiply_in_place(buffer, options.momentum).add_(gradient, 1 - options.dampening);
       }
       gradient = options.nesterov ? gradient.add(buffer, options.momentum) : buffer;
     }
@@ -297,7 +303,7 @@ void Optimizer::run_rmsprop(const Batch& batch, const OptimizerOptions& options)
     const at::Tensor gradient = decayed(batch, i, options);
     const at::Tensor& square_avg = batch.square_avgs[i];
     batch.steps[i].add_(1);
-    square_avg.mul_(options.alpha).addcmul_(gradient, gradient, 1 - options.alpha);
+    multiply_in_place(square_avg, options.alpha).addcmul_(gradient, gradient, 1 - options.alpha);
     at::Tensor average;
     if (options.centered) {
       const at::Tensor& grad_avg = batch.grad_avgs[i];
@@ -309,7 +315,7 @@ void Optimizer::run_rmsprop(const Batch& batch, const OptimizerOptions& options)
     average.add_(options.eps);
     if (options.momentum > 0) {
       const at::Tensor& buffer = batch.momentum_buffers[i];
-      buffer.mul_(options.momentum).addcdiv_(gradient, average);
+      multiply_in_place(buffer, options.momentum).addcdiv_(gradient, average);
       parameter.add_(buffer, -options.lr);
     } else {
       parameter.addcdiv_(gradient, average, -options.lr);
@@ -391,6 +397,12 @@ void Optimizer::step(const std::vector<ParameterGroup>& groups, const at::Tensor
       if (parameter.grad().defined()) {
         check_gradient(parameter, parameter.grad());
         check_writable(parameter, "a parameter");
+        // LibTorch's operators refuse it, when half of the step is done.
+        if (parameter.scalar_type() != at::kDouble && std::isfinite(group.options.lr) &&
+            std::abs(group.options.lr) > std::numeric_limits<float>::max()) {
+          throw Error("ERR_SENET_ARG_RANGE",
+                      "lr: expected a number that float32 can hold, got " + std::to_string(group.options.lr));
+        }
       }
     }
   }

@@ -5,6 +5,7 @@ import { makeError } from '../../lib/errors';
 import { Adam, AdamW } from '../../lib/optim/adam';
 import { clipGradNorm_ } from '../../lib/optim/clip';
 import { ExponentialMovingAverage } from '../../lib/optim/ema';
+import { RMSprop } from '../../lib/optim/rmsprop';
 import { SGD, type SGDOptions } from '../../lib/optim/sgd';
 import { SELayer } from '../../lib/nn/se-layer';
 import { L1Loss } from '../../lib/nn/losses';
@@ -143,6 +144,53 @@ describe('optimisers: steps', () => {
       }
     });
   }
+
+  // torch.optim.RMSprop of PyTorch 2.13, six steps with lr 0.01, momentum 0.9, alpha 0.99.
+  for (const [dtype, centered, values, squares] of [
+    [
+      'bfloat16',
+      false,
+      [-0.220703125, -0.765625, -0.7265625],
+      [0.00531005859375, 0.002349853515625, 0.0001468658447265625],
+    ],
+    [
+      'bfloat16',
+      true,
+      [-0.240234375, -0.765625, -0.7421875],
+      [0.00531005859375, 0.002349853515625, 0.0001468658447265625],
+    ],
+    [
+      'float16',
+      false,
+      [-0.22216796875, -0.77734375, -0.72265625],
+      [0.005268096923828125, 0.002338409423828125, 0.0001461505889892578],
+    ],
+    [
+      'float16',
+      true,
+      [-0.23779296875, -0.7626953125, -0.7373046875],
+      [0.005268096923828125, 0.002338409423828125, 0.0001461505889892578],
+    ],
+  ] as const)
+    it(`RMSprop${centered ? ', centered' : ''}: ${dtype} parameters by PyTorch's arithmetic`, async () => {
+      const parameter = tensor([1, -2, 0.5], { dtype, requiresGrad: true });
+      const optimizer = new RMSprop([parameter], { lr: 0.01, momentum: 0.9, alpha: 0.99, centered });
+      for (let step = 0; step < 6; step++) {
+        parameter.grad = tensor([0.3, -0.2, 0.05], { dtype });
+        await optimizer.step();
+      }
+      expect(numbers(parameter.detach().to('float32'))).to.deep.equal(values);
+      const average = optimizer.stateDict().state.get(0)?.square_avg as Tensor;
+      expect(numbers(average.to('float32'))).to.deep.equal(squares);
+    });
+
+  it('a rate that no float32 can hold is refused before anything changes', async () => {
+    const parameter = tensor([1], { requiresGrad: true });
+    const optimizer = new RMSprop([parameter], { lr: 1e39 });
+    parameter.grad = ones([1]);
+    await expectRejection(optimizer.step(), 'ERR_SENET_ARG_RANGE', /lr: .*float32/);
+    expect(optimizer.stateDict().state.size).to.equal(0);
+  });
 
   it("Adam decays as AdamW does once it has AdamW's state, and AdamW always does", async () => {
     const step = async (optimizer: Adam | AdamW, p: Tensor): Promise<number> => {
