@@ -35,6 +35,7 @@ function build() {
       ...[
         path.join(__dirname, 'runner.cpp'),
         path.join(ROOT, 'native', 'inference', 'arena.cpp'),
+        path.join(ROOT, 'native', 'runtime', 'cuda_driver.cpp'),
         ...sources,
       ],
       ...['-o', PROGRAM, '-ldl', '-pthread'],
