@@ -115,6 +115,7 @@ export async function classifyToFile(
       else await record.write();
       const run = new Run(classifier, sink, images, checked);
       const report = { output, ...(await run.rows(ending)) };
+      await sink.close(); // with its last rows, or there is nothing to report
       await record.write(report);
       return report;
     } catch (error) {
@@ -196,25 +197,28 @@ class Run {
     let [told, synced] = [this.#began, this.#began];
     try {
       await this.#skip(list, signal);
-      for await (const row of answersTo(this.classifier, list, { topK, inFlight, signal })) {
-        await this.sink.write(row);
-        this.#tally.add(row.file, row.error?.code ?? null);
-        const now = performance.now();
-        if (now - told > PROGRESS) {
-          told = now;
-          onProgress?.(this.#progress());
+      try {
+        for await (const row of answersTo(this.classifier, list, { topK, inFlight, signal })) {
+          await this.sink.write(row);
+          this.#tally.add(row.file, row.error?.code ?? null);
+          const now = performance.now();
+          if (now - told > PROGRESS) {
+            told = now;
+            onProgress?.(this.#progress());
+          }
+          if (now - synced > SYNC) {
+            synced = now;
+            await this.sink.sync();
+          }
         }
-        if (now - synced > SYNC) {
-          synced = now;
-          await this.sink.sync();
-        }
+        onProgress?.(this.#progress());
+      } finally {
+        // What is ready is not lost, whatever ended the run.
+        await this.sink.sync();
       }
-      onProgress?.(this.#progress());
     } finally {
       clearInterval(look);
       await list.return(undefined);
-      // What is ready is not lost, whatever ended the run.
-      await this.sink.sync();
     }
     return this.#report();
   }

@@ -2,16 +2,7 @@
 import { makeError } from '../errors';
 import { throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
-import {
-  integer,
-  matching,
-  optional,
-  orElse,
-  readOptions,
-  signal,
-  string,
-  type Rules,
-} from '../tensor/rules';
+import { integer, matching, optional, orElse, readOptions, signal, type Rules } from '../tensor/rules';
 import { checkImages, selectImages, type ManyImages } from './image-list';
 import { bullmq, connect, JOB_NAME, QUEUE_NAME, type JobsQueue } from './queue';
 import { digestOf, MOST_OF_JOB, type ImagesJob } from './queue-job';
@@ -43,7 +34,7 @@ const TOGETHER = 50;
 const REMEMBERED = 7 * 86_400;
 
 const RULES = {
-  name: orElse(QUEUE_NAME, string),
+  name: QUEUE_NAME,
   jobSize: orElse(500, integer(1, MOST_OF_JOB)),
   topK: optional(integer(1)),
   run: orElse(

@@ -10,7 +10,7 @@ import type { Worker } from 'bullmq';
 
 import { fileError, isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
-import { anySignal, throwIfAborted } from '../tensor/abort';
+import { anySignal, onAbort, throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
 import {
   fn,
@@ -80,7 +80,7 @@ export interface QueueWorker {
 const RULES = {
   output: required(string),
   root: orElse('.', string),
-  name: orElse(QUEUE_NAME, string),
+  name: QUEUE_NAME,
   concurrency: orElse(2, integer(1, 100)),
   inFlight: MANY.inFlight,
   lockSeconds: orElse(30, integer(1, 86_400)),
@@ -93,6 +93,8 @@ const RULES = {
 /** Milliseconds between two notes of a job's progress, between two looks at what is left. */
 const PROGRESS = 1000;
 const LOOK = 500;
+/** That a worker which is to end waits for a server that is away. */
+const PATIENCE = 5000;
 
 /**
  * Starts a worker on jobs that `enqueueImages` or whoever else has put into a queue (`{ images: [paths], topK? }`). Each
@@ -118,8 +120,13 @@ export async function startQueueWorker(
   const output = await folderOf(checked.output, `${where}: output`);
   const { Queue, Worker } = bullmq();
   const server = await connect(queue, where);
-  const jobs: JobsQueue = new Queue(checked.name, { connection: server.connection });
-  return new RunningWorker({ ...checked, classifier, root, output, server, jobs, Worker });
+  try {
+    const jobs: JobsQueue = new Queue(checked.name, { connection: server.connection });
+    return new RunningWorker({ ...checked, classifier, root, output, server, jobs, Worker });
+  } catch (error) {
+    server.watch.disconnect();
+    throw error;
+  }
 }
 
 async function folderOf(place: string, what: string): Promise<string> {
@@ -148,6 +155,7 @@ class RunningWorker implements QueueWorker {
   /** Aborts what runs, where nobody wants to wait for it. */
   readonly #stop = new AbortController();
   #closing: Promise<void> | undefined;
+  #unlisten: () => void = () => undefined;
 
   constructor(options: Started) {
     this.#options = options;
@@ -167,8 +175,10 @@ class RunningWorker implements QueueWorker {
     });
     this.#worker.on('completed', () => this.#metrics.ended('completed'));
     this.#worker.on('stalled', () => this.#metrics.ended('stalled'));
-    signal?.addEventListener('abort', () => void this.close(), { once: true });
-    if (signal?.aborted === true) void this.close();
+    // Whoever closes it sees what goes wrong; `onError` else.
+    const end = (): void => void this.close().catch((error: unknown) => options.onError?.(error as Error));
+    if (signal !== undefined) this.#unlisten = onAbort(signal, end);
+    if (signal?.aborted === true) end();
   }
 
   get ready(): boolean {
@@ -201,9 +211,28 @@ class RunningWorker implements QueueWorker {
   }
 
   async #close(): Promise<void> {
-    await this.#worker.close();
-    await this.#options.jobs.close();
-    this.#options.server.watch.disconnect();
+    const { jobs, server } = this.#options;
+    this.#unlisten();
+    const over = new AbortController();
+    const closed = this.#worker.close().then(() => jobs.close());
+    try {
+      await Promise.race([closed, this.#untilAlone(over.signal)]);
+    } finally {
+      over.abort();
+      server.watch.disconnect();
+      // Of a server that is away, what BullMQ waits for never comes.
+      closed.catch(() => undefined);
+      for (const part of [this.#worker, jobs]) part.disconnect().catch(() => undefined);
+    }
+  }
+
+  /** Settles when nothing runs here and the server has been away for a while; or with the signal. */
+  async #untilAlone(over: AbortSignal): Promise<void> {
+    for (let alone = 0; alone < PATIENCE && !over.aborted;) {
+      await setTimeout(LOOK, undefined, { signal: over }).catch(() => undefined);
+      const isAway = this.#options.server.watch.status !== 'ready' && this.#metrics.running === 0;
+      alone = isAway ? alone + LOOK : 0;
+    }
   }
 
   async #answer(job: QueueJob): Promise<JobResult> {

@@ -9,12 +9,21 @@ import type * as IoRedis from 'ioredis';
 import { makeError } from '../errors';
 import { requirePeer } from '../peer';
 import { printable } from '../printable';
+import { matching, orElse } from '../tensor/rules';
 import type { ImagesJob, JobResult } from './queue-job';
 
 export type JobsQueue = Bull.Queue<ImagesJob, JobResult>;
 export type QueueJob = Bull.Job<ImagesJob, JobResult>;
 
-export const QUEUE_NAME = 'senet-torch';
+/** Name of a queue, of the letters that BullMQ takes. */
+export const QUEUE_NAME = orElse(
+  'senet-torch',
+  matching<string>(
+    'text without a colon',
+    (given) => typeof given === 'string' && /^[^:]+$/.test(given),
+    'ERR_SENET_ARG_RANGE',
+  ),
+);
 export const JOB_NAME = 'classify';
 const PURPOSE = 'a queue of jobs';
 /** Milliseconds in which a server must answer at first; later it may be away for as long as it likes. */

@@ -12,6 +12,8 @@ export interface TextFormat {
   readonly write: (row: ImageRow) => string;
   /** Whether a line end may end the record. */
   readonly isWhole: (record: string) => boolean;
+  /** Whether what has no line end is whole all the same, and nothing that was written here. */
+  readonly isForeign: (torn: string) => boolean;
   /** What a record without its end says; throws for what was not written here. */
   readonly read: (record: string) => RowFacts;
 }
@@ -32,12 +34,23 @@ export const JSON_LINES: TextFormat = {
   begins: '{"index":',
   write: (row) => `${JSON.stringify(jsonRow(row))}\n`,
   isWhole: () => true,
-  read: (record) => {
-    const { file, error } = JSON.parse(record) as { file?: unknown; error?: { code?: unknown } };
-    if (typeof file !== 'string') throw new Error('it names no file');
-    return { file, code: error === undefined ? null : String(error.code) };
+  isForeign: (torn) => {
+    let value: { file?: unknown };
+    try {
+      value = JSON.parse(torn) as typeof value;
+    } catch {
+      return false;
+    }
+    return typeof value.file !== 'string';
   },
+  read: readJson,
 };
+
+function readJson(record: string): RowFacts {
+  const { file, error } = JSON.parse(record) as { file?: unknown; error?: { code?: unknown } };
+  if (typeof file !== 'string') throw new Error('it names no file');
+  return { file, code: error === undefined ? null : String(error.code) };
+}
 
 /** @param labels - of each row */
 export function csv(labels: number): TextFormat {
@@ -50,6 +63,7 @@ export function csv(labels: number): TextFormat {
     write: (row) => `${columns.map((column) => field(column.of(row))).join(',')}\n`,
     // Line ends inside quotes belong to a field.
     isWhole: (record) => (record.split('"').length - 1) % 2 === 0,
+    isForeign: () => false,
     read: (record) => {
       const fields = fieldsOf(record);
       if (fields.length !== columns.length || !/^\d+$/.test(fields[0] ?? ''))

@@ -29,6 +29,8 @@ export class TextSink implements RowSink {
   #handle: FileHandle | undefined;
   /** Bytes that are whole records: the next is written here. */
   #end = 0;
+  /** Whether the beginning of a row stands behind them. */
+  #isTorn = false;
   /** Whether the file's header was read. */
   #headed = false;
   #waiting = '';
@@ -83,6 +85,8 @@ export class TextSink implements RowSink {
     this.#waiting = '';
     await this.#asFileErrors(async () => {
       this.#handle ??= await open(this.#file, constants.O_RDWR | constants.O_CREAT);
+      if (this.#isTorn) await this.#handle.truncate(this.#end);
+      this.#isTorn = false;
       for (let done = 0; done < bytes.length;) {
         const { bytesWritten } = await this.#handle.write(bytes, done, bytes.length - done, this.#end + done);
         done += bytesWritten;
@@ -115,7 +119,7 @@ export class TextSink implements RowSink {
       if (rest.length > LONGEST_RECORD) this.#refuse('it has no line ends');
     }
     this.#checkTorn(rest);
-    if (rest.length > 0) await handle.truncate(this.#end);
+    this.#isTorn = rest.length > 0;
   }
 
   #take(record: string): void {
@@ -137,6 +141,7 @@ export class TextSink implements RowSink {
   #checkTorn(rest: Buffer): void {
     const expected = this.#headed || this.#format.header === '' ? this.#format.begins : this.#format.header;
     const torn = rest.toString('utf8');
+    if (this.#format.isForeign(torn)) this.#refuse('its end is no row');
     if (torn.startsWith(expected) || expected.startsWith(torn) || rest.every((byte) => byte === 0)) return;
     this.#refuse('its end is no beginning of a row');
   }

@@ -115,6 +115,7 @@ async function readWith<T>(
   choose: (parsed: ParsedCheckpoint, opened: ByteSource) => Wanted<T> | Promise<Wanted<T>>,
 ): Promise<T> {
   throwIfAborted(abort);
+  let made: () => readonly Tensor[] = () => [];
   const work = withSource(source, async (opened) => {
     const { origin } = opened;
     let modified = 0n;
@@ -127,13 +128,27 @@ async function readWith<T>(
     throwIfAborted(abort);
     const wanted = await choose(parsed, parsed.source);
     throwIfAborted(abort);
-    const tensors = await readTensors(parsed.source, wanted.records, { mmap, modified }, parsed.budget, () =>
-      throwIfAborted(abort),
+    return readTensors(
+      parsed.source,
+      wanted.records,
+      { mmap, modified },
+      parsed.budget,
+      () => throwIfAborted(abort),
+      (tensorOf) => {
+        made = () => wanted.records.map(tensorOf);
+        return wanted.finish(tensorOf);
+      },
     );
-    return wanted.finish((record) => tensors.get(record) as Tensor);
   });
   // The signal is not given to the job: a running read ends unseen, and the descriptor must stay open until it has.
-  return untilAborted(work, abort);
+  return untilAborted(work, abort).catch((error: unknown) => {
+    // It was aborted, and what is read all the same reaches nobody.
+    work.then(
+      () => made().forEach((tensor) => tensor.dispose()),
+      () => undefined,
+    );
+    throw error;
+  });
 }
 
 function* onceEach(records: Iterable<TensorRecord>, budget: Budget): Sliced<TensorRecord[]> {

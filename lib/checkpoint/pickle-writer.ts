@@ -156,8 +156,10 @@ class PickleWriter {
     inner: (item: unknown, name: string | number) => void,
   ): void {
     this.raw(MARK);
+    const keys = new Set<unknown>();
     for (const [name, item] of entries) {
       this.checkKey(name, place);
+      this.checkApart(name, keys, place);
       this.value(name, place, 0);
       inner(item, String(name));
     }
@@ -171,6 +173,27 @@ class PickleWriter {
       'ERR_SENET_ARG_TYPE',
       `${this.where}: expected text or a number as a key${at(place)}, got ${describe(key)}`,
     );
+  }
+
+  /** In Python 1, 1.0 and True are one key, and so are all texts that no UTF-8 can hold. */
+  private checkApart(key: unknown, keys: Set<unknown>, place: string): void {
+    if (typeof key === 'string' && key !== Buffer.from(key).toString())
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${this.where}: a key is not well-formed text${at(place)}: ${JSON.stringify(key)}`,
+      );
+    const same =
+      typeof key === 'boolean'
+        ? Number(key)
+        : typeof key === 'bigint' && Number.isSafeInteger(Number(key))
+          ? Number(key)
+          : key;
+    if (keys.has(same))
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${this.where}: two keys${at(place)} would be one in Python: ${describe(key)}`,
+      );
+    keys.add(same);
   }
 
   private refusal(value: unknown, place: string): Error {

@@ -32,19 +32,37 @@ export interface Reading {
 }
 
 /**
- * Reads the records' tensors.
+ * Reads the records' tensors, and gives what `finish` makes of them. They are disposed if that, or the reading, throws.
  * @param proceed - throws if the work is to end
  * Errors: ERR_SENET_FILE, ERR_SENET_FILE_CHANGED, ERR_SENET_OUT_OF_MEMORY, ERR_SENET_BUFFER; of deflated entries
  * ERR_SENET_CHECKPOINT_FORMAT.
  */
-export async function readTensors(
+export async function readTensors<T>(
   source: ByteSource,
   records: readonly TensorRecord[],
   reading: Reading,
   budget: Budget,
   proceed: () => void,
-): Promise<Pick<Layers<TensorRecord, Tensor>, 'get'>> {
+  finish: (tensorOf: (record: TensorRecord) => Tensor) => Promise<T>,
+): Promise<T> {
   const tensors = new Layers<TensorRecord, Tensor>();
+  try {
+    await readInto(tensors, source, records, reading, budget, proceed);
+    return await finish((record) => tensors.get(record) as Tensor);
+  } catch (error) {
+    for (const [, tensor] of tensors) tensor.dispose();
+    throw error;
+  }
+}
+
+async function readInto(
+  tensors: Layers<TensorRecord, Tensor>,
+  source: ByteSource,
+  records: readonly TensorRecord[],
+  reading: Reading,
+  budget: Budget,
+  proceed: () => void,
+): Promise<void> {
   const copied = ({ packed, length }: StorageRecord): number =>
     packed !== null || source.origin.kind === 'bytes' ? length : 0;
   for (const batch of await inSlices(budget, batchesOf(source, records, copied, budget))) {
@@ -62,7 +80,6 @@ export async function readTensors(
     budget.made(COST.handle * batch.length);
     if (budget.spend(2 * batch.length)) await budget.turn();
   }
-  return tensors;
 }
 
 /** Whole storages with all their records, deflated ones and others apart. */

@@ -118,6 +118,19 @@ export class PixelDataset implements Dataset {
   }
 }
 
+/** How many samples a data set has. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
+export function samplesOf(dataset: unknown, what: string): number {
+  if (typeof dataset !== 'object' || dataset === null)
+    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a data set, got ${describe(dataset)}`);
+  return checkInteger((dataset as { length?: unknown }).length, `${what}: length`, 0);
+}
+
+/** An array, with undefined where it has holes. */
+function listOf(given: unknown, what: string): unknown[] {
+  if (Array.isArray(given)) return Array.from(given as unknown[]);
+  throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an array, got ${describe(given)}`);
+}
+
 /** Some samples of a data set, in the order of `indices`, as `torch.utils.data.Subset`. */
 export class Subset<T = Sample> implements Dataset<T> {
   readonly dataset: Dataset<T>;
@@ -129,9 +142,11 @@ export class Subset<T = Sample> implements Dataset<T> {
 
   /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE (an index that the data set does not have) */
   constructor(dataset: Dataset<T>, indices: readonly number[]) {
-    for (const index of indices) checkInteger(index, 'Subset: index', 0, dataset.length - 1);
+    const samples = samplesOf(dataset, 'Subset: dataset');
+    this.indices = listOf(indices, 'Subset: indices').map((index) =>
+      checkInteger(index, 'Subset: index', 0, samples - 1),
+    );
     this.dataset = dataset;
-    this.indices = [...indices];
     const inner = dataset.getBatch?.bind(dataset);
     if (inner !== undefined) {
       this.getBatch = (places, options) =>
@@ -172,6 +187,13 @@ export class Subset<T = Sample> implements Dataset<T> {
  * @throws ERR_SENET_ARG_RANGE, ERR_SENET_ARG_TYPE
  */
 export function randomSplit<T>(dataset: Dataset<T>, lengths: readonly number[], seed = 0): Subset<T>[] {
+  samplesOf(dataset, 'randomSplit: dataset');
+  for (const length of listOf(lengths, 'randomSplit: lengths'))
+    if (typeof length !== 'number')
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `randomSplit: length: expected a number, got ${describe(length)}`,
+      );
   const sum = lengths.reduce((total, length) => total + length, 0);
   let sizes = [...lengths];
   if (lengths.every((length) => length >= 0 && length <= 1) && Math.abs(sum - 1) < 1e-9) {

@@ -1,7 +1,7 @@
 /** Cross-validation: a data set in parts of equal size, each of which is for validation once. */
 import { makeError } from '../errors';
 import { boolean, integer, optional, orElse, readOptions, required } from '../tensor/rules';
-import { Subset, type Dataset } from './dataset';
+import { samplesOf, Subset, type Dataset } from './dataset';
 import { Random } from './random';
 
 export interface KFoldOptions {
@@ -37,8 +37,11 @@ const STREAM = 4;
  */
 export function kFold<T>(dataset: Dataset<T>, options: KFoldOptions): Fold<T>[] {
   const where = 'kFold';
+  const samples = samplesOf(dataset, `${where}: dataset`);
+  if (samples < 2)
+    throw makeError('ERR_SENET_ARG_RANGE', `${where}: dataset: expected 2 samples or more, got ${samples}`);
   const rules = {
-    folds: required(integer(2, Math.max(2, dataset.length))),
+    folds: required(integer(2, samples)),
     seed: orElse(0, integer(0)),
     stratified: optional(boolean),
   };

@@ -50,8 +50,17 @@ export class Random {
     return result;
   }
 
-  /** A number from [low, high), with 53 random bits; [0, 1) without arguments. */
+  /**
+   * A number from [low, high), with 53 random bits; [0, 1) without arguments.
+   *
+   * @throws ERR_SENET_ARG_RANGE unless both are finite numbers
+   */
   uniform(low = 0, high = 1): number {
+    if (!Number.isFinite(low) || !Number.isFinite(high))
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `Random.uniform: expected two finite numbers, got ${describe(low)} and ${describe(high)}`,
+      );
     const fraction = ((this.uint32() >>> 5) * 2 ** 26 + (this.uint32() >>> 6)) / 2 ** 53;
     return low + (high - low) * fraction;
   }
@@ -62,8 +71,8 @@ export class Random {
    * @throws ERR_SENET_ARG_RANGE unless both are safe integers and `high - low` is 1 to 2**32
    */
   integer(low: number, high: number): number {
-    const range = high - low;
-    if (!Number.isSafeInteger(low) || !Number.isSafeInteger(high) || range < 1 || range > 2 ** 32) {
+    const range = Number.isSafeInteger(low) && Number.isSafeInteger(high) ? high - low : 0;
+    if (range < 1 || range > 2 ** 32) {
       throw makeError(
         'ERR_SENET_ARG_RANGE',
         `Random.integer: expected integers with high - low from 1 to 2**32, got ${describe(low)} and ${describe(high)}`,

@@ -103,8 +103,10 @@ export class WeightedRandomSampler implements Sampler {
       index,
       key: weight > 0 ? Math.log(1 - random.uniform()) / weight : -Infinity,
     }));
-    keys.sort((a, b) => b.key - a.key || a.index - b.index);
-    return keys.slice(0, this.length).map(({ index }) => index);
+    const drawn = keys.filter(({ index }) => (this.#weights[index] as number) > 0);
+    // Not their difference: that of two infinite ones is no number.
+    drawn.sort((a, b) => (a.key === b.key ? a.index - b.index : b.key - a.key));
+    return drawn.slice(0, this.length).map(({ index }) => index);
   }
 }
 

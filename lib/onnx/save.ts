@@ -1,7 +1,7 @@
 /** The public `save`: weights in the formats of `checkpoint/save`, and a network as ONNX. */
 import { saveWeights, type HasStateDict, type SaveOptions as WeightsOptions } from '../checkpoint/save';
 import type { StateDict } from '../checkpoint/state-dict';
-import type { Module } from '../nn/module';
+import { Module } from '../nn/module';
 import type { Tensor } from '../tensor/tensor';
 import { isOnnxPath, saveOnnx, type OnnxOptions } from './save-onnx';
 
@@ -37,6 +37,17 @@ export async function save(
   file: string,
   options?: WeightsOptions | OnnxOptions,
 ): Promise<void> {
-  if (isOnnxPath(file)) await saveOnnx(target, file, options);
-  else await saveWeights(target, file, options);
+  if (isOnnxPath(file)) {
+    await saveOnnx(target, file, options);
+    return;
+  }
+  // What a module makes of itself here is nobody's afterwards; the state dict of anything else may be its own.
+  if (!Module.isModule(target) || target.stateDict !== Module.prototype.stateDict)
+    return saveWeights(target, file, options);
+  const state = target.stateDict();
+  try {
+    await saveWeights(state, file, options);
+  } finally {
+    state.dispose();
+  }
 }

@@ -188,8 +188,17 @@ export function arange(start: number, end: number, step: number, options?: Facto
 export function arange(...args: (number | FactoryOptions | undefined)[]): Tensor {
   const last = args.at(-1);
   const options = typeof last === 'object' ? last : undefined;
-  const numbers = args.filter((value) => value !== undefined && value !== options) as number[];
-  const [first = 0, second, step = 1] = numbers;
+  const numbers = (typeof last === 'object' ? args.slice(0, -1) : args) as (number | undefined)[];
+  // What is left out at the end was not given.
+  while (numbers.length > 0 && numbers.at(-1) === undefined) numbers.pop();
+  if (numbers.length === 0) throw makeError('ERR_SENET_ARG_MISSING', 'arange: give the end');
+  const wrong = numbers.findIndex((value, place) => typeof value !== 'number' || place > 2);
+  if (wrong >= 0)
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `arange: expected the numbers (end) or (start, end, step), got ${describe(numbers[wrong])} at place ${wrong + 1}`,
+    );
+  const [first, second, step = 1] = numbers as [number, number?, number?];
   const [start, end] = second === undefined ? [0, first] : [first, second];
   const integral = [start, end, step].every((value) => Number.isInteger(value));
   return make(

@@ -2,7 +2,7 @@
  * Jobs of images on a real Redis: each row once, whoever dies. SENET_TEST_SEED=... kills workers at other moments.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
+import { getEventListeners, once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -268,6 +268,40 @@ describe(`a queue of images${HAS_REDIS ? '' : ` (skipped: ${NO_REDIS})`}`, funct
     await enqueueImages(redis.address, images, { name: 'away' });
     while (rowsIn(output).length < images.length) await delay(20);
     await worker.close();
+  });
+
+  it('refuses names that no queue has, and keeps no connection of them', async () => {
+    const before = process.getActiveResourcesInfo().filter((kind) => kind === 'TCPSocketWrap').length;
+    for (const name of ['a:b', '']) {
+      await expectRejection(enqueueImages(redis.address, images, { name }), 'ERR_SENET_ARG_RANGE', /name/);
+      await expectRejection(
+        startQueueWorker(classifier, redis.address, { output: temporary.folder, name }),
+        'ERR_SENET_ARG_RANGE',
+        /name/,
+      );
+    }
+    const after = process.getActiveResourcesInfo().filter((kind) => kind === 'TCPSocketWrap').length;
+    expect(after).to.be.at.most(before);
+  });
+
+  it('ends though its server is away for good, and leaves no listener', async () => {
+    const controller = new AbortController();
+    const workers = await Promise.all(
+      ['gone', 'lost'].map((name) =>
+        startQueueWorker(classifier, redis.address, {
+          ...{ output: folder(name), name, signal: controller.signal, onError: () => undefined },
+        }),
+      ),
+    );
+    const listeners = (): number => getEventListeners(controller.signal, 'abort').length;
+    expect(listeners()).to.equal(1);
+    await redis.stop();
+    try {
+      await Promise.all([workers[0]?.close(), workers[1]?.abandon()]);
+    } finally {
+      await redis.restart();
+    }
+    expect(listeners()).to.equal(0);
   });
 
   it('names parts so that none is outside, and none two jobs', () => {

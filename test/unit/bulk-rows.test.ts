@@ -262,8 +262,14 @@ describe('many images', () => {
         await expectRejection(again(images, { topK: 2 }), 'ERR_SENET_RESUME');
         await expectRejection(again(images, { shard: '1/2' }), 'ERR_SENET_RESUME', /shard/);
         expect(readFileSync(output)).to.deep.equal(before);
+        // Nor is the beginning of a row cut off.
+        writeFileSync(output, before.subarray(0, -5));
+        await expectRejection(again(images, { network: 'B' }), 'ERR_SENET_RESUME', /network .*A.*B/);
+        await expectRejection(again(images.slice(1), {}), 'ERR_SENET_RESUME', /does not begin with them/);
+        expect(readFileSync(output)).to.deep.equal(before.subarray(0, -5));
         const foreign = temporary.path(`foreign${ending}`);
-        for (const text of ['a letter to my mother', 'two\nlines\n', '{"index":0}\n', '1,2\n']) {
+        const jsonl = ending === '.jsonl' ? ['{"index":7,"note":"mine"}'] : [];
+        for (const text of ['a letter to my mother', 'two\nlines\n', '{"index":0}\n', '1,2\n', ...jsonl]) {
           writeFileSync(foreign, text);
           await expectRejection(classifyToFile(classifier, images, foreign), 'ERR_SENET_RESUME');
           expect(readFileSync(foreign, 'utf8')).to.equal(text);

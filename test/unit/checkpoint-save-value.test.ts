@@ -1,7 +1,7 @@
 /** `saveCheckpoint`: which values go into a file and come back, which are refused, and what a failure leaves behind. */
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 
 import { loadCheckpoint } from '../../lib/checkpoint/load';
 import { saveCheckpoint } from '../../lib/checkpoint/save';
@@ -123,6 +123,31 @@ describe('saveCheckpoint', () => {
     await expectRejection(saveCheckpoint(1, 5 as never), 'ERR_SENET_ARG_TYPE');
     expect(readFileSync(file, 'utf8')).to.equal('old');
     expect(readdirSync(temporary.folder)).to.deep.equal(['value.pt']);
+  });
+
+  it('refuses keys that would be one in Python', async () => {
+    const file = temporary.path('keys.pt');
+    for (const keys of [
+      ['\ud800', '\ud801'],
+      [1, 1n],
+      [1, true],
+      [0, false],
+    ])
+      await expectRejection(
+        saveCheckpoint(new Map(keys.map((key, value) => [key, value])), file),
+        'ERR_SENET_ARG_RANGE',
+        /key/,
+      );
+    await saveCheckpoint(
+      new Map<unknown, number>([
+        [1, 0],
+        ['1', 1],
+        [2, 2],
+      ]),
+      file,
+    );
+    expect(((await loadCheckpoint(file)) as Map<unknown, unknown>).size).to.equal(3);
+    rmSync(file);
   });
 
   it('a write that fails leaves the old file and no other', async () => {

@@ -18,6 +18,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { load, loadCheckpoint } from '../../lib/checkpoint/load';
 import { parseCheckpoint } from '../../lib/checkpoint/parse';
@@ -31,6 +32,8 @@ import { runJob } from '../../lib/tensor/jobs';
 import { ops } from '../../lib/tensor/ops';
 import { callOperator, handleOf, type Tensor } from '../../lib/tensor/tensor';
 import { SELayer } from '../../lib/nn/se-layer';
+import { save as saveModule } from '../../lib/onnx/save';
+import { memory } from '../../lib/tensor/runtime';
 import { expectCode, fixture, zipOf, bytesOf, uint32 } from '../support/checkpoint-files';
 import { skip } from '../support/skip';
 
@@ -132,6 +135,29 @@ describe('checkpoint: load', () => {
     const during = expectCode(() => load(file, { signal: controller.signal }), 'ERR_SENET_ABORTED');
     controller.abort();
     await during;
+  });
+  it('what an aborted load had read, and what a module was saved by, is freed', async () => {
+    const file = path.join(folder, 'layer.safetensors');
+    const layer = new SELayer(64);
+    layer.parameters(); // of which the module keeps each
+    const before = memory().tensors;
+    await saveModule(layer, file);
+    expect(memory().tensors).to.equal(before);
+    const bytes = readFileSync(fixture('se_resnet20-zip.pt'));
+    for (let turns = 0; turns < 40; turns++) {
+      const controller = new AbortController();
+      const loading = load(bytes, { signal: controller.signal }).then(
+        (state) => state.dispose(),
+        () => undefined,
+      );
+      for (let turn = 0; turn < turns; turn++) await nextTurn();
+      controller.abort();
+      await loading;
+    }
+    // Work that nobody waits for ends by itself.
+    for (let turn = 0; turn < 200 && memory().tensors > before; turn++) await nextTurn();
+    expect(memory().tensors).to.be.at.most(before);
+    layer.dispose();
   });
   it('a file without a state dict says what it holds', async () => {
     const pickle = bytesOf('}X', uint32(5), 'epochK', 1, 's.');

@@ -737,6 +737,10 @@ describe('Random', () => {
       [undefined, 3],
     ])
       expectThrow(() => new Random(1).integer(low as number, high as number), 'ERR_SENET_ARG_RANGE');
+    for (const bound of ['1', NaN, 1n, Symbol('1'), Infinity] as unknown[] as number[]) {
+      expectThrow(() => new Random(1).uniform(bound, 2), 'ERR_SENET_ARG_RANGE', /uniform/);
+      expectThrow(() => new Random(1).integer(bound, 2), 'ERR_SENET_ARG_RANGE', /integer/);
+    }
     for (const shape of [NaN, 0, -1, Infinity])
       expectThrow(() => new Random(1).beta(shape, 1), 'ERR_SENET_ARG_RANGE');
     for (const count of [-1, 0.5, 2 ** 32])

@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 
 import { ConcatDataset } from '../../lib/data/concat-dataset';
-import { PixelDataset, Subset, type Dataset } from '../../lib/data/dataset';
+import { PixelDataset, randomSplit, Subset, type Dataset } from '../../lib/data/dataset';
 import { kFold } from '../../lib/data/folds';
 import { DataLoader } from '../../lib/data/loader';
 import { memory } from '../../lib/tensor/runtime';
@@ -147,5 +147,17 @@ describe('kFold', () => {
     for (const folds of [1, 0, -1, 24, 2.5, NaN])
       expectThrow(() => kFold(dataset, { folds }), 'ERR_SENET_ARG_RANGE', /kFold: folds/);
     expectThrow(() => kFold(dataset, {} as never), 'ERR_SENET_ARG_MISSING', /folds/);
+    for (const few of [0, 1])
+      expectThrow(
+        () => kFold({ length: few, get: () => null }, { folds: 2 }),
+        'ERR_SENET_ARG_RANGE',
+        /kFold: dataset/,
+      );
+    expectThrow(() => kFold(null as never, { folds: 2 }), 'ERR_SENET_ARG_TYPE', /kFold: dataset/);
+    expectThrow(() => randomSplit(dataset, null as never), 'ERR_SENET_ARG_TYPE', /lengths/);
+    expectThrow(() => randomSplit(dataset, [null] as never), 'ERR_SENET_ARG_TYPE', /length/);
+    expectThrow(() => new Subset(null as never, [0]), 'ERR_SENET_ARG_TYPE', /Subset: dataset/);
+    expectThrow(() => new Subset(dataset, null as never), 'ERR_SENET_ARG_TYPE', /Subset: indices/);
+    expectThrow(() => new Subset(dataset, new Array<number>(1)), 'ERR_SENET_ARG_TYPE', /Subset: index/);
   });
 });

@@ -60,6 +60,13 @@ describe('WeightedRandomSampler', () => {
       );
   });
 
+  it('without replacement never what has no weight, however small the others are', () => {
+    for (let seed = 0; seed < 20; seed++) {
+      const sampler = new WeightedRandomSampler([0, 1e-310, 1], { numSamples: 2, replacement: false });
+      expect([...sampler.order(new Random(seed))].sort()).to.deep.equal([1, 2]);
+    }
+  });
+
   it('the same seed draws the same; balanced has each class as often', () => {
     const sampler = WeightedRandomSampler.balanced([0, 1, 1, 1, 1, 1, 1, 1, 2, 2], { numSamples: 30_000 });
     const order = sampler.order(new Random(3, 1));

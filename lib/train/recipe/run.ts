@@ -7,7 +7,6 @@ import path from 'node:path';
 
 import type { Device } from '../../binding';
 import { load } from '../../checkpoint/load';
-import { saveWeights } from '../../checkpoint/save';
 import type { DataLoader } from '../../data/loader';
 import { samplesPerClass } from '../../data/sampler';
 import { DistributedDataParallel } from '../../distributed/data-parallel';
@@ -29,6 +28,7 @@ import { modelRecord, parseName } from '../../models/registry';
 import { binding } from '../../native';
 import { CrossEntropyLoss } from '../../nn/losses';
 import type { Module } from '../../nn/module';
+import { save } from '../../onnx/save';
 import { ExponentialMovingAverage } from '../../optim/ema';
 import { printable } from '../../printable';
 import { tensor } from '../../tensor/factories';
@@ -335,7 +335,7 @@ async function trainModel(
     recordEvery: Math.max(1, Math.round((epochs * stepsPerEpoch) / RECORDS)),
     ...(signal === undefined ? {} : { signal }),
     ...(onProgress === undefined ? {} : { onProgress }),
-    onBest: (record) => saveWeights(model, file('best'), { metadata: metadata(record) }),
+    onBest: (record) => save(model, file('best'), { metadata: metadata(record) }),
     settings,
   });
   if (resumed !== null) trainer.restore(resumed);
@@ -346,7 +346,7 @@ async function trainModel(
   const messages = skipped.map(({ message }) => message);
   if (!isMain(share)) return { ...made, skipped: messages };
   const last = result.history.epochs.at(-1) as EpochRecord;
-  await saveWeights(ema?.stateDict() ?? model, file('last'), { metadata: metadata(last) });
+  await save(ema?.stateDict() ?? model, file('last'), { metadata: metadata(last) });
   const whole = share === null ? loaders : createLoaders(datasets, preprocessing, settings);
   const best = whole.validation && (await evaluateBest(model, file('best'), whole.validation, loss, device));
   await writeReport(file('report'), { ...prepared, result, evaluation: best });
