@@ -548,6 +548,17 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
     expect(digest(model.getSubmodule('layer2'))).not.to.equal(rest);
   });
 
+  it('checks floating tensors alone, whatever their size, before it saves', async () => {
+    manualSeed(3);
+    const model = new Sequential(new Flatten(), new Linear(3 * 64, 3));
+    model.registerBuffer('counts', tensor([1, 2], { dtype: 'int32' }));
+    model.registerBuffer('large', tensor([1e20, 1e20]));
+    model.registerBuffer('none', zeros([0]));
+    const checkpoint = { path: file('buffers.pt') };
+    await make({ model, checkpoint, epochs: 1 }).trainer.run();
+    expect(existsSync(checkpoint.path)).to.equal(true);
+  });
+
   describe('bad input', () => {
     it('a loss that is not a number stops the run, names the step, and keeps the last good checkpoint', async () => {
       const clean = smallDataset(16);
@@ -763,6 +774,19 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
       expect(moments()).to.deep.equal(momentsBefore);
       expect(scheduler.stateDict()).to.deep.equal(rates);
       expect(getRngState().toTypedArray()).to.deep.equal(generator);
+      // A part after the optimiser does not fit: what schedulers wrote into the checkpoint's groups goes again.
+      const plain = new SGD(model.parameters(), { lr: 0.5, momentum: 0.9 });
+      const ema = new ExponentialMovingAverage(model);
+      const { trainer: late } = make({ model, optimizer: plain, scheduler: undefined as never, ema });
+      const untouched = [digest(model), plain.stateDict()];
+      const kept = { ...checkpoint, scheduler: null, average: new StateDict([['x', zeros([1])]]) };
+      expectThrow(() => late.restore(kept), 'ERR_SENET_RESUME', /another moving average/);
+      expect([digest(model), plain.stateDict()]).to.deep.equal(untouched);
+      // A part that is busy, of which no state can be taken.
+      const updating = ema.update();
+      expectThrow(() => late.restore(kept), 'ERR_SENET_BUSY');
+      expect([digest(model), plain.stateDict()]).to.deep.equal(untouched);
+      await updating;
       const weights = path.join(__dirname, '..', 'fixtures', 'se_resnet20-zip.pt');
       await expectRejection(
         readTrainingCheckpoint(weights),
