@@ -50,7 +50,8 @@ export class DistributedDataParallel<Out = Tensor> extends Module<Out> {
   readonly #buffers: readonly TensorHandle[];
   readonly #broadcasts: boolean;
   readonly #findsUnused: boolean;
-  #sync = true;
+  /** Calls of `noSync` that have not settled. */
+  #unsynced = 0;
   #broadcastNext = true; // `require_forward_param_sync`
 
   /**
@@ -106,7 +107,7 @@ export class DistributedDataParallel<Out = Tensor> extends Module<Out> {
    */
   override async forward(...inputs: unknown[]): Promise<Out> {
     const native = await this.#native;
-    const averages = this.#sync && (gradEnabled() || asksForGraph(inputs.at(-1)));
+    const averages = this.#unsynced === 0 && (gradEnabled() || asksForGraph(inputs.at(-1)));
     const buffers = this.#broadcasts && this.#broadcastNext ? this.#buffers : [];
     this.#broadcastNext = averages;
     if (averages || buffers.length > 0)
@@ -129,12 +130,11 @@ export class DistributedDataParallel<Out = Tensor> extends Module<Out> {
    * });
    */
   async noSync<T>(work: () => Promise<T>): Promise<T> {
-    const before = this.#sync;
-    this.#sync = false;
+    this.#unsynced++;
     try {
       return await work();
     } finally {
-      this.#sync = before;
+      this.#unsynced--;
     }
   }
 

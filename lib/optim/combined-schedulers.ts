@@ -1,7 +1,7 @@
 /** Schedules made of others, as `SequentialLR` and `ChainedScheduler` of `torch.optim.lr_scheduler`. */
 import { makeError } from '../errors';
-import { checkInteger, describe } from '../tensor/options';
-import { readOptions, required, unchecked, type Rule } from '../tensor/rules';
+import { describe } from '../tensor/options';
+import { arrayOf, integer, readOptions, required, unchecked, type Rule } from '../tensor/rules';
 import type { Optimizer } from './optimizer';
 import {
   PartScheduler,
@@ -15,23 +15,24 @@ import { dictionary, list } from './state';
 
 /** The schedulers of one optimiser, of which others are made. */
 function partsOf(value: unknown, optimizer: Optimizer | undefined, where: string): PartScheduler[] {
-  if (!Array.isArray(value)) {
-    throw makeError('ERR_SENET_ARG_TYPE', `${where}: schedulers: expected an array, got ${describe(value)}`);
-  }
-  if (value.length === 0)
-    throw makeError('ERR_SENET_ARG_RANGE', `${where}: schedulers: expected at least one, got none`);
-  return value.map((part: unknown, index) => {
-    const what = `${where}: schedulers[${index}]`;
+  const parts = arrayOf('an array', (part, what) => {
     if (!(part instanceof PartScheduler)) {
       throw makeError(
         'ERR_SENET_ARG_TYPE',
         `${what}: expected a scheduler whose steps need no metric, got ${describe(part)}`,
       );
     }
-    const owner = optimizer ?? (value[0] as PartScheduler).optimizer;
-    if (part.optimizer === owner) return part;
-    throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected a scheduler of the same optimiser`);
-  });
+    return part;
+  })(value, `${where}: schedulers`);
+  const [first] = parts;
+  if (first === undefined)
+    throw makeError('ERR_SENET_ARG_RANGE', `${where}: schedulers: expected at least one, got none`);
+  const other = parts.findIndex((part) => part.optimizer !== (optimizer ?? first.optimizer));
+  if (other < 0) return parts;
+  throw makeError(
+    'ERR_SENET_ARG_RANGE',
+    `${where}: schedulers[${other}]: expected a scheduler of the same optimiser`,
+  );
 }
 
 /** What both kinds do with their parts. */
@@ -46,6 +47,15 @@ abstract class CombinedScheduler extends PartScheduler {
 
   override undo(): void {
     for (const part of this.parts) part.undo();
+  }
+
+  override keep(): () => void {
+    const { lastLr } = this;
+    const putBack = this.parts.map((part) => part.keep());
+    return () => {
+      for (const put of putBack) put();
+      this.lastLr = lastLr;
+    };
   }
 
   /** @internal */
@@ -80,9 +90,7 @@ export interface SequentialLROptions {
 }
 
 const milestones: Rule<number[]> = (value, what) => {
-  if (!Array.isArray(value))
-    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an array of steps, got ${describe(value)}`);
-  const steps = value.map((step, index) => checkInteger(step, `${what}[${index}]`, 0));
+  const steps = arrayOf('an array of steps', integer(0))(value, what);
   const falling = steps.findIndex((step, index) => step < (steps[index - 1] ?? 0));
   if (falling < 0) return steps;
   throw makeError(
@@ -109,6 +117,13 @@ export class SequentialLR extends CombinedScheduler {
         `${where}: milestones: expected one less than schedulers (${parts.length - 1}), got ${given.milestones.length}`,
       );
     }
+    const again = parts.findIndex((part, index) => parts.indexOf(part) < index);
+    if (again >= 0) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${where}: schedulers[${again}]: expected a scheduler of its own, got the one that is schedulers[${parts.indexOf(parts[again] as PartScheduler)}]`,
+      );
+    }
     const later = parts.findIndex((part, index) => index > 0 && !(part instanceof StepwiseScheduler));
     if (later > 0) {
       throw makeError(
@@ -133,12 +148,23 @@ export class SequentialLR extends CombinedScheduler {
   }
 
   override step(): void {
-    this.#lastEpoch++;
-    const part = this.#present();
-    const begins = this.#milestones[this.parts.indexOf(part) - 1] === this.#lastEpoch;
-    if (begins && part instanceof StepwiseScheduler) part.restart();
-    else part.step();
-    this.lastLr = part.getLastLr();
+    this.wholly(() => {
+      this.#lastEpoch++;
+      const part = this.#present();
+      const begins = this.#milestones[this.parts.indexOf(part) - 1] === this.#lastEpoch;
+      if (begins && part instanceof StepwiseScheduler) part.restart();
+      else part.step();
+      this.lastLr = part.getLastLr();
+    });
+  }
+
+  override keep(): () => void {
+    const putBack = super.keep();
+    const lastEpoch = this.#lastEpoch;
+    return () => {
+      putBack();
+      this.#lastEpoch = lastEpoch;
+    };
   }
 
   /** The part whose step the present one is. */
@@ -200,8 +226,10 @@ export class ChainedScheduler extends CombinedScheduler {
   }
 
   override step(): void {
-    for (const part of this.parts) part.step();
-    this.lastLr = this.presentLr();
+    this.wholly(() => {
+      for (const part of this.parts) part.step();
+      this.lastLr = this.presentLr();
+    });
   }
 
   override stateDict(): SchedulerState {

@@ -12,7 +12,7 @@ import { Module } from '../nn/module';
 import { runJob } from '../tensor/jobs';
 import { describe } from '../tensor/options';
 import { number, orElse, readOptions } from '../tensor/rules';
-import { callOperator, handleOf, wrapUntracked, type Tensor } from '../tensor/tensor';
+import { callOperator, handleOf, Tensor, wrapUntracked } from '../tensor/tensor';
 
 export interface ExponentialMovingAverageOptions {
   /** How much of the average an update keeps, 0 to 1. Default 0.999. */
@@ -49,7 +49,7 @@ export class ExponentialMovingAverage {
     state.dispose();
   }
 
-  /** How many times `update` was called. */
+  /** How many updates there were; those that failed are none. */
   get updates(): number {
     return this.#updates;
   }
@@ -74,6 +74,9 @@ export class ExponentialMovingAverage {
     this.#running++;
     try {
       await job;
+    } catch (error) {
+      this.#updates--;
+      throw error;
     } finally {
       this.#running--;
     }
@@ -107,7 +110,18 @@ export class ExponentialMovingAverage {
     const where = 'ExponentialMovingAverage.loadStateDict';
     if (!isMap(state))
       throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a StateDict, got ${describe(state)}`);
-    const given = state as Map<string, Tensor>;
+    const given = new Map(
+      [...(state as Map<string, unknown>)].map(([name, tensor]): [string, Tensor] => {
+        if (!Tensor.isTensor(tensor)) {
+          throw makeError(
+            'ERR_SENET_STATE_DICT',
+            `${where}: '${name}': expected a Tensor, got ${describe(tensor)}`,
+          );
+        }
+        handleOf(tensor, `${where}: '${name}'`); // one that was disposed
+        return [name, tensor];
+      }),
+    );
     const missing = [...this.#averages.keys()].filter((name) => !given.has(name));
     const unexpected = [...given.keys()].filter((name) => !this.#averages.has(name));
     const other = [...this.#averages].filter(

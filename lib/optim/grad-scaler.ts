@@ -14,7 +14,7 @@ import { runJob } from '../tensor/jobs';
 import { ops } from '../tensor/ops';
 import { describe } from '../tensor/options';
 import { above, boolean, integer, matching, orElse, readOptions, type Rules } from '../tensor/rules';
-import { detached } from '../tensor/scope';
+import { detached, tidy } from '../tensor/scope';
 import { handleOf, Tensor, wrapUntracked } from '../tensor/tensor';
 import { Optimizer } from './optimizer';
 
@@ -40,15 +40,22 @@ export interface GradScalerState {
   _growth_tracker?: number;
 }
 
+/** The scale is a float32, and what is counted int32. */
+const scaleRule = matching<number>(
+  'a number above 0 that float32 can hold',
+  (value) => typeof value === 'number' && Math.fround(value) > 0 && Number.isFinite(Math.fround(value)),
+  'ERR_SENET_ARG_RANGE',
+);
+const LARGEST_COUNT = 2 ** 31 - 1;
 const growthFactor = above(1);
 const backoffFactor = matching<number>(
   'a number above 0 and below 1',
   (value) => typeof value === 'number' && value > 0 && value < 1,
   'ERR_SENET_ARG_RANGE',
 );
-const growthInterval = integer(1);
+const growthInterval = integer(1, LARGEST_COUNT);
 const SCALER = {
-  initScale: orElse(65536, above(0)),
+  initScale: orElse(65536, scaleRule),
   growthFactor: orElse(2, growthFactor),
   backoffFactor: orElse(0.5, backoffFactor),
   growthInterval: orElse(2000, growthInterval),
@@ -166,9 +173,9 @@ export class GradScaler {
     if (!this.#enabled) return;
     this.#checkIdle('update');
     const [scale, tracker] = this.#created('update');
-    detached(null, () => {
+    const adapt = (): void => {
       if (newScale !== undefined) {
-        ops.call('aten::fill_', scale, above(0)(newScale, 'GradScaler.update: newScale'));
+        ops.call('aten::fill_', scale, scaleRule(newScale, 'GradScaler.update: newScale'));
         return;
       }
       const found = [...this.#progress.values()].map(({ foundInf }) => foundInf.to(scale.device));
@@ -179,7 +186,8 @@ export class GradScaler {
         'aten::_amp_update_scale_',
         ...[scale, tracker, any, this.#growthFactor, this.#backoffFactor, this.#growthInterval],
       );
-    });
+    };
+    detached(null, () => tidy(adapt));
     for (const { foundInf } of this.#progress.values()) foundInf.dispose();
     this.#progress.clear();
   }
@@ -257,11 +265,11 @@ export class GradScaler {
       if (typeof numeric === 'number' && Number.isFinite(numeric) && fits(numeric)) return numeric;
       throw makeError('ERR_SENET_STATE_DICT', `${where}: ${name}: got ${describe(value)}`);
     };
-    const scale = read('scale', (value) => value >= 0); // it may have shrunk to nothing
+    const scale = read('scale', (value) => value >= 0 && Number.isFinite(Math.fround(value))); // it may have shrunk to nothing
     const growth = read('growth_factor', (value) => value > 1);
     const backoff = read('backoff_factor', (value) => value > 0 && value < 1);
-    const interval = read('growth_interval', (value) => Number.isInteger(value) && value >= 1);
-    const tracker = read('_growth_tracker', (value) => Number.isInteger(value) && value >= 0);
+    const interval = read('growth_interval', (value) => isCount(value) && value >= 1);
+    const tracker = read('_growth_tracker', isCount);
     this.#initScale = scale;
     this.#growthFactor = growth;
     this.#backoffFactor = backoff;
@@ -316,6 +324,10 @@ export class GradScaler {
 }
 
 markClass(GradScaler);
+
+function isCount(value: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value <= LARGEST_COUNT;
+}
 
 function checkOptimizer(value: unknown, where: string): void {
   if (value instanceof Optimizer) return;

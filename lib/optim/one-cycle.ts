@@ -94,14 +94,24 @@ export class OneCycleLR extends StepwiseScheduler {
     this.#strategy = checked.annealStrategy;
     this.#cycleMomentum = checked.cycleMomentum;
     this.#phases = phasesOf(this.#totalSteps, pctStart, checked.threePhase);
-    if (this.#phases[0]?.endStep === 0) {
-      // There PyTorch divides by the length of the phase and ends with a ZeroDivisionError.
+    // At such a phase PyTorch divides by its length and ends with a ZeroDivisionError.
+    const empty = this.#phases.findIndex(
+      ({ endStep }, index) => endStep === (this.#phases[index - 1]?.endStep ?? 0),
+    );
+    if (empty >= 0) {
+      const which = empty === 0 ? 'the rise would last exactly one step' : 'the last fall would last no step';
       throw makeError(
         'ERR_SENET_ARG_RANGE',
-        `${where}: the rise would last exactly one step (pctStart ${pctStart} of ${this.#totalSteps} steps) and have no length: expected another pctStart, or more steps`,
+        `${where}: ${which} (pctStart ${pctStart} of ${this.#totalSteps} steps) and have no length: expected another pctStart, or more steps`,
       );
     }
     this.#usesBeta = Object.hasOwn(optimizer.defaults, 'betas');
+    if (this.#cycleMomentum && !this.#usesBeta && !Object.hasOwn(optimizer.defaults, 'momentum')) {
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${where}: expected an optimiser with momentum or betas, got ${describe(optimizer)}; cycleMomentum: false leaves momentum alone`,
+      );
+    }
 
     for (const [index, group] of optimizer.paramGroups.entries()) {
       group.maxLr = checked.maxLr[index] as number;

@@ -13,6 +13,7 @@ import { binding } from '../native';
 import { runJob } from '../tensor/jobs';
 import { checkNumber, describe } from '../tensor/options';
 import {
+  arrayOf,
   boolean,
   number,
   optional,
@@ -95,8 +96,7 @@ const pair =
   (value, what) => {
     if (!Array.isArray(value) || value.length !== 2)
       throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected two numbers, got ${describe(value)}`);
-    value.forEach((one, i) => rule(one, `${what}[${i}]`));
-    return value as unknown as readonly [number, number];
+    return arrayOf('two numbers', rule)(value, what) as unknown as readonly [number, number];
   };
 
 const belowOne: Rule<number> = (value, what) => {
@@ -365,6 +365,19 @@ export abstract class Optimizer {
       Object.assign(group, values);
       this.#extras.set(group, extras);
     }
+  }
+
+  /** What puts the options of all groups back to what they are now, and what was added goes. @internal */
+  keepOptions(): () => void {
+    const kept = this.paramGroups.map((group) => [group, { ...group }, this.#extras.get(group)] as const);
+    return () => {
+      for (const [group, options, extras] of kept) {
+        for (const name of Object.keys(group)) if (!(name in options)) Reflect.deleteProperty(group, name);
+        Object.assign(group, options);
+        if (extras === undefined) this.#extras.delete(group);
+        else this.#extras.set(group, extras);
+      }
+    };
   }
 
   #loadedGroup(

@@ -70,6 +70,19 @@ export abstract class PartScheduler extends LRScheduler {
   abstract undo(): void;
   /** @internal Takes the first step again, from the rates that the groups have. */
   abstract begin(): void;
+  /** @internal What puts the scheduler back to the step that it is at; the groups' options are the optimiser's. */
+  abstract keep(): () => void;
+
+  /** @internal Runs a step; where that throws, scheduler and groups are as before. */
+  protected wholly(step: () => void): void {
+    const putBack = [this.optimizer.keepOptions(), this.keep()];
+    try {
+      step();
+    } catch (error) {
+      for (const put of putBack) put();
+      throw error;
+    }
+  }
 }
 
 /** One that computes the rates itself. */
@@ -101,16 +114,25 @@ export abstract class StepwiseScheduler extends PartScheduler {
 
   /** @internal */
   protected moveTo(epoch: number): void {
-    this.#set(
-      this.optimizer.paramGroups.map((group, index) => this.nextLr(group, index, epoch)),
-      epoch,
-    );
+    this.#set((group, index) => this.nextLr(group, index, epoch), epoch);
   }
 
-  #set(rates: number[], epoch: number): void {
-    this.#lastEpoch = epoch;
-    for (const [index, group] of this.optimizer.paramGroups.entries()) group.lr = rates[index] as number;
-    this.lastLr = rates;
+  #set(rateOf: (group: ParamGroup, index: number) => number, epoch: number): void {
+    this.wholly(() => {
+      const rates = this.optimizer.paramGroups.map(rateOf);
+      this.#lastEpoch = epoch;
+      for (const [index, group] of this.optimizer.paramGroups.entries()) group.lr = rates[index] as number;
+      this.lastLr = rates;
+    });
+  }
+
+  override keep(): () => void {
+    const [lastEpoch, stepCount, lastLr] = [this.#lastEpoch, this.#stepCount, this.lastLr];
+    return () => {
+      this.#lastEpoch = lastEpoch;
+      this.#stepCount = stepCount;
+      this.lastLr = lastLr;
+    };
   }
 
   override undo(): void {
@@ -124,10 +146,7 @@ export abstract class StepwiseScheduler extends PartScheduler {
 
   /** @internal The first rates again, whatever the groups have; counted as no step, as PyTorch's `_update_lr(0)`. */
   restart(): void {
-    this.#set(
-      this.optimizer.paramGroups.map((group, index) => this.firstLr(group, index)),
-      0,
-    );
+    this.#set((group, index) => this.firstLr(group, index), 0);
   }
 
   /** @internal The rate of a group at step `epoch`, 0 being the first. */
@@ -200,6 +219,6 @@ export function forEachGroup(groups: number): Rule<number[]> {
         `${what}: expected a number, or one for each of the ${groups} groups, got ${values.length}`,
       );
     }
-    return values.map((one) => checkNumber(one, what, 0));
+    return Array.from(values, (one) => checkNumber(one, what, 0));
   };
 }

@@ -3,8 +3,8 @@
  * present one of the group.
  */
 import { makeError } from '../errors';
-import { checkInteger, checkNumber, describe } from '../tensor/options';
-import { integer, number, orElse, readOptions, required, type Rule } from '../tensor/rules';
+import { checkNumber, describe } from '../tensor/options';
+import { arrayOf, integer, number, orElse, readOptions, required, type Rule } from '../tensor/rules';
 import type { Optimizer, ParamGroup } from './optimizer';
 import { savedNumber, StepwiseScheduler, type SchedulerState } from './scheduler';
 import { dictionary, list } from './state';
@@ -55,10 +55,7 @@ export interface MultiStepLROptions {
   gamma?: number;
 }
 
-const steps: Rule<number[]> = (value, what) => {
-  if (Array.isArray(value)) return value.map((step, i) => checkInteger(step, `${what}[${i}]`, 0));
-  throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an array of steps, got ${describe(value)}`);
-};
+const steps = arrayOf('an array of steps', integer(0));
 
 /** Multiplies the rates by `gamma` at each milestone. */
 export class MultiStepLR extends StepwiseScheduler {
@@ -279,6 +276,16 @@ export class CosineAnnealingWarmRestarts extends StepwiseScheduler {
       this.#length *= this.#tMult;
     }
     this.moveTo(epoch === undefined ? this.lastEpoch + 1 : Math.floor(epoch));
+  }
+
+  override keep(): () => void {
+    const putBack = super.keep();
+    const [taken, length] = [this.#taken, this.#length];
+    return () => {
+      putBack();
+      this.#taken = taken;
+      this.#length = length;
+    };
   }
 
   #place(epoch: number): void {

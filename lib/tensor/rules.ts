@@ -147,9 +147,18 @@ export const matching =
 export const fn = <T extends (...args: never[]) => unknown>(): Rule<T> =>
   matching<T>('a function', (value) => typeof value === 'function');
 
+/** An array, each of whose places holds what `rule` takes: its holes too. */
+export const arrayOf =
+  <T>(words: string, rule: Rule<T>): Rule<T[]> =>
+  (given, what) => {
+    if (!Array.isArray(given))
+      throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected ${words}, got ${describe(given)}`);
+    return Array.from<unknown, T>(given, (one, index) => rule(one, `${what}[${index}]`));
+  };
+
 export const names: Rule<readonly string[]> = matching(
   'an array of names',
-  (value) => Array.isArray(value) && value.every((name) => typeof name === 'string'),
+  (value) => Array.isArray(value) && Array.from<unknown>(value).every((name) => typeof name === 'string'),
 );
 
 /** Throws ERR_SENET_ARG_RANGE for any other value. @param words - how messages list the values */

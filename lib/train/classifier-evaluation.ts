@@ -118,8 +118,8 @@ export async function evaluateClassifier(
 interface Answer {
   readonly index: number;
   readonly name: string;
-  /** Of the data set. */
-  readonly label: number;
+  /** As the data set gives it. */
+  readonly label: unknown;
   /** Best first, or what is wrong with the image. */
   readonly best: readonly Classification[] | Error;
 }
@@ -139,13 +139,13 @@ async function* inBatches(
     );
     const { images, labels } = (await dataset.getBatch?.(indices)) as {
       images: never;
-      labels: readonly number[];
+      labels?: readonly unknown[];
     };
     const pixels = images as Sample['image'];
     try {
       const results = await classifier.classifyBatch(pixels, { topK: TOP, ...(signal && { signal }) });
       for (const [at, best] of results.entries())
-        yield { index: start + at, name: nameIn(dataset, start + at), label: labels[at] as number, best };
+        yield { index: start + at, name: nameIn(dataset, start + at), label: labels?.[at], best };
     } finally {
       pixels.dispose();
     }
@@ -157,7 +157,7 @@ async function* oneByOne(
   dataset: Dataset,
   { signal }: Checked,
 ): AsyncGenerator<Answer> {
-  const labels = new Map<number, number>();
+  const labels = new Map<number, unknown>();
   function* images(): Generator<NamedImage> {
     for (let index = 0; index < dataset.length; index++) {
       const place = index;
@@ -182,7 +182,7 @@ async function* oneByOne(
     const label = labels.get(index);
     labels.delete(index);
     const name = nameIn(dataset, index);
-    yield { index, name, label: label ?? 0, best: best ?? (error as Error) };
+    yield { index, name, label, best: best ?? (error as Error) };
   }
 }
 
@@ -227,7 +227,13 @@ class Counter {
       this.#failed.push({ name, ...errorRecord(best) });
       return;
     }
-    const label = this.#outputs[given] ?? given;
+    if (!Number.isSafeInteger(given) || (given as number) < 0) {
+      throw makeError(
+        'ERR_SENET_LABELS',
+        `${name}: expected a label that is an integer from 0, got ${describe(given)}`,
+      );
+    }
+    const label = this.#outputs[given as number] ?? (given as number);
     if (this.#labels.length > 0 && label >= this.#labels.length)
       throw makeError(
         'ERR_SENET_LABELS',

@@ -8,6 +8,7 @@ import { makeError } from '../errors';
 import type { Module } from '../nn/module';
 import { noGrad, tidy } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
+import { disposeBatches } from './batch-groups';
 import type { InputImage } from './pictures';
 import { checkBatchLabels, networkInput, type Criterion } from './step';
 
@@ -100,9 +101,7 @@ export async function evaluate(
           }
           count += known.length;
         }),
-      );
-      images.dispose();
-      labels.dispose();
+      ).finally(() => disposeBatches([batch]));
       onBatch?.(count);
     }
   } finally {

@@ -2,6 +2,7 @@
 import { isMap } from '../brands';
 import { StateDict } from '../checkpoint/state-dict';
 import { isSenetError, makeError } from '../errors';
+import { Optimizer } from '../optim/optimizer';
 import { tidy } from '../tensor/scope';
 import type { Position, RunIdentity, TrainingCheckpoint } from './training-checkpoint';
 import { copiesOf } from './training-weights';
@@ -85,20 +86,32 @@ export function restoreParts(parts: readonly KeptPart[]): void {
     );
   }
   tidy(() => {
+    // All before the first is changed: one that is busy refuses.
+    const kept = parts.flatMap(([what, part, state]) =>
+      part === undefined ? [] : [{ what, part, state, putBack: keep(part) }],
+    );
     const undo: (() => void)[] = [];
-    for (const [what, part, state] of parts) {
-      if (part === undefined) continue;
-      const before = part.stateDict();
-      const kept = before instanceof StateDict ? new StateDict(copiesOf(before), before.metadata) : before;
+    for (const { what, part, state, putBack } of kept) {
       try {
         part.loadStateDict(state);
       } catch (cause) {
-        for (const putBack of undo) putBack();
+        for (const before of undo) before();
         if (!isSenetError(cause)) throw cause;
         const message = `resume: the checkpoint is of another ${what}: ${cause.message}`;
         throw makeError('ERR_SENET_RESUME', message.split('\n'), { cause });
       }
-      undo.push(() => part.loadStateDict(kept));
+      undo.push(putBack);
     }
   });
+}
+
+/** What gives a part back the state that it has now. */
+function keep(part: Part): () => void {
+  const before = part.stateDict();
+  const state = before instanceof StateDict ? new StateDict(copiesOf(before), before.metadata) : before;
+  const putBackOptions = part instanceof Optimizer ? part.keepOptions() : undefined;
+  return () => {
+    part.loadStateDict(state);
+    putBackOptions?.();
+  };
 }

@@ -87,8 +87,12 @@ export class Trainer {
     learningRate: 0,
     best: null,
   };
-  readonly #steps: StepRecord[] = [];
-  readonly #epochs: EpochRecord[] = [];
+  /** The state of the training loader at that position: it may have given out batches of a step that was not done. */
+  #loader: unknown;
+  /** Whether a step is under way, which may have changed anything: there is nothing to save. */
+  #isStepping = false;
+  #steps: StepRecord[] = [];
+  #epochs: EpochRecord[] = [];
   #started = false;
   #resumed = false;
   #progressError: { error: unknown } | undefined;
@@ -127,7 +131,7 @@ export class Trainer {
    */
   restore(checkpoint: TrainingCheckpoint): void {
     const { optimizer, scheduler, ema, train } = this.#options;
-    if (typeof checkpoint !== 'object' || checkpoint === null || typeof checkpoint.identity !== 'object')
+    if (!isObject(checkpoint) || !isObject(checkpoint.identity))
       throw makeError(
         'ERR_SENET_ARG_TYPE',
         `restore: expected what readTrainingCheckpoint gave, got ${describe(checkpoint)}`,
@@ -135,6 +139,7 @@ export class Trainer {
     if (this.#started) throw makeError('ERR_SENET_BUSY', 'Trainer: restore before run');
     const identity = this.#identity();
     checkSameRun(identity, checkpoint.identity, scheduler instanceof OneCycleLR);
+    const [steps, epochs] = [[...checkpoint.history.steps], [...checkpoint.history.epochs]];
     const { position, loader } = atWorldSize(checkpoint, identity, train.stateDict());
     restoreParts([
       ['model', this.#network, checkpoint.model],
@@ -146,8 +151,8 @@ export class Trainer {
       ['random generator', { stateDict: getRngState, loadStateDict: setRngState }, checkpoint.generator],
     ]);
     this.#position = position;
-    this.#steps.push(...checkpoint.history.steps);
-    this.#epochs.push(...checkpoint.history.epochs);
+    this.#steps = steps;
+    this.#epochs = epochs;
     this.#saved = position;
     this.#resumed = true;
   }
@@ -157,12 +162,14 @@ export class Trainer {
    *
    * @throws (rejects) ERR_SENET_NAN_LOSS, naming the step: the checkpoint on disk is older and good; ERR_SENET_LABELS (a
    *   label that is none of the classes, or a network with another number of outputs); ERR_SENET_SHAPE; ERR_SENET_FILE
-   *   (the checkpoint or the log could not be written); ERR_SENET_ABORTED after a checkpoint was saved; what the loader throws
+   *   (the checkpoint or the log could not be written); ERR_SENET_ABORTED after a checkpoint was saved (not where a step
+   *   itself was aborted, by its model or loss: the one on disk stays); what the loader throws
    */
   async run(): Promise<TrainingResult> {
     if (this.#started)
       throw makeError('ERR_SENET_BUSY', 'Trainer: run was called before; make another Trainer');
     this.#started = true;
+    this.#loader = this.#options.train.stateDict();
     const { log: path, epochs, settings } = this.#options;
     const log =
       path === undefined || !this.#companions.isMain
@@ -196,7 +203,7 @@ export class Trainer {
 
   async #stopped(error: unknown, log: TrainingLog | undefined): Promise<void> {
     const aborted = this.#companions.isStopping && isSenetError(error) && error.code === 'ERR_SENET_ABORTED';
-    if (aborted) await this.#save(log);
+    if (aborted && !this.#isStepping) await this.#save(log);
     const facts = isSenetError(error)
       ? { code: error.code, message: error.message }
       : { message: String(error) };
@@ -213,11 +220,12 @@ export class Trainer {
       for (const part of frozen) part.eval();
       let began = performance.now();
       const where = (): string => `training step ${this.#position.step + 1}`;
-      for await (const batches of inGroups(train, accumulate, where)) {
+      for await (const { batches, loader } of inGroups(train, accumulate, where)) {
         const learningRate = this.#options.optimizer.paramGroups[0]?.lr ?? 0;
+        this.#isStepping = true;
         await tidy(() => this.#step(batches)).finally(() => disposeBatches(batches));
         if (this.#schedulerEvery() === 'step') scheduler?.step();
-        this.#advance(learningRate);
+        this.#advance(learningRate, loader);
         const { step, stepInEpoch } = this.#position;
         const everySteps = checkpoint?.everySteps;
         const saves = everySteps !== undefined && step % everySteps === 0;
@@ -239,6 +247,7 @@ export class Trainer {
         );
       if (this.#position.pending.images > 0) await this.#record(log);
       this.#position = { ...this.#position, trained: true };
+      this.#loader = train.stateDict();
     }
     await this.#finishEpoch(log);
   }
@@ -307,8 +316,10 @@ export class Trainer {
     return { loss: tensor(loss / count, { dtype: 'float64' }), right: tensor(right), images: count };
   }
 
-  #advance(learningRate: number): void {
+  #advance(learningRate: number, loader: unknown): void {
     const { step, stepInEpoch } = this.#position;
+    this.#isStepping = false;
+    this.#loader = loader;
     this.#position = { ...this.#position, step: step + 1, stepInEpoch: stepInEpoch + 1, learningRate };
   }
 
@@ -357,11 +368,11 @@ export class Trainer {
       }
       return made;
     });
-    this.#epochs.push(record);
     if (scheduler instanceof ReduceLROnPlateau) {
       const seen = record.validation ?? record;
       scheduler.step(scheduler.mode === 'min' ? seen.loss : seen.accuracy);
     } else if (this.#schedulerEvery() === 'epoch') scheduler?.step();
+    this.#epochs.push(record);
     this.#position = {
       ...this.#position,
       epoch: this.#position.epoch + 1,
@@ -404,7 +415,7 @@ export class Trainer {
 
   /** Saves where the run stands, unless the file holds just that. */
   async #save(log: TrainingLog | undefined): Promise<void> {
-    const { checkpoint, optimizer, scheduler, ema, train, settings = null } = this.#options;
+    const { checkpoint, optimizer, scheduler, ema, settings = null } = this.#options;
     if (!this.#companions.isMain || checkpoint === undefined || this.#saved === this.#position) return;
     if (this.#readings.outstanding > 0) this.#count(await this.#readings.take(true), 0);
     await this.#checkFinite();
@@ -422,7 +433,7 @@ export class Trainer {
         scheduler: scheduler?.stateDict() ?? null,
         average,
         scaler: this.#scaler?.stateDict() ?? null,
-        loader: train.stateDict(),
+        loader: this.#loader,
         generator,
       });
     } finally {
@@ -532,6 +543,10 @@ export class Trainer {
       stoppedEarly: this.#position.epoch < this.#options.epochs,
     };
   }
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
 }
 
 function means({ loss, right, images }: Totals): { loss: number; accuracy: number } {

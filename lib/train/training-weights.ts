@@ -3,6 +3,7 @@ import type { StateDict } from '../checkpoint/state-dict';
 import { isSenetError } from '../errors';
 import { Module } from '../nn/module';
 import type { ExponentialMovingAverage } from '../optim/ema';
+import { isFloating } from '../tensor/dtype';
 import { ops } from '../tensor/ops';
 import { tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
@@ -46,12 +47,12 @@ export async function withAverage<T>(
 export async function firstNotFinite(model: Module<unknown>): Promise<string | null> {
   const state = model.stateDict();
   try {
-    const floating = [...state].filter(([, tensor]) => tensor.dtype !== 'int64');
+    const floating = [...state].filter(([, tensor]) => isFloating(tensor.dtype) && tensor.numel > 0);
     const norms = await tidy(async () => {
       const each = (await ops.callAsync(
         'aten::_foreach_norm.Scalar',
         floating.map(([, tensor]) => tensor),
-        2,
+        Infinity, // no sum of squares, which overflows
       )) as Tensor[];
       return each.map((norm) => Number(norm.item()));
     });

@@ -11,7 +11,8 @@ import { expect } from 'chai';
 import { loadCheckpoint } from '../../lib/checkpoint/load';
 import { StateDict } from '../../lib/checkpoint/state-dict';
 import type { Dataset } from '../../lib/data/dataset';
-import { DataLoader } from '../../lib/data/loader';
+import { DataLoader, type BatchTransform } from '../../lib/data/loader';
+import { makeError } from '../../lib/errors';
 import { se_resnet20 } from '../../lib/models/cifar-se-resnet';
 import { se_resnet18 } from '../../lib/models/se-resnet';
 import { binding } from '../../lib/native';
@@ -234,6 +235,69 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
       });
     }
 
+    it('while the batches of a step are made, of which the loader has given out one', async () => {
+      const accumulate = 2;
+      const { trainer, model } = make({ accumulate });
+      await trainer.run();
+      const controller = new AbortController();
+      const { signal } = controller;
+      let made = 0;
+      const batchTransform: BatchTransform = {
+        forward: (batch) => {
+          if (++made === 4) controller.abort();
+          return batch;
+        },
+      };
+      const train = trainLoader(smallDataset(IMAGES), { prefetch: 0, signal, batchTransform });
+      const checkpoint = { path: file('half-step.pt') };
+      await expectRejection(
+        make({ accumulate, train, signal, checkpoint }).trainer.run(),
+        'ERR_SENET_ABORTED',
+      );
+      const kept = await readTrainingCheckpoint(checkpoint.path);
+      expect([
+        kept.position.stepInEpoch,
+        (kept.loader as Map<string, unknown>).get('position'),
+      ]).to.deep.equal([1, accumulate]);
+      const second = make({ accumulate });
+      second.trainer.restore(kept);
+      await second.trainer.run();
+      expect(digest(second.model)).to.equal(digest(model));
+    });
+
+    it('after the last step of an epoch, of fewer batches than the others', async () => {
+      const changes = (): Partial<TrainerOptions> => ({ accumulate: 4 });
+      const { trainer, model } = make(changes());
+      const { history } = await trainer.run();
+      const resumed = await interrupted(({ step, phase }) => step === 2 && phase === 'training', changes);
+      expect(resumed.history).to.deep.equal(timeless(history));
+      expect(resumed.digest).to.equal(digest(model));
+    });
+
+    it('by the loss itself, within a step: the checkpoint on disk stays', async () => {
+      const controller = new AbortController();
+      const { signal } = controller;
+      const criterion = new CrossEntropyLoss({ labelSmoothing: 0.05 });
+      let steps = 0;
+      const loss: TrainerOptions['loss'] = {
+        forward: (logits, labels) => {
+          if (++steps === 4) {
+            controller.abort();
+            throw makeError('ERR_SENET_ABORTED', 'the loss was aborted');
+          }
+          return criterion.forward(logits, labels);
+        },
+      };
+      const checkpoint = { path: file('in-step.pt'), everySteps: 2 };
+      await expectRejection(make({ loss, signal, checkpoint }).trainer.run(), 'ERR_SENET_ABORTED');
+      const kept = await readTrainingCheckpoint(checkpoint.path);
+      expect(kept.position.step).to.equal(2);
+      const second = make();
+      second.trainer.restore(kept);
+      await second.trainer.run();
+      expect(digest(second.model)).to.equal(whole.digest);
+    });
+
     it('an abort that came before the start', async () => {
       const controller = new AbortController();
       controller.abort();
@@ -307,6 +371,21 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
     const { history, stoppedEarly } = await longer.trainer.run();
     expect([history.epochs.length, stoppedEarly]).to.deep.equal([4, false]);
     expect(digest(longer.model)).to.equal(digest(whole.model));
+  });
+
+  it('takes a history of any length, and the last one that it was given', async () => {
+    const place = file('long.pt');
+    await make({ checkpoint: { path: place }, epochs: 1 }).trainer.run();
+    const checkpoint = await readTrainingCheckpoint(place);
+    const { steps, epochs } = checkpoint.history;
+    const { trainer } = make({ epochs: 1 });
+    trainer.restore({
+      ...checkpoint,
+      history: { steps: Array.from({ length: 200_000 }, () => steps[0] as (typeof steps)[number]), epochs },
+    });
+    trainer.restore(checkpoint);
+    const { history } = await trainer.run();
+    expect(history).to.deep.equal({ steps, epochs });
   });
 
   it('adds up the gradients of several batches, which give those of one', async () => {
@@ -469,6 +548,17 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
     expect(digest(model.getSubmodule('layer2'))).not.to.equal(rest);
   });
 
+  it('checks floating tensors alone, whatever their size, before it saves', async () => {
+    manualSeed(3);
+    const model = new Sequential(new Flatten(), new Linear(3 * 64, 3));
+    model.registerBuffer('counts', tensor([1, 2], { dtype: 'int32' }));
+    model.registerBuffer('large', tensor([1e20, 1e20]));
+    model.registerBuffer('none', zeros([0]));
+    const checkpoint = { path: file('buffers.pt') };
+    await make({ model, checkpoint, epochs: 1 }).trainer.run();
+    expect(existsSync(checkpoint.path)).to.equal(true);
+  });
+
   describe('bad input', () => {
     it('a loss that is not a number stops the run, names the step, and keeps the last good checkpoint', async () => {
       const clean = smallDataset(16);
@@ -589,7 +679,7 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
             'ERR_SENET_ARG_TYPE',
             new RegExp(`Trainer: ${name}: expected`),
           );
-      for (const value of [null, {}, 5])
+      for (const value of [null, {}, 5, { identity: null }])
         expectThrow(() => new Trainer(whole).restore(value as never), 'ERR_SENET_ARG_TYPE', /restore/);
     });
 
@@ -684,6 +774,19 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
       expect(moments()).to.deep.equal(momentsBefore);
       expect(scheduler.stateDict()).to.deep.equal(rates);
       expect(getRngState().toTypedArray()).to.deep.equal(generator);
+      // A part after the optimiser does not fit: what schedulers wrote into the checkpoint's groups goes again.
+      const plain = new SGD(model.parameters(), { lr: 0.5, momentum: 0.9 });
+      const ema = new ExponentialMovingAverage(model);
+      const { trainer: late } = make({ model, optimizer: plain, scheduler: undefined as never, ema });
+      const untouched = [digest(model), plain.stateDict()];
+      const kept = { ...checkpoint, scheduler: null, average: new StateDict([['x', zeros([1])]]) };
+      expectThrow(() => late.restore(kept), 'ERR_SENET_RESUME', /another moving average/);
+      expect([digest(model), plain.stateDict()]).to.deep.equal(untouched);
+      // A part that is busy, of which no state can be taken.
+      const updating = ema.update();
+      expectThrow(() => late.restore(kept), 'ERR_SENET_BUSY');
+      expect([digest(model), plain.stateDict()]).to.deep.equal(untouched);
+      await updating;
       const weights = path.join(__dirname, '..', 'fixtures', 'se_resnet20-zip.pt');
       await expectRejection(
         readTrainingCheckpoint(weights),

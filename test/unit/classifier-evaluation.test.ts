@@ -112,6 +112,17 @@ describe('evaluateClassifier', () => {
       get: async () => ({ image: (await dataset.get(0)).image, label: 10 }),
     };
     await expectRejection(evaluateClassifier(classifier, beyond), 'ERR_SENET_LABELS', /10 .* 10 classes/);
+    for (const label of [undefined, null, '3', -1, NaN, 1.5]) {
+      const get: Dataset['get'] = async () => ({
+        image: (await dataset.get(0)).image,
+        label: label as never,
+      });
+      await expectRejection(
+        evaluateClassifier(classifier, { length: 1, get }),
+        'ERR_SENET_LABELS',
+        /image 0: expected a label that is an integer from 0/,
+      );
+    }
   });
 
   it('its page shows all of it and asks nothing of the network', async () => {

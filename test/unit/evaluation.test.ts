@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { CrossEntropyLoss, Module, tensor, type Tensor } from '../../lib';
 import { DataLoader } from '../../lib/data/loader';
 import { evaluate, type Evaluation } from '../../lib/train/evaluation';
-import { expectRejection } from '../support/errors';
+import { expectRejection, expectThrow } from '../support/errors';
 
 /** Its logits are the means of the channels. */
 class Means extends Module {
@@ -34,6 +34,19 @@ describe('evaluate', () => {
     expect([count, accuracy]).to.deep.equal([4, 0.5]);
     expect(confusion[0]).to.deep.equal([2, 1, 1]);
     expect(mistakes.map(({ index }) => index).sort()).to.deep.equal([1, 2]);
+  });
+
+  it('disposes the batch that fails', async () => {
+    const batch = { images: tensor([1, 2, 3], { shape: [1, 3, 1, 1] }), labels: tensor([0n]), indices: [0] };
+    const loss = { forward: () => Promise.reject(new Error('no loss')) };
+    // eslint-disable-next-line @typescript-eslint/require-await -- nothing to wait for
+    const batches = (async function* () {
+      yield batch;
+    })();
+    const told = await evaluate(new Means(), batches, { loss }).catch((error: unknown) => error);
+    expect(told).to.have.property('message', 'no loss');
+    expectThrow(() => batch.images.numel, 'ERR_SENET_DISPOSED');
+    expectThrow(() => batch.labels.numel, 'ERR_SENET_DISPOSED');
   });
 
   it('refuses NaN, and infinities that make it, instead of saying class 0', async () => {

@@ -7,6 +7,7 @@ import { GradScaler, type GradScalerOptions } from '../../lib/optim/grad-scaler'
 import type { Optimizer } from '../../lib/optim/optimizer';
 import { SGD } from '../../lib/optim/sgd';
 import { tensor } from '../../lib/tensor/factories';
+import { memory } from '../../lib/tensor/runtime';
 import { tidy } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { expectRejection, expectThrow } from '../support/errors';
@@ -149,6 +150,18 @@ describe('GradScaler', () => {
     expect(scaler.getScale()).to.equal(65536);
   });
 
+  it('an update leaves no tensor behind', async () => {
+    const x = parameter();
+    const [first, second] = [new SGD([x], { lr: 0.1 }), new SGD([x], { lr: 0.1 })];
+    const scaler = new GradScaler();
+    await tidy(() => scaler.scale(lossOf(x, GRADIENTS[0] as number[])).backward());
+    await scaler.step(first);
+    await scaler.step(second);
+    const before = memory().tensors;
+    scaler.update();
+    expect(memory().tensors).to.equal(before - 2); // what the steps found
+  });
+
   describe('its state', () => {
     it('goes on elsewhere, also as Python writes it', async () => {
       const x = parameter();
@@ -179,6 +192,9 @@ describe('GradScaler', () => {
         { growth_interval: 1.5 },
         { _growth_tracker: -1 },
         { scale: '1' },
+        { scale: 1e300 },
+        { _growth_tracker: 2 ** 40 },
+        { growth_interval: 2 ** 40 },
       ])
         impossible.push({ ...before, ...change });
       for (const state of impossible)
@@ -224,7 +240,8 @@ describe('GradScaler', () => {
     const scaler = new GradScaler();
     await scaler.scale(lossOf(x, [1, 1, 1, 1])).backward();
     await scaler.step(optimizer);
-    expectThrow(() => scaler.update(-1), 'ERR_SENET_ARG_RANGE', /newScale/);
+    for (const bad of [-1, 1e300, 1e-60])
+      expectThrow(() => scaler.update(bad), 'ERR_SENET_ARG_RANGE', /newScale/);
     scaler.update(512);
     expect(scaler.getScale()).to.equal(512);
   });
@@ -236,6 +253,9 @@ describe('GradScaler', () => {
       for (const bad of [
         { initScale: 0 },
         { initScale: Infinity },
+        { initScale: 1e300 },
+        { initScale: 1e-60 },
+        { growthInterval: 2 ** 31 },
         { growthFactor: 1 },
         { backoffFactor: 1 },
         { backoffFactor: 0 },

@@ -52,6 +52,7 @@ describe('optimisers: parameters and options', () => {
     expectThrow(make({ nesterov: true, momentum: 0.9, dampening: 0.1 }), 'ERR_SENET_ARG_RANGE');
     expectThrow(() => new Adam([x], { betas: [0.9, 1] }), 'ERR_SENET_ARG_RANGE', /betas\[1\]/);
     expectThrow(() => new Adam([x], { betas: 0.9 as never }), 'ERR_SENET_ARG_TYPE');
+    expectThrow(() => new Adam([x], { betas: new Array(2) as never }), 'ERR_SENET_ARG_TYPE', /betas\[0\]/);
     expectThrow(() => new Adam([x], { eps: -1 }), 'ERR_SENET_ARG_RANGE');
     expectThrow(() => new AdamW([{ params: x, lr: NaN }]), 'ERR_SENET_ARG_RANGE', /paramGroups\[0\]: lr/);
     expectThrow(() => new AdamW([{ params: x, momentum: 1 }]), 'ERR_SENET_UNKNOWN_OPTION');
@@ -520,8 +521,40 @@ describe('clipping and averages', () => {
       'ERR_SENET_STATE_DICT',
       /unexpected: x/,
     );
+    // The last entry is wrong: those before it are not taken.
+    const before = [...average.stateDict()].map(([, tensor]) => numbers(tensor));
+    const gone = zeros([1]);
+    gone.dispose();
+    for (const [wrong, code] of [
+      [null, 'ERR_SENET_STATE_DICT'],
+      [1, 'ERR_SENET_STATE_DICT'],
+      [gone, 'ERR_SENET_DISPOSED'],
+    ] as const) {
+      const state = new Map<string, unknown>(
+        [...model.stateDict()].map(([name, tensor]) => [name, tensor.add(1)]),
+      );
+      state.set([...state.keys()].at(-1) as string, wrong);
+      expectThrow(() => average.loadStateDict(state), code, /fc.2.weight|disposed/);
+    }
+    expect([...average.stateDict()].map(([, tensor]) => numbers(tensor))).to.deep.equal(before);
     model.to('float64');
     await expectRejection(average.update(), 'ERR_SENET_SHAPE');
+  });
+
+  it('an update that fails is none: the first that does not copies the weights', async () => {
+    const model = new SELayer(16, 4);
+    const average = new ExponentialMovingAverage(model, { decay: 0.9 });
+    model.to('float64');
+    await expectRejection(average.update(), 'ERR_SENET_SHAPE');
+    model.to('float32');
+    expect(average.updates).to.equal(0);
+    noGrad(() => {
+      for (const weight of model.parameters()) ops.call('aten::fill_', weight, 2);
+    });
+    await average.update();
+    expect(average.updates).to.equal(1);
+    for (const tensor of average.stateDict().values())
+      expect(new Set(numbers(tensor))).to.deep.equal(new Set([2]));
   });
 });
 

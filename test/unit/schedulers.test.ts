@@ -1,6 +1,7 @@
 /** Schedulers: options, groups and state dicts. Their rates are in test/parity/training.test.ts. */
 import { expect } from 'chai';
 
+import { Adagrad } from '../../lib/optim/adagrad';
 import { AdamW } from '../../lib/optim/adam';
 import { ChainedScheduler, SequentialLR } from '../../lib/optim/combined-schedulers';
 import { OneCycleLR } from '../../lib/optim/one-cycle';
@@ -116,6 +117,26 @@ describe('schedulers', () => {
       'ERR_SENET_ARG_RANGE',
       /same optimiser/,
     );
+    const twice = step();
+    expectThrow(
+      sequential([twice, step(), twice], [1, 2]),
+      'ERR_SENET_ARG_RANGE',
+      /schedulers\[2\]: .*schedulers\[0\]/,
+    );
+    const holes: unknown = new Array(2);
+    expectThrow(sequential(holes, [1]), 'ERR_SENET_ARG_TYPE', /schedulers\[0\]/);
+    expectThrow(sequential([step(), step(), step()], holes), 'ERR_SENET_ARG_TYPE', /milestones\[0\]/);
+    expectThrow(() => new ChainedScheduler(holes as never), 'ERR_SENET_ARG_TYPE', /schedulers\[0\]/);
+    expectThrow(
+      () => new MultiStepLR(target, { milestones: holes as number[] }),
+      'ERR_SENET_ARG_TYPE',
+      /milestones\[0\]/,
+    );
+    expectThrow(
+      () => new OneCycleLR(target, { maxLr: holes as number[], totalSteps: 9 }),
+      'ERR_SENET_ARG_TYPE',
+      /maxLr/,
+    );
     expectThrow(() => new ChainedScheduler([]), 'ERR_SENET_ARG_RANGE');
     expectThrow(
       () => new ChainedScheduler([step(), new StepLR(optimizer(), { stepSize: 1 })]),
@@ -206,9 +227,78 @@ describe('schedulers', () => {
     const make = (pctStart: number, totalSteps: number) => () =>
       new OneCycleLR(optimizer(), { maxLr: 1, totalSteps, pctStart });
     expectThrow(make(0.25, 4), 'ERR_SENET_ARG_RANGE', /the rise would last exactly one step.*0\.25 of 4/);
-    for (const pctStart of [0, 0.2, 0.3, 1]) {
+    for (const pctStart of [0, 0.2, 0.3]) {
       expect(make(pctStart, 4)().getLastLr().every(Number.isFinite), String(pctStart)).to.equal(true);
     }
+  });
+
+  it('OneCycleLR refuses a last fall without a length, which its last step would divide by', () => {
+    for (const annealStrategy of ['cos', 'linear'] as const)
+      for (const options of [
+        { totalSteps: 4, pctStart: 1 },
+        { totalSteps: 5, pctStart: 0.6, threePhase: true },
+      ])
+        expectThrow(
+          () => new OneCycleLR(optimizer(), { maxLr: 1, annealStrategy, ...options }),
+          'ERR_SENET_ARG_RANGE',
+          /the last fall would last no step/,
+        );
+  });
+
+  it('OneCycleLR refuses to cycle the momentum of an optimiser that has none', () => {
+    const target = new Adagrad([zeros([1], { requiresGrad: true })]);
+    const make = (cycleMomentum: boolean) => () =>
+      new OneCycleLR(target, { maxLr: 1, totalSteps: 9, cycleMomentum });
+    expectThrow(make(true), 'ERR_SENET_ARG_RANGE', /with momentum or betas, got .*Adagrad/);
+    expect(target.paramGroups[0]).not.to.have.property('maxLr');
+    make(false)().step();
+  });
+
+  it('a step that throws changes nothing: neither momenta nor other parts', () => {
+    const target = optimizer();
+    const fails = (): LambdaLR =>
+      new LambdaLR(target, {
+        lrLambda: [
+          () => 1,
+          (epoch) => {
+            if (epoch === 2) throw new RangeError('no more');
+            return 1;
+          },
+        ],
+      });
+    const chained = new ChainedScheduler([
+      new ExponentialLR(target, { gamma: 0.5 }),
+      new CosineAnnealingWarmRestarts(target, { t0: 3 }),
+      fails(),
+    ]);
+    chained.step();
+    const begins = fails();
+    // The second part throws at its very first step of a sequence.
+    const sequential = new SequentialLR(target, {
+      schedulers: [
+        new ExponentialLR(target, { gamma: 0.5 }),
+        new LambdaLR(target, {
+          lrLambda: (epoch) => {
+            if (begins.lastEpoch === 1) throw new RangeError('no more');
+            return 1 / (epoch + 1);
+          },
+        }),
+      ],
+      milestones: [2],
+    });
+    sequential.step();
+    begins.step();
+    for (const scheduler of [chained, sequential]) {
+      const before = [scheduler.stateDict(), target.stateDict().param_groups];
+      expect(() => scheduler.step()).to.throw(RangeError, 'no more');
+      expect([scheduler.stateDict(), target.stateDict().param_groups]).to.deep.equal(before);
+    }
+    const other = optimizer();
+    const cycle = new OneCycleLR(other, { maxLr: 1, totalSteps: 9 });
+    other.addParamGroup({ params: [tensor([1], { requiresGrad: true })], lr: 0.7 });
+    const before = other.stateDict().param_groups;
+    expectThrow(() => cycle.step(), 'ERR_SENET_ARG_RANGE', /a group was added/);
+    expect(other.stateDict().param_groups).to.deep.equal(before);
   });
 
   it("OneCycleLR: whatever rates and momenta a schedule reaches, its states and the optimiser's load again", async () => {
