@@ -35,6 +35,7 @@ import { SELayer } from '../../lib/nn/se-layer';
 import { save as saveModule } from '../../lib/onnx/save';
 import { memory } from '../../lib/tensor/runtime';
 import { expectCode, fixture, zipOf, bytesOf, uint32 } from '../support/checkpoint-files';
+import { collectGarbage } from '../support/collect';
 import { skip } from '../support/skip';
 
 describe('checkpoint: large storages that are copied in pieces', () => {
@@ -140,6 +141,7 @@ describe('checkpoint: load', () => {
     const file = path.join(folder, 'layer.safetensors');
     const layer = new SELayer(64);
     layer.parameters(); // of which the module keeps each
+    await collectGarbage(); // of what other tests left
     const before = memory().tensors;
     await saveModule(layer, file);
     expect(memory().tensors).to.equal(before);
