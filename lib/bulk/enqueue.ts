@@ -1,6 +1,6 @@
 /** `enqueueImages`: a list of images as jobs of a queue. */
 import { makeError } from '../errors';
-import { throwIfAborted } from '../tensor/abort';
+import { onAbort, throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
 import { integer, matching, optional, orElse, readOptions, signal, type Rules } from '../tensor/rules';
 import { checkImages, selectImages, type ManyImages } from './image-list';
@@ -66,12 +66,15 @@ export async function enqueueImages(
   checkImages(images, where);
   throwIfAborted(signal);
   const { Queue } = bullmq();
-  const { connection, watch } = await connect(queue, where);
-  const jobs: JobsQueue = new Queue(name, { connection });
-  // Without a listener it is printed; what goes wrong rejects what waits for it.
-  jobs.on('error', () => undefined);
+  const server = await connect(queue, where);
+  // Whoever aborts does not wait for a server that is away.
+  const stop = signal === undefined ? () => undefined : onAbort(signal, () => server.end());
   const done = { jobs: 0, images: 0 };
+  let jobs: JobsQueue | undefined;
   try {
+    jobs = new Queue(name, { connection: server.connection });
+    // Without a listener it is printed; what goes wrong rejects what waits for it.
+    jobs.on('error', () => undefined);
     const remembered = { age: REMEMBERED };
     const opts = {
       attempts,
@@ -81,7 +84,7 @@ export async function enqueueImages(
     let waiting: { name: string; data: ImagesJob; opts: object }[] = [];
     const send = async (): Promise<void> => {
       throwIfAborted(signal);
-      await jobs.addBulk(waiting);
+      await jobs?.addBulk(waiting);
       waiting = [];
     };
     for await (const paths of groups(images, jobSize, where)) {
@@ -94,9 +97,13 @@ export async function enqueueImages(
     }
     if (waiting.length > 0) await send();
     return done;
+  } catch (error) {
+    throwIfAborted(signal);
+    throw error;
   } finally {
-    await jobs.close();
-    watch.disconnect();
+    stop();
+    server.end();
+    await jobs?.close().catch(() => undefined); // of a server that is away
   }
 }
 

@@ -124,7 +124,7 @@ export async function startQueueWorker(
     const jobs: JobsQueue = new Queue(checked.name, { connection: server.connection });
     return new RunningWorker({ ...checked, classifier, root, output, server, jobs, Worker });
   } catch (error) {
-    server.watch.disconnect();
+    server.end();
     throw error;
   }
 }
@@ -182,7 +182,7 @@ class RunningWorker implements QueueWorker {
   }
 
   get ready(): boolean {
-    return this.#closing === undefined && this.#options.server.watch.status === 'ready';
+    return this.#closing === undefined && this.#options.server.isThere;
   }
 
   async metrics(): Promise<string> {
@@ -219,10 +219,8 @@ class RunningWorker implements QueueWorker {
       await Promise.race([closed, this.#untilAlone(over.signal)]);
     } finally {
       over.abort();
-      server.watch.disconnect();
-      // Of a server that is away, what BullMQ waits for never comes.
-      closed.catch(() => undefined);
-      for (const part of [this.#worker, jobs]) part.disconnect().catch(() => undefined);
+      server.end();
+      closed.catch(() => undefined); // of a server that is away
     }
   }
 
@@ -230,7 +228,7 @@ class RunningWorker implements QueueWorker {
   async #untilAlone(over: AbortSignal): Promise<void> {
     for (let alone = 0; alone < PATIENCE && !over.aborted;) {
       await setTimeout(LOOK, undefined, { signal: over }).catch(() => undefined);
-      const isAway = this.#options.server.watch.status !== 'ready' && this.#metrics.running === 0;
+      const isAway = !this.#options.server.isThere && this.#metrics.running === 0;
       alone = isAway ? alone + LOOK : 0;
     }
   }

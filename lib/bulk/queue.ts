@@ -28,6 +28,8 @@ export const JOB_NAME = 'classify';
 const PURPOSE = 'a queue of jobs';
 /** Milliseconds in which a server must answer at first; later it may be away for as long as it likes. */
 const FIRST_ANSWER = 10_000;
+/** Milliseconds between two attempts to reach a server that is away. */
+const LONGEST_RETRY = 2000;
 
 /** BullMQ itself. @throws ERR_SENET_PEER_MISSING */
 export function bullmq(): typeof Bull {
@@ -39,8 +41,15 @@ export function bullmq(): typeof Bull {
  * the server is there.
  */
 export interface Server {
-  readonly connection: Readonly<{ url: string; maxRetriesPerRequest: null }>;
-  readonly watch: IoRedis.Redis;
+  readonly connection: Readonly<{
+    url: string;
+    maxRetriesPerRequest: null;
+    retryStrategy: (times: number) => number | null;
+  }>;
+  /** Whether somebody answers at present. */
+  readonly isThere: boolean;
+  /** Ends all connections to it, BullMQ's too, which would wait for a server that is away for ever. */
+  end(): void;
 }
 
 /**
@@ -52,7 +61,11 @@ export interface Server {
 export async function connect(address: string, where: string): Promise<Server> {
   const url = urlOf(address, where);
   const { Redis } = requirePeer<typeof IoRedis>('ioredis', PURPOSE);
-  const watch = new Redis(address, { lazyConnect: true, maxRetriesPerRequest: null });
+  let hasEnded = false;
+  const retryStrategy = (times: number): number | null =>
+    hasEnded ? null : Math.min(100 * times, LONGEST_RETRY);
+  const settings = { maxRetriesPerRequest: null, retryStrategy };
+  const watch = new Redis(address, { lazyConnect: true, ...settings });
   const shown = `${url.protocol}//${url.host}${url.pathname}`;
   let latest: Error | undefined;
   watch.on('error', (error: Error) => (latest = error));
@@ -62,7 +75,16 @@ export async function connect(address: string, where: string): Promise<Server> {
       timer = setTimeout(() => reject(latest ?? new Error('it does not answer')), FIRST_ANSWER);
     });
     await Promise.race([watch.connect().then(() => watch.ping()), late]);
-    return { connection: { url: address, maxRetriesPerRequest: null }, watch };
+    return {
+      connection: { url: address, ...settings },
+      get isThere() {
+        return watch.status === 'ready';
+      },
+      end() {
+        hasEnded = true;
+        watch.disconnect();
+      },
+    };
   } catch (cause) {
     watch.disconnect();
     const reason = printable((latest ?? (cause as Error)).message, 300);

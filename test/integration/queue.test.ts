@@ -295,8 +295,17 @@ describe(`a queue of images${HAS_REDIS ? '' : ` (skipped: ${NO_REDIS})`}`, funct
     );
     const listeners = (): number => getEventListeners(controller.signal, 'abort').length;
     expect(listeners()).to.equal(1);
-    await redis.stop();
+    const leaving = new AbortController();
+    const list = async function* (): AsyncGenerator<string> {
+      yield images[0] as string;
+      await redis.stop();
+      globalThis.setTimeout(() => leaving.abort(), 500);
+    };
     try {
+      await expectRejection(
+        enqueueImages(redis.address, list(), { name: 'left', signal: leaving.signal }),
+        'ERR_SENET_ABORTED',
+      );
       await Promise.all([workers[0]?.close(), workers[1]?.abandon()]);
     } finally {
       await redis.restart();
