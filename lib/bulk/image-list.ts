@@ -1,6 +1,6 @@
 /** What a source of images is to those who answer many: images with names, in an order. Reads nothing. */
 import { makeError } from '../errors';
-import { describe } from '../tensor/options';
+import { checkInteger, describe } from '../tensor/options';
 import type { ImageSource } from '../vision/image-work';
 
 /** An image with the name that its row has. */
@@ -76,6 +76,7 @@ export async function* selectImages(images: ManyImages, selection: Selection): A
     const place = choose();
     if (place === null) continue;
     const { file, image, bytes = 0 } = named(given, place.index);
+    checkInteger(bytes, `${file}: bytes`, 0);
     yield { index: place.index, file, image: place.read ? image : null, bytes };
   }
 }

@@ -50,7 +50,9 @@ export class ConcatDataset implements Dataset {
    */
   constructor(datasets: readonly Dataset[], options?: ConcatDatasetOptions) {
     const { classes: wanted } = readOptions(options, { classes: optional(names) }, 'ConcatDataset');
-    if (!Array.isArray(datasets) || !datasets.every(isDataset)) {
+    // Its holes too, which `every` passes over.
+    const all: unknown[] = Array.isArray(datasets) ? Array.from<unknown>(datasets) : [null];
+    if (!all.every(isDataset)) {
       throw makeError(
         'ERR_SENET_ARG_TYPE',
         `ConcatDataset: expected an array of data sets, got ${describe(datasets)}`,

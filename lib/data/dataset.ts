@@ -5,7 +5,8 @@
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
 import { checkInteger, describe } from '../tensor/options';
-import type { Tensor } from '../tensor/tensor';
+import type { Rule } from '../tensor/rules';
+import { Tensor } from '../tensor/tensor';
 import { Random } from './random';
 
 /** An image and what it shows. */
@@ -124,6 +125,22 @@ export function samplesOf(dataset: unknown, what: string): number {
     throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected a data set, got ${describe(dataset)}`);
   return checkInteger((dataset as { length?: unknown }).length, `${what}: length`, 0);
 }
+
+/** What a data set gave for a sample. @throws ERR_SENET_ARG_TYPE */
+export function checkSample(value: unknown, index: number): Sample {
+  const { image } = (value ?? {}) as Partial<Sample>;
+  if (Tensor.isTensor(image)) return value as Sample;
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `sample ${index}: expected { image: Tensor, label: number }, got ${describe(value)}; give collate for other samples`,
+  );
+}
+
+/** As an option. */
+export const datasetRule: Rule<Dataset> = (given, what) => {
+  samplesOf(given, what);
+  return given as Dataset;
+};
 
 /** An array, with undefined where it has holes. */
 function listOf(given: unknown, what: string): unknown[] {

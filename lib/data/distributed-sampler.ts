@@ -145,7 +145,7 @@ export class PartSampler implements Sampler {
 
 function shareLength(samples: number, replicas: number, dropLast: boolean): number {
   return dropLast && samples % replicas !== 0
-    ? Math.ceil((samples - replicas) / replicas)
+    ? Math.max(0, Math.ceil((samples - replicas) / replicas))
     : Math.ceil(samples / replicas);
 }
 

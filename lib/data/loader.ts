@@ -27,7 +27,7 @@ import { detached, tidy, type Disposable } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { ByteBudget, PIXEL_BYTES } from '../vision/byte-budget';
 import { Turns } from '../vision/turns';
-import type { Dataset, Sample, SampleBatch } from './dataset';
+import { checkSample, type Dataset, type Sample, type SampleBatch } from './dataset';
 import { Iteration, type Ready } from './batch-iteration';
 import { Random } from './random';
 import type { Sampler } from './sampler';
@@ -118,7 +118,7 @@ const rules = <T, B>() => ({
         'a sampler (length and order)',
         (value) =>
           typeof (value as Partial<Sampler> | null)?.order === 'function' &&
-          Number.isSafeInteger((value as Sampler).length),
+          isCount((value as Sampler).length),
       ),
     ),
   ),
@@ -402,17 +402,22 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     const random = new Random(making.seed, making.epoch, FOR_ORDER);
     if (this.#sampler === null) return this.#shuffle ? random.permutation(samples) : null;
     const order = this.#sampler.order(random, making.epoch);
+    if (!Array.isArray(order) && !ArrayBuffer.isView(order))
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `DataLoader: expected an array of indices from the sampler, got ${describe(order)}`,
+      );
     if (order.length !== this.#sampler.length) {
       throw makeError(
         'ERR_SENET_ARG_RANGE',
         `DataLoader: the sampler gave ${order.length} indices, and its length is ${this.#sampler.length}`,
       );
     }
-    const wrong = order.find((index) => !Number.isSafeInteger(index) || index < 0 || index >= samples);
-    if (wrong === undefined) return order;
+    const wrong = order.findIndex((index) => !isCount(index) || index >= samples);
+    if (wrong < 0) return order;
     throw makeError(
       'ERR_SENET_ARG_RANGE',
-      `DataLoader: the sampler gave ${describe(wrong)}, which is no index of a data set of ${samples} samples`,
+      `DataLoader: the sampler gave ${describe(order[wrong])}, which is no index of a data set of ${samples} samples`,
     );
   }
 
@@ -423,10 +428,12 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     let samples: SampleBatch;
     let kept = indices;
     if (getBatch !== undefined) {
-      samples = await getBatch(indices, options);
+      samples = checkSamples(await getBatch(indices, options), indices.length);
       const randoms = indices.map((index, place) => this.#randomOf(index, number, place, making));
-      const images = (await this.#transform?.forward(samples.images, randoms, options)) ?? samples.images;
-      samples = { images, labels: samples.labels };
+      if (this.#transform !== null) {
+        const images = await this.#transform.forward(samples.images, randoms, options);
+        samples = { images: checkTransformed(images, 'transform'), labels: samples.labels };
+      }
     } else {
       const all = await this.#readSamples(indices, given, number, making);
       const good = all.flatMap((sample, place) =>
@@ -445,6 +452,8 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     if (this.#batchTransform !== null) {
       const random = new Random(making.seed, making.epoch, FOR_BATCH, number);
       batch = await this.#batchTransform.forward(batch, random, options);
+      const { images: mixed, labels: mixedLabels } = (batch as Batch | null) ?? ({} as Partial<Batch>);
+      for (const made of [mixed, mixedLabels]) checkTransformed(made, 'batchTransform');
     }
     // The labels are few, and what is known of them must stay known.
     if (this.#pinMemory) batch = { ...batch, images: await run(options, 'aten::pin_memory', batch.images) };
@@ -523,7 +532,7 @@ function toDataset<T>(source: DataSource<T>): Dataset<T> | null {
   }
   const given = source as Partial<Dataset<T>> & Partial<AsyncIterable<T>>;
   if (typeof given === 'object' && given !== null) {
-    if (typeof given.get === 'function' && Number.isSafeInteger(given.length)) return given as Dataset<T>;
+    if (typeof given.get === 'function' && isCount(given.length)) return given as Dataset<T>;
     if (typeof given[Symbol.asyncIterator] === 'function') return null;
   }
   throw makeError(
@@ -532,12 +541,32 @@ function toDataset<T>(source: DataSource<T>): Dataset<T> | null {
   );
 }
 
-function checkSample(value: unknown, index: number): Sample {
-  const { image } = (value ?? {}) as Partial<Sample>;
-  if (Tensor.isTensor(image)) return value as Sample;
+function isCount(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+/** What a data set gave for a batch. @throws ERR_SENET_ARG_TYPE */
+function checkSamples(value: unknown, count: number): SampleBatch {
+  const { images, labels } = (value ?? {}) as Partial<SampleBatch>;
+  const found = `${Tensor.isTensor(images) ? images.shape[0] : describe(images)} images and ${describe(labels)}`;
+  if (
+    Tensor.isTensor(images) &&
+    images.shape[0] === count &&
+    (labels as ArrayLike<unknown> | undefined)?.length === count
+  )
+    return value as SampleBatch;
   throw makeError(
     'ERR_SENET_ARG_TYPE',
-    `sample ${index}: expected { image: Tensor, label: number }, got ${describe(value)}; give collate for other samples`,
+    `DataLoader: getBatch: expected { images, labels } of ${count} samples, got ${found}`,
+  );
+}
+
+/** What a transform made of images. @throws ERR_SENET_ARG_TYPE */
+function checkTransformed(value: unknown, what: string): Tensor {
+  if (Tensor.isTensor(value)) return value;
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `DataLoader: ${what}: expected a Tensor from it, got ${describe(value)}`,
   );
 }
 

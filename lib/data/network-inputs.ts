@@ -2,7 +2,7 @@
 import type { Preprocessing } from '../models/preprocessing-record';
 import type { Tensor } from '../tensor/tensor';
 import { preprocess } from '../vision/preprocessing';
-import type { Dataset } from './dataset';
+import { checkSample, type Dataset } from './dataset';
 
 /** `count` images, evenly spread over the data set. Each is disposed when the next is asked for. */
 export async function* networkInputs(
@@ -12,13 +12,16 @@ export async function* networkInputs(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Tensor> {
   for (let place = 0; place < count; place++) {
-    const { image } = await dataset.get(Math.floor((place * dataset.length) / count));
-    const pixels = image.unsqueeze(0);
-    const input = await preprocess(pixels, preprocessing, signal);
+    const index = Math.floor((place * dataset.length) / count);
+    const { image } = checkSample(await dataset.get(index), index);
+    const made = [image];
     try {
+      made.push(image.unsqueeze(0));
+      const input = await preprocess(made[1] as Tensor, preprocessing, signal);
+      made.push(input);
       yield input;
     } finally {
-      for (const done of [input, pixels, image]) done.dispose();
+      for (const done of made) done.dispose();
     }
   }
 }

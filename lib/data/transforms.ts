@@ -40,7 +40,7 @@ export class Compose implements Transform {
         `Compose: expected an array of transforms, got ${describe(transforms)}`,
       );
     }
-    this.transforms = transforms.map((transform) => checkTransform(transform, 'Compose'));
+    this.transforms = Array.from<unknown, Transform>(transforms, (one) => checkTransform(one, 'Compose'));
   }
 
   async forward(images: Tensor, randoms: readonly Random[], options?: TransformOptions): Promise<Tensor> {

@@ -2,7 +2,7 @@
  * `exportWeights`: weights, wherever they are, as an ONNX file of the network that they are for, with the labels and the
  * preprocessing that they bring.
  */
-import type { Dataset } from '../data/dataset';
+import { datasetRule, type Dataset } from '../data/dataset';
 import { networkInputs } from '../data/network-inputs';
 import { makeError } from '../errors';
 import { TRANSFER, type TransferOptions } from '../models/fetch-weights';
@@ -82,7 +82,7 @@ const RULES = {
   keepBatchNorm: orElse(false, boolean),
   preprocess: orElse(false, boolean),
   softmax: orElse(false, boolean),
-  calibration: unchecked<Dataset>(),
+  calibration: optional(datasetRule),
   ...CALIBRATION_RULES,
   onProgress: optional(fn<(progress: ExportProgress) => void>()),
   ...TRANSFER,

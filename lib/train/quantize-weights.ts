@@ -3,7 +3,7 @@
  * needs beside it; and how good it is before and after.
  */
 import { checkSafetensorsPath } from '../checkpoint/endings';
-import type { Dataset } from '../data/dataset';
+import { datasetRule, type Dataset } from '../data/dataset';
 import { networkInputs } from '../data/network-inputs';
 import { makeError } from '../errors';
 import { createWithWeights } from '../models/from-weights';
@@ -51,7 +51,7 @@ export interface Quantized {
 
 const WHERE = 'quantizeWeights';
 const RULES = {
-  calibration: required((given: unknown) => given as Dataset),
+  calibration: required(datasetRule),
   model: optional(string),
   key: optional(string),
   prefix: optional(string),

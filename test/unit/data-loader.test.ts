@@ -629,6 +629,43 @@ describe('DataLoader', () => {
       /3 samples.*full batch of 4/,
     );
     expectThrow(() => new DataLoader(7 as never), 'ERR_SENET_ARG_TYPE');
+    for (const batch of [
+      null,
+      {},
+      { images: zeros([2, 1, 2, 2]), labels: [1] },
+      { images: zeros([1, 1, 2, 2]), labels: [1, 2] },
+      { images: null, labels: [1, 2] },
+    ]) {
+      const dataset = { length: 2, get: () => ({ image, label: 0 }), getBatch: () => batch as never };
+      await expectRejection(
+        epochOf(new DataLoader(dataset, { batchSize: 2 })),
+        'ERR_SENET_ARG_TYPE',
+        /getBatch: expected \{ images, labels \} of 2 samples/,
+      );
+    }
+    for (const made of [null, {}, undefined]) {
+      const nothing = { forward: () => Promise.resolve(made as never) };
+      for (const options of [{ transform: nothing }, { batchTransform: nothing }])
+        await expectRejection(epochOf(new DataLoader(pixels(3), options)), 'ERR_SENET_ARG_TYPE', /ransform/);
+    }
+    for (const order of [null, 7])
+      await expectRejection(
+        epochOf(new DataLoader(pixels(3), { sampler: { length: 3, order: () => order as never } })),
+        'ERR_SENET_ARG_TYPE',
+        /indices from the sampler/,
+      );
+    const holes = { length: 3, order: () => [0, undefined, 1] as never };
+    await expectRejection(
+      epochOf(new DataLoader(pixels(3), { sampler: holes })),
+      'ERR_SENET_ARG_RANGE',
+      /undefined, which is no index/,
+    );
+    expectThrow(() => new DataLoader({ length: -3, get: () => 7 }), 'ERR_SENET_ARG_TYPE', /length and get/);
+    expectThrow(
+      () => new DataLoader(pixels(3), { sampler: { length: -3, order: () => [] } }),
+      'ERR_SENET_ARG_TYPE',
+      /sampler/,
+    );
     const own = { collate: (samples: unknown[]) => samples, pinMemory: true };
     expectThrow(() => new DataLoader([7], own), 'ERR_SENET_ARG_TYPE', /pinMemory/);
     if (!cuda.isAvailable())
