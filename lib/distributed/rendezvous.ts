@@ -83,8 +83,12 @@ export function findRendezvous(
   };
 }
 
-/** Of a process: 'cuda' is the GPU of its number on this machine (`LOCAL_RANK`), for processes that share a machine. */
-export function deviceOfRank(device: Device, environment: Environment): Device {
+/**
+ * Of a process: 'cuda' is the GPU of its number on this machine (`LOCAL_RANK`), for processes that share a machine; unless it
+ * sees one alone, which is then its own (`CUDA_VISIBLE_DEVICES`).
+ */
+export function deviceOfRank(device: Device, environment: Environment, devices: number): Device {
   const { LOCAL_RANK: rank } = environment;
-  return device === 'cuda' && rank !== undefined && /^\d{1,4}$/.test(rank) ? `cuda:${Number(rank)}` : device;
+  const isShared = device === 'cuda' && devices > 1 && rank !== undefined && /^\d{1,4}$/.test(rank);
+  return isShared ? `cuda:${Number(rank)}` : device;
 }

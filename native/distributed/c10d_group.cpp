@@ -99,13 +99,6 @@ class Gloo : public c10d::ProcessGroupGloo {
 struct Carriers {
   intrusive_ptr<Gloo> gloo;
   intrusive_ptr<NcclBackend> nccl;  // may be null
-
-  void close(const std::string& why) const {
-    gloo->close_connections();
-    if (nccl != nullptr) {
-      nccl->close(why);
-    }
-  }
 };
 
 std::vector<std::vector<at::Tensor>> places_for_all(const at::Tensor& tensor, int size) {
@@ -190,6 +183,9 @@ class C10dGroup : public ProcessGroup {
 
   ~C10dGroup() override {
     close("ERR_SENET_DISTRIBUTED", "the process group was destroyed");
+    if (carriers_.nccl != nullptr) {
+      carriers_.nccl->join();  // what it ends asks the watch why
+    }
   }
 
   int rank() const override {
@@ -206,11 +202,11 @@ class C10dGroup : public ProcessGroup {
     std::vector<at::Tensor> values{given.contiguous()};
     c10d::AllreduceOptions options;
     options.reduceOp = operation_of(reduction);
-    const auto work = line_->announce(
-        {CollectiveKind::kAllReduce, given.scalar_type(), given.numel(), static_cast<int64_t>(reduction)},
-        [carrier = carrier_of(given), values, options]() mutable {
-          return carrier->allreduce(values, options);
-        });
+    const auto work = line_->announce({CollectiveKind::kAllReduce, given.scalar_type(), given.numel(),
+                                       static_cast<int64_t>(reduction), kind_of(given)},
+                                      [carrier = carrier_of(given), values, options]() mutable {
+                                        return carrier->allreduce(values, options);
+                                      });
     const int divisor = reduction == Reduction::kAverage ? size() : 1;
     when_done(
         work,
@@ -240,11 +236,11 @@ class C10dGroup : public ProcessGroup {
                                                      : torch::utils::flatten_dense_tensors(given)};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    const auto work =
-        line_->announce({CollectiveKind::kBroadcast, values[0].scalar_type(), values[0].numel(), root},
-                        [carrier = carrier_of(values[0]), values, options]() mutable {
-                          return carrier->broadcast(values, options);
-                        });
+    const auto work = line_->announce(
+        {CollectiveKind::kBroadcast, values[0].scalar_type(), values[0].numel(), root, kind_of(values[0])},
+        [carrier = carrier_of(values[0]), values, options]() mutable {
+          return carrier->broadcast(values, options);
+        });
     const bool is_root = root == rank();
     when_done(
         work,
@@ -272,11 +268,11 @@ class C10dGroup : public ProcessGroup {
     const at::NoGradGuard no_grad;
     std::vector<at::Tensor> inputs{tensor.detach().contiguous()};
     auto outputs = places_for_all(inputs[0], size());
-    const auto work =
-        line_->announce({CollectiveKind::kAllGather, inputs[0].scalar_type(), inputs[0].numel()},
-                        [carrier = carrier_of(inputs[0]), outputs, inputs]() mutable {
-                          return carrier->allgather(outputs, inputs);
-                        });
+    const auto work = line_->announce({CollectiveKind::kAllGather, inputs[0].scalar_type(), inputs[0].numel(),
+                                       /*detail=*/0, kind_of(inputs[0])},
+                                      [carrier = carrier_of(inputs[0]), outputs, inputs]() mutable {
+                                        return carrier->allgather(outputs, inputs);
+                                      });
     when_done(
         work, [] {}, [outputs, done](std::exception_ptr failure) { done(outputs[0], failure); });
   }
@@ -307,7 +303,13 @@ class C10dGroup : public ProcessGroup {
 
   void close(const char* code, const std::string& why) override {
     watch_->close(code, why);
-    carriers_.close(why);
+    carriers_.gloo->close_connections();
+    if (carriers_.nccl != nullptr) {
+      // While a process ends, its communicator is the system's to end.
+      carriers_.nccl->close(why, std::string_view(code) == "ERR_SENET_CLOSING"
+                                     ? NcclBackend::Ending::kLeave
+                                     : NcclBackend::Ending::kOrderly);
+    }
   }
 
   const intrusive_ptr<c10d::ProcessGroup>& group() const {
@@ -317,6 +319,9 @@ class C10dGroup : public ProcessGroup {
  private:
   const intrusive_ptr<ExplainedBackend>& backend_of(const at::Tensor& tensor) const {
     return tensor.is_cuda() ? device_ : host_;
+  }
+  Carrier kind_of(const at::Tensor& tensor) const {
+    return tensor.is_cuda() && carriers_.nccl != nullptr ? Carrier::kNccl : Carrier::kGloo;
   }
   const intrusive_ptr<c10d::Backend>& carrier_of(const at::Tensor& tensor) const {
     return backend_of(tensor)->carrier();
@@ -403,7 +408,8 @@ std::shared_ptr<ProcessGroup> connect(const Rendezvous& rendezvous, const Stop& 
   const auto until = Clock::now() + rendezvous.timeout;
   const bool hosts = rendezvous.rank_0_hosts_store && rendezvous.rank == 0;
   const auto store = reach_store(rendezvous, rendezvous.port, hosts, /*joins=*/true, stopped, until);
-  static_cast<c10d::Store&>(*store).set("senet/joined/" + std::to_string(rendezvous.rank), std::string("1"));
+  const std::string own = rendezvous.carrier == Carrier::kNccl ? "nccl" : "gloo";
+  static_cast<c10d::Store&>(*store).set("senet/joined/" + std::to_string(rendezvous.rank), own);
   auto patient = c10::make_intrusive<PatientStore>(store, stopped, until);
   auto named = c10::make_intrusive<c10d::PrefixStore>("0/", patient);
   auto options = c10d::ProcessGroupGloo::Options::create_default(rendezvous.timeout);
@@ -430,24 +436,44 @@ std::shared_ptr<ProcessGroup> connect(const Rendezvous& rendezvous, const Stop& 
             " s" + (absent.empty() ? "" : " (not there: rank " + absent + ")") + ": " +
             first_line(std::current_exception()));
   }
+  for (int rank = 0; rank < rendezvous.size; ++rank) {
+    const std::string key = "senet/joined/" + std::to_string(rank);
+    if (const std::string given = store->check({key}) ? store->get_to_str(key) : own; given != own) {
+      throw Error("ERR_SENET_DISTRIBUTED", "rank " + std::to_string(rank) + " joins with the backend '" +
+                                               given + "', and rank " + std::to_string(rendezvous.rank) +
+                                               " with '" + own + "': all take the same");
+    }
+  }
   // Who carries needs the watch, and the watch whom to close.
   const auto patrol = std::make_shared<std::weak_ptr<Watch>>();
   if (rendezvous.carrier == Carrier::kNccl) {
-    carriers.nccl = c10::make_intrusive<NcclBackend>(
-        NcclBackend::Setup{nccl_of_libtorch(), cuda_driver(),
-                           // Not the patient store, whose time is over when all have connected.
-                           c10::make_intrusive<c10d::PrefixStore>("default_pg/0/cuda", store),
-                           rendezvous.rank, rendezvous.size, rendezvous.timeout, [patrol](bool looks) {
-                             if (const auto watch = patrol->lock()) {
-                               watch->look_after(looks);
-                             }
-                           }});
+    carriers.nccl = c10::make_intrusive<NcclBackend>(NcclBackend::Setup{
+        nccl_of_libtorch(), cuda_driver(),
+        // Not the patient store, whose time is over when all have connected.
+        c10::make_intrusive<c10d::PrefixStore>(
+            "cuda/", c10::make_intrusive<c10d::PrefixStore>(
+                         "0/", c10::make_intrusive<c10d::PrefixStore>("default_pg", store))),
+        rendezvous.rank, rendezvous.size, rendezvous.timeout, [patrol](bool looks) {
+          if (const auto watch = patrol->lock()) {
+            watch->look_after(looks);
+          }
+        }});
   }
   // A connection of the watch's own: one request at a time goes over each.
   auto watch = std::make_shared<Watch>(
       reach_store(rendezvous, store->getPort(), /*hosts=*/false, /*joins=*/false, stopped, until),
       rendezvous.rank, rendezvous.size, hosts, rendezvous.rank_0_hosts_store,
-      [carriers] { carriers.close("a rank has ended"); });
+      // Not their owner, who may be gone when the watch goes.
+      [gloo = c10::weak_intrusive_ptr<Gloo>(carriers.gloo),
+       nccl =
+           carriers.nccl == nullptr ? std::nullopt : std::optional(c10::weak_intrusive_ptr(carriers.nccl))] {
+        if (const auto alive = gloo.lock()) {
+          alive->close_connections();
+        }
+        if (const auto alive = nccl ? nccl->lock() : nullptr) {
+          alive->close("a rank has ended", NcclBackend::Ending::kAbort);
+        }
+      });
   *patrol = watch;
   Line::Exchange exchange;
   if (rendezvous.size > 1 && absent_ranks(*store, rendezvous.size).empty()) {

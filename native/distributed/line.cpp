@@ -15,8 +15,9 @@ namespace {
 // "allReduce (sum) of 4 values of float32"
 std::string text_of(const at::Tensor& said) {
   const auto* values = said.const_data_ptr<int64_t>();
-  const std::string what =
-      " of " + std::to_string(values[2]) + " values of " + dtype_name(static_cast<at::ScalarType>(values[1]));
+  const std::string what = " of " + std::to_string(values[2]) + " values of " +
+                           dtype_name(static_cast<at::ScalarType>(values[1])) +
+                           (static_cast<Carrier>(values[4]) == Carrier::kNccl ? " on a GPU" : "");
   switch (static_cast<CollectiveKind>(values[0])) {
     case CollectiveKind::kAllReduce:
       return std::string("allReduce (") + kReductionNames[values[3]] + ")" + what;
@@ -51,7 +52,7 @@ c10::intrusive_ptr<c10d::Work> Line::submit(std::optional<Announcement> announce
   const Waiting next{c10::make_intrusive<ExplainedWork>(watch_), announcement, std::move(begin)};
   const std::lock_guard lock(mutex_);
   if (!announcement && line_.empty() && !is_busy_) {
-    start(next);
+    next.work->bind(next.begin());  // what that throws is the caller's
     return next.work;
   }
   line_.push_back(next);
@@ -60,17 +61,6 @@ c10::intrusive_ptr<c10d::Work> Line::submit(std::optional<Announcement> announce
   }
   wake_.notify_all();
   return next.work;
-}
-
-void Line::start(const Waiting& next) {
-  try {
-    if (next.announcement) {
-      compare(*next.announcement);
-    }
-    next.work->bind(next.begin());
-  } catch (...) {
-    next.work->fail(std::current_exception());
-  }
 }
 
 void Line::run() {
@@ -84,7 +74,14 @@ void Line::run() {
     line_.pop_front();
     is_busy_ = true;
     lock.unlock();
-    start(next);
+    try {
+      if (next.announcement) {
+        compare(*next.announcement);
+      }
+      next.work->bind(next.begin());
+    } catch (...) {
+      next.work->fail(std::current_exception());
+    }
     lock.lock();
     is_busy_ = false;
   }
@@ -92,9 +89,10 @@ void Line::run() {
 
 // Throws ERR_SENET_DISTRIBUTED, on every process, unless all say the same.
 void Line::compare(const Announcement& own) {
-  const std::vector<at::Tensor> all = exchange_(
-      at::tensor({static_cast<int64_t>(own.kind), static_cast<int64_t>(own.dtype), own.elements, own.detail},
-                 at::kLong));
+  const std::vector<at::Tensor> all =
+      exchange_(at::tensor({static_cast<int64_t>(own.kind), static_cast<int64_t>(own.dtype), own.elements,
+                            own.detail, static_cast<int64_t>(own.carrier)},
+                           at::kLong));
   for (size_t rank = 1; rank < all.size(); ++rank) {
     if (!all[rank].equal(all[0])) {
       throw Error("ERR_SENET_DISTRIBUTED", "the processes call different collectives: rank 0 " +

@@ -32,6 +32,7 @@ struct Announcement {
   at::ScalarType dtype = at::kByte;
   int64_t elements = 0;
   int64_t detail = 0;  // which Reduction, or the rank that broadcasts
+  Carrier carrier = Carrier::kGloo;
 };
 
 /// A collective that begins now or later, and whose failure is told by the watch.
@@ -110,7 +111,6 @@ class Line {
   };
 
   c10::intrusive_ptr<c10d::Work> submit(std::optional<Announcement> announcement, Begin begin);
-  void start(const Waiting& next);
   void run();
   void compare(const Announcement& own);
 

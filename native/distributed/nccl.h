@@ -61,6 +61,8 @@ struct NcclConfig {
   X(ncclGetUniqueId, (NcclId*))                                                                 \
   X(ncclCommInitRankConfig, (Communicator*, int, NcclId, int, NcclConfig*))                     \
   X(ncclCommGetAsyncError, (Communicator, int*))                                                \
+  X(ncclCommFinalize, (Communicator))                                                           \
+  X(ncclCommDestroy, (Communicator))                                                            \
   X(ncclCommAbort, (Communicator))                                                              \
   X(ncclAllReduce, (const void*, void*, size_t, int, int, Communicator, runtime::cuda::Stream)) \
   X(ncclBroadcast, (const void*, void*, size_t, int, int, Communicator, runtime::cuda::Stream)) \

@@ -26,6 +26,8 @@ constexpr auto kAsk = std::chrono::microseconds(50);
 constexpr auto kLong = std::chrono::milliseconds(100);
 constexpr auto kAskSlowly = std::chrono::milliseconds(1);
 constexpr auto kLookAfter = std::chrono::milliseconds(1000);
+// For what the others have still to take, when this rank leaves.
+constexpr auto kLeave = std::chrono::seconds(5);
 constexpr auto kConnectPause = std::chrono::milliseconds(5);
 // As ProcessGroupNCCL names the first communicator of a group.
 constexpr const char* kIdKey = "0";
@@ -77,16 +79,45 @@ const at::Tensor& only(const std::vector<at::Tensor>& tensors) {
   return tensors[0];
 }
 
+// Has ranks looked after once a wait has taken long, until it is over.
+class LongWait {
+ public:
+  explicit LongWait(const std::function<void(bool)>& look_after) : look_after_(look_after) {}
+  ~LongWait() {
+    if (looks_) {
+      look_after_(false);
+    }
+  }
+  LongWait(const LongWait&) = delete;
+  LongWait& operator=(const LongWait&) = delete;
+
+  std::chrono::steady_clock::duration look() {
+    const auto waited = std::chrono::steady_clock::now() - since_;
+    if (waited > kLookAfter && !looks_) {
+      looks_ = true;
+      look_after_(true);
+    }
+    return waited;
+  }
+
+ private:
+  const std::function<void(bool)>& look_after_;
+  const std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
+  bool looks_ = false;
+};
+
 }  // namespace
 
 NcclBackend::NcclBackend(Setup setup)
     : Backend(setup.rank, setup.size), setup_(std::move(setup)), thread_(&NcclBackend::run, this) {}
 
 NcclBackend::~NcclBackend() {
-  close("the process group was destroyed");
-  if (std::this_thread::get_id() == thread_.get_id()) {
-    thread_.detach();  // let go of by what it completed
-  } else {
+  close("the process group was destroyed", Ending::kOrderly);
+  join();
+}
+
+void NcclBackend::join() {
+  if (thread_.joinable()) {
     thread_.join();
   }
 }
@@ -136,8 +167,8 @@ c10::intrusive_ptr<c10d::Work> NcclBackend::allgather(std::vector<std::vector<at
       });
 }
 
-void NcclBackend::close(const std::string& why) {
-  fail_all(std::make_exception_ptr(std::runtime_error("NCCL: " + why)));
+void NcclBackend::close(const std::string& why, Ending ending) {
+  fail_all(std::make_exception_ptr(std::runtime_error("NCCL: " + why)), ending);
 }
 
 c10::intrusive_ptr<c10d::Work> NcclBackend::enqueue(std::vector<at::Tensor> kept,
@@ -145,24 +176,33 @@ c10::intrusive_ptr<c10d::Work> NcclBackend::enqueue(std::vector<at::Tensor> kept
                                                     std::function<void()> finish) {
   const runtime::cuda::Driver& driver = setup_.driver;
   const int device = std::max<int>(kept.front().device().index(), 0);
-  const std::lock_guard order(launch_mutex_);
-  check_open();
-  const DeviceScope scope(driver, device);
-  connect(device);
-  Event event = nullptr;
-  check_cuda(driver, driver.cudaEventCreateWithFlags(&event, runtime::kCudaEventDisableTiming), "an event");
   auto work = c10::make_intrusive<FutureWork>();
+  const std::lock_guard order(launch_mutex_);
+  if (is_closed_) {
+    const std::lock_guard lock(mutex_);
+    work->getFuture()->setError(failure_);
+    return work;
+  }
+  Event event = nullptr;
+  // From here on every failure ends the backend: the others may have begun what this rank has not.
   try {
+    const DeviceScope scope(driver, device);
+    connect(device);
+    check_cuda(driver, driver.cudaEventCreateWithFlags(&event, runtime::kCudaEventDisableTiming), "an event");
     check_cuda(driver, driver.cudaEventRecord(event, runtime::cuda::kDefaultStream), "an event");
     check_cuda(driver, driver.cudaStreamWaitEvent(stream_, event, 0), "a wait of a stream");
     settle(communicator_, launch(communicator_, stream_), "a collective");
     check_cuda(driver, driver.cudaEventRecord(event, stream_), "an event");
   } catch (...) {
-    driver.cudaEventDestroy(event);
-    throw;
+    {
+      // What the device may be using is kept until the thread has ended that, and fails the work.
+      const std::lock_guard lock(mutex_);
+      pending_.push_back({event, std::move(kept), nullptr, {}, work->getFuture(), Clock::now()});
+    }
+    fail_all(std::current_exception());
+    return work;
   }
   {
-    // Also if it was closed meanwhile: what the device may be using is kept until the thread has ended that.
     const std::lock_guard lock(mutex_);
     pending_.push_back(
         {event, std::move(kept), std::move(finish), std::move(results), work->getFuture(), Clock::now()});
@@ -181,15 +221,6 @@ void NcclBackend::connect(int device) {
     }
     return;
   }
-  struct LookAfter {
-    const std::function<void(bool)>& tell;
-    explicit LookAfter(const std::function<void(bool)>& to) : tell(to) {
-      tell(true);
-    }
-    ~LookAfter() {
-      tell(false);
-    }
-  } const looking(setup_.look_after);
   const NcclId id = agree_on_id();
   NcclConfig config;
   Communicator communicator = nullptr;
@@ -209,6 +240,9 @@ void NcclBackend::connect(int device) {
   }
   communicator_ = communicator;
   device_ = device;
+  if (getRank() == 0) {
+    setup_.store->deleteKey(kIdKey);  // which all have read: a later group finds its own
+  }
 }
 
 // As ProcessGroupNCCL agrees on it, so that processes of Python's find each other and these.
@@ -219,10 +253,10 @@ NcclId NcclBackend::agree_on_id() {
     setup_.store->set(kIdKey, std::vector<uint8_t>(std::begin(id.bytes), std::end(id.bytes)));
     return id;
   }
-  const auto until = Clock::now() + setup_.timeout;
+  LongWait wait(setup_.look_after);
   while (!setup_.store->check({kIdKey})) {
     check_open();
-    if (Clock::now() > until) {
+    if (wait.look() > setup_.timeout) {
       throw std::runtime_error("NCCL: timed out waiting for rank 0's first collective");
     }
     std::this_thread::sleep_for(kConnectPause);
@@ -238,10 +272,10 @@ NcclId NcclBackend::agree_on_id() {
 
 // Until a call that returned at once is done.
 void NcclBackend::settle(Communicator communicator, int status, const char* what) {
-  const auto until = Clock::now() + setup_.timeout;
+  LongWait wait(setup_.look_after);
   while (status == kNcclInProgress) {
     check_open();
-    if (Clock::now() > until) {
+    if (wait.look() > setup_.timeout) {
       throw std::runtime_error(std::string("NCCL: timed out in ") + what);
     }
     std::this_thread::sleep_for(kAsk);
@@ -270,11 +304,12 @@ std::string NcclBackend::text_of(Communicator communicator, int status) const {
   return whole + " (status " + std::to_string(status) + ')';
 }
 
-void NcclBackend::fail_all(const std::exception_ptr& failure) {
+void NcclBackend::fail_all(const std::exception_ptr& failure, Ending ending) {
   {
     const std::lock_guard lock(mutex_);
     if (failure_ == nullptr) {
       failure_ = failure;
+      ending_ = ending;
     }
     is_closed_ = true;
   }
@@ -342,9 +377,15 @@ void NcclBackend::check_progress(const Pending& first) {
     return;
   }
   checked_ = now;
-  int state = kNcclSuccess;
-  const int asked = setup_.nccl.ncclCommGetAsyncError(communicator_, &state);
-  const int status = asked == kNcclSuccess ? state : asked;
+  int status = kNcclSuccess;
+  {
+    // To ask is to change it too; who launches asks by himself.
+    const std::unique_lock order(launch_mutex_, std::try_to_lock);
+    if (order.owns_lock()) {
+      const int asked = setup_.nccl.ncclCommGetAsyncError(communicator_, &status);
+      status = asked == kNcclSuccess ? status : asked;
+    }
+  }
   if (status != kNcclSuccess && status != kNcclInProgress) {
     fail_all(std::make_exception_ptr(std::runtime_error("NCCL: " + text_of(communicator_, status))));
   } else if (now - first.since > setup_.timeout) {
@@ -355,28 +396,53 @@ void NcclBackend::check_progress(const Pending& first) {
   }
 }
 
-// Ends what runs, and all that waits for it.
+// Ends all that waits, and then what runs.
 void NcclBackend::release() {
-  std::deque<Pending> ended;
+  std::deque<Pending> ended;  // with what the device may be using
   {
     const std::lock_guard order(launch_mutex_);
-    const runtime::cuda::Driver& driver = setup_.driver;
-    if (communicator_ != nullptr) {
-      driver.cudaSetDevice(device_);
-      setup_.nccl.ncclCommAbort(std::exchange(communicator_, nullptr));
-    }
     const std::lock_guard lock(mutex_);
     ended = std::exchange(pending_, {});
-    for (const Pending& one : ended) {
-      driver.cudaEventDestroy(one.event);
-    }
-    if (stream_ != nullptr) {
-      driver.cudaStreamDestroy(std::exchange(stream_, nullptr));
-    }
+  }
+  if (looks_after_) {
+    setup_.look_after(false);
   }
   for (const Pending& one : ended) {
     one.future->setError(failure_);
   }
+  const std::lock_guard order(launch_mutex_);
+  if (ending_ == Ending::kLeave) {
+    new std::deque<Pending>(std::move(ended));
+    return;
+  }
+  const runtime::cuda::Driver& driver = setup_.driver;
+  if (communicator_ != nullptr) {
+    driver.cudaSetDevice(device_);
+    if (!ended.empty() || ending_ == Ending::kAbort || !take_leave()) {
+      setup_.nccl.ncclCommAbort(communicator_);
+    }
+    communicator_ = nullptr;
+  }
+  for (const Pending& one : ended) {
+    if (one.event != nullptr) {
+      driver.cudaEventDestroy(one.event);
+    }
+  }
+  if (stream_ != nullptr) {
+    driver.cudaStreamDestroy(std::exchange(stream_, nullptr));
+  }
+}
+
+// Whether the communicator is gone, when what it had still to send was sent.
+bool NcclBackend::take_leave() {
+  const auto until = Clock::now() + kLeave;
+  int status = setup_.nccl.ncclCommFinalize(communicator_);
+  while (status == kNcclInProgress && Clock::now() < until) {
+    std::this_thread::sleep_for(kAskSlowly);
+    const int asked = setup_.nccl.ncclCommGetAsyncError(communicator_, &status);
+    status = asked == kNcclSuccess ? status : asked;
+  }
+  return status == kNcclSuccess && setup_.nccl.ncclCommDestroy(communicator_) == kNcclSuccess;
 }
 
 }  // namespace senet::distributed

@@ -49,9 +49,10 @@ class NcclBackend : public c10d::Backend {
     return "nccl";
   }
 
-  // One dense tensor each, of the device that the first collective was of. Throw ERR_SENET_DISTRIBUTED
-  // (another device, NCCL's errors), ERR_SENET_CUDA; ERR_SENET_DTYPE (what NCCL does not reduce). The first
-  // blocks until all ranks have called one.
+  // One dense tensor each, of the device that the first collective was of. Throw ERR_SENET_DTYPE (what NCCL
+  // does not reduce) and ERR_SENET_DISTRIBUTED (no such tensor); whatever goes wrong later fails the work,
+  // and all that follow: the others may have begun what this rank has not. The first blocks until all ranks
+  // have called one.
   c10::intrusive_ptr<c10d::Work> broadcast(std::vector<at::Tensor>& tensors,
                                            const c10d::BroadcastOptions& options) override;
   c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors,
@@ -60,8 +61,15 @@ class NcclBackend : public c10d::Backend {
                                            std::vector<at::Tensor>& inputs,
                                            const c10d::AllgatherOptions& options) override;
 
-  /// Whatever waits for another process fails with `why`, and so does what begins later. Does not block.
-  void close(const std::string& why);
+  /// How a communicator ends: whatever runs is aborted; or, if nothing runs, it is taken leave of properly;
+  /// or nothing at all is done about it.
+  enum class Ending { kAbort, kOrderly, kLeave };
+
+  /// Whatever waits for another process fails with `why`, and so does what begins later. Does not block; the
+  /// first ending counts.
+  void close(const std::string& why, Ending ending);
+  /// Waits until that is done.
+  void join();
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -85,8 +93,9 @@ class NcclBackend : public c10d::Backend {
   void run();
   bool serve(const Pending& first);
   void check_progress(const Pending& first);
-  void fail_all(const std::exception_ptr& failure);
+  void fail_all(const std::exception_ptr& failure, Ending ending = Ending::kAbort);
   void release();
+  bool take_leave();
 
   const Setup setup_;
 
@@ -102,7 +111,7 @@ class NcclBackend : public c10d::Backend {
   std::condition_variable wake_;
   std::deque<Pending> pending_;
   std::exception_ptr failure_;  // of everything from now on
-  bool is_ending_ = false;
+  Ending ending_ = Ending::kAbort;
   Clock::time_point checked_{};
   bool looks_after_ = false;
   std::thread thread_;

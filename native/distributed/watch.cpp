@@ -15,6 +15,8 @@ namespace {
 constexpr auto kBeat = std::chrono::milliseconds(250);
 // A process that is alive writes eight times meanwhile, by a thread that does nothing else.
 constexpr auto kQuiet = std::chrono::milliseconds(2000);
+// Where nothing has failed, a machine that stands still for a while is not gone.
+constexpr auto kQuietWithoutFailure = std::chrono::milliseconds(30'000);
 // How long somebody who failed may take to say so, and the last word where nobody is found.
 constexpr auto kPatience = std::chrono::milliseconds(4000);
 constexpr auto kAcknowledgement = std::chrono::milliseconds(2000);
@@ -171,7 +173,8 @@ Watch::Verdict Watch::quiet(const std::vector<int>& ranks, const std::exception_
 }
 
 // Whoever is certainly gone.
-std::optional<Watch::Verdict> Watch::find_lost(const std::exception_ptr& failure, Clock::time_point since) {
+std::optional<Watch::Verdict> Watch::find_lost(const std::exception_ptr& failure, Clock::time_point since,
+                                               std::chrono::milliseconds quiet_for) {
   if (is_store_lost_) {
     return Verdict{"ERR_SENET_RANK_LOST",
                    rank_0_hosts_ ? "rank 0, which has the group's store, has ended: " + first_line(failure)
@@ -181,7 +184,7 @@ std::optional<Watch::Verdict> Watch::find_lost(const std::exception_ptr& failure
   std::vector<int> dead;
   for (int rank = 0; rank < size_; ++rank) {
     const Peer& peer = peers_[static_cast<size_t>(rank)];
-    if (rank != rank_ && !peer.beat.empty() && Clock::now() - std::max(peer.changed, since) > kQuiet) {
+    if (rank != rank_ && !peer.beat.empty() && Clock::now() - std::max(peer.changed, since) > quiet_for) {
       dead.push_back(rank);
     }
   }
@@ -189,7 +192,7 @@ std::optional<Watch::Verdict> Watch::find_lost(const std::exception_ptr& failure
 }
 
 std::optional<Watch::Verdict> Watch::judge(const Question& question) {
-  if (std::optional<Verdict> lost = find_lost(question.failure, question.since)) {
+  if (std::optional<Verdict> lost = find_lost(question.failure, question.since, kQuiet)) {
     return lost;
   }
   const auto waited = Clock::now() - question.since;
@@ -264,7 +267,7 @@ void Watch::run() {
         found = judge(*question);
       } else {
         found = find_lost(std::make_exception_ptr(std::runtime_error("it is no longer heard of")),
-                          *looks_after_since);
+                          *looks_after_since, kQuietWithoutFailure);
       }
     }
     lock.lock();

@@ -68,7 +68,8 @@ class Watch {
   void beat();
   void read_peers();
   std::optional<Verdict> read_failure();
-  std::optional<Verdict> find_lost(const std::exception_ptr& failure, Clock::time_point since);
+  std::optional<Verdict> find_lost(const std::exception_ptr& failure, Clock::time_point since,
+                                   std::chrono::milliseconds quiet_for);
   std::optional<Verdict> judge(const Question& question);
   Verdict quiet(const std::vector<int>& ranks, const std::exception_ptr& failure);
   void settle(std::unique_lock<std::mutex>& lock);

@@ -13,6 +13,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <functional>
@@ -20,6 +21,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 // LibTorch's logging has one too, which ends the process.
@@ -46,8 +48,9 @@ struct Launch {
 struct Rank {
   int rank = -1;
   int size = 0;
-  bool is_aborted = false;
   std::vector<Launch> launches;
+  bool is_busy = false;  // with a launch that returned at once, until it was asked
+  bool is_leaving = false;
 };
 
 struct FakeNccl {
@@ -57,12 +60,15 @@ struct FakeNccl {
   size_t done = 0;                    // launches that all ranks made
   std::map<Stream, size_t> launched;  // on this stream
   std::map<Event, std::pair<Stream, size_t>> recorded;
-  int error = 0;         // what the communicator reports of itself
-  bool is_slow = false;  // never done with what it began
+  std::set<Stream> waited;  // for the default stream, since the last launch
+  int error = 0;            // what the communicator reports of itself
+  bool is_slow = false;     // never done with what it began
   int calls = 0;
   int fail_at = -1;
+  bool has_failed = false;
 
   bool goes_well() {
+    has_failed |= calls == fail_at;
     return calls++ != fail_at;
   }
 };
@@ -79,6 +85,8 @@ void clear() {
   fake().alive.clear();
   fake().launched.clear();
   fake().recorded.clear();
+  fake().waited.clear();
+  fake().has_failed = false;
   fake().done = 0;
   fake().error = 0;
   fake().is_slow = false;
@@ -96,6 +104,9 @@ int launch(Communicator communicator, Launch one) {
     return 1;
   }
   Rank* const own = rank_of(communicator);
+  CHECK(!own->is_busy);
+  CHECK(fake().waited.erase(one.stream) == 1);
+  own->is_busy = true;
   ++fake().launched[one.stream];
   own->launches.push_back(std::move(one));
   while (!fake().is_slow && std::all_of(fake().ranks.begin(), fake().ranks.end(), [](const Rank* rank) {
@@ -155,7 +166,7 @@ Nccl make_nccl() {
     if (!fake().goes_well()) {
       return 1;
     }
-    auto* const made = new Rank{rank, size, false, {}};
+    auto* const made = new Rank{rank, size, {}};
     fake().ranks.push_back(made);
     std::sort(fake().ranks.begin(), fake().ranks.end(),
               [](const Rank* a, const Rank* b) { return a->rank < b->rank; });
@@ -165,13 +176,29 @@ Nccl make_nccl() {
   };
   nccl.ncclCommGetAsyncError = [](Communicator communicator, int* state) -> int {
     const std::lock_guard lock(fake().mutex);
-    const Rank* const own = rank_of(communicator);
+    Rank* const own = rank_of(communicator);
     const bool have_all_come = fake().ranks.size() == static_cast<size_t>(own->size);
-    *state = fake().error != 0 ? fake().error : have_all_come ? kNcclSuccess : kNcclInProgress;
+    const bool was_busy = std::exchange(own->is_busy, false);
+    *state = fake().error != 0 ? fake().error : have_all_come && !was_busy ? kNcclSuccess : kNcclInProgress;
+    return fake().goes_well() ? 0 : 1;
+  };
+  nccl.ncclCommFinalize = [](Communicator communicator) -> int {
+    const std::lock_guard lock(fake().mutex);
+    rank_of(communicator)->is_leaving = true;
+    return fake().goes_well() ? kNcclInProgress : 1;
+  };
+  nccl.ncclCommDestroy = [](Communicator communicator) -> int {
+    const std::lock_guard lock(fake().mutex);
+    CHECK(rank_of(communicator)->is_leaving);
+    if (!fake().goes_well()) {
+      return 1;
+    }
+    CHECK(fake().alive.erase(rank_of(communicator)) == 1);
     return 0;
   };
   nccl.ncclCommAbort = [](Communicator communicator) -> int {
     const std::lock_guard lock(fake().mutex);
+    rank_of(communicator)->launches.clear();  // what was not done never will be
     CHECK(fake().alive.erase(rank_of(communicator)) == 1);
     return 0;
   };
@@ -217,8 +244,9 @@ Driver make_driver() {
     fake().recorded[event] = {stream, fake().launched[stream]};
     return status;
   };
-  driver.cudaStreamWaitEvent = [](Stream, Event event, unsigned) -> int {
+  driver.cudaStreamWaitEvent = [](Stream stream, Event event, unsigned) -> int {
     const std::lock_guard lock(fake().mutex);
+    fake().waited.insert(stream);
     CHECK(fake().recorded.at(event).first == runtime::cuda::kDefaultStream);
     return fake().goes_well() ? 0 : 1;
   };
@@ -236,8 +264,8 @@ const Driver kDriver = make_driver();
 
 struct World {
   c10::intrusive_ptr<c10d::HashStore> store = c10::make_intrusive<c10d::HashStore>();
-  std::vector<c10::intrusive_ptr<NcclBackend>> ranks;
   std::atomic<int> looks = 0;
+  std::vector<c10::intrusive_ptr<NcclBackend>> ranks;
 
   explicit World(int size, std::chrono::milliseconds timeout = std::chrono::seconds(20)) {
     for (int rank = 0; rank < size; ++rank) {
@@ -355,27 +383,31 @@ TEST_CASE("nccl: a rank that does not come ends the wait, by the timeout or by w
     CAPTURE(is_found);
     clear();
     {
-      World world(2, std::chrono::milliseconds(is_found ? 60'000 : 1500));
+      World world(2, std::chrono::milliseconds(is_found ? 60'000 : 4000));
       world.on_all([](NcclBackend& backend, int) { reduced(backend, at::ones({3})); });
       std::string failure;
+      std::atomic<bool> has_ended = false;
       std::thread waits([&] {
         try {
           reduced(*world.ranks[0], at::ones({3}));
         } catch (const std::exception& error) {
           failure = error.what();
         }
+        has_ended = true;
       });
-      while (world.looks == 0) {
+      while (world.looks == 0 && !has_ended) {
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
       }
       if (is_found) {
-        world.ranks[0]->close("rank 1 has ended");
+        world.ranks[0]->close("rank 1 has ended", NcclBackend::Ending::kAbort);
       }
       waits.join();
       CHECK(contains(failure, is_found ? "rank 1 has ended" : "timed out"));
       // And so does whatever is called later.
       std::vector<at::Tensor> values{at::ones({3})};
-      CHECK_THROWS_WITH(world.ranks[0]->allreduce(values, {}), failure.c_str());
+      CHECK_THROWS_WITH(world.ranks[0]->allreduce(values, {})->wait(), failure.c_str());
+      world.ranks[0]->join();
+      CHECK(world.looks == 0);
     }
     check_books();
   }
@@ -388,7 +420,7 @@ TEST_CASE("nccl: connecting ends when it takes too long, and when the group is c
     {
       World world(2, std::chrono::milliseconds(200));
       std::vector<at::Tensor> values{at::ones({3})};
-      CHECK_THROWS_WITH(world.ranks[static_cast<size_t>(rank)]->allreduce(values, {}),
+      CHECK_THROWS_WITH(world.ranks[static_cast<size_t>(rank)]->allreduce(values, {})->wait(),
                         doctest::Contains("timed out"));
     }
     check_books();
@@ -397,10 +429,10 @@ TEST_CASE("nccl: connecting ends when it takes too long, and when the group is c
       World world(2);
       std::thread closes([&] {
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
-        world.ranks[static_cast<size_t>(rank)]->close("enough");
+        world.ranks[static_cast<size_t>(rank)]->close("enough", NcclBackend::Ending::kOrderly);
       });
       std::vector<at::Tensor> values{at::ones({3})};
-      CHECK_THROWS_WITH(world.ranks[static_cast<size_t>(rank)]->allreduce(values, {}),
+      CHECK_THROWS_WITH(world.ranks[static_cast<size_t>(rank)]->allreduce(values, {})->wait(),
                         doctest::Contains("enough"));
       closes.join();
     }
@@ -432,7 +464,8 @@ TEST_CASE("nccl: what NCCL reports of itself ends what runs") {
 }
 
 TEST_CASE("nccl: any call that fails is told, and everything is given back") {
-  int failed = 0;
+  int of_device_failed = 0;
+  int of_nccl_failed = 0;
   for (int call = 0; call < 40; ++call) {
     for (const bool of_device : {false, true}) {
       CAPTURE(call);
@@ -452,15 +485,25 @@ TEST_CASE("nccl: any call that fails is told, and everything is given back") {
             CHECK(sum.equal(at::full({3}, 2.f)));
           }
         });
-        failed += std::any_of(failures.begin(), failures.end(),
-                              [](const std::string& failure) { return failure != ""; })
-                      ? 1
-                      : 0;
+        const bool is_told = std::any_of(failures.begin(), failures.end(),
+                                         [](const std::string& failure) { return failure != ""; });
+        const std::lock_guard device(fake_mutex());
+        const std::string& failed = fake_device().failed;
+        // A question, and what gives back, may fail without harm to what was computed.
+        if (of_device && failed != "" && failed != "cudaSetDevice" && failed != "cudaEventDestroy") {
+          CHECK(is_told);
+          ++of_device_failed;
+        }
+        if (!of_device && fake().has_failed) {
+          CHECK(is_told);
+          ++of_nccl_failed;
+        }
       }
       check_books();
     }
   }
-  CHECK(failed >= 10);
+  CHECK(of_device_failed >= 10);
+  CHECK(of_nccl_failed >= 10);
 }
 
 TEST_CASE("nccl: c10d's reducer averages gradients over it") {

@@ -26,7 +26,9 @@ const ALONE: InitProcessGroupOptions = { rank: 0, worldSize: 1, masterAddr: '127
 
 describe('process groups', () => {
   it("'cuda' is the GPU of the process's number on its machine", () => {
-    expect(deviceOfRank('cuda', { LOCAL_RANK: '3' })).to.equal('cuda:3');
+    expect(deviceOfRank('cuda', { LOCAL_RANK: '3' }, 4)).to.equal('cuda:3');
+    // Each sees its own.
+    expect(deviceOfRank('cuda', { LOCAL_RANK: '3' }, 1)).to.equal('cuda');
     for (const [given, LOCAL_RANK] of [
       ['cuda', undefined],
       ['cuda', ''],
@@ -35,7 +37,7 @@ describe('process groups', () => {
       ['cuda:1', '3'],
       ['cpu', '3'],
     ] as const)
-      expect(deviceOfRank(given, { LOCAL_RANK })).to.equal(given);
+      expect(deviceOfRank(given, { LOCAL_RANK }, 4)).to.equal(given);
   });
 
   it('without CUDA there is no NCCL, which says why; gloo serves the processor', async function () {

@@ -93,7 +93,7 @@ export async function trainFromSettings(options: TrainingOptions): Promise<Train
   checkTrainingOptions(options, WHERE);
   const { distributed = false, signal } = options;
   if (!distributed) return runRecipe(options, null);
-  const device = deviceOfRank(options.device ?? 'cpu', process.env);
+  const device = deviceOfRank(options.device ?? 'cpu', process.env, binding.cudaState().devices);
   const joins = !isInitialized();
   if (joins)
     await initProcessGroup({ backend: backendFor(device), ...(signal === undefined ? {} : { signal }) });
