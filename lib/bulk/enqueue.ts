@@ -4,7 +4,7 @@ import { onAbort, throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
 import { integer, matching, optional, orElse, readOptions, signal, type Rules } from '../tensor/rules';
 import { checkImages, selectImages, type ManyImages } from './image-list';
-import { bullmq, connect, JOB_NAME, QUEUE_NAME, type JobsQueue } from './queue';
+import { bullmq, connect, JOB_NAME, queueName, type JobsQueue } from './queue';
 import { digestOf, MOST_OF_JOB, type ImagesJob } from './queue-job';
 
 export interface EnqueueOptions {
@@ -34,7 +34,7 @@ const TOGETHER = 50;
 const REMEMBERED = 7 * 86_400;
 
 const RULES = {
-  name: QUEUE_NAME,
+  name: queueName,
   jobSize: orElse(500, integer(1, MOST_OF_JOB)),
   topK: optional(integer(1)),
   run: orElse(

@@ -27,7 +27,7 @@ import { checkClassifier } from '../vision/check-classifier';
 import type { ImageClassifier } from '../vision/image-classifier';
 import { MANY } from './classify-many';
 import { answerJob } from './job-part';
-import { bullmq, connect, QUEUE_NAME, type JobsQueue, type QueueJob, type Server } from './queue';
+import { bullmq, connect, queueName, type JobsQueue, type QueueJob, type Server } from './queue';
 import { checkJob, type JobResult } from './queue-job';
 import { WorkerMetrics } from './worker-metrics';
 
@@ -80,7 +80,7 @@ export interface QueueWorker {
 const RULES = {
   output: required(string),
   root: orElse('.', string),
-  name: QUEUE_NAME,
+  name: queueName,
   concurrency: orElse(2, integer(1, 100)),
   inFlight: MANY.inFlight,
   lockSeconds: orElse(30, integer(1, 86_400)),

@@ -9,21 +9,19 @@ import type * as IoRedis from 'ioredis';
 import { makeError } from '../errors';
 import { requirePeer } from '../peer';
 import { printable } from '../printable';
-import { matching, orElse } from '../tensor/rules';
+import { describe } from '../tensor/options';
+import { orElse, string } from '../tensor/rules';
 import type { ImagesJob, JobResult } from './queue-job';
 
 export type JobsQueue = Bull.Queue<ImagesJob, JobResult>;
 export type QueueJob = Bull.Job<ImagesJob, JobResult>;
 
-/** Name of a queue, of the letters that BullMQ takes. */
-export const QUEUE_NAME = orElse(
-  'senet-torch',
-  matching<string>(
-    'text without a colon',
-    (given) => typeof given === 'string' && /^[^:]+$/.test(given),
-    'ERR_SENET_ARG_RANGE',
-  ),
-);
+/** The name of a queue, of letters that BullMQ takes. */
+export const queueName = orElse('senet-torch', (given, what) => {
+  const name = string(given, what);
+  if (name !== '' && !name.includes(':')) return name;
+  throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected text without a colon, got ${describe(name)}`);
+});
 export const JOB_NAME = 'classify';
 const PURPOSE = 'a queue of jobs';
 /** Milliseconds in which a server must answer at first; later it may be away for as long as it likes. */

@@ -38,7 +38,7 @@ class NcclBackend : public c10d::Backend {
     int size;
     std::chrono::milliseconds timeout;  // for each collective, and for connecting
     /// Told true when a collective takes long, false when none does any more: whether all ranks are alive
-    /// should be looked after meanwhile. On the backend's thread.
+    /// should be looked after meanwhile. On any thread.
     std::function<void(bool)> look_after;
   };
 

@@ -280,7 +280,33 @@ describe('many images', () => {
     });
   }
 
+  it('bytes of an image that are no number are refused', async () => {
+    for (const [bytes, code] of [
+      [1n, 'ERR_SENET_ARG_TYPE'],
+      [Infinity, 'ERR_SENET_ARG_RANGE'],
+      [-1, 'ERR_SENET_ARG_RANGE'],
+    ] as const) {
+      const image = { file: 'a.png', image: images[0] as string, bytes: bytes as number };
+      await expectRejection(
+        classifyToFile(classifier, [image], temporary.path('bytes.jsonl')),
+        code,
+        /a\.png: bytes/,
+      );
+    }
+  });
+
   describe('classifyToFile, .parquet', () => {
+    it('notes no result of an output whose last part could not be written', async () => {
+      const output = temporary.path('unwritten.parquet');
+      const list = function* (): Generator<string> {
+        yield images[0] as string;
+        // Where the part is to go lies a folder that is no part.
+        mkdirSync(path.join(output, 'part-00000.parquet', 'x'), { recursive: true });
+      };
+      await expectRejection(classifyToFile(classifier, list(), output), 'ERR_SENET_FILE');
+      expect(readFileSync(`${output}.run.json`, 'utf8')).to.not.contain('"rows"');
+    });
+
     type Rows = Record<string, unknown>[];
     async function read(folder: string): Promise<Rows> {
       const { asyncBufferFromFile, parquetReadObjects } = await import('hyparquet');

@@ -507,6 +507,23 @@ describe('ONNX files', () => {
         await expectRejection(exportWeights(int8, file, options), code, /exportWeights: .*errorBudget/);
     });
 
+    it('is refused a calibration that is no data set, or has no images', async () => {
+      for (const [calibration, words] of [
+        [null, /calibration: expected a data set/],
+        [7, /calibration: expected a data set/],
+        [{ length: -1, get: () => null }, /calibration: length/],
+        [{ length: 3, get: () => null }, /sample 0/],
+        [{ length: 3, get: () => ({ label: 1 }) }, /sample 0/],
+      ] as const)
+        for (const calibrated of [
+          () => exportWeights(WEIGHTS, file, { dtype: 'int8', calibration } as never),
+          () => quantizeWeights(WEIGHTS, temporary.path('none.safetensors'), { calibration } as never),
+        ]) {
+          const code = String(words).includes('length') ? 'ERR_SENET_ARG_RANGE' : 'ERR_SENET_ARG_TYPE';
+          await expectRejection(calibrated(), code, words);
+        }
+    });
+
     it('is refused another ending, and weights that are not there', async () => {
       await expectRejection(exportWeights(WEIGHTS, temporary.path('a.pt')), 'ERR_SENET_ARG_RANGE', /\.onnx/);
       await expectRejection(

@@ -310,6 +310,9 @@ describe('tensors: data in and out', () => {
     expect(last.toArray()).to.deep.equal(image.toArray());
     expect(last.toTypedArray()).to.deep.equal(image.toTypedArray());
     expect(last.permute([0, 2, 3, 1]).toArray()).to.deep.equal(image.permute([0, 2, 3, 1]).toArray());
+    expectThrow(() => arange(undefined as never), 'ERR_SENET_ARG_MISSING', /end/);
+    for (const wrong of [() => arange(0, undefined as never, 2), () => arange(0, 1, 2, 3 as never)])
+      expectThrow(wrong, 'ERR_SENET_ARG_TYPE', /arange/);
     const every = arange(10).slice(0, 1, null, 3);
     expect(every.toArray()).to.deep.equal([1n, 4n, 7n]);
     expect(ones([1]).expand([3]).toArray()).to.deep.equal([1, 1, 1]);
