@@ -81,13 +81,12 @@ export const MAX_TENSORS = 32_768;
 export const MAX_VIEWS = 8192;
 
 /**
- * Items of one list, elements of one Set, and entries of one Map that users are given: their memory is moved in one step
+ * Items of one list, and elements of one Set and entries of one Map that users are given: their memory is moved in one step
  * when it has to grow. An honest file has lists of some 100,000 numbers, one for each step of a training. A dictionary that only
  * lies beside what is loaded, such as a vocabulary, has no other limit than the heap's: some 700,000 texts and numbers.
  */
 export const MAX_ITEMS = 524_288;
-export const MAX_ELEMENTS = 131_072;
-export const MAX_ENTRIES = 262_144;
+export const MAX_ENTRIES = 131_072;
 
 /**
  * Numbers among the keys of one dictionary or set that V8 keeps in one place of it, once that has some thousand entries.

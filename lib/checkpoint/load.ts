@@ -48,7 +48,7 @@ export interface LoadOptions extends LoadCheckpointOptions {
  * Whoever wrote the file, its description takes less than 300 MB and never holds the event loop up for more than 50 ms:
  * beyond 32,768 tensors, 8,192 of them over one storage, a pickle of 64 MB, a list of 524,288 items, a set of 131,072
  * or one text of 16 MB it is refused (ERR_SENET_CHECKPOINT_LIMIT). `loadCheckpoint` also refuses a dictionary of more than
- * 262,144 entries, which `load` passes over where it lies beside the weights.
+ * 131,072 entries, which `load` passes over where it lies beside the weights.
  *
  * Nothing in the file is executed; objects of unknown classes beside the weights do not matter. Tensors keep their dtypes,
  * strides and shared storages and come to the CPU wherever they were saved.

@@ -21,7 +21,7 @@ import { Collisions } from './collisions';
 import {
   COST,
   MAX_COLLISIONS,
-  MAX_ELEMENTS,
+  MAX_ENTRIES,
   MAX_ITEMS,
   MAX_MEMO_INDEX,
   MAX_PICKLE_OPCODES,
@@ -136,7 +136,7 @@ class PickleReader extends PickleInput implements Making {
     for (let next = items.next(); next.done !== true; next = items.next()) {
       if (Array.isArray(target)) this.append(target, next.value);
       else if (isSet(target)) {
-        if (target.size >= MAX_ELEMENTS) throw this.limit(`a set of more than ${MAX_ELEMENTS} elements`);
+        if (target.size >= MAX_ENTRIES) throw this.limit(`a set of more than ${MAX_ENTRIES} elements`);
         this.charge(COST.entry);
         target.add(this.keyOf(target, next.value));
       } else {

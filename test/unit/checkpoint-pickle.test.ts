@@ -2,7 +2,14 @@
 import { expect } from 'chai';
 
 import { Budget, inSlices, sliceRecord, sorted } from '../../lib/checkpoint/budget';
-import { MAX_DEPTH, MAX_MEMO_INDEX, MAX_PICKLE_OPCODES, PIECE_BYTES } from '../../lib/checkpoint/limits';
+import {
+  MAX_DEPTH,
+  MAX_ENTRIES,
+  MAX_MEMO_INDEX,
+  MAX_PICKLE_OPCODES,
+  PIECE_BYTES,
+} from '../../lib/checkpoint/limits';
+import { loadCheckpoint } from '../../lib/checkpoint/load';
 import { readPickle } from '../../lib/checkpoint/pickle';
 import { EndOfPickle } from '../../lib/checkpoint/pickle-input';
 import { TorchHost } from '../../lib/checkpoint/torch-globals';
@@ -67,6 +74,21 @@ describe('checkpoint: large values', () => {
       false,
     ]);
     expect([...dict.values()].filter((value, i) => value !== i)).to.have.length(2);
+  });
+
+  it('loadCheckpoint gives a dictionary or set of so many entries, and refuses a larger one', async () => {
+    const numbers = (count: number, value: string): Buffer =>
+      Buffer.concat(Array.from({ length: count }, (_, i) => bytesOf('J', uint32(i), value)));
+    const dictOf = (count: number): Promise<Buffer> =>
+      zipCheckpoint(bytesOf('}(', numbers(count, 'N'), 'u.'));
+    const setOf = (count: number): Promise<Buffer> =>
+      zipCheckpoint(bytesOf('c__builtin__\nset\n](', numbers(count, ''), 'e', 0x85, 'R.'));
+    for (const make of [dictOf, setOf]) {
+      const given = (await loadCheckpoint(await make(MAX_ENTRIES))) as Map<number, null> | Set<number>;
+      expect(given.size).to.equal(MAX_ENTRIES);
+      const refused = await make(MAX_ENTRIES + 1);
+      await expectCode(() => loadCheckpoint(refused), 'ERR_SENET_CHECKPOINT_LIMIT', /more than 131072/);
+    }
   });
 
   it('a list, a tuple and arguments of several pages are whole', async () => {
