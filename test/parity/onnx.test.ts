@@ -85,7 +85,7 @@ describe('ONNX files', function () {
     options: OnnxOptions = {},
   ): Promise<number[]> {
     await save(module, file, options);
-    const exported = await OnnxModel.open(file);
+    const exported = await OnnxModel.open(file, 'node', 'extended');
     const errors: number[] = [];
     for (const shape of shapes) {
       const x = randn([...shape]);
