@@ -1,4 +1,6 @@
-/** The public surface of senet-torch, and nothing else. */
+/** The public surface of senet-torch, and nothing else. Its last line loads the native part, or says why it cannot. */
+import { loadNative } from './native';
+
 export {
   ERROR_CODES,
   httpStatusOf,
@@ -404,3 +406,5 @@ export type { ModelLoader, ModelState, ModelStatus } from './serve/model-table';
 export type { RoutePattern } from './serve/router';
 export type { Next } from './serve/faces';
 export type { Labels, MetricFamily, Sample as MetricSample } from './instruments';
+
+loadNative();

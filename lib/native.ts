@@ -1,7 +1,8 @@
 /**
- * Loads the native addon. What `setup` built here comes first (it may be for CUDA, or for a LibTorch of the user's), then the
- * package of this platform. Its absence, a LibTorch that moved and an unsupported platform each become one coded error that
- * says what to type.
+ * Loads the native addon: when something of it is first wanted, and at the end of `require('senet-torch')`, so that the
+ * prelude's thread (preload.ts) has all of that time. What `setup` built here comes first (it may be for CUDA, or for a LibTorch
+ * of the user's), then the package of this platform. Its absence, a LibTorch that moved and an unsupported platform each become
+ * one coded error that says what to type.
  */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -116,36 +117,73 @@ function explainLoad(reason: string, installed: PlatformPackage | undefined): st
   return `The native build at ${path.join(BUILT, ADDON)} does not load: ${reason}. ${SET_UP}${instead}`;
 }
 
-function loadAddon(): { readonly loaded: NativeBinding; readonly folder: string } {
+interface Addon {
+  readonly functions: NativeBinding;
+  /** The file that was loaded. */
+  readonly file: string;
+}
+
+function loadAddon(): Addon {
   const installed = isBuilt() ? undefined : installedPackage();
   const folder = installed?.folder ?? BUILT;
-  let loaded: NativeBinding;
+  let functions: NativeBinding;
   try {
-    loaded = requireAddon(folder);
+    functions = requireAddon(folder);
   } catch (cause) {
     checkPlatform();
     const reason = isError(cause) ? cause.message : String(cause);
     throw makeError('ERR_SENET_NO_BUILD', explainLoad(reason, installed), { cause });
   }
-  if (loaded.libtorchVersion !== loaded.builtWithLibtorch) {
+  if (functions.libtorchVersion !== functions.builtWithLibtorch) {
     throw makeError(
       'ERR_SENET_LIBTORCH_VERSION',
-      `The addon was built with LibTorch ${loaded.builtWithLibtorch} and met ${loaded.libtorchVersion}. ${SET_UP}`,
+      `The addon was built with LibTorch ${functions.builtWithLibtorch} and met ${functions.libtorchVersion}. ${SET_UP}`,
     );
   }
-  return { loaded, folder };
+  return { functions, file: path.join(folder, ADDON) };
 }
 
-const { loaded: addon, folder } = loadAddon();
-
-/** The file that was loaded. */
-export const addonFile = path.join(folder, ADDON);
+let addon: Addon | undefined;
+const waiting: (() => void)[] = [];
 
 /**
- * The addon's functions, typed. A process may load this library several times on one addon (Jest: for each file of
- * tests, in a realm of its own), and the addon makes its errors through the last: every copy throws its own.
+ * Loads the addon, if it is not yet, and says which file it is.
+ * @throws ERR_SENET_NO_BUILD, ERR_SENET_PLATFORM, ERR_SENET_LIBTORCH_VERSION
  */
-export const binding: NativeBinding = withOwnErrors(addon);
+export function loadNative(): string {
+  return loaded().file;
+}
+
+function loaded(): Addon {
+  if (addon === undefined) {
+    const now = loadAddon();
+    addon = now;
+    Object.setPrototypeOf(binding, null);
+    Object.assign(binding, withOwnErrors(now.functions));
+    // process.exit() and an uncaught throw run no environment clean-up hooks, and C++ statics are gone by the time atexit
+    // handlers could wait: jobs that still run are waited for here.
+    if (isMainThread) {
+      beside(now, 'drains', () => process.on('exit', (code) => now.functions.drain(code)));
+    }
+    for (const then of waiting.splice(0)) then();
+  }
+  return addon;
+}
+
+/** Calls back as soon as the addon is loaded. */
+export function whenLoaded(then: () => void): void {
+  if (addon === undefined) waiting.push(then);
+  else then();
+}
+
+/**
+ * The addon's functions, typed; the first that is asked for loads it. A process may load this library several times on one
+ * addon (Jest: for each file of tests, in a realm of its own), and the addon makes its errors through the last: every copy
+ * throws its own.
+ */
+export const binding = Object.create(
+  new Proxy({}, { get: (_, name): unknown => loaded() && Reflect.get(binding, name) }),
+) as NativeBinding;
 
 function withOwnErrors<Functions extends object>(functions: Functions): Functions {
   const wrap = (given: unknown): unknown => {
@@ -165,14 +203,13 @@ function withOwnErrors<Functions extends object>(functions: Functions): Function
 }
 
 /** What all copies of this library on one addon have together: made by the first that asks. */
-export function shared<T extends object>(name: string, make: () => T): T {
-  const key = Symbol.for(`senet-torch.${name}`);
-  const slots = addon as object as { [slot: symbol]: T };
-  return (slots[key] ??= make());
+export function shared<T extends object>(name: string, make: () => T): () => T {
+  let value: T | undefined;
+  return () => (value ??= beside(loaded(), name, make));
 }
 
-// process.exit() and an uncaught throw run no environment clean-up hooks, and C++ statics are gone by the time atexit
-// handlers could wait: jobs that still run are waited for here.
-if (isMainThread) {
-  shared('drains', () => process.on('exit', (code) => addon.drain(code)));
+function beside<T extends object>({ functions }: Addon, name: string, make: () => T): T {
+  const key = Symbol.for(`senet-torch.${name}`);
+  const slots = functions as object as { [slot: symbol]: T };
+  return (slots[key] ??= make());
 }

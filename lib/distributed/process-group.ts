@@ -72,7 +72,7 @@ export async function initProcessGroup(options?: InitProcessGroupOptions): Promi
     const handle = (await runJob(() =>
       binding.connectGroup(backend, host, port, rank, worldSize, rank0HostsStore, timeout),
     )) as GroupHandle;
-    state.joined = { handle, rank, worldSize };
+    state().joined = { handle, rank, worldSize };
   } catch (error) {
     throwIfAborted(abort);
     throw error;
@@ -95,13 +95,13 @@ export function backendFor(device: Device): DistributedBackend {
 /** Leaves the group, as `torch.distributed.destroy_process_group`: collectives that wait here are rejected. */
 export async function destroyProcessGroup(): Promise<void> {
   const { handle } = requireGroup('destroyProcessGroup');
-  state.joined = null;
+  state().joined = null;
   await runJob(() => binding.destroyGroup(handle));
 }
 
 /** Whether this process is in a group. */
 export function isInitialized(): boolean {
-  return state.joined !== null;
+  return state().joined !== null;
 }
 
 /** Of this process, from 0. @throws ERR_SENET_DISTRIBUTED outside of a group */
@@ -116,7 +116,8 @@ export function getWorldSize(): number {
 
 /** The group of this process. @throws ERR_SENET_DISTRIBUTED */
 export function requireGroup(where: string): Joined {
-  if (state.joined !== null) return state.joined;
+  const { joined } = state();
+  if (joined !== null) return joined;
   throw makeError(
     'ERR_SENET_DISTRIBUTED',
     `${where}: this process is in no group: await initProcessGroup() first`,
@@ -190,7 +191,8 @@ export async function barrier(options?: { signal?: AbortSignal }): Promise<void>
  * @internal Tells the other processes what this one failed with, so that theirs end with that.
  */
 export async function reportFailure(reason: string): Promise<void> {
-  if (state.joined === null) return;
-  const { handle } = state.joined;
+  const { joined } = state();
+  if (joined === null) return;
+  const { handle } = joined;
   await runJob(() => binding.groupFail(handle, reason));
 }

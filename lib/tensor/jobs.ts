@@ -4,7 +4,7 @@
  */
 import type { CompiledHandle, TensorHandle } from '../binding';
 import { makeError, ofThisCopy, type ErrorCode } from '../errors';
-import { binding, shared } from '../native';
+import { binding, shared, whenLoaded } from '../native';
 import { abortError, onAbort } from './abort';
 import { noteRefusal } from './tracing';
 
@@ -29,16 +29,20 @@ function errorOfAddon(code: string, message: string): Error {
   return noteRefusal(error);
 }
 
-binding.initialize(errorOfAddon, (job, error, value) => {
-  const settler = pending.get(job);
+whenLoaded(() => {
+  binding.initialize(errorOfAddon, settle);
+});
+
+function settle(job: number, error: Error | null, value: unknown): void {
+  const settler = pending().get(job);
   if (settler === undefined) {
     discard(value); // aborted: the job ended unseen, and nobody else could free what it made
     return;
   }
-  pending.delete(job);
+  pending().delete(job);
   if (error === null) settler.resolve(value);
   else settler.reject(error);
-});
+}
 
 /** Frees the tensors, or the compiled model, of a result that nobody takes. */
 function discard(value: unknown): void {
@@ -68,11 +72,11 @@ export function runJob(submit: () => number, signal?: AbortSignal): Promise<unkn
     const job = submit(); // what it throws rejects
     const drop = (): void => {
       binding.cancel(job);
-      pending.delete(job);
+      pending().delete(job);
       reject(abortError(signal as AbortSignal));
     };
     const settled = signal === undefined ? () => undefined : onAbort(signal, drop);
-    pending.set(job, {
+    pending().set(job, {
       resolve(value) {
         settled();
         resolve(value);

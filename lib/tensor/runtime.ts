@@ -2,19 +2,21 @@
  * The process-wide settings and facts: threads, seeds, memory, versions.
  */
 import { makeError } from '../errors';
-import { binding } from '../native';
+import { binding, whenLoaded } from '../native';
 import { packageVersion } from '../package-root';
 import { describe } from './options';
 import { integer, orElse, readOptions } from './rules';
 import { handleOf, wrapTensor, type Tensor } from './tensor';
 
 /** Versions of this package, of the LibTorch that it runs on, and of Node. */
-export const version: { readonly package: string; readonly libtorch: string; readonly node: string } =
-  Object.freeze({
-    package: packageVersion(),
-    libtorch: binding.libtorchVersion,
-    node: process.versions.node,
-  });
+export const version: { readonly package: string; readonly libtorch: string; readonly node: string } = {
+  package: packageVersion(),
+  libtorch: '',
+  node: process.versions.node,
+};
+whenLoaded(() => {
+  Object.freeze(Object.assign(version, { libtorch: binding.libtorchVersion }));
+});
 
 export interface ConfigureOptions {
   /** Jobs that run at the same time, 1 to 256. Default 1. */

@@ -34,12 +34,12 @@ export async function whileTracing<T>(work: () => Promise<T>): Promise<T> {
 
 /** Calls a forward, which is what `trace` is of. */
 export function insideTrace<T>(trace: Trace, forward: () => T): T {
-  return current.run(trace, forward);
+  return current().run(trace, forward);
 }
 
 /** Of the forward that this is called inside; undefined where none is traced. */
 export function currentTrace(): Trace | undefined {
-  return current.getStore();
+  return current().getStore();
 }
 
 /** Notes that a handle is of a traced value, and where it was made; gives it. */

@@ -20,13 +20,14 @@ function examineAddon() {
   if (!existsSync(path.join(ROOT, 'dist'))) return { loads: false, reason: 'there is no native build' };
   try {
     const { version } = require('../../dist/tensor/runtime');
-    const { addonFile, binding } = require('../../dist/native');
+    const { binding, loadNative } = require('../../dist/native');
+    const file = loadNative();
     const { folder, cpuCapability } = binding.libtorchConfig();
     const { workers, threadsPerWorker, availableThreads } = binding.configuration();
     const cuda = binding.cudaState();
     return {
       loads: true,
-      file: addonFile,
+      file,
       libtorch: { version: version.libtorch, folder: path.normalize(folder) },
       cuda,
       cudaDevices: Array.from({ length: cuda.devices }, (_, index) => examineDevice(binding, index)),
