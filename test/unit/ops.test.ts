@@ -47,6 +47,8 @@ describe('ops.call', () => {
         .item(),
     ).to.equal(2n ** 62n);
     expect(call('aten::mul', integers, true).toArray()).to.deep.equal([1n, 2n]);
+    expect(call('aten::mul_', integers.clone(), true).toArray()).to.deep.equal([1n, 2n]);
+    expect(call('aten::mul_', tensor([true, false]), false).toArray()).to.deep.equal([false, false]);
     expect(Object.is(call('aten::mul', tensor([1]), -0).item(), -0)).to.equal(true);
     expect(call('aten::add', tensor([1]), Infinity).item()).to.equal(Infinity);
     expect(call('aten::add', tensor([1]), NaN).item()).to.be.NaN;
@@ -181,6 +183,19 @@ describe('ops.call', () => {
       },
     };
     expect(() => call('aten::add.Tensor', ones([2]), ones([2]), throws)).to.throw(thrown);
+  });
+
+  it('arrays inside themselves are a wrong type', async () => {
+    const inItself: unknown[] = [];
+    inItself.push(inItself);
+    for (const run of [
+      () => call('aten::stack', inItself),
+      () => call('aten::stack', { tensors: inItself }),
+      () => ones([1]).permute(inItself as number[]),
+    ]) {
+      expectThrow(run, 'ERR_SENET_ARG_TYPE', /64 deep/);
+    }
+    await expectRejection(ops.callAsync('aten::stack', inItself), 'ERR_SENET_ARG_TYPE', /64 deep/);
   });
 
   it('refuses by name what breaks memory safety, with the reason', () => {
