@@ -14,9 +14,11 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/jit_type.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/result_type.h>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <optional>
 
@@ -419,8 +421,35 @@ at::Tensor first_tensor(const Stack& stack) {
   return stack.empty() || !stack[0].isTensor() ? at::Tensor() : stack[0].toTensor();
 }
 
+// LibTorch divides integers as the processor does, which ends the process at the one quotient that does not
+// fit.
+void check_quotients(const OperatorCall& call) {
+  const std::string& name = call.op.schema().name();
+  const bool divides =
+      name == "aten::div" || name == "aten::div_" || name == "aten::divide" || name == "aten::divide_";
+  if (!divides || call.stack.size() < 3 || !call.stack[2].isString() ||
+      call.stack[2].toStringRef() != "trunc") {
+    return;
+  }
+  const at::Tensor left = call.stack[0].toTensor();
+  const at::Tensor right = call.stack[1].isTensor()
+                               ? call.stack[1].toTensor()
+                               : at::native::wrapped_scalar_tensor(call.stack[1].toScalar());
+  const at::ScalarType dtype = at::result_type(left, right);
+  if (!left.is_cpu() || !right.is_cpu() || (dtype != at::kLong && dtype != at::kInt)) {
+    return;
+  }
+  const int64_t lowest =
+      dtype == at::kLong ? std::numeric_limits<int64_t>::min() : std::numeric_limits<int32_t>::min();
+  if (left.to(dtype).eq(lowest).logical_and(right.eq(-1)).any().item<bool>()) {
+    throw Error("ERR_SENET_ARG_RANGE",
+                name + ": " + std::to_string(lowest) + " / -1 is no " + dtype_name(dtype));
+  }
+}
+
 void run(OperatorCall& call, Mode mode) {
   const ModeScope scope(mode);
+  check_quotients(call);
   const OutArguments out(call, mode);
   check_index_arguments(call.op, call.stack);
   // Held only where it matters: LibTorch reuses what it owns alone.

@@ -218,6 +218,28 @@ describe('ops.call', () => {
     expect(x.toArray()).to.deep.equal([1, 1, 1, 1]);
   });
 
+  it('the quotient of integers that does not fit is an error, and not the end of the process', async () => {
+    for (const [dtype, lowest] of [
+      ['int64', -(2n ** 63n)],
+      ['int32', -(2n ** 31n)],
+    ] as const) {
+      const all = tensor([lowest, 7n, lowest + 1n], { dtype });
+      const down = { rounding_mode: 'trunc' };
+      for (const other of [-1, tensor([-1n], { dtype }), tensor([-1n, 1n, -1n], { dtype })]) {
+        for (const name of ['aten::div', 'aten::div_', 'aten::divide']) {
+          expectThrow(() => call(name, all, other, down), 'ERR_SENET_ARG_RANGE', new RegExp(`no ${dtype}`));
+        }
+        await expectRejection(ops.callAsync('aten::div', all, other, down), 'ERR_SENET_ARG_RANGE');
+      }
+      const apart = tensor([1n, -1n, -1n], { dtype });
+      expect(call('aten::div', all, apart, down).toArray()).to.deep.equal(
+        [lowest, -7n, -(lowest + 1n)].map((one) => (dtype === 'int64' ? one : Number(one))),
+      );
+    }
+    const narrow = tensor([-(2n ** 31n)], { dtype: 'int32' });
+    expect(call('aten::div', narrow, tensor([-1n]), { rounding_mode: 'trunc' }).item()).to.equal(2n ** 31n);
+  });
+
   it('what LibTorch refuses is its message without a backtrace', () => {
     const error = expectThrow(
       () => call('aten::mm', ones([2, 3]), ones([2, 3])),
