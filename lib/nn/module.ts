@@ -354,7 +354,8 @@ export abstract class Module<Out = Tensor> {
   /**
    * Converts floating parameters and buffers to a dtype, or all to a device, in place, as `torch.nn.Module.to`.
    *
-   * @throws ERR_SENET_BUSY while a job on this module is queued or running; ERR_SENET_DTYPE, ERR_SENET_CUDA_UNAVAILABLE
+   * @throws ERR_SENET_BUSY while a job on this module, or one that reads a tensor of it, is queued or running;
+   *   ERR_SENET_DTYPE, ERR_SENET_CUDA_UNAVAILABLE
    */
   to(target: Target): this {
     const { dtype, device, memoryFormat } = parseTarget(target);

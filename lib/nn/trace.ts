@@ -106,7 +106,7 @@ async function callForward(node: TreeNode, input: Tensor): Promise<TensorHandle>
 function withLine(node: TreeNode, error: unknown): unknown {
   if (!isSenetError(error)) return error;
   const message = error.message.replace(/^(compile: )?/, `compile: ${node.type}: `);
-  return makeError(error.code, `${message}${at(error)}`, { cause: error });
+  return makeError(error.code, `${message}${at(error)}`.split('\n'), { cause: error });
 }
 
 /** The innermost line of a stack that is not the library's, as the end of a message. */

@@ -156,7 +156,12 @@ function endTidy(scope: Scope, outer: Scope | undefined, result: unknown): void 
   scope.owned = null;
   if (owned === null) return;
   const kept = new Set<unknown>();
-  collect(result, kept);
+  try {
+    collect(result, kept);
+  } catch (error) {
+    for (const tensor of owned) tensor.dispose();
+    throw error; // of a getter: nobody gets the result
+  }
   for (const tensor of owned) {
     if (kept.has(tensor)) adopt(tensor, outer);
     else tensor.dispose();

@@ -15,7 +15,7 @@ import { isFloating, ownView, parseTarget, type Target } from './dtype';
 import { EDGE_ITEMS, tensorText, THRESHOLD } from './format';
 import { runJob } from './jobs';
 import { nest, type Element, type NestedArray } from './nested-array';
-import { checkBoolean, checkInteger, describe } from './options';
+import { checkBoolean, checkInteger, describe, MAX_DIMENSIONS } from './options';
 import { optionsReader, orElse, signal, unchecked } from './rules';
 import { adopt, autocastDType, currentScope, gradEnabled, type Scope } from './scope';
 import { isTraced, markTraced } from './tracing';
@@ -768,8 +768,15 @@ function nativeKeywords(keywords: Keywords | undefined): Record<string, NativeVa
 
 /** Tensors to handles, in arrays too; what no operator takes is refused by the schema. */
 function toNative(value: unknown): NativeValue {
+  return nativeAt(value, 0);
+}
+
+function nativeAt(value: unknown, depth: number): NativeValue {
   if (Tensor.isTensor(value)) return Tensor.handleOf(value);
-  if (Array.isArray(value)) return value.map(toNative);
+  if (Array.isArray(value)) {
+    if (depth < MAX_DIMENSIONS) return value.map((item) => nativeAt(item, depth + 1));
+    throw makeError('ERR_SENET_ARG_TYPE', `expected arrays at most ${MAX_DIMENSIONS} deep`);
+  }
   if (typedArrayKind(value) !== undefined) return Array.from(value as ArrayLike<number | bigint>);
   if (typeof value === 'object' && value !== null && isOfAnotherCopy(value))
     throw makeError('ERR_SENET_ARG_TYPE', `expected a Tensor, got ${describe(value)}`);

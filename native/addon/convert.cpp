@@ -13,6 +13,9 @@ namespace senet::addon {
 namespace {
 
 constexpr double kMaxSafeInteger = 9007199254740991.0;
+// Bytes from which on an array is made by JavaScript's own constructors: for one that is too long, or finds
+// no memory, these throw, while Node-API ends the process.
+constexpr size_t kLargeArray = size_t{1} << 20;
 
 std::atomic<int64_t> live_handles{0};
 
@@ -47,6 +50,32 @@ Array as_array(const Napi::Value& value, napi_typedarray_type type, const char* 
                 std::string(what) + ": expected " + expected + ", got " + describe_value(value));
   }
   return value.As<Array>();
+}
+
+struct ArrayKind {
+  const char* name;
+  size_t item;
+};
+
+ArrayKind kind_of(napi_typedarray_type type) {
+  switch (type) {
+    case napi_float32_array:
+      return {"Float32Array", 4};
+    case napi_float64_array:
+      return {"Float64Array", 8};
+    case napi_uint16_array:
+      return {"Uint16Array", 2};
+    case napi_bigint64_array:
+      return {"BigInt64Array", 8};
+    case napi_int32_array:
+      return {"Int32Array", 4};
+    case napi_int16_array:
+      return {"Int16Array", 2};
+    case napi_int8_array:
+      return {"Int8Array", 1};
+    default:
+      return {"Uint8Array", 1};
+  }
 }
 
 }  // namespace
@@ -168,6 +197,26 @@ Napi::Value from_int64(Napi::Env env, int64_t value) {
     return Napi::Number::New(env, static_cast<double>(value));
   }
   return Napi::BigInt::New(env, value);
+}
+
+Napi::TypedArray new_typed_array(Napi::Env env, napi_typedarray_type type, size_t bytes) {
+  const ArrayKind kind = kind_of(type);
+  if (bytes < kLargeArray) {
+    napi_value array = nullptr;
+    napi_create_typedarray(env, type, bytes / kind.item, Napi::ArrayBuffer::New(env, bytes), 0, &array);
+    return {env, array};
+  }
+  try {
+    const auto length = Napi::Number::New(env, static_cast<double>(bytes / kind.item));
+    return env.Global().Get(kind.name).As<Napi::Function>().New({length}).As<Napi::TypedArray>();
+  } catch (const Napi::Error& error) {
+    throw Error("ERR_SENET_OUT_OF_MEMORY", std::string("JavaScript has no ") + kind.name + " of " +
+                                               std::to_string(bytes) + " bytes: " + error.Message());
+  }
+}
+
+void* data_of(const Napi::TypedArray& array) {
+  return static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
 }
 
 Napi::Array from_shape(Napi::Env env, at::IntArrayRef shape) {

@@ -38,6 +38,12 @@ std::span<const uint8_t> to_bytes(const Napi::Value& value, const char* what);
 Napi::Value from_int64(Napi::Env env, int64_t value);
 Napi::Array from_shape(Napi::Env env, at::IntArrayRef shape);
 
+/// A new typed array of `bytes` that are to be written, in a buffer of its own. Throws
+/// ERR_SENET_OUT_OF_MEMORY where JavaScript has none of this length.
+Napi::TypedArray new_typed_array(Napi::Env env, napi_typedarray_type type, size_t bytes);
+/// Where its bytes are.
+void* data_of(const Napi::TypedArray& array);
+
 /// 'cpu', 'cuda' or 'cuda:N'; throws ERR_SENET_ARG_RANGE, or ERR_SENET_CUDA_UNAVAILABLE if there is no such
 /// device.
 at::Device to_device(const Napi::Value& value);

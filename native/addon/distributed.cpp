@@ -227,8 +227,9 @@ Napi::Value stop_connecting(Environment& environment, const Napi::CallbackInfo&)
   return environment.env().Undefined();
 }
 
+// Collectives take aliases: a module may take other memory for its tensor meanwhile (`to`).
 Napi::Value group_all_reduce(Environment& environment, const Napi::CallbackInfo& info) {
-  const at::Tensor tensor = to_tensor(info[1], "tensor");
+  const at::Tensor tensor = to_tensor(info[1], "tensor").detach();
   check_strided(tensor);
   return submit_collective(
       environment, [group = to_group(info[0]), tensor, reduction = to_reduction(to_string(info[2], "op"))](
@@ -243,7 +244,8 @@ Napi::Value group_broadcast(Environment& environment, const Napi::CallbackInfo& 
     throw Error("ERR_SENET_ARG_RANGE", "src: expected a rank from 0 to " + std::to_string(group->size() - 1) +
                                            ", got " + std::to_string(root));
   }
-  for (const at::Tensor& tensor : tensors) {
+  for (at::Tensor& tensor : tensors) {
+    tensor = tensor.detach();
     check_strided(tensor);
     if (tensor.scalar_type() != tensors.front().scalar_type()) {
       throw Error("ERR_SENET_DTYPE", "tensors that are broadcast together must have one dtype");
@@ -255,7 +257,7 @@ Napi::Value group_broadcast(Environment& environment, const Napi::CallbackInfo& 
 }
 
 Napi::Value group_all_gather(Environment& environment, const Napi::CallbackInfo& info) {
-  const at::Tensor tensor = to_tensor(info[1], "tensor");
+  const at::Tensor tensor = to_tensor(info[1], "tensor").detach();
   check_strided(tensor);
   return submit_collective(environment, [group = to_group(info[0]), tensor](const JobFinish& finish) {
     group->all_gather(tensor, [finish](std::vector<at::Tensor> all, std::exception_ptr failure) {

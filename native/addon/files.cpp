@@ -112,11 +112,11 @@ Napi::Value read_bytes(Environment& environment, const Napi::CallbackInfo& info)
   const int64_t job = environment.submit([descriptor, size, ranges = to_ranges(info[2])]() -> Deliver {
     auto bytes = runtime::read_bytes(descriptor, size, ranges);
     return [bytes = std::move(bytes)](Environment& here) -> Napi::Value {
-      auto buffer = Napi::ArrayBuffer::New(here.env(), bytes.size());
+      const Napi::TypedArray array = new_typed_array(here.env(), napi_uint8_array, bytes.size());
       if (!bytes.empty()) {
-        std::memcpy(buffer.Data(), bytes.data(), bytes.size());
+        std::memcpy(data_of(array), bytes.data(), bytes.size());
       }
-      return Napi::Uint8Array::New(here.env(), bytes.size(), buffer, 0);
+      return array;
     };
   });
   return environment.job_number(job);
@@ -156,11 +156,12 @@ Napi::Value storage_bytes(Environment& environment, const Napi::CallbackInfo& in
   at::Tensor bytes = at::empty({0}, at::TensorOptions().dtype(at::kByte).device(tensor.device()));
   bytes.set_(tensor.storage(), offset, {length}, {1});
   bytes = bytes.cpu();
-  auto buffer = Napi::ArrayBuffer::New(environment.env(), static_cast<size_t>(length));
+  const Napi::TypedArray array =
+      new_typed_array(environment.env(), napi_uint8_array, static_cast<size_t>(length));
   if (length > 0) {
-    std::memcpy(buffer.Data(), bytes.const_data_ptr(), static_cast<size_t>(length));
+    std::memcpy(data_of(array), bytes.const_data_ptr(), static_cast<size_t>(length));
   }
-  return Napi::Uint8Array::New(environment.env(), static_cast<size_t>(length), buffer, 0);
+  return array;
 }
 
 }  // namespace senet::addon

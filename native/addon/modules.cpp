@@ -336,7 +336,8 @@ Napi::Value module_forward(Environment& environment, const Napi::CallbackInfo& i
     node.module->check_input(input);
   }
   const int64_t job = environment.submit(
-      [used = use_module(info[0]), training = node.tree->training, input, mode]() -> Deliver {
+      [used = use_module(info[0]), training = node.tree->training, input, mode,
+       read = std::make_shared<const TensorUse>(std::vector{input}, TensorUse::Part::kNumbers)]() -> Deliver {
         const ModeScope mode_scope(mode);
         const nn::TrainingScope scope(*training);
         nn::Result output = nn::run(*used.module, input);
@@ -469,6 +470,7 @@ Napi::Value module_to(Environment& environment, const Napi::CallbackInfo& info) 
   const auto trees = to_idle_trees(info[0]);
   const std::vector<at::Tensor> tensors = to_tensors(info[1], "tensors");
   check_gradients_idle(tensors);
+  check_numbers_idle(tensors);
   std::optional<at::ScalarType> dtype;
   std::optional<at::Device> device;
   std::optional<at::MemoryFormat> format;
@@ -528,6 +530,9 @@ Napi::Value module_load(Environment& environment, const Napi::CallbackInfo& info
   const std::vector<at::Tensor> targets = to_tensors(info[2], "targets");
   check_gradients_idle(targets);
   const bool assign = to_bool(info[4], "assign");
+  if (assign) {
+    check_numbers_idle(targets);
+  }
   if (!info[3].IsArray() || names.Length() != targets.size() ||
       info[3].As<Napi::Array>().Length() != targets.size()) {
     throw Error("ERR_SENET_ARG_TYPE", "expected as many names and sources as targets");

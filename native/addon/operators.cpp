@@ -5,6 +5,7 @@
 #include "addon/index_arguments.h"
 #include "addon/mode.h"
 #include "addon/refused_operators.h"
+#include "addon/tensor_use.h"
 #include "core/error.h"
 #include "core/names.h"
 
@@ -13,9 +14,11 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/jit_type.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/result_type.h>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <optional>
 
@@ -116,9 +119,14 @@ int64_t to_integer(const Napi::Value& value) {
   }
 }
 
-c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::optional<int32_t> list_size);
+// Whether traced values are arguments: as undefined tensors.
+enum class Traced { kRefused, kTaken };
 
-c10::IValue to_list(const Napi::Value& value, const c10::TypePtr& element, std::optional<int32_t> size) {
+c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::optional<int32_t> list_size,
+                      Traced traced);
+
+c10::IValue to_list(const Napi::Value& value, const c10::TypePtr& element, std::optional<int32_t> size,
+                    Traced traced) {
   const c10::TypePtr stored =
       element->kind() == c10::TypeKind::SymIntType ? c10::TypePtr(c10::IntType::get()) : element;
   c10::impl::GenericList list(stored);
@@ -127,7 +135,7 @@ c10::IValue to_list(const Napi::Value& value, const c10::TypePtr& element, std::
     if (!size.has_value() || *size <= 0) {
       throw Misfit{"expected an array, got " + describe_value(value)};
     }
-    const c10::IValue repeated = to_ivalue(value, element, std::nullopt);
+    const c10::IValue repeated = to_ivalue(value, element, std::nullopt, traced);
     for (int32_t i = 0; i < *size; ++i) {
       list.push_back(repeated);
     }
@@ -136,25 +144,29 @@ c10::IValue to_list(const Napi::Value& value, const c10::TypePtr& element, std::
   const auto array = value.As<Napi::Array>();
   for (uint32_t i = 0, length = array.Length(); i < length; ++i) {
     const Napi::Value item = array.Get(i);
-    list.push_back(to_ivalue(item, element, std::nullopt));
+    list.push_back(to_ivalue(item, element, std::nullopt, traced));
   }
   return list;
 }
 
-c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::optional<int32_t> list_size) {
+c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::optional<int32_t> list_size,
+                      Traced traced) {
   switch (type->kind()) {
     case c10::TypeKind::OptionalType:
       if (value.IsNull() || value.IsUndefined()) {
         return {};
       }
-      return to_ivalue(value, type->expectRef<c10::OptionalType>().getElementType(), list_size);
+      return to_ivalue(value, type->expectRef<c10::OptionalType>().getElementType(), list_size, traced);
     case c10::TypeKind::TensorType:
       if (!is_tensor(value)) {
         throw Misfit{"expected a tensor, got " + describe_value(value)};
       }
+      if (traced == Traced::kTaken && to_traced(value) != nullptr) {
+        return at::Tensor();
+      }
       return to_tensor(value, "argument");
     case c10::TypeKind::ListType:
-      return to_list(value, type->expectRef<c10::ListType>().getElementType(), list_size);
+      return to_list(value, type->expectRef<c10::ListType>().getElementType(), list_size, traced);
     case c10::TypeKind::NumberType:
       return to_scalar(value);
     case c10::TypeKind::IntType:
@@ -197,7 +209,7 @@ c10::IValue to_ivalue(const Napi::Value& value, const c10::TypePtr& type, std::o
 
 // The operator's stack of arguments; throws Misfit.
 Stack make_stack(const c10::FunctionSchema& schema, const Napi::Array& positional,
-                 const Napi::Value& keywords) {
+                 const Napi::Value& keywords, Traced traced) {
   const bool has_keywords = keywords.IsObject();
   const uint32_t given = positional.Length();
   // As Python, which makes a tensor of the number: LibTorch's own mul_ of a number rounds it to a 16-bit
@@ -228,11 +240,12 @@ Stack make_stack(const c10::FunctionSchema& schema, const Napi::Array& positiona
       continue;
     }
     try {
-      if (takes_number_as_tensor && (value.IsNumber() || value.IsBigInt()) && argument.name() == "other") {
+      const bool is_scalar = value.IsNumber() || value.IsBigInt() || value.IsBoolean();
+      if (takes_number_as_tensor && is_scalar && argument.name() == "other") {
         stack.push_back(at::native::wrapped_scalar_tensor(to_scalar(value)));
         continue;
       }
-      stack.push_back(to_ivalue(value, argument.real_type(), argument.N()));
+      stack.push_back(to_ivalue(value, argument.real_type(), argument.N(), traced));
     } catch (const Misfit& misfit) {
       throw Misfit{"'" + argument.name() + "': " + misfit.reason};
     }
@@ -246,15 +259,10 @@ Stack make_stack(const c10::FunctionSchema& schema, const Napi::Array& positiona
   return stack;
 }
 
-struct OperatorCall {
-  c10::OperatorHandle op;
-  Stack stack;
-};
-
-OperatorCall prepare(const Napi::CallbackInfo& info) {
-  const std::string name = to_string(info[0], "operator name");
-  if (!info[1].IsArray()) {
-    throw Error("ERR_SENET_ARG_TYPE", "expected an array of arguments, got " + describe_value(info[1]));
+OperatorCall prepare(const std::string& name, const Napi::Value& positional, const Napi::Value& keywords,
+                     Traced traced) {
+  if (!positional.IsArray()) {
+    throw Error("ERR_SENET_ARG_TYPE", "expected an array of arguments, got " + describe_value(positional));
   }
   const auto overloads = find_overloads(name);
   const std::string base = name.substr(0, name.find('.'));
@@ -264,12 +272,16 @@ OperatorCall prepare(const Napi::CallbackInfo& info) {
   std::string reasons;
   for (const auto& op : overloads) {
     try {
-      return {op, make_stack(op.schema(), info[1].As<Napi::Array>(), info[2])};
+      return {op, make_stack(op.schema(), positional.As<Napi::Array>(), keywords, traced)};
     } catch (const Misfit& misfit) {
       reasons += "\n  " + c10::toString(op.schema()) + "\n    " + misfit.reason;
     }
   }
   throw Error("ERR_SENET_OPERATOR_ARGS", "the arguments fit no overload of '" + name + "':" + reasons);
+}
+
+OperatorCall prepare(const Napi::CallbackInfo& info) {
+  return prepare(to_string(info[0], "operator name"), info[1], info[2], Traced::kRefused);
 }
 
 Napi::Value from_ivalue(Environment& environment, c10::IValue value) {
@@ -392,12 +404,52 @@ class OutArguments {
   std::vector<std::pair<at::Tensor, at::Tensor>> pairs_;
 };
 
+std::vector<at::Tensor> tensors_in(const Stack& stack) {
+  std::vector<at::Tensor> tensors;
+  for (const c10::IValue& value : stack) {
+    if (value.isTensor()) {
+      tensors.push_back(value.toTensor());
+    } else if (value.isTensorList()) {
+      const std::vector<at::Tensor> list = value.toTensorVector();
+      tensors.insert(tensors.end(), list.begin(), list.end());
+    }
+  }
+  return tensors;
+}
+
 at::Tensor first_tensor(const Stack& stack) {
   return stack.empty() || !stack[0].isTensor() ? at::Tensor() : stack[0].toTensor();
 }
 
+// LibTorch divides integers as the processor does, which ends the process at the one quotient that does not
+// fit.
+void check_quotients(const OperatorCall& call) {
+  const std::string& name = call.op.schema().name();
+  const bool divides =
+      name == "aten::div" || name == "aten::div_" || name == "aten::divide" || name == "aten::divide_";
+  if (!divides || call.stack.size() < 3 || !call.stack[2].isString() ||
+      call.stack[2].toStringRef() != "trunc") {
+    return;
+  }
+  const at::Tensor left = call.stack[0].toTensor();
+  const at::Tensor right = call.stack[1].isTensor()
+                               ? call.stack[1].toTensor()
+                               : at::native::wrapped_scalar_tensor(call.stack[1].toScalar());
+  const at::ScalarType dtype = at::result_type(left, right);
+  if (!left.is_cpu() || !right.is_cpu() || (dtype != at::kLong && dtype != at::kInt)) {
+    return;
+  }
+  const int64_t lowest =
+      dtype == at::kLong ? std::numeric_limits<int64_t>::min() : std::numeric_limits<int32_t>::min();
+  if (left.to(dtype).eq(lowest).logical_and(right.eq(-1)).any().item<bool>()) {
+    throw Error("ERR_SENET_ARG_RANGE",
+                name + ": " + std::to_string(lowest) + " / -1 is no " + dtype_name(dtype));
+  }
+}
+
 void run(OperatorCall& call, Mode mode) {
   const ModeScope scope(mode);
+  check_quotients(call);
   const OutArguments out(call, mode);
   check_index_arguments(call.op, call.stack);
   // Held only where it matters: LibTorch reuses what it owns alone.
@@ -429,7 +481,8 @@ Napi::Value call_operator(Environment& environment, const Napi::CallbackInfo& in
 Napi::Value call_operator_async(Environment& environment, const Napi::CallbackInfo& info) {
   const Mode mode = to_mode(info);
   auto call = std::make_shared<OperatorCall>(prepare(info));
-  const int64_t job = environment.submit([call = std::move(call), mode]() -> Deliver {
+  auto used = std::make_shared<const TensorUse>(tensors_in(call->stack), TensorUse::Part::kNumbers);
+  const int64_t job = environment.submit([call = std::move(call), used = std::move(used), mode]() -> Deliver {
     run(*call, mode);
     return [stack = std::move(call->stack)](Environment& here) mutable {
       return from_stack(here, std::move(stack));
@@ -459,12 +512,9 @@ Napi::Value operator_schemas(Environment& environment, const Napi::CallbackInfo&
   return schemas;
 }
 
-std::vector<std::string> parameter_names(const std::string& name) {
-  std::vector<std::string> names;
-  for (const c10::Argument& argument : find_overloads(name).front().schema().arguments()) {
-    names.push_back(argument.name());
-  }
-  return names;
+OperatorCall match_traced(const std::string& name, const Napi::Value& positional,
+                          const Napi::Value& keywords) {
+  return prepare(name, positional, keywords, Traced::kTaken);
 }
 
 }  // namespace senet::addon

@@ -4,8 +4,9 @@
 
 #include "addon/environment.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
+
 #include <string>
-#include <vector>
 
 namespace senet::addon {
 
@@ -14,7 +15,15 @@ Napi::Value call_operator_async(Environment& environment, const Napi::CallbackIn
 Napi::Value list_operators(Environment& environment, const Napi::CallbackInfo& info);
 Napi::Value operator_schemas(Environment& environment, const Napi::CallbackInfo& info);
 
-/// The names of the parameters of an operator's first overload. Throws ERR_SENET_UNKNOWN_OPERATOR.
-std::vector<std::string> parameter_names(const std::string& name);
+/// An operator with its arguments, in the order of its schema.
+struct OperatorCall {
+  c10::OperatorHandle op;
+  torch::jit::Stack stack;
+};
+
+/// A call in a forward that is traced: where an argument is a traced value stands an undefined tensor. Throws
+/// what a call throws whose arguments no overload takes.
+OperatorCall match_traced(const std::string& name, const Napi::Value& positional,
+                          const Napi::Value& keywords);
 
 }  // namespace senet::addon

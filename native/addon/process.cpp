@@ -85,7 +85,11 @@ Napi::Value set_generator_state(Environment& environment, const Napi::CallbackIn
                                            " of " + dtype_name(state.scalar_type()) + " on " +
                                            device_name(state.device()));
   }
-  generator.set_state(state);
+  try {
+    generator.set_state(state);
+  } catch (const c10::Error&) {
+    throw Error("ERR_SENET_ARG_RANGE", "expected a generator's state, got bytes that are none");
+  }
   return environment.env().Undefined();
 }
 

@@ -13,10 +13,13 @@ namespace {
 
 std::mutex mutex;
 
+using Counts = std::unordered_map<const at::TensorImpl*, int>;
+
 // Leaked: jobs may end after statics are destroyed.
-std::unordered_map<const at::TensorImpl*, int>& uses() {
-  static auto* counts = new std::unordered_map<const at::TensorImpl*, int>();
-  return *counts;
+Counts& uses(TensorUse::Part part) {
+  static auto* gradients = new Counts();
+  static auto* numbers = new Counts();
+  return part == TensorUse::Part::kGradient ? *gradients : *numbers;
 }
 
 }  // namespace
@@ -43,29 +46,31 @@ std::vector<at::Tensor> leaves_of(const at::Tensor& root) {
   return leaves;
 }
 
-TensorUse::TensorUse(std::vector<at::Tensor> tensors) : tensors_(std::move(tensors)) {
+TensorUse::TensorUse(std::vector<at::Tensor> tensors, Part part) : tensors_(std::move(tensors)), part_(part) {
   const std::lock_guard lock(mutex);
   for (const at::Tensor& tensor : tensors_) {
-    ++uses()[tensor.unsafeGetTensorImpl()];
+    ++uses(part_)[tensor.unsafeGetTensorImpl()];
   }
 }
 
 TensorUse::~TensorUse() {
   const std::lock_guard lock(mutex);
+  Counts& counts = uses(part_);
   for (const at::Tensor& tensor : tensors_) {
-    const auto found = uses().find(tensor.unsafeGetTensorImpl());
+    const auto found = counts.find(tensor.unsafeGetTensorImpl());
     if (--found->second == 0) {
-      uses().erase(found);
+      counts.erase(found);
     }
   }
 }
 
 void check_gradient_idle(const at::Tensor& tensor) {
   const std::lock_guard lock(mutex);
+  const Counts& counts = uses(TensorUse::Part::kGradient);
   // A tensor that is no leaf has a gradient only if it was told to keep it; whose backward writes it is not
   // recorded.
-  const bool busy = tensor.is_leaf() ? uses().count(tensor.unsafeGetTensorImpl()) != 0
-                                     : tensor.retains_grad() && !uses().empty();
+  const bool busy = tensor.is_leaf() ? counts.count(tensor.unsafeGetTensorImpl()) != 0
+                                     : tensor.retains_grad() && !counts.empty();
   if (busy) {
     throw Error(
         "ERR_SENET_BUSY",
@@ -77,6 +82,19 @@ void check_gradient_idle(const at::Tensor& tensor) {
 void check_gradients_idle(const std::vector<at::Tensor>& tensors) {
   for (const at::Tensor& tensor : tensors) {
     check_gradient_idle(tensor);
+  }
+}
+
+void check_numbers_idle(const std::vector<at::Tensor>& tensors) {
+  const std::lock_guard lock(mutex);
+  const Counts& counts = uses(TensorUse::Part::kNumbers);
+  for (const at::Tensor& tensor : tensors) {
+    if (counts.count(tensor.unsafeGetTensorImpl()) != 0) {
+      throw Error(
+          "ERR_SENET_BUSY",
+          "a job that uses a tensor of this module (a loss, an operator) is queued or running; await it "
+          "first");
+    }
   }
 }
 

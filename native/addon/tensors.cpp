@@ -54,15 +54,12 @@ at::Tensor to_readable(const Napi::Value& value) {
 }
 
 // A copy of a contiguous tensor on the CPU.
-Napi::Value new_typed_array(Napi::Env env, const at::Tensor& tensor) {
-  auto buffer = Napi::ArrayBuffer::New(env, tensor.nbytes());
+Napi::Value from_elements(Napi::Env env, const at::Tensor& tensor) {
+  const Napi::TypedArray array = new_typed_array(env, array_type(tensor.scalar_type()), tensor.nbytes());
   if (tensor.nbytes() > 0) {
-    std::memcpy(buffer.Data(), tensor.const_data_ptr(), tensor.nbytes());
+    std::memcpy(data_of(array), tensor.const_data_ptr(), tensor.nbytes());
   }
-  napi_value array = nullptr;
-  napi_create_typedarray(env, array_type(tensor.scalar_type()), static_cast<size_t>(tensor.numel()), buffer,
-                         0, &array);
-  return {env, array};
+  return array;
 }
 
 // A typed array, and the shape and dtype that its elements are to have.
@@ -166,13 +163,13 @@ Napi::Value copy_bytes(Environment& environment, const Napi::CallbackInfo& info)
 
 Napi::Value to_typed_array(Environment& environment, const Napi::CallbackInfo& info) {
   const at::Tensor tensor = to_readable(info[0]).resolve_conj().resolve_neg().cpu().contiguous();
-  return new_typed_array(environment.env(), tensor);
+  return from_elements(environment.env(), tensor);
 }
 
 Napi::Value to_typed_array_later(Environment& environment, const Napi::CallbackInfo& info) {
   const int64_t job = environment.submit_later([tensor = to_readable(info[0])](JobFinish finish) {
     const auto give = [finish](at::Tensor numbers, std::exception_ptr failure) {
-      finish([numbers](Environment& here) { return new_typed_array(here.env(), numbers); }, failure);
+      finish([numbers](Environment& here) { return from_elements(here.env(), numbers); }, failure);
     };
     try {
       at::Tensor dense = tensor.resolve_conj().resolve_neg().contiguous();
@@ -245,8 +242,8 @@ Napi::Value set_requires_grad(Environment& environment, const Napi::CallbackInfo
 Napi::Value grad(Environment& environment, const Napi::CallbackInfo& info) {
   const at::Tensor& tensor = to_tensor(info[0], "tensor");
   check_gradient_idle(tensor);
-  // Only leaves hold gradients; asking elsewhere makes LibTorch print a warning.
-  return wrap_tensor(environment, tensor.is_leaf() || tensor.retains_grad() ? tensor.grad() : at::Tensor());
+  // Not tensor.grad(), which prints a warning where an operator made the tensor.
+  return wrap_tensor(environment, std::as_const(*tensor.unsafeGetTensorImpl()).grad());
 }
 
 Napi::Value set_grad(Environment& environment, const Napi::CallbackInfo& info) {
@@ -329,7 +326,9 @@ Napi::Value gradients(Environment& environment, const Napi::CallbackInfo& info) 
     }
   }
   const int64_t job = environment.submit(
-      [output, inputs = std::move(inputs), retain_graph]() -> Deliver {
+      [output, inputs = std::move(inputs), retain_graph,
+       leaves =
+           std::make_shared<const TensorUse>(leaves_of(output), TensorUse::Part::kNumbers)]() -> Deliver {
         auto found = torch::autograd::grad({output}, inputs, /*grad_outputs=*/{}, retain_graph,
                                            /*create_graph=*/false, /*allow_unused=*/true);
         return [found = std::move(found)](Environment& here) mutable -> Napi::Value {

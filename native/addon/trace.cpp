@@ -7,10 +7,10 @@
 #include "core/error.h"
 #include "core/names.h"
 #include "inference/compiled_model.h"
+#include "nn/options.h"
 #include "nn/trace.h"
 
-#include <cmath>
-#include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -26,38 +26,28 @@ namespace {
 
 using graph::Value;
 
-// The arguments of an operator call by their names in its schema.
+[[noreturn]] void refuse_operator(const std::string& name, const std::string& why) {
+  throw graph::Untraceable("cannot be traced: " + name + ": " + why);
+}
+
+// The arguments of an operator call by their names in its schema, of the overload that takes them.
 class NamedArguments {
  public:
   NamedArguments(std::string name, const Napi::Value& positional, const Napi::Value& keywords)
-      : name_(std::move(name)) {
-    const std::vector<std::string> names = parameter_names(name_);
-    const auto given = positional.As<Napi::Array>();
-    for (uint32_t i = 0; i < given.Length() && i < names.size(); ++i) {
-      values_[names[i]] = given.Get(i);
-    }
-    if (keywords.IsObject()) {
-      const Napi::Array keys = keywords.As<Napi::Object>().GetPropertyNames();
-      for (uint32_t i = 0; i < keys.Length(); ++i) {
-        const std::string key = keys.Get(i).As<Napi::String>().Utf8Value();
-        values_[key] = keywords.As<Napi::Object>().Get(key);
-      }
-    }
-  }
+      : name_(std::move(name)),
+        positional_(positional.As<Napi::Array>()),
+        keywords_(keywords),
+        call_(match_traced(name_, positional, keywords)),
+        is_read_(call_.stack.size(), false) {}
 
-  bool has(const char* name) const {
-    const auto found = values_.find(name);
-    return found != values_.end() && !found->second.IsUndefined() && !found->second.IsNull();
-  }
-  Napi::Value get(const char* name) const {
-    const auto found = values_.find(name);
-    if (found == values_.end()) {
-      throw Error("ERR_SENET_OPERATOR_ARGS", name_ + ": the argument '" + name + "' is missing");
-    }
-    return found->second;
+  /// The argument, or its default.
+  const c10::IValue& get(const char* name) const {
+    const size_t place = find(name);
+    is_read_[place] = true;
+    return call_.stack[place];
   }
   Value value(const char* name) const {
-    const TracedValue* traced = to_traced(get(name));
+    const TracedValue* traced = to_traced(given(name));
     if (traced == nullptr) {
       refuse(std::string("'") + name + "' does not come from the forward's input");
     }
@@ -65,7 +55,7 @@ class NamedArguments {
   }
   std::vector<Value> values(const char* name) const {
     std::vector<Value> result;
-    const Napi::Value list = get(name);
+    const Napi::Value list = given(name);
     for (uint32_t i = 0; list.IsArray() && i < list.As<Napi::Array>().Length(); ++i) {
       const TracedValue* traced = to_traced(list.As<Napi::Array>().Get(i));
       if (traced == nullptr) {
@@ -75,34 +65,63 @@ class NamedArguments {
     }
     return result;
   }
-  int64_t integer(const char* name, int64_t otherwise) const {
-    return has(name) ? to_int64(get(name), name) : otherwise;
+  std::vector<int64_t> integers(const char* name) const {
+    const c10::IValue& numbers = get(name);
+    return numbers.isNone() ? std::vector<int64_t>() : numbers.toIntVector();
   }
-  bool boolean(const char* name, bool otherwise) const {
-    return has(name) ? to_bool(get(name), name) : otherwise;
-  }
-  std::vector<int64_t> integers(const char* name, std::vector<int64_t> otherwise) const {
-    if (!has(name)) {
-      return otherwise;
+  /// One number for both axes, as a layer may have it; `otherwise` of an empty list.
+  int64_t square(const char* name, int64_t least, int64_t otherwise = 0) const {
+    const std::vector<int64_t> both = integers(name);
+    if (both.size() > 2 || (both.size() == 2 && both[0] != both[1])) {
+      refuse(std::string("'") + name + "' is not one number for height and width");
     }
-    const Napi::Value value = get(name);
-    return value.IsArray() ? to_int64_array(value, name) : std::vector<int64_t>{to_int64(value, name)};
+    const int64_t number = both.empty() ? otherwise : both.front();
+    check_range(name, number, least);
+    return number;
   }
-  /// One number for both axes.
-  int64_t square(const char* name, int64_t otherwise) const {
-    const std::vector<int64_t> both = integers(name, {});
-    if (both.size() == 2 && both[0] != both[1]) {
-      refuse(std::string("'") + name + "' is not the same for height and width");
+  void check_range(const char* name, int64_t number, int64_t least, int64_t most = nn::kMaxWidth) const {
+    if (number < least || number > most) {
+      refuse(std::string("'") + name + "' is " + std::to_string(number) + ", no number from " +
+             std::to_string(least) + " to " + std::to_string(most));
     }
-    return both.empty() ? otherwise : both.front();
+  }
+  /// What nobody read must be what it is where it is left out.
+  void check_others() const {
+    const auto& arguments = call_.op.schema().arguments();
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      const auto& usual = arguments[i].default_value();
+      if (!is_read_[i] && !(usual && *usual == call_.stack[i])) {
+        refuse("'" + arguments[i].name() + "' is not compiled");
+      }
+    }
   }
   [[noreturn]] void refuse(const std::string& why) const {
-    throw graph::Untraceable("cannot be traced: " + name_ + ": " + why);
+    refuse_operator(name_, why);
   }
 
  private:
+  size_t find(const char* name) const {
+    const std::optional<int> place = call_.op.schema().argumentIndexWithName(name);
+    if (!place) {
+      refuse(std::string("this overload has no '") + name + "'");
+    }
+    return static_cast<size_t>(*place);
+  }
+  // As JavaScript gave it.
+  Napi::Value given(const char* name) const {
+    const size_t place = find(name);
+    is_read_[place] = true;
+    if (place < positional_.Length()) {
+      return positional_.Get(static_cast<uint32_t>(place));
+    }
+    return keywords_.IsObject() ? keywords_.As<Napi::Object>().Get(name) : keywords_;
+  }
+
   const std::string name_;
-  std::map<std::string, Napi::Value> values_;
+  const Napi::Array positional_;
+  const Napi::Value keywords_;
+  const OperatorCall call_;
+  mutable std::vector<bool> is_read_;
 };
 
 bool is_one_pixel(const Value& value) {
@@ -112,16 +131,17 @@ bool is_one_pixel(const Value& value) {
 template <class Pool>
 Value pool(const NamedArguments& given) {
   const int64_t kernel = given.square("kernel_size", 1);
-  Pool pool{kernel, given.square("stride", kernel), given.square("padding", 0)};
-  pool.ceil_mode = given.boolean("ceil_mode", false);
+  Pool pool{kernel, given.square("stride", 1, kernel), given.square("padding", 0)};
+  given.check_range("padding", pool.padding, 0, kernel / 2);
+  pool.ceil_mode = given.get("ceil_mode").toBool();
   if constexpr (std::is_same_v<Pool, graph::AveragePool>) {
-    pool.count_include_pad = given.boolean("count_include_pad", true);
+    pool.count_include_pad = given.get("count_include_pad").toBool();
   }
   return graph::apply(std::move(pool), {given.value("self")}, "pool");
 }
 
 Value add(const NamedArguments& given, bool in_place) {
-  if (given.has("alpha") && given.integer("alpha", 1) != 1) {
+  if (given.get("alpha").toScalar().toDouble() != 1) {
     given.refuse("alpha is not 1");
   }
   return graph::apply(graph::Add{in_place}, {given.value("self"), given.value("other")}, "add");
@@ -141,7 +161,7 @@ Value multiply(const NamedArguments& given) {
 
 Value mean(const NamedArguments& given) {
   const Value x = given.value("self");
-  std::vector<int64_t> axes = given.integers("dim", {});
+  std::vector<int64_t> axes = given.integers("dim");
   for (int64_t& axis : axes) {
     axis = axis < 0 ? axis + x.dim() : axis;
   }
@@ -149,12 +169,12 @@ Value mean(const NamedArguments& given) {
     given.refuse("only the mean over height and width of images is compiled");
   }
   const Value pooled = graph::apply(graph::AdaptiveAveragePool{}, {x}, "mean");
-  return given.boolean("keepdim", false) ? pooled : graph::apply(graph::Flatten{}, {pooled}, "mean");
+  return given.get("keepdim").toBool() ? pooled : graph::apply(graph::Flatten{}, {pooled}, "mean");
 }
 
 Value concatenate(const NamedArguments& given) {
   const std::vector<Value> parts = given.values("tensors");
-  const int64_t axis = given.integer("dim", 0);
+  const int64_t axis = given.get("dim").toInt();
   if (parts.empty() || parts.front().dim() < 2 || (axis < 0 ? axis + parts.front().dim() : axis) != 1) {
     given.refuse("only channels (dim 1) are concatenated");
   }
@@ -162,15 +182,21 @@ Value concatenate(const NamedArguments& given) {
 }
 
 Value adaptive_pool(const NamedArguments& given) {
-  std::vector<int64_t> size = given.integers("output_size", {1, 1});
-  size.resize(2, size.front());
+  const std::vector<int64_t> size = given.integers("output_size");
+  if (size.size() != 2) {
+    given.refuse("'output_size' is no height and width");
+  }
+  for (const int64_t side : size) {
+    given.check_range("output_size", side, 1);
+  }
   return graph::apply(graph::AdaptiveAveragePool{{size[0], size[1]}}, {given.value("self")}, "pool");
 }
 
 Value dropout(const NamedArguments& given) {
-  if (given.boolean("train", false)) {
+  if (given.get("train").toBool()) {
     given.refuse("it draws; in evaluation mode it gives its input");
   }
+  given.get("p");  // which says how often it draws
   return given.value("input");
 }
 
@@ -191,7 +217,7 @@ Value run_operator(const std::string& base, const NamedArguments& given) {
     return concatenate(given);
   }
   if (base == "aten::flatten") {
-    return graph::apply(graph::Flatten{given.integer("start_dim", 0), given.integer("end_dim", -1)},
+    return graph::apply(graph::Flatten{given.get("start_dim").toInt(), given.get("end_dim").toInt()},
                         {given.value("self")}, "flatten");
   }
   if (base == "aten::mean") {
@@ -244,7 +270,6 @@ Napi::Value trace_module(Environment& environment, const Napi::CallbackInfo& inf
 
 Napi::Value trace_operator(Environment& environment, const Napi::CallbackInfo& info) {
   const std::string name = to_string(info[0], "operator name");
-  const NamedArguments given(name, info[1], info[2]);
   const TracedValue* first = nullptr;
   for (uint32_t i = 0; first == nullptr && i < info[1].As<Napi::Array>().Length(); ++i) {
     const Napi::Value argument = info[1].As<Napi::Array>().Get(i);
@@ -253,9 +278,12 @@ Napi::Value trace_operator(Environment& environment, const Napi::CallbackInfo& i
                           : argument);
   }
   if (first == nullptr) {
-    given.refuse("none of its tensors comes from the forward's input");
+    refuse_operator(name, "none of its tensors comes from the forward's input");
   }
-  return wrap_traced(environment, {first->session, run_operator(name.substr(0, name.find('.')), given)});
+  const NamedArguments given(name, info[1], info[2]);
+  Value result = run_operator(name.substr(0, name.find('.')), given);
+  given.check_others();
+  return wrap_traced(environment, {first->session, std::move(result)});
 }
 
 TracedForward take_traced(const Napi::Value& value) {

@@ -12,19 +12,21 @@ namespace senet::addon {
 /// and `void released(Napi::Env)`, called on the JavaScript thread before it is deleted.
 template <typename Box>
 Napi::Object wrap(Napi::Env env, std::unique_ptr<Box> box) {
-  Napi::Object object = Napi::Object::New(env);
   const auto finalize = [](napi_env finalizing, void* data, void*) {
     std::unique_ptr<Box> owned(static_cast<Box*>(data));
     owned->released(Napi::Env(finalizing));
   };
-  if (napi_wrap(env, object, box.get(), finalize, nullptr, nullptr) != napi_ok) {
+  napi_value object = nullptr;
+  if (napi_create_object(env, &object) != napi_ok ||
+      napi_wrap(env, object, box.get(), finalize, nullptr, nullptr) != napi_ok) {
+    box->released(env);  // a Worker is being terminated, and what was counted goes
     throw Napi::Error::New(env, "could not wrap a native object");
   }
   box.release();  // from here on the finaliser's, also if the tag fails because a Worker is being terminated
   if (napi_type_tag_object(env, object, &Box::kTag) != napi_ok) {
     throw Napi::Error::New(env, "could not tag a native object");
   }
-  return object;
+  return {env, object};
 }
 
 /// The box behind an object made by wrap(), or null.

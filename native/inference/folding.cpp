@@ -28,8 +28,9 @@ class Folding {
   Plan run() {
     plan_.input = ids_[index(graph_.inputs.front())] = add_value(graph_.inputs.front());
     for (const graph::Node& node : graph_.nodes) {
+      current_ = &node;
+      check_keeps_images();
       if (inner_.count(&node) == 0) {
-        current_ = &node;
         std::visit([this](const auto& operation) { fold(operation); }, node.operation);
       }
     }
@@ -291,6 +292,16 @@ class Folding {
       }
     }
     return nullptr;
+  }
+
+  // A batch may have any number of images, so that they stay apart.
+  void check_keeps_images() const {
+    const auto* flatten = std::get_if<graph::Flatten>(&current_->operation);
+    const auto dimensions = static_cast<int64_t>(graph_.shape(current_->inputs.front()).size());
+    const auto is_first = [&](int64_t axis) { return axis == 0 || axis == -dimensions; };
+    if (flatten != nullptr && is_first(flatten->start) && !is_first(flatten->end)) {
+      refuse("it joins the images of a batch");
+    }
   }
 
   bool is_one_pixel(ValueId traced) const {

@@ -143,8 +143,10 @@ void Module::check_input(const Value& input) const {
   }
   const at::ScalarType dtype = given->dtype().toScalarType();
   // In mixed precision a layer meets what the layer before it computed in either.
-  const bool is_mixed = at::autocast::is_autocast_enabled(parameter->device().type()) &&
-                        parameter->scalar_type() == at::kFloat && dtype == at::kBFloat16;
+  const at::DeviceType processor = parameter->device().type();
+  const bool is_mixed = at::autocast::is_autocast_enabled(processor) &&
+                        parameter->scalar_type() == at::kFloat &&
+                        dtype == at::autocast::get_autocast_dtype(processor);
   if (dtype != parameter->scalar_type() && !is_mixed) {
     const std::string expected = dtype_name(parameter->scalar_type());
     throw Error("ERR_SENET_DTYPE", name() + ": expected an input of " + expected +

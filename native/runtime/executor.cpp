@@ -250,9 +250,21 @@ void Executor::run_worker(size_t index) {
     lock.unlock();
 
     std::exception_ptr failure;
+    bool has_begun = true;
     try {
       use_threads(threads);
-      work();
+    } catch (...) {
+      failure = std::current_exception();
+      has_begun = false;
+    }
+    try {
+      if (!has_begun && job == nullptr) {
+        use_threads(1);  // its job waits for it, and nobody would tell that why
+        has_begun = true;
+      }
+      if (has_begun) {
+        work();
+      }
     } catch (...) {
       failure = std::current_exception();
     }
@@ -260,6 +272,9 @@ void Executor::run_worker(size_t index) {
 
     lock.lock();
     if (job != nullptr) {
+      if (!has_begun) {
+        job->missing_ = 1;  // nobody was told to finish it
+      }
       settle(lock, *job, failure);
     }
     if (queue_.empty() && continuations_.empty() && spin_.count() > 0) {

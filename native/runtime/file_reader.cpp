@@ -155,9 +155,12 @@ std::vector<at::Tensor> make_tensors(const std::vector<ByteRange>& ranges,
   }
   std::vector<at::Tensor> tensors;
   tensors.reserve(views.size());
+  std::vector<bool> is_bool(ranges.size(), false);
   for (const auto& view : views) {
-    if (view.dtype == at::kBool) {
-      // A byte that is neither 0 nor 1 is no bool in C++; a file may hold one.
+    if (view.dtype == at::kBool && !is_bool[view.range]) {
+      // A byte that is neither 0 nor 1 is no bool in C++; a file may hold one. Once: a file may have many
+      // views.
+      is_bool[view.range] = true;
       uint8_t* bytes = starts[view.range];
       std::transform(bytes, bytes + ranges[view.range].length, bytes, [](uint8_t byte) { return byte != 0; });
     }

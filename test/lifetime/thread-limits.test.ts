@@ -57,6 +57,35 @@ describe('threads that cannot be made', function () {
     expect(done.stdout.trim()).to.equal('ERR_SENET_THREADS,ERR_SENET_THREADS,done,done');
   });
 
+  it('nor does what ends later than its job wait for ever', function () {
+    const command = limited(24);
+    if (command === undefined) {
+      skip(this, 'only root can run a process as another user (setpriv, prlimit)');
+    }
+    const program = `
+      const { configure, ones, se_resnet20, zeros } = require(${JSON.stringify(ROOT)});
+      (async () => {
+        const compiled = await se_resnet20({ initWeights: false }).compile();
+        const calls = [() => ones([3]).toTypedArrayAsync(), () => compiled.forwardPixels(zeros([1, 3, 32, 32]))];
+        for (const threadsPerWorker of [64, 2]) {
+          configure({ threadsPerWorker });
+          for (const call of calls) console.log(await call().then(() => 'done', ({ code }) => code));
+        }
+      })();`;
+    const [first = '', ...rest] = command;
+    const done = spawnSync(first, [...rest, process.execPath, '-e', program], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+    expect([done.status, done.signal], done.stdout + done.stderr).to.deep.equal([0, null]);
+    expect(done.stdout.trim().split('\n')).to.deep.equal([
+      'ERR_SENET_THREADS',
+      'ERR_SENET_THREADS',
+      'done',
+      'done',
+    ]);
+  });
+
   it('a decoder without a thread is no damaged image', async () => {
     const refused = (): Promise<never> =>
       Promise.reject(new Error('glib: Error creating thread: Resource temporarily unavailable'));

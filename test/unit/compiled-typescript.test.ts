@@ -46,6 +46,8 @@ class Net extends Module {
   }
 }
 
+const call = (name: string, ...args: unknown[]): Tensor => ops.call(name, ...args) as Tensor;
+
 function isPositive(x: Tensor): boolean {
   try {
     return Number(x.sum().item()) > 0;
@@ -132,6 +134,27 @@ describe('compiled TypeScript forwards', () => {
     await expectSame(make(new Whole()), randn([1, 3, 32, 32]));
   });
 
+  it('arguments that say what is so without them', async () => {
+    class Usual extends Module {
+      readonly conv = new Conv2d(3, 16, 1);
+      override async forward(x: Tensor): Promise<Tensor> {
+        const y = (await this.conv.forward(x)).add(x.mean([2, 3], { keepdim: true }).mean(1), { alpha: 1 });
+        return y;
+      }
+    }
+    class Pools extends Module {
+      readonly conv = new Conv2d(3, 16, 1);
+      override async forward(x: Tensor): Promise<Tensor> {
+        const y = await this.conv.forward(x);
+        const most = ops.call('aten::max_pool2d', y, [3], [2], 1, { dilation: 1 }) as Tensor;
+        const mean = ops.call('aten::avg_pool2d', most, 2, [], 0, false, true, null) as Tensor;
+        return (ops.call('aten::dropout', mean, 0.5, false) as Tensor).add(mean, { alpha: 1 });
+      }
+    }
+    await expectRejection(make(new Usual()).compile(), 'ERR_SENET_COMPILE', /aten::mean/);
+    await expectSame(make(new Pools()), randn([2, 3, 11, 9]));
+  });
+
   it('what changes in place changes for all who read it later', async () => {
     class InPlace extends Module {
       readonly conv = new Conv2d(3, 16, 1);
@@ -160,6 +183,19 @@ describe('compiled TypeScript forwards', () => {
       ['numbers, where the forward catches it', (x) => (isPositive(x) ? x : x.relu()), /aten::sum/],
       ['a size, where the forward then throws its own', (x) => checkSquare(x), /no size/],
       ['its text', (x) => String(x) && x, /no numbers/],
+      ['a pool with gaps', (x) => call('aten::max_pool2d', x, 2, 2, 0, 2), /'dilation' is not compiled/],
+      ['a pool by name', (x) => call('aten::max_pool2d', x, 2, { dilation: 2 }), /'dilation'/],
+      ['a divisor', (x) => call('aten::avg_pool2d', x, 2, { divisor_override: 7 }), /'divisor_override'/],
+      ['a window without pixels', (x) => call('aten::max_pool2d', x, 0, 1), /'kernel_size' is 0/],
+      ['a window that stands still', (x) => call('aten::avg_pool2d', x, 2, 0), /'stride' is 0/],
+      ['a window all padding', (x) => call('aten::max_pool2d', x, 3, 1, 2), /'padding' is 2.* 0 to 1/],
+      ['less than no padding', (x) => call('aten::avg_pool2d', x, 2, 2, -1), /'padding' is -1/],
+      ['a window of 3 sides', (x) => call('aten::max_pool2d', x, [2, 2, 2]), /'kernel_size'/],
+      ['means without places', (x) => call('aten::adaptive_avg_pool2d', x, []), /'output_size'/],
+      ['means of one side', (x) => call('aten::adaptive_avg_pool2d', x, [3]), /'output_size'/],
+      ['no means', (x) => call('aten::adaptive_avg_pool2d', x, [0, 2]), /'output_size' is 0/],
+      ['means in float64', (x) => x.mean([2, 3], { dtype: 'float64' }), /'dtype' is not compiled/],
+      ['a part of what is added', (x) => x.add(x, { alpha: 0.5 }), /alpha is not 1/],
     ];
     for (const [what, change, words] of cases) {
       it(what, async () => {
@@ -176,6 +212,18 @@ describe('compiled TypeScript forwards', () => {
         net.dispose();
       });
     }
+
+    it("arguments of an operator that LibTorch does not take, as LibTorch's own refusal", async () => {
+      class Bad extends Module {
+        readonly conv = new Conv2d(3, 4, 1);
+        override async forward(x: Tensor): Promise<Tensor> {
+          return ops.call('aten::max_pool2d', await this.conv.forward(x), 2, { dilations: 2 }) as Tensor;
+        }
+      }
+      for (const call of [new Bad().compile(), new Bad().forward(randn([1, 3, 8, 8]))]) {
+        await expectRejection(call, 'ERR_SENET_OPERATOR_ARGS', /\n {2}aten::max_pool2d.*dilation/);
+      }
+    });
 
     it('the same, where the library was loaded again and its other copy makes the errors', async () => {
       require(path.join(__dirname, '..', '..', 'dist'));

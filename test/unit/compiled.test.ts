@@ -9,6 +9,7 @@ import { Worker } from 'node:worker_threads';
 import { expect } from 'chai';
 
 import {
+  AdaptiveAvgPool2d,
   CifarSEBasicBlock,
   CompiledModel,
   Conv1d,
@@ -498,6 +499,13 @@ describe('compiled models', function () {
         ['1', 'convolution', 'libtorch'],
         ['output', 'store', undefined],
       ]);
+    });
+
+    it('what joins the images of a batch is refused by name', async () => {
+      for (const flatten of [new Flatten(0, 2), new Flatten(-4, -2), new Flatten(0, 1), new Flatten(0)]) {
+        const net = new Sequential(new Conv2d(3, 4, 1), new AdaptiveAvgPool2d(1), flatten);
+        await expectRejection(net.compile(), 'ERR_SENET_COMPILE', /Flatten \('2'\).*joins the images/);
+      }
     });
 
     it('a part that takes no image, or has no weights, is refused by name', async () => {

@@ -6,9 +6,12 @@ import { se_resnet20, type CifarSEResNet } from '../../lib/models/cifar-se-resne
 import { CifarSEBasicBlock } from '../../lib/models/residual-blocks';
 import type { Module } from '../../lib/nn/module';
 import { NativeModule } from '../../lib/nn/native-module';
+import { Identity } from '../../lib/nn/layers';
+import { L1Loss } from '../../lib/nn/losses';
 import { SELayer } from '../../lib/nn/se-layer';
 import { cuda } from '../../lib/tensor/cuda';
 import { full, ones, rand, randn, zeros } from '../../lib/tensor/factories';
+import { ops } from '../../lib/tensor/ops';
 import { manualSeed, memory } from '../../lib/tensor/runtime';
 import { noGrad } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
@@ -187,6 +190,30 @@ describe('modules: modes and jobs', () => {
     await dropped;
     await running;
     net.to('float32');
+  });
+
+  it('keeps the memory of its tensors while a loss or an operator reads one', async () => {
+    const net = model();
+    const weight = net.getSubmodule('fc').parameters()[0] as Tensor;
+    const other = full(weight.shape, 2);
+    const state = net.stateDict();
+    const before = contents(net);
+    for (const read of [
+      () => new L1Loss().forward(weight, other),
+      () => new L1Loss().forward(other, weight),
+      () => ops.callAsync('aten::cat', [other, weight]) as Promise<Tensor>,
+      () => new Identity().forward(weight),
+    ]) {
+      await whileOccupied(() => {
+        const job = read();
+        expectThrow(() => net.to('float64'), 'ERR_SENET_BUSY', /a loss, an operator/);
+        expectThrow(() => net.loadStateDict(state, { assign: true }), 'ERR_SENET_BUSY');
+        net.loadStateDict(state); // whose numbers it takes where they are
+        return job;
+      });
+    }
+    expect(contents(net)).to.deep.equal(before);
+    net.to('float64').loadStateDict(state, { assign: true });
   });
 
   it('an aborted forward: before, queued, running', async () => {

@@ -47,6 +47,8 @@ describe('ops.call', () => {
         .item(),
     ).to.equal(2n ** 62n);
     expect(call('aten::mul', integers, true).toArray()).to.deep.equal([1n, 2n]);
+    expect(call('aten::mul_', integers.clone(), true).toArray()).to.deep.equal([1n, 2n]);
+    expect(call('aten::mul_', tensor([true, false]), false).toArray()).to.deep.equal([false, false]);
     expect(Object.is(call('aten::mul', tensor([1]), -0).item(), -0)).to.equal(true);
     expect(call('aten::add', tensor([1]), Infinity).item()).to.equal(Infinity);
     expect(call('aten::add', tensor([1]), NaN).item()).to.be.NaN;
@@ -183,6 +185,19 @@ describe('ops.call', () => {
     expect(() => call('aten::add.Tensor', ones([2]), ones([2]), throws)).to.throw(thrown);
   });
 
+  it('arrays inside themselves are a wrong type', async () => {
+    const inItself: unknown[] = [];
+    inItself.push(inItself);
+    for (const run of [
+      () => call('aten::stack', inItself),
+      () => call('aten::stack', { tensors: inItself }),
+      () => ones([1]).permute(inItself as number[]),
+    ]) {
+      expectThrow(run, 'ERR_SENET_ARG_TYPE', /64 deep/);
+    }
+    await expectRejection(ops.callAsync('aten::stack', inItself), 'ERR_SENET_ARG_TYPE', /64 deep/);
+  });
+
   it('refuses by name what breaks memory safety, with the reason', () => {
     const x = ones([4]);
     const refused: [string, ...unknown[]][] = [
@@ -201,6 +216,28 @@ describe('ops.call', () => {
       expect(error.message).to.contain(name.split('.')[0]);
     }
     expect(x.toArray()).to.deep.equal([1, 1, 1, 1]);
+  });
+
+  it('the quotient of integers that does not fit is an error, and not the end of the process', async () => {
+    for (const [dtype, lowest] of [
+      ['int64', -(2n ** 63n)],
+      ['int32', -(2n ** 31n)],
+    ] as const) {
+      const all = tensor([lowest, 7n, lowest + 1n], { dtype });
+      const down = { rounding_mode: 'trunc' };
+      for (const other of [-1, tensor([-1n], { dtype }), tensor([-1n, 1n, -1n], { dtype })]) {
+        for (const name of ['aten::div', 'aten::div_', 'aten::divide']) {
+          expectThrow(() => call(name, all, other, down), 'ERR_SENET_ARG_RANGE', new RegExp(`no ${dtype}`));
+        }
+        await expectRejection(ops.callAsync('aten::div', all, other, down), 'ERR_SENET_ARG_RANGE');
+      }
+      const apart = tensor([1n, -1n, -1n], { dtype });
+      expect(call('aten::div', all, apart, down).toArray()).to.deep.equal(
+        [lowest, -7n, -(lowest + 1n)].map((one) => (dtype === 'int64' ? one : Number(one))),
+      );
+    }
+    const narrow = tensor([-(2n ** 31n)], { dtype: 'int32' });
+    expect(call('aten::div', narrow, tensor([-1n]), { rounding_mode: 'trunc' }).item()).to.equal(2n ** 31n);
   });
 
   it('what LibTorch refuses is its message without a backtrace', () => {

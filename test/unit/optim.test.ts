@@ -692,5 +692,7 @@ describe('the generator', () => {
     expectThrow(() => setRngState(zeros([5056])), 'ERR_SENET_ARG_RANGE', /uint8/);
     expectThrow(() => setRngState(zeros([10], { dtype: 'uint8' })), 'ERR_SENET_ARG_RANGE', /5056/);
     expectThrow(() => setRngState(1 as never), 'ERR_SENET_ARG_TYPE');
+    const none = getRngState().fill_(255);
+    expectThrow(() => setRngState(none), 'ERR_SENET_ARG_RANGE', /state/);
   });
 });

@@ -23,6 +23,20 @@ function isDisposed(made: Tensor | null | undefined): boolean {
 }
 
 describe('tidy', () => {
+  it('a result that cannot be looked through keeps nothing', async () => {
+    const made: Tensor[] = [];
+    const result = (): object => ({
+      first: made[made.push(ones([1])) - 1],
+      get second(): never {
+        throw new RangeError('no second');
+      },
+    });
+    expect(() => tidy(result)).to.throw(RangeError, 'no second');
+    const rejected = await tidy(() => Promise.resolve(result())).catch((error: unknown) => error);
+    expect(rejected).to.be.instanceOf(RangeError);
+    expect(made.map(isDisposed)).to.deep.equal([true, true]);
+  });
+
   it('disposes what was made inside and keeps what is returned, and what was there before', () => {
     const outside = ones([2]);
     const made: Tensor[] = [];
@@ -304,6 +318,28 @@ describe('autocast', () => {
     );
     expect(autocast(() => tidy(() => noGrad(() => a.matmul(a))), half).dtype).to.equal('float16');
   });
+
+  for (const dtype of ['bfloat16', 'float16'] as const) {
+    it(`networks compute in ${dtype}, and their weights have gradients in float32`, async () => {
+      const model = se_resnet20();
+      const x = rand([2, 3, 32, 32]);
+      const expected = await model.forward(x);
+      const logits = await autocast(() => model.forward(x), { dtype });
+      expect(logits.dtype).to.equal(dtype);
+      const error = Number(logits.to('float32').sub(expected).norm().item());
+      expect(error / Number(expected.norm().item())).to.be.below(dtype === 'float16' ? 0.01 : 0.08);
+      await logits.sum().backward();
+      expect(model.parameters().map(({ grad }) => grad?.dtype)).to.deep.equal(
+        model.parameters().map(() => 'float32'),
+      );
+      const other = dtype === 'float16' ? 'bfloat16' : 'float16';
+      await expectRejection(
+        autocast(() => model.forward(x.to(other)), { dtype }),
+        'ERR_SENET_DTYPE',
+        new RegExp(other),
+      );
+    });
+  }
 
   it('refuses what is no function and options it does not have', () => {
     expectThrow(() => autocast(1 as never), 'ERR_SENET_ARG_TYPE');

@@ -623,6 +623,16 @@ describe('tensors: gradients', () => {
     expect(b.grad).not.to.equal(null);
   });
 
+  it('of a tensor that an operator made too, whose gradient no backward sets', async () => {
+    const made = ones([2], { requiresGrad: true }).mul(2);
+    expect(made.grad).to.equal(null);
+    made.grad = tensor([3, 4]);
+    await made.sum().backward();
+    expect(made.grad?.toArray()).to.deep.equal([3, 4]);
+    made.grad = null;
+    expect(made.grad).to.equal(null);
+  });
+
   it('gradients can be set, and only fitting ones', () => {
     const [a] = draw();
     a.grad = ones([3, 4]);
