@@ -27,7 +27,7 @@ export interface InferenceResponse {
   readonly body: Uint8Array;
   /** Of an error: its code, or null of what is no error of this library. */
   readonly code?: ErrorCode | null;
-  /** The error itself, for logs; nothing of it but its message went to the caller. */
+  /** The error itself, for logs, also of one image among several: nothing of it but its message went to the caller. */
   readonly error?: unknown;
 }
 

@@ -241,7 +241,7 @@ class Core implements ServerState {
     { status, code, error }: InferenceResponse,
     known: { route: string; milliseconds: number },
   ): void {
-    const failed = code === undefined ? {} : { code, error };
+    const failed = { ...(code === undefined ? {} : { code }), ...(error === undefined ? {} : { error }) };
     const record: AccessRecord = { method, url, status, ...known, ...failed };
     this.metrics.end(record);
     try {
