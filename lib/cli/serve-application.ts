@@ -6,9 +6,10 @@ import { availableParallelism } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import type * as fastifyModule from 'fastify';
-import type { FastifyInstance, FastifyReply, FastifyServerOptions } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest, FastifyServerOptions } from 'fastify';
 
-import { fileError, makeError } from '../errors';
+import { fileError, makeError, type ErrorCode } from '../errors';
+import { checkCertificate } from '../serve/certificate';
 import { errorResponse, headerOf } from '../serve/exchange';
 import { makeFastifyPlugin } from '../serve/fastify-plugin';
 import type { GrpcServer } from '../serve/grpc-service';
@@ -16,7 +17,7 @@ import { requirePeer } from '../peer';
 import type { InferenceHandler } from '../serve/handler';
 import { throwIfAborted, whenAborted } from '../tensor/abort';
 import { lazy } from './lazy';
-import { printNote } from './output';
+import { listenError } from './listening';
 import { joinWorkers } from './serve-bus';
 import type { ServeConfig } from './serve-config';
 import { Connections } from './serve-connections';
@@ -69,7 +70,7 @@ export async function startServer(config: ServeConfig, signal: AbortSignal): Pro
     stopped.abort();
     await app.close();
     await handler.close();
-    throw listenError(error, config);
+    throw listenError(error, config.host, config.port);
   }
   const closed = whenAborted(signal).then(async () => {
     handler.drain();
@@ -107,10 +108,8 @@ async function applicationOptions({
   log,
   timeout,
 }: ServeConfig): Promise<FastifyServerOptions & { https?: object }> {
-  const https =
-    tlsCert === undefined || tlsKey === undefined
-      ? {}
-      : { https: { cert: await readPem(tlsCert, '--tls-cert'), key: await readPem(tlsKey, '--tls-key') } };
+  const tls = await readTls(tlsCert, tlsKey);
+  const https = tls === undefined ? {} : { https: tls };
   return {
     ...https,
     logger: log === 'silent' ? false : { level: log },
@@ -124,6 +123,7 @@ async function applicationOptions({
     return503OnClosing: false,
     http: { maxHeaderSize: MAX_HEADER_BYTES },
     clientErrorHandler: answerBrokenRequest,
+    frameworkErrors: answerFailure,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: MAX_HEADER_BYTES },
   } as unknown as FastifyServerOptions;
 }
@@ -131,6 +131,17 @@ async function applicationOptions({
 function requestIds(): () => string {
   let last = 0;
   return () => `${process.pid}-${++last}`;
+}
+
+/** @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE, ERR_SENET_ARG_RANGE (no certificate with its key) */
+async function readTls(
+  certificate: string | undefined,
+  key: string | undefined,
+): Promise<{ cert: Buffer; key: Buffer } | undefined> {
+  if (certificate === undefined || key === undefined) return undefined;
+  const tls = { cert: await readPem(certificate, '--tls-cert'), key: await readPem(key, '--tls-key') };
+  checkCertificate(tls, '--tls-cert, --tls-key');
+  return tls;
 }
 
 async function readPem(file: string, option: string): Promise<Buffer> {
@@ -141,6 +152,13 @@ async function readPem(file: string, option: string): Promise<Buffer> {
   }
 }
 
+/** Of what Fastify refuses itself, by its status; any other is a request that cannot be understood. */
+const REFUSALS: Readonly<Record<number, ErrorCode>> = {
+  413: 'ERR_SENET_REQUEST_SIZE',
+  415: 'ERR_SENET_MEDIA_TYPE',
+  429: 'ERR_SENET_RATE_LIMIT',
+};
+
 /** What Fastify itself says no to, in the form of our errors. */
 function answerInOurWords(app: FastifyInstance, handler: InferenceHandler): void {
   app.setNotFoundHandler(async ({ method, url, headers: sent }, reply) => {
@@ -148,18 +166,18 @@ function answerInOurWords(app: FastifyInstance, handler: InferenceHandler): void
     const { status, headers, body } = await handler.handle({ method, url, headers: sent });
     return reply.code(status).headers(headers).send(Buffer.from(body));
   });
-  app.setErrorHandler((error, request, reply) => {
-    const { statusCode = 500, message } = error as { statusCode?: number; message: string };
-    const coded =
-      statusCode === 429
-        ? makeError('ERR_SENET_RATE_LIMIT', message, { details: { retryAfter: waitOf(reply) } })
-        : statusCode < 500
-          ? makeError('ERR_SENET_REQUEST', message)
-          : error;
-    const { status, headers, body } = errorResponse(coded);
-    if (status === 500) request.log.error({ err: error }, 'the request failed');
-    return reply.code(status).headers(headers).send(Buffer.from(body));
-  });
+  app.setErrorHandler(answerFailure);
+}
+
+/** What Fastify refuses before or after a route, and what went wrong in one. */
+function answerFailure(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  const { statusCode = 500, message } = error as { statusCode?: number; message: string };
+  const code = statusCode < 500 ? (REFUSALS[statusCode] ?? 'ERR_SENET_REQUEST') : undefined;
+  const coded =
+    code === undefined ? error : makeError(code, message, { details: { retryAfter: waitOf(reply) } });
+  const { status, headers, body } = errorResponse(coded);
+  if (status === 500) request.log.error({ err: error }, 'the request failed');
+  void reply.code(status).headers(headers).send(Buffer.from(body));
 }
 
 /** Seconds after which a caller may ask again, as the limiter of requests has noted them. */
@@ -231,12 +249,9 @@ function keyCheck(
 async function startGrpc(config: ServeConfig, handler: InferenceHandler): Promise<GrpcServer | undefined> {
   const { grpcPort, host, tlsCert, tlsKey, apiKey, maxBody } = config;
   if (grpcPort === undefined) return undefined;
-  const tls =
-    tlsCert === undefined || tlsKey === undefined
-      ? {}
-      : { tls: { cert: await readPem(tlsCert, '--tls-cert'), key: await readPem(tlsKey, '--tls-key') } };
+  const tls = await readTls(tlsCert, tlsKey);
   return lazy.grpcService.startGrpcServer(handler, {
-    ...{ host, port: grpcPort, ...tls },
+    ...{ host, port: grpcPort, ...(tls === undefined ? {} : { tls }) },
     ...(apiKey.length === 0 ? {} : { authorize: keyCheck(apiKey) }),
     ...(maxBody === undefined ? {} : { maxMessage: maxBody }),
   });
@@ -249,12 +264,4 @@ function isProbe({ method, url }: { method: string; url: string }): boolean {
 
 function digest(key: string): Buffer {
   return createHash('sha256').update(key).digest();
-}
-
-function listenError(error: unknown, { host, port }: ServeConfig): unknown {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code === 'EADDRINUSE') printNote(`another server listens on ${host}:${port}: give another --port`);
-  return code === 'EADDRINUSE' || code === 'EACCES' || code === 'EADDRNOTAVAIL'
-    ? makeError('ERR_SENET_ARG_RANGE', `${host}:${port}: ${(error as Error).message}`, { cause: error })
-    : error;
 }

@@ -12,6 +12,7 @@ import { HOST } from '../serve/options';
 import { whenAborted } from '../tensor/abort';
 import type { ImageClassifier } from '../vision/image-classifier';
 import { lazy } from './lazy';
+import { listenError } from './listening';
 import {
   addNetworkOptions,
   batchesOf,
@@ -173,7 +174,7 @@ function serveMetrics(working: () => QueueWorker | undefined, port: number, host
     }
   });
   return new Promise((resolve, reject) => {
-    server.once('error', (cause) => reject(fileError(`--port ${port}`, cause)));
+    server.once('error', (cause: Error) => reject(listenError(cause, host, port)));
     server.listen(port, host, () => resolve(server));
   });
 }

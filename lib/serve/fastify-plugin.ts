@@ -87,7 +87,8 @@ async function answer(
     const level = status >= 500 || isFault ? 'error' : 'info';
     request.log[level]({ code, ...(isFault ? { err: error } : {}) }, 'the request failed');
   }
-  if (mustLinger(answered, request.raw)) {
+  // Of HEAD Fastify would say the length of what it sends.
+  if (request.method === 'HEAD' || mustLinger(answered, request.raw)) {
     const own = reply.getHeaders() as Record<string, string>;
     reply.hijack();
     send({ ...answered, headers: { ...own, ...headers } }, request.raw, reply.raw);

@@ -5,7 +5,6 @@
 import path from 'node:path';
 import { clearInterval, setInterval } from 'node:timers';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createSecureContext } from 'node:tls';
 
 import type * as grpc from '@grpc/grpc-js';
 import type * as protoLoader from '@grpc/proto-loader';
@@ -29,6 +28,7 @@ import {
   type Rules,
   type Values,
 } from '../tensor/rules';
+import { checkCertificate } from './certificate';
 import type { InferenceResponse } from './exchange';
 import { asProtocDescribes } from './grpc-reflection';
 import type { InferenceHandler } from './handler';
@@ -200,14 +200,7 @@ function secured(
   { cert, key }: Values<typeof TLS>,
   credentials: typeof grpc.ServerCredentials,
 ): grpc.ServerCredentials {
-  try {
-    createSecureContext({ cert, key });
-  } catch (cause) {
-    const reason = isError(cause) ? cause.message : String(cause);
-    throw makeError('ERR_SENET_ARG_RANGE', `startGrpcServer: tls: no certificate with its key: ${reason}`, {
-      cause,
-    });
-  }
+  checkCertificate({ cert, key }, 'startGrpcServer: tls');
   return credentials.createSsl(null, [{ cert_chain: cert, private_key: key }]);
 }
 

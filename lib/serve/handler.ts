@@ -14,7 +14,7 @@ import type { ImageClassifier } from '../vision/image-classifier';
 import type { AccessRecord } from './access-record';
 import { BodyMemory, BodyReader } from './body';
 import type { Call, Route, ServerState } from './call';
-import { errorResponse, type InferenceRequest, type InferenceResponse } from './exchange';
+import { errorResponse, withoutBody, type InferenceRequest, type InferenceResponse } from './exchange';
 import { answerNode, answerWeb, type Next } from './faces';
 import { expositionText, type MetricFamily } from '../instruments';
 import { Metrics } from './metrics';
@@ -206,7 +206,7 @@ class Core implements ServerState {
     const route = match?.route.path ?? NO_ROUTE;
     this.#tell(request, response, { route, milliseconds: performance.now() - begun });
     span?.end(route, response.status, response.error);
-    return request.method === 'HEAD' ? { ...response, body: new Uint8Array(0) } : response;
+    return request.method === 'HEAD' ? withoutBody(response) : response;
   }
 
   async #answer(

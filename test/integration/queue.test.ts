@@ -329,8 +329,10 @@ describe(`a queue of images${HAS_REDIS ? '' : ` (skipped: ${NO_REDIS})`}`, funct
     const [code] = (await once(child, 'close')) as [number | null];
     globalThis.clearTimeout(limit);
     other.close();
-    expect([code, err]).to.deep.equal([1, err]);
-    expect(err).to.match(/^error: --port \d+: .*EADDRINUSE.* \[ERR_SENET_FILE\]\n$/);
+    expect([code, err]).to.deep.equal([2, err]);
+    expect(err).to.match(
+      /give another --port\nerror: 127\.0\.0\.1:\d+: .*EADDRINUSE.* \[ERR_SENET_ARG_RANGE\]\n$/,
+    );
     const queue = new Queue('taken', { connection: { url: redis.address } });
     expect(await queue.getJobCounts('waiting', 'active', 'completed', 'failed', 'delayed')).to.deep.equal({
       ...{ waiting: 1, active: 0, completed: 0, failed: 0, delayed: 0 },

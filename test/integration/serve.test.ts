@@ -341,6 +341,15 @@ describe('senet-torch serve', () => {
       { error: 'there is nothing at /missing', code: 'ERR_SENET_NO_ROUTE' },
     ]);
     expect((await get(`${url}/classify`))[0]).to.equal(405);
+    const whole = await get(`${url}/openapi.json`);
+    const head = await fetch(`${url}/openapi.json`, { method: 'HEAD' });
+    expect([head.status, head.headers.get('content-length'), await head.text()]).to.deep.equal([
+      ...[200, String(Buffer.byteLength(whole[1])), ''],
+    ]);
+    const media = await post(`${url}/classify`, BAG, { 'content-type': ';;;' });
+    expect([media[0], media[1].code]).to.deep.equal([415, 'ERR_SENET_MEDIA_TYPE']);
+    const broken = await get(`${url}/v2/models/%ff`);
+    expect([broken[0], (JSON.parse(broken[1]) as AnswerJson).code]).to.deep.equal([400, 'ERR_SENET_REQUEST']);
     const [wrong, , allowed] = await get(`${url}/v2/models/se_resnet20/infer`);
     expect([wrong, allowed.get('allow')]).to.deep.equal([405, 'POST']);
     // What is nowhere counts too.
@@ -480,7 +489,9 @@ describe('senet-torch serve', () => {
   });
 
   it('ends though callers hold connections: silent ones, one that stays, one that does not read', async () => {
-    const { url, child, ended } = await serving(['--delay', '700']);
+    const { url, child, ended } = await serving(['--delay', '700', '--name', 'n'.repeat(150)]);
+    // Longer than what Fastify takes of its own.
+    expect((await get(`${url}/v2/models/${'n'.repeat(150)}/ready`))[0]).to.equal(200);
     const port = Number(new URL(url).port);
     const silent = connect(port, '127.0.0.1');
     const half = connect(port, '127.0.0.1');
@@ -608,6 +619,13 @@ describe('senet-torch serve', () => {
       [['--tls-cert', 'x.pem'], /--tls-cert and --tls-key need each other/, 2],
       [['--api-key', 'short'], /at least 8 characters/, 2],
       [['--log', 'loud'], /--log: expected one of/, 2],
+      [['--host', 'no.such.invalid'], /no\.such\.invalid:0: getaddrinfo .*ERR_SENET_ARG_RANGE/, 2],
+      [['--host', ''], /--host: expected an address.*ERR_SENET_ARG_RANGE/, 2],
+      [
+        ['--tls-cert', temporary.path('bad.json'), '--tls-key', temporary.path('bad.json')],
+        /--tls-cert, --tls-key: no certificate with its key.*ERR_SENET_ARG_RANGE/,
+        2,
+      ],
       ...passedOver,
       [['--model', 'se_resnet20', '--weights', 'absent.pt'], /absent\.pt/, 1],
       [
