@@ -62,7 +62,7 @@ export interface InferenceHandler {
    *
    * @param key - NAME, or NAME@VERSION
    * @throws (rejects) ERR_SENET_ARG_RANGE, ERR_SENET_ARG_TYPE, ERR_SENET_CLOSING, and what classifying a first image
-   *   rejects with: then the old one stays
+   *   rejects with: then the old one stays, and this one is disposed
    */
   replace(key: string, classifier: ImageClassifier): Promise<void>;
   /** As `replace`, of what makes the classifier: it may then be loaded and unloaded by its name. Loads nothing. */

@@ -797,6 +797,8 @@ describe('senet-torch', () => {
       [['classify', '--device', 'tpu'], /ERR_SENET_ARG_RANGE/],
       [['evaluate'], /missing required argument/],
       [['inspect'], /missing required argument/],
+      [['doctor', '--jsn'], /Unknown option '--jsn'/],
+      [['setup', '--from'], /--from/],
     ];
     await expectUsageErrors(cases);
   });

@@ -488,7 +488,7 @@ describe('senet-torch serve', () => {
     expect(await ended).to.deep.equal([0, null]);
   });
 
-  it('ends though callers hold connections: silent ones, one that stays, one that does not read', async () => {
+  it('ends though callers hold connections: a silent one, half a request, one that stays', async () => {
     const { url, child, ended } = await serving(['--delay', '700', '--name', 'n'.repeat(150)]);
     // Longer than what Fastify takes of its own.
     expect((await get(`${url}/v2/models/${'n'.repeat(150)}/ready`))[0]).to.equal(200);
