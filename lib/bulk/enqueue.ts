@@ -4,7 +4,7 @@ import { onAbort, throwIfAborted } from '../tensor/abort';
 import { checkString } from '../tensor/options';
 import { integer, matching, optional, orElse, readOptions, signal, type Rules } from '../tensor/rules';
 import { checkImages, selectImages, type ManyImages } from './image-list';
-import { bullmq, connect, JOB_NAME, queueName, type JobsQueue } from './queue';
+import { bullmq, connect, JOB_NAME, queueError, queueName, type JobsQueue } from './queue';
 import { digestOf, MOST_OF_JOB, type ImagesJob } from './queue-job';
 
 export interface EnqueueOptions {
@@ -52,7 +52,7 @@ const RULES = {
  * @param queue - redis://HOST:PORT
  * @param images - paths, as `listImages` gives them of folders, globs and lists; the workers must see them under the same
  *   paths
- * @throws (rejects) ERR_SENET_PEER_MISSING (bullmq, ioredis), ERR_SENET_QUEUE (no connection), ERR_SENET_ARG_TYPE (an
+ * @throws (rejects) ERR_SENET_PEER_MISSING (bullmq, ioredis), ERR_SENET_QUEUE (no connection, or a server that takes no jobs), ERR_SENET_ARG_TYPE (an
  *   image that has no path), ERR_SENET_ARG_RANGE, ERR_SENET_UNKNOWN_OPTION, ERR_SENET_ABORTED, and what the list throws
  */
 export async function enqueueImages(
@@ -84,7 +84,9 @@ export async function enqueueImages(
     let waiting: { name: string; data: ImagesJob; opts: object }[] = [];
     const send = async (): Promise<void> => {
       throwIfAborted(signal);
-      await jobs?.addBulk(waiting);
+      await jobs?.addBulk(waiting).catch((cause: unknown) => {
+        throw queueError(where, cause);
+      });
       waiting = [];
     };
     for await (const paths of groups(images, jobSize, where)) {

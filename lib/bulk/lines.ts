@@ -18,11 +18,15 @@ export async function* linesOf(
 ): AsyncGenerator<string> {
   const decoder = new StringDecoder('utf8');
   let rest = '';
+  let begun = false;
   const stop = signal && onAbort(signal, () => destroy(input));
   try {
     throwIfAborted(signal);
     for await (const piece of input) {
       rest += typeof piece === 'string' ? piece : decoder.write(Buffer.from(piece));
+      // A byte-order mark is none of the first path.
+      if (!begun) rest = rest.replace(/^\ufeff/, '');
+      begun ||= rest !== '';
       const lines = rest.split('\n');
       rest = lines.pop() ?? '';
       if (rest.length > LONGEST_LINE)

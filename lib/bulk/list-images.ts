@@ -22,7 +22,7 @@ import {
 } from './image-list';
 import { globOf, type Glob } from './glob';
 import { linesOf } from './lines';
-import { walk } from './walk';
+import { walk, type Walked } from './walk';
 
 export interface ListImagesOptions {
   /** Folders are walked to their ends; false: a folder is an error. Default true. */
@@ -198,7 +198,12 @@ export class ImageListing implements SelectableImages {
       if (glob !== null) return glob;
       throw fileError(label, cause, 'no such file or folder');
     });
-    if ('matches' in stats) return { kind: 'glob', glob: stats };
+    if ('matches' in stats) {
+      await stat(stats.base).catch((cause: unknown) => {
+        throw fileError(label, cause, `there is no folder '${stats.base}'`);
+      });
+      return { kind: 'glob', glob: stats };
+    }
     if (!stats.isDirectory()) return { kind: isArchive(place) ? 'archive' : 'file', place };
     if (this.#recursive) return { kind: 'folder', place };
     throw makeError('ERR_SENET_FILE', `${label}: a folder; { recursive: true } walks it`);
@@ -219,7 +224,16 @@ export class ImageListing implements SelectableImages {
       }
   }
 
-  #walk(source: Walkable, leaveOut: (kind: string) => void): ReturnType<typeof walk> {
+  async *#walk(source: Walkable, leaveOut: (kind: string) => void): AsyncGenerator<Walked> {
+    try {
+      yield* this.#found(source, leaveOut);
+    } catch (cause) {
+      const place = source.kind === 'folder' ? source.place : source.glob.base;
+      throw fileError(printable(place, 1000), cause, 'no such folder');
+    }
+  }
+
+  #found(source: Walkable, leaveOut: (kind: string) => void): AsyncGenerator<Walked> {
     if (source.kind === 'folder')
       return walk(source.place, {
         takes: (name) => IMAGE_ENDINGS.includes(endingOf(name)) || isArchive(name),

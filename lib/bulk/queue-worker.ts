@@ -27,7 +27,7 @@ import { checkClassifier } from '../vision/check-classifier';
 import type { ImageClassifier } from '../vision/image-classifier';
 import { MANY } from './classify-many';
 import { answerJob } from './job-part';
-import { bullmq, connect, queueName, type JobsQueue, type QueueJob, type Server } from './queue';
+import { bullmq, connect, queueError, queueName, type JobsQueue, type QueueJob, type Server } from './queue';
 import { checkJob, type JobResult } from './queue-job';
 import { WorkerMetrics } from './worker-metrics';
 
@@ -68,7 +68,7 @@ export interface QueueWorker {
   /**
    * Settles when the queue has no job that waits or runs, on any worker: what failed for good is not waited for.
    *
-   * @throws (rejects) ERR_SENET_ABORTED when the worker is closed before
+   * @throws (rejects) ERR_SENET_ABORTED when the worker is closed before, ERR_SENET_QUEUE (the server refuses to tell)
    */
   untilEmpty(): Promise<void>;
   /** Takes no further job, and settles when those that run have ended and their parts are written. */
@@ -193,12 +193,24 @@ class RunningWorker implements QueueWorker {
   async untilEmpty(): Promise<void> {
     const { jobs } = this.#options;
     for (;;) {
-      if (this.#closing !== undefined)
-        throw makeError('ERR_SENET_ABORTED', 'the worker was closed before the queue was empty');
-      const { waiting = 0, active = 0, delayed = 0, prioritized = 0 } = await jobs.getJobCounts();
+      this.#throwIfClosing();
+      const {
+        waiting = 0,
+        active = 0,
+        delayed = 0,
+        prioritized = 0,
+      } = await jobs.getJobCounts().catch((cause: unknown) => {
+        this.#throwIfClosing();
+        throw queueError('untilEmpty', cause);
+      });
       if (waiting + active + delayed + prioritized === 0) return;
       await setTimeout(LOOK);
     }
+  }
+
+  #throwIfClosing(): void {
+    if (this.#closing !== undefined)
+      throw makeError('ERR_SENET_ABORTED', 'the worker was closed before the queue was empty');
   }
 
   close(): Promise<void> {

@@ -6,6 +6,7 @@ import { clearTimeout, setTimeout } from 'node:timers';
 import type * as Bull from 'bullmq';
 import type * as IoRedis from 'ioredis';
 
+import { isError } from '../brands';
 import { makeError } from '../errors';
 import { requirePeer } from '../peer';
 import { printable } from '../printable';
@@ -90,6 +91,12 @@ export async function connect(address: string, where: string): Promise<Server> {
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** What a server answers that takes no more: its memory is full, it is a replica. */
+export function queueError(where: string, cause: unknown): Error {
+  const reason = isError(cause) ? cause.message : String(cause);
+  return makeError('ERR_SENET_QUEUE', `${where}: Redis refused: ${printable(reason, 300)}`, { cause });
 }
 
 function urlOf(address: string, where: string): URL {

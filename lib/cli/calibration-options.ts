@@ -1,6 +1,7 @@
 /** The options of int8 that `quantize` and `export` share: which images calibrate, and how. Loads nothing native. */
 import { Option, type Command } from 'commander';
 
+import { makeError } from '../errors';
 import {
   CALIBRATION_DEFAULTS,
   CALIBRATION_METHODS,
@@ -47,4 +48,22 @@ export function addCalibrationOptions(command: Command): Command {
       'what the outputs may be off: the layers that are off the most stay float32, as few as that takes',
       Number,
     );
+}
+
+/** Those that do nothing without images, and nobody refuses behind them. */
+const OF_IMAGES = ['calibrationLabels', 'dataset', 'limit', 'method', 'percentile', 'quantizeFirst'] as const;
+
+/**
+ * What was typed and would do nothing is refused.
+ *
+ * @throws ERR_SENET_ARG_MISSING, ERR_SENET_ARG_RANGE
+ */
+export function checkCalibrationOptions(command: Command): void {
+  const { calibration, method } = command.opts<{ calibration?: string; method: string }>();
+  const isTyped = (name: string): boolean => command.getOptionValueSource(name) === 'cli';
+  const alone = calibration === undefined ? OF_IMAGES.find(isTyped) : undefined;
+  if (alone !== undefined)
+    throw makeError('ERR_SENET_ARG_MISSING', `{ ${alone} } needs images: { calibration }`);
+  if (isTyped('percentile') && method !== 'percentile')
+    throw makeError('ERR_SENET_ARG_RANGE', `--percentile is of --method percentile, and not of ${method}`);
 }

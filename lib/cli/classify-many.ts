@@ -7,16 +7,17 @@ import type { ManyProgress, ManyReport } from '../bulk/classify-to-file';
 import type { ImageListing } from '../bulk/list-images';
 import type { Shard } from '../bulk/image-list';
 import { jsonRow } from '../bulk/text-formats';
-import { isSenetError, makeError } from '../errors';
+import { makeError } from '../errors';
 import { printableJson } from '../printable';
 import type { ImageClassifier } from '../vision/image-classifier';
 import { lazy } from './lazy';
-import { batchesOf, loadClassifier, type NetworkOptions } from './load-classifier';
+import { batchesOf, inFlightOf, loadClassifier, type NetworkOptions } from './load-classifier';
 import { ManyDisplay } from './many-display';
 import {
   count,
   EXIT_FAILURE,
   EXIT_INTERRUPTED,
+  isAborted,
   percent,
   printError,
   printJson,
@@ -60,8 +61,7 @@ export async function classifyMany(
     throw makeError('ERR_SENET_ARG_MISSING', `${overwrite ? '--overwrite' : '--shard'} needs --output`);
   const list = lazy.bulk.list.listImages(files, { recursive, signal });
   const classifier = await loadClassifier(options, signal, batchesOf(batchSize));
-  // As many again while a batch runs, and some for an image that takes longer than its neighbours.
-  const inFlight = Math.max(64, 4 * (batchSize ?? 16));
+  const inFlight = inFlightOf(batchSize);
   const topK = options.topK ?? TOP_K_TABLE;
   let bad: boolean;
   try {
@@ -133,7 +133,7 @@ async function toFile(
     return Object.keys(report.failed).length > 0;
   } catch (error) {
     display.stop();
-    if (!options.signal.aborted || !(isSenetError(error) && error.code === 'ERR_SENET_ABORTED')) throw error;
+    if (!isAborted(error, options.signal)) throw error;
     printNote(
       `interrupted: ${output} has ${last === undefined ? 'what was done' : `the first ${count(last.done, 'row')}`}. The same command goes on after it`,
     );

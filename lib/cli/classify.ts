@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import type { ImageRow } from '../bulk/classify-many';
 import { cellsOf, classifyMany, TOP_K_TABLE, type ClassifyOptions } from './classify-many';
 import { lazy } from './lazy';
-import { addNetworkOptions, loadClassifier } from './load-classifier';
+import { addNetworkOptions, batchesOf, loadClassifier } from './load-classifier';
 import { errorRecord, EXIT_FAILURE, percent, printError, printJson, printLine, printTable } from './output';
 import { atLeastOne } from './training-options';
 import { progressBar } from './progress-bar';
@@ -68,7 +68,7 @@ async function classify(
   const { bundledImages } = lazy.bundledImages;
   const files = given.length > 0 ? given : await bundledImages();
   const topK = options.topK ?? (files.length === 1 ? TOP_K_ALONE : TOP_K_TABLE);
-  const classifier = await loadClassifier(options, signal);
+  const classifier = await loadClassifier(options, signal, batchesOf(options.batchSize));
   const rows: ImageRow[] = [];
   const bar = files.length > 1 ? progressBar('{bar} {value} of {total} images', files.length) : undefined;
   try {
@@ -82,7 +82,8 @@ async function classify(
   }
   if (options.json === true) printJson(rows.map(toRecord));
   else printRows(rows, given.length === 0);
-  if (rows.some(({ error }) => error !== null)) process.exitCode = EXIT_FAILURE;
+  const bad = rows.some(({ error }) => error !== null);
+  if (bad && options.allowBadImages !== true) process.exitCode = EXIT_FAILURE;
 }
 
 function toRecord({ file, labels, error }: ImageRow): object {

@@ -91,14 +91,19 @@ async function evaluate(
     bar?.stop();
     await classifier.dispose();
   }
-  if (report !== undefined) {
-    const title = `${titleOf(classifier, options)} on ${path.basename(path.resolve(data))}`;
-    const settings: Fact[] = [['images', from], ...settingsOf(options)];
-    await writeClassifierReport(report, { title, evaluation, dataset, settings });
+  try {
+    if (report !== undefined) {
+      const title = `${titleOf(classifier, options)} on ${path.basename(path.resolve(data))}`;
+      const settings: Fact[] = [['images', from], ...settingsOf(options)];
+      await writeClassifierReport(report, { title, evaluation, dataset, settings });
+    }
+  } finally {
+    // What was measured is not lost with a page that cannot be written.
+    if (json === true) printJson(recordOf(evaluation));
+    else printEvaluation(evaluation);
+    if (evaluation.failed.length > 0) process.exitCode = EXIT_FAILURE;
   }
-  if (json === true) printJson(recordOf(evaluation));
-  else printEvaluation(evaluation, report);
-  if (evaluation.failed.length > 0) process.exitCode = EXIT_FAILURE;
+  if (report !== undefined && json !== true) printLines(['', `report: ${report}`]);
 }
 
 function settingsOf({ model, weights, pretrained, preprocessing, labels, device }: EvaluateOptions): Fact[] {
@@ -113,7 +118,7 @@ function recordOf(evaluation: ClassifierEvaluation): object {
   return { total, correct, accuracy: top1, top5, seconds, predictions, ...rest };
 }
 
-function printEvaluation(evaluation: ClassifierEvaluation, report: string | undefined): void {
+function printEvaluation(evaluation: ClassifierEvaluation): void {
   const { count: total, correct, top1, top5, classes, calibration, failed, seconds } = evaluation;
   printLines([
     `${correct.toLocaleString('en')} of ${count(total, 'image')} right (${percent(top1)}), ${seconds.toFixed(1)} s`,
@@ -124,7 +129,6 @@ function printEvaluation(evaluation: ClassifierEvaluation, report: string | unde
   printTable(byClass(evaluation), [1, 2]);
   for (const { message, code } of failed.slice(0, 20)) printNote(`error: ${message} [${code ?? ''}]`);
   if (failed.length > 0) printNote(`${count(failed.length, 'image')} could not be read`);
-  if (report !== undefined) printLines(['', `report: ${report}`]);
 }
 
 /** Of the classes that the data has. */

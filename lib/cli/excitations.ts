@@ -90,13 +90,17 @@ async function excitations(folder: string, options: ExcitationsOptions, signal: 
       signal,
     );
     const figure = classExcitationsToJson(statistics, ablation);
-    for (const file of outputs) {
-      const text = await writerOf(file)(figure, titleOf(classifier, options));
-      await lazy.atomicFile.writeAtomically(file, (sink) => sink.write(Buffer.from(text)), 'excitations');
-      printNote(`Wrote ${file}`);
+    try {
+      for (const file of outputs) {
+        const text = await writerOf(file)(figure, titleOf(classifier, options));
+        await lazy.atomicFile.writeAtomically(file, (sink) => sink.write(Buffer.from(text)), 'excitations');
+        printNote(`Wrote ${file}`);
+      }
+    } finally {
+      // What was measured is not lost with a file that cannot be written.
+      if (options.json === true) printJson(figure);
+      else print(figure);
     }
-    if (options.json === true) printJson(figure);
-    else print(figure);
   } finally {
     await classifier.dispose();
   }

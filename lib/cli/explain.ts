@@ -85,17 +85,21 @@ async function explain(
       const maker = new PageImageMaker(classifier, file, explanation, signal);
       images.push(await maker.make(options.scoreCam === true || cam === 'scorecam'));
     }
-    if (output !== undefined) {
-      const model = titleOf(classifier, options);
-      const page = await makePage({ version: packageVersion(), model, images, figure });
-      await lazy.atomicFile.writeAtomically(output, (sink) => sink.write(Buffer.from(page)), 'explain');
-      printNote(`Wrote ${output}: ${count(images.length, 'image')}, ${(page.length / 1e6).toFixed(1)} MB`);
-    }
-    if (options.json === true) {
-      printJson(explanations.map(({ file, explanation }) => ({ file, ...explanation.toJSON() })));
-    } else {
-      for (const [index, { file, explanation }] of explanations.entries())
-        printExplanation(given.length > 0 ? file : path.basename(file), explanation, index > 0);
+    try {
+      if (output !== undefined) {
+        const model = titleOf(classifier, options);
+        const page = await makePage({ version: packageVersion(), model, images, figure });
+        await lazy.atomicFile.writeAtomically(output, (sink) => sink.write(Buffer.from(page)), 'explain');
+        printNote(`Wrote ${output}: ${count(images.length, 'image')}, ${(page.length / 1e6).toFixed(1)} MB`);
+      }
+    } finally {
+      // What was measured is not lost with a page that cannot be written.
+      if (options.json === true) {
+        printJson(explanations.map(({ file, explanation }) => ({ file, ...explanation.toJSON() })));
+      } else {
+        for (const [index, { file, explanation }] of explanations.entries())
+          printExplanation(given.length > 0 ? file : path.basename(file), explanation, index > 0);
+      }
     }
   } finally {
     await classifier.dispose();

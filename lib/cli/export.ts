@@ -5,7 +5,11 @@ import type { ModelName } from '../models/registry';
 import { calibrationSettings } from '../nn/calibration-settings';
 import type { ExportProgress } from '../onnx/export-weights';
 import type { OnnxDType, OnnxValue } from '../onnx/save-onnx';
-import { addCalibrationOptions, type CalibrationOptions } from './calibration-options';
+import {
+  addCalibrationOptions,
+  checkCalibrationOptions,
+  type CalibrationOptions,
+} from './calibration-options';
 import { lazy } from './lazy';
 import { readPreprocessing } from './load-classifier';
 import { count, printJson, printLine, printNote } from './output';
@@ -70,7 +74,10 @@ export function addExport(program: Command, interrupted: () => AbortSignal): voi
       'after',
       '\nExamples:\n  $ senet-torch export best.safetensors --output net.onnx --preprocess --softmax\n  $ senet-torch export best.safetensors --output net.onnx --dtype int8 --calibration photos',
     )
-    .action((weights: string, options: ExportCommandOptions) => exportTo(weights, options, interrupted()));
+    .action((weights: string, options: ExportCommandOptions) => {
+      checkCalibrationOptions(command);
+      return exportTo(weights, options, interrupted());
+    });
 }
 
 function opsetOf(text: string): number {

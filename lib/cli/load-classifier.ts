@@ -2,16 +2,14 @@
  * The options that choose a network, shared by `classify`, `evaluate` and `serve`, and what they mean. Loads the native build
  * only when a network is loaded.
  */
-import { readFile } from 'node:fs/promises';
-
 import type { Command } from 'commander';
 
 import type { Device } from '../binding';
-import { makeError } from '../errors';
 import { BUNDLED_WEIGHTS, DEFAULT_NETWORK } from '../models/defaults';
 import type { Preprocessing } from '../models/preprocessing-record';
 import type { ImageClassifierOptions } from '../vision/classifier-loading';
 import type { ImageClassifier } from '../vision/image-classifier';
+import { parseJsonText, readJsonFile } from './json-file';
 import { lazy } from './lazy';
 import { addPlaceOptions } from './training-options';
 
@@ -57,6 +55,11 @@ export function addNetworkOptions(command: Command): Command {
     .option('--device <device>', "'cpu', 'cuda' or 'cuda:N'", 'cpu');
 }
 
+/** Whether options name no network: then it is the bundled one. */
+export function saysNoNetwork({ model, weights, pretrained }: Partial<NetworkOptions>): boolean {
+  return model === undefined && weights === undefined && pretrained !== true;
+}
+
 /**
  * The bundled network, unless the options say otherwise.
  *
@@ -69,7 +72,7 @@ export async function loadClassifier(
 ): Promise<ImageClassifier> {
   const { ImageClassifier } = lazy.classifier;
   const { model = null, weights, pretrained = false } = options;
-  const saysNothing = model === null && weights === undefined && !pretrained;
+  const saysNothing = saysNoNetwork(options);
   const given: ImageClassifierOptions = {
     ...more,
     ...(weights === undefined ? {} : { weights }),
@@ -100,22 +103,16 @@ export function batchesOf(size: number | undefined): ImageClassifierOptions {
   return size === undefined ? {} : { batching: { maxBatch: size, maxQueue: 4 * size + 1024 } };
 }
 
-/** What `--preprocessing` says. @throws ERR_SENET_ARG_RANGE, ERR_SENET_FILE_NOT_FOUND */
-export async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {
-  const json = text.trimStart().startsWith('{') ? text : await readTextFile(text);
-  try {
-    return JSON.parse(json) as Partial<Preprocessing>;
-  } catch (cause) {
-    throw makeError('ERR_SENET_ARG_RANGE', `--preprocessing: expected JSON: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
+/** As many images again while a batch of `size` runs, and some for one that takes longer than its neighbours. */
+export function inFlightOf(size = 16): number {
+  return Math.max(64, 4 * size);
 }
 
-async function readTextFile(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (cause) {
-    throw makeError('ERR_SENET_FILE_NOT_FOUND', `--preprocessing: ${(cause as Error).message}`, { cause });
-  }
+/** What `--preprocessing` says. @throws ERR_SENET_ARG_RANGE, ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE */
+export async function readPreprocessing(text: string): Promise<Partial<Preprocessing>> {
+  const option = '--preprocessing';
+  const json = text.trimStart().startsWith('{')
+    ? parseJsonText(text, option)
+    : await readJsonFile(text, option);
+  return json as Partial<Preprocessing>;
 }

@@ -5,6 +5,7 @@
  */
 import { Command, CommanderError } from 'commander';
 
+import { fileError } from '../errors';
 import { packageVersion } from '../package-root';
 import { addClassify } from './classify';
 import { addConvert } from './convert';
@@ -15,7 +16,7 @@ import { addExport } from './export';
 import { addFinetune } from './finetune';
 import { addInspect } from './inspect';
 import { addModels } from './models';
-import { EXIT_USAGE, exitCodeOf, interruptSignal, printError, printNote } from './output';
+import { EXIT_FAILURE, EXIT_USAGE, exitCodeOf, interruptSignal, printError, printNote } from './output';
 import { addProfile } from './profile';
 import { addQuantize } from './quantize';
 import { addScripts } from './scripts';
@@ -47,10 +48,14 @@ export const COMMANDS: readonly string[] = [
 
 /** Runs a command and sets the exit code of the process. */
 export async function main(args: readonly string[]): Promise<void> {
-  // The reader of a pipe may leave (`| head`): that is no failure of ours.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? 0 : 1);
+    // The reader of a pipe may leave (`| head`): that is no failure of ours. A disk that is full is one.
+    if (error.code === 'EPIPE') process.exit(0);
+    printError(fileError('standard output', error));
+    process.exit(EXIT_FAILURE);
   });
+  // What is said beside the result may have no reader any more: the work has.
+  process.stderr.on('error', () => undefined);
   const program = new Command('senet-torch')
     .description('Squeeze-and-Excitation networks on LibTorch.')
     .version(packageVersion())

@@ -2,6 +2,8 @@
  * What the commands share: printing for people and for programs, errors in a line, exit codes, abort on Ctrl-C.
  * Loads nothing native.
  */
+import { performance } from 'node:perf_hooks';
+
 import { isError } from '../brands';
 import { isSenetError } from '../errors';
 import { printable, printableJson } from '../printable';
@@ -90,6 +92,11 @@ export function printError(error: unknown, options: readonly { name: string; fla
   printNote(...`error: ${message}${code}`.split('\n'));
 }
 
+/** Whether an error says that the signal aborted, and nothing else. */
+export function isAborted(error: unknown, signal: AbortSignal): boolean {
+  return signal.aborted && isSenetError(error) && error.code === 'ERR_SENET_ABORTED';
+}
+
 /** 2 for what the user typed, 130 for Ctrl-C, 1 for the rest. */
 export function exitCodeOf(error: unknown): number {
   if (!isSenetError(error)) return EXIT_FAILURE;
@@ -97,15 +104,24 @@ export function exitCodeOf(error: unknown): number {
   return /^ERR_SENET_(ARG_|UNKNOWN_MODEL|UNKNOWN_OPTION)/.test(error.code) ? EXIT_USAGE : EXIT_FAILURE;
 }
 
-/** Aborts on the first Ctrl-C or SIGTERM, so that work is saved; the second ends the process. */
+/**
+ * Milliseconds within which a signal that is repeated is still the same: a terminal tells all that it has started, a service
+ * manager too, and npx and the first process of `serve` tell theirs once more.
+ */
+const SAME_SIGNAL = 1_000;
+
+/** Aborts on the first Ctrl-C or SIGTERM, so that work is saved; another one, later, ends the process. */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
+  let told = Infinity;
   for (const [signal, reason] of [
     ['SIGINT', 'Ctrl-C'],
     ['SIGTERM', 'SIGTERM'],
   ] as const) {
     process.on(signal, () => {
-      if (controller.signal.aborted) process.exit(EXIT_INTERRUPTED);
+      if (performance.now() - told > SAME_SIGNAL) process.exit(EXIT_INTERRUPTED);
+      if (controller.signal.aborted) return;
+      told = performance.now();
       controller.abort(new Error(reason));
     });
   }

@@ -93,15 +93,19 @@ async function profile(name: string, options: ProfileCommandOptions, signal: Abo
     x.dispose();
     const { threadsPerWorker: threads } = lazy.native.binding.configuration();
     const rates = ratesOf(measured);
-    if (options.json === true) printJson({ ...measured, ...rates, threads });
-    else printProfile(name, measured, threads, options.top);
-    if (options.svg !== undefined) {
-      const { writeAtomically } = lazy.atomicFile;
-      const picture = drawProfile(titleOf(name, measured), summaryOf(measured, threads), {
-        steps: chooseSteps(measured.steps, options.top, ({ milliseconds }) => milliseconds),
-        of: measured,
-      });
-      await writeAtomically(options.svg, (sink) => sink.write(Buffer.from(picture)));
+    try {
+      if (options.svg !== undefined) {
+        const { writeAtomically } = lazy.atomicFile;
+        const picture = drawProfile(titleOf(name, measured), summaryOf(measured, threads), {
+          steps: chooseSteps(measured.steps, options.top, ({ milliseconds }) => milliseconds),
+          of: measured,
+        });
+        await writeAtomically(options.svg, (sink) => sink.write(Buffer.from(picture)));
+      }
+    } finally {
+      // What was measured is not lost with a picture that cannot be written.
+      if (options.json === true) printJson({ ...measured, ...rates, threads });
+      else printProfile(name, measured, threads, options.top);
     }
   } finally {
     compiled.dispose();

@@ -6,7 +6,11 @@ import type { ModelName } from '../models/registry';
 import type { CompiledStep } from '../binding';
 import { calibrationSettings } from '../nn/calibration-settings';
 import type { Quantized } from '../train/quantize-weights';
-import { addCalibrationOptions, type CalibrationOptions } from './calibration-options';
+import {
+  addCalibrationOptions,
+  checkCalibrationOptions,
+  type CalibrationOptions,
+} from './calibration-options';
 import { lazy } from './lazy';
 import { count, percent, printJson, printLine, printLines, printNote, printTable } from './output';
 import { addPlaceOptions } from './training-options';
@@ -45,7 +49,10 @@ export function addQuantize(program: Command, interrupted: () => AbortSignal): v
       'after',
       '\nExamples:\n  $ senet-torch quantize best.safetensors --calibration photos --output best-int8.safetensors\n  $ senet-torch serve --weights best-int8.safetensors --dtype int8',
     )
-    .action((file: string, options: QuantizeCommandOptions) => quantize(file, options, interrupted()));
+    .action((file: string, options: QuantizeCommandOptions) => {
+      checkCalibrationOptions(command);
+      return quantize(file, options, interrupted());
+    });
 }
 
 async function quantize(file: string, options: QuantizeCommandOptions, signal: AbortSignal): Promise<void> {

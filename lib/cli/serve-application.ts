@@ -6,20 +6,22 @@ import { availableParallelism } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import type * as fastifyModule from 'fastify';
-import type { FastifyInstance, FastifyServerOptions } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest, FastifyServerOptions } from 'fastify';
 
-import { fileError, makeError } from '../errors';
+import { fileError, makeError, type ErrorCode } from '../errors';
+import { checkCertificate } from '../serve/certificate';
 import { errorResponse, headerOf } from '../serve/exchange';
 import { makeFastifyPlugin } from '../serve/fastify-plugin';
 import type { GrpcServer } from '../serve/grpc-service';
 import { requirePeer } from '../peer';
 import type { InferenceHandler } from '../serve/handler';
-import { onAbort } from '../tensor/abort';
+import { throwIfAborted, whenAborted } from '../tensor/abort';
 import { lazy } from './lazy';
-import { printNote } from './output';
-import { joinWorkers, leaveWorkers } from './serve-bus';
+import { listenError } from './listening';
+import { joinWorkers } from './serve-bus';
 import type { ServeConfig } from './serve-config';
-import { fileLoader, loadModels } from './serve-models';
+import { Connections } from './serve-connections';
+import { fileLoader, loadModels, whileNeither } from './serve-models';
 
 const PURPOSE = 'senet-torch serve';
 /** Longer than a request may take: what is late is answered by us. */
@@ -50,37 +52,35 @@ export async function startServer(config: ServeConfig, signal: AbortSignal): Pro
     ...(maxImages === undefined ? {} : { maxImages }),
   });
   const stopped = new AbortController();
+  void whenAborted(signal).then(() => stopped.abort());
+  const connections = new Connections(app.server);
   let watching: Promise<void> | undefined;
   let grpcServer: GrpcServer | undefined;
   try {
-    answerInOurWords(app);
+    answerInOurWords(app, handler);
     await addGuards(app, config);
     await app.register(makeFastifyPlugin(createInferenceHandler), { handler });
     if (config.workers > 1) joinWorkers(app, handler, config.workers);
     if (config.watch !== undefined)
       ({ ended: watching } = await watch(config.watch, app, handler, config, stopped.signal));
+    throwIfAborted(signal);
     await app.listen({ port: config.port, host: config.host });
     grpcServer = await startGrpc(config, handler);
   } catch (error) {
     stopped.abort();
     await app.close();
     await handler.close();
-    throw listenError(error, config);
+    throw listenError(error, config.host, config.port);
   }
-  const closed = new Promise<void>((resolve, reject) => {
-    const close = async (): Promise<void> => {
-      stopped.abort();
-      handler.drain();
-      // Whoever sends requests here learns that it is not ready before it takes no more.
-      await delay(config.drainDelay);
-      await Promise.all([app.close(), grpcServer?.close()]);
-      await handler.close();
-      await watching;
-      leaveWorkers();
-    };
-    const begin = (): void => void close().then(resolve, reject);
-    if (signal.aborted) begin();
-    else onAbort(signal, begin);
+  const closed = whenAborted(signal).then(async () => {
+    handler.drain();
+    // Whoever sends requests here learns that it is not ready before it takes no more.
+    await delay(config.drainDelay);
+    const ending = Promise.all([app.close(), grpcServer?.close()]);
+    connections.end(config.timeout + SLACK);
+    await ending;
+    await handler.close();
+    await watching;
   });
   const { port } = app.server.address() as AddressInfo;
   return { ports: [port, ...(grpcServer === undefined ? [] : [grpcServer.port])], closed };
@@ -95,7 +95,8 @@ async function watch(
   signal: AbortSignal,
 ): Promise<{ readonly ended: Promise<void> }> {
   return lazy.watchedFolder.watchFolder(folder, handler, {
-    ...{ signal, interval: WATCH_INTERVAL, loaderOf: (file) => fileLoader(config, file) },
+    ...{ signal, interval: WATCH_INTERVAL },
+    loaderOf: (file) => whileNeither(signal, fileLoader(config, file)),
     onChange: (what, model, file) => app.log.info({ model, file }, `the model was ${what}`),
     onError: (error, file) => app.log.error({ err: error, file }, 'the model could not be loaded'),
   });
@@ -107,10 +108,8 @@ async function applicationOptions({
   log,
   timeout,
 }: ServeConfig): Promise<FastifyServerOptions & { https?: object }> {
-  const https =
-    tlsCert === undefined || tlsKey === undefined
-      ? {}
-      : { https: { cert: await readPem(tlsCert, '--tls-cert'), key: await readPem(tlsKey, '--tls-key') } };
+  const tls = await readTls(tlsCert, tlsKey);
+  const https = tls === undefined ? {} : { https: tls };
   return {
     ...https,
     logger: log === 'silent' ? false : { level: log },
@@ -120,15 +119,29 @@ async function applicationOptions({
     requestTimeout: timeout + SLACK,
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
+    // What still comes on a connection that is open is answered, as what came before.
+    return503OnClosing: false,
     http: { maxHeaderSize: MAX_HEADER_BYTES },
     clientErrorHandler: answerBrokenRequest,
-    routerOptions: { ignoreTrailingSlash: true },
+    frameworkErrors: answerFailure,
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: MAX_HEADER_BYTES },
   } as unknown as FastifyServerOptions;
 }
 
 function requestIds(): () => string {
   let last = 0;
   return () => `${process.pid}-${++last}`;
+}
+
+/** @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE, ERR_SENET_ARG_RANGE (no certificate with its key) */
+async function readTls(
+  certificate: string | undefined,
+  key: string | undefined,
+): Promise<{ cert: Buffer; key: Buffer } | undefined> {
+  if (certificate === undefined || key === undefined) return undefined;
+  const tls = { cert: await readPem(certificate, '--tls-cert'), key: await readPem(key, '--tls-key') };
+  checkCertificate(tls, '--tls-cert, --tls-key');
+  return tls;
 }
 
 async function readPem(file: string, option: string): Promise<Buffer> {
@@ -139,33 +152,37 @@ async function readPem(file: string, option: string): Promise<Buffer> {
   }
 }
 
+/** Of what Fastify refuses itself, by its status; any other is a request that cannot be understood. */
+const REFUSALS: Readonly<Record<number, ErrorCode>> = {
+  413: 'ERR_SENET_REQUEST_SIZE',
+  415: 'ERR_SENET_MEDIA_TYPE',
+  429: 'ERR_SENET_RATE_LIMIT',
+};
+
 /** What Fastify itself says no to, in the form of our errors. */
-function answerInOurWords(app: FastifyInstance): void {
-  app.setNotFoundHandler((request, reply) => {
-    const known = ['GET', 'POST'].filter((method) =>
-      app.hasRoute({ url: request.url.split('?')[0] ?? '', method: method }),
-    );
-    const error =
-      known.length === 0
-        ? makeError('ERR_SENET_NO_ROUTE', `there is nothing at ${request.url}`)
-        : makeError('ERR_SENET_METHOD', `expected ${known.join(', ')} at ${request.url}`, {
-            details: { allow: known.join(', ') },
-          });
-    const { status, headers, body } = errorResponse(error);
+function answerInOurWords(app: FastifyInstance, handler: InferenceHandler): void {
+  app.setNotFoundHandler(async ({ method, url, headers: sent }, reply) => {
+    // Its routes are all that there are: it says which method a path has, and counts what was asked for.
+    const { status, headers, body } = await handler.handle({ method, url, headers: sent });
     return reply.code(status).headers(headers).send(Buffer.from(body));
   });
-  app.setErrorHandler((error, request, reply) => {
-    const { statusCode = 500, message } = error as { statusCode?: number; message: string };
-    const coded =
-      statusCode === 429
-        ? makeError('ERR_SENET_RATE_LIMIT', message)
-        : statusCode < 500
-          ? makeError('ERR_SENET_REQUEST', message)
-          : error;
-    const { status, headers, body } = errorResponse(coded);
-    if (status === 500) request.log.error({ err: error }, 'the request failed');
-    return reply.code(status).headers(headers).send(Buffer.from(body));
-  });
+  app.setErrorHandler(answerFailure);
+}
+
+/** What Fastify refuses before or after a route, and what went wrong in one. */
+function answerFailure(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  const { statusCode = 500, message } = error as { statusCode?: number; message: string };
+  const code = statusCode < 500 ? (REFUSALS[statusCode] ?? 'ERR_SENET_REQUEST') : undefined;
+  const coded =
+    code === undefined ? error : makeError(code, message, { details: { retryAfter: waitOf(reply) } });
+  const { status, headers, body } = errorResponse(coded);
+  if (status === 500) request.log.error({ err: error }, 'the request failed');
+  void reply.code(status).headers(headers).send(Buffer.from(body));
+}
+
+/** Seconds after which a caller may ask again, as the limiter of requests has noted them. */
+function waitOf(reply: FastifyReply): string {
+  return String(reply.getHeader('retry-after') ?? 1);
 }
 
 /** Before there is a request: headers that are too large, or none of HTTP. */
@@ -232,12 +249,9 @@ function keyCheck(
 async function startGrpc(config: ServeConfig, handler: InferenceHandler): Promise<GrpcServer | undefined> {
   const { grpcPort, host, tlsCert, tlsKey, apiKey, maxBody } = config;
   if (grpcPort === undefined) return undefined;
-  const tls =
-    tlsCert === undefined || tlsKey === undefined
-      ? {}
-      : { tls: { cert: await readPem(tlsCert, '--tls-cert'), key: await readPem(tlsKey, '--tls-key') } };
+  const tls = await readTls(tlsCert, tlsKey);
   return lazy.grpcService.startGrpcServer(handler, {
-    ...{ host, port: grpcPort, ...tls },
+    ...{ host, port: grpcPort, ...(tls === undefined ? {} : { tls }) },
     ...(apiKey.length === 0 ? {} : { authorize: keyCheck(apiKey) }),
     ...(maxBody === undefined ? {} : { maxMessage: maxBody }),
   });
@@ -250,12 +264,4 @@ function isProbe({ method, url }: { method: string; url: string }): boolean {
 
 function digest(key: string): Buffer {
   return createHash('sha256').update(key).digest();
-}
-
-function listenError(error: unknown, { host, port }: ServeConfig): unknown {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code === 'EADDRINUSE') printNote(`another server listens on ${host}:${port}: give another --port`);
-  return code === 'EADDRINUSE' || code === 'EACCES' || code === 'EADDRNOTAVAIL'
-    ? makeError('ERR_SENET_ARG_RANGE', `${host}:${port}: ${(error as Error).message}`, { cause: error })
-    : error;
 }

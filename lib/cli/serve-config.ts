@@ -1,11 +1,10 @@
 /** What `serve` is told, by options, by the environment and by a file: options before the file. Loads nothing native. */
-import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 
-import { fileError, makeError } from '../errors';
+import { makeError } from '../errors';
 import { besideFile } from '../models/model-source';
 import type { Preprocessing } from '../models/preprocessing-record';
-import { TIMEOUT } from '../serve/options';
+import { HOST, TIMEOUT, urls } from '../serve/options';
 import { describe } from '../tensor/options';
 import {
   boolean,
@@ -21,6 +20,8 @@ import {
   type Rule,
   type Values,
 } from '../tensor/rules';
+import { readJsonFile } from './json-file';
+import { saysNoNetwork } from './load-classifier';
 import type { ServeOptions } from './serve-options';
 
 const MAX_PORT = 65_535;
@@ -50,8 +51,18 @@ const MODEL = {
 
 export type ServedModelConfig = Values<typeof MODEL>;
 
-const urls: Rule<boolean | { hosts?: readonly string[]; privateAddresses?: boolean }> = (given, what) =>
-  typeof given === 'object' && given !== null ? given : orElse(false, boolean)(given, what);
+/** What a header can carry: anything else would be asked for and never come. */
+const KEY = /^(?=.{8})[\x21-\x7e][\x20-\x7e]*[\x21-\x7e]$/;
+
+/** Nothing of a key is said of it. */
+const keys: Rule<readonly string[]> = (given, what) => {
+  const texts = Array.isArray(given) && given.every((key) => typeof key === 'string') ? given : null;
+  if (texts?.every((key) => KEY.test(key)) === true) return texts;
+  throw makeError(
+    texts === null ? 'ERR_SENET_ARG_TYPE' : 'ERR_SENET_ARG_RANGE',
+    `${what} (or SENET_API_KEY): expected an array of keys, each of at least 8 characters of ASCII without spaces around them`,
+  );
+};
 
 const CONFIG = {
   models: matching<Record<string, object>>(
@@ -59,12 +70,12 @@ const CONFIG = {
     (value) => value === undefined || (typeof value === 'object' && value !== null && !Array.isArray(value)),
   ),
   port: orElse(8080, integer(0, MAX_PORT)),
-  host: orElse('127.0.0.1', string),
+  host: HOST,
   grpcPort: optional(integer(0, MAX_PORT)),
   workers: orElse(1, integer(1, 256)),
   threads: optional(integer(1, 256)),
   watch: optional(string),
-  apiKey: orElse([], names),
+  apiKey: orElse([], keys),
   cors: orElse([], names),
   rateLimit: optional(integer(1)),
   allowUrls: urls,
@@ -102,7 +113,9 @@ const NETWORK = [
   'name',
 ] as const;
 /** What each of a file's models says for itself; of the files of a watched folder the command line says it. */
-const EACH = ['device', 'dtype', 'shrinkOnLoad', 'maxBatch', 'delay', 'maxQueue'] as const;
+const EACH = ['device', 'checkHash', 'dtype', 'shrinkOnLoad', 'maxBatch', 'delay', 'maxQueue'] as const;
+/** What nobody typed. */
+const USUAL: Partial<ServeOptions> = { device: 'cpu', checkHash: true };
 
 /**
  * @throws (rejects) ERR_SENET_FILE_NOT_FOUND, ERR_SENET_FILE, ERR_SENET_ARG_RANGE (no JSON, options that exclude each
@@ -110,7 +123,7 @@ const EACH = ['device', 'dtype', 'shrinkOnLoad', 'maxBatch', 'delay', 'maxQueue'
  */
 export async function readServeConfig(options: ServeOptions): Promise<ServeConfig> {
   const folder = options.config === undefined ? '.' : path.dirname(options.config);
-  const file = options.config === undefined ? {} : besideIt(await readJson(options.config), folder);
+  const file = options.config === undefined ? {} : besideIt(await readConfig(options.config), folder);
   const said = Object.fromEntries(
     Object.entries({ ...options, allowUrls: allowedUrls(options.allowUrls) }).filter(
       ([name, value]) => name in CONFIG && value !== undefined,
@@ -122,18 +135,25 @@ export async function readServeConfig(options: ServeOptions): Promise<ServeConfi
   const { models, ...config } = readOptions({ ...fromEnvironment, ...file, ...said }, CONFIG, where);
   if ((config.tlsCert === undefined) !== (config.tlsKey === undefined))
     throw makeError('ERR_SENET_ARG_MISSING', '--tls-cert and --tls-key need each other');
-  if (config.apiKey.some((one) => one.length < 8))
-    throw makeError('ERR_SENET_ARG_RANGE', '--api-key: expected at least 8 characters');
   const checked = models && checkModels(models, folder, where);
   if (checked !== undefined) {
     const names = config.watch === undefined ? [...NETWORK, ...EACH] : NETWORK;
-    // Nobody typed the device that is the usual one.
-    const both = names.find((name) => options[name] !== undefined && options[name] !== 'cpu');
+    const both = names.find((name) => options[name] !== undefined && options[name] !== USUAL[name]);
     if (both !== undefined) {
-      const flag = both.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      const flag =
+        both === 'checkHash'
+          ? 'no-check-hash'
+          : both.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
       throw makeError('ERR_SENET_ARG_RANGE', `--${flag} and the models of --config exclude each other`);
     }
   }
+  if (
+    checked === undefined &&
+    config.watch !== undefined &&
+    options.name !== undefined &&
+    saysNoNetwork(options)
+  )
+    throw makeError('ERR_SENET_ARG_RANGE', '--name: files of --watch are called by their own names');
   return { ...config, models: checked, options };
 }
 
@@ -178,21 +198,8 @@ function checkModels(
   );
 }
 
-async function readJson(file: string): Promise<object> {
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (cause) {
-    throw fileError(`--config ${file}`, cause);
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw makeError('ERR_SENET_ARG_RANGE', `--config ${file}: expected JSON: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
+async function readConfig(file: string): Promise<object> {
+  const value = await readJsonFile(file, `--config ${file}`);
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
   throw makeError('ERR_SENET_ARG_RANGE', `--config ${file}: expected an object, got ${describe(value)}`);
 }

@@ -3,7 +3,7 @@ import { anySignal } from '../tensor/abort';
 import type { ModelLoader } from '../serve/model-table';
 import type { ImageClassifierOptions } from '../vision/classifier-loading';
 import type { ImageClassifier } from '../vision/image-classifier';
-import { loadClassifier, titleOf, type NetworkOptions } from './load-classifier';
+import { loadClassifier, saysNoNetwork, titleOf, type NetworkOptions } from './load-classifier';
 import type { ServeConfig, ServedModelConfig } from './serve-config';
 import type { ServeOptions } from './serve-options';
 
@@ -21,19 +21,9 @@ export async function loadModels(
   signal: AbortSignal,
 ): Promise<ServedModels> {
   // A folder that is watched needs no other network.
-  if (
-    models === undefined &&
-    watch !== undefined &&
-    options.model === undefined &&
-    options.weights === undefined
-  )
+  if (models === undefined && watch !== undefined && saysNoNetwork(options))
     return { models: {}, repository: {} };
-  const again =
-    (make: ModelLoader): ModelLoader =>
-    async (closing) => {
-      const { signal: either, stop } = anySignal([signal, closing]);
-      return make(either).finally(stop);
-    };
+  const again = (make: ModelLoader): ModelLoader => whileNeither(signal, make);
   if (models === undefined) {
     const make = loaderOf(options, maxPixels);
     const classifier = await make(signal);
@@ -56,10 +46,23 @@ export async function loadModels(
   return { models: loaded, repository };
 }
 
+/** A loader that another signal aborts too. */
+export function whileNeither(signal: AbortSignal, make: ModelLoader): ModelLoader {
+  return async (closing) => {
+    const { signal: either, stop } = anySignal([signal, closing]);
+    return make(either).finally(stop);
+  };
+}
+
 /** What requests call the one network of the command line: its title without what separates paths and versions. */
 function nameOf(classifier: ImageClassifier, options: ServeOptions): string {
   const title = titleOf(classifier, options);
-  return (title.split(/[/:\\]/).at(-1) ?? title)
+  return (
+    title
+      .split(/[/:\\]/)
+      .filter((part) => part !== '')
+      .at(-1) ?? title
+  )
     .replace(/\.(safetensors|pth?|pkl)$/, '')
     .replaceAll('@', '-');
 }

@@ -6,7 +6,7 @@ import cluster, { type Worker } from 'node:cluster';
 import type { AddressInfo } from 'node:net';
 import { clearTimeout, setTimeout } from 'node:timers';
 
-import { onAbort } from '../tensor/abort';
+import { whenAborted } from '../tensor/abort';
 import { EXIT_FAILURE, printNote } from './output';
 
 /** A worker that ends sooner than this after its start is not started anew at once. */
@@ -68,7 +68,7 @@ export function runPrimary(
     const finish = (): void => {
       if (alive().length === 0) resolve();
     };
-    onAbort(signal, () => {
+    void whenAborted(signal).then(() => {
       for (const timer of timers) clearTimeout(timer);
       for (const worker of alive()) worker.process.kill('SIGTERM');
       finish();

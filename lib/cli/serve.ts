@@ -6,8 +6,9 @@ import type { Command } from 'commander';
 
 import { makeError } from '../errors';
 import { addNetworkOptions } from './load-classifier';
-import { printLine, printNote } from './output';
+import { isAborted, printLine, printNote } from './output';
 import { startServer } from './serve-application';
+import { leaveWorkers } from './serve-bus';
 import { readServeConfig, type ServeConfig } from './serve-config';
 import type { ServeOptions } from './serve-options';
 import { isPrimary, runPrimary } from './serve-workers';
@@ -133,9 +134,16 @@ async function serve(options: ServeOptions, signal: AbortSignal): Promise<void> 
     await runPrimary(config.workers, servers, signal, (ports) => announce(config, ports));
     return;
   }
-  const server = await startServer(config, signal);
-  if (config.workers === 1) announce(config, server.ports);
-  await server.closed;
+  try {
+    const server = await startServer(config, signal);
+    if (config.workers === 1) announce(config, server.ports);
+    await server.closed;
+  } catch (error) {
+    // Told to end while it started, it has ended as it was to.
+    if (!isAborted(error, signal)) throw error;
+  } finally {
+    leaveWorkers();
+  }
 }
 
 /** @param ports - of HTTP and, where it is served, of gRPC */

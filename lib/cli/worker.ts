@@ -7,10 +7,20 @@ import { InvalidArgumentError, type Command } from 'commander';
 import type { QueueWorker } from '../bulk/queue-worker';
 import { EXPOSITION_TYPE } from '../instruments';
 import { fileError } from '../errors';
-import { onAbort } from '../tensor/abort';
+import { printableJson } from '../printable';
+import { HOST } from '../serve/options';
+import { whenAborted } from '../tensor/abort';
+import type { ImageClassifier } from '../vision/image-classifier';
 import { lazy } from './lazy';
-import { addNetworkOptions, batchesOf, loadClassifier, type NetworkOptions } from './load-classifier';
-import { count, EXIT_INTERRUPTED, printError, printJson, printLine, printNote } from './output';
+import { listenError } from './listening';
+import {
+  addNetworkOptions,
+  batchesOf,
+  inFlightOf,
+  loadClassifier,
+  type NetworkOptions,
+} from './load-classifier';
+import { count, EXIT_INTERRUPTED, isAborted, printError, printJson, printLine, printNote } from './output';
 import { atLeastOne } from './training-options';
 
 interface QueueOptions {
@@ -53,7 +63,7 @@ export function addWorker(program: Command, interrupted: () => AbortSignal): voi
     .option('-b, --batch-size <n>', 'images that go through the network together (default: 16)', atLeastOne)
     .option('--lock-seconds <n>', 'after which jobs of a dead worker go to another (default: 30)', atLeastOne)
     .option('--port <port>', 'serve /metrics, /v2/health/live and /v2/health/ready there', portOf)
-    .option('--host <address>', 'address that the port is of', '127.0.0.1')
+    .option('--host <address>', 'address that the port is of', hostOf, '127.0.0.1')
     .option('--until-empty', 'end when no job waits or runs on any worker')
     .option('--json', 'print a line of JSON for each job');
   addNetworkOptions(command)
@@ -93,20 +103,23 @@ async function work(options: WorkerOptions, signal: AbortSignal): Promise<void> 
   await mkdir(output, { recursive: true }).catch((cause: unknown) => {
     throw fileError(output, cause);
   });
-  const classifier = await loadClassifier(options, signal, batchesOf(options.batchSize));
-  let server: Server | undefined;
+  let worker: QueueWorker | undefined;
+  let classifier: ImageClassifier | undefined;
+  // Before any job is taken: a port that another has is told at once, and probes are answered while the network is loaded.
+  const server = port === undefined ? undefined : await serveMetrics(() => worker, port, host);
   try {
+    classifier = await loadClassifier(options, signal, batchesOf(options.batchSize));
     const given = {
       name: options.name,
       concurrency: options.concurrency,
       lockSeconds: options.lockSeconds,
-      inFlight: options.batchSize === undefined ? undefined : 4 * options.batchSize,
+      inFlight: options.batchSize === undefined ? undefined : inFlightOf(options.batchSize),
     };
     const known = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-    const worker = await lazy.bulk.queueWorker.startQueueWorker(classifier, queue, {
+    worker = await lazy.bulk.queueWorker.startQueueWorker(classifier, queue, {
       ...{ output, root, ...known, signal },
       onJob: (job) => {
-        if (json === true) process.stdout.write(`${JSON.stringify(job)}\n`);
+        if (json === true) process.stdout.write(`${printableJson(JSON.stringify(job))}\n`);
         else {
           const bad = Object.values(job.failed).reduce((sum, number) => sum + number, 0);
           printLine(
@@ -116,27 +129,35 @@ async function work(options: WorkerOptions, signal: AbortSignal): Promise<void> 
       },
       onError: printError,
     });
-    if (port !== undefined) server = await serveMetrics(worker, port, host);
     printNote(`Working; images of ${root}, rows to ${output}. Ctrl-C ends when the present jobs are done`);
-    const ended = new Promise<void>((resolve) => onAbort(signal, resolve));
-    if (untilEmpty === true) await Promise.race([worker.untilEmpty(), ended]).catch(() => undefined);
-    else await ended;
+    const ended = whenAborted(signal);
+    await (untilEmpty === true ? Promise.race([worker.untilEmpty(), ended]) : ended);
     await worker.close();
-    // What was asked for was done: a scheduler that ends a worker has no failure to look into.
-    if (untilEmpty === true && signal.aborted) process.exitCode = EXIT_INTERRUPTED;
+  } catch (error) {
+    if (!isAborted(error, signal)) throw error;
   } finally {
+    await worker?.close();
     server?.close();
     server?.closeAllConnections();
-    await classifier.dispose();
+    await classifier?.dispose();
   }
+  // What was asked for was done: a scheduler that ends a worker has no failure to look into.
+  if (untilEmpty === true && signal.aborted) process.exitCode = EXIT_INTERRUPTED;
 }
 
-function serveMetrics(worker: QueueWorker, port: number, host: string): Promise<Server> {
+/** @param working - undefined until the worker has started */
+function serveMetrics(working: () => QueueWorker | undefined, port: number, host: string): Promise<Server> {
   const server = createServer((request, response) => {
     const answer = (status: number, type: string, body: string): void =>
       void response.writeHead(status, { 'Content-Type': type }).end(body);
-    switch (request.url) {
+    const worker = working();
+    const ready = worker?.ready === true;
+    switch (request.url?.split('?')[0]) {
       case '/metrics':
+        if (worker === undefined) {
+          answer(503, 'text/plain', '');
+          return;
+        }
         worker.metrics().then(
           (text) => answer(200, EXPOSITION_TYPE, text),
           () => answer(500, 'text/plain', ''),
@@ -146,14 +167,14 @@ function serveMetrics(worker: QueueWorker, port: number, host: string): Promise<
         answer(200, 'application/json', '{"live":true}');
         return;
       case '/v2/health/ready':
-        answer(worker.ready ? 200 : 503, 'application/json', JSON.stringify({ ready: worker.ready }));
+        answer(ready ? 200 : 503, 'application/json', JSON.stringify({ ready }));
         return;
       default:
         answer(404, 'text/plain', 'not found');
     }
   });
   return new Promise((resolve, reject) => {
-    server.once('error', (cause) => reject(fileError(`--port ${port}`, cause)));
+    server.once('error', (cause: Error) => reject(listenError(cause, host, port)));
     server.listen(port, host, () => resolve(server));
   });
 }
@@ -169,6 +190,10 @@ async function enqueue(
   const done = await lazy.bulk.enqueue.enqueueImages(queue, list, { ...Object.fromEntries(given), signal });
   if (json === true) printJson(done);
   else printLine(`${count(done.images, 'image')} in ${count(done.jobs, 'job')}`);
+}
+
+function hostOf(text: string): string {
+  return HOST(text, '--host');
 }
 
 function portOf(text: string): number {

@@ -48,3 +48,25 @@ export function checkFileName(name: string): void {
 export function hashPrefixOf(fileName: string): string | undefined {
   return /-([a-f0-9]*)\./.exec(fileName)?.[1];
 }
+
+/**
+ * An address without its user and password, which no message is to repeat, and the header that says them.
+ */
+export function apartFromUser(address: string): { url: string; headers: Readonly<Record<string, string>> } {
+  if (!URL.canParse(address)) return { url: address, headers: {} };
+  const url = new URL(address);
+  const { username, password } = url;
+  if (username === '' && password === '') return { url: address, headers: {} };
+  url.username = '';
+  url.password = '';
+  const said = Buffer.from([username, password].map(unescaped).join(':'));
+  return { url: url.href, headers: { authorization: `Basic ${said.toString('base64')}` } };
+}
+
+function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // not escaped
+  }
+}

@@ -16,6 +16,7 @@ import { isAggregateError, isError } from '../brands';
 import { isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
 import { anySignal, throwIfAborted, untilAborted } from '../tensor/abort';
+import { apartFromUser } from './cache';
 import { tryLock, type HeldLock } from './lock';
 import { PartialFile } from './partial';
 import { makeProgress, type ProgressOption, type ProgressReporter } from './progress';
@@ -56,16 +57,18 @@ class Retryable extends Error {}
 class TooLong extends Error {}
 
 /**
- * Downloads `url` to `destination`, unless it is there. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured.
+ * Downloads what is at `address` to `destination`, unless it is there. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured.
  *
  * @throws (rejects) ERR_SENET_DOWNLOAD, ERR_SENET_HASH (nothing is kept), ERR_SENET_LOCKED, ERR_SENET_FILE,
  *   ERR_SENET_ABORTED
  */
 export async function downloadFile(
-  url: string,
+  address: string,
   destination: string,
-  options: DownloadOptions = {},
+  given: DownloadOptions = {},
 ): Promise<void> {
+  const { url, headers } = apartFromUser(address);
+  const options = { ...given, headers: { ...headers, ...given.headers } };
   const { signal } = options;
   throwIfAborted(signal);
   const progress = makeProgress(options.progress ?? true, options.name ?? path.basename(destination));

@@ -9,7 +9,7 @@ import type { StateDict } from '../checkpoint/state-dict';
 import { makeError } from '../errors';
 import { checkString } from '../tensor/options';
 import { boolean, integer, optional, orElse, readOptions, signal, string } from '../tensor/rules';
-import { checkFileName, checkpointsFolder, fileNameOf, hashPrefixOf, parseUrl } from './cache';
+import { apartFromUser, checkFileName, checkpointsFolder, fileNameOf, hashPrefixOf, parseUrl } from './cache';
 import { downloadFile } from './download';
 import type { ProgressOption } from './progress';
 
@@ -57,18 +57,19 @@ export async function fetchWeights(
   const where = 'loadStateDictFromUrl';
   const { modelDir, fileName, checkHash, progress, maxBytes, ...rest } = readOptions(options, RULES, where);
   const source = parseUrl(checkString(url, `${where}: url`));
+  const shown = apartFromUser(source.href).url;
   const name = fileName ?? fileNameOf(source);
   checkFileName(name);
   const folder = modelDir ?? checkpointsFolder();
   const file = path.resolve(folder, name);
   if (existsSync(file)) return file;
-  const byHand = `Put the file at ${file} by hand (mkdir -p '${path.dirname(file)}' && curl -L -o '${file}' '${url}') and run it again`;
+  const byHand = `Put the file at ${file} by hand (mkdir -p '${path.dirname(file)}' && curl -L -o '${file}' '${shown}') and run it again`;
   if (process.env.SENET_OFFLINE === '1') {
     throw makeError(
       'ERR_SENET_OFFLINE',
-      `${url} is not cached and SENET_OFFLINE=1 forbids the network. ${byHand}.`,
+      `${shown} is not cached and SENET_OFFLINE=1 forbids the network. ${byHand}.`,
       {
-        details: { url, file },
+        details: { url: shown, file },
       },
     );
   }

@@ -12,6 +12,7 @@ import { writeAtomically } from '../checkpoint/atomic-file';
 import { fileError, isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
 import { describe } from '../tensor/options';
+import { apartFromUser } from './cache';
 import { askHead, downloadFile, type Head } from './download';
 import type { ProgressOption } from './progress';
 
@@ -84,7 +85,9 @@ export async function fetchFromHub(
   const folder = path.join(hubFolder(), `models--${repository.replaceAll('/', '--')}`);
   const cached = await inCache(folder, file, revision);
   if (cached !== undefined && COMMIT.test(revision)) return cached;
-  const url = `${endpoint()}/${repository}/resolve/${encodeURIComponent(revision)}/${file}`;
+  const { url, headers: user } = apartFromUser(
+    `${endpoint()}/${repository}/resolve/${encodeURIComponent(revision)}/${file}`,
+  );
   if (isOffline()) {
     if (cached !== undefined) return cached;
     const name = process.env.SENET_OFFLINE === '1' ? 'SENET_OFFLINE' : 'HF_HUB_OFFLINE';
@@ -92,15 +95,15 @@ export async function fetchFromHub(
       details: { url, file: path.join(folder, 'snapshots') },
     });
   }
-  const headers = await authorization();
-  let head: Head;
+  const headers = { ...user, ...(await authorization()) };
+  let head: Known;
   try {
-    head = await askHead(url, { headers, signal });
+    head = checkHead(await askHead(url, { headers, signal }), url);
   } catch (error) {
     if (cached !== undefined && isOutOfReach(error)) return cached;
     throw error;
   }
-  const { etag, commit } = checkHead(head, url);
+  const { etag, commit } = head;
   const pointer = path.join(folder, 'snapshots', commit, file);
   const blob = path.join(folder, 'blobs', etag);
   if (!existsSync(pointer)) {
@@ -152,8 +155,14 @@ async function authorization(): Promise<Record<string, string>> {
   return /^[\x21-\x7e]+$/.test(token) ? { authorization: `Bearer ${token}` } : {};
 }
 
+/** What the hub says of a file. */
+interface Known {
+  readonly etag: string;
+  readonly commit: string;
+}
+
 /** Names that come from a server become names of files: they are what the hub's are, or nothing is written. */
-function checkHead({ status, headers }: Head, url: string): { etag: string; commit: string } {
+function checkHead({ status, headers }: Head, url: string): Known {
   if (status >= 400) throw refused(status, headers, url);
   const etag = (headers['x-linked-etag'] ?? headers.etag ?? '').replace(/^W\//, '').replaceAll('"', '');
   const commit = headers['x-repo-commit'] ?? '';
@@ -191,9 +200,12 @@ export function refusedStatus(error: unknown): number | undefined {
 export function isOutOfReach(error: unknown): boolean {
   if (!isSenetError(error)) return false;
   const { code } = error;
-  return (
-    code === 'ERR_SENET_OFFLINE' || (code === 'ERR_SENET_DOWNLOAD' && (refusedStatus(error) ?? 500) >= 500)
-  );
+  return code === 'ERR_SENET_OFFLINE' || (code === 'ERR_SENET_DOWNLOAD' && isOverload(refusedStatus(error)));
+}
+
+/** No answer, a server that fails, or one of which this client has asked too much for now. */
+function isOverload(status = 500): boolean {
+  return status >= 500 || status === 429;
 }
 
 async function link(blob: string, pointer: string): Promise<void> {

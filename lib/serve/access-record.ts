@@ -12,6 +12,6 @@ export interface AccessRecord {
   readonly milliseconds: number;
   /** Of an error; null of what is no error of this library. */
   readonly code?: ErrorCode | null;
-  /** The error itself: what the caller is not told of a fault of the server. */
+  /** The error itself, also of one image among several: what the caller is not told of a fault of the server. */
   readonly error?: unknown;
 }

@@ -29,6 +29,12 @@ export async function classifyRoute(call: Call): Promise<InferenceResponse> {
   const outcomes = await Promise.allSettled(
     images.map((image) => classifyOne(call, model, image, options, explain)),
   );
+  const failures = outcomes.flatMap((outcome) =>
+    outcome.status === 'rejected' ? [outcome.reason as unknown] : [],
+  );
+  // Of no one image: nothing is answered here any more.
+  for (const reason of failures)
+    if (isSenetError(reason) && reason.code === 'ERR_SENET_CUDA_LOST') throw reason;
   const said = { model: model.name, version: model.version };
   if (!list) {
     const [outcome] = outcomes as [PromiseSettledResult<Answer>];
@@ -40,7 +46,12 @@ export async function classifyRoute(call: Call): Promise<InferenceResponse> {
     ...(images[index]?.name === undefined ? {} : { name: images[index].name }),
     ...(outcome.status === 'fulfilled' ? outcome.value : { error: errorOf(outcome.reason) }),
   }));
-  return jsonResponse({ ...said, results, times: { total: since(begun) } });
+  // What the caller is not told of a fault of the server, the log is.
+  const fault = failures.find((reason) => httpStatusOf(reason) === 500);
+  return {
+    ...jsonResponse({ ...said, results, times: { total: since(begun) } }),
+    ...(fault === undefined ? {} : { error: fault }),
+  };
 }
 
 async function classifyOne(

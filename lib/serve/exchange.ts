@@ -22,12 +22,12 @@ export interface InferenceRequest {
 /** The answer to a request, whole. */
 export interface InferenceResponse {
   readonly status: number;
-  /** In lower case; `content-length` is not among them. */
+  /** In lower case; `content-length` is among them only of what has no body, and would have one if it were GET. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Uint8Array;
   /** Of an error: its code, or null of what is no error of this library. */
   readonly code?: ErrorCode | null;
-  /** The error itself, for logs; nothing of it but its message went to the caller. */
+  /** The error itself, for logs, also of one image among several: nothing of it but its message went to the caller. */
   readonly error?: unknown;
 }
 
@@ -84,6 +84,16 @@ function extraHeaders(error: unknown, status: number): Record<string, string> {
     default:
       return {};
   }
+}
+
+/** The answer to HEAD: what GET would be answered, but for the body. */
+export function withoutBody(response: InferenceResponse): InferenceResponse {
+  const { headers, body } = response;
+  return {
+    ...response,
+    headers: { ...headers, 'content-length': String(body.byteLength) },
+    body: new Uint8Array(0),
+  };
 }
 
 /** The one value of a header; the first of several. */

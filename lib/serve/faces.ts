@@ -44,7 +44,7 @@ export function mustLinger({ headers }: InferenceResponse, { complete }: Incomin
 export function send(answer: InferenceResponse, request: IncomingMessage, response: ServerResponse): void {
   if (response.headersSent || response.destroyed) return;
   const { status, headers, body } = answer;
-  response.writeHead(status, { ...headers, 'content-length': body.byteLength });
+  response.writeHead(status, { 'content-length': body.byteLength, ...headers });
   if (!mustLinger(answer, request)) {
     response.end(body);
     return;

@@ -6,6 +6,7 @@
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 
 import type { ImageClassifier } from '../vision/image-classifier';
+import { httpStatusOf } from '../errors';
 import type { InferenceRequest } from './exchange';
 import { mustLinger, send } from './faces';
 import type { createInferenceHandler, InferenceHandler } from './handler';
@@ -81,11 +82,13 @@ async function answer(
   };
   const answered = await handler.handle(given);
   const { status, headers, body, code, error } = answered;
-  if (code !== undefined) {
-    const level = status >= 500 ? 'error' : 'info';
-    request.log[level]({ code, ...(status === 500 ? { err: error } : {}) }, 'the request failed');
+  if (code !== undefined || error !== undefined) {
+    const isFault = httpStatusOf(error) === 500;
+    const level = status >= 500 || isFault ? 'error' : 'info';
+    request.log[level]({ code, ...(isFault ? { err: error } : {}) }, 'the request failed');
   }
-  if (mustLinger(answered, request.raw)) {
+  // Of HEAD Fastify would say the length of what it sends.
+  if (request.method === 'HEAD' || mustLinger(answered, request.raw)) {
     const own = reply.getHeaders() as Record<string, string>;
     reply.hijack();
     send({ ...answered, headers: { ...own, ...headers } }, request.raw, reply.raw);

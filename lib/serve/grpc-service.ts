@@ -4,7 +4,7 @@
  */
 import path from 'node:path';
 import { clearInterval, setInterval } from 'node:timers';
-import { createSecureContext } from 'node:tls';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import type * as grpc from '@grpc/grpc-js';
 import type * as protoLoader from '@grpc/proto-loader';
@@ -24,14 +24,15 @@ import {
   orElse,
   readOptions,
   required,
-  string,
   type Rule,
   type Rules,
   type Values,
 } from '../tensor/rules';
+import { checkCertificate } from './certificate';
 import type { InferenceResponse } from './exchange';
 import { asProtocDescribes } from './grpc-reflection';
 import type { InferenceHandler } from './handler';
+import { HOST } from './options';
 import { requirePeer } from '../peer';
 
 export interface GrpcServerOptions {
@@ -59,6 +60,8 @@ const PURPOSE = 'senet-torch/grpc';
 const LOADING = { keepCase: true, longs: Number, defaults: true, oneofs: true };
 const SERVICE = 'inference.GRPCInferenceService';
 const HEALTH_LOOK = 1_000;
+/** Milliseconds in which the last answers go out, and clients may leave. */
+const LEAVE = 1_000;
 
 const bytes = matching<Buffer>('a Buffer (PEM)', (value) => Buffer.isBuffer(value));
 const TLS = { cert: required(bytes), key: required(bytes) } satisfies Rules<
@@ -67,7 +70,7 @@ const TLS = { cert: required(bytes), key: required(bytes) } satisfies Rules<
 const tls: Rule<Values<typeof TLS>> = (given, what) => readOptions(given as object, TLS, what);
 
 const OPTIONS = {
-  host: orElse('127.0.0.1', string),
+  host: HOST,
   port: orElse(8081, integer(0, 65_535)),
   tls: optional(tls),
   maxMessage: orElse(20 * 2 ** 20, integer(1)),
@@ -123,6 +126,7 @@ export async function startGrpcServer(
     'grpc.max_receive_message_length': given.maxMessage,
     'grpc.max_send_message_length': given.maxMessage,
   });
+  const running = new Set<Promise<void>>();
   const answer = ({ requestDeserialize: read }: grpc.MethodDefinition<Message, Message>, method: Method) => {
     const respond = async (call: grpc.ServerUnaryCall<Buffer, Message>): Promise<Message> => {
       const caller = new AbortController();
@@ -133,13 +137,15 @@ export async function startGrpcServer(
       return method(parseMessage(call.request, read), caller.signal);
     };
     return (call: grpc.ServerUnaryCall<Buffer, Message>, done: grpc.sendUnaryData<Message>): void => {
-      respond(call).then(
+      const answered = respond(call).then(
         (message) => done(null, message),
         (error: unknown) => {
           const { http, message } = error instanceof Refusal ? error : refusalFor(error);
           done({ code: status[CODES[http] ?? 'INTERNAL'], details: message });
         },
       );
+      running.add(answered);
+      void answered.then(() => running.delete(answered));
     };
   };
   const { service } = inference.GRPCInferenceService;
@@ -177,12 +183,15 @@ export async function startGrpcServer(
   timer.unref();
   return {
     port,
-    close: () =>
-      new Promise((resolve) => {
-        clearInterval(timer);
-        for (const name of ['', SERVICE]) healthService.setStatus(name, 'NOT_SERVING');
-        server.tryShutdown(() => resolve());
-      }),
+    close: async () => {
+      clearInterval(timer);
+      for (const name of ['', SERVICE]) healthService.setStatus(name, 'NOT_SERVING');
+      const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+      while (running.size > 0) await Promise.all(running);
+      // Streams that tell of health end when their client ends them, and calls whose message does not come never do.
+      await Promise.race([closed, delay(LEAVE, undefined, { ref: false })]);
+      server.forceShutdown();
+    },
   };
 }
 
@@ -191,14 +200,7 @@ function secured(
   { cert, key }: Values<typeof TLS>,
   credentials: typeof grpc.ServerCredentials,
 ): grpc.ServerCredentials {
-  try {
-    createSecureContext({ cert, key });
-  } catch (cause) {
-    const reason = isError(cause) ? cause.message : String(cause);
-    throw makeError('ERR_SENET_ARG_RANGE', `startGrpcServer: tls: no certificate with its key: ${reason}`, {
-      cause,
-    });
-  }
+  checkCertificate({ cert, key }, 'startGrpcServer: tls');
   return credentials.createSsl(null, [{ cert_chain: cert, private_key: key }]);
 }
 

@@ -14,7 +14,7 @@ import type { ImageClassifier } from '../vision/image-classifier';
 import type { AccessRecord } from './access-record';
 import { BodyMemory, BodyReader } from './body';
 import type { Call, Route, ServerState } from './call';
-import { errorResponse, type InferenceRequest, type InferenceResponse } from './exchange';
+import { errorResponse, withoutBody, type InferenceRequest, type InferenceResponse } from './exchange';
 import { answerNode, answerWeb, type Next } from './faces';
 import { expositionText, type MetricFamily } from '../instruments';
 import { Metrics } from './metrics';
@@ -62,7 +62,7 @@ export interface InferenceHandler {
    *
    * @param key - NAME, or NAME@VERSION
    * @throws (rejects) ERR_SENET_ARG_RANGE, ERR_SENET_ARG_TYPE, ERR_SENET_CLOSING, and what classifying a first image
-   *   rejects with: then the old one stays
+   *   rejects with: then the old one stays, and this one is disposed
    */
   replace(key: string, classifier: ImageClassifier): Promise<void>;
   /** As `replace`, of what makes the classifier: it may then be loaded and unloaded by its name. Loads nothing. */
@@ -206,7 +206,7 @@ class Core implements ServerState {
     const route = match?.route.path ?? NO_ROUTE;
     this.#tell(request, response, { route, milliseconds: performance.now() - begun });
     span?.end(route, response.status, response.error);
-    return request.method === 'HEAD' ? { ...response, body: new Uint8Array(0) } : response;
+    return request.method === 'HEAD' ? withoutBody(response) : response;
   }
 
   async #answer(
@@ -241,7 +241,7 @@ class Core implements ServerState {
     { status, code, error }: InferenceResponse,
     known: { route: string; milliseconds: number },
   ): void {
-    const failed = code === undefined ? {} : { code, error };
+    const failed = { ...(code === undefined ? {} : { code }), ...(error === undefined ? {} : { error }) };
     const record: AccessRecord = { method, url, status, ...known, ...failed };
     this.metrics.end(record);
     try {

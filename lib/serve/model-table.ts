@@ -39,6 +39,8 @@ interface Entry {
   /** The change that is under way, of which each waits for the one before. */
   changing: Promise<unknown>;
   changes: number;
+  /** Whether nobody can find it any more. */
+  isGone: boolean;
 }
 
 const KEY = /^([^@/]{1,200})(?:@([^@/]{1,50}))?$/;
@@ -61,13 +63,16 @@ export class ModelTable {
   /** Name -> version -> entry, in the order in which they were listed. */
   readonly #entries = new Map<string, Map<string, Entry>>();
   /** Classifiers that were replaced and still answer what they were asked. */
-  readonly #leaving = new Set<Promise<void>>();
+  readonly #leaving = new Set<Promise<unknown>>();
   readonly #closing = new AbortController();
 
   /** Takes a classifier under a key, once it has classified a first image; whatever had it goes. */
   async put(key: string, made: ImageClassifier): Promise<void> {
     const entry = this.#entryOf(key);
-    await this.#change(entry, async () => this.#install(entry, await warmed(made, entry)));
+    await this.#change(entry, () => this.#try(entry, made)).catch(async (error: unknown) => {
+      if (entry.classifier !== made) await made.dispose();
+      throw error;
+    });
   }
 
   /** What may be loaded under a key from now on. */
@@ -134,7 +139,11 @@ export class ModelTable {
     for (const entry of loadable) {
       await this.#change(entry, async () => {
         const made = await (entry.loader as ModelLoader)(this.#closing.signal);
-        this.#install(entry, await warmed(made, entry));
+        checkMade(made, entry);
+        await this.#try(entry, made).catch(async (error: unknown) => {
+          await made.dispose();
+          throw error;
+        });
       });
     }
   }
@@ -159,18 +168,18 @@ export class ModelTable {
     }
   }
 
-  /** Forgets a version: nothing can load it any more. */
+  /** Forgets a version: nothing can load it any more, and what comes under its name from now on is another. */
   async remove(key: string): Promise<void> {
     const { name, version } = parseModelKey(key);
     const entry = this.#lookUp(name, version);
-    await this.#change(entry, async () => {
-      const { classifier } = entry;
-      entry.classifier = undefined;
-      const versions = this.#entries.get(name);
-      versions?.delete(version);
-      if (versions?.size === 0) this.#entries.delete(name);
-      await this.#retire(classifier);
-    });
+    entry.isGone = true;
+    const versions = this.#versions(name);
+    versions.delete(version);
+    if (versions.size === 0) this.#entries.delete(name);
+    // Changes that are under way are of the one that goes, and end with it.
+    const gone = entry.changing.then(() => entry.classifier?.dispose());
+    this.#leaving.add(gone);
+    await gone.finally(() => this.#leaving.delete(gone));
   }
 
   /** Nothing is loaded any more; settles when every classifier has answered and is disposed. */
@@ -207,10 +216,7 @@ export class ModelTable {
     if (version === undefined) return latest([...versions.values()]);
     const entry = versions.get(version);
     if (entry !== undefined) return entry;
-    throw makeError(
-      'ERR_SENET_UNKNOWN_SERVED_MODEL',
-      `the model ${printable(name)} has no version ${describe(version)}`,
-    );
+    throw unknownVersion({ name, version });
   }
 
   #entryOf(key: string): Entry {
@@ -221,10 +227,21 @@ export class ModelTable {
     if (known !== undefined) return known;
     const entry: Entry = {
       ...{ name, version, loader: undefined, classifier: undefined, reason: '' },
-      ...{ changing: Promise.resolve(), changes: 0 },
+      ...{ changing: Promise.resolve(), changes: 0, isGone: false },
     };
     versions.set(version, entry);
     return entry;
+  }
+
+  /** Runs a first image through a classifier, and lets it answer: what does not work must not replace what does. */
+  async #try(entry: Entry, classifier: ImageClassifier): Promise<void> {
+    const image = zeros(TRIAL, { dtype: 'uint8' });
+    try {
+      await classifier.classify(image, { topK: 1 });
+    } finally {
+      image.dispose();
+    }
+    this.#install(entry, classifier);
   }
 
   #install(entry: Entry, classifier: ImageClassifier): void {
@@ -239,6 +256,7 @@ export class ModelTable {
     entry.changes++;
     const changed = entry.changing.then(async () => {
       if (this.#closing.signal.aborted) throw closed();
+      if (entry.isGone) throw unknownVersion(entry);
       await change();
     });
     entry.changing = changed.then(
@@ -266,6 +284,13 @@ function closed(): Error {
   return makeError('ERR_SENET_CLOSING', 'the server is closing');
 }
 
+function unknownVersion({ name, version }: { name: string; version: string }): Error {
+  return makeError(
+    'ERR_SENET_UNKNOWN_SERVED_MODEL',
+    `the model ${printable(name)} has no version ${describe(version)}`,
+  );
+}
+
 /** The highest version that is ready, else the highest. */
 function latest(entries: readonly Entry[]): Entry {
   const ready = entries.filter(({ classifier }) => classifier !== undefined);
@@ -287,22 +312,11 @@ function statusOf(entry: Entry): ModelStatus {
   return { name: entry.name, version: entry.version, state: stateOf(entry), reason: entry.reason };
 }
 
-/** Runs a first image through a classifier: what does not work must not replace what does. */
-async function warmed(classifier: ImageClassifier, { name }: Entry): Promise<ImageClassifier> {
-  if (typeof classifier?.classify !== 'function') {
-    throw makeError(
-      'ERR_SENET_ARG_TYPE',
-      `the loader of ${printable(name)}: expected an ImageClassifier, got ${describe(classifier)}`,
-    );
-  }
-  const image = zeros(TRIAL, { dtype: 'uint8' });
-  try {
-    await classifier.classify(image, { topK: 1 });
-    return classifier;
-  } catch (error) {
-    await classifier.dispose();
-    throw error;
-  } finally {
-    image.dispose();
-  }
+/** @throws ERR_SENET_ARG_TYPE */
+function checkMade(made: unknown, { name }: Entry): asserts made is ImageClassifier {
+  if (typeof (made as Partial<ImageClassifier> | undefined)?.classify === 'function') return;
+  throw makeError(
+    'ERR_SENET_ARG_TYPE',
+    `the loader of ${printable(name)}: expected an ImageClassifier, got ${describe(made)}`,
+  );
 }

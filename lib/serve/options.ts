@@ -57,15 +57,35 @@ export interface InferenceHandlerOptions {
 
 const MIB = 2 ** 20;
 
+/** That a server listens on. None typed (`--host "$HOST"`) would be every address of the machine. */
+export const HOST: Rule<string> = orElse('127.0.0.1', (given, what) => {
+  const host = string(given, what);
+  if (host !== '') return host;
+  throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected an address, got ''`);
+});
+
 /** Of a request, of a handler as of `senet-torch serve`. */
 export const TIMEOUT = orElse(30_000, milliseconds(1));
 
+/** Hosts as addresses have them: in small letters, without a port. */
+const hosts: Rule<readonly string[]> = (given, what) =>
+  names(given, what).map((host) => {
+    const address = `http://${host}`;
+    const url = URL.canParse(address) ? new URL(address) : null;
+    if (url?.href === `http://${url?.hostname}/`) return url.hostname;
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `${what}: expected hosts such as images.example.org, without a port, got ${describe(host)}`,
+    );
+  });
+
 const URLS = {
-  hosts: optional(names),
+  hosts: optional(hosts),
   privateAddresses: orElse(false, boolean),
 } satisfies Rules<UrlOptions>;
 
-const urls: Rule<Values<typeof URLS> | false> = (given, what) => {
+/** What is allowed; as an option again, it is the same. */
+export const urls: Rule<false | { hosts?: readonly string[]; privateAddresses: boolean }> = (given, what) => {
   if (given === undefined || given === false) return false;
   const allowed = readOptions<UrlOptions, typeof URLS>(
     given === true ? {} : (given as UrlOptions),
@@ -74,7 +94,8 @@ const urls: Rule<Values<typeof URLS> | false> = (given, what) => {
   );
   if (allowed.privateAddresses && allowed.hosts === undefined)
     throw makeError('ERR_SENET_ARG_MISSING', `${what}: hosts is required with privateAddresses`);
-  return allowed;
+  const { hosts: listed, privateAddresses } = allowed;
+  return { privateAddresses, ...(listed === undefined ? {} : { hosts: listed }) };
 };
 
 const repository: Rule<Readonly<Record<string, ModelLoader>>> = (given, what) => {

@@ -77,6 +77,7 @@ class WatchedFolder {
     for (const [key, { file }] of this.#served) if (!now.has(key)) await this.#remove(key, file);
     for (const [key, seen] of now) {
       const settled = first || this.#before.get(key)?.stamp === seen.stamp;
+      if (this.options.signal.aborted) return;
       if (settled && this.#served.get(key)?.stamp !== seen.stamp) await this.#load(key, seen);
     }
     this.#before = now;
@@ -91,7 +92,7 @@ class WatchedFolder {
       throw fileError(this.folder, cause);
     }
     for (const name of names) {
-      const key = WEIGHTS.exec(name)?.[1];
+      const key = keyOf(WEIGHTS.exec(name)?.[1]);
       const file = path.join(this.folder, name);
       // It may have gone meanwhile.
       const stats = key === undefined ? undefined : await stat(file).catch(() => undefined);
@@ -127,5 +128,16 @@ class WatchedFolder {
       // It never was: its name is none of a model.
       if (!isSenetError(error) || error.code !== 'ERR_SENET_ARG_RANGE') this.options.onError(error, file);
     }
+  }
+}
+
+/** The same of 'net' and 'net@1', which are one model; what is no name is said when it is loaded. */
+function keyOf(called: string | undefined): string | undefined {
+  if (called === undefined) return undefined;
+  try {
+    const { name, version } = parseModelKey(called);
+    return `${name}@${version}`;
+  } catch {
+    return called;
   }
 }

@@ -72,3 +72,11 @@ export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | un
     stop?.();
   }
 }
+
+/** Settles when the signal aborts; at once where it has. */
+export function whenAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else onAbort(signal, resolve);
+  });
+}

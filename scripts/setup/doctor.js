@@ -198,13 +198,24 @@ function print(facts) {
   }
 }
 
-const { values } = parseArgs({
-  options: {
-    json: { type: 'boolean', default: false },
-    help: { type: 'boolean', short: 'h', default: false },
-  },
-});
-if (values.help) {
+/** What was typed; null of what is none of its options, which is said. */
+function readArguments() {
+  try {
+    return parseArgs({
+      options: {
+        json: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    }).values;
+  } catch (error) {
+    console.error(error.message);
+    return null;
+  }
+}
+
+const values = readArguments();
+if (values === null) process.exitCode = 2;
+else if (values.help) {
   console.log(HELP);
 } else {
   const facts = examine();

@@ -179,7 +179,7 @@ async function main() {
 if (require.main === module) {
   main().catch((error) => {
     console.error(error.message);
-    process.exitCode = error.code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION' ? 2 : 1;
+    process.exitCode = /^ERR_PARSE_ARGS_/.test(error.code) ? 2 : 1;
   });
 }
 

@@ -204,6 +204,20 @@ describe('senet-torch', () => {
       ]);
     });
 
+    it('bad images of few are allowed as those of many are, and batches are as large as was typed', async () => {
+      const bad = temporary.path('bad.png');
+      writeFileSync(bad, 'no image');
+      const [told, allowed] = await Promise.all([
+        run(['classify', SANDAL, bad]),
+        run(['classify', SANDAL, bad, '--allow-bad-images', '--batch-size', '1']),
+      ]);
+      expect([told.code, allowed.code]).to.deep.equal([1, 0]);
+      expect(allowed.err).to.match(/bad\.png.*ERR_SENET_IMAGE/);
+      const wrong = await run(['classify', SANDAL, '--batch-size', '2000']);
+      expect([wrong.code, wrong.err]).to.deep.equal([2, wrong.err]);
+      expect(wrong.err).to.match(/maxBatch: expected an integer from 1 to 1024/);
+    });
+
     it('says where to put published weights when there is no network', async () => {
       const environment = { SENET_OFFLINE: '1', TORCH_HOME: temporary.path('torch-home') };
       const { code, out, err } = await run(['classify', '--model', 'se_resnet50', '--pretrained', SANDAL], {
@@ -253,6 +267,11 @@ describe('senet-torch', () => {
       writeFileSync(labels, names.join('\n'));
       const report = temporary.path('cifar.html');
       const told = ['evaluate', archive, '--weights', weights, '--labels', labels, '--limit', '12'];
+      // What was measured is there though the page cannot be written.
+      const unwritten = await run([...told, '--json', '--report', temporary.path('none', 'cifar.html')]);
+      expect([unwritten.code, JSON.parse(unwritten.out)]).to.have.deep.nested.property('[1].total', 12);
+      expect([unwritten.code, unwritten.err]).to.deep.equal([1, unwritten.err]);
+      expect(unwritten.err).to.match(/cifar\.html could not be written.*ERR_SENET_FILE_NOT_FOUND/);
       const [json, other] = await Promise.all([
         run([...told, '--json', '--report', report]),
         run(['evaluate', archive, '--weights', weights, '--limit', '12']),
@@ -778,8 +797,29 @@ describe('senet-torch', () => {
       [['classify', '--device', 'tpu'], /ERR_SENET_ARG_RANGE/],
       [['evaluate'], /missing required argument/],
       [['inspect'], /missing required argument/],
+      [['doctor', '--jsn'], /Unknown option '--jsn'/],
+      [['setup', '--from'], /--from/],
     ];
     await expectUsageErrors(cases);
+  });
+
+  it('says that the output has no room, and works on where nobody reads its words', async () => {
+    const full = await new Promise<[number | null, string]>((resolve) => {
+      const child = spawn('sh', ['-c', `"${process.execPath}" "${CLI}" models --json > /dev/full`]);
+      let err = '';
+      child.stderr.on('data', (data: Buffer) => (err += data.toString()));
+      child.on('close', (code) => resolve([code, err]));
+    });
+    expect(full[0]).to.equal(1);
+    expect(full[1]).to.match(/^error: standard output: .*ENOSPC.*\[ERR_SENET_FILE\]\n$/);
+    const child = spawn(process.execPath, [CLI, 'classify', 'none-1.png', SANDAL, 'none-2.png'], {
+      cwd: ROOT,
+    });
+    child.stderr.destroy();
+    let out = '';
+    child.stdout.on('data', (data: Buffer) => (out += data.toString()));
+    const code = await new Promise((resolve) => child.on('close', resolve));
+    expect([code, out.split('\n').length]).to.deep.equal([1, 2]);
   });
 
   it('prints the stack when SENET_DEBUG asks for it', async () => {

@@ -1,9 +1,10 @@
 /**
  * Jobs of images on a real Redis: each row once, whoever dies. SENET_TEST_SEED=... kills workers at other moments.
  */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { getEventListeners, once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -313,6 +314,41 @@ describe(`a queue of images${HAS_REDIS ? '' : ` (skipped: ${NO_REDIS})`}`, funct
       await redis.restart();
     }
     expect(listeners()).to.equal(0);
+  });
+
+  it('a port that another has is told before a job is taken', async () => {
+    await enqueueImages(redis.address, images, { name: 'taken' });
+    const other = createServer();
+    await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+    const { port } = other.address() as AddressInfo;
+    const place = ['--output', temporary.path('taken'), '--root', '/', '--port', String(port)];
+    const child = spawn(process.execPath, [CLI, 'worker', '-q', redis.address, '--name', 'taken', ...place]);
+    let err = '';
+    child.stderr.on('data', (data: Buffer) => (err += data.toString()));
+    const limit = globalThis.setTimeout(() => child.kill('SIGKILL'), 60_000);
+    const [code] = (await once(child, 'close')) as [number | null];
+    globalThis.clearTimeout(limit);
+    other.close();
+    expect([code, err]).to.deep.equal([2, err]);
+    expect(err).to.match(
+      /give another --port\nerror: 127\.0\.0\.1:\d+: .*EADDRINUSE.* \[ERR_SENET_ARG_RANGE\]\n$/,
+    );
+    const queue = new Queue('taken', { connection: { url: redis.address } });
+    expect(await queue.getJobCounts('waiting', 'active', 'completed', 'failed', 'delayed')).to.deep.equal({
+      ...{ waiting: 1, active: 0, completed: 0, failed: 0, delayed: 0 },
+    });
+    await queue.close();
+  });
+
+  it('a server that takes no more jobs says so with a code', async () => {
+    const tell = (...words: string[]): void =>
+      void spawnSync('redis-cli', ['-p', String(redis.port), 'config', 'set', ...words]);
+    tell('maxmemory', '1');
+    try {
+      await expectRejection(enqueueImages(redis.address, images, { name: 'full' }), 'ERR_SENET_QUEUE', /OOM/);
+    } finally {
+      tell('maxmemory', '0');
+    }
   });
 
   it('names parts so that none is outside, and none two jobs', () => {

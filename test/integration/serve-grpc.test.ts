@@ -1,7 +1,9 @@
 /** The Open Inference Protocol over gRPC, as clients made from the proto file, or from what the server tells, see it. */
 import { readFileSync } from 'node:fs';
+import http2 from 'node:http2';
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import * as grpc from '@grpc/grpc-js';
 import * as loader from '@grpc/proto-loader';
@@ -161,6 +163,52 @@ describe('gRPC', () => {
     expect(await health.call('Check', { service: SERVICE })).to.include({ status: 1 });
     health.close();
     await expectRejection(startGrpcServer(handler, { port: server.port }), 'ERR_SENET_ARG_RANGE');
+  });
+
+  it('ends though a client watches its health, or never sends its message, when it has answered', async () => {
+    const own = createInferenceHandler({
+      net: await loadBundled({ batching: { delay: 1_000, maxBatch: 8 } }),
+    });
+    const served = await startGrpcServer(own, { port: 0 });
+    const health = grpcClient(protoPath, 'grpc.health.v1.Health', served.port);
+    const caller = grpcClient(PROTO, SERVICE, served.port);
+    const seen: string[] = [];
+    const watching = (
+      health.stub as unknown as Record<string, (request: object) => grpc.ClientReadableStream<object>>
+    ).Watch?.({ service: SERVICE });
+    const left = new Promise<void>((resolve) => {
+      watching?.on('data', ({ status }: { status?: string }) => void seen.push(String(status)));
+      watching?.on('error', () => resolve());
+      watching?.on('end', () => resolve());
+    });
+    const session = http2.connect(`http://127.0.0.1:${served.port}`);
+    session.on('error', () => undefined);
+    const half = session.request({
+      ...{ ':method': 'POST', ':path': `/${SERVICE}/ModelInfer` },
+      ...{ 'content-type': 'application/grpc', te: 'trailers' },
+    });
+    half.on('error', () => undefined);
+    half.write(Buffer.from([0, 0, 0]));
+    for (let look = 0; look < 500 && seen.length === 0; look++) await delay(10);
+    const answer = caller.call('ModelInfer', input({ contents: { bytes_contents: [BAG] } }));
+    for (
+      let look = 0;
+      look < 500 &&
+      own
+        .metrics()
+        .every(
+          ({ name, samples }) => name !== 'senet_queue_waiting' || samples.every(({ value }) => value === 0),
+        );
+      look++
+    )
+      await delay(2);
+    await served.close();
+    expect(await answer).to.include({ model_name: 'net' });
+    await left;
+    expect(seen).to.have.length(2);
+    for (const client of [health, caller]) client.close();
+    session.destroy();
+    await own.close();
   });
 
   it('tells its services, so that a client without the proto file can call them', async () => {

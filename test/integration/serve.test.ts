@@ -288,10 +288,16 @@ describe('senet-torch serve', () => {
     readonly ended: Promise<[code: number | null, signal: string | null]>;
   }
 
-  function start(args: readonly string[], environment: Record<string, string> = {}): Omit<Serving, 'url'> {
+  /** @param detached - in a group of its own */
+  function start(
+    args: readonly string[],
+    environment: Record<string, string> = {},
+    detached = false,
+  ): Omit<Serving, 'url'> {
     const child = spawn(process.execPath, [CLI, 'serve', '--port', '0', ...args], {
       cwd: ROOT,
       env: { ...process.env, ...environment },
+      detached,
     });
     children.add(child);
     let [out, err] = ['', ''];
@@ -309,8 +315,9 @@ describe('senet-torch serve', () => {
   async function serving(
     args: readonly string[],
     environment: Record<string, string> = {},
+    detached = false,
   ): Promise<Serving> {
-    const started = start(args, environment);
+    const started = start(args, environment, detached);
     const address = (): string | undefined => /listening on (\S+)/.exec(started.out())?.[1];
     await until(() => address() !== undefined || started.child.exitCode !== null, 'it listens');
     const url = address();
@@ -334,6 +341,21 @@ describe('senet-torch serve', () => {
       { error: 'there is nothing at /missing', code: 'ERR_SENET_NO_ROUTE' },
     ]);
     expect((await get(`${url}/classify`))[0]).to.equal(405);
+    const whole = await get(`${url}/openapi.json`);
+    const head = await fetch(`${url}/openapi.json`, { method: 'HEAD' });
+    expect([head.status, head.headers.get('content-length'), await head.text()]).to.deep.equal([
+      ...[200, String(Buffer.byteLength(whole[1])), ''],
+    ]);
+    const media = await post(`${url}/classify`, BAG, { 'content-type': ';;;' });
+    expect([media[0], media[1].code]).to.deep.equal([415, 'ERR_SENET_MEDIA_TYPE']);
+    const broken = await get(`${url}/v2/models/%ff`);
+    expect([broken[0], (JSON.parse(broken[1]) as AnswerJson).code]).to.deep.equal([400, 'ERR_SENET_REQUEST']);
+    const [wrong, , allowed] = await get(`${url}/v2/models/se_resnet20/infer`);
+    expect([wrong, allowed.get('allow')]).to.deep.equal([405, 'POST']);
+    // What is nowhere counts too.
+    expect((await get(`${url}/metrics`))[1]).to.match(
+      /^senet_requests_total\{route="none",status="404"\} 1$/m,
+    );
     const { port } = new URL(url);
     expect(
       await sendRaw(Number(port), `GET / HTTP/1.1\r\nhost: x\r\nx: ${'y'.repeat(20_000)}\r\n\r\n`),
@@ -388,6 +410,8 @@ describe('senet-torch serve', () => {
     expect(headers.get('access-control-allow-origin')).to.equal('https://example.org');
     let limited: [number, string, Headers] | undefined;
     for (let count = 0; count < 12; count++) limited = await get(`${url}/v2/models`, key);
+    // As long as the minute lasts.
+    expect(Number(limited?.[2].get('retry-after'))).to.be.within(2, 60);
     expect([limited?.[0], (JSON.parse(limited?.[1] ?? '') as AnswerJson).code]).to.deep.equal([
       429,
       'ERR_SENET_RATE_LIMIT',
@@ -464,6 +488,65 @@ describe('senet-torch serve', () => {
     expect(await ended).to.deep.equal([0, null]);
   });
 
+  it('ends though callers hold connections: a silent one, half a request, one that stays', async () => {
+    const { url, child, ended } = await serving(['--delay', '700', '--name', 'n'.repeat(150)]);
+    // Longer than what Fastify takes of its own.
+    expect((await get(`${url}/v2/models/${'n'.repeat(150)}/ready`))[0]).to.equal(200);
+    const port = Number(new URL(url).port);
+    const silent = connect(port, '127.0.0.1');
+    const half = connect(port, '127.0.0.1');
+    const agent = new http.Agent({ keepAlive: true });
+    for (const socket of [silent, half]) socket.on('error', () => undefined);
+    half.write('POST /classify HTTP/1.1\r\nhost: x\r\n');
+    const answered = new Promise<number | undefined>((resolve, reject) => {
+      const request = http.request(`${url}/classify`, { method: 'POST', headers: PNG, agent }, (response) => {
+        response.resume().on('end', () => resolve(response.statusCode));
+      });
+      request.on('error', reject).end(BAG);
+    });
+    await until(
+      async () => /^senet_queue_waiting\{[^}]*\} 1$/m.test((await get(`${url}/metrics`))[1]),
+      'it has work',
+    );
+    const told = Date.now();
+    child.kill('SIGTERM');
+    expect(await answered).to.equal(200);
+    expect(await ended).to.deep.equal([0, null]);
+    expect(Date.now() - told).to.be.below(10_000);
+    for (const socket of [silent, half]) socket.destroy();
+    agent.destroy();
+  });
+
+  it('what is told twice at once, as npx and terminals do, is told once; of several processes too', async function () {
+    this.timeout(120_000);
+    for (const workers of ['1', '2']) {
+      const { url, child, ended } = await serving(['--delay', '1000', '--workers', workers], {}, true);
+      const answer = post(`${url}/classify?topK=1`, BAG, { ...PNG, connection: 'close' });
+      await delay(500);
+      // A terminal's Ctrl-C goes to all of its processes; npx hands it on.
+      process.kill(-(child.pid as number), 'SIGINT');
+      child.kill('SIGINT');
+      expect((await answer)[0]).to.equal(200);
+      expect(await ended).to.deep.equal([0, null]);
+    }
+  });
+
+  it('ends with 0 where it is told to while it starts, and with its error where a worker cannot start', async function () {
+    this.timeout(120_000);
+    const folder = temporary.path('many');
+    execFileSync('mkdir', [folder]);
+    for (let file = 0; file < 200; file++) copyFileSync(WEIGHTS, path.join(folder, `net${file}.safetensors`));
+    const early = start(['--watch', folder, '--log', 'info']);
+    await until(() => /the model was loaded/.test(early.out()), 'it loads');
+    early.child.kill('SIGTERM');
+    expect(await early.ended).to.deep.equal([0, null]);
+    expect(early.out()).not.to.match(/net199|listening on/);
+    expect(early.err()).to.equal('');
+    const failing = start(['--workers', '2', '--weights', temporary.path('none.safetensors')]);
+    expect(await failing.ended).to.deep.equal([1, null]);
+    expect(failing.err()).to.match(/none\.safetensors.*ERR_SENET_FILE_NOT_FOUND/);
+  });
+
   it('HTTPS and gRPC by files, with a key, of two workers', async function () {
     const made = makeCertificate(temporary);
     if (made === undefined) skip(this, 'there is no openssl');
@@ -536,6 +619,13 @@ describe('senet-torch serve', () => {
       [['--tls-cert', 'x.pem'], /--tls-cert and --tls-key need each other/, 2],
       [['--api-key', 'short'], /at least 8 characters/, 2],
       [['--log', 'loud'], /--log: expected one of/, 2],
+      [['--host', 'no.such.invalid'], /no\.such\.invalid:0: getaddrinfo .*ERR_SENET_ARG_RANGE/, 2],
+      [['--host', ''], /--host: expected an address.*ERR_SENET_ARG_RANGE/, 2],
+      [
+        ['--tls-cert', temporary.path('bad.json'), '--tls-key', temporary.path('bad.json')],
+        /--tls-cert, --tls-key: no certificate with its key.*ERR_SENET_ARG_RANGE/,
+        2,
+      ],
       ...passedOver,
       [['--model', 'se_resnet20', '--weights', 'absent.pt'], /absent\.pt/, 1],
       [

@@ -27,7 +27,12 @@ export interface Behaviour {
 
 export interface TestServer {
   readonly url: string;
-  readonly requests: { path: string; range: string | undefined; host: string | undefined }[];
+  readonly requests: {
+    path: string;
+    range: string | undefined;
+    host: string | undefined;
+    authorization: string | undefined;
+  }[];
   behave(change: Partial<Behaviour>): void;
   close(): Promise<void>;
 }
@@ -36,7 +41,8 @@ export async function startServer(initial: Behaviour): Promise<TestServer> {
   let behaviour = initial;
   const requests: TestServer['requests'] = [];
   const server: Server = createServer((request, response) => {
-    requests.push({ path: request.url ?? '', range: request.headers.range, host: request.headers.host });
+    const { range, host, authorization } = request.headers;
+    requests.push({ path: request.url ?? '', range, host, authorization });
     void answer(request, response, behaviour);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

@@ -84,6 +84,13 @@ describe('listImages', () => {
     writeFileSync(path.join(empty, 'a.txt'), '');
     await expectRejection(names(listImages(empty)), 'ERR_SENET_FILE_NOT_FOUND', /no images.*\.txt: 1/);
     await expectRejection(names(listImages(at('*.nef'))), 'ERR_SENET_FILE_NOT_FOUND', /no images/);
+    await expectRejection(
+      names(listImages([root, path.join(where, '*.png')])),
+      'ERR_SENET_FILE_NOT_FOUND',
+      /\*\.png: there is no folder '.*nowhere'/,
+    );
+    const file = listImages(path.join(empty, 'a.txt', '*.png'));
+    await expectRejection(names(file), 'ERR_SENET_FILE_NOT_FOUND', /no such folder/);
     expectThrow(() => listImages([]), 'ERR_SENET_ARG_RANGE');
     expectThrow(() => listImages(['-', '-']), 'ERR_SENET_ARG_RANGE', /once/);
     expectThrow(() => listImages([1] as never), 'ERR_SENET_ARG_TYPE');
@@ -163,7 +170,8 @@ describe('listImages', () => {
   }
 
   it('takes lists from a stream, in whatever pieces, with archives in them', async () => {
-    const text = `one.jpg\r\n\nfolder/zwei \u00fc.png\n`;
+    // With a byte-order mark, as other systems begin a file.
+    const text = `\ufeffone.jpg\r\n\nfolder/zwei \u00fc.png\n`;
     const bytes = Buffer.from(text);
     const pieces = Array.from(bytes, (_, place) => bytes.subarray(place, place + 1));
     const list = listImages('-', { input: Readable.from(pieces, { objectMode: true }) });

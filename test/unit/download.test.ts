@@ -106,6 +106,18 @@ describe('downloadFile', () => {
     expect(server.requests).to.have.length(1);
   });
 
+  it('a user and a password of an address are sent, and told to nobody', async () => {
+    const address = `${server.url.replace('//', '//some:pass%20word@')}/w`;
+    server.behave({ status: 404 });
+    const error = await rejection(downloadFile(address, file, quiet));
+    expect(error).to.have.property('code', 'ERR_SENET_DOWNLOAD');
+    expect(JSON.stringify([error.message, error]))
+      .to.contain(`${server.url}/w`)
+      .and.not.match(/pass|some:/);
+    const [request] = server.requests;
+    expect(request?.authorization).to.equal(`Basic ${Buffer.from('some:pass word').toString('base64')}`);
+  });
+
   it('500 is tried again', async () => {
     server.behave({ status: 500 });
     const running = downloadFile(`${server.url}/w`, file, quiet);

@@ -471,6 +471,11 @@ describe('the Hugging Face hub', function () {
     process.env.HF_ENDPOINT = 'http://127.0.0.1:9';
     await createModel('hf-hub:someone/tiny', quiet);
     process.env.HF_ENDPOINT = hub.url;
+    for (const status of [429, 503]) {
+      hub.status = status;
+      await createModel('hf-hub:someone/tiny', quiet);
+    }
+    hub.status = 200;
     // Within reach, another commit with the same bytes fetches none of them anew.
     await createModel('hf-hub:someone/tiny', quiet);
     expect(hub.blobRequests.filter(({ method }) => method === 'GET')).to.deep.equal([]);

@@ -628,6 +628,18 @@ describe('ONNX files', () => {
       expect(await fails('-o', file, '--dtype', 'int8')).to.match(/^1 .*--calibration/);
       expect(await fails('-o', file, ...given, '--error-budget', '2')).to.match(/^2 [^]*--error-budget/);
       expect(await fails('-o', file, '--error-budget', '0.1')).to.match(/^2 .*--error-budget needs images/);
+      for (const idle of [
+        ['--calibration-labels', labels],
+        ['--limit', '5'],
+        ['--method', 'mse'],
+        ['--quantize-first'],
+      ])
+        expect(await fails('-o', file, ...idle)).to.match(
+          new RegExp(`^2 .*${idle[0]} needs images: --calibration`),
+        );
+      expect(await fails('-o', file, ...given, '--percentile', '99')).to.match(
+        /^2 .*--percentile is of --method percentile, and not of minmax/,
+      );
       const other = temporary.path('other.onnx');
       expect(await fails('-o', other, '--opset', '17', '--preprocess')).to.match(/^2 .*--opset/);
       expect(existsSync(other)).to.equal(false);

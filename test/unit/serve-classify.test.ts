@@ -11,6 +11,7 @@ import {
   type ImageClassifier,
   type InferenceHandler,
 } from '../../lib';
+import { makeError } from '../../lib/errors';
 import { isPrivateAddress } from '../../lib/serve/fetch-image';
 import { expectThrow } from '../support/errors';
 import { ask, BAG, form, loadBundled, SANDAL, type Answer } from '../support/serving';
@@ -264,6 +265,36 @@ describe('POST /classify', () => {
     await broken.close();
   });
 
+  it('among several images too: the log has the fault of one, and a device that is lost is everybody’s', async () => {
+    const own = await loadBundled();
+    const classify = own.classify.bind(own) as (image: Uint8Array, options: object) => Promise<unknown>;
+    const fault = new Error('cannot read /srv/secret');
+    let failure: Error = fault;
+    const seen: AccessRecord[] = [];
+    const broken = createInferenceHandler(
+      {
+        net: Object.assign(own, {
+          classify: (image: Uint8Array, options: object) =>
+            Buffer.from(image).equals(BAG) ? classify(image, options) : Promise.reject(failure),
+        }),
+      },
+      { onRequest: (record) => void seen.push(record) },
+    );
+    const sent = form([BAG, SANDAL]);
+    const { status, json } = await ask(broken, 'POST', '/classify', sent);
+    expect([status, json.results[1]?.error]).to.deep.equal([
+      200,
+      { code: null, status: 500, message: 'the server failed' },
+    ]);
+    expect(seen[0]).to.deep.include({ status: 200, error: fault });
+    expect(seen[0]).not.to.have.property('code');
+    failure = makeError('ERR_SENET_CUDA_LOST', 'the device is lost');
+    const lost = await ask(broken, 'POST', '/classify', sent);
+    expect([lost.status, lost.json.code]).to.deep.equal([503, 'ERR_SENET_CUDA_LOST']);
+    expect((await ask(broken, 'GET', '/v2/health/live')).status).to.equal(503);
+    await broken.close();
+  });
+
   it('what is no classifier, name or option is refused when it is made', () => {
     expectThrow(
       () => createInferenceHandler({ net: 7 as never }),
@@ -281,6 +312,13 @@ describe('POST /classify', () => {
       () => createInferenceHandler({}, { urls: { privateAddresses: true } }),
       'ERR_SENET_ARG_MISSING',
     );
+    for (const host of ['localhost:9000', 'http://localhost', '', 'a b', 'user@localhost', 'localhost/x']) {
+      expectThrow(
+        () => createInferenceHandler({}, { urls: { hosts: [host] } }),
+        'ERR_SENET_ARG_RANGE',
+        /hosts: expected hosts such as images\.example\.org, without a port/,
+      );
+    }
     expectThrow(() => createInferenceHandler({}, { timeout: NaN }), 'ERR_SENET_ARG_RANGE');
   });
 
@@ -307,7 +345,7 @@ describe('POST /classify', () => {
     };
 
     it('are fetched where the operator allowed the host and its private address', async () => {
-      const urls = { hosts: ['127.0.0.1', 'localhost'], privateAddresses: true };
+      const urls = { hosts: ['127.0.0.1', 'LocalHost'], privateAddresses: true };
       expect(await codeOf({ urls }, `http://127.0.0.1:${port}/bag.png`)).to.equal('Bag');
       expect(await codeOf({ urls }, `http://localhost:${port}/bag.png`)).to.equal('Bag');
       expect(await codeOf({ urls }, `http://127.0.0.1:${port}/absent.png`)).to.equal('ERR_SENET_DOWNLOAD');

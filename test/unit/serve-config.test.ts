@@ -71,5 +71,50 @@ describe('the configuration file of serve', () => {
     await expectRejection(read({ models: [] }), 'ERR_SENET_ARG_TYPE', /models/);
     await expectRejection(read({ models: { a: { weight: 'x' } } }), 'ERR_SENET_UNKNOWN_OPTION', /models: a/);
     await expectRejection(read({ apiKey: ['short'] }), 'ERR_SENET_ARG_RANGE', /8 characters/);
+    await expectRejection(
+      read({ allowUrls: { hosts: ['a.org:80/x'] } }),
+      'ERR_SENET_ARG_RANGE',
+      /allowUrls: hosts/,
+    );
+    // An environment that has nothing (`--host "$HOST"`) would open the server to every address.
+    await expectRejection(read({ host: '' }), 'ERR_SENET_ARG_RANGE', /host: expected an address/);
+    await expectRejection(read({}, { host: '' }), 'ERR_SENET_ARG_RANGE', /host: expected an address/);
+  });
+
+  it('refuses keys that no request can carry, and repeats none', async () => {
+    for (const key of ['secret-key\n', ' secret-key', 'secret-kéy', 'secret\tkey1']) {
+      const error = await expectRejection(read({ apiKey: [key] }), 'ERR_SENET_ARG_RANGE', /8 characters/);
+      expect(error.message).not.to.contain('secret');
+      temporary.environment({ SENET_API_KEY: key });
+      await expectRejection(read({}), 'ERR_SENET_ARG_RANGE', /SENET_API_KEY/);
+      temporary.environment({ SENET_API_KEY: undefined });
+    }
+    const { message } = await expectRejection(
+      read({ apiKey: 'secret-key' }),
+      'ERR_SENET_ARG_TYPE',
+      /an array/,
+    );
+    expect(message).not.to.contain('secret');
+    expect((await read({ apiKey: ['secret key'] })).apiKey).to.deep.equal(['secret key']);
+  });
+
+  it('begins with a byte-order mark where an editor has put one', async () => {
+    const config = temporary.path('marked.json');
+    writeFileSync(config, '\ufeff{\r\n  "port": 1234\r\n}\r\n');
+    expect((await readServeConfig({ config } as ServeOptions)).port).to.equal(1234);
+  });
+
+  it('refuses options of one network beside those of the file, and beside a folder of others', async () => {
+    const models = { a: { model: 'se_resnet20' } };
+    await expectRejection(read({ models }, { checkHash: false }), 'ERR_SENET_ARG_RANGE', /--no-check-hash/);
+    expect((await read({ models }, { checkHash: true, device: 'cpu' })).models).to.have.property('a');
+    await expectRejection(
+      read({}, { watch: 'models', name: 'net' }),
+      'ERR_SENET_ARG_RANGE',
+      /--name: .*--watch/,
+    );
+    expect(await read({}, { watch: 'models', name: 'net', pretrained: true })).to.include({
+      watch: 'models',
+    });
   });
 });

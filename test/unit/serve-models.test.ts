@@ -1,4 +1,6 @@
 /** Models of a server while requests run: replaced, loaded, unloaded, drained, closed; and what is counted of it. */
+import { rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { SpanStatusCode, trace, type Span, type Tracer, type TracerProvider } from '@opentelemetry/api';
@@ -7,9 +9,11 @@ import { expect } from 'chai';
 import { createInferenceHandler, memory, se_resnet20, type ImageClassifier } from '../../lib';
 import { ImageClassifier as Classifier } from '../../lib';
 import { expositionText, mergeFamilies } from '../../lib/instruments';
+import { watchFolder } from '../../lib/serve/watch-folder';
 import { collectGarbage } from '../support/collect';
 import { expectRejection } from '../support/errors';
 import { ask, BAG, loadBundled, SANDAL } from '../support/serving';
+import { Temporary } from '../support/temporary';
 
 const CLASSIFY = '/classify?topK=1';
 
@@ -94,6 +98,68 @@ describe('models of a server', () => {
     await expectRejection(handler.load('net'), 'ERR_SENET_UNKNOWN_SERVED_MODEL');
     await expectRejection(handler.replace('a@b@c', await loadBundled()), 'ERR_SENET_ARG_RANGE');
     await handler.close();
+  });
+
+  it('what comes under a name while another goes from there is another', async () => {
+    await collectGarbage();
+    const before = memory().tensors;
+    const handler = createInferenceHandler({ net: await labelled('old') });
+    const second = await labelled('second');
+    await Promise.all([handler.remove('net'), handler.replace('net', second)]);
+    expect((await ask(handler, 'POST', CLASSIFY, { body: BAG })).json.labels[0]?.label).to.equal('second');
+    const removing = handler.remove('net');
+    handler.list('net', () => labelled('third'));
+    await removing;
+    await handler.load('net');
+    expect((await ask(handler, 'POST', CLASSIFY, { body: BAG })).json.labels[0]?.label).to.equal('third');
+    // What was begun before is of the one that goes, and leaves nothing.
+    const loading = handler.load('net');
+    await Promise.all([expectRejection(loading, 'ERR_SENET_UNKNOWN_SERVED_MODEL'), handler.remove('net')]);
+    expect(handler.models()).to.deep.equal([]);
+    await handler.close();
+    await collectGarbage();
+    expect(memory().tensors).to.equal(before);
+  });
+
+  it('one that is not taken any more is disposed', async () => {
+    const handler = createInferenceHandler({});
+    await handler.close();
+    const late = await loadBundled();
+    await expectRejection(handler.replace('net', late), 'ERR_SENET_CLOSING');
+    await expectRejection(late.classify(BAG), 'ERR_SENET_DISPOSED');
+  });
+
+  it('of a folder, NAME and NAME@1 are one: the other file takes its place when it goes', async () => {
+    const temporary = new Temporary();
+    const handler = createInferenceHandler({});
+    const stop = new AbortController();
+    const loaded: string[] = [];
+    const errors: string[] = [];
+    try {
+      for (const name of ['net.pt', 'net@1.pt', 'bad@name@x.pt']) writeFileSync(temporary.path(name), '');
+      const { ended } = await watchFolder(temporary.folder, handler, {
+        ...{ interval: 10, signal: stop.signal },
+        loaderOf: (file) => () => labelled(path.basename(file)),
+        onChange: (what, _key, file) => void loaded.push(`${what} ${path.basename(file)}`),
+        onError: (error) => void errors.push((error as Error).message),
+      });
+      expect(handler.models()).to.have.length(1);
+      expect(loaded).to.deep.equal(['loaded net.pt']);
+      expect(errors.some((message) => /net@1\.pt: another file is the model net/.test(message))).to.equal(
+        true,
+      );
+      rmSync(temporary.path('net.pt'));
+      const label = async (): Promise<string | undefined> =>
+        (await ask(handler, 'POST', CLASSIFY, { body: BAG })).json.labels?.[0]?.label;
+      for (let look = 0; look < 500 && (await label()) !== 'net@1.pt'; look++) await delay(10);
+      expect(await label()).to.equal('net@1.pt');
+      stop.abort();
+      await ended;
+    } finally {
+      stop.abort();
+      await handler.close();
+      temporary.cleanUp();
+    }
   });
 
   it('drain: not ready, and still answering; close: refused, what runs is answered, everything disposed', async () => {

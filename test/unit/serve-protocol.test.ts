@@ -78,6 +78,7 @@ describe('the Open Inference Protocol', () => {
     const later = await ask(handler, 'GET', '/v2/models/later/ready');
     expect([later.status, later.json]).to.deep.equal([503, { name: 'later', ready: false }]);
     const head = await ask(handler, 'HEAD', '/v2/health/live');
+    expect(head.headers['content-length']).to.equal(String('{"live":true}'.length));
     expect([head.status, head.bytes.length]).to.deep.equal([200, 0]);
   });
 
