@@ -66,8 +66,7 @@ export async function saveWeights(
   const stateDict = toStateDict(target);
   const fileMetadata = new Map([['format', 'pt'], ...stateDict.fileMetadata, ...Object.entries(metadata)]);
   if (isSafetensors) {
-    for (const [name, text] of fileMetadata)
-      checkText(text, `metadata '${printable(checkText(name, 'a name of metadata'))}'`);
+    checkTexts(stateDict.fileMetadata, 'save: metadata of the state dict');
     // The entries keep the tensors of a module's state dict alive until they are written.
     const entries = [...stateDict].map(([name, tensor]) => savedTensor(tensor, checkName(name)));
     await writeAtomically(file, (sink) => writeSafetensors(sink, entries, fileMetadata));
@@ -77,22 +76,30 @@ export async function saveWeights(
   }
 }
 
-const texts: Rule<Readonly<Record<string, string>>> = (given, what) => {
+/** Metadata of a file. Throws ERR_SENET_ARG_TYPE; ERR_SENET_ARG_RANGE for text that no UTF-8 can hold. */
+export const texts: Rule<Readonly<Record<string, string>>> = (given, what) => {
   if (typeof given !== 'object' || given === null)
     throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an object, got ${describe(given)}`);
-  for (const [name, value] of Object.entries(given)) checkString(value, `${what} '${name}'`);
+  checkTexts(Object.entries(given), what);
   return given as Readonly<Record<string, string>>;
 };
 
+function checkTexts(entries: Iterable<readonly [name: string, value: unknown]>, what: string): void {
+  for (const [name, value] of entries) {
+    checkText(name, `${what}: a name`);
+    checkText(value, `${what} '${printable(name)}'`);
+  }
+}
+
 function checkName(name: unknown): string {
-  return checkText(name, 'a name');
+  return checkText(name, 'save: a name');
 }
 
 /** What UTF-8 can hold. */
 function checkText(given: unknown, what: string): string {
-  const text = checkString(given, `save: ${what}`);
+  const text = checkString(given, what);
   if (isWellFormed(text)) return text;
-  throw makeError('ERR_SENET_ARG_RANGE', `save: ${what} is not well-formed text: ${JSON.stringify(text)}`);
+  throw makeError('ERR_SENET_ARG_RANGE', `${what} is not well-formed text: ${JSON.stringify(text)}`);
 }
 
 /** As `torch.save`. */
