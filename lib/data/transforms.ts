@@ -9,7 +9,7 @@ import { tensor } from '../tensor/factories';
 import { callHereOrAsync } from '../tensor/ops';
 import { checkInteger, checkNumber, describe } from '../tensor/options';
 import { isListOf, number, oneOf, orElse, readOptions, type Rule } from '../tensor/rules';
-import { Tensor } from '../tensor/tensor';
+import { handleOf, Tensor } from '../tensor/tensor';
 import { toGrey as toPillowGrey } from '../vision/preprocessing';
 import { MAX_SIDE } from '../vision/preprocessing-options';
 import { Turns } from '../vision/turns';
@@ -195,11 +195,12 @@ export async function run(
   return (await callHereOrAsync(extent, name, x, ...args)) as Tensor;
 }
 
-/** @throws ERR_SENET_SHAPE unless images are N x C x H x W */
+/** @throws ERR_SENET_ARG_TYPE for what is no Tensor; ERR_SENET_SHAPE unless images are N x C x H x W */
 export function sizesOf(
   images: Tensor,
   where: string,
 ): [count: number, channels: number, height: number, width: number] {
+  handleOf(images, `${where}: images`);
   const { shape } = images;
   if (shape.length !== 4) {
     throw makeError(

@@ -771,6 +771,31 @@ describe('Subset and randomSplit', () => {
     expectThrow(() => randomSplit(dataset, [0.5, 0.6]), 'ERR_SENET_ARG_RANGE');
   });
 
+  it('PixelDataset refuses what is no pixels, sizes, labels or names', () => {
+    const good = [new Uint8Array(4), [0], [1, 2, 2], ['a']] as const;
+    for (const [place, wrong, code] of [
+      [0, null, 'ERR_SENET_ARG_TYPE'],
+      [0, new Float32Array(4), 'ERR_SENET_ARG_TYPE'], // batches would round them down
+      [0, [0, 0, 0, 0], 'ERR_SENET_ARG_TYPE'],
+      [1, null, 'ERR_SENET_ARG_TYPE'],
+      [1, '0', 'ERR_SENET_ARG_TYPE'],
+      [2, null, 'ERR_SENET_ARG_TYPE'],
+      [2, [2, 2], 'ERR_SENET_ARG_RANGE'],
+      [2, [1, 2, -2], 'ERR_SENET_ARG_RANGE'],
+      [3, null, 'ERR_SENET_ARG_TYPE'],
+      [3, 'a', 'ERR_SENET_ARG_TYPE'],
+    ] as const) {
+      const given = good.map((value, at) => (at === place ? wrong : value));
+      const words = ['pixels', 'labels', 'shape', 'classes'][place] as string;
+      expectThrow(
+        () => new PixelDataset(...(given as unknown as ConstructorParameters<typeof PixelDataset>)),
+        code,
+        new RegExp(`PixelDataset: ${words}`),
+      );
+    }
+    expect(new PixelDataset(new Uint8ClampedArray(4) as never, [0], [1, 2, 2], ['a']).length).to.equal(1);
+  });
+
   it('PixelDataset refuses pixels and labels that do not belong together', () => {
     expectThrow(
       () => new PixelDataset(new Uint8Array(5), [0], [1, 2, 2], ['a']),

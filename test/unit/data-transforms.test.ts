@@ -293,6 +293,22 @@ describe('transforms', () => {
     expectThrow(() => new Grayscale({ outputChannels: 2 as never }), 'ERR_SENET_ARG_RANGE');
     expectThrow(() => new Compose([{} as never]), 'ERR_SENET_ARG_TYPE', /forward/);
 
+    for (const transform of [
+      new ToTensor(),
+      new Resize({ size: 4 }),
+      new CenterCrop({ size: 4 }),
+      new Pad({ padding: 1 }),
+      new RandomHorizontalFlip(),
+      new ColorJitter({}),
+      new Grayscale(),
+      new RandomErasing(),
+    ])
+      for (const wrong of [null, undefined, {}, [1]])
+        await expectRejection(
+          Promise.resolve().then(() => transform.forward(wrong as never, [])),
+          'ERR_SENET_ARG_TYPE',
+          /images: expected a Tensor/,
+        );
     const holes: number[] = [1, 1, 1];
     // eslint-disable-next-line @typescript-eslint/no-array-delete -- a hole is what is meant
     delete holes[1];
