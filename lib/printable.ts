@@ -18,6 +18,11 @@ export function printable(text: string, maxLength = 120): string {
   return cut.replace(UNPRINTABLE, (character) => `\\u{${character.codePointAt(0)?.toString(16) ?? ''}}`);
 }
 
+/** Whether UTF-8 can hold it: of two texts with halves of characters both would become the same. */
+export function isWellFormed(text: string): boolean {
+  return text === Buffer.from(text).toString();
+}
+
 /** A line of a message, which quotes others: as `printable`, with its long words and at last itself shortened. */
 export function printableLine(line: string): string {
   const words = line.slice(0, 2 * LONGEST_LINE).replace(/\S+/g, shortened);

@@ -6,6 +6,7 @@
 import { isMap, isPlainObject, isSet, isUint8Array } from '../brands';
 import type { DType } from '../binding';
 import { makeError } from '../errors';
+import { isWellFormed } from '../printable';
 import { describe } from '../tensor/options';
 import { Tensor } from '../tensor/tensor';
 import { MAX_DEPTH } from './limits';
@@ -44,7 +45,8 @@ export type PickleTensor = (tensor: Tensor, name: string) => PickledTensor;
  * The pickle of a value: null, booleans, numbers, bigints, strings, Uint8Arrays, arrays, Sets, Maps, plain objects,
  * StateDicts and Tensors, nested. What occurs in two places is written once.
  *
- * @throws ERR_SENET_ARG_TYPE for another value, ERR_SENET_ARG_RANGE for more levels than a checkpoint may have
+ * @throws ERR_SENET_ARG_TYPE for another value; ERR_SENET_ARG_RANGE for more levels than a checkpoint may have, text that no
+ *   UTF-8 can hold, and keys or elements that would be one in Python
  */
 export function pickleValue(value: unknown, tensorOf: PickleTensor, where: string): Buffer {
   const writer = new PickleWriter(tensorOf, where);
@@ -76,6 +78,7 @@ class PickleWriter {
         this.integer(value);
         return;
       case 'string':
+        this.checkText(value, 'a text', place);
         this.text(value);
         return;
       case 'object':
@@ -119,8 +122,10 @@ class PickleWriter {
     } else if (isSet(value)) {
       this.global('__builtin__', 'set');
       this.raw(EMPTY_LIST, MARK);
+      const items = new Set<unknown>();
       for (const item of value) {
         this.checkKey(item, place);
+        this.checkApart(item, items, 'elements', place);
         this.value(item, place, depth + 1);
       }
       this.raw(APPENDS, TUPLE1, REDUCE);
@@ -159,7 +164,7 @@ class PickleWriter {
     const keys = new Set<unknown>();
     for (const [name, item] of entries) {
       this.checkKey(name, place);
-      this.checkApart(name, keys, place);
+      this.checkApart(name, keys, 'keys', place);
       this.value(name, place, 0);
       inner(item, String(name));
     }
@@ -175,13 +180,9 @@ class PickleWriter {
     );
   }
 
-  /** In Python 1, 1.0 and True are one key, and so are all texts that no UTF-8 can hold. */
-  private checkApart(key: unknown, keys: Set<unknown>, place: string): void {
-    if (typeof key === 'string' && key !== Buffer.from(key).toString())
-      throw makeError(
-        'ERR_SENET_ARG_RANGE',
-        `${this.where}: a key is not well-formed text${at(place)}: ${JSON.stringify(key)}`,
-      );
+  /** In Python 1, 1.0 and True are one key, and one element of a set. */
+  private checkApart(key: unknown, keys: Set<unknown>, what: 'keys' | 'elements', place: string): void {
+    if (typeof key === 'string') this.checkText(key, what === 'keys' ? 'a key' : 'an element', place);
     const same =
       typeof key === 'boolean'
         ? Number(key)
@@ -191,9 +192,17 @@ class PickleWriter {
     if (keys.has(same))
       throw makeError(
         'ERR_SENET_ARG_RANGE',
-        `${this.where}: two keys${at(place)} would be one in Python: ${describe(key)}`,
+        `${this.where}: two ${what}${at(place)} would be one in Python: ${describe(key)}`,
       );
     keys.add(same);
+  }
+
+  private checkText(text: string, what: string, place: string): void {
+    if (isWellFormed(text)) return;
+    throw makeError(
+      'ERR_SENET_ARG_RANGE',
+      `${this.where}: ${what} is not well-formed text${at(place)}: ${JSON.stringify(text)}`,
+    );
   }
 
   private refusal(value: unknown, place: string): Error {

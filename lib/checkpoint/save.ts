@@ -6,7 +6,7 @@ import path from 'node:path';
 import { isMap } from '../brands';
 import type { DType } from '../binding';
 import { makeError } from '../errors';
-import { printable } from '../printable';
+import { isWellFormed, printable } from '../printable';
 import { checkString, describe } from '../tensor/options';
 import { orElse, readOptions, type Rule } from '../tensor/rules';
 import { handleOf, type Tensor } from '../tensor/tensor';
@@ -66,6 +66,7 @@ export async function saveWeights(
   const stateDict = toStateDict(target);
   const fileMetadata = new Map([['format', 'pt'], ...stateDict.fileMetadata, ...Object.entries(metadata)]);
   if (isSafetensors) {
+    checkTexts(stateDict.fileMetadata, 'save: metadata of the state dict');
     // The entries keep the tensors of a module's state dict alive until they are written.
     const entries = [...stateDict].map(([name, tensor]) => savedTensor(tensor, checkName(name)));
     await writeAtomically(file, (sink) => writeSafetensors(sink, entries, fileMetadata));
@@ -75,18 +76,30 @@ export async function saveWeights(
   }
 }
 
-const texts: Rule<Readonly<Record<string, string>>> = (given, what) => {
+/** Metadata of a file. Throws ERR_SENET_ARG_TYPE; ERR_SENET_ARG_RANGE for text that no UTF-8 can hold. */
+export const texts: Rule<Readonly<Record<string, string>>> = (given, what) => {
   if (typeof given !== 'object' || given === null)
     throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an object, got ${describe(given)}`);
-  for (const [name, value] of Object.entries(given)) checkString(value, `${what} '${name}'`);
+  checkTexts(Object.entries(given), what);
   return given as Readonly<Record<string, string>>;
 };
 
-/** A name must be text that UTF-8 can hold: two that cannot would become the same. */
+function checkTexts(entries: Iterable<readonly [name: string, value: unknown]>, what: string): void {
+  for (const [name, value] of entries) {
+    checkText(name, `${what}: a name`);
+    checkText(value, `${what} '${printable(name)}'`);
+  }
+}
+
 function checkName(name: unknown): string {
-  const text = checkString(name, 'save: a name');
-  if (text === Buffer.from(text).toString()) return text;
-  throw makeError('ERR_SENET_ARG_RANGE', `save: a name is not well-formed text: ${JSON.stringify(text)}`);
+  return checkText(name, 'save: a name');
+}
+
+/** What UTF-8 can hold. */
+function checkText(given: unknown, what: string): string {
+  const text = checkString(given, what);
+  if (isWellFormed(text)) return text;
+  throw makeError('ERR_SENET_ARG_RANGE', `${what} is not well-formed text: ${JSON.stringify(text)}`);
 }
 
 /** As `torch.save`. */
@@ -160,18 +173,45 @@ async function writeSafetensors(
   }
 }
 
-/** As `safetensors.torch.save_file`: tensors that share memory would come back as copies, so they are refused. */
+/**
+ * As `safetensors.torch.save_file`: tensors that share memory would come back as copies, so they are refused; those that
+ * lie beside each other in one storage are not.
+ */
 function refuseShared(entries: readonly SavedTensor[]): void {
-  const owners = new Map<bigint, SavedTensor>();
+  const byStorage = new Map<bigint, SavedTensor[]>();
   for (const entry of entries) {
     if (countElements(entry.shape) === 0) continue;
-    const owner = owners.get(entry.storageId);
-    if (owner !== undefined) {
+    const others = byStorage.get(entry.storageId);
+    if (others === undefined) byStorage.set(entry.storageId, [entry]);
+    else others.push(entry);
+  }
+  for (const together of byStorage.values()) {
+    const places = together.map(placeOf).sort((a, b) => a.begin - b.begin);
+    if (places.every(({ begin }, index) => index === 0 || begin >= (places[index - 1] as Place).end))
+      continue;
+    for (const [index, entry] of together.entries()) {
+      const { begin, end } = placeOf(entry);
+      const owner = together.slice(0, index).find((other) => {
+        const place = placeOf(other);
+        return begin < place.end && place.begin < end;
+      });
+      if (owner === undefined) continue;
       throw makeError(
         'ERR_SENET_ARG_RANGE',
         `save: '${owner.name}' and '${entry.name}' share memory, which safetensors cannot express; clone one of them, or save as .pt`,
       );
     }
-    owners.set(entry.storageId, entry);
   }
+}
+
+/** Bytes of a storage. */
+interface Place {
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** From a tensor's first element to its last. */
+function placeOf({ dtype, shape, stride, storageOffset }: SavedTensor): Place {
+  const last = shape.reduce((sum, size, axis) => sum + (size - 1) * (stride[axis] as number), storageOffset);
+  return { begin: storageOffset * ITEM_SIZE[dtype], end: (last + 1) * ITEM_SIZE[dtype] };
 }

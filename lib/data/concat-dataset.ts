@@ -46,7 +46,8 @@ export class ConcatDataset implements Dataset {
 
   /**
    * @throws ERR_SENET_ARG_TYPE for anything but an array of data sets; ERR_SENET_ARG_RANGE for none; ERR_SENET_UNKNOWN_OPTION;
-   *   ERR_SENET_DATASET where some name their classes and others do not, or a name is none of `classes`
+   *   ERR_SENET_DATASET where some name their classes and others do not, or a name is none of `classes`; ERR_SENET_LABELS
+   *   for a label without a class
    */
   constructor(datasets: readonly Dataset[], options?: ConcatDatasetOptions) {
     const { classes: wanted } = readOptions(options, { classes: optional(names) }, 'ConcatDataset');
@@ -91,7 +92,7 @@ export class ConcatDataset implements Dataset {
       this.getBatch = (indices, options) => this.#getBatch(indices, options);
   }
 
-  /** @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, and what the data set throws */
+  /** @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_LABELS, and what the data set throws */
   async get(index: number, options?: GetOptions): Promise<Sample> {
     const [part, place] = this.#find(index);
     const { image, label } = await (this.datasets[part] as Dataset).get(place, options);
@@ -131,7 +132,13 @@ export class ConcatDataset implements Dataset {
   }
 
   #labelOf(part: number, label: number): number {
-    return this.#renumbered[part]?.[label] ?? label;
+    const numbers = this.#renumbered[part] as readonly number[];
+    const number = numbers.length === 0 ? label : numbers[label];
+    if (number !== undefined) return number;
+    throw makeError(
+      'ERR_SENET_LABELS',
+      `ConcatDataset: data set ${part} has the label ${describe(label)}, and ${numbers.length} classes`,
+    );
   }
 
   #find(index: number): Place {

@@ -2,10 +2,11 @@
  * What a data set is to the loader, and the kinds that need no file: pixels in memory, a part of another data set.
  * Knows no file format, no transform and no order.
  */
+import { typedArrayKind } from '../brands';
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
 import { checkInteger, describe } from '../tensor/options';
-import type { Rule } from '../tensor/rules';
+import { arrayOf, integer, names, type Rule } from '../tensor/rules';
 import { Tensor } from '../tensor/tensor';
 import { Random } from './random';
 
@@ -61,7 +62,8 @@ export class PixelDataset implements Dataset {
 
   /**
    * @param pixels - count x channels x height x width, not copied
-   * @throws ERR_SENET_SHAPE if the number of pixels or labels is another; ERR_SENET_LABELS if a label has no class
+   * @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE; ERR_SENET_SHAPE if the number of pixels or labels is another;
+   *   ERR_SENET_LABELS if a label has no class
    */
   constructor(
     pixels: Uint8Array,
@@ -69,6 +71,21 @@ export class PixelDataset implements Dataset {
     shape: readonly [channels: number, height: number, width: number],
     classes: readonly string[],
   ) {
+    const where = 'PixelDataset';
+    if (!['Uint8Array', 'Uint8ClampedArray'].includes(typedArrayKind(pixels) ?? ''))
+      throw makeError(
+        'ERR_SENET_ARG_TYPE',
+        `${where}: pixels: expected a Uint8Array, got ${describe(pixels)}`,
+      );
+    const sides = arrayOf('[channels, height, width]', integer(0))(shape, `${where}: shape`);
+    if (sides.length !== 3)
+      throw makeError(
+        'ERR_SENET_ARG_RANGE',
+        `${where}: shape: expected [channels, height, width], got ${describe(shape)}`,
+      );
+    if (!Number.isSafeInteger((labels as ArrayLike<number> | null)?.length) || typeof labels !== 'object')
+      throw makeError('ERR_SENET_ARG_TYPE', `${where}: labels: expected an array, got ${describe(labels)}`);
+    names(classes, `${where}: classes`);
     this.#pixels = pixels;
     this.#pixelsOfOne = shape[0] * shape[1] * shape[2];
     this.labels = Array.from(labels);

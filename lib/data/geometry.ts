@@ -8,7 +8,7 @@ import { ops } from '../tensor/ops';
 import { checkInteger, describe } from '../tensor/options';
 import { boolean, nullOr, number, oneOf, orElse, readOptions, type Rule } from '../tensor/rules';
 import { Tensor } from '../tensor/tensor';
-import { centreOf, resizedSize, roundHalfToEven } from '../vision/preprocessing';
+import { centreOf, checkResizedSize, resizedSize, roundHalfToEven } from '../vision/preprocessing';
 import { cut, resize, type Box } from '../vision/resize';
 import type { Random } from './random';
 import {
@@ -40,7 +40,9 @@ const padding: Rule<readonly [number, number, number, number]> = (value, what) =
       `${what}: expected a number, [x, y] or [left, top, right, bottom], got ${describe(value)}`,
     );
   }
-  const [left, top, right, bottom] = sides.map((side) => checkInteger(side, what, 0, 16_384));
+  const [left, top, right, bottom] = Array.from<unknown, number>(sides, (side) =>
+    checkInteger(side, what, 0, 16_384),
+  );
   const first = left as number;
   const second = top ?? first;
   return [first, second, right ?? first, bottom ?? second];
@@ -65,14 +67,17 @@ export class Resize implements Transform {
     this.interpolation = checked.interpolation;
   }
 
+  /** @throws (rejects) ERR_SENET_SHAPE; ERR_SENET_IMAGE_SIZE if the long side would become too long; ERR_SENET_ABORTED */
   async forward(
     images: Tensor,
     _randoms: readonly Random[] = [],
     options?: TransformOptions,
   ): Promise<Tensor> {
     const [, , height, width] = sizesOf(images, 'Resize');
-    const wanted = { size: resizedSize(this.size, height, width), interpolation: this.interpolation };
-    return resize(images, wanted, options?.signal);
+    const size = resizedSize(this.size, height, width);
+    // What both sides are told is meant; the long one that follows may be without end.
+    if (typeof this.size === 'number' && height > 0 && width > 0) checkResizedSize(size, height, width);
+    return resize(images, { size, interpolation: this.interpolation }, options?.signal);
   }
 }
 

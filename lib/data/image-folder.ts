@@ -9,7 +9,7 @@ import { fileError, makeError } from '../errors';
 import { printable } from '../printable';
 import { throwIfAborted } from '../tensor/abort';
 import { checkInteger, checkString, describe } from '../tensor/options';
-import { boolean, oneOf, optional, orElse, readOptions, type Rule } from '../tensor/rules';
+import { boolean, isListOf, oneOf, optional, orElse, readOptions, type Rule } from '../tensor/rules';
 import { openImage } from '../vision/decode';
 import { endingOf, IMAGE_ENDINGS } from '../vision/image-endings';
 import { toPixels } from '../vision/preprocessing';
@@ -43,8 +43,8 @@ export interface ImageFile {
 const SPLITS = ['train', 'validation', 'test', 'none'] as const;
 
 const names: Rule<readonly string[]> = (value, what) => {
-  if (Array.isArray(value) && value.length > 0 && value.every((name) => typeof name === 'string')) {
-    if (new Set(value).size === value.length) return [...value];
+  if (isListOf(value, (name) => typeof name === 'string') && value.length > 0) {
+    if (new Set(value).size === value.length) return [...(value as string[])];
     throw makeError('ERR_SENET_ARG_RANGE', `${what}: expected each name once`);
   }
   throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an array of strings, got ${describe(value)}`);

@@ -31,7 +31,16 @@ import { checkSample, type Dataset, type Sample, type SampleBatch } from './data
 import { Iteration, type Ready } from './batch-iteration';
 import { Random } from './random';
 import type { Sampler } from './sampler';
-import { checkTransform, run, sizesOf, ToTensor, type Transform, type TransformOptions } from './transforms';
+import {
+  checkMade,
+  checkTransform,
+  checkTransformed,
+  run,
+  sizesOf,
+  ToTensor,
+  type Transform,
+  type TransformOptions,
+} from './transforms';
 
 /** What a loader gives. Its tensors are the caller's to dispose (the caller's `tidy` does, if there is one). */
 export interface Batch {
@@ -136,6 +145,8 @@ const rules = <T, B>() => ({
 const SAMPLES_AT_ONCE = 8;
 /** What makes a sample a corrupt one; anything else (no memory, no permission) is an error of the run. */
 const CORRUPT: readonly ErrorCode[] = ['ERR_SENET_IMAGE', 'ERR_SENET_IMAGE_SIZE', 'ERR_SENET_DATA_FORMAT'];
+/** In place of a batch whose samples were all skipped: `collate` may make anything of the others, null too. */
+const NO_BATCH = Symbol('no batch');
 /** Generators for different purposes have different streams. */
 const [FOR_ORDER, FOR_SAMPLE, FOR_BATCH, FOR_DRAW] = [0, 1, 2, 3];
 
@@ -353,7 +364,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
         tidy(async () => holding(await this.#make(indices, samples, position, making))),
       );
       position++;
-      return batch === null ? null : { batch, owned, position };
+      return batch === NO_BATCH ? null : { batch, owned, position };
     };
     if (this.#dataset !== null) {
       const length = this.#samplesOfEpoch(this.#dataset);
@@ -414,15 +425,20 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
       );
     }
     const wrong = order.findIndex((index) => !isCount(index) || index >= samples);
-    if (wrong < 0) return order;
+    if (wrong < 0) return Array.from<number>(order); // of a typed array, too: batches hold arrays
     throw makeError(
       'ERR_SENET_ARG_RANGE',
       `DataLoader: the sampler gave ${describe(order[wrong])}, which is no index of a data set of ${samples} samples`,
     );
   }
 
-  /** One batch; null if all its samples were skipped. */
-  async #make(indices: number[], given: T[] | null, number: number, making: Making): Promise<B | null> {
+  /** One batch; none if all its samples were skipped. */
+  async #make(
+    indices: number[],
+    given: T[] | null,
+    number: number,
+    making: Making,
+  ): Promise<B | typeof NO_BATCH> {
     const options = { signal: making.signal };
     const getBatch = this.#collate === null ? this.#dataset?.getBatch?.bind(this.#dataset) : undefined;
     let samples: SampleBatch;
@@ -432,14 +448,17 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
       const randoms = indices.map((index, place) => this.#randomOf(index, number, place, making));
       if (this.#transform !== null) {
         const images = await this.#transform.forward(samples.images, randoms, options);
-        samples = { images: checkTransformed(images, 'transform'), labels: samples.labels };
+        samples = {
+          images: checkTransformed(images, indices.length, 'DataLoader: transform'),
+          labels: samples.labels,
+        };
       }
     } else {
       const all = await this.#readSamples(indices, given, number, making);
       const good = all.flatMap((sample, place) =>
         sample === null ? [] : [{ sample: sample.value, index: indices[place] as number }],
       );
-      if (good.length === 0) return null;
+      if (good.length === 0) return NO_BATCH;
       kept = good.map(({ index }) => index);
       const values = good.map(({ sample }) => sample);
       if (this.#collate !== null) return this.#collate(values, kept);
@@ -453,7 +472,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
       const random = new Random(making.seed, making.epoch, FOR_BATCH, number);
       batch = await this.#batchTransform.forward(batch, random, options);
       const { images: mixed, labels: mixedLabels } = (batch as Batch | null) ?? ({} as Partial<Batch>);
-      for (const made of [mixed, mixedLabels]) checkTransformed(made, 'batchTransform');
+      for (const made of [mixed, mixedLabels]) checkMade(made, 'DataLoader: batchTransform');
     }
     // The labels are few, and what is known of them must stay known.
     if (this.#pinMemory) batch = { ...batch, images: await run(options, 'aten::pin_memory', batch.images) };
@@ -503,7 +522,7 @@ export class DataLoader<T = Sample, B = Batch> implements AsyncIterable<B> {
     const one = image.unsqueeze(0);
     sizesOf(one, `sample ${index}: image`);
     const done = await this.#transform.forward(one, [random], { signal: making.signal });
-    return { ...sample, image: done.select(0, 0) };
+    return { ...sample, image: checkTransformed(done, 1, 'DataLoader: transform').select(0, 0) };
   }
 
   /** Of a sample in an epoch; where a sampler may give one twice, of its place in the epoch. */
@@ -558,15 +577,6 @@ function checkSamples(value: unknown, count: number): SampleBatch {
   throw makeError(
     'ERR_SENET_ARG_TYPE',
     `DataLoader: getBatch: expected { images, labels } of ${count} samples, got ${found}`,
-  );
-}
-
-/** What a transform made of images. @throws ERR_SENET_ARG_TYPE */
-function checkTransformed(value: unknown, what: string): Tensor {
-  if (Tensor.isTensor(value)) return value;
-  throw makeError(
-    'ERR_SENET_ARG_TYPE',
-    `DataLoader: ${what}: expected a Tensor from it, got ${describe(value)}`,
   );
 }
 

@@ -2,7 +2,7 @@
 import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
 import { describe } from '../tensor/options';
-import { orElse, readOptions, type Rule } from '../tensor/rules';
+import { isListOf, orElse, readOptions, type Rule } from '../tensor/rules';
 import { tidy } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 import { drawPlace, drawSides, type Box } from './geometry';
@@ -22,7 +22,7 @@ export interface RandomErasingOptions {
 
 const filling: Rule<readonly number[] | 'random'> = (value, what) => {
   const values: unknown = typeof value === 'number' ? [value] : value;
-  const valid = Array.isArray(values) && values.length > 0 && values.every((one) => Number.isFinite(one));
+  const valid = isListOf(values, Number.isFinite) && values.length > 0;
   if (valid || values === 'random') return values as readonly number[] | 'random';
   throw makeError(
     'ERR_SENET_ARG_TYPE',

@@ -8,8 +8,8 @@ import { makeError } from '../errors';
 import { tensor } from '../tensor/factories';
 import { callHereOrAsync } from '../tensor/ops';
 import { checkInteger, checkNumber, describe } from '../tensor/options';
-import { number, oneOf, orElse, readOptions, type Rule } from '../tensor/rules';
-import type { Tensor } from '../tensor/tensor';
+import { isListOf, number, oneOf, orElse, readOptions, type Rule } from '../tensor/rules';
+import { handleOf, Tensor } from '../tensor/tensor';
 import { toGrey as toPillowGrey } from '../vision/preprocessing';
 import { MAX_SIDE } from '../vision/preprocessing-options';
 import { Turns } from '../vision/turns';
@@ -47,7 +47,8 @@ export class Compose implements Transform {
     let x = images;
     const turns = new Turns();
     for (const transform of this.transforms) {
-      x = await transform.forward(x, randoms, options);
+      const made: unknown = await transform.forward(x, randoms, options);
+      x = checkTransformed(made, x.shape[0] as number, 'Compose: a transform');
       await turns.take();
     }
     return x;
@@ -194,11 +195,12 @@ export async function run(
   return (await callHereOrAsync(extent, name, x, ...args)) as Tensor;
 }
 
-/** @throws ERR_SENET_SHAPE unless images are N x C x H x W */
+/** @throws ERR_SENET_ARG_TYPE for what is no Tensor; ERR_SENET_SHAPE unless images are N x C x H x W */
 export function sizesOf(
   images: Tensor,
   where: string,
 ): [count: number, channels: number, height: number, width: number] {
+  handleOf(images, `${where}: images`);
   const { shape } = images;
   if (shape.length !== 4) {
     throw makeError(
@@ -243,6 +245,22 @@ export function checkTransform(value: unknown, where: string): Transform {
   );
 }
 
+/** What something made. @throws ERR_SENET_ARG_TYPE unless it is a Tensor */
+export function checkMade(value: unknown, where: string): Tensor {
+  if (Tensor.isTensor(value)) return value;
+  throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected a Tensor from it, got ${describe(value)}`);
+}
+
+/** What a transform made of so many images: as many. @throws ERR_SENET_ARG_TYPE, ERR_SENET_SHAPE */
+export function checkTransformed(value: unknown, count: number, where: string): Tensor {
+  const { shape } = checkMade(value, where);
+  if (shape[0] === count) return value as Tensor;
+  throw makeError(
+    'ERR_SENET_SHAPE',
+    `${where}: expected as many images from it as it is given, ${count}, got the shape [${shape.join(', ')}]`,
+  );
+}
+
 /** Two numbers in order. @throws ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE */
 export function range(minimum: number, maximum: number): Rule<[number, number]> {
   return (value, what) => {
@@ -256,8 +274,7 @@ export function range(minimum: number, maximum: number): Rule<[number, number]> 
 
 /** @throws ERR_SENET_ARG_TYPE */
 const numbers: Rule<readonly number[]> = (value, what) => {
-  const valid = Array.isArray(value) && value.length > 0 && value.every((number) => Number.isFinite(number));
-  if (valid) return [...(value as number[])];
+  if (isListOf(value, Number.isFinite) && value.length > 0) return [...(value as number[])];
   throw makeError(
     'ERR_SENET_ARG_TYPE',
     `${what}: expected an array of finite numbers, got ${describe(value)}`,

@@ -5,6 +5,7 @@ import { throwIfAborted } from '../tensor/abort';
 import { tensor } from '../tensor/factories';
 import { checkString } from '../tensor/options';
 import {
+  arrayOf,
   integer,
   number,
   optional,
@@ -50,9 +51,9 @@ export interface ChannelImportance {
 const where = 'ablateChannels';
 
 const channelList: Rule<readonly number[]> = (given, what) => {
-  if (!Array.isArray(given) || given.length === 0)
-    throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an array of at least one channel`);
-  return given.map((channel) => integer(0)(channel, what));
+  const channels = arrayOf('an array of at least one channel', integer(0))(given, what);
+  if (channels.length > 0) return channels;
+  throw makeError('ERR_SENET_ARG_TYPE', `${what}: expected an array of at least one channel`);
 };
 
 export const ABLATE_CHANNELS = {

@@ -4,9 +4,20 @@ import type { Module } from '../nn/module';
 import { throwIfAborted } from '../tensor/abort';
 import { tensor } from '../tensor/factories';
 import { describe } from '../tensor/options';
-import { oneOf, optional, orElse, readOptions, signal, string, type Rule, type Rules } from '../tensor/rules';
+import {
+  arrayOf,
+  integer,
+  oneOf,
+  optional,
+  orElse,
+  readOptions,
+  signal,
+  string,
+  type Rule,
+  type Rules,
+} from '../tensor/rules';
 import { noGrad, runInMode, tidy } from '../tensor/scope';
-import type { Tensor } from '../tensor/tensor';
+import { handleOf, type Tensor } from '../tensor/tensor';
 import { compute, gradientMap, normalise } from './cam-formulas';
 import { CAM_METHODS, type CamMethod, type GradientCam } from './cam-methods';
 import { checkModelAndInput } from './excitations';
@@ -160,10 +171,18 @@ export function targetsOf(
  * Maps in the size of an image, bilinear (half-pixel centres), as OpenCV's and PyTorch's `interpolate`.
  *
  * @param map N x h x w
+ * @throws (rejects) ERR_SENET_ARG_TYPE, ERR_SENET_ARG_RANGE, ERR_SENET_SHAPE, ERR_SENET_OUT_OF_MEMORY
  */
 export async function resizeMap(
   map: Tensor,
   size: readonly [height: number, width: number],
 ): Promise<Tensor> {
-  return (await compute('aten::upsample_bilinear2d', map.unsqueeze(1), size, false, null, null)).squeeze(1);
+  const where = 'resizeMap';
+  handleOf(map, `${where}: map`);
+  if (map.shape.length !== 3)
+    throw makeError('ERR_SENET_SHAPE', `${where}: expected maps of N x h x w, got [${map.shape.join(', ')}]`);
+  const sides = arrayOf('[height, width]', integer(1))(size, `${where}: size`);
+  if (sides.length !== 2)
+    throw makeError('ERR_SENET_ARG_RANGE', `${where}: size: expected [height, width], got ${describe(size)}`);
+  return (await compute('aten::upsample_bilinear2d', map.unsqueeze(1), sides, false, null, null)).squeeze(1);
 }

@@ -14,6 +14,8 @@ import type { ClassifyingModule, ModelRecord } from './record';
 export interface Adapted {
   readonly state: StateDict;
   readonly made: readonly Tensor[];
+  /** Whether the classifier was drawn here, in float32 whatever the weights are. */
+  readonly hasFreshClassifier: boolean;
 }
 
 /**
@@ -46,13 +48,15 @@ export function adaptWeights(record: ModelRecord, state: StateDict, model: Class
     } else entries.push([key, tensor]);
   }
   // Another network's weights are refused as they are.
-  if (!hasClassifier && !isForeign) {
+  const hasFreshClassifier = !hasClassifier && !isForeign;
+  if (hasFreshClassifier) {
     model.resetClassifier(classes ?? 0);
     for (const [name, parameter] of model.getClassifier().namedParameters()) {
       entries.push([`${classifier}${name}`, parameter]);
     }
   }
-  return { state: new StateDict(entries, state.metadata, state.fileMetadata, state.source), made };
+  const adapted = new StateDict(entries, state.metadata, state.fileMetadata, state.source);
+  return { state: adapted, made, hasFreshClassifier };
 }
 
 /** timm's adapt_input_conv: for one channel the sum, for others the three again and again, scaled to the same sum. */

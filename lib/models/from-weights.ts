@@ -149,6 +149,10 @@ export function createWithWeights(
   try {
     if (record.adaptsWeights) adapted = adaptWeights(record, state, model);
     model.loadStateDict(adapted?.state ?? state, { assign });
+    if (adapted?.hasFreshClassifier === true) {
+      const [like] = model.parameters();
+      if (like !== undefined) model.getClassifier().to(like.dtype);
+    }
     return model;
   } catch (error) {
     model.dispose();

@@ -62,7 +62,10 @@ export function listModels(options?: ListModelsOptions): ModelName[] {
   const rules = { pretrained: optional(boolean), match: optional(string) };
   const { pretrained, match = '*' } = readOptions(options, rules, 'listModels');
   const parts = match.split('*');
-  const form = new RegExp(`^${parts.map((part) => part.replace(/[^\w]/g, '\\$&')).join('.*')}$`, 'u');
+  const form = new RegExp(
+    `^${parts.map((part) => part.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')).join('.*')}$`,
+    'u',
+  );
   return allRecords()
     .filter(({ weights }) => pretrained === undefined || pretrained === weights.length > 0)
     .map(({ name }) => name as ModelName)

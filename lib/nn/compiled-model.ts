@@ -12,7 +12,16 @@ import { binding } from '../native';
 import { COMPILED_DTYPES } from '../tensor/dtype';
 import { runJob, runJobSync } from '../tensor/jobs';
 import { checkInteger, describe } from '../tensor/options';
-import { integer, matching, orElse, readOptions, signal, type Rule, type Rules } from '../tensor/rules';
+import {
+  integer,
+  isListOf,
+  matching,
+  orElse,
+  readOptions,
+  signal,
+  type Rule,
+  type Rules,
+} from '../tensor/rules';
 import { currentScope } from '../tensor/scope';
 import { handleOf, wrapTensor, wrapUntracked, type Tensor } from '../tensor/tensor';
 
@@ -83,13 +92,11 @@ export interface PixelOptions {
 
 /** Of float32, in which they are computed with. */
 const numbers = (words: string, fits: (value: number) => boolean): Rule<readonly number[]> =>
-  matching(
-    words,
-    (value) =>
-      Array.isArray(value) &&
-      value.every(
-        (each) => typeof each === 'number' && Number.isFinite(Math.fround(each)) && fits(Math.fround(each)),
-      ),
+  matching(words, (value) =>
+    isListOf(
+      value,
+      (each) => typeof each === 'number' && Number.isFinite(Math.fround(each)) && fits(Math.fround(each)),
+    ),
   );
 const PIXELS = {
   mean: orElse(

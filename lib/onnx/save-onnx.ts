@@ -4,6 +4,7 @@
  */
 import type { PortableModel, TensorHandle } from '../binding';
 import { writeAtomically } from '../checkpoint/atomic-file';
+import { texts } from '../checkpoint/save';
 import { makeError } from '../errors';
 import { familyOf } from '../models/classifier-model';
 import type { Preprocessing } from '../models/preprocessing-record';
@@ -18,7 +19,6 @@ import {
   boolean,
   fn,
   integer,
-  matching,
   names,
   oneOf,
   optional,
@@ -26,7 +26,6 @@ import {
   readOptions,
   signal,
   unchecked,
-  type Rule,
   type Rules,
   type Values,
 } from '../tensor/rules';
@@ -103,14 +102,6 @@ const OPSETS = [17, 25] as const;
 
 /** Protocol Buffers have no longer messages. */
 const MOST_BYTES = 2 ** 31 - 1;
-
-const texts: Rule<Readonly<Record<string, string>>> = matching(
-  'an object of texts',
-  (given) =>
-    typeof given === 'object' &&
-    given !== null &&
-    Object.values(given).every((value) => typeof value === 'string'),
-);
 
 const OPTIONS = {
   dtype: orElse('float32', oneOf(DTYPES)),

@@ -156,9 +156,12 @@ export const arrayOf =
     return Array.from<unknown, T>(given, (one, index) => rule(one, `${what}[${index}]`));
   };
 
-export const names: Rule<readonly string[]> = matching(
-  'an array of names',
-  (value) => Array.isArray(value) && Array.from<unknown>(value).every((name) => typeof name === 'string'),
+/** Whether it is an array each of whose places holds what fits: its holes too, which `every` passes over. */
+export const isListOf = (value: unknown, fits: (one: unknown) => boolean): value is unknown[] =>
+  Array.isArray(value) && Array.from<unknown>(value).every((one) => fits(one));
+
+export const names: Rule<readonly string[]> = matching('an array of names', (value) =>
+  isListOf(value, (name) => typeof name === 'string'),
 );
 
 /** Throws ERR_SENET_ARG_RANGE for any other value. @param words - how messages list the values */

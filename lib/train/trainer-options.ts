@@ -11,6 +11,7 @@ import {
   fn,
   integer,
   matching,
+  isListOf,
   names,
   nullOr,
   oneOf,
@@ -162,9 +163,8 @@ export const TRAINER_RULES = {
   ),
   frozen: orElse(
     [],
-    matching<readonly Module<unknown>[]>(
-      'an array of Modules',
-      (value) => Array.isArray(value) && value.every((part) => Module.isModule(part)),
+    matching<readonly Module<unknown>[]>('an array of Modules', (value) =>
+      isListOf(value, (part) => Module.isModule(part)),
     ),
   ),
   checkpoint: optional((given, what) =>

@@ -87,14 +87,15 @@ function readHeader(bytes: Buffer): Header {
       masks: [],
     };
   }
-  if (bytes.length < 14 + size + 12) throw truncated(); // a pixel is 4 bytes at least, the shortest palette 8
+  if (bytes.length < 14 + size) throw truncated();
   const rows = bytes.readInt32LE(22);
   const compression = bytes.readUInt32LE(30);
   const bits = checkBits(bytes.readUInt16LE(28), compression);
   const withMasks = compression === BITFIELDS;
   // The shortest header has them behind it, the others inside.
-  const masks = withMasks ? [54, 58, 62].map((at) => bytes.readUInt32LE(at)) : [];
   const end = 14 + size + (withMasks && size === 40 ? 12 : 0);
+  if (bytes.length < end) throw truncated();
+  const masks = withMasks ? [54, 58, 62].map((at) => bytes.readUInt32LE(at)) : [];
   const colours = bytes.readUInt32LE(46) || 1 << Math.min(bits, 8);
   if (bits <= 8 && colours > 65_536) throw new Error(`it has a palette of ${colours} colours`);
   return {

@@ -46,6 +46,15 @@ export async function classExcitations(
       `${where}: expected an ImageClassifier, got ${describe(classifier)}`,
     );
   const { classes, signal } = readOptions(options, OPTIONS, where);
+  const { [Symbol.iterator]: each, [Symbol.asyncIterator]: eachAsync } = (images ?? {}) as Partial<
+    Iterable<unknown> & AsyncIterable<unknown>
+  >;
+  if (typeof images !== 'object' || (each ?? eachAsync) === undefined) {
+    throw makeError(
+      'ERR_SENET_ARG_TYPE',
+      `${where}: images: expected an array or another iterable of { image, label }, got ${describe(images)}`,
+    );
+  }
   const statistics = new ClassStatistics([...classes]);
   const running = new Set<Promise<void>>();
   const failures: unknown[] = [];
@@ -60,6 +69,11 @@ export async function classExcitations(
   };
   try {
     for await (const labelled of images) {
+      if (typeof labelled !== 'object' || (labelled as unknown) === null)
+        throw makeError(
+          'ERR_SENET_ARG_TYPE',
+          `${where}: images: expected { image, label }, got ${describe(labelled)}`,
+        );
       const { label } = labelled;
       if (!Number.isInteger(label) || label < 0 || label >= classes.length) {
         throw makeError(

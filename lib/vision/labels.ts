@@ -10,6 +10,7 @@ import { isError } from '../brands';
 import { checkRegular, fileError, isSenetError, makeError } from '../errors';
 import { printable } from '../printable';
 import { describe } from '../tensor/options';
+import { isListOf } from '../tensor/rules';
 import { Entries, parseLiteral, type Literal } from './literal';
 
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
@@ -41,7 +42,7 @@ export async function readLabels(
 
 /** @throws ERR_SENET_ARG_TYPE */
 export function checkLabels(labels: unknown, where: string): readonly string[] {
-  if (Array.isArray(labels) && labels.every((label) => typeof label === 'string')) return labels;
+  if (isListOf(labels, (label) => typeof label === 'string')) return labels as string[];
   throw makeError('ERR_SENET_ARG_TYPE', `${where}: expected an array of strings, got ${describe(labels)}`);
 }
 

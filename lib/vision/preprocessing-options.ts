@@ -5,7 +5,17 @@
 import { makeError } from '../errors';
 import type { Preprocessing } from '../models/preprocessing-record';
 import { checkInteger, describe } from '../tensor/options';
-import { integer, matching, nullOr, oneOf, orElse, readOptions, unchecked, type Rule } from '../tensor/rules';
+import {
+  integer,
+  isListOf,
+  matching,
+  nullOr,
+  oneOf,
+  orElse,
+  readOptions,
+  unchecked,
+  type Rule,
+} from '../tensor/rules';
 
 /** What a record may make of the channels. */
 const CHANNELS: readonly Preprocessing['channels'][] = ['rgb', 'grey', 'grey-repeated'];
@@ -77,10 +87,7 @@ const size: Rule<Preprocessing['size']> = (given, what) =>
   typeof given === 'number' ? checkInteger(given, what, 1, MAX_SIDE) : pair(given, what);
 
 const numbers = (words: string, counts: readonly number[]): Rule<readonly number[]> =>
-  matching(
-    words,
-    (given) => Array.isArray(given) && counts.includes(given.length) && given.every(Number.isFinite),
-  );
+  matching(words, (given) => isListOf(given, Number.isFinite) && counts.includes(given.length));
 const one = numbers('one number in an array', [1]);
 const oneOrThree = numbers('one or three numbers', [1, 3]);
 

@@ -80,12 +80,7 @@ function shape(
     if (record.channels !== 'rgb' && x.shape[1] === 3) x = await toGrey(x, signal);
     const [, , height, width] = x.shape as [number, number, number, number];
     const { size, box, padding } = placementOf(record, height, width);
-    if (size[0] * size[1] > MAX_PIXELS) {
-      throw makeError(
-        'ERR_SENET_IMAGE_SIZE',
-        `expected at most ${MAX_PIXELS} pixels after resizing; ${width} x ${height} would become ${size[1]} x ${size[0]}`,
-      );
-    }
+    checkResizedSize(size, height, width);
     x = await resize(x, { size, interpolation: record.interpolation, window: box }, signal);
     if (padding !== null) x = x.pad(padding);
     if (record.pad > 0)
@@ -145,6 +140,15 @@ export function resizedSize(size: Preprocessing['size'], height: number, width: 
   if (typeof size !== 'number') return [size[0], size[1]];
   const long = Math.trunc((size * Math.max(height, width)) / Math.min(height, width));
   return height <= width ? [size, long] : [long, size];
+}
+
+/** @throws ERR_SENET_IMAGE_SIZE for what a few pixels in a row become whose short side is made long */
+export function checkResizedSize(size: readonly [number, number], height: number, width: number): void {
+  if (size[0] * size[1] <= MAX_PIXELS) return;
+  throw makeError(
+    'ERR_SENET_IMAGE_SIZE',
+    `expected at most ${MAX_PIXELS} pixels after resizing; ${width} x ${height} would become ${size[1]} x ${size[0]}`,
+  );
 }
 
 /** What `torchvision.transforms.CenterCrop` keeps of an image, and the zeros around it (left, right, top, bottom) if it is too small. */

@@ -3,11 +3,13 @@
  * images, which Pillow has not, by LibTorch, as torchvision's of tensors.
  */
 import type { TensorHandle } from '../binding';
+import { makeError } from '../errors';
 import type { Preprocessing } from '../models/preprocessing-record';
 import { binding } from '../native';
 import { throwIfAborted } from '../tensor/abort';
 import { runJob } from '../tensor/jobs';
 import { callHereOrAsync } from '../tensor/ops';
+import { tidy } from '../tensor/scope';
 import { handleOf, wrapTensor, type Tensor } from '../tensor/tensor';
 
 /** A rectangle of an image. */
@@ -32,7 +34,8 @@ export interface Resizing {
  * Images resized; they themselves, or a view of them, if they have the size already.
  *
  * @param images - N x C x H x W
- * @throws (rejects) ERR_SENET_ABORTED; ERR_SENET_DEVICE for uint8 that is not on the CPU; what LibTorch says of other dtypes
+ * @throws (rejects) ERR_SENET_ABORTED; ERR_SENET_SHAPE for images without a pixel; ERR_SENET_DEVICE for uint8 that is not on the
+ *   CPU; what LibTorch says of integers
  */
 export async function resize(
   images: Tensor,
@@ -41,15 +44,31 @@ export async function resize(
 ): Promise<Tensor> {
   throwIfAborted(signal);
   const [count, channels, fromHeight, fromWidth] = images.shape as [number, number, number, number];
+  if (fromHeight < 1 || fromWidth < 1) {
+    throw makeError(
+      'ERR_SENET_SHAPE',
+      `resize: expected images of N x C x H x W with pixels, got [${images.shape.join(', ')}]`,
+    );
+  }
   if (fromHeight === height && fromWidth === width) return cut(images, window);
   const elements = count * channels * Math.max(fromHeight * fromWidth, height * width);
   if (images.dtype !== 'uint8') {
-    const extent = { elements, inline: INLINE_RESIZE_ELEMENTS, signal };
-    const given = [images, [height, width], false, null, null];
-    return cut(
-      (await callHereOrAsync(extent, `aten::_upsample_${interpolation}2d_aa`, ...given)) as Tensor,
-      window,
-    );
+    const call = async (name: string, x: Tensor, ...rest: unknown[]): Promise<Tensor> =>
+      (await callHereOrAsync(
+        { elements, inline: INLINE_RESIZE_ELEMENTS, signal },
+        name,
+        x,
+        ...rest,
+      )) as Tensor;
+    const operator = `aten::_upsample_${interpolation}2d_aa`;
+    if (images.dtype !== 'float16' && images.dtype !== 'bfloat16')
+      return cut(await call(operator, images, [height, width], false, null, null), window);
+    // As torchvision: LibTorch has no such kernel for 16 bits.
+    return tidy(async () => {
+      const wide = await call('aten::to.dtype', images, 'float32');
+      const resized = await call(operator, wide, [height, width], false, null, null);
+      return cut(await call('aten::to.dtype', resized, images.dtype), window);
+    });
   }
   const { top, left } = window;
   const place = [top, left, window.height, window.width] as const;

@@ -668,7 +668,7 @@ print(json.dumps({"keys": list(saved["model"]), "first": parameters[0].flatten()
         scheduler: [{}],
         loss: [{}],
         ema: [null, {}],
-        frozen: [null, [null], 5],
+        frozen: [null, [null], 5, new Array(1)],
         classes: [null, [1]],
         onProgress: [null, 5],
         onBest: [5],

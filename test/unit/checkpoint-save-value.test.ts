@@ -138,6 +138,9 @@ describe('saveCheckpoint', () => {
         'ERR_SENET_ARG_RANGE',
         /key/,
       );
+    // So are elements of a set; and a text would come back as another.
+    for (const value of [new Set([1, 1n]), new Set([0, false]), new Set(['\ud800', 'a']), { a: ['b\ud800'] }])
+      await expectRejection(saveCheckpoint({ value }, file), 'ERR_SENET_ARG_RANGE', /at 'value/);
     await saveCheckpoint(
       new Map<unknown, number>([
         [1, 0],

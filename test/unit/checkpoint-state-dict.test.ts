@@ -247,6 +247,32 @@ describe('checkpoint: save', () => {
       'ERR_SENET_ARG_RANGE',
       /'whole' and 'tail' share memory/,
     );
+    const rows = tensor([
+      [1, 2],
+      [3, 4],
+      [5, 6],
+    ]);
+    const [above, below, across] = [rows.slice(0, 0, 1), rows.slice(0, 1, 3), rows.slice(1, 0, 1)];
+    // Beside each other in one storage, they share nothing.
+    const apart = new Map([
+      ['below', below],
+      ['above', above],
+    ]);
+    await save(apart, place('apart.safetensors'));
+    const read = await load(place('apart.safetensors'));
+    for (const [name, part] of apart) expect(read.get(name)?.toArray()).to.deep.equal(part.toArray());
+    rmSync(place('apart.safetensors'));
+    for (const other of [rows, below, across])
+      await expectCode(
+        () => save(new Map([...apart, ['other', other]]), place('v.safetensors')),
+        'ERR_SENET_ARG_RANGE',
+        /'(above|below)' and 'other' share memory|'other' and 'below' share memory/,
+      );
+    await expectCode(
+      () => save(apart, place('v.safetensors'), { metadata: { note: 'half \ud800' } }),
+      'ERR_SENET_ARG_RANGE',
+      /metadata 'note' is not well-formed/,
+    );
     const bits = ones([2]);
     const mixed = new Map([
       ['a', bits],

@@ -518,6 +518,24 @@ describe('DataLoader', () => {
     expectNoLeak();
   });
 
+  it('gives out whatever collate makes', async () => {
+    for (const made of [null, undefined, 0, '']) {
+      const seen: unknown[] = [];
+      const loader = new DataLoader([1, 2, 3], { batchSize: 2, collate: () => made });
+      for await (const batch of loader) seen.push(batch);
+      expect(seen).to.deep.equal([made, made]);
+    }
+  });
+
+  it('takes the order of a sampler as a typed array too', async () => {
+    for (const Typed of [Int32Array, Uint32Array, Float64Array]) {
+      const sampler = { length: 3, order: () => Typed.of(2, 0, 1) as unknown as number[] };
+      const options = { batchSize: 2, sampler, transform: new RandomHorizontalFlip() };
+      const batches = await epochOf(new DataLoader(pixels(3), options));
+      expect(batches.map(({ indices }) => indices)).to.deep.equal([[2, 0], [1]]);
+    }
+  });
+
   it('takes samples, and gives batches, of any class', async () => {
     class Photo {
       image = rand([3, 4, 4]);
@@ -647,6 +665,19 @@ describe('DataLoader', () => {
       const nothing = { forward: () => Promise.resolve(made as never) };
       for (const options of [{ transform: nothing }, { batchTransform: nothing }])
         await expectRejection(epochOf(new DataLoader(pixels(3), options)), 'ERR_SENET_ARG_TYPE', /ransform/);
+      const samples = [{ image, label: 0 }];
+      for (const transform of [nothing, new Compose([nothing, new ToTensor()])])
+        await expectRejection(batchesOf(samples, { transform }), 'ERR_SENET_ARG_TYPE', /ransform: expected/);
+    }
+    // Of two images for one, the second would be lost.
+    for (const count of [0, 2]) {
+      const wrong = { forward: () => zeros([count, 1, 2, 2]) };
+      for (const source of [[{ image, label: 0 }], pixels(3)])
+        await expectRejection(
+          epochOf(new DataLoader(source, { transform: wrong })),
+          'ERR_SENET_SHAPE',
+          /as many images from it as it is given, 1, got the shape \[/,
+        );
     }
     for (const order of [null, 7])
       await expectRejection(
@@ -738,6 +769,31 @@ describe('Subset and randomSplit', () => {
     expect(parts([0.5, 0.3, 0.2]).map(({ length }) => length)).to.deep.equal([6, 3, 2]);
     expectThrow(() => randomSplit(dataset, [8, 4]), 'ERR_SENET_ARG_RANGE', /11.*12/);
     expectThrow(() => randomSplit(dataset, [0.5, 0.6]), 'ERR_SENET_ARG_RANGE');
+  });
+
+  it('PixelDataset refuses what is no pixels, sizes, labels or names', () => {
+    const good = [new Uint8Array(4), [0], [1, 2, 2], ['a']] as const;
+    for (const [place, wrong, code] of [
+      [0, null, 'ERR_SENET_ARG_TYPE'],
+      [0, new Float32Array(4), 'ERR_SENET_ARG_TYPE'], // batches would round them down
+      [0, [0, 0, 0, 0], 'ERR_SENET_ARG_TYPE'],
+      [1, null, 'ERR_SENET_ARG_TYPE'],
+      [1, '0', 'ERR_SENET_ARG_TYPE'],
+      [2, null, 'ERR_SENET_ARG_TYPE'],
+      [2, [2, 2], 'ERR_SENET_ARG_RANGE'],
+      [2, [1, 2, -2], 'ERR_SENET_ARG_RANGE'],
+      [3, null, 'ERR_SENET_ARG_TYPE'],
+      [3, 'a', 'ERR_SENET_ARG_TYPE'],
+    ] as const) {
+      const given = good.map((value, at) => (at === place ? wrong : value));
+      const words = ['pixels', 'labels', 'shape', 'classes'][place] as string;
+      expectThrow(
+        () => new PixelDataset(...(given as unknown as ConstructorParameters<typeof PixelDataset>)),
+        code,
+        new RegExp(`PixelDataset: ${words}`),
+      );
+    }
+    expect(new PixelDataset(new Uint8ClampedArray(4) as never, [0], [1, 2, 2], ['a']).length).to.equal(1);
   });
 
   it('PixelDataset refuses pixels and labels that do not belong together', () => {

@@ -222,6 +222,42 @@ describe('transforms', () => {
       expect(distance(own, other)).to.be.at.most(1 / 127);
     }));
 
+  it('Resize of 16-bit floats is that of float32, rounded', async () => {
+    for (const dtype of ['float16', 'bfloat16'] as const) {
+      for (const interpolation of ['bilinear', 'bicubic'] as const) {
+        const resizing = new Resize({ size: [9, 5], interpolation });
+        const narrow = floats.to(dtype);
+        const expected = (await resizing.forward(narrow.to('float32'))).to(dtype);
+        expect(distance(await resizing.forward(narrow), expected)).to.equal(0);
+        const box = { top: 1, left: 2, height: 4, width: 3 };
+        const cut = fixed(new RandomResizedCrop({ size: 6, interpolation }), box);
+        expect((await cut.forward(narrow, randoms(narrow.shape[0] ?? 0))).dtype).to.equal(dtype);
+      }
+    }
+  });
+
+  it('Resize says what it cannot resize', async () => {
+    for (const dtype of ['uint8', 'float32'] as const) {
+      for (const shape of [
+        [1, 3, 0, 4],
+        [1, 3, 4, 0],
+        [1, 3, 0, 0],
+      ])
+        for (const size of [3, [3, 3]] as const)
+          await expectRejection(
+            new Resize({ size }).forward(zeros(shape, { dtype })),
+            'ERR_SENET_SHAPE',
+            /with pixels, got \[1, 3/,
+          );
+      // 65,535 pixels in a row would become 4 GB of colour.
+      await expectRejection(
+        new Resize({ size: 256 }).forward(zeros([1, 1, 1, 65_535], { dtype })),
+        'ERR_SENET_IMAGE_SIZE',
+        /65535 x 1 would become 16776960 x 256/,
+      );
+    }
+  });
+
   it('Mixup needs labels inside its classes', async () => {
     const batch = { images: zeros([2, 3, 4, 4]), labels: tensor([0n, 4n]), indices: [0, 1] };
     await expectRejection(
@@ -256,6 +292,34 @@ describe('transforms', () => {
     expectThrow(() => new Mixup({ alpha: 0, numClasses: 3 }), 'ERR_SENET_ARG_RANGE');
     expectThrow(() => new Grayscale({ outputChannels: 2 as never }), 'ERR_SENET_ARG_RANGE');
     expectThrow(() => new Compose([{} as never]), 'ERR_SENET_ARG_TYPE', /forward/);
+
+    for (const transform of [
+      new ToTensor(),
+      new Resize({ size: 4 }),
+      new CenterCrop({ size: 4 }),
+      new Pad({ padding: 1 }),
+      new RandomHorizontalFlip(),
+      new ColorJitter({}),
+      new Grayscale(),
+      new RandomErasing(),
+    ])
+      for (const wrong of [null, undefined, {}, [1]])
+        await expectRejection(
+          Promise.resolve().then(() => transform.forward(wrong as never, [])),
+          'ERR_SENET_ARG_TYPE',
+          /images: expected a Tensor/,
+        );
+    const holes: number[] = [1, 1, 1];
+    // eslint-disable-next-line @typescript-eslint/no-array-delete -- a hole is what is meant
+    delete holes[1];
+    expectThrow(
+      () => new Normalize({ mean: holes, std: [1, 1, 1] }),
+      'ERR_SENET_ARG_TYPE',
+      /Normalize: mean/,
+    );
+    expectThrow(() => new RandomErasing({ value: holes }), 'ERR_SENET_ARG_TYPE', /RandomErasing: value/);
+    expectThrow(() => new Pad({ padding: [holes[1] as never, 1] }), 'ERR_SENET_ARG_TYPE', /Pad: padding/);
+    expectThrow(() => new Pad({ padding: holes.slice(1) }), 'ERR_SENET_ARG_TYPE', /Pad: padding/);
 
     const crop = new RandomCrop({ size: 40 });
     expectThrow(

@@ -333,6 +333,25 @@ describe('decodeImage', () => {
     await expectRejection(decodeImage(header), 'ERR_SENET_IMAGE', /as png: its chunk IHDR is damaged/);
   });
 
+  it('reads BMP files of a pixel or two', async () => {
+    for (const bits of [24, 32]) {
+      for (const height of [1, 2]) {
+        const bytes = Buffer.alloc(54 + 4 * height);
+        bytes.write('BM', 'latin1');
+        bytes.writeUInt32LE(54, 10);
+        bytes.writeUInt32LE(40, 14);
+        bytes.writeInt32LE(1, 18);
+        bytes.writeInt32LE(height, 22);
+        bytes.writeUInt16LE(bits, 28);
+        for (let row = 0; row < height; row++) bytes.set([3 + row, 2, 1], 54 + 4 * row);
+        const image = await decodeImage(bytes);
+        expect([image.width, image.height]).to.deep.equal([1, height]);
+        expect([...image.data]).to.deep.equal(height === 1 ? [1, 2, 3] : [1, 2, 4, 1, 2, 3]);
+        await expectRejection(decodeImage(bytes.subarray(0, -2)), 'ERR_SENET_IMAGE', /truncated/);
+      }
+    }
+  });
+
   it('refuses BMP and netpbm files that promise what they do not hold, before it makes room', async () => {
     const bmp = (edit: (bytes: Buffer) => unknown, name = '24-header40.bmp'): Buffer => {
       const bytes = variant(name);

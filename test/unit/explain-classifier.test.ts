@@ -278,6 +278,8 @@ describe('classExcitations', function () {
     const run = (labelled: unknown, options: unknown): Promise<unknown> =>
       classExcitations(classifier, wrong(labelled), wrong(options));
     await expectRejection(run(given, {}), 'ERR_SENET_ARG_MISSING');
+    for (const images of [null, undefined, 7, 'photos', {}, [null], [undefined], ['boot.png']])
+      await expectRejection(run(images, { classes: ['boot'] }), 'ERR_SENET_ARG_TYPE', /image, label/);
     await expectRejection(
       run(given, { classes: ['boot'] }),
       'ERR_SENET_ARG_RANGE',

@@ -398,6 +398,16 @@ describe('classActivationMap', function () {
     expect(large[0]).to.be.closeTo(a, 1e-6);
     expect(large[1]).to.be.closeTo(0.75 * a + 0.25 * b, 1e-6);
     expect(large[5]).to.be.closeTo(0.75 * (0.75 * a + 0.25 * b) + 0.25 * (0.75 * c + 0.25 * d), 1e-6);
+    await expectRejection(resizeMap(null as never, [4, 4]), 'ERR_SENET_ARG_TYPE', /resizeMap: map/);
+    await expectRejection(resizeMap(rand([2, 2]), [4, 4]), 'ERR_SENET_SHAPE', /N x h x w, got \[2, 2\]/);
+    for (const [size, code] of [
+      [[0, 4], 'ERR_SENET_ARG_RANGE'],
+      [[4], 'ERR_SENET_ARG_RANGE'],
+      [[1.5, 4], 'ERR_SENET_ARG_RANGE'],
+      [4, 'ERR_SENET_ARG_TYPE'],
+      [new Array<number>(2), 'ERR_SENET_ARG_TYPE'],
+    ] as const)
+      await expectRejection(resizeMap(map, size as never), code, /resizeMap: size/);
   });
 });
 
@@ -442,7 +452,8 @@ describe('ablateChannels', function () {
       'ERR_SENET_ARG_RANGE',
       /has 16/,
     );
-    await expectRejection(ablateChannels(model, x, layer, { channels: [] }), 'ERR_SENET_ARG_TYPE');
+    for (const wrong of [[], new Array<number>(2)])
+      await expectRejection(ablateChannels(model, x, layer, { channels: wrong }), 'ERR_SENET_ARG_TYPE');
     await expectRejection(ablateChannels(model, x, layer, { target: 4 }), 'ERR_SENET_ARG_RANGE');
     model.dispose();
   });

@@ -131,6 +131,7 @@ describe('readLabels', () => {
     mkdirSync(temporary.path('folder'));
     await expectRejection(readLabels(temporary.path('folder')), 'ERR_SENET_FILE', /found a folder/);
     await expectRejection(readLabels(['a', 7]), 'ERR_SENET_ARG_TYPE');
+    await expectRejection(readLabels(new Array<string>(2)), 'ERR_SENET_ARG_TYPE');
   });
 
   it('answers any text with labels or a coded error, and quickly', async () => {

@@ -55,6 +55,20 @@ describe('ConcatDataset', () => {
     );
   });
 
+  it('takes no label without a class for one of the others', async () => {
+    const { image } = animals.get(0);
+    const beyond = { length: 1, classes: ['cat', 'dog'], get: () => ({ image, label: 3 }) };
+    const both = new ConcatDataset([beyond, others, animals]);
+    await expectRejection(both.get(0), 'ERR_SENET_LABELS', /data set 0 has the label 3, and 2 classes/);
+    expect((await both.get(1)).label).to.equal(2);
+    for (const label of [2, -1, NaN, 0.5, undefined as never])
+      expectThrow(
+        () => new ConcatDataset([animals, { ...beyond, labels: [label] }]),
+        'ERR_SENET_LABELS',
+        /data set 1 has the label/,
+      );
+  });
+
   it('reads a batch of images in memory at once, each where it belongs, and keeps none', async () => {
     const both = new ConcatDataset([animals, new Subset(others, [1, 0]), animals]);
     await collectGarbage();

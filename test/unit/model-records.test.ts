@@ -412,6 +412,20 @@ describe('listModels', () => {
     expect(all).to.have.members(listModels());
     expect(listModels({ match: 'se_resnet5*' })).to.deep.equal(['se_resnet50', 'se_resnet56']);
     expect(listModels({ match: '*act*20' })).to.deep.equal(['se_preactresnet20']);
+    // Nothing but the asterisk means anything.
+    for (const match of [
+      'se-resnet*',
+      'se resnet20',
+      'é#"%&~<',
+      '[',
+      '(',
+      '\\',
+      'se_resnet2?',
+      '/',
+      '{1}',
+      '^',
+    ])
+      expect(listModels({ match }), match).to.deep.equal([]);
     expect(listModels({ match: 'se.resnet20' })).to.deep.equal([]);
     expectThrow(() => listModels({ match: 5 as never }), 'ERR_SENET_ARG_TYPE');
     expectThrow(() => listModels({ pretrainde: true } as never), 'ERR_SENET_UNKNOWN_OPTION', /pretrained/);

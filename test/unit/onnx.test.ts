@@ -298,6 +298,13 @@ describe('ONNX files', () => {
       ],
       ['an unknown option', conv, wrong({ opSet: 17 }), 'ERR_SENET_UNKNOWN_OPTION', /opset/],
       ['metadata that are no text', conv, { metadata: wrong({ a: 1 }) }, 'ERR_SENET_ARG_TYPE', /metadata/],
+      [
+        'metadata of half a character',
+        conv,
+        { metadata: { a: '\ud800' } },
+        'ERR_SENET_ARG_RANGE',
+        /metadata 'a'/,
+      ],
     ];
     for (const [title, make, options, code, words] of refused) {
       it(title, async () => {

@@ -17,9 +17,11 @@ import {
   save,
   StateDict,
   trainFromSettings,
+  zeros,
   type ModelName,
   type ModelOptions,
   type Preprocessing,
+  type Tensor,
 } from '../../lib';
 import { SIGNATURES } from '../../lib/models/signatures';
 import { expectRejection, expectThrow } from '../support/errors';
@@ -56,6 +58,27 @@ async function folderOf(architecture: string, config: object, of: ModelName): Pr
   writeFileSync(`${folder}/config.json`, JSON.stringify({ architecture, num_classes: 3, ...config }));
   return folder;
 }
+
+describe('weights of 16 bits with another head', function () {
+  this.timeout(60_000);
+
+  it('are one network of their dtype, which computes', async () => {
+    for (const dtype of ['float16', 'bfloat16', 'float32'] as const) {
+      const half = createModel('seresnet18', { numClasses: 3, initWeights: false }).to(dtype);
+      const file = temporary.path(`half-${dtype}.safetensors`);
+      await save(half, file);
+      half.dispose();
+      for (const options of [{ numClasses: 5 }, { numClasses: 5, inChannels: 1 }, { inChannels: 4 }, {}]) {
+        const model = await createModel(file, options);
+        expect([...new Set(model.parameters().map((parameter) => parameter.dtype))]).to.deep.equal([dtype]);
+        const x = zeros([1, options.inChannels ?? 3, 32, 32], { dtype });
+        const logits = (await model.eval().forward(x)) as Tensor;
+        expect(logits.shape).to.deep.equal([1, options.numClasses ?? 3]);
+        model.dispose();
+      }
+    }
+  });
+});
 
 describe('weights of a network whose keys and shapes another one has', function () {
   this.timeout(60_000);

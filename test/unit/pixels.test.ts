@@ -128,6 +128,7 @@ describe('pixels', function () {
       [bytes([1, 3, 32, 32]), { ...good, mean: [1, NaN, 1] }, 'ERR_SENET_ARG_TYPE'],
       [bytes([1, 3, 32, 32]), { ...good, mean: [1, 1e39, 1] }, 'ERR_SENET_ARG_TYPE'],
       [bytes([1, 3, 32, 32]), { ...good, mean: ['0', 1, 1] }, 'ERR_SENET_ARG_TYPE'],
+      [bytes([1, 3, 32, 32]), { ...good, mean: new Array<number>(3) }, 'ERR_SENET_ARG_TYPE'],
       [bytes([1, 3, 32, 32]), { ...good, deviation: 1 }, 'ERR_SENET_UNKNOWN_OPTION'],
       [1, good, 'ERR_SENET_ARG_TYPE'],
     ];

@@ -327,6 +327,7 @@ describe('checkPreprocessing', () => {
     refuses({ pad: -1 }, 'ERR_SENET_ARG_RANGE', /pad/);
     refuses({ mean: [1, 2] }, 'ERR_SENET_ARG_TYPE', /mean/);
     refuses({ mean: [0, 0, Infinity] }, 'ERR_SENET_ARG_TYPE', /mean/);
+    refuses({ mean: new Array<number>(3) }, 'ERR_SENET_ARG_TYPE', /mean/);
     refuses({ std: [1, 0, 1] }, 'ERR_SENET_ARG_RANGE', /std/);
     refuses({ channels: 'grey-repeated' }, 'ERR_SENET_ARG_TYPE', /mean: expected one number/);
   });
