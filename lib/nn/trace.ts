@@ -18,6 +18,16 @@ import type { TreeNode } from './module-tree';
 /** The trace of a module's forward. */
 interface ForwardTrace extends Trace {
   readonly root: TreeNode;
+  /** The input, until a module reads it: its channels are those of the part that was declared first. */
+  guess?: undefined | { readonly input: TensorHandle; readonly channels: number };
+  other?: OtherChannels;
+}
+
+/** The module that reads the input is for images of other channels. Nobody outside of this file sees it. */
+class OtherChannels extends Error {
+  constructor(readonly channels: number) {
+    super(`the input has ${channels} channels`);
+  }
 }
 
 /** True inside a forward that is being traced: it is traced in evaluation mode. */
@@ -32,13 +42,21 @@ export function traceNative(
   x: unknown,
   scope: Scope | undefined,
 ): Tensor | undefined {
-  if (!Tensor.isTensor(x) || !isTraced(handleOf(x, 'forward: x'))) return undefined;
-  const output = binding.traceModule(
-    handle,
-    handleOf(x, 'forward: x'),
-    pathBelow(currentTrace() as ForwardTrace | undefined, node),
-  );
+  if (!Tensor.isTensor(x)) return undefined;
+  const read = handleOf(x, 'forward: x');
+  if (!isTraced(read)) return undefined;
+  const trace = currentTrace() as ForwardTrace | undefined;
+  if (trace?.guess?.input === read) checkGuess(trace, node);
+  const output = binding.traceModule(handle, read, pathBelow(trace, node));
   return wrapTensor(markTraced(output), scope);
+}
+
+/** Throws where the first module that reads the input says that it has other channels. */
+function checkGuess(trace: ForwardTrace, node: TreeNode): void {
+  const [width] = node.readFacts().width;
+  const guessed = trace.guess?.channels;
+  trace.guess = undefined;
+  if (width > 0 && width !== guessed) throw (trace.other = new OtherChannels(width));
 }
 
 /**
@@ -68,31 +86,44 @@ export async function runTraced(
       `compile: ${node.type} cannot be compiled: none of its parts says how many channels its images have`,
     );
   }
-  return whileTracing(() =>
-    // Handles of values in between go with the tidy; the job holds the graph.
+  // Handles of values in between go with the tidy; the job holds the graph.
+  const attempt = (inputChannels: number, isGuess: boolean): Promise<unknown> =>
     tidy(async () => {
-      const input = wrapUntracked(markTraced(binding.traceInput(channels)));
+      const input = wrapUntracked(markTraced(binding.traceInput(inputChannels)));
       let job: Promise<unknown>;
       try {
-        const output = await callForward(node, input);
+        const output = await callForward(node, input, isGuess ? inputChannels : undefined);
         job = runJob(() => submit(output), signal);
       } finally {
         input.dispose();
       }
       return await job;
-    }),
-  );
+    });
+  return whileTracing(async () => {
+    try {
+      return await attempt(channels, true);
+    } catch (error) {
+      if (!(error instanceof OtherChannels)) throw error;
+      return attempt(error.channels, false);
+    }
+  });
 }
 
-async function callForward(node: TreeNode, input: Tensor): Promise<TensorHandle> {
+async function callForward(
+  node: TreeNode,
+  input: Tensor,
+  guessed: number | undefined,
+): Promise<TensorHandle> {
   const trace: ForwardTrace = { root: node };
+  if (guessed !== undefined) trace.guess = { input: handleOf(input, 'input'), channels: guessed };
   let output: unknown;
   try {
     output = await insideTrace(trace, () => noGrad(() => node.module.forward(input)));
   } catch (error) {
     // One that the forward caught comes first: what it did then is not what it does with numbers.
-    throw withLine(node, trace.refusal ?? error);
+    throw trace.other ?? withLine(node, trace.refusal ?? error);
   }
+  if (trace.other !== undefined) throw trace.other;
   if (trace.refusal !== undefined) throw withLine(node, trace.refusal);
   if (Tensor.isTensor(output) && isTraced(handleOf(output, 'output'))) return handleOf(output, 'output');
   const given = Tensor.isTensor(output) ? 'a Tensor that does not come from its input' : describe(output);

@@ -90,6 +90,33 @@ describe('compiled TypeScript forwards', () => {
     }
   };
 
+  it('the input has the channels of the module that reads it, wherever that is declared', async () => {
+    class Backwards extends Module {
+      readonly fc = new Linear(8, 5);
+      readonly head = new Sequential(new Conv2d(16, 8, 1), new AdaptiveAvgPool2d(1), new Flatten());
+      readonly left = new Conv2d(2, 8, 3, { padding: 1 });
+      readonly right = new Conv2d(2, 8, 1);
+
+      override async forward(x: Tensor): Promise<Tensor> {
+        const both = Tensor.cat([await this.left.forward(x), await this.right.forward(x)], 1);
+        return this.fc.forward(await this.head.forward(both));
+      }
+    }
+    await expectSame(make(new Backwards()), randn([2, 2, 9, 7]));
+
+    class Contradictory extends Backwards {
+      readonly other = new Conv2d(3, 16, 1);
+      override async forward(x: Tensor): Promise<Tensor> {
+        return (await super.forward(x)).add(await this.other.forward(x));
+      }
+    }
+    await expectRejection(
+      make(new Contradictory()).eval().compile(),
+      'ERR_SENET_COMPILE',
+      /'other'.*N, 3, H, W/s,
+    );
+  });
+
   it('an SE layer, a residual and a concatenation: the same numbers', async () => {
     const net = make(new Net());
     await expectSame(net, randn([3, 3, 13, 11]));
