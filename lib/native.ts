@@ -1,6 +1,6 @@
 /**
- * Loads the native addon: when something of it is first wanted, and at the end of `require('senet-torch')`, so that the
- * prelude's thread (preload.ts) has all of that time. What `setup` built here comes first (it may be for CUDA, or for a LibTorch
+ * Finds the native addon, and loads it when something of it is first wanted, and at the end of `require('senet-torch')`, so
+ * that the prelude's thread (preload.ts) has all of that time. What `setup` built here comes first (it may be for CUDA, or for a LibTorch
  * of the user's), then the package of this platform. Its absence, a LibTorch that moved and an unsupported platform each become
  * one coded error that says what to type.
  */
@@ -105,7 +105,7 @@ function installedPackage(): PlatformPackage {
   );
 }
 
-function explainLoad(reason: string, installed: PlatformPackage | undefined): string {
+function explainLoad(reason: string): string {
   if (installed !== undefined) {
     const { name, folder } = installed;
     const failure = explainFailure(PACKAGE_ROOT, installed);
@@ -123,8 +123,10 @@ interface Addon {
   readonly file: string;
 }
 
+// Its absence is told before anything is run that could miss other files of the package, in a bundle above all.
+const installed = isBuilt() ? undefined : installedPackage();
+
 function loadAddon(): Addon {
-  const installed = isBuilt() ? undefined : installedPackage();
   const folder = installed?.folder ?? BUILT;
   let functions: NativeBinding;
   try {
@@ -132,7 +134,7 @@ function loadAddon(): Addon {
   } catch (cause) {
     checkPlatform();
     const reason = isError(cause) ? cause.message : String(cause);
-    throw makeError('ERR_SENET_NO_BUILD', explainLoad(reason, installed), { cause });
+    throw makeError('ERR_SENET_NO_BUILD', explainLoad(reason), { cause });
   }
   if (functions.libtorchVersion !== functions.builtWithLibtorch) {
     throw makeError(
