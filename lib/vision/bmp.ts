@@ -94,7 +94,7 @@ function readHeader(bytes: Buffer): Header {
   const withMasks = compression === BITFIELDS;
   // The shortest header has them behind it, the others inside.
   const end = 14 + size + (withMasks && size === 40 ? 12 : 0);
-  if (bytes.length < end) throw truncated();
+  if (bytes.length <= end) throw truncated(); // nothing of a pixel
   const masks = withMasks ? [54, 58, 62].map((at) => bytes.readUInt32LE(at)) : [];
   const colours = bytes.readUInt32LE(46) || 1 << Math.min(bits, 8);
   if (bits <= 8 && colours > 65_536) throw new Error(`it has a palette of ${colours} colours`);
