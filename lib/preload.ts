@@ -1,6 +1,6 @@
 /**
  * Where the native addon lies, and its prelude (native/addon/prelude.cpp), which loads it in a thread of its own: LibTorch
- * registers its operators while Node compiles the rest of this library, which stands in a file of its own for that
+ * registers its operators while Node compiles and runs the rest of this library, which stands in a file of its own for that
  * (scripts/bundle.js). Nothing depends on the prelude but speed: what fails here fails again in native.ts, which says why.
  */
 import { existsSync } from 'node:fs';
